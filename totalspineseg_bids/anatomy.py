@@ -1,0 +1,340 @@
+"""The levels of the spine: order, names, ids per label scheme, abbreviations and colours.
+
+This is the only module that knows them. Arrays inside the program carry the *canonical* ids, which are
+the seed's 50 ids (18-41, 92, 200-224) and a few more for what that list has no id for:
+
+========================  =========  =====================================
+what                      canonical  later public releases (``totalspineseg``)
+========================  =========  =====================================
+vertebra T13              230        33
+vertebra L6               231        46
+disc T12-T13              232        83
+disc L5-L6                233        96
+unnamed vertebra 1 to 30  101-130    101-130
+unnamed disc 1 to 30      151-180    151-180
+========================  =========  =====================================
+
+*Unnamed* labels number the column from the top where the evidence does not decide the levels.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from functools import cache
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+LabelScheme = Literal["seed", "totalspineseg"]
+LABEL_SCHEMES: tuple[LabelScheme, ...] = ("seed", "totalspineseg")
+
+#: Craniocaudal order of the vertebrae, supernumerary levels in their place; ``S`` is the sacrum.
+VERTEBRA_LEVELS: tuple[str, ...] = (
+    *(f"C{i}" for i in range(1, 8)),
+    *(f"T{i}" for i in range(1, 14)),
+    *(f"L{i}" for i in range(1, 7)),
+    "S",
+)
+
+CORD_ID = 200
+CANAL_ID = 201
+SACRUM_ID = 92
+MAX_UNNAMED = 30
+_UNNAMED_VERTEBRA_BASE = 100
+_UNNAMED_DISC_BASE = 150
+
+
+class Structure(str, Enum):
+    """What a label is, without its level."""
+
+    CORD = "spinal_cord"
+    CANAL = "spinal_canal"
+    VERTEBRA = "vertebra"
+    SACRUM = "sacrum"
+    DISC = "disc"
+
+
+@dataclass(frozen=True, slots=True)
+class AnatomicalLabel:
+    """One entry of the label list.
+
+    Attributes
+    ----------
+    id
+        Canonical id, 1 to 255.
+    name
+        Machine-readable name as in the seed's list, such as ``vertebrae_C1`` or ``disc_C2_C3``.
+    structure
+        What it is.
+    level
+        ``"C1"``, ``"C2-C3"``, ``"S"``; empty for cord, canal and unnamed labels.
+    abbreviation
+        Short text for figures.
+    color
+        Red, green, blue, 0 to 255; the same in every output.
+    public_id
+        Id in the scheme of the later public releases.
+    """
+
+    id: int
+    name: str
+    structure: Structure
+    level: str
+    abbreviation: str
+    color: tuple[int, int, int]
+    public_id: int
+
+    @property
+    def hex_color(self) -> str:
+        """The colour as ``#rrggbb``."""
+        return "#{:02x}{:02x}{:02x}".format(*self.color)
+
+    def id_in(self, scheme: LabelScheme) -> int:
+        """Return the id in a label scheme."""
+        return self.id if scheme == "seed" else self.public_id
+
+
+def _rgb(hue: float, saturation: float, value: float) -> tuple[int, int, int]:
+    red, green, blue = colorsys.hsv_to_rgb(hue % 1.0, saturation, value)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def _vertebra_color(position: int) -> tuple[int, int, int]:
+    # Five hues in turn make neighbours easy to tell apart; the value drifts slowly so that equal hues differ.
+    hues = (0.58, 0.08, 0.42, 0.80, 0.15)
+    return _rgb(hues[position % 5] + 0.012 * (position // 5), 0.62, 0.95 - 0.045 * (position // 5))
+
+
+def _disc_color(position: int) -> tuple[int, int, int]:
+    hues = (0.98, 0.52, 0.88, 0.30, 0.68)
+    return _rgb(hues[position % 5] + 0.012 * (position // 5), 0.45, 1.0 - 0.03 * (position // 5))
+
+
+def _vertebra_ids(level: str) -> tuple[int, int]:
+    number = int(level[1:]) if level != "S" else 0
+    if level == "T13":
+        return 230, 33
+    if level == "L6":
+        return 231, 46
+    if level == "S":
+        return SACRUM_ID, 50
+    region = level[0]
+    if region == "C":
+        return 42 - number, 10 + number
+    if region == "T":
+        return 35 - number, 20 + number
+    return 23 - number, 40 + number
+
+
+#: Disc above the second level, named by both neighbours; the disc above L1 is always T12-L1, above S always L5-S.
+_DISC_LEVELS: tuple[tuple[str, str], ...] = (
+    *((f"C{i}", f"C{i + 1}") for i in range(2, 7)),
+    ("C7", "T1"),
+    *((f"T{i}", f"T{i + 1}") for i in range(1, 13)),
+    ("T12", "L1"),
+    *((f"L{i}", f"L{i + 1}") for i in range(1, 6)),
+    ("L5", "S"),
+)
+
+#: Names of all discs in craniocaudal order, supernumerary ones in their place.
+DISC_LEVELS: tuple[str, ...] = tuple(f"{upper}-{lower}" for upper, lower in _DISC_LEVELS)
+
+_REGULAR_DISCS: tuple[str, ...] = tuple(d for d in DISC_LEVELS if d not in {"T12-T13", "L5-L6"})
+
+
+def _disc_ids(level: str) -> tuple[int, int]:
+    if level == "T12-T13":
+        return 232, 83
+    if level == "L5-L6":
+        return 233, 96
+    canonical = 224 - _REGULAR_DISCS.index(level)
+    upper = level.split("-", maxsplit=1)[0]
+    number = int(upper[1:])
+    if level == "C7-T1":
+        return canonical, 71
+    if level == "T12-L1":
+        return canonical, 91
+    if level == "L5-S":
+        return canonical, 100
+    base = {"C": 61, "T": 71, "L": 91}[upper[0]]
+    return canonical, base + number
+
+
+def _build() -> tuple[AnatomicalLabel, ...]:
+    labels: list[AnatomicalLabel] = []
+    for position, level in enumerate(VERTEBRA_LEVELS):
+        canonical, public = _vertebra_ids(level)
+        sacrum = level == "S"
+        name = "sacrum" if sacrum else f"vertebrae_{level}"
+        structure = Structure.SACRUM if sacrum else Structure.VERTEBRA
+        labels.append(AnatomicalLabel(canonical, name, structure, level, level, _vertebra_color(position), public))
+    for position, level in enumerate(DISC_LEVELS):
+        canonical, public = _disc_ids(level)
+        name = "disc_" + level.replace("-", "_")
+        labels.append(AnatomicalLabel(canonical, name, Structure.DISC, level, level, _disc_color(position), public))
+    labels.append(AnatomicalLabel(CORD_ID, "spinal_cord", Structure.CORD, "", "SC", (255, 225, 60), 1))
+    labels.append(AnatomicalLabel(CANAL_ID, "spinal_canal", Structure.CANAL, "", "canal", (70, 150, 255), 2))
+    for number in range(1, MAX_UNNAMED + 1):
+        shade = 0.55 + 0.35 * (number % 2)
+        vertebra, disc = _UNNAMED_VERTEBRA_BASE + number, _UNNAMED_DISC_BASE + number
+        vertebra_rgb, disc_rgb = _rgb(0.09, 0.12, shade), _rgb(0.55, 0.30, shade)
+        v_name, d_name = f"vertebra_unnamed_{number:02d}", f"disc_unnamed_{number:02d}"
+        labels.append(AnatomicalLabel(vertebra, v_name, Structure.VERTEBRA, "", f"V{number}?", vertebra_rgb, vertebra))
+        labels.append(AnatomicalLabel(disc, d_name, Structure.DISC, "", f"D{number}?", disc_rgb, disc))
+    return tuple(labels)
+
+
+#: Every label, vertebrae first, then discs, cord, canal and the unnamed ones.
+LABELS: tuple[AnatomicalLabel, ...] = _build()
+BY_ID: dict[int, AnatomicalLabel] = {label.id: label for label in LABELS}
+BY_NAME: dict[str, AnatomicalLabel] = {label.name: label for label in LABELS}
+_VERTEBRA_BY_LEVEL = {
+    label.level: label for label in LABELS if label.level and label.structure in (Structure.VERTEBRA, Structure.SACRUM)
+}
+_DISC_BY_LEVEL = {label.level: label for label in LABELS if label.level and label.structure is Structure.DISC}
+
+#: The four landmark discs of the method.
+LANDMARK_DISCS: tuple[str, ...] = ("C2-C3", "C7-T1", "T12-L1", "L5-S")
+
+#: Discs that step 2 gets as its second channel: every second regular disc counted from C2-C3.
+ODD_DISCS: tuple[str, ...] = _REGULAR_DISCS[0::2]
+EVEN_DISCS: tuple[str, ...] = _REGULAR_DISCS[1::2]
+
+#: Regular disc names, C2-C3 to L5-S (23 of them).
+REGULAR_DISCS: tuple[str, ...] = _REGULAR_DISCS
+
+
+def vertebra(level: str) -> AnatomicalLabel:
+    """Return the label of a vertebra (or of the sacrum, ``"S"``) by its level.
+
+    Raises
+    ------
+    KeyError
+        If there is no such level.
+    """
+    return _VERTEBRA_BY_LEVEL[level]
+
+
+def disc(level: str) -> AnatomicalLabel:
+    """Return the label of a disc by its two neighbours, such as ``"C2-C3"``.
+
+    Raises
+    ------
+    KeyError
+        If there is no such disc.
+    """
+    return _DISC_BY_LEVEL[level]
+
+
+def unnamed(structure: Structure, number: int) -> AnatomicalLabel:
+    """Return the label of the ``number``-th (from 1, craniocaudal) vertebra or disc without a level.
+
+    Raises
+    ------
+    ValueError
+        If the structure has no unnamed labels or the number is not in 1 to 30.
+    """
+    bases = {Structure.VERTEBRA: _UNNAMED_VERTEBRA_BASE, Structure.DISC: _UNNAMED_DISC_BASE}
+    if structure not in bases or not 1 <= number <= MAX_UNNAMED:
+        msg = f"no unnamed label for {structure.value} number {number}"
+        raise ValueError(msg)
+    return BY_ID[bases[structure] + number]
+
+
+def is_unnamed(label_id: int) -> bool:
+    """Tell whether a canonical id numbers a component without a level."""
+    return any(base < label_id <= base + MAX_UNNAMED for base in (_UNNAMED_VERTEBRA_BASE, _UNNAMED_DISC_BASE))
+
+
+@dataclass(frozen=True, slots=True)
+class SpineVariant:
+    """How many thoracic and lumbar vertebrae a spine has (12 and 5 in most people)."""
+
+    thoracic: int = 12
+    lumbar: int = 5
+
+    def __post_init__(self) -> None:
+        if self.thoracic not in (11, 12, 13) or self.lumbar not in (4, 5, 6):
+            msg = f"thoracic must be 11-13 and lumbar 4-6, not {self.thoracic} and {self.lumbar}"
+            raise ValueError(msg)
+
+    def vertebrae(self) -> tuple[str, ...]:
+        """Return the vertebral levels of this spine in craniocaudal order, sacrum last."""
+        thoracic = [f"T{i}" for i in range(1, self.thoracic + 1)]
+        lumbar = [f"L{i}" for i in range(1, self.lumbar + 1)]
+        return (*(f"C{i}" for i in range(1, 8)), *thoracic, *lumbar, "S")
+
+    def discs(self) -> tuple[str, ...]:
+        """Return the disc levels in craniocaudal order, one below each vertebra from C2 on.
+
+        The disc above L1 is always ``T12-L1`` and the one above the sacrum always ``L5-S``, whatever the
+        number of vertebrae, because these names stand for landmarks.
+        """
+        names = []
+        levels = self.vertebrae()[1:]
+        for upper, lower in itertools.pairwise(levels):
+            if lower == "L1":
+                names.append("T12-L1")
+            elif lower == "S":
+                names.append("L5-S")
+            else:
+                names.append(f"{upper}-{lower}")
+        return tuple(names)
+
+
+@cache
+def _lookup(scheme: LabelScheme) -> NDArray[np.uint8]:
+    table = np.zeros(256, np.uint8)
+    for label in LABELS:
+        table[label.id] = label.id_in(scheme)
+    return table
+
+
+def to_scheme(labels: NDArray[np.uint8], scheme: LabelScheme) -> NDArray[np.uint8]:
+    """Translate an array of canonical ids (any shape) into a label scheme; 0 stays 0."""
+    translated: NDArray[np.uint8] = _lookup(scheme)[labels]
+    return translated
+
+
+def from_scheme(labels: NDArray[np.integer], scheme: LabelScheme) -> NDArray[np.uint8]:
+    """Translate ids of a label scheme back to canonical ids; ids the scheme does not have become 0."""
+    inverse = np.zeros(256, np.uint8)
+    for label in LABELS:
+        inverse[label.id_in(scheme)] = label.id
+    known: NDArray[np.uint8] = inverse[np.where((labels >= 0) & (labels < 256), labels, 0)]
+    return known
+
+
+def level_point_value(disc_level: str) -> int:
+    """Return the value of a disc in the point-label image, as in the Spinal Cord Toolbox.
+
+    C1-C2 = 2, C2-C3 = 3, … L5-S = 25; supernumerary discs keep their canonical id (232, 233).
+    """
+    if disc_level == "C1-C2":
+        return 2
+    if disc_level in _REGULAR_DISCS:
+        return 3 + _REGULAR_DISCS.index(disc_level)
+    return _DISC_BY_LEVEL[disc_level].id
+
+
+def itksnap_table(labels: Iterable[AnatomicalLabel] = LABELS, scheme: LabelScheme = "seed") -> str:
+    """Return the label description file that ITK-SNAP imports (index, RGB, alpha, visible, mesh, name)."""
+    lines = ['    0     0    0    0        0  0  0    "Clear Label"']
+    for label in sorted(labels, key=lambda item: item.id_in(scheme)):
+        red, green, blue = label.color
+        lines.append(f'{label.id_in(scheme):5d} {red:5d} {green:4d} {blue:4d}        1  1  1    "{label.name}"')
+    return "\n".join(lines) + "\n"
+
+
+def slicer_table(labels: Iterable[AnatomicalLabel] = LABELS, scheme: LabelScheme = "seed") -> str:
+    """Return the colour table (``.ctbl``) that 3D Slicer reads (index, name, RGBA)."""
+    lines = ["# Color table: totalspineseg_bids", "0 background 0 0 0 0"]
+    for label in sorted(labels, key=lambda item: item.id_in(scheme)):
+        red, green, blue = label.color
+        lines.append(f"{label.id_in(scheme)} {label.name} {red} {green} {blue} 255")
+    return "\n".join(lines) + "\n"
