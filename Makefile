@@ -1,0 +1,70 @@
+# Everything happens in .venv of this checkout; Python, make and a package index are all that is needed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+STAMP := $(VENV)/.installed
+TOOLS := $(BIN)/totalspineseg-tools
+APP := $(BIN)/totalspineseg-bids
+
+DEMO := demo
+DEMO_SUBJECTS := 6
+DEMO_SEED := 2026
+MODEL := bundled
+
+.PHONY: help venv demo test lint format validate descriptor bench bundled-models clean
+
+help:  ## Show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet -c constraints.txt torch
+	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+venv: $(STAMP)  ## Make the environment in .venv
+
+demo: $(STAMP)  ## Synthetic dataset -> participant -> group with the bundled model, on CPU
+	$(TOOLS) synthesize $(DEMO)/bids --subjects $(DEMO_SUBJECTS) --seed $(DEMO_SEED)
+	$(APP) $(DEMO)/bids $(DEMO)/derivatives participant --model $(MODEL)
+	$(APP) $(DEMO)/bids $(DEMO)/derivatives group --model $(MODEL)
+	@echo "The report: $(CURDIR)/$(DEMO)/derivatives/group.html"
+
+validate: demo  ## Validate what the demo wrote (bids-validator-deno)
+	$(BIN)/bids-validator-deno $(DEMO)/bids
+	$(BIN)/bids-validator-deno $(DEMO)/derivatives
+
+test: $(STAMP)  ## Run the tests
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)  ## Style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)  ## Bring the code into shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+descriptor: $(STAMP)  ## Check that boutiques.json says what the parser says
+	$(BIN)/python -m pytest tests/cli -k boutiques
+
+bench: $(STAMP)  ## Print the figures that the README quotes
+	$(BIN)/python benchmarks/bench_labelling.py
+	$(BIN)/python benchmarks/bench_inference.py
+	$(BIN)/python benchmarks/evaluate_synthetic.py
+
+# Minutes on two CPU cores without vector extensions beyond AVX2; LABEL_MAPS is a folder of tissue label maps.
+LABEL_MAPS :=
+TRAINING := training-runs/bundled
+MINUTES_STEP1 := 60
+MINUTES_STEP2 := 30
+MAPS := $(if $(LABEL_MAPS),--label-maps $(LABEL_MAPS))
+bundled-models: $(STAMP)  ## Train the bundled models and put them in place; goes on where an earlier call stopped
+	$(TOOLS) train-bundled $(TRAINING) --dataset 101 --minutes $(MINUTES_STEP1) $(MAPS)
+	$(TOOLS) train-bundled $(TRAINING) --dataset 102 --minutes $(MINUTES_STEP2) $(MAPS)
+	$(BIN)/python -m totalspineseg_bids.training.bundled $(TRAINING) totalspineseg_bids/models/bundled
+
+clean:  ## Remove what demo and checks leave behind
+	rm -rf $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis

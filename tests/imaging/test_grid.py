@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import itertools
+
+import nibabel as nib
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from totalspineseg_bids.imaging import grid
+from totalspineseg_bids.imaging.volume import Geometry, Volume
+
+ORIENTATIONS = [
+    np.array([[axis, flip] for axis, flip in zip(axes, flips, strict=True)])
+    for axes in itertools.permutations(range(3))
+    for flips in itertools.product((1, -1), repeat=3)
+]
+
+
+def _rotation(degrees: tuple[float, float, float]) -> np.ndarray:
+    matrix = np.eye(3)
+    for axis, angle in enumerate(np.deg2rad(degrees)):
+        turn = np.eye(3)
+        a, b = [k for k in range(3) if k != axis]
+        turn[a, a] = turn[b, b] = np.cos(angle)
+        turn[a, b], turn[b, a] = -np.sin(angle), np.sin(angle)
+        matrix = turn @ matrix
+    return matrix
+
+
+def _affine(spacing: tuple[float, float, float], degrees: tuple[float, float, float]) -> np.ndarray:
+    affine = np.eye(4)
+    affine[:3, :3] = _rotation(degrees) @ np.diag(spacing)
+    affine[:3, 3] = (-31.0, 12.0, 40.0)
+    return affine
+
+
+def _store(volume: Volume, orientation: np.ndarray) -> Volume:
+    data = nib.orientations.apply_orientation(volume.data, orientation)
+    affine = volume.affine @ nib.orientations.inv_ornt_aff(orientation, volume.data.shape)
+    return Volume(np.ascontiguousarray(data), affine)
+
+
+def _shapes(geometry: Geometry) -> np.ndarray:
+    """Two balls and a slab in scanner space, so that every grid shows the same objects."""
+    index = np.stack(np.meshgrid(*(np.arange(n) for n in geometry.shape), indexing="ij"), -1)
+    points = index @ geometry.affine[:3, :3].T + geometry.affine[:3, 3]
+    middle = geometry.affine[:3, :3] @ ((np.array(geometry.shape) - 1) / 2) + geometry.affine[:3, 3]
+    labels = np.zeros(geometry.shape, np.uint8)
+    labels[np.linalg.norm(points - middle - (0, 0, 9), axis=-1) < 9] = 40
+    labels[np.linalg.norm(points - middle + (0, 0, 9), axis=-1) < 9] = 224
+    labels[(np.abs(points[..., 1] - middle[1]) < 3) & (labels == 0)] = 200
+    return labels
+
+
+def _dice(a: np.ndarray, b: np.ndarray) -> float:
+    return 2 * np.count_nonzero(a & b) / max(np.count_nonzero(a) + np.count_nonzero(b), 1)
+
+
+angles = st.tuples(*(st.floats(-20, 20) for _ in range(3)))
+spacings = st.tuples(*(st.sampled_from([0.6, 1.0, 1.3]) for _ in range(3)))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.sampled_from(ORIENTATIONS), spacings, angles)
+def test_working_grid_does_not_depend_on_how_voxels_are_stored(orientation, spacing, degrees):
+    affine = _affine(spacing, degrees)
+    rng = np.random.default_rng(0)
+    plain = Volume(rng.random((17, 21, 25), np.float32), affine)
+    stored = _store(plain, orientation)
+    one, two = grid.to_working_grid(plain), grid.to_working_grid(stored)
+    np.testing.assert_allclose(one.affine, two.affine, atol=1e-6)
+    np.testing.assert_allclose(one.data, two.data, atol=1e-4)
+    assert one.geometry.orientation == "RAS"
+    np.testing.assert_allclose(one.spacing, 1.0, atol=1e-6)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.sampled_from(ORIENTATIONS), spacings, angles)
+def test_labels_survive_the_way_to_the_working_grid_and_back(orientation, spacing, degrees):
+    native = _store(
+        Volume(_shapes(Geometry((36, 40, 44), _affine(spacing, degrees))), _affine(spacing, degrees)), orientation
+    )
+    working = grid.working_geometry(native.geometry)
+    there = grid.restore_labels(native.data, native.affine, working)
+    back = grid.restore_labels(there, working.affine, native.geometry)
+    for label in (40, 224, 200):
+        assert _dice(back == label, native.data == label) > 0.93
+    for label in (40, 224):
+        assert _dice(there == label, _shapes(working) == label) > 0.93
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_thick_slices(order):
+    affine = _affine((0.7, 0.7, 4.0), (0, 0, 8))
+    native = Geometry((60, 60, 12), affine)
+    labels = _shapes(native)
+    working = grid.to_working_grid(Volume((labels > 0).astype(np.float32), affine), order=order)
+    assert working.data.shape == (42, 42, 48)
+    there = grid.restore_labels(labels, affine, working.geometry)
+    back = grid.restore_labels(there, working.affine, native)
+    for label in (40, 224):
+        assert _dice(back == label, labels == label) > 0.95
+
+
+def test_identity_is_exact_and_a_single_slice_works():
+    data = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
+    same = grid.to_working_grid(Volume(data, np.eye(4)))
+    np.testing.assert_array_equal(same.data, data)
+    np.testing.assert_array_equal(same.affine, np.eye(4))
+    thick = grid.to_working_grid(Volume(data[:, :, :1], np.diag([1.0, 1.0, 4.0, 1.0])))
+    assert thick.data.shape == (3, 4, 4)
+    np.testing.assert_allclose(thick.data, np.repeat(data[:, :, :1], 4, axis=2))
+    labels = np.ones((3, 4, 1), np.uint8)
+    back = grid.restore_labels(labels, np.diag([1.0, 1.0, 4.0, 1.0]), thick.geometry)
+    assert back.all()
+
+
+def test_obliqueness_is_kept():
+    affine = _affine((1.0, 1.0, 1.0), (12, -7, 18))
+    volume = Volume(np.random.default_rng(1).random((8, 9, 10), np.float32), affine)
+    working = grid.to_working_grid(volume)
+    np.testing.assert_array_equal(working.data, volume.data)
+    np.testing.assert_allclose(working.affine, affine)
+
+
+def test_smoothing_before_coarsening_keeps_means_and_removes_aliases():
+    index = np.arange(64)
+    stripes = np.broadcast_to((index % 2).astype(np.float32)[:, None, None], (64, 8, 8)).copy()
+    coarse = grid.to_working_grid(Volume(stripes, np.diag([0.4, 1.0, 1.0, 1.0])))
+    assert np.ptp(coarse.data[3:-3]) < 0.12
+    assert coarse.data.mean() == pytest.approx(0.5, abs=0.02)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.sampled_from(ORIENTATIONS), spacings, angles)
+def test_probability_follows_a_linear_function(orientation, spacing, degrees):
+    working = Geometry((30, 30, 30), _affine((1.0, 1.0, 1.0), degrees))
+    index = np.stack(np.meshgrid(*(np.arange(30),) * 3, indexing="ij"), -1)
+    ramp = (index @ (0.01, 0.012, 0.008)).astype(np.float32)
+    centre = working.affine @ (14.5, 14.5, 14.5, 1.0)
+    affine = working.affine.copy()
+    affine[:3, :3] = _rotation((3, 5, 0)) @ working.affine[:3, :3] @ np.diag(spacing)
+    affine[:3, 3] = centre[:3] - affine[:3, :3] @ (5, 5, 5)
+    native = _store(Volume(np.zeros((11, 11, 11), np.float32), affine), orientation).geometry
+    restored = grid.restore_probability(ramp, working.affine, native)
+    inside = np.linalg.inv(working.affine) @ native.affine
+    grid_index = np.stack(np.meshgrid(*(np.arange(11),) * 3, indexing="ij"), -1)
+    expected = (grid_index @ inside[:3, :3].T + inside[:3, 3]) @ (0.01, 0.012, 0.008)
+    np.testing.assert_allclose(restored, expected, atol=1e-4)
+
+
+def test_outside_the_field_of_view_is_empty():
+    far = np.eye(4)
+    far[:3, 3] = 500
+    target = Geometry((5, 6, 7), far)
+    assert not grid.restore_labels(np.ones((4, 4, 4), np.uint8), np.eye(4), target).any()
+    assert not grid.restore_probability(np.ones((4, 4, 4), np.float32), np.eye(4), target).any()
+    beside = np.eye(4)
+    beside[0, 3] = 2
+    shifted = grid.restore_labels(np.ones((4, 4, 4), np.uint8), np.eye(4), Geometry((4, 4, 4), beside))
+    assert shifted[:2].all()
+    assert not shifted[2:].any()
+
+
+def test_crop_and_paste_are_inverse():
+    data = np.zeros((9, 8, 7), np.uint8)
+    data[2:5, 3:4, 1:6] = 7
+    box = grid.foreground_box(data > 0, margin=1)
+    assert box == (slice(1, 6), slice(2, 5), slice(0, 7))
+    part = grid.crop_to(Volume(data, _affine((1.0, 2.0, 3.0), (4, 5, 6))), box)
+    np.testing.assert_array_equal(grid.paste(part.data, box, data.shape), data)
+    np.testing.assert_array_equal(
+        grid.restore_labels(part.data, part.affine, Geometry(data.shape, _affine((1.0, 2.0, 3.0), (4, 5, 6)))), data
+    )
+    assert grid.foreground_box(np.zeros((2, 2, 2), bool)) is None

@@ -1,0 +1,386 @@
+"""Reading and writing of NIfTI: what is refused, what is repaired, and that what is written is reproducible."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from totalspineseg_bids.errors import ImageError, MissingInputError, SpineAppError
+from totalspineseg_bids.imaging import atomic
+from totalspineseg_bids.imaging.io import (
+    file_digest,
+    load_image,
+    read_image,
+    read_labels,
+    write_labels,
+    write_probability,
+)
+
+SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "real_bids"
+AFFINE = np.array([[0, 0, 1.5, -3], [-1, 0, 0, 5], [0, 2, 0, 7], [0, 0, 0, 1]], float)
+
+
+def some_data(shape: tuple[int, ...] = (6, 7, 8), dtype: type = np.int16) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 100, shape).astype(dtype)
+
+
+def save(path: Path, data: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
+    nib.save(nib.Nifti1Image(data, affine), path)
+    return path
+
+
+def raw_header(path: Path, change: Callable[[nib.Nifti1Header], None]) -> Path:
+    """Write an uncompressed image and change its header bytes afterwards."""
+    save(path, some_data())
+    content = path.read_bytes()
+    header = nib.Nifti1Header(content[:348], check=False)
+    change(header)
+    path.write_bytes(header.binaryblock + content[348:])
+    return path
+
+
+def test_reads_values_and_affine_in_the_order_of_the_file(tmp_path: Path) -> None:
+    data = some_data()
+    volume = read_image(save(tmp_path / "x.nii.gz", data))
+    assert volume.data.dtype == np.float32
+    np.testing.assert_array_equal(volume.data, data)
+    np.testing.assert_allclose(volume.affine, AFFINE)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int32, np.uint32, np.int64, np.float32, np.float64])
+@pytest.mark.parametrize("extension", [".nii", ".nii.gz"])
+def test_every_number_type_is_read(tmp_path: Path, dtype: type, extension: str) -> None:
+    data = some_data(dtype=dtype)
+    path = tmp_path / f"x{extension}"
+    nib.save(nib.Nifti1Image(data, AFFINE, dtype=dtype), path)
+    np.testing.assert_array_equal(read_image(path).data, data.astype(np.float32))
+
+
+def test_nifti2_big_endian_and_scaled_values_are_read(tmp_path: Path) -> None:
+    data = some_data()
+    nib.save(nib.Nifti2Image(data, AFFINE), tmp_path / "two.nii.gz")
+    np.testing.assert_array_equal(read_image(tmp_path / "two.nii.gz").data, data)
+    big = nib.Nifti1Image(data, AFFINE, nib.Nifti1Header(endianness=">"))
+    nib.save(big, tmp_path / "big.nii")
+    np.testing.assert_array_equal(read_image(tmp_path / "big.nii").data, data)
+    scaled = nib.Nifti1Image(data.astype(np.float32) / 3, AFFINE)
+    scaled.set_data_dtype(np.int16)
+    nib.save(scaled, tmp_path / "scaled.nii.gz")
+    np.testing.assert_allclose(read_image(tmp_path / "scaled.nii.gz").data, data / 3, atol=0.01)
+
+
+def test_trailing_axes_of_one_are_dropped(tmp_path: Path) -> None:
+    data = some_data((6, 7, 8, 1, 1))
+    assert read_image(save(tmp_path / "x.nii.gz", data)).data.shape == (6, 7, 8)
+
+
+def test_a_series_needs_a_choice(tmp_path: Path) -> None:
+    data = some_data((4, 5, 6, 3))
+    path = save(tmp_path / "x.nii.gz", data)
+    with pytest.raises(ImageError, match="3 volumes"):
+        read_image(path)
+    np.testing.assert_array_equal(read_image(path, volume=2).data, data[..., 2])
+    loaded = load_image(path, volume="mean")
+    np.testing.assert_allclose(loaded.volume.data, data.mean(axis=3), rtol=1e-6)
+    assert loaded.volumes == 3
+    assert "volume:mean-of-3" in loaded.notes
+    assert loaded.header.get_data_shape() == (4, 5, 6)
+    with pytest.raises(ImageError, match="no volume 3"):
+        read_image(path, volume=3)
+
+
+def test_nan_becomes_dark_and_inf_bright(tmp_path: Path) -> None:
+    data = some_data(dtype=np.float32) + 10
+    data[0, 0, 0], data[0, 0, 1], data[0, 0, 2] = np.nan, np.inf, -np.inf
+    loaded = load_image(save(tmp_path / "x.nii.gz", data))
+    finite = data[np.isfinite(data)]
+    assert loaded.volume.data[0, 0].tolist()[:3] == [finite.min(), finite.max(), finite.min()]
+    assert loaded.notes == ("non-finite-voxels:3",)
+
+
+def write_truncated(path: Path) -> Path:
+    save(path, np.random.default_rng(0).normal(size=(20, 20, 20)).astype(np.float32))
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    return path
+
+
+def write_bytes(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+def without_checksum(path: Path) -> Path:
+    save(path, some_data())
+    path.write_bytes(path.read_bytes()[:-4])
+    return path
+
+
+def corrupt(path: Path) -> Path:
+    save(path, np.random.default_rng(0).normal(size=(20, 20, 20)).astype(np.float32))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(bytes(content))
+    return path
+
+
+def rgb(path: Path) -> Path:
+    data = np.zeros((4, 5, 6), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+    nib.save(nib.Nifti1Image(data, AFFINE), path)
+    return path
+
+
+def zero_affine(path: Path) -> Path:
+    def change(header: nib.Nifti1Header) -> None:
+        for name in ("srow_x", "srow_y", "srow_z"):
+            header[name] = 0
+        header["sform_code"] = 1
+
+    return raw_header(path, change)
+
+
+def huge_header(path: Path) -> Path:
+    def change(header: nib.Nifti1Header) -> None:
+        header["dim"][1:4] = (2200, 2200, 2200)
+
+    raw_header(path.with_suffix(""), change)
+    with gzip.open(path, "wb") as stream:
+        stream.write(path.with_suffix("").read_bytes())
+    return path
+
+
+def negative_dim(path: Path) -> Path:
+    def change(header: nib.Nifti1Header) -> None:
+        header["dim"][2] = -5
+
+    return raw_header(path, change)
+
+
+def pointer(path: Path) -> Path:
+    return write_bytes(path, b"/annex/objects/MD5E-s123--abc.nii.gz\n")
+
+
+def flat_affine() -> np.ndarray:
+    affine = np.diag([1.0, 1, 1, 1])
+    affine[:3, 2] = (1, 0, 0.001)
+    return affine
+
+
+def broken_link(path: Path) -> Path:
+    path.symlink_to(path.parent / "gone")
+    return path
+
+
+def folder(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+def random(shape: tuple[int, ...]) -> np.ndarray:
+    return some_data(shape)
+
+
+BAD: dict[str, tuple[str, Callable[[Path], Path], str]] = {
+    "absent": ("x.nii.gz", lambda p: p, "no such file"),
+    "broken link": ("x.nii.gz", broken_link, "content not fetched"),
+    "annex pointer": ("x.nii.gz", pointer, "content not fetched"),
+    "folder": ("x.nii.gz", folder, "is a folder"),
+    "empty": ("x.nii.gz", lambda p: write_bytes(p, b""), "empty"),
+    "truncated": ("x.nii.gz", write_truncated, "truncated or damaged"),
+    "truncated plain": ("x.nii", write_truncated, "cannot hold them"),
+    "no checksum": ("x.nii.gz", without_checksum, "truncated or damaged"),
+    "damaged inside": ("x.nii.gz", corrupt, "truncated or damaged"),
+    "not gzip": ("x.nii.gz", lambda p: write_bytes(p, b"hello world, this is text"), "not gzip"),
+    "gzip of text": ("x.nii.gz", lambda p: write_bytes(p, gzip.compress(b"hello" * 200)), "not a valid NIfTI header"),
+    "gzip of little": ("x.nii.gz", lambda p: write_bytes(p, gzip.compress(b"hello")), "not a valid NIfTI header"),
+    "gzip header only": ("x.nii.gz", lambda p: write_bytes(p, b"\x1f\x8b\x08"), "truncated or damaged"),
+    "text": ("x.nii", lambda p: write_bytes(p, b"hello" * 200), "not a valid NIfTI header"),
+    "gzip named nii": ("x.nii", lambda p: write_bytes(p, gzip.compress(b"x" * 400)), "not named .nii.gz"),
+    "other extension": ("x.mgz", lambda p: write_bytes(p, b"x" * 400), "not a .nii or .nii.gz"),
+    "2D": ("x.nii.gz", lambda p: save(p, random((30, 30))), "is 2D"),
+    "one slice": ("x.nii.gz", lambda p: save(p, random((30, 30, 1))), "is 2D"),
+    "one voxel": ("x.nii.gz", lambda p: save(p, random((1, 1, 1))), "is 2D"),
+    "5D": ("x.nii.gz", lambda p: save(p, random((3, 3, 3, 2, 2))), "5 dimensions"),
+    "complex": ("x.nii.gz", lambda p: save(p, random((4, 5, 6)).astype(np.complex64)), "complex"),
+    "colour": ("x.nii.gz", rgb, "colour"),
+    "all zero": ("x.nii.gz", lambda p: save(p, np.zeros((5, 5, 5), np.int16)), "every voxel is zero"),
+    "constant": ("x.nii.gz", lambda p: save(p, np.full((5, 5, 5), 7, np.int16)), "the same value"),
+    "all NaN": ("x.nii.gz", lambda p: save(p, np.full((5, 5, 5), np.nan, np.float32)), "NaN"),
+    "zero affine": ("x.nii", zero_affine, "affine is zero"),
+    "flat affine": ("x.nii.gz", lambda p: save(p, random((5, 5, 5)), flat_affine()), "degenerate"),
+    "huge voxels": ("x.nii.gz", lambda p: save(p, random((5, 5, 5)), np.diag([900.0, 900, 900, 1])), "not plausible"),
+    "tiny voxels": ("x.nii.gz", lambda p: save(p, random((5, 5, 5)), np.diag([1e-4, 1e-4, 1e-4, 1])), "not plausible"),
+    "header of 20 GB": ("x.nii.gz", huge_header, "more than this program takes|cannot hold them"),
+    "negative dimension": ("x.nii", negative_dim, "dimensions|not a valid"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_files_are_refused_by_name_in_one_line(tmp_path: Path, kind: str) -> None:
+    name, make, message = BAD[kind]
+    path = make(tmp_path / name)
+    with pytest.raises(SpineAppError, match=message) as caught:
+        read_image(path)
+    text = str(caught.value)
+    assert text.startswith(f"{path}: ")
+    assert "\n" not in text
+    assert caught.value.exit_code in {65, 66}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_no_permission(tmp_path: Path) -> None:
+    path = save(tmp_path / "x.nii.gz", some_data())
+    path.chmod(0)
+    with pytest.raises(MissingInputError, match="permission"):
+        read_image(path)
+
+
+def test_oddities_are_told(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(some_data(), AFFINE)
+    moved = AFFINE.copy()
+    moved[:3, 3] += 20
+    image.set_sform(AFFINE, 1)
+    image.set_qform(moved, 1)
+    nib.save(image, tmp_path / "differ.nii.gz")
+    assert load_image(tmp_path / "differ.nii.gz").notes == ("qform-sform-differ",)
+    np.testing.assert_allclose(read_image(tmp_path / "differ.nii.gz").affine, AFFINE)
+
+    image.set_sform(AFFINE, 0)
+    image.set_qform(AFFINE, 0)
+    nib.save(image, tmp_path / "none.nii.gz")
+    assert load_image(tmp_path / "none.nii.gz").notes == ("no-orientation-in-header",)
+
+    sheared = AFFINE.copy()
+    sheared[0, 0] = 0.4
+    assert "sheared-affine" in load_image(save(tmp_path / "sheared.nii.gz", some_data(), sheared)).notes
+
+
+def test_labels_are_whole_numbers(tmp_path: Path) -> None:
+    labels = some_data(dtype=np.uint8)
+    np.testing.assert_array_equal(read_labels(save(tmp_path / "a.nii.gz", labels.astype(np.float32))).data, labels)
+    assert read_labels(tmp_path / "a.nii.gz").data.dtype == np.uint8
+    for bad in (labels + 0.5, labels.astype(np.int16) + 250, labels.astype(np.int16) - 60):
+        with pytest.raises(ImageError, match="not a label image"):
+            read_labels(save(tmp_path / "b.nii.gz", np.asarray(bad, np.float32)))
+
+
+def test_empty_labels_are_labels(tmp_path: Path) -> None:
+    write_labels(tmp_path / "x.nii.gz", np.zeros((4, 5, 6), np.uint8), AFFINE)
+    assert not read_labels(tmp_path / "x.nii.gz").data.any()
+
+
+@pytest.mark.parametrize("codes", [(0, 2), (1, 1), (2, 1), (0, 0), (1, 0)])
+def test_labels_keep_the_geometry_of_the_source_bit_for_bit(tmp_path: Path, codes: tuple[int, int]) -> None:
+    image = nib.Nifti1Image(some_data(), AFFINE)
+    rotated = AFFINE.copy()
+    rotated[:3, 3] += 3
+    image.set_qform(rotated, codes[0])
+    image.set_sform(AFFINE, codes[1])
+    nib.save(image, tmp_path / "x.nii.gz")
+    source = load_image(tmp_path / "x.nii.gz")
+    write_labels(tmp_path / "y.nii.gz", some_data(dtype=np.uint8), source.volume.affine, source.header)
+    old, new = nib.load(tmp_path / "x.nii.gz").header, nib.load(tmp_path / "y.nii.gz").header
+    for field in ("qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "srow_x", "srow_y", "srow_z"):
+        np.testing.assert_array_equal(new[field], old[field])
+    np.testing.assert_array_equal(new.get_best_affine(), old.get_best_affine())
+    assert new.get_data_dtype() == np.uint8
+    assert new.get_intent()[0] == "label"
+
+
+def test_written_bytes_do_not_depend_on_name_or_time(tmp_path: Path) -> None:
+    labels = some_data(dtype=np.uint8)
+    write_labels(tmp_path / "a.nii.gz", labels, AFFINE)
+    write_labels(tmp_path / "b" / "other.nii.gz", labels, AFFINE)
+    assert file_digest(tmp_path / "a.nii.gz") == file_digest(tmp_path / "b" / "other.nii.gz")
+    assert (tmp_path / "a.nii.gz").read_bytes()[3] == 0  # no name in the gzip header
+    assert struct.unpack("<I", (tmp_path / "a.nii.gz").read_bytes()[4:8]) == (0,)  # no time
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    shape=st.tuples(*[st.integers(2, 6)] * 3),
+    seed=st.integers(0, 1000),
+    extension=st.sampled_from([".nii", ".nii.gz"]),
+)
+def test_labels_survive_the_way_to_disk_and_back(
+    tmp_path_factory: pytest.TempPathFactory, shape: tuple[int, int, int], seed: int, extension: str
+) -> None:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 256, shape).astype(np.uint8)
+    matrix = np.linalg.qr(rng.normal(size=(3, 3)))[0] * rng.uniform(0.3, 5, 3)
+    affine = np.eye(4)
+    affine[:3, :3], affine[:3, 3] = matrix, rng.uniform(-100, 100, 3)
+    path = tmp_path_factory.mktemp("labels") / f"x{extension}"
+    write_labels(path, labels, affine)
+    back = read_labels(path)
+    np.testing.assert_array_equal(back.data, labels)
+    np.testing.assert_allclose(back.affine, affine, atol=1e-4)
+    np.testing.assert_allclose(nib.load(path).get_qform(), affine, atol=1e-2)
+
+
+def test_probabilities_are_kept_to_a_thousandth(tmp_path: Path) -> None:
+    p = np.random.default_rng(0).random((5, 6, 7)).astype(np.float32)
+    write_probability(tmp_path / "p.nii.gz", p, AFFINE)
+    np.testing.assert_allclose(nib.load(tmp_path / "p.nii.gz").get_fdata(), p, atol=0.00051)
+    nib.load(tmp_path / "p.nii.gz").header.get_slope_inter()
+
+
+def test_files_appear_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "x.txt"
+    atomic.write_text(target, "old")
+
+    def fail() -> None:
+        with atomic.atomic_writer(target) as stream:
+            stream.write(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert target.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["x.txt"]
+
+
+def test_permissions_follow_the_umask(tmp_path: Path) -> None:
+    former = os.umask(0o027)
+    try:
+        atomic.write_text(tmp_path / "x.txt", "x")
+    finally:
+        os.umask(former)
+    assert (tmp_path / "x.txt").stat().st_mode & 0o777 == 0o640
+
+
+def test_only_temporary_files_of_dead_processes_are_removed(tmp_path: Path) -> None:
+    mine = atomic.temporary_name(tmp_path / "a.nii.gz")
+    host = mine.name.rsplit(".", 2)[1].split("-")[0]
+    dead = tmp_path / f".a.nii.gz.{host}-999999999.tmp"
+    foreign = tmp_path / ".a.nii.gz.elsewhere-5.tmp"
+    other = tmp_path / ".hidden"
+    for path in (mine, dead, foreign, other):
+        path.write_text("x")
+    now = dead.stat().st_mtime
+    assert atomic.remove_stale(tmp_path, now) == [dead]
+    assert atomic.remove_stale(tmp_path, now + 2 * 24 * 3600) == sorted([mine, foreign])
+    assert other.exists()
+    assert atomic.remove_stale(tmp_path / "absent", now) == []
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="real images are not at hand")
+def test_real_images_with_odd_headers_are_read_and_their_geometry_kept(tmp_path: Path) -> None:
+    paths = sorted(SHARED.glob("sub-*/anat/*.nii.gz"))
+    assert len(paths) == 5
+    for path in paths:
+        loaded = load_image(path)
+        assert np.isfinite(loaded.volume.data).all()
+        labels = (loaded.volume.data > loaded.volume.data.mean()).astype(np.uint8)
+        write_labels(tmp_path / path.name, labels, loaded.volume.affine, loaded.header)
+        np.testing.assert_array_equal(nib.load(tmp_path / path.name).affine, nib.load(path).affine)
+        np.testing.assert_array_equal(nib.load(tmp_path / path.name).get_qform(), nib.load(path).get_qform())

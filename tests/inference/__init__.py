@@ -1,0 +1,1 @@
+"""Tests of totalspineseg_bids.inference."""

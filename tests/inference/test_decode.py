@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
+
+from totalspineseg_bids.inference.decode import Heads, decode
+
+from .samples import SOFTMAX, STEP1, STEP2
+
+DATASETS = {"step1": STEP1, "step2": STEP2, "softmax": SOFTMAX}
+
+
+def heads_of(dataset: dict) -> Heads:
+    labels = {name: tuple(v) if isinstance(v, list) else (v,) for name, v in dataset["labels"].items()}
+    return Heads.from_dataset(labels, dataset.get("regions_class_order"))
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6), name=st.sampled_from(sorted(DATASETS)), scale=st.sampled_from([0.1, 1.0, 30.0]))
+def test_equals_nnunets_label_manager(seed: int, name: str, scale: float) -> None:
+    dataset = DATASETS[name]
+    heads = heads_of(dataset)
+    manager = LabelManager(dataset["labels"], dataset.get("regions_class_order"))
+    logits = torch.from_numpy(np.random.default_rng(seed).normal(0, scale, (len(heads.names), 3, 4, 5)))
+    expected = manager.convert_logits_to_segmentation(logits.float())
+    probabilities = manager.apply_inference_nonlin(logits.clone())
+    keep = heads.names[::2]
+    labels, kept = decode(lambda index: logits[index].clone(), heads, keep)
+    np.testing.assert_array_equal(labels.numpy(), expected.numpy())
+    assert set(kept) == set(keep)
+    for role, values in kept.items():
+        np.testing.assert_allclose(values, probabilities[heads.names.index(role)], atol=1e-5)
+
+
+def test_ignore_label_has_no_output() -> None:
+    heads = Heads.from_dataset({"background": (0,), "a": (1, 2), "b": (2,), "ignore": (3,)}, [1, 2])
+    assert heads.names == ("a", "b")
+    assert heads.values == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("labels", "order", "word"),
+    [
+        ({"background": (0,), "a": (1, 2), "b": (2,)}, [1], "regions_class_order"),
+        ({"background": (0,), "a": (1, 2), "b": (2,)}, None, "regions_class_order"),
+        ({"background": (0,), "a": (2,)}, None, "gaps"),
+        ({"background": (0,), "a": (1, 2), "b": (2,)}, [1, 300], "8 bits"),
+    ],
+)
+def test_labels_that_do_not_fit(labels: dict, order: list[int] | None, word: str) -> None:
+    with pytest.raises(ValueError, match=word):
+        Heads.from_dataset(labels, order)

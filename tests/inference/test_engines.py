@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from totalspineseg_bids.errors import ModelError, UsageError
+from totalspineseg_bids.inference import engines
+from totalspineseg_bids.inference.engines import make_engine, resolve_device, torch_threads
+from totalspineseg_bids.inference.model import NnUNetModel, load_model
+from totalspineseg_bids.inference.predictor import Predictor
+from totalspineseg_bids.inference.untrained import write_untrained_model
+
+from .samples import STEP2, image
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> NnUNetModel:
+    return load_model(write_untrained_model(tmp_path_factory.mktemp("model"), STEP2, folds=2))
+
+
+def test_engines_agree_on_a_patch(model: NnUNetModel) -> None:
+    pytest.importorskip("openvino")
+    patch = torch.from_numpy(image(2, (16, 16, 16)) / 100)
+    expected = make_engine(model, device="cpu", engine="torch")(patch)
+    engine = make_engine(model, engine="openvino", threads=1)
+    np.testing.assert_allclose(engine(patch), expected, atol=1e-3)
+    np.testing.assert_allclose(engine(patch), expected, atol=1e-3)
+
+
+def test_reduced_precision_stays_close(model: NnUNetModel) -> None:
+    data = image(2, (16, 18, 20))
+    full, reduced = (
+        Predictor(model, device="cpu", engine="torch", precision=precision).predict(data, (1.0, 1.0, 1.0)).labels
+        for precision in ("fp32", "bf16")
+    )
+    assert (full != reduced).mean() < 0.05
+
+
+def test_auto_takes_openvino_on_cpu(model: NnUNetModel) -> None:
+    pytest.importorskip("openvino")
+    assert make_engine(model, device="cpu", threads=1).name == "openvino"
+
+
+def test_auto_falls_back_to_torch_and_says_so(
+    model: NnUNetModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.delitem(sys.modules, "openvino")
+    monkeypatch.setattr(engines.importlib, "import_module", _no_module)
+    with caplog.at_level(logging.WARNING):
+        assert make_engine(model, device="cpu").name == "torch"
+    assert "OpenVINO does not work here" in caplog.text
+    with pytest.raises(UsageError, match="engine openvino"):
+        make_engine(model, device="cpu", engine="openvino")
+
+
+def _no_module(name: str) -> None:
+    msg = f"no module named {name}"
+    raise ImportError(msg)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:x", "cpu:1", ""])
+def test_unknown_devices(device: str) -> None:
+    with pytest.raises(UsageError, match="not known"):
+        resolve_device(device)
+
+
+def test_devices_that_are_not_there() -> None:
+    assert resolve_device("cpu") == torch.device("cpu")
+    with pytest.raises(UsageError, match="not there"):
+        resolve_device("cuda:99")
+
+
+def test_combinations_that_do_not_go_together(model: NnUNetModel) -> None:
+    with pytest.raises(UsageError, match="runs on the CPU"):
+        make_engine(model, device="cuda", engine="openvino")
+    with pytest.raises(UsageError, match="must be one of"):
+        make_engine(model, engine="tensorflow")
+    with pytest.raises(UsageError, match="at least 1"):
+        Predictor(model, threads=0)
+    with pytest.raises(UsageError, match="step"):
+        Predictor(model, step=0.0)
+
+
+def test_threads_are_set_back() -> None:
+    before = torch.get_num_threads()
+    with torch_threads(3):
+        assert torch.get_num_threads() == 3
+    assert torch.get_num_threads() == before
+
+
+def test_openvino_reports_nothing(tmp_path: Path) -> None:
+    """In a fresh process, with a home folder in which usage reporting would leave its traces."""
+    pytest.importorskip("openvino")
+    program = (
+        "import sys\n"
+        "from totalspineseg_bids.inference.engines import import_openvino\n"
+        "openvino = import_openvino()\n"
+        "from openvino.tools.ovc import telemetry_utils\n"
+        "assert telemetry_utils.tm.__name__ == 'openvino.tools.ovc.telemetry_stub', telemetry_utils.tm\n"
+        "assert not [name for name in sys.modules if name.startswith('openvino_telemetry')]\n"
+    )
+    environment = {**os.environ, "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment, timeout=120)
+    assert not list(tmp_path.iterdir())
+
+
+def test_predictor_refuses_what_does_not_fit(model: NnUNetModel) -> None:
+    predictor = Predictor(model, device="cpu", engine="torch")
+    with pytest.raises(ModelError, match="takes 2 channel"):
+        predictor.predict(image(1), (1.0, 1.0, 1.0))
+    with pytest.raises(ModelError, match="no output csf"):
+        predictor.predict(image(2), (1.0, 1.0, 1.0), keep=["csf"])
+
+
+def test_output_that_is_not_finite_is_an_error(model: NnUNetModel) -> None:
+    data = image(2, (16, 16, 16))
+    data[0, 8, 8, 8] = np.nan
+    with pytest.raises(ModelError, match="not numbers"):
+        Predictor(model, device="cpu", engine="torch").predict(data, (1.0, 1.0, 1.0))

@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from totalspineseg_bids.anatomy import CANAL_ID, Structure
+from totalspineseg_bids.measurement import COLUMNS, POSTURE_COLUMNS, LevelMeasures, measure, measure_spine
+
+from .phantom import Phantom, components_of, of_structure, rotation
+
+NO_LINE = np.zeros((0, 3))
+ISO = (1.0, 1.0, 1.0)
+
+CASES = {
+    "straight": (Phantom(), ISO, None),
+    "kyphotic": (Phantom(bend_forward=1 / 180), ISO, None),
+    "lordotic": (Phantom(bend_forward=-1 / 200), ISO, None),
+    "scoliotic": (Phantom(bend_right=1 / 200), ISO, None),
+    "twisted": (Phantom(twist=np.radians(0.2)), ISO, None),
+    "tilted": (Phantom(rotation=rotation("x", 20) @ rotation("y", 12)), ISO, None),
+    "turned": (Phantom(rotation=rotation("z", 30)), ISO, None),
+    "fine": (Phantom(levels=("L3", "L4", "L5")), (0.8, 0.8, 0.8), None),
+    "thick sagittal": (Phantom(), (3.3, 0.9, 0.9), None),
+    "thick axial": (Phantom(), (0.9, 0.9, 3.0), None),
+    "oblique grid": (Phantom(), (1.0, 1.0, 2.0), rotation("x", 15) @ rotation("z", 10)),
+    "flipped axes": (Phantom(), (1.0, 1.2, 1.0), np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]])),
+}
+
+
+@pytest.fixture(scope="module", params=list(CASES), ids=list(CASES))
+def case(request):
+    phantom, spacing, axes = CASES[request.param]
+    labels, affine, components, line = phantom.rasterise(spacing, axes)
+    return phantom, affine, measure(labels, affine, components, line)
+
+
+def half_voxel(affine: np.ndarray, direction: int) -> float:
+    return 0.5 * float(np.abs(affine[direction, :3]).max()) + 0.05
+
+
+def test_heights_depth_and_width_within_half_a_voxel(case):
+    phantom, affine, result = case
+    along, front, across = (half_voxel(affine, axis) for axis in (2, 1, 0))
+    if np.abs(phantom.rotation - np.eye(3)).max() > 0:
+        along = front = across = max(along, front, across)
+    for row in of_structure(result.levels, Structure.VERTEBRA):
+        for value in (row.height_mm, row.height_anterior_mm, row.height_middle_mm, row.height_posterior_mm):
+            assert value == pytest.approx(phantom.height, abs=along), row
+        assert row.depth_mm == pytest.approx(phantom.depth, abs=front), row
+        assert row.width_mm == pytest.approx(phantom.width, abs=across), row
+        assert row.wedge_deg == pytest.approx(0.0, abs=2.0), row
+    for row in of_structure(result.levels, Structure.DISC):
+        if row.height_mm is None:
+            assert "too coarse" in (row.measure_note or "")
+            continue
+        assert row.height_mm == pytest.approx(phantom.disc_height, abs=along), row
+        assert row.height_index == pytest.approx(phantom.disc_height / phantom.height, abs=along / phantom.height)
+        assert row.slip_mm is None or row.slip_mm == pytest.approx(0.0, abs=max(1.0, front)), row
+
+
+def test_areas_within_five_percent(case):
+    phantom, affine, result = case
+    canal, cord = (np.pi * a * b for a, b in (phantom.canal, phantom.cord))
+    whole = 0
+    for row in result.levels:
+        if row.canal_area_mm2 is not None:
+            whole += 1
+            assert row.canal_area_mm2 == pytest.approx(canal, rel=0.05), row
+            assert row.canal_ap_mm == pytest.approx(2 * phantom.canal[0], abs=1.0), row
+            assert row.canal_lr_mm == pytest.approx(2 * phantom.canal[1], abs=max(1.0, half_voxel(affine, 0))), row
+        if row.cord_area_mm2 is not None:
+            assert row.cord_area_mm2 == pytest.approx(cord, rel=0.08), row
+            assert row.cord_ap_mm == pytest.approx(2 * phantom.cord[0], abs=1.0), row
+        if row.cord_canal_ratio is not None:
+            assert row.cord_canal_ratio == pytest.approx(cord / canal, rel=0.1), row
+    assert whole == 2 * len(phantom.levels) - 1
+
+
+def test_angles_within_two_degrees(case):
+    phantom, _, result = case
+    if len(phantom.levels) < 5:
+        assert result.posture.lumbar_lordosis_deg is None
+        return
+    assert result.posture.lumbar_lordosis_deg == pytest.approx(
+        -phantom.angle_between(0, 4, phantom.bend_forward), abs=2.0
+    )
+    assert result.posture.coronal_cobb_deg == pytest.approx(phantom.angle_between(0, 4, phantom.bend_right), abs=2.0)
+    if phantom.bend_right:
+        assert result.posture.coronal_cobb_levels == "L1-L5"
+
+
+def test_wedge_and_slip():
+    phantom = Phantom(levels=("L2", "L3", "L4"), wedge=6.0)
+    labels, affine, components, line = phantom.rasterise(ISO)
+    row = next(r for r in measure_spine(labels, affine, components, line) if r.level == "L3")
+    assert row.wedge_deg == pytest.approx(-np.degrees(2 * np.arctan(3.0 / phantom.depth)), abs=2.0)
+    assert row.height_anterior_mm == pytest.approx(phantom.height - 6.0 * 0.875, abs=0.5)
+    assert row.height_posterior_mm == pytest.approx(phantom.height - 6.0 * 0.125, abs=0.5)
+
+    moved = np.where(labels == 20, 0, labels)
+    forward = np.roll(labels == 20, 4, axis=1)
+    moved[forward & (moved == 0)] = 20
+    rows = measure_spine(moved, affine, components_of(moved, affine), line)
+    slips = {r.level: r.slip_mm for r in rows if r.slip_mm is not None}
+    assert slips["L2-L3"] == pytest.approx(-4.0, abs=1.0)
+    assert slips["L3-L4"] == pytest.approx(4.0, abs=1.0)
+
+
+def test_centreline_is_found_in_the_map_when_none_is_given():
+    labels, affine, components, line = Phantom(bend_forward=1 / 200).rasterise((1.5, 1.5, 1.5))
+    given, found = (measure_spine(labels, affine, components, points) for points in (line, NO_LINE))
+    for a, b in zip(given, found, strict=True):
+        assert (a.height_mm is None) == (b.height_mm is None)
+        if a.height_mm is not None and b.height_mm is not None:
+            assert a.height_mm == pytest.approx(b.height_mm, abs=0.3)
+        if a.canal_area_mm2 is not None:
+            assert a.canal_area_mm2 == pytest.approx(b.canal_area_mm2, rel=0.03)
+
+
+def test_cut_levels_have_a_volume_and_no_shape():
+    labels, affine, _, line = Phantom(levels=("L3", "L4", "L5")).rasterise((1.5, 1.5, 1.5))
+    components = components_of(labels, affine, partial=("L3",))
+    rows = {row.level: row for row in measure_spine(labels, affine, components, line)}
+    assert rows["L3"].partial
+    assert rows["L3"].volume_mm3 > 0
+    assert rows["L3"].height_mm is None
+    assert rows["L3"].canal_area_mm2 is None
+    assert rows["L3"].as_row()["measure-note"] == "cut by the field of view"
+    assert rows["L4"].height_mm is not None
+    # The neighbour that is whole still gives the disc its index, but no slip.
+    assert rows["L3-L4"].height_index is not None
+    assert rows["L3-L4"].slip_mm is None
+
+
+def test_canal_cut_by_the_field_of_view_has_no_area():
+    labels, affine, _, line = Phantom(levels=("L3", "L4")).rasterise(ISO)
+    canal = np.argwhere(labels == CANAL_ID)[:, 1]
+    cut = (int(canal.min()) + int(canal.max())) // 2 - 2
+    labels, affine = labels[:, cut:], affine.copy()
+    affine[:3, 3] += affine[:3, 1] * cut
+    row = next(r for r in measure_spine(labels, affine, components_of(labels, affine), line) if r.level == "L3")
+    assert row.canal_area_mm2 is None
+    assert "canal cut" in (row.measure_note or "")
+    assert row.height_mm == pytest.approx(24.0, abs=0.6)
+
+
+def test_without_canal_there_is_only_a_volume():
+    labels, affine, _, _ = Phantom(levels=("L3", "L4")).rasterise((2.0, 2.0, 2.0))
+    labels = np.where(labels >= 200, np.where(labels < 202, 0, labels), labels).astype(np.uint8)
+    rows = measure_spine(labels, affine, components_of(labels, affine), NO_LINE)
+    assert rows
+    assert all(row.height_mm is None and row.volume_mm3 > 0 and row.measure_note for row in rows)
+
+
+def test_source_resolution_decides_what_is_given():
+    labels, affine, components, line = Phantom(levels=("L3", "L4", "L5")).rasterise(ISO)
+    source = np.diag([0.5, 0.5, 5.0, 1.0])
+    rows = {r.level: r for r in measure_spine(labels, affine, components, line, source_affine=source)}
+    assert rows["L4"].height_mm is not None
+    assert rows["L4-L5"].height_mm is None
+    assert rows["L4-L5"].depth_mm is not None
+    assert "too coarse for height" in rows["L4-L5"].as_row()["measure-note"]
+
+
+def test_nothing_and_tiny_labels():
+    empty = np.zeros((8, 8, 8), np.uint8)
+    assert measure_spine(empty, np.eye(4), (), NO_LINE) == []
+    tiny = empty.copy()
+    tiny[4, 6, 4], tiny[4, 2, 1:7] = 20, CANAL_ID
+    rows = measure_spine(tiny, np.eye(4), components_of(tiny, np.eye(4)), NO_LINE)
+    assert [row.volume_mm3 for row in rows] == [1.0, 6.0]
+    assert rows[0].height_mm is None
+    assert rows[0].measure_note
+
+
+def test_atlas_and_axis_have_no_body_heights():
+    labels, affine, _, line = _c2()
+    rows = {r.level: r for r in measure_spine(labels, affine, components_of(labels, affine), line)}
+    assert rows["C2"].height_mm is None
+    assert "dens" in (rows["C2"].measure_note or "")
+    assert rows["C2"].canal_area_mm2 is not None
+    assert rows["C3"].height_mm is not None
+
+
+def _c2():
+    labels, affine, _, line = Phantom(levels=("L3", "L4")).rasterise((1.5, 1.5, 1.5))
+    renamed = labels.copy()
+    renamed[labels == 20], renamed[labels == 19], renamed[labels == 204] = 40, 39, 224
+    return renamed, affine, None, line
+
+
+def test_rows_follow_the_dictionary():
+    row = LevelMeasures(20, Structure.VERTEBRA, "L3", 12.34, height_mm=20.456, wedge_deg=-0.01).as_row()
+    assert list(row) == list(COLUMNS)
+    assert row["volume-mm3"] == "12.3"
+    assert row["height-mm"] == "20.46"
+    assert row["partial"] == "false"
+    assert row["measure-note"] == "n/a"
+    for entry in (*COLUMNS.values(), *POSTURE_COLUMNS.values()):
+        assert {"LongName", "Description"} <= set(entry) <= {"LongName", "Description", "Units"}

@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from totalspineseg_bids import anatomy
+from totalspineseg_bids.errors import MissingInputError, NothingSelectedError
+from totalspineseg_bids.training.evaluate import evaluate
+from totalspineseg_bids.training.evaluation_output import table, write_evaluation
+from totalspineseg_bids.training.metrics import ImageResult, LevelResult, Outcome, centroids, compare, cut_labels
+from totalspineseg_bids.training.pairing import pair_files
+
+from .conftest import DISCS, LEVELS, box_spine, write
+
+EYE = np.eye(4)
+
+
+def row(result: ImageResult, name: str) -> LevelResult:
+    return next(level for level in result.levels if level.name == name)
+
+
+def shifted(labels: np.ndarray) -> np.ndarray:
+    """Every level named one too low, as after a count that is off by one."""
+    table = np.arange(256, dtype=np.uint8)
+    for level, below in zip(LEVELS, (*LEVELS[1:], "C6"), strict=True):
+        table[anatomy.vertebra(level).id] = anatomy.vertebra(below).id
+    for disc, below in zip(DISCS, (*DISCS[1:], "C5-C6"), strict=True):
+        table[anatomy.disc(disc).id] = anatomy.disc(below).id
+    return table[labels]
+
+
+def test_perfect() -> None:
+    truth = box_spine()
+    result = compare(truth, truth, EYE)
+    assert result.outcome is Outcome.RIGHT
+    assert result.landmark_in_view
+    assert {level.dice for level in result.levels} == {1.0}
+    assert {level.distance_mm for level in result.levels} == {0.0}
+    assert row(result, "spinal_cord").identified is None
+
+
+def test_dice_is_that_of_sets() -> None:
+    truth = box_spine()
+    predicted = np.roll(truth, 2, axis=0)
+    mask, moved = truth == anatomy.vertebra("C3").id, predicted == anatomy.vertebra("C3").id
+    result = row(compare(truth, predicted, EYE), "vertebrae_C3")
+    assert result.dice == pytest.approx(2 * (mask & moved).sum() / (mask.sum() + moved.sum()))
+    assert result.distance_mm == pytest.approx(2.0)
+    assert result.truth_mm3 == mask.sum()
+
+
+def test_off_by_one_is_wrong_and_never_identified() -> None:
+    truth = box_spine()
+    result = compare(truth, shifted(truth), EYE)
+    assert result.outcome is Outcome.WRONG
+    assert not any(level.identified for level in result.levels)
+    assert row(result, "vertebrae_C3").misnamed
+    assert row(result, "vertebrae_C6").misnamed
+    assert not row(result, "vertebrae_C6").in_truth
+
+
+def test_missing_level_is_incomplete() -> None:
+    truth = box_spine()
+    predicted = np.where(truth == anatomy.disc("C3-C4").id, 0, truth).astype(np.uint8)
+    result = compare(truth, predicted, EYE)
+    assert result.outcome is Outcome.INCOMPLETE
+    assert row(result, "disc_C3_C4").dice == 0.0
+    assert math.isnan(row(result, "disc_C3_C4").distance_mm)
+
+
+def test_unnamed_is_abstained_and_nothing_is_empty() -> None:
+    truth = box_spine()
+    unnamed = np.where((truth > 0) & (truth < 200), 101, np.where(truth > 201, 151, truth)).astype(np.uint8)
+    assert compare(truth, unnamed, EYE).outcome is Outcome.ABSTAINED
+    assert compare(truth, np.zeros_like(truth), EYE).outcome is Outcome.EMPTY
+
+
+def test_hallucinated_level_is_wrong_but_a_crumb_is_not() -> None:
+    truth = box_spine((24, 36, 120))
+    truth[:, :, :60] = 0
+    predicted = truth.copy()
+    predicted[2:4, 2:4, 2:4] = anatomy.vertebra("L5").id
+    assert compare(truth, predicted, EYE).outcome is Outcome.RIGHT
+    predicted[2:12, 2:12, 2:12] = anatomy.vertebra("L5").id
+    assert compare(truth, predicted, EYE).outcome is Outcome.WRONG
+
+
+def test_what_the_field_of_view_cuts() -> None:
+    labels = np.zeros((10, 10, 10), np.uint8)
+    labels[0, 5, 5], labels[5, 0, 5], labels[5, 5, 9], labels[5, 5, 5] = 20, 21, 22, 23
+    assert cut_labels(labels, EYE) == {21, 22}
+    # Stored with the axes in another order, the same labels are cut.
+    affine = np.array([[0, 0, -1, 9], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]], float)
+    assert cut_labels(np.ascontiguousarray(labels[::-1].transpose(1, 2, 0)), affine) == {21, 22}
+
+
+def test_cut_levels_do_not_count() -> None:
+    truth = box_spine()[:, :, 5:]
+    bottom = anatomy.vertebra("C5")
+    predicted = np.where(truth == bottom.id, 0, truth).astype(np.uint8)
+    result = compare(truth, predicted, EYE)
+    assert not row(result, bottom.name).full_view
+    assert result.outcome is Outcome.RIGHT
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.tuples(*[st.integers(2, 6)] * 3),
+    st.lists(st.floats(-50, 50), min_size=3, max_size=3),
+    st.integers(0, 2**31),
+)
+def test_centroids_follow_the_affine(shape: tuple[int, int, int], offset: list[float], seed: int) -> None:
+    labels = np.random.default_rng(seed).integers(0, 4, shape).astype(np.uint8)
+    affine = np.diag([2.0, 0.5, 1.0, 1.0])
+    affine[:3, 3] = offset
+    for value, centre in centroids(labels, affine).items():
+        voxels = np.argwhere(labels == value)
+        np.testing.assert_allclose(centre, voxels.mean(axis=0) * [2.0, 0.5, 1.0] + offset, atol=1e-9)
+
+
+def test_files_on_other_grids_and_schemes(tmp_path: Path) -> None:
+    truth = box_spine()
+    affine = np.array([[0, 0, -1, 23], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]], float)
+    turned = anatomy.to_scheme(np.ascontiguousarray(truth[::-1].transpose(1, 2, 0)), "totalspineseg")
+    pred, ref = write(tmp_path / "p.nii.gz", turned, affine), write(tmp_path / "t.nii.gz", truth)
+    result = evaluate([pred], [ref], label_scheme="totalspineseg", truth_scheme="seed")
+    assert not result.failed
+    assert result.summary()["dice_levels"] == 1.0
+
+
+def bids_pair(root: Path, truth: np.ndarray, predictions: dict[str, np.ndarray]) -> tuple[Path, Path]:
+    for contrast, predicted in predictions.items():
+        write(root / "truth" / "sub-1" / "anat" / f"sub-1_{contrast}_label-spine_dseg.nii.gz", truth)
+        name = f"sub-1_seg-totalspineseg_desc-{contrast}_dseg.nii.gz"
+        write(root / "pred" / "sub-1" / "anat" / name, predicted)
+        write(root / "pred" / "sub-1" / "anat" / f"sub-1_seg-levels_desc-{contrast}_dseg.nii.gz", predicted)
+    return root / "pred", root / "truth"
+
+
+def test_figures_and_files(tmp_path: Path) -> None:
+    truth = box_spine()
+    pred, ref = bids_pair(tmp_path, truth, {"T1w": truth, "T2w": shifted(truth)})
+    pairs = pair_files(pred, ref)
+    assert [(p.name, t.name) for p, t in pairs] == [
+        ("sub-1_seg-totalspineseg_desc-T1w_dseg.nii.gz", "sub-1_T1w_label-spine_dseg.nii.gz"),
+        ("sub-1_seg-totalspineseg_desc-T2w_dseg.nii.gz", "sub-1_T2w_label-spine_dseg.nii.gz"),
+    ]
+    result = evaluate([p for p, _ in pairs], [t for _, t in pairs])
+    figures = result.summary()
+    assert figures["images"] == figures["images_with_landmark"] == 2
+    assert figures["silently_wrong"] == 1
+    assert figures["all_levels_right_with_landmark"] == 0.5
+    assert figures["identification_rate"]["discs"] == 0.5
+    assert result.by("contrast")["T1w"]["all_levels_right"] == 1.0
+    assert result.by("contrast")["T2w"]["all_levels_right"] == 0.0
+    write_evaluation(result, tmp_path / "out", {"model": "x"})
+    content = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert content["model"] == "x"
+    assert content["by_contrast"]["T1w"]["dice_levels"] == 1.0
+    assert content["summary"]["dice"]["sacrum"] is None
+    for name in ("images", "structures", "levels"):
+        lines = (tmp_path / "out" / f"{name}.tsv").read_text().splitlines()
+        assert len(lines) > 1
+        assert len({line.count("\t") for line in lines}) == 1
+    text = table(result)
+    assert "contrast T1w" in text
+    assert "disc_C3_C4" in text
+
+
+def test_plain_folders_pair_by_name(tmp_path: Path) -> None:
+    truth = box_spine()
+    for name in ("a", "b"):
+        write(tmp_path / "truth" / f"{name}.nii.gz", truth)
+    write(tmp_path / "pred" / "a.nii.gz", truth)
+    assert [p.name for p, _ in pair_files(tmp_path / "pred", tmp_path / "truth")] == ["a.nii.gz"]
+    with pytest.raises(MissingInputError):
+        pair_files(tmp_path / "pred", tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(NothingSelectedError):
+        pair_files(tmp_path / "empty", tmp_path / "truth")
+
+
+def test_bad_file_does_not_stop_the_others(tmp_path: Path) -> None:
+    truth = box_spine()
+    good = write(tmp_path / "good.nii.gz", truth)
+    bad = tmp_path / "bad.nii.gz"
+    bad.write_bytes(good.read_bytes()[:100])
+    result = evaluate([bad, good], [good, good])
+    assert len(result.images) == 1
+    assert "bad.nii.gz" in result.failed[0][1]
+    assert "not compared" in table(result)

@@ -1,0 +1,10 @@
+"""``python -m totalspineseg_bids`` is the BIDS App."""
+
+from __future__ import annotations
+
+import sys
+
+from totalspineseg_bids.cli.bids_app import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""Records of images that failed: one file each in ``logs/``, gone again when the image is done."""
+
+from __future__ import annotations
+
+import traceback
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from totalspineseg_bids.bids.names import LOGS, DerivativeNames, SourceImage, is_source_name
+from totalspineseg_bids.bids.publish import read_json
+from totalspineseg_bids.bids.sidecar import json_text
+from totalspineseg_bids.errors import ExitCode, SpineAppError
+from totalspineseg_bids.imaging.atomic import write_text
+
+FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An image that could not be done.
+
+    Attributes
+    ----------
+    source
+        The image.
+    reason
+        One line for a person.
+    exit_code
+        Exit code that its error stands for.
+    """
+
+    source: SourceImage
+    reason: str
+    exit_code: int
+
+
+def failure_of(source: SourceImage, error: Exception) -> Failure:
+    """Return what an error means for an image."""
+    if isinstance(error, SpineAppError):
+        return Failure(source, str(error), int(error.exit_code))
+    if isinstance(error, MemoryError):
+        reason = f"{source.path}: not enough memory; use a machine with more of it"
+        return Failure(source, reason, int(ExitCode.UNSPECIFIED))
+    text = " ".join(str(error).split()) or "no message"
+    return Failure(source, f"{source.path}: unexpected {type(error).__name__}: {text}", int(ExitCode.UNSPECIFIED))
+
+
+def write_crash(output: Path, failure: Failure, error: Exception) -> Path:
+    """Write the record of a failure, with the traceback, and return its path.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
+    path = output / DerivativeNames.of(failure.source).crash
+    content = {
+        "Source": failure.source.relative,
+        "Status": FAILED,
+        "Reason": failure.reason,
+        "ExitCode": failure.exit_code,
+        "Traceback": "".join(traceback.format_exception(error)).splitlines(),
+    }
+    write_text(path, json_text(content))
+    return path
+
+
+def clear_crash(output: Path, source: SourceImage) -> None:
+    """Remove the record of an earlier failure of an image."""
+    with suppress(FileNotFoundError):
+        (output / DerivativeNames.of(source).crash).unlink()
+
+
+def read_crashes(output: Path) -> dict[str, Failure]:
+    """Return the failures on record by path of the image below the raw dataset."""
+    failures: dict[str, Failure] = {}
+    for path in sorted((output / LOGS).glob("crash-sub-*.json")):
+        content = read_json(path) or {}
+        relative = content.get("Source")
+        if isinstance(relative, str) and is_source_name(relative):
+            code = content.get("ExitCode")
+            reason = str(content.get("Reason") or "unknown")
+            failures[relative] = Failure(
+                SourceImage(relative, Path(relative)), reason, code if isinstance(code, int) else 1
+            )
+    return failures

@@ -1,0 +1,223 @@
+"""The group level: tables and a page over all images, made from the derivatives alone."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from totalspineseg_bids.app.crash import FAILED, Failure, read_crashes
+from totalspineseg_bids.bids.description import read_dataset_name
+from totalspineseg_bids.bids.names import SourceImage, report_name
+from totalspineseg_bids.bids.results import ImageResult, read_results
+from totalspineseg_bids.bids.tables import read_table, table_text
+from totalspineseg_bids.config import RunConfig
+from totalspineseg_bids.errors import MissingInputError, NothingSelectedError, OutputError
+from totalspineseg_bids.imaging.atomic import write_text
+from totalspineseg_bids.measurement.levels import COLUMNS
+from totalspineseg_bids.measurement.posture import POSTURE_COLUMNS
+
+logger = logging.getLogger(__name__)
+
+VOLUMES = "group_volumes"
+IMAGES = "group_images"
+PAGE = "group.html"
+
+_UNITS = re.compile(r"-(?:mm[23]?|deg)$")
+_KEYS: Mapping[str, str] = {
+    "participant": "Label of the participant, without sub-",
+    "session": "Label of the session, without ses-; n/a where there is none",
+    "image": "File name of the raw image, without extension",
+    "suffix": "BIDS suffix of the raw image",
+}
+_OF_LABEL: Mapping[str, str] = {
+    "structure": "Kind of structure: vertebra, sacrum, disc, spinal_cord or spinal_canal",
+    "level": "Anatomical level; n/a where it has none or the evidence does not decide it",
+    "index": "Value in the label image",
+    "name": "Name of the label",
+    "confidence": "How sure the level is, from 0 to 1",
+}
+_OF_IMAGE: Mapping[str, str] = {
+    "status": "labelled, abstained (structures found, levels not decided), no-spine or failed",
+    "reason": "Why, for anything but labelled",
+    "n_levels": "Number of vertebrae and discs with a level",
+    "vertebrae": "Vertebral levels seen, from above",
+    "discs": "Disc levels seen, from above",
+    "flags": "Findings to look at, separated by a semicolon",
+}
+_LAST: Mapping[str, str] = {
+    "model": "Model set",
+    "source": "Raw image, below its dataset",
+    "report": "Page of the participant",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class GroupTables:
+    """Rows of the two tables of a group.
+
+    Attributes
+    ----------
+    images
+        One row an image, done or failed.
+    volumes
+        One row a label of an image.
+    """
+
+    images: list[dict[str, str]]
+    volumes: list[dict[str, str]]
+
+
+def _keys(source: SourceImage) -> dict[str, str]:
+    return {
+        "participant": source.participant,
+        "session": source.session,
+        "image": source.name,
+        "suffix": source.suffix,
+    }
+
+
+def short_name(column: str) -> str:
+    """Return a measure's column without its unit, which the table's description gives."""
+    return _UNITS.sub("", column)
+
+
+def _volume_rows(result: ImageResult) -> list[dict[str, str]]:
+    rows = []
+    for row in result.rows:
+        measures = {short_name(column): row.get(column, "") for column in COLUMNS}
+        rows.append({**_keys(result.source), **{name: row.get(name, "") for name in _OF_LABEL}, **measures})
+    return rows
+
+
+def _image_row(result: ImageResult) -> dict[str, str]:
+    posture = result.sidecar.get("Posture")
+    angles = posture if isinstance(posture, dict) else {}
+    return {
+        **_keys(result.source),
+        "status": result.status,
+        "reason": result.reason or "",
+        "n_levels": str(len(result.levels)),
+        "vertebrae": " ".join(level for level in result.levels if "-" not in level),
+        "discs": " ".join(level for level in result.levels if "-" in level),
+        "flags": "; ".join(result.flags),
+        **{short_name(column): str(angles.get(column) or "") for column in POSTURE_COLUMNS},
+        "model": result.model,
+        "source": result.source.relative,
+        "report": report_name(result.source.participant),
+    }
+
+
+def _failed_row(failure: Failure) -> dict[str, str]:
+    return {
+        **_keys(failure.source),
+        "status": FAILED,
+        "reason": failure.reason,
+        "n_levels": "0",
+        "source": failure.source.relative,
+        "report": report_name(failure.source.participant),
+    }
+
+
+def _wanted(source: SourceImage, config: RunConfig) -> bool:
+    return (
+        (not config.participant_label or source.participant in config.participant_label)
+        and source.participant not in config.exclude_participant_label
+        and (not config.session_label or source.session in config.session_label)
+    )
+
+
+def group_tables(config: RunConfig) -> GroupTables:
+    """Read the derivatives and make the rows of both tables, sorted by image.
+
+    An image that failed after it had been done counts as failed, and its former numbers are left out.
+
+    Parameters
+    ----------
+    config
+        Settings of the run: output folder and participants.
+    """
+    failures = {k: f for k, f in read_crashes(config.output_dir).items() if _wanted(f.source, config)}
+    results = {
+        result.source.relative: result for result in read_results(config.output_dir) if _wanted(result.source, config)
+    }
+    images = {relative: _image_row(result) for relative, result in results.items()}
+    images.update({relative: _failed_row(failure) for relative, failure in failures.items()})
+    volumes: list[dict[str, str]] = []
+    for relative in sorted(set(results) - set(failures)):
+        volumes += _volume_rows(results[relative])
+    return GroupTables([images[relative] for relative in sorted(images)], volumes)
+
+
+def _described(columns: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    return {name: {"Description": text} for name, text in columns.items()}
+
+
+def _write_table(output: Path, name: str, rows: Sequence[Mapping[str, str]], columns: Mapping[str, object]) -> None:
+    write_text(output / f"{name}.tsv", table_text(list(columns), rows))
+    write_text(output / f"{name}.json", json.dumps(columns, indent=2, ensure_ascii=False) + "\n")
+
+
+def _participants(config: RunConfig) -> list[dict[str, str]]:
+    """Return the participants of the raw dataset, where it is at hand, for grouping on the page."""
+    path = config.bids_dir / "participants.tsv"
+    try:
+        return read_table(path) if path.is_file() else []
+    except (OSError, ValueError) as error:
+        logger.warning("%s: cannot be read, the page does without it (%s)", path, error)
+        return []
+
+
+def run_group(config: RunConfig) -> GroupTables:
+    """Run the group level: ``group_images.tsv``, ``group_volumes.tsv`` and ``group.html``.
+
+    Parameters
+    ----------
+    config
+        Settings of the run.
+
+    Returns
+    -------
+    GroupTables
+        What was written.
+
+    Raises
+    ------
+    MissingInputError
+        If there is no output folder of a participant level.
+    NothingSelectedError
+        If it holds no image that is asked for.
+    OutputError
+        If the output cannot be written.
+    """
+    from totalspineseg_bids.report.group import write_group_report  # noqa: PLC0415 - loads plotting libraries
+
+    output = config.output_dir
+    if not output.is_dir():
+        msg = f"{output}: no such folder; run the participant level first"
+        raise MissingInputError(msg)
+    tables = group_tables(config)
+    if not tables.images:
+        msg = f"{output}: holds no derivatives of the participants asked for; run the participant level first"
+        raise NothingSelectedError(msg)
+    if config.dry_run:
+        return tables
+    measures = {short_name(column): text for column, text in COLUMNS.items()}
+    angles = {short_name(column): text for column, text in POSTURE_COLUMNS.items()}
+    name = read_dataset_name(config.bids_dir) or config.bids_dir.name
+    try:
+        _write_table(output, VOLUMES, tables.volumes, {**_described({**_KEYS, **_OF_LABEL}), **measures})
+        _write_table(
+            output, IMAGES, tables.images, {**_described({**_KEYS, **_OF_IMAGE}), **angles, **_described(_LAST)}
+        )
+        write_group_report(
+            output / PAGE, tables.images, tables.volumes, dataset_name=name, participants=_participants(config)
+        )
+    except OSError as error:
+        msg = f"{output}: cannot be written ({error.strerror}); free its disk or change its permissions"
+        raise OutputError(msg) from error
+    logger.info("%d images, %d labels: %s", len(tables.images), len(tables.volumes), output / PAGE)
+    return tables

@@ -1,0 +1,276 @@
+"""One image from the file to its published derivatives."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from totalspineseg_bids.anatomy import from_scheme, level_point_value, to_scheme
+from totalspineseg_bids.app.crash import clear_crash
+from totalspineseg_bids.app.segmenter import LoadedSegmenter, Progress
+from totalspineseg_bids.bids.names import DerivativeNames, SourceImage
+from totalspineseg_bids.bids.publish import complete, is_complete, remove, withdraw
+from totalspineseg_bids.bids.sidecar import (
+    Digests,
+    Provenance,
+    column_descriptions,
+    derivative_uri,
+    image_sidecar,
+    json_text,
+    label_rows,
+    label_table,
+    main_sidecar,
+)
+from totalspineseg_bids.config import RunConfig
+from totalspineseg_bids.imaging.atomic import write_text
+from totalspineseg_bids.imaging.grid import restore_labels, restore_probability
+from totalspineseg_bids.imaging.io import (
+    LoadedImage,
+    file_digest,
+    load_image,
+    read_labels,
+    write_labels,
+    write_probability,
+)
+from totalspineseg_bids.imaging.volume import Geometry, Volume
+from totalspineseg_bids.measurement.measure import SpineMeasures, measure
+from totalspineseg_bids.segmentation.result import DiscPoint, LabelledSpine, SpineStatus
+
+logger = logging.getLogger(__name__)
+
+_DESCRIPTIONS = {
+    "SC": "Probability of the spinal cord, from 0 to 1",
+    "canal": "Probability of the spinal canal, from 0 to 1",
+    "levels": "One voxel a disc level on the centreline of the canal: C1-C2 = 2, C2-C3 = 3, ... L5-S = 25",
+    "labels": "Vertebrae, discs, spinal cord and canal as labels",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """An image to work on, with what its result depends on.
+
+    Attributes
+    ----------
+    source
+        The image.
+    names
+        Names of its derivatives.
+    digests
+        Digests of input, settings and model.
+    localizer
+        Label image of the same participant that helps, and its BIDS URI; ``None`` without one.
+    """
+
+    source: SourceImage
+    names: DerivativeNames
+    digests: Digests
+    localizer: tuple[Path, str] | None = None
+
+
+def plan(source: SourceImage, config: RunConfig, loaded: LoadedSegmenter, localizer: SourceImage | None = None) -> Job:
+    """Return the job for an image.
+
+    Parameters
+    ----------
+    source
+        The image.
+    config
+        Settings of the run.
+    loaded
+        The segmenter.
+    localizer
+        Image of the same participant whose labels help; used where they exist.
+
+    Raises
+    ------
+    MissingInputError, ImageError
+        If the file is not there or its content was not fetched.
+    """
+    digest = file_digest(source.path)
+    found: tuple[Path, str] | None = None
+    if localizer is not None and localizer != source:
+        names, resolution = DerivativeNames.of(localizer), config.resolutions[-1]
+        path = config.output_dir / names.labels(".nii.gz", resolution)
+        if path.is_file():
+            found = path, derivative_uri(names, resolution)
+            digest = hashlib.sha256(f"{digest} {file_digest(path)}".encode()).hexdigest()
+    return Job(source, DerivativeNames.of(source), Digests(digest, config.digest, loaded.digest), found)
+
+
+def is_done(job: Job, config: RunConfig) -> bool:
+    """Tell whether the derivatives of a job are complete."""
+    return is_complete(config.output_dir, job.names, config.resolutions[-1], job.digests)
+
+
+def process(job: Job, config: RunConfig, loaded: LoadedSegmenter, progress: Progress | None = None) -> LabelledSpine:
+    """Segment one image and publish what comes of it, its main sidecar last.
+
+    Parameters
+    ----------
+    job
+        The image.
+    config
+        Settings of the run.
+    loaded
+        The segmenter.
+    progress
+        Called with the name of the stage and its fraction done.
+
+    Raises
+    ------
+    SpineAppError
+        If the image or the model cannot be used.
+    OSError
+        If the output cannot be written.
+    """
+    image = load_image(job.source.path, volume=config.volume)
+    for note in image.notes:
+        logger.warning("%s: %s", job.source.name, note)
+    localizer = _read_localizer(job, config)
+    spine = loaded.segmenter.segment(image.volume, localizer=localizer, progress=progress)
+    if progress is not None:
+        progress("measure and write", 0.0)
+    former = withdraw(config.output_dir, job.names)
+    written = _Writer(job, config, loaded, image, spine).publish()
+    remove(config.output_dir, set(former) - set(written))
+    clear_crash(config.output_dir, job.source)
+    return spine
+
+
+def _read_localizer(job: Job, config: RunConfig) -> Volume | None:
+    if job.localizer is None:
+        return None
+    labels = read_labels(job.localizer[0])
+    return Volume(from_scheme(labels.data, config.label_scheme), labels.affine)
+
+
+def points_image(points: Sequence[DiscPoint], geometry: Geometry) -> NDArray[np.uint8]:
+    """Return an image with one voxel a disc level; levels outside the grid are left out.
+
+    Parameters
+    ----------
+    points
+        Where the levels meet the canal centreline.
+    geometry
+        Grid of the image.
+    """
+    image = np.zeros(geometry.shape, np.uint8)
+    inverse = np.linalg.inv(geometry.affine)
+    for point in points:
+        voxel = np.rint(inverse[:3, :3] @ np.asarray(point.position_mm) + inverse[:3, 3]).astype(int)
+        if (voxel >= 0).all() and (voxel < geometry.shape).all():
+            image[tuple(voxel)] = level_point_value(point.level)
+    return image
+
+
+class _Writer:
+    """Writes the derivatives of one image."""
+
+    def __init__(
+        self, job: Job, config: RunConfig, loaded: LoadedSegmenter, image: LoadedImage, spine: LabelledSpine
+    ) -> None:
+        self.job, self.config, self.image, self.spine = job, config, image, spine
+        self.output, self.names = config.output_dir, job.names
+        self.provenance = Provenance(
+            job.source,
+            loaded.model,
+            loaded.bundled,
+            job.digests,
+            settings={
+                "label_scheme": config.label_scheme,
+                "output_resolution": config.output_resolution,
+                "single_step": config.single_step,
+                "step1_only": config.step1_only,
+                "localizer": config.localizer,
+            },
+            notes=image.notes,
+            localizer=job.localizer[1] if job.localizer else None,
+        )
+        self.measures = self._measure()
+        self.rows = label_rows(spine.components, self.measures.levels if self.measures else [], config.label_scheme)
+        self.written: list[str] = []
+
+    def _measure(self) -> SpineMeasures | None:
+        if self.spine.status is SpineStatus.NO_SPINE:
+            return None
+        spine = self.spine
+        source = self.image.volume.affine
+        return measure(spine.labels, spine.affine, spine.components, spine.centerline_mm, source_affine=source)
+
+    def publish(self) -> list[str]:
+        """Write everything, the main sidecar last, and return the names below the output folder."""
+        for resolution in self.config.resolutions:
+            if self.spine.status is not SpineStatus.NO_SPINE:
+                self._write_images(resolution)
+            self._write_text(self.names.labels(".tsv", resolution), label_table(self.rows))
+        figures = self._write_figures()
+        *others, main = self.config.resolutions
+        posture = self.measures.posture.as_row() if self.measures else {}
+        for resolution in others:
+            sidecar = image_sidecar(self.provenance, _DESCRIPTIONS["labels"], resolution)
+            self._write_text(self.names.labels(".json", resolution), json_text({**sidecar, **column_descriptions()}))
+        content = main_sidecar(
+            self.provenance, self.spine, outputs=self.written, figures=figures, posture=posture, resolution=main
+        )
+        complete(self.output, self.names, main, content)
+        return [*self.written, *figures.values()]
+
+    def _write_text(self, name: str, text: str) -> None:
+        write_text(self.output / name, text)
+        self.written.append(name)
+
+    def _grid(self, resolution: str | None) -> tuple[Geometry, object]:
+        if resolution is None:
+            return self.image.volume.geometry, self.image.header
+        return Volume(self.spine.labels, self.spine.affine).geometry, None
+
+    def _write_images(self, resolution: str | None) -> None:
+        spine, names = self.spine, self.names
+        geometry, header = self._grid(resolution)
+        labels = spine.labels if resolution else restore_labels(spine.labels, spine.affine, geometry)
+        self._label_image(
+            names.labels(".nii.gz", resolution), to_scheme(labels, self.config.label_scheme), geometry, header
+        )
+        if spine.disc_points:
+            name = names.points(".nii.gz", resolution)
+            self._label_image(name, points_image(spine.disc_points, geometry), geometry, header)
+            self._describe(names.points(".json", resolution), "levels", resolution)
+        for label, probability in (("SC", spine.cord_probability), ("canal", spine.canal_probability)):
+            if probability is None:
+                continue
+            values = probability if resolution else restore_probability(probability, spine.affine, geometry)
+            name = names.probability(label, ".nii.gz", resolution)
+            write_probability(self.output / name, values, geometry.affine, header)
+            self.written.append(name)
+            self._describe(names.probability(label, ".json", resolution), label, resolution)
+
+    def _label_image(self, name: str, labels: NDArray[np.uint8], geometry: Geometry, header: object) -> None:
+        write_labels(self.output / name, labels, geometry.affine, header)
+        self.written.append(name)
+
+    def _describe(self, name: str, what: str, resolution: str | None) -> None:
+        self._write_text(name, json_text(image_sidecar(self.provenance, _DESCRIPTIONS[what], resolution)))
+
+    def _write_figures(self) -> dict[str, str]:
+        # A figure that cannot be drawn is a pity, not a reason to lose the result.
+        from totalspineseg_bids.report.figures import write_figures  # noqa: PLC0415 - loads the drawing library
+
+        folder = self.output / self.names.figures
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            files = write_figures(
+                folder, self.names.figure_stem, self.image.volume, self.spine.labels, self.spine.affine
+            )
+        except OSError:
+            raise
+        except Exception:
+            logger.exception("%s: figures could not be drawn", self.job.source.name)
+            return {}
+        return {kind: f"{self.names.figures}/{name}" for kind, name in files.items()}

@@ -1,0 +1,97 @@
+"""Ending in time when a scheduler or a person says so."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from totalspineseg_bids.errors import ExitCode, InterruptedRunError
+
+#: Schedulers send SIGKILL some time after SIGTERM; a run ends well before (seconds).
+GRACE = 8.0
+MESSAGE = "stopped by {name}; what is complete is kept, run the same command again to go on"
+
+
+class Interrupted(BaseException):
+    """Raised in the main thread by a signal; no ``except Exception`` on the way swallows it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+    def as_error(self) -> InterruptedRunError:
+        """Return the error that the run ends with."""
+        return InterruptedRunError(MESSAGE.format(name=self.name))
+
+
+def _give_up(name: str) -> None:
+    """End the process where the main thread cannot: it sits in a long native call."""
+    sys.stderr.write(f"totalspineseg-bids: {MESSAGE.format(name=name)}\n")
+    sys.stderr.flush()
+    os._exit(int(ExitCode.TRY_AGAIN))
+
+
+class _Watch:
+    """Sees signals also while the main thread runs native code, through the interpreter's wake-up pipe."""
+
+    def __init__(self, grace: float) -> None:
+        self.grace = grace
+        self.reader, self.writer = os.pipe()
+        os.set_blocking(self.writer, False)
+        self.former = signal.set_wakeup_fd(self.writer, warn_on_full_buffer=False)
+        self.done = threading.Event()
+        self.thread = threading.Thread(target=self._run, daemon=True, name="signal-watch")
+        self.thread.start()
+
+    def _run(self) -> None:
+        number = os.read(self.reader, 1)
+        if self.done.is_set() or not number or number[0] not in (signal.SIGTERM, signal.SIGINT):
+            return
+        if not self.done.wait(self.grace):
+            _give_up(signal.Signals(number[0]).name)
+
+    def close(self) -> None:
+        self.done.set()
+        signal.set_wakeup_fd(self.former)
+        os.write(self.writer, b"\0")
+        self.thread.join()
+        os.close(self.reader)
+        os.close(self.writer)
+
+
+@contextmanager
+def stop_on_signal(grace: float = GRACE) -> Iterator[None]:
+    """Turn SIGTERM and SIGINT into :class:`Interrupted`, and end the process if that does not get through.
+
+    Parameters
+    ----------
+    grace
+        Seconds after which the process ends by itself.
+
+    Notes
+    -----
+    In a thread other than the main one, where Python cannot handle signals, it does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        # A second signal must not cut off the cleaning up after the first.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise Interrupted(signal.Signals(number).name)
+
+    former = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    watch = _Watch(grace)
+    try:
+        yield
+    finally:
+        watch.close()
+        for number, handler in former.items():
+            signal.signal(number, handler)

@@ -1,0 +1,292 @@
+"""The participant level: every image that is asked for, one after the other, each on its own account."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import logging
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from tqdm import tqdm
+
+from totalspineseg_bids.app import image as images
+from totalspineseg_bids.app.crash import Failure, clear_crash, failure_of, write_crash
+from totalspineseg_bids.app.reports import known_participants, write_participant_report
+from totalspineseg_bids.app.segmenter import LoadedSegmenter, SegmenterFactory, load_segmenter
+from totalspineseg_bids.bids.description import write_root_files
+from totalspineseg_bids.bids.names import DerivativeNames, SourceImage
+from totalspineseg_bids.bids.query import Selection, find_images, read_filters
+from totalspineseg_bids.bids.validate import check_dataset
+from totalspineseg_bids.config import RunConfig, localizer_terms
+from totalspineseg_bids.errors import (
+    ExitCode,
+    ImageError,
+    ModelError,
+    NothingSelectedError,
+    OutputError,
+    SpineAppError,
+    UsageError,
+)
+
+logger = logging.getLogger(__name__)
+
+#: Errors of the output that every further image would meet as well.
+_FATAL_ERRNO = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+
+
+class DiskError(OutputError):
+    """Writing failed in a way that ends the run."""
+
+    exit_code = ExitCode.IO_ERROR
+
+
+@dataclass
+class Tally:
+    """What became of the images of a run."""
+
+    done: list[SourceImage] = field(default_factory=list)
+    skipped: list[SourceImage] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    report_failures: list[str] = field(default_factory=list)
+
+    def summary(self) -> str:
+        """Return one line on the whole run."""
+        return f"{len(self.done)} done, {len(self.skipped)} complete before, {len(self.failures)} failed"
+
+    def exit_code(self) -> int:
+        """Return 0, the code that all failures share, or 1."""
+        codes = {failure.exit_code for failure in self.failures}
+        if self.report_failures:
+            codes.add(int(ExitCode.UNSPECIFIED))
+        if not codes:
+            return int(ExitCode.SUCCESS)
+        return codes.pop() if len(codes) == 1 else int(ExitCode.UNSPECIFIED)
+
+    def last_word(self) -> str | None:
+        """Return why the run did not wholly succeed; ``None`` if it did."""
+        if self.failures:
+            total = len(self.done) + len(self.skipped) + len(self.failures)
+            first = self.failures[0]
+            return f"{len(self.failures)} of {total} images failed, the first: {first.reason}"
+        if self.report_failures:
+            return f"the report of {', '.join(self.report_failures)} could not be written, see the log"
+        return None
+
+
+def selection_of(config: RunConfig) -> Selection:
+    """Return what part of the dataset a configuration asks for."""
+    filters = read_filters(config.bids_filter_file) if config.bids_filter_file else None
+    return Selection(
+        config.participant_label,
+        config.session_label,
+        config.exclude_participant_label,
+        config.suffix,
+        filters,
+    )
+
+
+def run_participants(config: RunConfig, factory: SegmenterFactory = load_segmenter) -> Tally:
+    """Run the participant level.
+
+    Parameters
+    ----------
+    config
+        Settings of the run.
+    factory
+        Makes the segmenter; it is called once, after the query and before the first image.
+
+    Returns
+    -------
+    Tally
+        What became of each image.
+
+    Raises
+    ------
+    SpineAppError
+        For what concerns the run as a whole: invalid dataset, nothing selected, no model, output not writable.
+    """
+    if config.reports_only:
+        return rebuild_reports(config)
+    selection = selection_of(config)
+    if not config.skip_bids_validation:
+        check_dataset(config.bids_dir, config.participant_label)
+    sources = find_images(config.bids_dir, selection, database=config.bids_database_dir)
+    logger.info("%d images of %d participants", len(sources), len({s.participant for s in sources}))
+    loaded = factory(config)
+    logger.info("model %s (%s)%s", loaded.model, loaded.digest[:12], ", for trying out only" if loaded.bundled else "")
+    run = _Run(config, loaded, sources)
+    if config.dry_run:
+        run.list_work()
+        return run.tally
+    _prepare_output(config)
+    run.go()
+    return run.tally
+
+
+def rebuild_reports(config: RunConfig) -> Tally:
+    """Write the reports again from the derivatives on disk.
+
+    Raises
+    ------
+    NothingSelectedError
+        If there is nothing to report on.
+    """
+    wanted = set(config.participant_label)
+    labels = [label for label in known_participants(config.output_dir) if not wanted or label in wanted]
+    labels = [label for label in labels if label not in config.exclude_participant_label]
+    if not labels:
+        msg = (
+            f"{config.output_dir}: holds no derivatives of the participants asked for; run the participant level first"
+        )
+        raise NothingSelectedError(msg)
+    tally = Tally()
+    for label in labels:
+        _report(config, label, tally)
+    return tally
+
+
+def _prepare_output(config: RunConfig) -> None:
+    try:
+        config.output_dir.mkdir(parents=True, exist_ok=True)
+        write_root_files(config.bids_dir, config.output_dir, config.label_scheme)
+    except OSError as error:
+        msg = f"{config.output_dir}: cannot be written ({error.strerror}); give another output folder or free its disk"
+        raise OutputError(msg) from error
+
+
+def _report(config: RunConfig, participant: str, tally: Tally) -> None:
+    try:
+        write_participant_report(config.output_dir, participant)
+    except Exception:
+        # The derivatives are whole; a page that cannot be made must not cost the participants that follow.
+        logger.exception("the report of sub-%s could not be written", participant)
+        tally.report_failures.append(f"sub-{participant}")
+
+
+class _Run:
+    """The images of one run and what becomes of them."""
+
+    def __init__(self, config: RunConfig, loaded: LoadedSegmenter, sources: Sequence[SourceImage]) -> None:
+        self.config = config
+        self.loaded = loaded
+        self.sources = sources
+        self.tally = Tally()
+        names = Counter(_target(source) for source in sources)
+        self.ambiguous = {target for target, count in names.items() if count > 1}
+
+    def go(self) -> None:
+        """Work on every image, participant by participant."""
+        show = self.config.progress if self.config.progress is not None else sys.stderr.isatty()
+        with tqdm(total=len(self.sources), unit="image", disable=not show, file=sys.stderr) as bar:
+            for participant, group in itertools.groupby(self.sources, key=lambda source: source.participant):
+                stop = self._participant(list(group), bar)
+                _report(self.config, participant, self.tally)
+                if stop:
+                    break
+        logger.info("%s", self.tally.summary())
+
+    def _participant(self, sources: list[SourceImage], bar: tqdm[None]) -> bool:
+        """Work on the images of a participant; tell whether the run is to stop."""
+        for source, localizer in self.in_order(sources):
+            bar.set_description_str(source.name)
+            failed = self._image(source, localizer, bar)
+            bar.update()
+            if failed and self.config.stop_on_first_crash:
+                logger.error("stopped at the first failure, as asked")
+                return True
+        return False
+
+    def _image(self, source: SourceImage, localizer: SourceImage | None, bar: tqdm[None]) -> bool:
+        def progress(stage: str, fraction: float) -> None:
+            bar.set_postfix_str(f"{stage} {fraction:.0%}")
+
+        try:
+            self._check_name(source)
+            job = images.plan(source, self.config, self.loaded, localizer)
+            if not self.config.force and images.is_done(job, self.config):
+                clear_crash(self.config.output_dir, source)
+                logger.info("%s: complete, skipped", source.name)
+                self.tally.skipped.append(source)
+                return False
+            logger.info("%s: start", source.name)
+            spine = images.process(job, self.config, self.loaded, progress)
+        except (ModelError, UsageError):
+            raise
+        except OSError as error:
+            if error.errno in _FATAL_ERRNO:
+                problem = os.strerror(error.errno or 0)
+                msg = f"{self.config.output_dir}: cannot be written ({problem}); make room and run it again"
+                raise DiskError(msg) from error
+            return self._failed(source, error)
+        except Exception as error:  # noqa: BLE001 - one image's failure never costs another
+            return self._failed(source, error)
+        logger.info("%s: %s%s", source.name, spine.status.value, f" ({spine.reason})" if spine.reason else "")
+        self.tally.done.append(source)
+        return False
+
+    def _failed(self, source: SourceImage, error: Exception) -> bool:
+        failure = failure_of(source, error)
+        self.tally.failures.append(failure)
+        logger.error("%s", failure.reason)
+        if not isinstance(error, SpineAppError):
+            logger.debug("traceback", exc_info=error)
+        try:
+            path = write_crash(self.config.output_dir, failure, error)
+            logger.info("recorded in %s", path)
+        except OSError as problem:
+            logger.error("the failure could not be recorded: %s", problem)  # noqa: TRY400 - no traceback wanted
+        return True
+
+    def _check_name(self, source: SourceImage) -> None:
+        if _target(source) in self.ambiguous:
+            twins = " and ".join(s.relative for s in self.sources if _target(s) == _target(source))
+            msg = f"{source.path}: {twins} would give the same output; remove one of them"
+            raise ImageError(msg)
+
+    def in_order(self, sources: Sequence[SourceImage]) -> list[tuple[SourceImage, SourceImage | None]]:
+        """Return the images of a participant with the localizer of each, localizers first."""
+        if self.config.localizer is None:
+            return [(source, None) for source in sources]
+        terms = localizer_terms(self.config.localizer)
+        localizers = [source for source in sources if _matches(source, terms)]
+        if not localizers:
+            logger.warning("sub-%s: no image matches the localizer %s", sources[0].participant, self.config.localizer)
+        others = [source for source in sources if source not in localizers]
+        pairs: list[tuple[SourceImage, SourceImage | None]] = [(source, None) for source in localizers]
+        return pairs + [(source, _nearest(source, localizers)) for source in others]
+
+    def list_work(self) -> None:
+        """Say on standard output what would be done."""
+        for _, group in itertools.groupby(self.sources, key=lambda source: source.participant):
+            for source, localizer in self.in_order(list(group)):
+                sys.stdout.write(f"{self._state(source, localizer)}\t{source.relative}\n")
+
+    def _state(self, source: SourceImage, localizer: SourceImage | None) -> str:
+        try:
+            self._check_name(source)
+            job = images.plan(source, self.config, self.loaded, localizer)
+        except SpineAppError as error:
+            logger.warning("%s", error)
+            return "would fail"
+        done = not self.config.force and images.is_done(job, self.config)
+        return "complete" if done else "to do"
+
+
+def _target(source: SourceImage) -> str:
+    return DerivativeNames.of(source).labels(".json")
+
+
+def _matches(source: SourceImage, terms: dict[str, str]) -> bool:
+    known = {**source.entities, "suffix": source.suffix}
+    long_names = {"acquisition": "acq", "session": "ses", "subject": "sub", "reconstruction": "rec", "direction": "dir"}
+    return all(known.get(long_names.get(key, key)) == value for key, value in terms.items())
+
+
+def _nearest(source: SourceImage, localizers: Iterable[SourceImage]) -> SourceImage | None:
+    """Return the localizer of the same session, else the first of the participant."""
+    ordered = sorted(localizers, key=lambda item: (item.session != source.session, item.relative))
+    return ordered[0] if ordered else None

@@ -1,0 +1,108 @@
+"""Reports made from what lies in the output folder, during a run or later."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from totalspineseg_bids.app.crash import FAILED, Failure, read_crashes
+from totalspineseg_bids.bids.names import SourceImage, report_name
+from totalspineseg_bids.bids.results import ImageResult, read_results
+from totalspineseg_bids.bids.tables import MISSING
+from totalspineseg_bids.report.context import ImageReport
+
+logger = logging.getLogger(__name__)
+
+_ENTITY_NAMES = {"sub": "subject", "ses": "session", "acq": "acquisition", "rec": "reconstruction"}
+
+
+def provenance_of(result: ImageResult) -> dict[str, str]:
+    """Return what a report says of where a result comes from, by its heading."""
+    sidecar = result.sidecar
+    entries: dict[str, str] = {"Source": result.source.relative, "Model": result.model}
+    if result.bundled:
+        entries["Model"] += " (trained on synthetic images, for trying out)"
+    for key, title in (("Digests", "digest"), ("Settings", ""), ("SoftwareVersions", "")):
+        value = sidecar.get(key)
+        if isinstance(value, Mapping):
+            entries.update({f"{name} {title}".strip(): str(item) for name, item in value.items() if item is not None})
+    posture = sidecar.get("Posture")
+    if isinstance(posture, Mapping):
+        entries.update({str(name): str(item) for name, item in posture.items() if item not in (None, "", MISSING)})
+    return entries
+
+
+def entities_of(source: SourceImage) -> dict[str, str]:
+    """Return the entities of an image by the names a page shows, the suffix among them."""
+    named = {_ENTITY_NAMES.get(key, key): value for key, value in source.entities.items()}
+    return {**named, "suffix": source.suffix}
+
+
+def image_report(result: ImageResult) -> ImageReport:
+    """Return what the report shows of an image that is done."""
+    return ImageReport(
+        title=result.source.name,
+        entities=entities_of(result.source),
+        status=result.status,
+        reason=result.reason,
+        flags=result.flags,
+        rows=[dict(row) for row in result.rows],
+        figures=result.figures,
+        provenance=provenance_of(result),
+    )
+
+
+def failure_report(failure: Failure) -> ImageReport:
+    """Return what the report shows of an image that failed."""
+    return ImageReport(
+        title=failure.source.name,
+        entities=entities_of(failure.source),
+        status=FAILED,
+        reason=failure.reason,
+        flags=(),
+        rows=[],
+        figures={},
+        provenance={"Source": failure.source.relative},
+    )
+
+
+def participant_reports(output: Path, participant: str) -> list[ImageReport]:
+    """Return what the report of a participant shows: every image done or failed, in the order of their paths."""
+    pages: dict[str, ImageReport] = {
+        result.source.relative: image_report(result) for result in read_results(output, participant)
+    }
+    for relative, failure in read_crashes(output).items():
+        if failure.source.participant == participant:
+            pages[relative] = failure_report(failure)
+    return [pages[relative] for relative in sorted(pages)]
+
+
+def write_participant_report(output: Path, participant: str) -> Path | None:
+    """Write the report of a participant from the derivatives on disk.
+
+    Returns
+    -------
+    Path or None
+        The page; ``None`` where there is nothing to show.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
+    from totalspineseg_bids.report.subject import write_subject_report  # noqa: PLC0415 - loads plotting libraries
+
+    images = participant_reports(output, participant)
+    if not images:
+        return None
+    path = output / report_name(participant)
+    write_subject_report(path, participant, images)
+    return path
+
+
+def known_participants(output: Path) -> list[str]:
+    """Return the labels of the participants with an image done or failed."""
+    labels = {result.source.participant for result in read_results(output)}
+    labels.update(failure.source.participant for failure in read_crashes(output).values())
+    return sorted(labels)

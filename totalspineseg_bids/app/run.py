@@ -1,0 +1,71 @@
+"""A run from its settings to its exit code."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+
+from totalspineseg_bids.app.interrupt import Interrupted, stop_on_signal
+from totalspineseg_bids.app.runlog import FILE_ONLY, run_log
+from totalspineseg_bids.app.segmenter import SegmenterFactory, load_segmenter
+from totalspineseg_bids.config import RunConfig
+from totalspineseg_bids.errors import ExitCode, SpineAppError
+
+logger = logging.getLogger(__name__)
+
+PROGRAM = "totalspineseg-bids"
+
+
+def last_line(message: str) -> None:
+    """Write the line on standard error that says why a run did not succeed."""
+    sys.stderr.write(f"{PROGRAM}: {' '.join(message.split())}\n")
+    sys.stderr.flush()
+
+
+def run(config: RunConfig, command: Sequence[str] = (), factory: SegmenterFactory = load_segmenter) -> int:
+    """Run a level and return the exit code; every outcome but success leaves a last line on standard error.
+
+    Parameters
+    ----------
+    config
+        Settings of the run.
+    command
+        The command line, for the record in ``logs/``.
+    factory
+        Makes the segmenter of the participant level.
+    """
+    try:
+        with stop_on_signal():
+            code, reason = _run(config, list(command), factory)
+    except Interrupted as stop:
+        code, reason = int(ExitCode.TRY_AGAIN), str(stop.as_error())
+    except SpineAppError as error:
+        code, reason = int(error.exit_code), str(error)
+    if reason is not None:
+        last_line(reason)
+    return code
+
+
+def _run(config: RunConfig, command: list[str], factory: SegmenterFactory) -> tuple[int, str | None]:
+    # The levels import pyBIDS' and pandas' kin: not before there is work.
+    from totalspineseg_bids.app.group import run_group  # noqa: PLC0415
+    from totalspineseg_bids.app.participant import run_participants  # noqa: PLC0415
+
+    with run_log(config, command) as log:
+        try:
+            if config.level == "group":
+                run_group(config)
+                return int(ExitCode.SUCCESS), None
+            tally = run_participants(config, factory)
+        except Interrupted as stop:
+            logger.error("%s", stop.as_error(), extra={FILE_ONLY: True})  # noqa: TRY400 - no traceback wanted
+            raise
+        except SpineAppError as error:
+            logger.error("%s", error, extra={FILE_ONLY: True})  # noqa: TRY400 - no traceback wanted
+            raise
+        except Exception as error:
+            logger.exception("unexpected error")
+            where = f"; the traceback is in {log}" if log else ""
+            return int(ExitCode.UNSPECIFIED), f"unexpected {type(error).__name__}: {error}{where}"
+        return tally.exit_code(), tally.last_word()

@@ -1,0 +1,123 @@
+"""The log of a run: a file in ``logs/`` for each, the essential on standard error."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import os
+import re
+import socket
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tqdm import tqdm
+
+from totalspineseg_bids import __version__
+from totalspineseg_bids.bids.names import LOGS
+from totalspineseg_bids.bids.sidecar import software_versions
+from totalspineseg_bids.config import RunConfig
+from totalspineseg_bids.errors import OutputError
+from totalspineseg_bids.imaging.atomic import write_text
+
+#: Attribute of records that do not go to standard error (the last line there says the same).
+FILE_ONLY = "file_only"
+_PACKAGE = "totalspineseg_bids"
+_LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
+
+
+class BarHandler(logging.Handler):
+    """Writes records to standard error without tearing a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record, unless it is for the file alone."""
+        if getattr(record, FILE_ONLY, False):
+            return
+        try:
+            tqdm.write(self.format(record), file=sys.stderr)
+        except (OSError, ValueError):
+            self.handleError(record)
+
+
+def run_name(now: datetime.datetime) -> str:
+    """Return the name of a run's files: time, machine and process, so that no two runs share one."""
+    host = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname()) or "host"
+    return f"run-{now:%Y%m%dT%H%M%S}-{host}-{os.getpid()}"
+
+
+def _file_handler(path: Path) -> logging.Handler:
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    return handler
+
+
+@contextmanager
+def run_log(config: RunConfig, command: list[str]) -> Iterator[Path | None]:
+    """Log to standard error and to a file while a run lasts, and record its settings beside it.
+
+    A dry run leaves no file.
+
+    Parameters
+    ----------
+    config
+        Settings of the run.
+    command
+        The command line, for the record.
+
+    Yields
+    ------
+    Path or None
+        The log file.
+
+    Raises
+    ------
+    OutputError
+        If the log cannot be written.
+    """
+    root = logging.getLogger(_PACKAGE)
+    former = root.level, root.propagate
+    console = BarHandler(_LEVELS[max(0, min(config.verbose, 2))])
+    console.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    handlers: list[logging.Handler] = [console]
+    path: Path | None = None
+    # Levels that only read results do not make an output folder that is not there.
+    reads_only = config.level == "group" or config.reports_only
+    if not config.dry_run and (config.output_dir.is_dir() or not reads_only):
+        path = _start_record(config, command)
+        handlers.append(_file_handler(path))
+    root.setLevel(logging.DEBUG if config.verbose > 1 else logging.INFO)
+    root.propagate = False
+    for handler in handlers:
+        root.addHandler(handler)
+    try:
+        with warnings.catch_warnings():
+            # Libraries' deprecations are not for the user of a program.
+            warnings.simplefilter("ignore")
+            yield path
+    finally:
+        for handler in handlers:
+            root.removeHandler(handler)
+            handler.close()
+        root.setLevel(former[0])
+        root.propagate = former[1]
+
+
+def _start_record(config: RunConfig, command: list[str]) -> Path:
+    now = datetime.datetime.now(datetime.timezone.utc).astimezone()
+    folder = config.output_dir / LOGS
+    path = folder / f"{run_name(now)}.log"
+    record = {
+        "version": __version__,
+        "started": now.isoformat(timespec="seconds"),
+        "command": " ".join(command),
+        "software": ", ".join(f"{name} {version}" for name, version in software_versions().items()),
+    }
+    try:
+        write_text(path.with_suffix(".toml"), config.to_toml(record))
+        path.touch()
+    except OSError as error:
+        msg = f"{config.output_dir}: cannot be written ({error.strerror}); give another output folder or free its disk"
+        raise OutputError(msg) from error
+    return path

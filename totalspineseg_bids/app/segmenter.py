@@ -1,0 +1,112 @@
+"""What the app needs of a segmentation, and the one it uses."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from totalspineseg_bids.config import RunConfig
+from totalspineseg_bids.imaging.volume import Volume
+from totalspineseg_bids.models.registry import ModelSet
+from totalspineseg_bids.segmentation.result import LabelledSpine
+
+Progress = Callable[[str, float], None]
+
+
+class Segmenter(Protocol):
+    """Turns an image into a labelled spine."""
+
+    def segment(
+        self, volume: Volume, *, localizer: Volume | None = None, progress: Progress | None = None
+    ) -> LabelledSpine:
+        """Segment an image.
+
+        Parameters
+        ----------
+        volume
+            float32 image on its own grid.
+        localizer
+            Canonical labels (uint8) of the same person, on any grid of the same scanner space.
+        progress
+            Called with the name of the stage and its fraction done.
+
+        Returns
+        -------
+        LabelledSpine
+            On the RAS 1 mm working grid.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedSegmenter:
+    """A segmenter with the identity of its model.
+
+    Attributes
+    ----------
+    segmenter
+        What segments.
+    model
+        Name of the model set, stamped on every output.
+    digest
+        SHA-256 of what the model consists of.
+    bundled
+        Whether it is the model for trying out, trained on synthetic images.
+    """
+
+    segmenter: Segmenter
+    model: str
+    digest: str
+    bundled: bool
+
+
+SegmenterFactory = Callable[[RunConfig], LoadedSegmenter]
+
+
+def needed_roles(config: RunConfig) -> tuple[str, ...]:
+    """Return the models a run needs: ``step1``, ``step2`` or ``single``."""
+    if config.single_step:
+        return ("single",)
+    return ("step1",) if config.step1_only else ("step1", "step2")
+
+
+def model_digest(models: ModelSet, roles: tuple[str, ...]) -> str:
+    """Return the SHA-256 of the descriptions and weights of the models that a run uses."""
+    from totalspineseg_bids.inference import folders  # noqa: PLC0415 - loads torch, which --help need not
+
+    whole = hashlib.sha256()
+    for role in roles:
+        folder = models.require(role)
+        files = [folder / "dataset.json", folder / "plans.json", *sorted(folder.glob("fold_*/checkpoint_*.pth"))]
+        for file in files:
+            if file.is_file():
+                name = file.relative_to(folder).as_posix()
+                whole.update(f"{role} {name} {folders.sha256(file)}\n".encode())
+    return whole.hexdigest()
+
+
+def load_segmenter(config: RunConfig) -> LoadedSegmenter:
+    """Find the models that a configuration names and make a segmenter of them.
+
+    Raises
+    ------
+    ModelError
+        If there is no such model, it is damaged, or a role is missing.
+    """
+    # Here rather than above: these load torch and nnU-Net.
+    from totalspineseg_bids.models.registry import resolve  # noqa: PLC0415
+    from totalspineseg_bids.segmentation.pipeline import SpineSegmenter  # noqa: PLC0415
+
+    roles = needed_roles(config)
+    models = resolve(config.model, need=roles)
+    segmenter = SpineSegmenter(
+        models,
+        device=config.device,
+        engine=config.engine,
+        threads=config.threads,
+        single_step=config.single_step,
+        step1_only=config.step1_only,
+    )
+    return LoadedSegmenter(segmenter, models.name, model_digest(models, roles), models.bundled)

@@ -1,0 +1,167 @@
+"""Names of the source images and of their derivatives.
+
+Source: BIDS specification 1.10, file-name rules of raw and derived anatomical data.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+#: Value of the ``seg-`` entity of the main label image.
+SEGMENTATION = "totalspineseg"
+POINTS = "levels"
+FIGURES = "figures"
+LOGS = "logs"
+
+_NAME = re.compile(
+    r"^(?P<entities>sub-[0-9a-zA-Z+]+(?:_[a-zA-Z]+-[0-9a-zA-Z+]+)*)_(?P<suffix>[0-9a-zA-Z]+)(?P<extension>\.nii(?:\.gz)?)$"
+)
+_FOLDER = re.compile(r"^(?P<sub>sub-[0-9a-zA-Z+]+)(?:/(?P<ses>ses-[0-9a-zA-Z+]+))?/(?P<datatype>[a-z]+)$")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class SourceImage:
+    """One raw image of a dataset.
+
+    Attributes
+    ----------
+    relative
+        Path below the dataset, with ``/``; it is what sorts images.
+    path
+        The file.
+    """
+
+    relative: str
+    path: Path
+
+    @property
+    def entities(self) -> dict[str, str]:
+        """Entities of the file name in their order (short names, such as ``sub``, ``acq``), without the suffix."""
+        pairs = (part.partition("-") for part in self.stem.split("_"))
+        return {key: value for key, _, value in pairs}
+
+    @property
+    def participant(self) -> str:
+        """Label without ``sub-``."""
+        return self.entities["sub"]
+
+    @property
+    def session(self) -> str:
+        """Label without ``ses-``; empty where there is none."""
+        return self.entities.get("ses", "")
+
+    @property
+    def suffix(self) -> str:
+        """BIDS suffix, such as ``T2w``."""
+        return self._match["suffix"]
+
+    @property
+    def stem(self) -> str:
+        """File name up to the suffix, such as ``sub-01_acq-sag``."""
+        return self._match["entities"]
+
+    @property
+    def name(self) -> str:
+        """File name without extension, which names the image in tables and messages."""
+        return f"{self.stem}_{self.suffix}"
+
+    @property
+    def folder(self) -> str:
+        """Folder below the dataset, such as ``sub-01/ses-2/anat``."""
+        return PurePosixPath(self.relative).parent.as_posix()
+
+    @property
+    def uri(self) -> str:
+        """BIDS URI of the image, seen from the derivatives."""
+        return f"bids:raw:{self.relative}"
+
+    @property
+    def _match(self) -> re.Match[str]:
+        match = _NAME.match(PurePosixPath(self.relative).name)
+        if match is None:
+            msg = f"not a BIDS image name: {self.relative}"
+            raise ValueError(msg)
+        return match
+
+
+def is_source_name(relative: str) -> bool:
+    """Tell whether a path below a dataset names a BIDS image, entities and folders agreeing.
+
+    Parameters
+    ----------
+    relative
+        Path with ``/``, such as ``sub-01/anat/sub-01_T2w.nii.gz``.
+    """
+    path = PurePosixPath(relative)
+    name, folder = _NAME.match(path.name), _FOLDER.match(path.parent.as_posix())
+    if name is None or folder is None:
+        return False
+    parts = name["entities"].split("_")
+    keys = [part.split("-", 1)[0] for part in parts]
+    sessions = [part for part in parts if part.startswith("ses-")]
+    return parts[0] == folder["sub"] and sessions == [s for s in (folder["ses"],) if s] and len(set(keys)) == len(keys)
+
+
+@dataclass(frozen=True, slots=True)
+class DerivativeNames:
+    """Paths, below the output folder, of what is made of one image.
+
+    Attributes
+    ----------
+    folder
+        Folder, such as ``sub-01/ses-2/anat``.
+    stem
+        Entities of the source, such as ``sub-01_ses-2_acq-sag``.
+    suffix
+        Suffix of the source; it becomes ``desc-``, so that two contrasts with the same entities do not collide.
+    """
+
+    folder: str
+    stem: str
+    suffix: str
+
+    @classmethod
+    def of(cls, source: SourceImage) -> DerivativeNames:
+        """Return the names for a source image."""
+        return cls(source.folder, source.stem, source.suffix)
+
+    def _name(self, *entities: str, suffix: str) -> str:
+        return f"{self.folder}/{'_'.join((self.stem, *entities, f'desc-{self.suffix}', suffix))}"
+
+    def labels(self, extension: str, resolution: str | None = None) -> str:
+        """Label image, its table or its sidecar (``.nii.gz``, ``.tsv``, ``.json``)."""
+        return self._name(f"seg-{SEGMENTATION}", *_res(resolution), suffix="dseg") + extension
+
+    def points(self, extension: str, resolution: str | None = None) -> str:
+        """Image with one voxel a disc level on the canal centreline."""
+        return self._name(f"seg-{POINTS}", *_res(resolution), suffix="dseg") + extension
+
+    def probability(self, label: str, extension: str, resolution: str | None = None) -> str:
+        """Probability map of a structure (``SC`` or ``canal``)."""
+        return self._name(*_res(resolution), f"label-{label}", suffix="probseg") + extension
+
+    @property
+    def figure_stem(self) -> str:
+        """File name start of the figures."""
+        return f"{self.stem}_desc-{self.suffix}"
+
+    @property
+    def figures(self) -> str:
+        """Folder of the figures."""
+        return f"{self.stem.split('_', 1)[0]}/{FIGURES}"
+
+    @property
+    def crash(self) -> str:
+        """Record of a failure of this image."""
+        return f"{LOGS}/crash-{self.stem}_{self.suffix}.json"
+
+
+def _res(resolution: str | None) -> tuple[str, ...]:
+    return () if resolution is None else (f"res-{resolution}",)
+
+
+def report_name(participant: str) -> str:
+    """Return the name of a participant's report."""
+    return f"sub-{participant}.html"

@@ -1,0 +1,95 @@
+"""Derivatives that appear whole, the sidecar of the label image last: it says that the image is complete."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from totalspineseg_bids.bids.names import DerivativeNames
+from totalspineseg_bids.bids.sidecar import Digests, json_text
+from totalspineseg_bids.imaging.atomic import remove_stale, write_text
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return the object in a JSON file; ``None`` where there is none that can be read."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def is_complete(output: Path, names: DerivativeNames, resolution: str | None, digests: Digests) -> bool:
+    """Tell whether an image is done with the same input, settings and model, and nothing of it has gone.
+
+    Parameters
+    ----------
+    output
+        Output folder.
+    names
+        Names of the derivatives.
+    resolution
+        ``res-`` entity of the label image that is written last.
+    digests
+        What the result depends on now.
+    """
+    sidecar = read_json(output / names.labels(".json", resolution))
+    if sidecar is None or sidecar.get("Digests") != digests.as_dict():
+        return False
+    return all((output / name).is_file() for name in _files(sidecar))
+
+
+def _files(sidecar: dict[str, Any]) -> list[str]:
+    outputs, figures = sidecar.get("Outputs"), sidecar.get("Figures")
+    names = list(outputs) if isinstance(outputs, list) else []
+    names += list(figures.values()) if isinstance(figures, dict) else []
+    return [name for name in names if isinstance(name, str)]
+
+
+def withdraw(output: Path, names: DerivativeNames) -> list[str]:
+    """Take back the mark of completion before an image is redone.
+
+    Returns
+    -------
+    list of str
+        Files of the former result, below the output folder; those that the new one does not write again are to be
+        removed with :func:`remove`.
+    """
+    former: set[str] = set()
+    for resolution in (None, "1mm"):
+        path = output / names.labels(".json", resolution)
+        sidecar = read_json(path)
+        if sidecar is not None:
+            former.update(_files(sidecar))
+        with suppress(FileNotFoundError):
+            path.unlink()
+    now = time.time()
+    remove_stale(output / names.folder, now)
+    remove_stale(output / names.figures, now)
+    return sorted(former)
+
+
+def remove(output: Path, files: Iterable[str]) -> None:
+    """Remove files below the output folder; those that are gone already do not matter."""
+    root = output.resolve()
+    for name in files:
+        path = output / name
+        # Names come from a sidecar that anyone may have edited: nothing outside the output is touched.
+        if root in path.resolve().parents:
+            with suppress(FileNotFoundError):
+                path.unlink()
+
+
+def complete(output: Path, names: DerivativeNames, resolution: str | None, sidecar: dict[str, Any]) -> None:
+    """Write the sidecar that marks an image as complete.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
+    write_text(output / names.labels(".json", resolution), json_text(sidecar))

@@ -1,0 +1,279 @@
+"""Which images of a dataset a run works on.
+
+The index is pyBIDS', but only of the folders that can hold an answer: the folders of other participants, other
+sessions and other data types are never opened, so that one participant of a large dataset is found at once.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from totalspineseg_bids.bids.names import SourceImage, is_source_name
+from totalspineseg_bids.errors import DatasetError, MissingInputError, NothingSelectedError, UsageError
+
+if TYPE_CHECKING:
+    from bids.layout import BIDSLayout
+
+logger = logging.getLogger(__name__)
+
+EXTENSIONS = (".nii", ".nii.gz")
+#: Parts of a complex image that show no anatomy; taken only where a filter asks for ``part``.
+_UNUSABLE_PARTS = frozenset({"phase", "real", "imag"})
+#: Names of other programs' queries that a shared filter file may hold.
+_FOREIGN_QUERIES = frozenset({"bold", "sbref", "fmap", "dwi", "asl", "pet", "flair", "roi", "t1w", "t2w", "megre"})
+_ANAT = "anat"
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What part of a dataset is asked for.
+
+    Attributes
+    ----------
+    participants, sessions, excluded
+        Labels without prefix; empty means all (none excluded).
+    suffixes
+        BIDS suffixes.
+    filters
+        pyBIDS filters by query name, as read by :func:`read_filters`.
+    """
+
+    participants: tuple[str, ...] = ()
+    sessions: tuple[str, ...] = ()
+    excluded: tuple[str, ...] = ()
+    suffixes: tuple[str, ...] = ("T1w", "T2w", "T2starw", "PDw", "MTw")
+    filters: Mapping[str, Mapping[str, Any]] | None = None
+
+
+def read_filters(path: Path) -> dict[str, dict[str, Any]]:
+    """Read a filter file: a JSON object of pyBIDS filters by query name.
+
+    Query names are suffixes in any case (``t2w``), ``anat`` for all of them, or any name with a ``suffix`` in its
+    filters. A value of ``null`` means that the entity must be absent, ``"*"`` that it must be there.
+
+    Raises
+    ------
+    MissingInputError
+        If the file cannot be read.
+    UsageError
+        If it is not such an object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        msg = f"{path}: cannot be read ({error.strerror})"
+        raise MissingInputError(msg) from error
+    except ValueError as error:
+        msg = f"{path}: not valid JSON ({error})"
+        raise UsageError(msg) from error
+    if not isinstance(content, dict) or not all(isinstance(value, dict) for value in content.values()):
+        msg = f'{path}: must hold an object of filters by query, such as {{"t2w": {{"acquisition": "sag"}}}}'
+        raise UsageError(msg)
+    for query, entities in content.items():
+        for entity, value in entities.items():
+            items = value if isinstance(value, list) else [value]
+            if not all(item is None or isinstance(item, str | int | float | bool) for item in items):
+                msg = f"{path}: the filter '{entity}' of '{query}' must be text, a number, null or a list of these"
+                raise UsageError(msg)
+    return content
+
+
+def _queries(selection: Selection) -> list[dict[str, Any]]:
+    """Return the filters of each query: one a suffix, changed and added to by the filter file."""
+    queries: dict[str, dict[str, Any]] = {
+        suffix.lower(): {"datatype": _ANAT, "suffix": suffix} for suffix in selection.suffixes
+    }
+    own = set(queries)
+    for name, entities in (selection.filters or {}).items():
+        key = name.lower()
+        if key == _ANAT:
+            for query in own:
+                queries[query].update(entities)
+        elif key in own:
+            queries[key].update(entities)
+        elif key in _FOREIGN_QUERIES:
+            logger.info("filter '%s' concerns no suffix of this run and is not used", name)
+        elif "suffix" in entities:
+            queries[key] = {"datatype": _ANAT, **entities}
+        else:
+            msg = f"filter '{name}' names none of the suffixes {', '.join(selection.suffixes)} and has no 'suffix'"
+            raise UsageError(msg)
+    return list(queries.values())
+
+
+def _any_of(labels: Iterable[str]) -> str:
+    return "|".join(re.escape(label) for label in labels)
+
+
+def _ignore_patterns(selection: Selection, datatypes: Sequence[str] | None) -> list[re.Pattern[str]]:
+    """Return what the index leaves out; patterns see paths below the dataset that start with ``/``."""
+    patterns = [r"^/(?!sub-)"]
+    if selection.participants:
+        patterns.append(rf"^/sub-(?!(?:{_any_of(selection.participants)})(?:/|$))")
+    if selection.excluded:
+        patterns.append(rf"^/sub-(?:{_any_of(selection.excluded)})(?:/|$)")
+    if selection.sessions:
+        patterns.append(rf"^/sub-[^/]+/ses-(?!(?:{_any_of(selection.sessions)})(?:/|$))")
+    if datatypes is not None:
+        folders = rf"(?:{_any_of(datatypes)})(?:/|$)"
+        patterns.append(rf"^/sub-[^/]+/(?!ses-|{folders})")
+        patterns.append(rf"^/sub-[^/]+/ses-[^/]+/(?!{folders})")
+    patterns.append(r"\.(?:json|tsv|tsv\.gz|bval|bvec|md|txt|html)$")
+    return [re.compile(pattern) for pattern in patterns]
+
+
+def _datatypes(queries: Iterable[Mapping[str, Any]]) -> list[str] | None:
+    """Return the data types that the queries name, or ``None`` where one leaves it open."""
+    names: set[str] = set()
+    for query in queries:
+        value = query.get("datatype")
+        for item in value if isinstance(value, list) else [value]:
+            if not isinstance(item, str) or not item.isalnum():
+                return None
+            names.add(item)
+    return sorted(names)
+
+
+def _layout(root: Path, ignore: list[re.Pattern[str]], database: Path | None) -> BIDSLayout:
+    # Imported here: pyBIDS takes a second, which --help need not pay for.
+    from bids.layout import BIDSLayout, BIDSLayoutIndexer  # noqa: PLC0415
+    from bids.layout.db import ConnectionManager  # noqa: PLC0415
+
+    indexer = BIDSLayoutIndexer(validate=False, index_metadata=False, ignore=ignore)
+    if database is not None and not ConnectionManager.exists(database) and not _writable(database):
+        logger.warning("%s: cannot be written; the index is kept in memory", database)
+        database = None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        layout = BIDSLayout(root, validate=False, indexer=indexer, database_path=database)
+    if Path(str(layout.root)) != root and Path(str(layout.root)).resolve() != root.resolve():
+        msg = f"{database}: is the index of {layout.root}, not of {root}; give another folder"
+        raise UsageError(msg)
+    return layout
+
+
+def _writable(folder: Path) -> bool:
+    nearest = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    return os.access(nearest, os.W_OK)
+
+
+def _translate(filters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return filters with ``null`` and ``"*"`` as pyBIDS' own markers."""
+    from bids.layout import Query  # noqa: PLC0415
+
+    markers = {None: Query.NONE, "*": Query.ANY, "Query.NONE": Query.NONE, "Query.ANY": Query.ANY}
+    markers["Query.OPTIONAL"] = Query.OPTIONAL
+
+    def one(value: object) -> object:
+        return markers.get(value, value) if value is None or isinstance(value, str) else value
+
+    return {key: [one(v) for v in value] if isinstance(value, list) else one(value) for key, value in filters.items()}
+
+
+def find_images(root: Path, selection: Selection, *, database: Path | None = None) -> list[SourceImage]:
+    """Find the images of a dataset that a selection asks for.
+
+    Parameters
+    ----------
+    root
+        The dataset. Its derivatives are not looked at.
+    selection
+        What is asked for.
+    database
+        Folder of a pyBIDS index of the whole dataset; read where it exists, else made where it can be.
+
+    Returns
+    -------
+    list of SourceImage
+        Sorted by path, each once.
+
+    Raises
+    ------
+    NothingSelectedError
+        If no image is left.
+    DatasetError
+        If pyBIDS cannot read the dataset.
+    UsageError
+        If a filter is wrong or the index belongs to another dataset.
+    """
+    queries = _queries(selection)
+    _check_participants(root, selection)
+    scope = Selection() if database is not None else selection
+    layout = _read_layout(root, _ignore_patterns(scope, None if database else _datatypes(queries)), database)
+    found: dict[str, SourceImage] = {}
+    for query in queries:
+        filters = _translate({"extension": list(EXTENSIONS), **query})
+        for path in _get(layout, filters):
+            relative = Path(os.path.relpath(path, layout.root)).as_posix()
+            if not is_source_name(relative):
+                logger.warning("%s: not a BIDS image name, left out", relative)
+                continue
+            source = SourceImage(relative, root / relative)
+            if _selected(source, selection, query):
+                found[relative] = source
+    if not found:
+        raise NothingSelectedError(_nothing(root, selection))
+    return sorted(found.values())
+
+
+def _read_layout(root: Path, ignore: list[re.Pattern[str]], database: Path | None) -> BIDSLayout:
+    try:
+        return _layout(root, ignore, database)
+    except (ValueError, TypeError, OSError) as error:
+        msg = f"{root}: pyBIDS cannot read the dataset ({str(error).splitlines()[0] if str(error) else error!r})"
+        raise DatasetError(msg) from error
+    except Exception as error:
+        # pyBIDS' own errors, and those of the database, have no common base.
+        if type(error).__module__.split(".")[0] not in {"bids", "sqlalchemy", "sqlite3", "json"}:
+            raise
+        msg = f"{root}: pyBIDS cannot read the dataset ({str(error).splitlines()[0]})"
+        raise DatasetError(msg) from error
+
+
+def _get(layout: BIDSLayout, filters: Mapping[str, Any]) -> list[str]:
+    try:
+        return [str(path) for path in layout.get(return_type="filename", invalid_filters="error", **filters)]
+    except ValueError as error:
+        msg = f"a filter is not understood: {str(error).splitlines()[0]}"
+        raise UsageError(msg) from error
+
+
+def _selected(source: SourceImage, selection: Selection, query: Mapping[str, Any]) -> bool:
+    """Apply what a ready-made index does not: participants, sessions, parts of complex images."""
+    if selection.participants and source.participant not in selection.participants:
+        return False
+    if source.participant in selection.excluded:
+        return False
+    if selection.sessions and source.session not in selection.sessions:
+        return False
+    if source.entities.get("part") in _UNUSABLE_PARTS and "part" not in query:
+        logger.info("%s: shows no anatomy (part-%s), left out", source.relative, source.entities["part"])
+        return False
+    return True
+
+
+def _check_participants(root: Path, selection: Selection) -> None:
+    absent = [label for label in selection.participants if not (root / f"sub-{label}").is_dir()]
+    if absent and len(absent) == len(selection.participants):
+        msg = f"{root}: has no participant {', '.join(absent)}; check --participant-label"
+        raise NothingSelectedError(msg)
+    for label in absent:
+        logger.warning("%s: has no participant %s", root, label)
+
+
+def _nothing(root: Path, selection: Selection) -> str:
+    wanted = [f"suffix {' '.join(selection.suffixes)}"]
+    for name, labels in (("participant", selection.participants), ("session", selection.sessions)):
+        if labels:
+            wanted.append(f"{name} {' '.join(labels)}")
+    if selection.filters:
+        wanted.append("the filter file")
+    return f"{root}: no image matches {', '.join(wanted)}; check the labels, or name other contrasts with --suffix"

@@ -1,0 +1,145 @@
+"""Validation of the input by the reference validator (bids-validator-deno), run as it is, without network."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from totalspineseg_bids.errors import DatasetError
+
+logger = logging.getLogger(__name__)
+
+PROGRAM = "bids-validator-deno"
+#: What concerns the content of one file: that image fails by itself when it is read, the others need not wait.
+_OF_ONE_FILE = frozenset({"EMPTY_FILE", "SYMLINK_BROKEN", "JSON_INVALID", "FILE_READ", "NIFTI_HEADER_UNREADABLE"})
+_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Issue:
+    """One error that the validator found.
+
+    Attributes
+    ----------
+    code
+        The validator's code, such as ``FILENAME_MISMATCH``.
+    location
+        File below the dataset, with a leading ``/``.
+    message
+        What the code means.
+    """
+
+    code: str
+    location: str
+    message: str
+
+    def __str__(self) -> str:
+        """Return the issue as one line."""
+        return f"{self.code} {self.location}: {self.message}" if self.message else f"{self.code} {self.location}"
+
+
+def find_validator() -> str | None:
+    """Return the path of the validator: beside this Python, else on the path; ``None`` where there is none."""
+    beside = Path(sys.executable).parent
+    return shutil.which(PROGRAM, path=str(beside)) or shutil.which(PROGRAM)
+
+
+def validate(dataset: Path) -> list[Issue]:
+    """Return the errors that the validator finds in a dataset (warnings left out).
+
+    Headers of images are not looked at; reading the images does that better.
+
+    Parameters
+    ----------
+    dataset
+        Folder of a raw or derived dataset.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the validator is not installed.
+    RuntimeError
+        If it does not answer.
+    """
+    program = find_validator()
+    if program is None:
+        msg = f"{PROGRAM} is not installed"
+        raise FileNotFoundError(msg)
+    command = [program, "--format", "json", "--ignoreWarnings", "--ignoreNiftiHeaders", str(dataset)]
+    environment = {**os.environ, "NO_COLOR": "1", "DENO_NO_UPDATE_CHECK": "1"}
+    answer = subprocess.run(command, capture_output=True, check=False, env=environment)
+    try:
+        content = json.loads(answer.stdout.decode("utf-8", "replace"))
+        found: list[dict[str, Any]] = content["issues"]["issues"]
+        meanings: dict[str, str] = content["issues"].get("codeMessages") or {}
+    except (ValueError, KeyError, TypeError) as error:
+        last = (answer.stderr.decode("utf-8", "replace").strip().splitlines() or ["no output"])[-1]
+        msg = f"{PROGRAM} gave no result (exit code {answer.returncode}: {last})"
+        raise RuntimeError(msg) from error
+    issues = [
+        Issue(
+            str(item.get("code", "")),
+            str(item.get("location", "")),
+            " ".join(str(meanings.get(str(item.get("code")), "")).split()),
+        )
+        for item in found
+        if item.get("severity") == "error"
+    ]
+    return sorted(issues, key=lambda issue: (issue.location, issue.code))
+
+
+def check_dataset(dataset: Path, participants: Sequence[str] = ()) -> None:
+    """Stop a run whose input is not a valid dataset.
+
+    Errors in other participants than the wanted ones, and those of one file's content, are only told.
+
+    Parameters
+    ----------
+    dataset
+        The input.
+    participants
+        Labels of the wanted participants; empty means all.
+
+    Raises
+    ------
+    DatasetError
+        If the validator finds errors; they are in the log, and the first in the message.
+    """
+    try:
+        issues = validate(dataset)
+    except (OSError, RuntimeError) as error:
+        logger.warning("the input was not validated: %s", error)
+        return
+    fatal: list[Issue] = []
+    for issue in issues:
+        if _elsewhere(issue, participants):
+            logger.info("in another participant: %s", issue)
+        elif issue.code in _OF_ONE_FILE and issue.location.startswith("/sub-"):
+            logger.warning("%s", issue)
+        else:
+            fatal.append(issue)
+    if not fatal:
+        return
+    for issue in fatal[:_SHOWN]:
+        logger.error("%s", issue)
+    if len(fatal) > _SHOWN:
+        logger.error("and %d more", len(fatal) - _SHOWN)
+    msg = (
+        f"{dataset}: not a valid BIDS dataset, {len(fatal)} error{'s' if len(fatal) > 1 else ''}, the first is "
+        f"{fatal[0].code} {fatal[0].location}; correct it or give --skip-bids-validation"
+    )
+    raise DatasetError(msg)
+
+
+def _elsewhere(issue: Issue, participants: Sequence[str]) -> bool:
+    if not participants or not issue.location.startswith("/sub-"):
+        return False
+    return issue.location.split("/")[1].removeprefix("sub-") not in participants

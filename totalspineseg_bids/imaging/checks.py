@@ -1,0 +1,180 @@
+"""What a NIfTI file must be before its data are read: present, whole, scalar, 3D, placed in space."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import zlib
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError, HeaderTypeError
+from nibabel.wrapstruct import WrapStructError
+from numpy.typing import NDArray
+
+from totalspineseg_bids.errors import ImageError, MissingInputError
+from totalspineseg_bids.imaging.volume import Affine
+
+#: Deflate cannot shrink more than this (RFC 1951: 258 bytes from 2 bits), so a header that promises more data lies.
+_MAX_DEFLATE_RATIO = 1032
+#: A field of view with more voxels than this at 1 mm is not a scan of a person.
+_MAX_VOXELS_AT_1MM = 1_000_000_000
+_MAX_VOXELS = 1 << 32
+_MAX_VOXEL_MM = 30.0
+_MIN_VOXEL_MM = 0.01
+#: Triple product of the axes' directions: 1 for a box, towards 0 for a flat one.
+_MIN_BOX = 0.1
+_SQUARE_BOX = 0.999
+#: What reading a damaged file raises.
+BAD_FILE = (
+    EOFError,
+    HeaderDataError,
+    HeaderTypeError,
+    ImageFileError,
+    OverflowError,
+    ValueError,
+    WrapStructError,
+    zlib.error,
+    gzip.BadGzipFile,
+)
+
+
+def check_file(path: Path) -> None:
+    """Refuse a path that is absent, a folder, empty, not readable, or content that was not fetched.
+
+    Raises
+    ------
+    MissingInputError
+        If there is nothing to read, or no right to.
+    ImageError
+        If what is there is no image.
+    """
+    if path.is_symlink() and not path.exists():
+        msg = f"{path}: content not fetched (the link points nowhere); run 'datalad get' or 'git annex get' on it"
+        raise MissingInputError(msg)
+    if not path.exists():
+        msg = f"{path}: no such file"
+        raise MissingInputError(msg)
+    if path.is_dir():
+        msg = f"{path}: is a folder, not an image; give the path of a .nii or .nii.gz file"
+        raise ImageError(msg)
+    if not os.access(path, os.R_OK):
+        msg = f"{path}: no permission to read it; change its mode or run as a user who may"
+        raise MissingInputError(msg)
+    size = path.stat().st_size
+    if size == 0:
+        msg = f"{path}: the file is empty; copy or convert it again"
+        raise ImageError(msg)
+    if size < 4096:
+        with path.open("rb") as stream:
+            start = stream.read(256)
+        if start.startswith(b"version https://git-lfs") or b"/annex/objects/" in start:
+            msg = f"{path}: content not fetched (a git-annex or git-lfs pointer); fetch it first"
+            raise MissingInputError(msg)
+
+
+def truncated(path: Path) -> ImageError:
+    """Return the error for a file that ends early."""
+    return ImageError(f"{path}: the file is truncated or damaged; copy or convert it again")
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, or its type where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def check_size(path: Path, image: nib.Nifti1Image) -> None:
+    """Refuse a header that promises more data than the file can hold, before any memory is taken."""
+    shape = image.header.get_data_shape()
+    dtype = image.header.get_data_dtype()
+    if not shape or any(int(n) < 1 for n in shape):
+        msg = f"{path}: the header gives dimensions {times(shape)}; convert the image again"
+        raise ImageError(msg)
+    if _product(shape) > _MAX_VOXELS:
+        msg = f"{path}: {times(shape)} voxels are more than this program takes; split or down-sample the image"
+        raise ImageError(msg)
+    promised = dtype.itemsize * _product(shape)
+    held = path.stat().st_size
+    limit = held * _MAX_DEFLATE_RATIO if path.name.endswith(".gz") else held
+    if promised > limit:
+        msg = (
+            f"{path}: the header promises {times(shape)} voxels ({promised / 1e6:.0f} MB), "
+            f"the file of {held} bytes cannot hold them; copy or convert it again"
+        )
+        raise ImageError(msg)
+
+
+def _product(shape: tuple[int, ...]) -> int:
+    product = 1
+    for n in shape:
+        product *= int(n)
+    return product
+
+
+def times(shape: tuple[int, ...]) -> str:
+    """Return a shape for a person, such as ``256 x 256 x 15``."""
+    return " x ".join(str(int(n)) for n in shape) or "0"
+
+
+def check_kind(path: Path, image: nib.Nifti1Image) -> tuple[int, ...]:
+    """Refuse what is no scalar 3D image or series of them; return the shape without trailing ones."""
+    dtype = image.header.get_data_dtype()
+    if dtype.kind not in "iufb":
+        kind = "complex" if dtype.kind == "c" else "colour (RGB) or structured"
+        msg = f"{path}: holds {kind} values; give a magnitude (scalar) image"
+        raise ImageError(msg)
+    shape = tuple(int(n) for n in image.header.get_data_shape())
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) > 4:
+        msg = f"{path}: has {len(shape)} dimensions ({times(shape)}); give a 3D image or a 4D series"
+        raise ImageError(msg)
+    if len(shape) < 3 or min(shape[:3]) < 2:
+        msg = f"{path}: is 2D ({times(shape)}); a 3D image is needed, merge its slices into one file"
+        raise ImageError(msg)
+    return shape
+
+
+def check_affine(path: Path, image: nib.Nifti1Image, shape: tuple[int, ...]) -> tuple[Affine, list[str]]:
+    """Return the best affine of a header and what is odd about it, or refuse one that makes no space."""
+    notes: list[str] = []
+    try:
+        affine = np.asarray(image.affine, np.float64)
+    except BAD_FILE as error:
+        msg = f"{path}: the header's orientation cannot be read ({first_line(error)}); set a valid sform or qform"
+        raise ImageError(msg) from error
+    matrix = affine[:3, :3]
+    spacing = np.sqrt((matrix**2).sum(axis=0))
+    if not np.isfinite(affine).all() or (spacing == 0).any():
+        msg = f"{path}: the affine is zero or not finite; set a valid sform or qform in the header"
+        raise ImageError(msg)
+    box = abs(float(np.linalg.det(matrix / spacing)))
+    if box < _MIN_BOX:
+        msg = f"{path}: the affine is degenerate (two axes point the same way); set a valid sform or qform"
+        raise ImageError(msg)
+    if box < _SQUARE_BOX:
+        notes.append("sheared-affine")
+    field = spacing * np.array(shape[:3])
+    if spacing.max() > _MAX_VOXEL_MM or spacing.min() < _MIN_VOXEL_MM or float(field.prod()) > _MAX_VOXELS_AT_1MM:
+        size = " x ".join(f"{v:.4g}" for v in spacing)
+        msg = f"{path}: voxels of {size} mm are not plausible for a spine MRI; correct the header (units are mm)"
+        raise ImageError(msg)
+    codes = int(image.header["qform_code"]), int(image.header["sform_code"])
+    if codes == (0, 0):
+        notes.append("no-orientation-in-header")
+    elif min(codes) > 0:
+        with suppress(*BAD_FILE):
+            if not _same_place(image.header.get_qform(), affine, shape):
+                notes.append("qform-sform-differ")
+    return affine, notes
+
+
+def _same_place(one: NDArray[Any], other: Affine, shape: tuple[int, ...]) -> bool:
+    """Tell whether two affines put the corners of a grid within 1 mm of each other."""
+    corners = np.array([[x, y, z, 1] for x in (0, shape[0]) for y in (0, shape[1]) for z in (0, shape[2])], float)
+    difference = corners @ (np.asarray(one, float) - other).T
+    return bool(np.abs(difference).max() < 1.0)

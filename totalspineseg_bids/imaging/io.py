@@ -1,0 +1,353 @@
+"""NIfTI files in and out, with every check that a file from the wild needs.
+
+Source of the format: NIfTI-1.1 and NIfTI-2 (https://nifti.nimh.nih.gov).
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, cast
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from totalspineseg_bids.errors import ImageError
+from totalspineseg_bids.imaging.atomic import atomic_writer
+from totalspineseg_bids.imaging.checks import (
+    BAD_FILE,
+    check_affine,
+    check_file,
+    check_kind,
+    check_size,
+    first_line,
+    times,
+    truncated,
+)
+from totalspineseg_bids.imaging.volume import Affine, Volume
+
+logger = logging.getLogger(__name__)
+
+VolumeChoice = int | Literal["mean"]
+
+#: Above this share of NaN or Inf an image is refused rather than repaired.
+_MAX_NON_FINITE = 0.9
+_PROBABILITY_STEP = 0.001
+_GEOMETRY_FIELDS = (
+    *("qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
+    *("srow_x", "srow_y", "srow_z"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedImage:
+    """An image as read, with what was found odd about it.
+
+    Attributes
+    ----------
+    volume
+        float32, shape (X, Y, Z), in the array order of the file.
+    header
+        NIfTI header of the file, to write results with the same geometry.
+    notes
+        Machine-readable oddities that were repaired or accepted, such as ``"qform-sform-differ"``.
+    volumes
+        Number of volumes in the file (1 unless it is a series).
+    """
+
+    volume: Volume
+    header: nib.Nifti1Header
+    notes: tuple[str, ...]
+    volumes: int
+
+
+def is_nifti_name(path: Path) -> bool:
+    """Tell whether a file is called ``.nii`` or ``.nii.gz``."""
+    return path.name.endswith((".nii", ".nii.gz"))
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file, hex.
+
+    Raises
+    ------
+    MissingInputError
+        If the file is absent or cannot be read.
+    ImageError
+        If the path is a folder or a placeholder whose content was not fetched.
+    """
+    check_file(path)
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _open(path: Path) -> BinaryIO:
+    """Open the uncompressed stream of a NIfTI file whose name and content agree."""
+    check_file(path)
+    if not is_nifti_name(path):
+        msg = f"{path}: not a .nii or .nii.gz file; convert it to NIfTI first (for example with dcm2niix)"
+        raise ImageError(msg)
+    with path.open("rb") as stream:
+        zipped = stream.read(2) == b"\x1f\x8b"
+    if path.name.endswith(".gz") and not zipped:
+        msg = f"{path}: named .gz but not gzip; rename it to .nii if it is plain NIfTI, or compress it again"
+        raise ImageError(msg)
+    if zipped and not path.name.endswith(".gz"):
+        msg = f"{path}: gzip-compressed but not named .nii.gz; rename it"
+        raise ImageError(msg)
+    return cast("BinaryIO", gzip.open(path, "rb") if zipped else path.open("rb"))
+
+
+def _load_stream(path: Path, stream: BinaryIO) -> nib.Nifti1Image:
+    """Read the header (nothing else) and return the image with its lazy data."""
+    try:
+        start = stream.read(4)
+        stream.seek(0)
+        nifti2 = start in {(540).to_bytes(4, "little"), (540).to_bytes(4, "big")}
+        image_class = nib.Nifti2Image if nifti2 else nib.Nifti1Image
+        return image_class.from_stream(stream)
+    except BAD_FILE as error:
+        if isinstance(error, EOFError):
+            raise truncated(path) from error
+        msg = f"{path}: not a valid NIfTI header ({first_line(error)}); convert the image again"
+        raise ImageError(msg) from error
+
+
+def _drain(path: Path, stream: BinaryIO) -> None:
+    """Read to the end of a gzip stream, which checks its sum; refuse what goes on for too long."""
+    for _ in range(64):
+        if not stream.read(1 << 20):
+            return
+    msg = f"{path}: more than 64 MB follow the image data; convert the image again"
+    raise ImageError(msg)
+
+
+def _read_data(path: Path, stream: BinaryIO, image: nib.Nifti1Image, choice: VolumeChoice | None) -> NDArray[Any]:
+    """Return the array of the volume that was asked for (or the mean), trailing axes of one voxel dropped."""
+    shape = check_kind(path, image)
+    if len(shape) == 4 and choice is None:
+        msg = f"{path}: holds {shape[3]} volumes; choose one by its number (from 0) or their mean"
+        raise ImageError(msg)
+    if len(shape) == 4 and isinstance(choice, int) and not 0 <= choice < shape[3]:
+        msg = f"{path}: has no volume {choice}; its {shape[3]} volumes are numbered from 0"
+        raise ImageError(msg)
+    try:
+        data: NDArray[Any] = np.asanyarray(image.dataobj).reshape(shape)
+        _drain(path, stream)
+    except (*BAD_FILE, OSError) as error:
+        raise truncated(path) from error
+    except MemoryError as error:
+        msg = f"{path}: {times(shape)} voxels do not fit into memory; use a machine with more of it"
+        raise ImageError(msg) from error
+    if len(shape) == 4:
+        with np.errstate(all="ignore"):
+            data = data.mean(axis=3, dtype=np.float64) if choice == "mean" else data[..., choice]
+    return data
+
+
+def _clean(path: Path, data: NDArray[Any]) -> tuple[NDArray[np.float32], list[str]]:
+    """Return finite float32 values; refuse an image without content."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = np.ascontiguousarray(data, dtype=np.float32)
+    notes: list[str] = []
+    finite = np.isfinite(values)
+    bad = values.size - int(np.count_nonzero(finite))
+    if bad > _MAX_NON_FINITE * values.size:
+        msg = f"{path}: {100 * bad / values.size:.0f} % of the voxels are NaN or infinite; convert the image again"
+        raise ImageError(msg)
+    if bad:
+        low, high = float(values[finite].min()), float(values[finite].max())
+        # NaN mostly marks masked background, so it becomes the darkest value and not a made-up zero.
+        values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
+        notes.append(f"non-finite-voxels:{bad}")
+    low, high = float(values.min()), float(values.max())
+    if low == high:
+        what = "zero" if low == 0 else f"the same value ({low:g})"
+        msg = f"{path}: every voxel is {what}; there is no image in it"
+        raise ImageError(msg)
+    return values, notes
+
+
+def load_image(path: Path | str, *, volume: VolumeChoice | None = None) -> LoadedImage:
+    """Read an image with every check, and tell what was odd.
+
+    Parameters
+    ----------
+    path
+        A ``.nii`` or ``.nii.gz`` file.
+    volume
+        Which volume of a 4D series: its number from 0, or ``"mean"``; ``None`` refuses a series.
+
+    Returns
+    -------
+    LoadedImage
+        Values are float32; NaN and -Inf became the smallest finite value, +Inf the largest.
+
+    Raises
+    ------
+    MissingInputError
+        If the file is absent, not fetched, or not readable.
+    ImageError
+        If it is damaged, not NIfTI, not a scalar 3D image, without content, or without a usable affine.
+    """
+    path = Path(path)
+    logging.getLogger("nibabel.global").setLevel(logging.ERROR)  # header repairs are told as notes
+    with _open(path) as stream:
+        image = _load_stream(path, stream)
+        check_size(path, image)
+        shape = check_kind(path, image)
+        affine, notes = check_affine(path, image, shape)
+        data = _read_data(path, stream, image, volume)
+    values, repairs = _clean(path, data)
+    volumes = shape[3] if len(shape) == 4 else 1
+    if volumes > 1:
+        notes.append(f"volume:{volume}-of-{volumes}")
+    header = image.header.copy()
+    header.set_data_shape(values.shape)
+    return LoadedImage(Volume(values, affine), header, (*notes, *repairs), volumes)
+
+
+def read_image(path: Path | str, *, volume: VolumeChoice | None = None) -> Volume:
+    """Read an image as float32, shape (X, Y, Z).
+
+    The same as :func:`load_image` without header and notes.
+
+    Parameters
+    ----------
+    path
+        A ``.nii`` or ``.nii.gz`` file.
+    volume
+        Which volume of a 4D series: its number from 0, or ``"mean"``; ``None`` refuses a series.
+
+    Raises
+    ------
+    MissingInputError
+        If the file is absent, not fetched, or not readable.
+    ImageError
+        If it cannot be used as an image.
+    """
+    return load_image(path, volume=volume).volume
+
+
+def read_labels(path: Path | str) -> Volume:
+    """Read a label image as uint8, shape (X, Y, Z).
+
+    Parameters
+    ----------
+    path
+        A ``.nii`` or ``.nii.gz`` file with whole numbers from 0 to 255 (any data type).
+
+    Raises
+    ------
+    MissingInputError
+        If the file is absent, not fetched, or not readable.
+    ImageError
+        If it is damaged, not 3D, or holds other values.
+    """
+    path = Path(path)
+    logging.getLogger("nibabel.global").setLevel(logging.ERROR)
+    with _open(path) as stream:
+        image = _load_stream(path, stream)
+        check_size(path, image)
+        shape = check_kind(path, image)
+        affine, _ = check_affine(path, image, shape)
+        data = _read_data(path, stream, image, None)
+    if data.dtype != np.uint8:
+        rounded = np.rint(data) if data.dtype.kind == "f" else data
+        if not np.isfinite(rounded).all() or rounded.min() < 0 or rounded.max() > 255 or (rounded != data).any():
+            msg = f"{path}: not a label image; its values must be whole numbers from 0 to 255"
+            raise ImageError(msg)
+        data = rounded.astype(np.uint8)
+    return Volume(np.ascontiguousarray(data), affine)
+
+
+def _header_for(shape: tuple[int, ...], affine: Affine, like_header: nib.Nifti1Header | None) -> nib.Nifti1Header:
+    """Return a header with the geometry of ``like_header`` where that fits the affine."""
+    header = nib.Nifti2Header() if isinstance(like_header, nib.Nifti2Header) else nib.Nifti1Header()
+    header.set_data_shape(shape)
+    header.set_xyzt_units("mm")
+    header["magic"] = header.single_magic
+    # Header, and four bytes that say there is no extension.
+    header["vox_offset"] = header.sizeof_hdr + 4
+    if like_header is not None and np.allclose(like_header.get_best_affine(), affine, atol=1e-4):
+        # The same numbers bit for bit, also where qform and sform differ or neither has a code.
+        for name in _GEOMETRY_FIELDS:
+            header[name] = like_header[name]
+        header["pixdim"][:4] = like_header["pixdim"][:4]
+        return header
+    header.set_sform(affine, code=1)
+    header.set_qform(affine, code=1, strip_shears=True)
+    return header
+
+
+def _write(path: Path, data: NDArray[Any], header: nib.Nifti1Header) -> None:
+    payload = header.binaryblock + bytes(4) + data.tobytes(order="F")
+    with atomic_writer(path) as stream:
+        if path.name.endswith(".gz"):
+            with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=stream, mtime=0) as zipped:
+                zipped.write(payload)
+        else:
+            stream.write(payload)
+
+
+def write_labels(
+    path: Path | str, labels: NDArray[np.uint8], affine: Affine, like_header: nib.Nifti1Header | None = None
+) -> None:
+    """Write a label image atomically; the same array and affine give the same bytes.
+
+    Parameters
+    ----------
+    path
+        ``.nii`` or ``.nii.gz`` file to write.
+    labels
+        uint8, shape (X, Y, Z).
+    affine
+        4x4, voxel index to scanner space (RAS+, mm).
+    like_header
+        NIfTI header of the image on the same grid, whose qform, sform and their codes are kept as they are.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
+    header = _header_for(labels.shape, affine, like_header)
+    header.set_data_dtype(np.uint8)
+    header.set_slope_inter(1.0, 0.0)
+    header.set_intent("label")
+    _write(Path(path), np.asarray(labels, np.uint8), header)
+
+
+def write_probability(
+    path: Path | str, probability: NDArray[np.float32], affine: Affine, like_header: nib.Nifti1Header | None = None
+) -> None:
+    """Write a probability map atomically, stored in steps of 0.001 (int16 with a slope).
+
+    Parameters
+    ----------
+    path
+        ``.nii`` or ``.nii.gz`` file to write.
+    probability
+        Values in [0, 1], shape (X, Y, Z).
+    affine
+        4x4, voxel index to scanner space (RAS+, mm).
+    like_header
+        NIfTI header of the image on the same grid, whose qform, sform and their codes are kept as they are.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
+    header = _header_for(probability.shape, affine, like_header)
+    header.set_data_dtype(np.int16)
+    header.set_slope_inter(_PROBABILITY_STEP, 0.0)
+    steps = np.rint(np.clip(probability, 0.0, 1.0) / _PROBABILITY_STEP).astype(np.int16)
+    _write(Path(path), steps, header)

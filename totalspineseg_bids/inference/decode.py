@@ -1,0 +1,127 @@
+"""From logits to a label map, one class at a time, by the rules of nnU-Net's label manager."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+_MAX_LABEL = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """The outputs of a network.
+
+    Attributes
+    ----------
+    names
+        Role of each output.
+    values
+        Integer each output writes into the label map.
+    regions
+        True where outputs are independent and may overlap (sigmoid), false where they exclude each other (softmax).
+    """
+
+    names: tuple[str, ...]
+    values: tuple[int, ...]
+    regions: bool
+
+    @classmethod
+    def from_dataset(cls, labels: Mapping[str, tuple[int, ...]], order: Sequence[int] | None) -> Heads:
+        """Derive the outputs from the ``labels`` and ``regions_class_order`` of ``dataset.json``.
+
+        A model is region-based as soon as one label covers several integers, as in nnU-Net. The ``ignore`` label
+        has no output.
+
+        Raises
+        ------
+        ValueError
+            If order and labels do not fit each other, or an integer does not fit into 8 bits.
+        """
+        kept = {name: values for name, values in labels.items() if name != "ignore"}
+        regions = any(len(values) > 1 for values in kept.values())
+        if regions:
+            names = tuple(name for name, values in kept.items() if set(values) != {0})
+            values = tuple(int(value) for value in order or ())
+            if len(values) != len(names):
+                msg = f"regions_class_order has {len(values)} entries for {len(names)} regions"
+                raise ValueError(msg)
+        else:
+            names = tuple(sorted(kept, key=lambda name: kept[name]))
+            values = tuple(kept[name][0] for name in names)
+            if values != tuple(range(len(names))):
+                msg = f"labels must be numbered 0 to {len(names) - 1} without gaps"
+                raise ValueError(msg)
+        if max(values) > _MAX_LABEL:
+            msg = f"label {max(values)} does not fit into 8 bits"
+            raise ValueError(msg)
+        return cls(names, values, regions)
+
+
+def decode(
+    head: Callable[[int], torch.Tensor], heads: Heads, keep: Collection[str] = ()
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Turn logits into labels and the probabilities asked for.
+
+    Parameters
+    ----------
+    head
+        Returns the logits of one output, shape (A, B, C). It is called once an output, in order, and the result may
+        be changed in place, so that no more than one or two outputs need be held at full size.
+    heads
+        What the outputs mean.
+    keep
+        Roles whose probability is returned.
+
+    Returns
+    -------
+    labels
+        uint8, shape (A, B, C): the last region in order whose probability exceeds one half, or the largest class.
+    probabilities
+        float32 in [0, 1], shape (A, B, C), for each role of ``keep``.
+
+    Notes
+    -----
+    A sigmoid exceeds one half where the logit exceeds zero, and the largest softmax is the largest logit; no
+    probability is computed where none is asked for.
+    """
+    return _decode_regions(head, heads, keep) if heads.regions else _decode_classes(head, heads, keep)
+
+
+def _decode_regions(
+    head: Callable[[int], torch.Tensor], heads: Heads, keep: Collection[str]
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    labels: torch.Tensor | None = None
+    probabilities: dict[str, torch.Tensor] = {}
+    for index, (name, value) in enumerate(zip(heads.names, heads.values, strict=True)):
+        logits = head(index)
+        if labels is None:
+            labels = torch.zeros(logits.shape, dtype=torch.uint8, device=logits.device)
+        labels.masked_fill_(logits > 0, value)
+        if name in keep:
+            probabilities[name] = torch.sigmoid(logits.float())
+    assert labels is not None  # noqa: S101 - a model has at least one output
+    return labels, probabilities
+
+
+def _decode_classes(
+    head: Callable[[int], torch.Tensor], heads: Heads, keep: Collection[str]
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    best = head(0).float()
+    labels = torch.zeros(best.shape, dtype=torch.uint8, device=best.device)
+    kept = {heads.names[0]: best.clone()} if heads.names[0] in keep else {}
+    log_sum = best.clone() if keep else None
+    for index in range(1, len(heads.names)):
+        logits = head(index).float()
+        if log_sum is not None:
+            torch.logaddexp(log_sum, logits, out=log_sum)
+        if heads.names[index] in keep:
+            kept[heads.names[index]] = logits.clone()
+        labels.masked_fill_(logits > best, heads.values[index])
+        torch.maximum(best, logits, out=best)
+    if log_sum is not None:
+        for logits in kept.values():
+            logits.sub_(log_sum).exp_()
+    return labels, kept

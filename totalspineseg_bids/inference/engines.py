@@ -1,0 +1,268 @@
+"""What runs a network: OpenVINO on CPU, torch anywhere."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import itertools
+import logging
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from types import ModuleType
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+
+from totalspineseg_bids.errors import UsageError
+from totalspineseg_bids.inference.model import NnUNetModel
+
+logger = logging.getLogger(__name__)
+
+EngineName = Literal["auto", "openvino", "torch"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+ENGINE_NAMES: tuple[EngineName, ...] = ("auto", "openvino", "torch")
+PRECISIONS: tuple[Precision, ...] = ("auto", "fp32", "bf16", "fp16")
+_TELEMETRY = "openvino_telemetry"
+
+
+class Engine(Protocol):
+    """Runs a network, all folds averaged, on one patch.
+
+    Attributes
+    ----------
+    name
+        ``"openvino"`` or ``"torch"``.
+    device
+        Where patches are taken from and logits are left.
+    """
+
+    name: str
+    device: torch.device
+
+    def __call__(self, patch: torch.Tensor) -> torch.Tensor:
+        """Return logits (outputs, A, B, C) of a patch (channels, A, B, C)."""
+
+
+class TorchEngine:
+    """The network as nnU-Net runs it.
+
+    Parameters
+    ----------
+    model
+        What to run.
+    device
+        A torch device.
+    precision
+        ``auto``: 32-bit, on CUDA autocast to 16-bit floats as in nnU-Net.
+    """
+
+    name = "torch"
+
+    def __init__(self, model: NnUNetModel, device: torch.device, precision: Precision = "auto") -> None:
+        self.device = device
+        self._networks = [network.to(device) for network in model.networks()]
+        automatic = torch.float16 if device.type == "cuda" else None
+        kinds = {"auto": automatic, "fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+        self._reduced = kinds[precision]
+
+    def __call__(self, patch: torch.Tensor) -> torch.Tensor:
+        """Return logits of a patch."""
+        reduced = self._reduced
+        autocast = contextlib.nullcontext() if reduced is None else torch.autocast(self.device.type, dtype=reduced)
+        with torch.inference_mode(), autocast:
+            logits: torch.Tensor = self._networks[0](patch[None])[0].float()
+            for network in self._networks[1:]:
+                logits = logits + network(patch[None])[0].float()
+        return logits if len(self._networks) == 1 else logits / len(self._networks)
+
+
+class OpenVinoEngine:
+    """The network converted for OpenVINO's CPU plugin with a fixed patch shape.
+
+    Parameters
+    ----------
+    model
+        What to run.
+    threads
+        Threads at most; all cores if not given.
+    precision
+        ``bf16`` and ``fp16`` let the plugin compute in fewer bits where the processor can.
+
+    Raises
+    ------
+    ImportError
+        If OpenVINO cannot be imported.
+    RuntimeError
+        If the network cannot be converted.
+    """
+
+    name = "openvino"
+    device = torch.device("cpu")
+
+    def __init__(self, model: NnUNetModel, threads: int | None = None, precision: Precision = "auto") -> None:
+        openvino = import_openvino()
+        hint = {"auto": "f32", "fp32": "f32", "bf16": "bf16", "fp16": "f16"}[precision]
+        properties: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
+        if threads is not None:
+            properties["INFERENCE_NUM_THREADS"] = threads
+        example = torch.zeros(1, len(model.channel_names), *model.network_patch_size)
+        core = openvino.Core()
+        self._requests = []
+        for network in model.networks():
+            with warnings.catch_warnings(), torch.inference_mode():
+                # Tracing warns about shape checks in Python code; the shape is fixed here.
+                warnings.simplefilter("ignore")
+                converted = openvino.convert_model(network, example_input=example, input=[list(example.shape)])
+            self._requests.append(core.compile_model(converted, "CPU", properties).create_infer_request())
+
+    def __call__(self, patch: torch.Tensor) -> torch.Tensor:
+        """Return logits of a patch."""
+        array = np.ascontiguousarray(patch.numpy()[None], dtype=np.float32)
+        logits = self._run(self._requests[0], array)
+        for request in self._requests[1:]:
+            logits = logits + self._run(request, array)
+        return logits if len(self._requests) == 1 else logits / len(self._requests)
+
+    @staticmethod
+    def _run(request: Any, array: np.ndarray[Any, np.dtype[np.float32]]) -> torch.Tensor:  # noqa: ANN401 - untyped library
+        # The result stays valid until the next run of the same request; it is summed up before that.
+        request.infer([array], share_inputs=True, share_outputs=True)
+        return torch.from_numpy(request.get_output_tensor(0).data)[0]
+
+
+class MirroredEngine:
+    """Averages another engine over mirrored patches, as nnU-Net's test-time augmentation."""
+
+    def __init__(self, engine: Engine, axes: Sequence[int]) -> None:
+        self.name = engine.name
+        self.device = engine.device
+        self._engine = engine
+        spatial = [axis + 1 for axis in axes]
+        self._flips = [combo for size in range(len(spatial) + 1) for combo in itertools.combinations(spatial, size)]
+
+    def __call__(self, patch: torch.Tensor) -> torch.Tensor:
+        """Return logits of a patch."""
+        total: torch.Tensor | None = None
+        for axes in self._flips:
+            logits = torch.flip(self._engine(torch.flip(patch, axes)), axes)
+            total = logits if total is None else total + logits
+        assert total is not None  # noqa: S101 - the empty combination is always there
+        return total / len(self._flips)
+
+
+def import_openvino() -> ModuleType:
+    """Import OpenVINO without its usage reporting.
+
+    OpenVINO reports its import and each conversion over the network if ``openvino_telemetry`` is installed. While
+    that package is hidden, OpenVINO takes its own stand-in that does nothing.
+
+    Raises
+    ------
+    ImportError
+        If OpenVINO is not installed.
+    """
+    if "openvino" in sys.modules:
+        return sys.modules["openvino"]
+    hidden = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] == _TELEMETRY}
+    sys.modules[_TELEMETRY] = None  # type: ignore[assignment] # None makes an import of it fail
+    try:
+        return importlib.import_module("openvino")
+    finally:
+        del sys.modules[_TELEMETRY]
+        sys.modules.update(hidden)
+
+
+def resolve_device(device: str) -> torch.device:
+    """Turn ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps`` into a torch device that is there.
+
+    Raises
+    ------
+    UsageError
+        If it is none of these, or not there.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    kind, _, number = device.partition(":")
+    if kind not in {"cpu", "cuda", "mps"} or (number and not (kind == "cuda" and number.isdigit())):
+        msg = f"device {device!r} is not known; use auto, cpu, cuda, cuda:N or mps"
+        raise UsageError(msg)
+    present = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and int(number or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not present[kind]:
+        msg = f"device {device} is not there; use --device cpu, or auto to take what is"
+        raise UsageError(msg)
+    return torch.device(device)
+
+
+def make_engine(
+    model: NnUNetModel,
+    *,
+    device: str = "auto",
+    engine: EngineName = "auto",
+    threads: int | None = None,
+    precision: Precision = "auto",
+) -> Engine:
+    """Build the engine for a model.
+
+    Parameters
+    ----------
+    model
+        What to run.
+    device
+        See ``resolve_device``.
+    engine
+        ``auto``: OpenVINO on CPU where it works (else torch, with a warning), torch elsewhere.
+    threads
+        Threads of the CPU at most.
+    precision
+        Arithmetic; ``auto`` is 32-bit except on CUDA.
+
+    Raises
+    ------
+    UsageError
+        If engine, device or precision do not exist or do not go together.
+    ModelError
+        If the network cannot be built.
+    """
+    if engine not in ENGINE_NAMES or precision not in PRECISIONS:
+        msg = f"engine must be one of {', '.join(ENGINE_NAMES)} and precision one of {', '.join(PRECISIONS)}"
+        raise UsageError(msg)
+    if engine == "openvino":
+        if device not in {"auto", "cpu"}:
+            msg = f"engine openvino runs on the CPU, not on {device}; use --engine torch"
+            raise UsageError(msg)
+        try:
+            return OpenVinoEngine(model, threads, precision)
+        except (ImportError, RuntimeError) as error:
+            msg = f"engine openvino does not work here ({_first_line(error)}); use --engine torch"
+            raise UsageError(msg) from error
+    place = resolve_device(device)
+    if engine == "auto" and place.type == "cpu":
+        try:
+            return OpenVinoEngine(model, threads, precision)
+        except (ImportError, RuntimeError) as error:
+            logger.warning("OpenVINO does not work here (%s); running on torch, which is slower", _first_line(error))
+    return TorchEngine(model, place, precision)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).split("\n", maxsplit=1)[0]
+
+
+@contextlib.contextmanager
+def torch_threads(threads: int | None) -> Iterator[None]:
+    """Limit torch's threads for a while; ``None`` leaves them alone."""
+    before = torch.get_num_threads()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,224 @@
+"""Predict with a model: preprocessing, sliding window and decoding in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from totalspineseg_bids.errors import ModelError, UsageError
+from totalspineseg_bids.inference.decode import decode
+from totalspineseg_bids.inference.engines import (
+    Engine,
+    EngineName,
+    MirroredEngine,
+    Precision,
+    make_engine,
+    torch_threads,
+)
+from totalspineseg_bids.inference.model import NnUNetModel
+from totalspineseg_bids.inference.preprocess import Prepared, head_restorer, prepare
+from totalspineseg_bids.inference.sliding_window import STEP, slide
+
+Progress = Callable[[float], None]
+Voxel = TypeVar("Voxel", bound=np.generic)
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a model says about an image.
+
+    Attributes
+    ----------
+    labels
+        uint8, shape (X, Y, Z), the model's integers, as nnU-Net exports them.
+    probabilities
+        float32 in [0, 1], shape (X, Y, Z), for each role asked for.
+    """
+
+    labels: NDArray[np.uint8]
+    probabilities: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+
+
+class Predictor:
+    """Runs one model on any number of images.
+
+    Parameters
+    ----------
+    model
+        From ``load_model``.
+    device
+        ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+    engine
+        ``auto``, ``openvino`` or ``torch``.
+    threads
+        Threads of the CPU at most.
+    precision
+        ``auto`` (32-bit; on CUDA 16-bit as in nnU-Net), ``fp32``, ``bf16`` or ``fp16``.
+    mirror
+        Average over mirrored patches, where the model was trained with mirroring.
+    step
+        Distance of neighbouring patches as part of their size.
+
+    Notes
+    -----
+    The network is built, and converted for OpenVINO, at the first prediction.
+    """
+
+    def __init__(
+        self,
+        model: NnUNetModel,
+        *,
+        device: str = "auto",
+        engine: EngineName = "auto",
+        threads: int | None = None,
+        precision: Precision = "auto",
+        mirror: bool = False,
+        step: float = STEP,
+    ) -> None:
+        if threads is not None and threads < 1:
+            msg = f"the number of threads must be at least 1, not {threads}"
+            raise UsageError(msg)
+        if not 0 < step <= 1:
+            msg = f"the step of the sliding window must lie in (0, 1], not {step}"
+            raise UsageError(msg)
+        self.model = model
+        self._device = device
+        self._engine_name: EngineName = engine
+        self._threads = threads
+        self._precision: Precision = precision
+        self._mirror = mirror
+        self._step = step
+        self._engine: Engine | None = None
+
+    @property
+    def engine(self) -> Engine:
+        """The engine; built at first use.
+
+        Raises
+        ------
+        UsageError
+            If engine or device do not work here.
+        ModelError
+            If the network cannot be built from the model.
+        """
+        if self._engine is None:
+            engine = make_engine(
+                self.model,
+                device=self._device,
+                engine=self._engine_name,
+                threads=self._threads,
+                precision=self._precision,
+            )
+            mirrored = self._mirror and self.model.mirror_axes
+            self._engine = MirroredEngine(engine, self.model.mirror_axes) if mirrored else engine
+        return self._engine
+
+    def predict(
+        self,
+        image: NDArray[np.float32],
+        spacing: tuple[float, float, float],
+        *,
+        keep: Sequence[str] = (),
+        progress: Progress | None = None,
+    ) -> Prediction:
+        """Segment an image.
+
+        Parameters
+        ----------
+        image
+            Shape (C, X, Y, Z), RAS; channels as the model names them. It is not changed.
+        spacing
+            Voxel size (x, y, z), mm.
+        keep
+            Roles whose probability is wanted.
+        progress
+            Called with the finished part, 0 to 1.
+
+        Returns
+        -------
+        Prediction
+            On the grid of the image.
+
+        Raises
+        ------
+        ModelError
+            If channels or roles do not fit the model, or its output is not finite.
+        UsageError
+            If engine or device do not work here.
+        """
+        self._check(image, keep)
+        with torch_threads(self._threads), torch.inference_mode():
+            engine = self.engine
+            prepared = prepare(image.transpose(0, 3, 2, 1), spacing[::-1], self.model)
+            collect = self._collect_resampled if prepared.resampled else self._collect_direct
+            labels, probabilities = collect(prepared, engine, keep, progress)
+        return Prediction(
+            self._restored(labels, prepared, outside=0),
+            {
+                role: self._restored(values, prepared, outside=self._outside(role))
+                for role, values in probabilities.items()
+            },
+        )
+
+    def _check(self, image: NDArray[np.float32], keep: Sequence[str]) -> None:
+        channels = len(self.model.channel_names)
+        if image.ndim != 4 or image.shape[0] != channels or 0 in image.shape:
+            msg = f"model {self.model.name} takes {channels} channel(s) of a 3D image, not an array of {image.shape}"
+            raise ModelError(msg)
+        unknown = [role for role in keep if role not in self.model.heads.names]
+        if unknown:
+            present = ", ".join(self.model.heads.names)
+            msg = f"model {self.model.path} has no output {', '.join(unknown)}; it has {present}"
+            raise ModelError(msg)
+
+    def _collect_direct(
+        self, prepared: Prepared, engine: Engine, keep: Sequence[str], progress: Progress | None
+    ) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.float32]]]:
+        """Decode slab by slab, where the network's grid is the image's."""
+        shape = prepared.data.shape[1:]
+        labels = np.zeros(shape, np.uint8)
+        probabilities = {role: np.zeros(shape, np.float32) for role in keep}
+        patch = self.model.network_patch_size
+        for slab in slide(prepared.data, engine, patch, device=engine.device, step=self._step, progress=progress):
+            self._check_finite(slab.logits)
+            found, kept = decode(slab.logits.__getitem__, self.model.heads, keep)
+            at = tuple(slice(slab.start, slab.stop) if axis == slab.axis else slice(None) for axis in range(3))
+            labels[at] = found.cpu().numpy()
+            for role, values in kept.items():
+                probabilities[role][at] = values.cpu().numpy()
+        return labels, probabilities
+
+    def _collect_resampled(
+        self, prepared: Prepared, engine: Engine, keep: Sequence[str], progress: Progress | None
+    ) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.float32]]]:
+        """Keep logits on the network's grid, then resample and decode one output at a time."""
+        logits = torch.zeros((len(self.model.heads.names), *prepared.data.shape[1:]))
+        patch = self.model.network_patch_size
+        for slab in slide(prepared.data, engine, patch, device=engine.device, step=self._step, progress=progress):
+            self._check_finite(slab.logits)
+            logits.narrow(slab.axis + 1, slab.start, slab.stop - slab.start).copy_(slab.logits)
+        restore = head_restorer(self.model, prepared)
+        labels, kept = decode(lambda index: restore(logits[index]), self.model.heads, keep)
+        return labels.numpy(), {role: values.numpy() for role, values in kept.items()}
+
+    def _check_finite(self, logits: torch.Tensor) -> None:
+        # One sum instead of a mask of the size of the slab: it is finite unless a term is not.
+        if not bool(torch.isfinite(logits.sum(dtype=torch.float64 if logits.device.type == "cpu" else torch.float32))):
+            msg = f"model {self.model.path} gave values that are not numbers; try --engine torch, or another model"
+            raise ModelError(msg)
+
+    def _outside(self, role: str) -> float:
+        # Beyond the non-zero part of the image a softmax model says background for certain.
+        return float(not self.model.heads.regions and role == self.model.heads.names[0])
+
+    def _restored(self, values: NDArray[Voxel], prepared: Prepared, outside: float) -> NDArray[Voxel]:
+        """Put values back into the full image and its order of axes."""
+        full = np.full(prepared.full_shape, outside, values.dtype)
+        full[prepared.box] = values
+        zyx = full.transpose(np.argsort(self.model.transpose))
+        return np.ascontiguousarray(zyx.transpose(2, 1, 0))

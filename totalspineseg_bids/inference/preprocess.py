@@ -1,0 +1,174 @@
+"""Prepare an image as nnU-Net does: transpose, crop to non-zero, normalise, resample; and the way back.
+
+The order and the numbers are those of nnU-Net's ``DefaultPreprocessor`` (Isensee et al., Nature Methods 2021,
+https://doi.org/10.1038/s41592-020-01008-z); normalisation and resampling are nnU-Net's own functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+import torch
+from nnunetv2.preprocessing.normalization import default_normalization_schemes as schemes
+from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape, determine_do_sep_z_and_axis
+from nnunetv2.preprocessing.resampling.utils import recursive_find_resampling_fn_by_name
+from numpy.typing import NDArray
+from scipy.ndimage import binary_fill_holes
+
+from totalspineseg_bids.errors import ModelError
+from totalspineseg_bids.inference.model import NnUNetModel
+
+Float32 = NDArray[np.float32]
+Shape3 = tuple[int, int, int]
+Resampler = Callable[[Any, Sequence[int], Sequence[float], Sequence[float]], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A network input and what is needed to go back. All in the network's order of axes.
+
+    Attributes
+    ----------
+    data
+        float32, shape (C, A, B, C'), normalised and resampled.
+    full_shape
+        Shape before cropping, voxels.
+    box
+        Part of the full shape that was kept.
+    spacing
+        Voxel size before resampling, mm.
+    """
+
+    data: Float32
+    full_shape: Shape3
+    box: tuple[slice, slice, slice]
+    spacing: tuple[float, float, float]
+
+    @property
+    def cropped_shape(self) -> Shape3:
+        """Shape after cropping and before resampling, voxels."""
+        a, b, c = (part.stop - part.start for part in self.box)
+        return a, b, c
+
+    @property
+    def resampled(self) -> bool:
+        """Whether resampling changed the grid."""
+        return self.data.shape[1:] != self.cropped_shape
+
+
+def prepare(image: Float32, spacing: Sequence[float], model: NnUNetModel) -> Prepared:
+    """Turn an image into the input of a network.
+
+    Parameters
+    ----------
+    image
+        Shape (C, Z, Y, X), nnU-Net's order of axes; it is not changed.
+    spacing
+        Voxel size along (Z, Y, X), mm.
+    model
+        Its plans say how.
+
+    Raises
+    ------
+    ModelError
+        If the plans name a normalisation or resampling that does not exist.
+    """
+    data = image.transpose(0, *(axis + 1 for axis in model.transpose))
+    a, b, c = (float(spacing[axis]) for axis in model.transpose)
+    box = _nonzero_box(data)
+    cropped = np.array(data[(slice(None), *box)], dtype=np.float32, order="C")
+    normalised = _normalise(cropped, model)
+    target = model.network_spacing
+    shape = compute_new_shape(normalised.shape[1:], (a, b, c), target)
+    if normalised.shape[1:] != tuple(shape):
+        resample = resampling_function(model, "data")
+        normalised = np.asarray(resample(normalised, shape, (a, b, c), target), dtype=np.float32)
+    full: Shape3 = (data.shape[1], data.shape[2], data.shape[3])
+    return Prepared(normalised, full, box, (a, b, c))
+
+
+def _nonzero_box(data: Float32) -> tuple[slice, slice, slice]:
+    # nnU-Net fills holes in the mask first; holes are enclosed, so they do not change the bounding box.
+    mask = data[0] != 0
+    for channel in data[1:]:
+        mask |= channel != 0
+    slices = []
+    for axis in range(3):
+        others = tuple(other for other in range(3) if other != axis)
+        occupied = np.flatnonzero(mask.any(axis=others))
+        slices.append(slice(int(occupied[0]), int(occupied[-1]) + 1) if occupied.size else slice(0, mask.shape[axis]))
+    return slices[0], slices[1], slices[2]
+
+
+def _normalise(data: Float32, model: NnUNetModel) -> Float32:
+    configuration = model.configuration
+    use_mask = [bool(value) for value in configuration.get("use_mask_for_norm", [False] * len(data))]
+    inside: NDArray[np.int8] | None = None
+    if any(use_mask):
+        # nnU-Net marks what lies outside of the (filled) non-zero region by -1.
+        inside = np.where(binary_fill_holes((data != 0).any(axis=0)), np.int8(0), np.int8(-1))
+    for index in range(len(data)):
+        data[index] = _normalised_channel(data[index], inside if use_mask[index] else None, model, index)
+    return data
+
+
+def _normalised_channel(channel: Float32, inside: NDArray[np.int8] | None, model: NnUNetModel, index: int) -> Float32:
+    try:
+        scheme = getattr(schemes, model.configuration["normalization_schemes"][index])
+        statistics = model.intensity_properties.get(str(index), {})
+        normalised: Float32 = scheme(inside is not None, statistics).run(channel, inside)
+    except (AttributeError, IndexError, KeyError, TypeError, AssertionError) as error:
+        msg = f"{model.path}: the normalisation in plans.json cannot be applied to channel {index} ({error})"
+        raise ModelError(msg) from error
+    return normalised
+
+
+def resampling_function(model: NnUNetModel, what: str) -> Resampler:
+    """Return nnU-Net's resampling as the plans name it for ``"data"`` or ``"probabilities"``.
+
+    Raises
+    ------
+    ModelError
+        If the plans name none that exists.
+    """
+    key = f"resampling_fn_{what}"
+    try:
+        found = recursive_find_resampling_fn_by_name(model.configuration[key])
+        return cast("Resampler", partial(found, **model.configuration[f"{key}_kwargs"]))
+    except (KeyError, RuntimeError, TypeError) as error:
+        msg = f"{model.path}: plans.json gives no usable {key} ({error})"
+        raise ModelError(msg) from error
+
+
+def head_restorer(model: NnUNetModel, prepared: Prepared) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return a function that resamples the logits of one output to the grid before resampling.
+
+    Where the plans ask for linear interpolation of all axes at once, as nnU-Net's do by default, torch does the same
+    sum as nnU-Net's (half-voxel centres, values beyond the edge repeated) in a fraction of the time.
+    """
+    shape, current = prepared.cropped_shape, model.network_spacing
+    options = model.configuration.get("resampling_fn_probabilities_kwargs", {})
+    default = model.configuration.get("resampling_fn_probabilities") == "resample_data_or_seg_to_shape"
+    threshold = options.get("separate_z_anisotropy_threshold")
+    extra = {} if threshold is None else {"separate_z_anisotropy_threshold": threshold}
+    separate, _ = determine_do_sep_z_and_axis(
+        options.get("force_separate_z", False), current, prepared.spacing, **extra
+    )
+    if default and options.get("order", 3) == 1 and not separate:
+        return partial(_linear, shape=shape)
+    resample = resampling_function(model, "probabilities")
+
+    def by_nnunet(logits: torch.Tensor) -> torch.Tensor:
+        restored = resample(logits.float().cpu().numpy()[None], shape, current, prepared.spacing)
+        return torch.as_tensor(np.asarray(restored, dtype=np.float32)[0])
+
+    return by_nnunet
+
+
+def _linear(logits: torch.Tensor, shape: Shape3) -> torch.Tensor:
+    batch = logits.float()[None, None]
+    return torch.nn.functional.interpolate(batch, size=shape, mode="trilinear", align_corners=False)[0, 0]

@@ -1,0 +1,323 @@
+"""All measures of a labelled spine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from totalspineseg_bids.anatomy import VERTEBRA_LEVELS, Structure
+from totalspineseg_bids.imaging.volume import Affine, Geometry
+from totalspineseg_bids.measurement.centerline import Centerline, Vector, orthogonal, unit
+from totalspineseg_bids.measurement.levels import LevelMeasures
+from totalspineseg_bids.measurement.posture import Posture, measure_posture
+from totalspineseg_bids.measurement.sampling import Frame, Mask
+from totalspineseg_bids.measurement.section import CanalMasks, Section
+from totalspineseg_bids.measurement.slab import Slab, fit_slab
+from totalspineseg_bids.segmentation.result import Component
+
+_ANTERIOR = np.array([0.0, 1.0, 0.0])
+#: Voxels up to this size never make a measure unsupported, mm.
+_FINE_MM = 1.5
+#: A measure must span this many voxels of the source image along its direction.
+_MIN_VOXELS = 3.0
+#: Half the anteroposterior diameter of a canal, for vertebrae beside which none was found, mm.
+_CANAL_RADIUS_MM = 7.0
+#: Levels whose body has another shape than the rest: the atlas has none, the axis carries the dens.
+_NO_BODY = {"C1": "C1 has no body", "C2": "the body of C2 goes over into the dens"}
+
+Box = tuple[slice, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SpineMeasures:
+    """Everything measured in one image.
+
+    Attributes
+    ----------
+    levels
+        One entry a component, in the order of the components.
+    posture
+        Angles of the whole spine.
+    """
+
+    levels: list[LevelMeasures]
+    posture: Posture
+
+
+def measure_spine(
+    labels: NDArray[np.uint8],
+    affine: Affine,
+    components: Sequence[Component],
+    centerline_mm: NDArray[np.float64],
+    *,
+    source_affine: Affine | None = None,
+) -> list[LevelMeasures]:
+    """Measure every component of a labelled spine; see `measure` for parameters and definitions.
+
+    Returns
+    -------
+    list of LevelMeasures
+        One entry a component, in the order of the components.
+    """
+    return measure(labels, affine, components, centerline_mm, source_affine=source_affine).levels
+
+
+def measure(
+    labels: NDArray[np.uint8],
+    affine: Affine,
+    components: Sequence[Component],
+    centerline_mm: NDArray[np.float64],
+    *,
+    source_affine: Affine | None = None,
+) -> SpineMeasures:
+    """Measure a labelled spine.
+
+    Parameters
+    ----------
+    labels
+        uint8, shape (X, Y, Z), canonical ids, on any grid.
+    affine
+        4x4, voxel index to scanner space (RAS+, mm).
+    components
+        What the map holds; the others are not measured.
+    centerline_mm
+        Canal centreline from cranial to caudal, shape (N, 3), scanner space (RAS+, mm). Where it is empty it is taken
+        from the canal and cord of the map.
+    source_affine
+        Affine of the image that was segmented. A measure that spans fewer than three voxels of that image along its
+        direction is not given, unless they are smaller than 1.5 mm.
+
+    Returns
+    -------
+    SpineMeasures
+        Definitions and units are those of `levels.COLUMNS` and `posture.POSTURE_COLUMNS`.
+
+    Notes
+    -----
+    The order is: volume of each label; body of each whole vertebra (what lies in front of the canal) and each whole
+    disc, each in its own frame (`slab.fit_slab`); cross-sections of canal and cord at the middle of each level;
+    relations of neighbours (disc height index, slip); angles of the column.
+    """
+    return _Measurement(labels, affine, components, centerline_mm, source_affine).run()
+
+
+class _Measurement:
+    """One image being measured."""
+
+    def __init__(
+        self,
+        labels: NDArray[np.uint8],
+        affine: Affine,
+        components: Sequence[Component],
+        centerline_mm: NDArray[np.float64],
+        source_affine: Affine | None,
+    ) -> None:
+        whole = np.asarray(affine, np.float64)
+        self.labels, self.affine = _crop(labels, whole)
+        self.components = components
+        self.source = np.asarray(source_affine if source_affine is not None else affine, np.float64)[:3, :3]
+        x, y, z = labels.shape
+        extent = Geometry((x, y, z), whole)
+        self.voxel_mm3 = extent.voxel_volume
+        self.centerline = Centerline.from_points(centerline_mm) or Centerline.from_labels(self.labels, self.affine)
+        self.canal = CanalMasks.from_labels(self.labels, self.affine, extent)
+        self.boxes: list[Box | None] = ndimage.find_objects(self.labels)
+
+    def run(self) -> SpineMeasures:
+        fronts = self._disc_fronts()
+        slabs: dict[int, Slab] = {}
+        levels = []
+        for component in self.components:
+            row, slab = self._measure_one(component, fronts)
+            levels.append(row)
+            if slab is not None:
+                slabs[component.label_id] = slab
+        bodies = {
+            c.level: slabs[c.label_id]
+            for c in self.components
+            if c.structure is Structure.VERTEBRA and c.level is not None and c.label_id in slabs
+        }
+        levels = [self._relate(row, slabs, bodies) for row in levels]
+        return SpineMeasures(levels, measure_posture(bodies))
+
+    def _disc_fronts(self) -> list[tuple[Vector, Vector]]:
+        """Centre of each disc and the direction in which it lies from the canal: what is anterior there."""
+        if self.centerline is None:
+            return []
+        found = []
+        for component in self.components:
+            if component.structure is not Structure.DISC or component.touches_edge:
+                continue
+            centre = np.asarray(component.centroid_mm, np.float64)
+            index = self.centerline.nearest(centre)
+            away = centre - self.centerline.points[index]
+            if np.linalg.norm(away) > 4.0:
+                found.append((centre, orthogonal(away, self.centerline.direction(index))))
+        return found
+
+    def _front_at(self, point: Vector, up: Vector, fronts: list[tuple[Vector, Vector]]) -> Vector:
+        near = sorted(fronts, key=lambda item: float(((item[0] - point) ** 2).sum()))[:2]
+        direction = np.sum([front for _, front in near], axis=0) if near else _ANTERIOR
+        return orthogonal(direction, up)
+
+    def _measure_one(
+        self, component: Component, fronts: list[tuple[Vector, Vector]]
+    ) -> tuple[LevelMeasures, Slab | None]:
+        label = component.label_id
+        box = self.boxes[label - 1] if label <= len(self.boxes) else None
+        region = self.labels[box] == label if box is not None else np.zeros((0, 0, 0), bool)
+        row = LevelMeasures(
+            label_id=label,
+            structure=component.structure,
+            level=component.level,
+            volume_mm3=float(np.count_nonzero(region)) * self.voxel_mm3,
+            partial=component.touches_edge,
+        )
+        if component.structure in (Structure.CORD, Structure.CANAL, Structure.SACRUM) or box is None:
+            return row, None
+        if component.touches_edge:
+            return replace(row, measure_note="cut by the field of view"), None
+        if self.centerline is None:
+            return replace(row, measure_note="no canal in view"), None
+        mask = Mask.cut(region, box, self.affine)
+        frame, back = self._first_frame(mask, component, fronts)
+        note = _NO_BODY.get(component.level or "")
+        slab = fit_slab(mask, frame, back) if note is None else None
+        if slab is None and note is None:
+            note = "too little in front of the canal"
+        if slab is not None:
+            row, note = self._with_shape(row, slab)
+        return self._with_canal(row, slab.frame if slab is not None else frame, note), slab
+
+    def _first_frame(
+        self, mask: Mask, component: Component, fronts: list[tuple[Vector, Vector]]
+    ) -> tuple[Frame, float]:
+        """Place a frame on the centreline at the middle of the part in front of the canal."""
+        line = self.centerline
+        assert line is not None  # noqa: S101 - callers have checked; this is for the type checker
+        points = mask.points()
+        centre = points.mean(axis=0)
+        back = 0.0
+        for _ in range(3):
+            index = line.nearest(centre)
+            up = line.direction(index)
+            frame = Frame.build(line.points[index], self._front_at(centre, up, fronts), up)
+            if component.structure is Structure.DISC:
+                # Nothing of a disc lies behind the canal, and a bulge into it belongs to the disc.
+                return frame, -_CANAL_RADIUS_MM
+            wall = self.canal.front_wall(frame)
+            back = (wall if wall is not None else _CANAL_RADIUS_MM) - 1.0
+            front = points[frame.coordinates(points)[:, 1] >= back]
+            if len(front) == 0:
+                break
+            centre = front.mean(axis=0)
+        # Where the vertebra itself is turned about its axis, its own body says what is in front.
+        away = orthogonal(centre - frame.origin, frame.up)
+        if float(unit(away) @ frame.front) > math.cos(math.radians(40)):
+            frame = Frame.build(frame.origin, away, frame.up)
+        return frame, back
+
+    def _with_shape(self, row: LevelMeasures, slab: Slab) -> tuple[LevelMeasures, str | None]:
+        up, front, right = slab.frame.up, slab.frame.front, slab.frame.right
+        values = {
+            "height_mm": (slab.height, up),
+            "height_anterior_mm": (slab.anterior, up),
+            "height_middle_mm": (slab.middle, up),
+            "height_posterior_mm": (slab.posterior, up),
+            "depth_mm": (slab.depth, front),
+            "width_mm": (slab.width, right),
+        }
+        kept = {name: self._supported(value, direction) for name, (value, direction) in values.items()}
+        row = replace(row, **kept)
+        if row.height_anterior_mm is not None and row.height_posterior_mm is not None:
+            row = replace(row, wedge_deg=slab.wedge_deg)
+        coarse = [n for n, v in values.items() if kept[n] is None and math.isfinite(v[0])]
+        return row, f"voxels too coarse for {_names(coarse)}" if coarse else None
+
+    def _supported(self, value: float, direction: Vector) -> float | None:
+        if not math.isfinite(value):
+            return None
+        voxel = float(np.abs(direction @ self.source).max())
+        return value if voxel <= _FINE_MM or value >= _MIN_VOXELS * voxel else None
+
+    def _with_canal(self, row: LevelMeasures, at: Frame, note: str | None) -> LevelMeasures:
+        line = self.centerline
+        assert line is not None  # noqa: S101 - callers have checked; this is for the type checker
+        index = line.nearest(at.origin)
+        up = line.direction(index)
+        frame = Frame.build(line.points[index], at.front, up)
+        canal, cord, cut = self.canal.cuts(frame)
+        if cut:
+            return replace(row, measure_note=_join(note, "canal cut by the field of view"))
+        if canal is None:
+            return replace(row, measure_note=_join(note, "no canal at this level"))
+        canal_values, canal_fine = self._section_values(canal, frame)
+        row = replace(row, canal_area_mm2=canal_values[0], canal_ap_mm=canal_values[1], canal_lr_mm=canal_values[2])
+        if cord is not None:
+            values, fine = self._section_values(cord, frame)
+            canal_fine = canal_fine and fine
+            row = replace(row, cord_area_mm2=values[0], cord_ap_mm=values[1], cord_lr_mm=values[2])
+            if values[0] is not None and canal_values[0] is not None:
+                row = replace(row, cord_canal_ratio=values[0] / canal_values[0])
+        return replace(row, measure_note=note if canal_fine else _join(note, "voxels too coarse for canal or cord"))
+
+    def _section_values(
+        self, section: Section, frame: Frame
+    ) -> tuple[tuple[float | None, float | None, float | None], bool]:
+        ap, lr = self._supported(section.ap, frame.front), self._supported(section.lr, frame.right)
+        area = section.area if ap is not None and lr is not None else None
+        return (area, ap, lr), area is not None
+
+    def _relate(self, row: LevelMeasures, slabs: Mapping[int, Slab], bodies: Mapping[str, Slab]) -> LevelMeasures:
+        """Add what takes the vertebrae beside a disc: height index and slip."""
+        slab = slabs.get(row.label_id)
+        if row.structure is not Structure.DISC or slab is None or row.level is None:
+            return row
+        upper, lower = row.level.split("-", maxsplit=1)
+        if upper == "T12" and "T13" in bodies:
+            upper = "T13"
+        if lower == "S" and "L6" in bodies:
+            upper = "L6"
+        heights = [bodies[level].height for level in (upper, lower) if level in bodies]
+        if heights and row.height_mm is not None and all(math.isfinite(h) for h in heights):
+            row = replace(row, height_index=row.height_mm / float(np.mean(heights)))
+        if upper in bodies and lower in bodies and _adjacent(upper, lower):
+            step = float((bodies[upper].back_bottom - bodies[lower].back_top) @ slab.frame.front)
+            voxel = float(np.abs(slab.frame.front @ self.source).max())
+            if math.isfinite(step) and voxel <= _MIN_VOXELS:
+                row = replace(row, slip_mm=step)
+        return row
+
+
+def _crop(labels: NDArray[np.uint8], affine: Affine) -> tuple[NDArray[np.uint8], Affine]:
+    """Cut away what holds no label: most of an image is background."""
+    start = np.zeros(3, np.intp)
+    for axis in range(3):
+        filled = np.flatnonzero(labels.any(axis=tuple(a for a in range(labels.ndim) if a != axis)))
+        if len(filled) == 0:
+            return labels[:0, :0, :0], affine
+        start[axis] = filled[0]
+        cut = [slice(None)] * 3
+        cut[axis] = slice(int(filled[0]), int(filled[-1]) + 1)
+        labels = labels[tuple(cut)]
+    moved = affine.copy()
+    moved[:3, 3] += affine[:3, :3] @ start
+    return labels, moved
+
+
+def _adjacent(upper: str, lower: str) -> bool:
+    """Tell whether two levels follow each other, a supernumerary one between them left aside."""
+    return 0 < VERTEBRA_LEVELS.index(lower) - VERTEBRA_LEVELS.index(upper) <= 2
+
+
+def _names(attributes: Sequence[str]) -> str:
+    return ", ".join(name.removesuffix("_mm").replace("_", " ") for name in attributes)
+
+
+def _join(first: str | None, second: str) -> str:
+    return f"{first}; {second}" if first else second

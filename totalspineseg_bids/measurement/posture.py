@@ -1,0 +1,137 @@
+"""Angles of the spine as a whole, from the surfaces of vertebral bodies."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from totalspineseg_bids.anatomy import VERTEBRA_LEVELS
+from totalspineseg_bids.measurement.centerline import Vector
+from totalspineseg_bids.measurement.slab import Slab
+
+#: Column -> its entry in a BIDS sidecar.
+POSTURE_COLUMNS: Final[dict[str, dict[str, str]]] = {
+    "cervical-lordosis-deg": {
+        "LongName": "Cervical lordosis",
+        "Description": "Angle between the lower surfaces of C2-or-C3 and C7 seen from the side; positive: lordosis",
+        "Units": "degree",
+    },
+    "thoracic-kyphosis-deg": {
+        "LongName": "Thoracic kyphosis",
+        "Description": "Angle between the upper surface of T4 and the lower surface of T12; positive: kyphosis",
+        "Units": "degree",
+    },
+    "lumbar-lordosis-deg": {
+        "LongName": "Lumbar lordosis L1-L5",
+        "Description": "Angle between the upper surface of L1 and the lower surface of L5; positive: lordosis",
+        "Units": "degree",
+    },
+    "coronal-cobb-deg": {
+        "LongName": "Coronal Cobb angle",
+        "Description": "Largest angle between surfaces of two vertebral bodies seen from the front, whole bodies only",
+        "Units": "degree",
+    },
+    "coronal-cobb-levels": {
+        "LongName": "End vertebrae of the coronal Cobb angle",
+        "Description": "Upper and lower end vertebra",
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Posture:
+    """Curvature of the spine; ``None`` where the end vertebrae are not whole in view.
+
+    Angles lie between planes fitted to vertebral surfaces (Cobb, Instr Course Lect 1948, 5:261); the supine
+    position of MRI makes them smaller than in a standing radiograph.
+
+    Attributes
+    ----------
+    cervical_lordosis_deg
+        Lower surface of C3 (C2 where it can be measured) to lower surface of C7, degrees.
+    thoracic_kyphosis_deg
+        Upper surface of T4 to lower surface of T12, degrees, positive for kyphosis.
+    lumbar_lordosis_deg
+        Upper surface of L1 to lower surface of L5, degrees, positive for lordosis.
+    coronal_cobb_deg
+        Largest angle in the coronal plane, degrees.
+    coronal_cobb_levels
+        The two end vertebrae, such as ``"T5-T11"``.
+    """
+
+    cervical_lordosis_deg: float | None = None
+    thoracic_kyphosis_deg: float | None = None
+    lumbar_lordosis_deg: float | None = None
+    coronal_cobb_deg: float | None = None
+    coronal_cobb_levels: str | None = None
+
+    def as_row(self) -> dict[str, str]:
+        """Return the columns of `POSTURE_COLUMNS` as text, ``n/a`` where there is no value."""
+        row = {}
+        for column in POSTURE_COLUMNS:
+            value = getattr(self, column.replace("-", "_"))
+            row[column] = "n/a" if value is None else value if isinstance(value, str) else f"{value + 0.0:.1f}"
+        return row
+
+
+def measure_posture(bodies: Mapping[str, Slab]) -> Posture:
+    """Measure the curvature from the bodies that are whole in view.
+
+    Parameters
+    ----------
+    bodies
+        Vertebral level -> its body.
+
+    Returns
+    -------
+    Posture
+        Angles, degrees.
+    """
+    ordered = [level for level in VERTEBRA_LEVELS if level in bodies]
+    if not ordered:
+        return Posture()
+    front = np.mean([bodies[level].frame.front for level in ordered], axis=0)
+    right = np.mean([bodies[level].frame.right for level in ordered], axis=0)
+    up = np.cross(right, front)
+
+    def sagittal(upper: str, lower: str, *, top: bool) -> float | None:
+        if upper not in bodies or lower not in bodies:
+            return None
+        start = bodies[upper].top_normal if top else bodies[upper].bottom_normal
+        # Lordosis: the upper end tips backwards against the lower one.
+        return _tilt_deg(start, front, up) - _tilt_deg(bodies[lower].bottom_normal, front, up)
+
+    kyphosis = sagittal("T4", "T12", top=True)
+    angle, ends = _coronal(bodies, ordered, right, up)
+    return Posture(
+        cervical_lordosis_deg=_lordosis(sagittal("C3", "C7", top=False)),
+        thoracic_kyphosis_deg=None if kyphosis is None else kyphosis,
+        lumbar_lordosis_deg=_lordosis(sagittal("L1", "L5", top=True)),
+        coronal_cobb_deg=angle,
+        coronal_cobb_levels=ends,
+    )
+
+
+def _lordosis(forward_tilt: float | None) -> float | None:
+    return None if forward_tilt is None else -forward_tilt
+
+
+def _tilt_deg(normal: Vector, axis: Vector, up: Vector) -> float:
+    """Angle of a normal towards ``axis``, degrees, in the plane of ``axis`` and ``up``."""
+    return float(np.degrees(np.arctan2(float(normal @ axis), float(normal @ up))))
+
+
+def _coronal(
+    bodies: Mapping[str, Slab], ordered: list[str], right: Vector, up: Vector
+) -> tuple[float | None, str | None]:
+    best, ends = None, None
+    for upper, lower in itertools.combinations(ordered, 2):
+        start = _tilt_deg(bodies[upper].top_normal, right, up)
+        angle = abs(start - _tilt_deg(bodies[lower].bottom_normal, right, up))
+        if best is None or angle > best:
+            best, ends = angle, f"{upper}-{lower}"
+    return best, ends

@@ -1,0 +1,160 @@
+"""Looking at a mask in a frame of its own: resampling to local axes and sub-voxel edges."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from totalspineseg_bids.imaging.volume import Affine, Geometry
+from totalspineseg_bids.measurement.centerline import Vector, orthogonal, unit
+
+Samples = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Local axes in scanner space.
+
+    Attributes
+    ----------
+    origin
+        Point, mm.
+    right, front, up
+        Orthogonal unit vectors; ``right`` is the patient's right-to-left axis in RAS+ sense (towards +R when the
+        patient stands straight), ``front`` anterior, ``up`` cranial.
+    """
+
+    origin: Vector
+    right: Vector
+    front: Vector
+    up: Vector
+
+    @classmethod
+    def build(cls, origin: Vector, front: Vector, up: Vector) -> Frame:
+        """Make the axes orthogonal; ``up`` keeps its direction."""
+        up = unit(up)
+        front = orthogonal(front, up)
+        return cls(origin, unit(np.cross(front, up)), front, up)
+
+    def coordinates(self, points: Vector) -> Vector:
+        """Return (right, front, up) coordinates of points of shape (..., 3), in mm."""
+        local: Vector = (points - self.origin) @ np.stack([self.right, self.front, self.up], axis=1)
+        return local
+
+    def point(self, right: float, front: float, up: float) -> Vector:
+        """Return the scanner-space point at local coordinates."""
+        return self.origin + right * self.right + front * self.front + up * self.up
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """A binary region cut out of its image, with a margin of zeros.
+
+    Attributes
+    ----------
+    data
+        uint8 0/1, shape (X, Y, Z).
+    affine
+        4x4 of the cut-out, voxel index to scanner space (RAS+, mm).
+    """
+
+    data: NDArray[np.uint8]
+    affine: Affine
+
+    @classmethod
+    def cut(cls, region: NDArray[np.bool_], box: tuple[slice, ...], affine: Affine) -> Mask:
+        """Wrap ``region``, which is the content of ``box`` of an image with ``affine``."""
+        start = np.array([s.start for s in box], np.float64) - 1.0
+        shifted = affine.copy()
+        shifted[:3, 3] += affine[:3, :3] @ start
+        return cls(np.pad(region.astype(np.uint8), 1), shifted)
+
+    @property
+    def spacing(self) -> float:
+        """The smallest voxel edge, mm."""
+        x, y, z = self.data.shape
+        return min(Geometry((x, y, z), self.affine).spacing)
+
+    def points(self) -> Vector:
+        """Return the voxel centres of the region, shape (N, 3), mm."""
+        mm: Vector = np.argwhere(self.data) @ self.affine[:3, :3].T + self.affine[:3, 3]
+        return mm
+
+    def sample(self, frame: Frame, start: Vector, shape: tuple[int, int, int], step: float) -> Samples:
+        """Interpolate linearly on a regular grid of a frame.
+
+        Parameters
+        ----------
+        frame
+            Axes; array axes of the result are right, front, up.
+        start
+            Local coordinates of the first sample, mm.
+        shape
+            Samples along each axis.
+        step
+            Distance of samples, mm.
+
+        Returns
+        -------
+        Samples
+            float32 of ``shape``, 0 to 1.
+        """
+        inverse = np.linalg.inv(self.affine)
+        axes = np.stack([frame.right, frame.front, frame.up], axis=1)
+        first = frame.origin + axes @ start
+        matrix = inverse[:3, :3] @ (axes * step)
+        offset = inverse[:3, :3] @ first + inverse[:3, 3]
+        sampled: Samples = ndimage.affine_transform(
+            self.data, matrix, offset, output_shape=shape, output=np.float32, order=1, mode="constant", prefilter=False
+        )
+        return sampled
+
+
+def outer_edges(values: Samples) -> tuple[Vector, Vector]:
+    """Find the outermost crossings of 0.5 along the last axis.
+
+    Returns
+    -------
+    tuple of ndarray
+        First and last crossing in samples (sub-sample, linear), NaN where the line is empty.
+    """
+    inside = values >= 0.5
+    count = values.shape[-1]
+    low = np.argmax(inside, axis=-1)
+    high = count - 1 - np.argmax(inside[..., ::-1], axis=-1)
+    empty = ~inside.any(axis=-1)
+    first = low - _fraction(values, low, low - 1)
+    last = high + _fraction(values, high, high + 1)
+    return np.where(empty, np.nan, first), np.where(empty, np.nan, last)
+
+
+def run_edges(values: Samples, centre: int) -> tuple[Vector, Vector]:
+    """Find the ends of the run of values ≥ 0.5 through ``centre`` along the last axis.
+
+    Returns
+    -------
+    tuple of ndarray
+        Ends in samples (sub-sample, linear), NaN where the line is empty at ``centre``.
+    """
+    outside = values < 0.5
+    count = values.shape[-1]
+    ahead, behind = outside[..., centre:], outside[..., centre::-1]
+    high = np.where(ahead.any(axis=-1), centre + np.argmax(ahead, axis=-1) - 1, count - 1)
+    low = np.where(behind.any(axis=-1), centre - np.argmax(behind, axis=-1) + 1, 0)
+    empty = outside[..., centre]
+    first = low - _fraction(values, low, low - 1)
+    last = high + _fraction(values, high, high + 1)
+    return np.where(empty, np.nan, first), np.where(empty, np.nan, last)
+
+
+def _fraction(values: Samples, inside: NDArray[np.intp], outside: NDArray[np.intp]) -> Vector:
+    """How far from an inner to the next outer sample the value falls to 0.5 (0 to 1; 0.5 at the border)."""
+    count = values.shape[-1]
+    inner = np.take_along_axis(values, np.clip(inside, 0, count - 1)[..., None], axis=-1)[..., 0].astype(np.float64)
+    valid = (outside >= 0) & (outside < count)
+    outer = np.take_along_axis(values, np.clip(outside, 0, count - 1)[..., None], axis=-1)[..., 0]
+    drop = np.maximum(inner - outer, 1e-6)
+    return np.where(valid, np.clip((inner - 0.5) / drop, 0.0, 1.0), 0.5)

@@ -1,0 +1,129 @@
+"""Cross-sections of cord and canal perpendicular to the centreline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from totalspineseg_bids.anatomy import CANAL_ID, CORD_ID
+from totalspineseg_bids.imaging.volume import Affine, Geometry
+from totalspineseg_bids.measurement.sampling import Frame, Mask, Samples
+
+_RADIUS_MM = 24.0
+_STEP_MM = 0.5
+_PLANES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Area and chords of one region in a plane.
+
+    Attributes
+    ----------
+    area
+        mm².
+    ap, lr
+        Chords through the centre along the front and the right axis, mm.
+    """
+
+    area: float
+    ap: float
+    lr: float
+
+
+@dataclass(frozen=True, slots=True)
+class CanalMasks:
+    """Cord and canal of an image, cut out once for all levels.
+
+    Attributes
+    ----------
+    canal
+        Canal with the cord in it; ``None`` where there is none.
+    cord
+        Cord alone, in the same cut-out.
+    extent
+        Grid of the whole image.
+    """
+
+    canal: Mask | None
+    cord: Mask | None
+    extent: Geometry
+
+    @classmethod
+    def from_labels(cls, labels: NDArray[np.uint8], affine: Affine, extent: Geometry) -> CanalMasks:
+        """Cut cord (200) and canal (201) out of a label map of shape (X, Y, Z), itself part of a larger image."""
+        canal = (labels == CANAL_ID) | (labels == CORD_ID)
+        boxes = ndimage.find_objects(canal.view(np.uint8))
+        if not boxes or boxes[0] is None:
+            return cls(None, None, extent)
+        box = boxes[0]
+        cord = labels[box] == CORD_ID
+        cord_mask = Mask.cut(cord, box, affine) if cord.any() else None
+        return cls(Mask.cut(canal[box], box, affine), cord_mask, extent)
+
+    def front_wall(self, frame: Frame) -> float | None:
+        """Distance (mm) from the frame's origin to the front wall of the canal; ``None`` where there is no canal."""
+        if self.canal is None:
+            return None
+        line = self.canal.sample(frame, np.array([-1.0, 0.0, -1.0]), (3, 61, 3), 0.5 if self.canal.spacing < 1 else 1.0)
+        profile = np.median(line, axis=(0, 2)) >= 0.5
+        # Beyond the first gap lies something else.
+        run = np.argmin(profile) if not profile.all() else len(profile)
+        return float(run) * (0.5 if self.canal.spacing < 1 else 1.0) if run else None
+
+    def cuts(self, frame: Frame) -> tuple[Section | None, Section | None, bool]:
+        """Measure canal and cord in the plane through the frame's origin perpendicular to its ``up``.
+
+        Returns
+        -------
+        tuple
+            Canal, cord (``None`` where absent) and whether the edge of the image cuts the canal there.
+        """
+        if self.canal is None:
+            return None, None, False
+        canal = self._sample(self.canal, frame)
+        middle = canal[:, :, _PLANES // 2] >= 0.5
+        if not middle.any():
+            return None, None, False
+        cord = self._sample(self.cord, frame) if self.cord is not None else None
+        return _section(canal), None if cord is None else _section(cord), self._cut_off(middle, frame)
+
+    def _sample(self, mask: Mask, frame: Frame) -> Samples:
+        n = round(2 * _RADIUS_MM / _STEP_MM) + 1
+        # Planes 1 mm apart on a 0.5 mm grid: every second one.
+        values = mask.sample(frame, np.array([-_RADIUS_MM, -_RADIUS_MM, -(_PLANES - 1) / 2]), (n, n, 2 * _PLANES - 1), _STEP_MM)
+        return values[:, :, ::2]
+
+    def _cut_off(self, middle: NDArray[np.bool_], frame: Frame) -> bool:
+        at = np.argwhere(middle) * _STEP_MM - _RADIUS_MM
+        points = frame.origin + at[:, :1] * frame.right + at[:, 1:] * frame.front
+        inverse = np.linalg.inv(self.extent.affine)
+        voxels = points @ inverse[:3, :3].T + inverse[:3, 3]
+        last = np.array(self.extent.shape) - 1
+        return bool((voxels < 0.25).any() or (voxels > last - 0.25).any())
+
+
+def _section(values: Samples) -> Section | None:
+    """Area and chords, averaged over the planes; partial volume counts by its share."""
+    sections = []
+    for index in range(values.shape[2]):
+        plane = values[:, :, index]
+        inside = plane >= 0.5
+        if not inside.any():
+            # The tip of the cord: no section of it to speak of.
+            return None
+        r, f = (round(float(c)) for c in np.argwhere(inside).mean(axis=0))
+        around_r, around_f = slice(max(0, r - 1), r + 2), slice(max(0, f - 1), f + 2)
+        sections.append(
+            (
+                float(plane.sum()) * _STEP_MM**2,
+                float(plane[around_r].mean(axis=0).sum()) * _STEP_MM,
+                float(plane[:, around_f].mean(axis=1).sum()) * _STEP_MM,
+            )
+        )
+    area, ap, lr = np.mean(sections, axis=0)
+    return Section(float(area), float(ap), float(lr))
+

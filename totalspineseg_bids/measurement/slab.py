@@ -1,0 +1,251 @@
+"""Shape of a body between two surfaces: a vertebral body or a disc."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from totalspineseg_bids.measurement.centerline import Vector, unit
+from totalspineseg_bids.measurement.sampling import Frame, Mask, Samples, outer_edges, run_edges
+
+#: A fitted axis further than this from the centreline's direction is a bad fit and is not used.
+_MAX_TILT_DEG = 40.0
+_MARGIN_MM = 2.0
+_REACH_MM = (45.0, 70.0, 45.0)
+_MIN_SAMPLES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Slab:
+    """A body with an upper and a lower surface, measured in its own frame.
+
+    Attributes
+    ----------
+    frame
+        Axes with the origin in the middle of the body; ``up`` is the mean normal of both surfaces.
+    height, anterior, middle, posterior, depth, width
+        Extents, mm, as defined in `levels.COLUMNS`; NaN where they cannot be read.
+    top_normal, bottom_normal
+        Unit normals (cranial) of the planes fitted to the surfaces.
+    back_top, back_bottom
+        Points of the posterior wall near the upper and the lower surface, mm.
+    """
+
+    frame: Frame
+    height: float
+    anterior: float
+    middle: float
+    posterior: float
+    depth: float
+    width: float
+    top_normal: Vector
+    bottom_normal: Vector
+    back_top: Vector
+    back_bottom: Vector
+
+    @property
+    def wedge_deg(self) -> float:
+        """Angle between the surfaces seen from the side, degrees; positive where the front is higher."""
+        angles = [
+            np.degrees(np.arctan2(-float(n @ self.frame.front), float(n @ self.frame.up)))
+            for n in (self.top_normal, self.bottom_normal)
+        ]
+        return float(angles[0] - angles[1])
+
+
+@dataclass(frozen=True, slots=True)
+class _Grid:
+    """Samples of a body in a frame, with what places an index in that frame."""
+
+    values: Samples
+    start: Vector
+    step: float
+
+    def index(self, coordinate: float, axis: int) -> int:
+        position = round((coordinate - float(self.start[axis])) / self.step)
+        return int(np.clip(position, 0, self.values.shape[axis] - 1))
+
+    def mm(self, position: Vector | float, axis: int) -> Vector:
+        return np.asarray(self.start[axis] + np.asarray(position, np.float64) * self.step)
+
+    def axis(self, axis: int) -> Vector:
+        return self.mm(np.arange(self.values.shape[axis], dtype=np.float64), axis)
+
+
+@dataclass(slots=True)
+class _Box:
+    """Middle and size of the body in the frame (right, front, up), mm."""
+
+    middle: Vector
+    size: Vector
+
+
+def fit_slab(mask: Mask, frame: Frame, back: float) -> Slab | None:
+    """Measure a vertebral body or a disc.
+
+    The body is looked at in a frame of its own: first along the centreline, then along the mean normal of the two
+    planes fitted to its surfaces, so that neither curvature of the spine nor the voxel grid enters the numbers. Edges
+    are where the linearly interpolated mask crosses one half.
+
+    Parameters
+    ----------
+    mask
+        The whole label.
+    frame
+        First guess: origin on the canal centreline, ``front`` towards the body.
+    back
+        Coordinate along ``front`` (mm from the origin) behind which nothing belongs to the body.
+
+    Returns
+    -------
+    Slab or None
+        ``None`` where too little lies in front of the canal.
+    """
+    points = mask.points()
+    first = _look(mask, points, frame, back)
+    if first is None:
+        return None
+    grid, box = first
+    up, _, _ = _surfaces(grid, box, frame)
+    if up is not None and _angle_deg(up, frame.up) <= _MAX_TILT_DEG:
+        centre = frame.point(*box.middle)
+        turned = Frame.build(centre, frame.front, up)
+        # The cut behind the body stays where it was: a plane through the canal's front wall, seen from the new origin.
+        second = _look(mask, points, turned, back - float(box.middle[1]))
+        if second is not None:
+            frame, (grid, box) = turned, second
+    return _measure(grid, box, frame)
+
+
+def _look(mask: Mask, points: Vector, frame: Frame, back: float) -> tuple[_Grid, _Box] | None:
+    local = frame.coordinates(points)
+    kept = local[(local[:, 1] >= back) & (np.abs(local) <= _REACH_MM).all(axis=1)]
+    if len(kept) < _MIN_SAMPLES:
+        return None
+    step = float(np.clip(mask.spacing, 0.5, 1.0))
+    start = kept.min(axis=0) - _MARGIN_MM
+    start[1] = max(start[1], back)
+    nr, nf, nu = (int(n) for n in np.ceil((kept.max(axis=0) + _MARGIN_MM - start) / step) + 1)
+    grid = _Grid(_largest(mask.sample(frame, start, (nr, nf, nu), step)), start, step)
+    inside = np.argwhere(grid.values >= 0.5)
+    if len(inside) < _MIN_SAMPLES:
+        return None
+    middle = start + inside.mean(axis=0) * step
+    size = np.array([8.0, 8.0, 4.0])
+    for _ in range(3):
+        box = _bounds(grid, _Box(middle, size))
+        if box is None:
+            return None
+        middle, size = box.middle, box.size
+    return grid, _Box(middle, size)
+
+
+def _largest(values: Samples) -> Samples:
+    parts, count = ndimage.label(values >= 0.5)
+    if count <= 1:
+        return values
+    main = 1 + int(np.argmax(np.bincount(parts.ravel())[1:]))
+    return np.where((parts == main) | (parts == 0), values, np.float32(0))
+
+
+def _window(grid: _Grid, box: _Box, axis: int, share: float, least: float) -> slice:
+    """Indices within ``share`` of the size around the middle along an axis, at least ``least`` mm to either side."""
+    half = max(least, share * float(box.size[axis]))
+    low = grid.index(float(box.middle[axis]) - half, axis)
+    return slice(low, grid.index(float(box.middle[axis]) + half, axis) + 1)
+
+
+def _bounds(grid: _Grid, box: _Box) -> _Box | None:
+    """Read height, depth and width through the middle, one after the other, each with the others' result."""
+    middle, size = box.middle.copy(), box.size.copy()
+    current = _Box(middle, size)
+    right, front = _window(grid, current, 0, 0.15, 1.5), _window(grid, current, 1, 0.15, 1.5)
+    low, high = outer_edges(grid.values[right, front])
+    if not np.isfinite(low).any():
+        return None
+    low_mm, high_mm = grid.mm(np.nanmean(low), 2), grid.mm(np.nanmean(high), 2)
+    middle[2], size[2] = (low_mm + high_mm) / 2, high_mm - low_mm
+    for axis in (1, 0):
+        other = 1 - axis
+        up = _window(grid, current, 2, 0.15, 0.5)
+        across = _window(grid, current, other, 0.15, 1.5)
+        block = grid.values[across, :, up] if axis == 1 else grid.values[:, across, up]
+        lines = np.moveaxis(block, axis, -1)
+        low, high = run_edges(lines, grid.index(float(middle[axis]), axis))
+        if not np.isfinite(low).any():
+            return None
+        low_mm, high_mm = grid.mm(np.nanmedian(low), axis), grid.mm(np.nanmedian(high), axis)
+        middle[axis], size[axis] = (low_mm + high_mm) / 2, high_mm - low_mm
+    return current
+
+
+def _columns(grid: _Grid, box: _Box) -> tuple[Vector, Vector, Vector, Vector]:
+    """Return (right, front) of every column relative to the middle, in sizes, and its two edges in mm."""
+    low, high = outer_edges(grid.values)
+    right = (grid.axis(0) - box.middle[0]) / max(float(box.size[0]), 1e-6)
+    front = (grid.axis(1) - box.middle[1]) / max(float(box.size[1]), 1e-6)
+    r, f = np.meshgrid(right, front, indexing="ij")
+    return r, f, grid.mm(low, 2), grid.mm(high, 2)
+
+
+def _surfaces(grid: _Grid, box: _Box, frame: Frame) -> tuple[Vector | None, Vector, Vector]:
+    """Fit planes to both surfaces over the inner part of the footprint."""
+    r, f, low, high = _columns(grid, box)
+    inner = (np.abs(r) <= 0.32) & (np.abs(f) <= 0.42) & np.isfinite(low)
+    if inner.sum() < _MIN_SAMPLES:
+        return None, frame.up, frame.up
+    at = np.stack([np.ones(int(inner.sum())), r[inner] * box.size[0], f[inner] * box.size[1]], axis=1)
+    normals = [_plane_normal(at, edge[inner], frame) for edge in (high, low)]
+    return unit(normals[0] + normals[1]), normals[0], normals[1]
+
+
+def _plane_normal(at: Vector, height: Vector, frame: Frame) -> Vector:
+    keep = np.ones(len(height), bool)
+    fit = np.zeros(3)
+    for _ in range(3):
+        fit = np.linalg.lstsq(at[keep], height[keep], rcond=None)[0]
+        residual = np.abs(height - at @ fit)
+        # Spikes (osteophytes, a hole in the surface) must not tilt the plane.
+        keep = residual <= max(1.0, 2.5 * float(np.median(residual)))
+    return unit(frame.up - fit[1] * frame.right - fit[2] * frame.front)
+
+
+def _measure(grid: _Grid, box: _Box, frame: Frame) -> Slab | None:
+    r, f, low, high = _columns(grid, box)
+    height = high - low
+    _, top, bottom = _surfaces(grid, box, frame)
+    central = np.abs(r) <= 0.15
+    # Narrow bodies still need a few columns.
+    central |= np.abs(r * box.size[0]) <= grid.step
+
+    def mean(where: Vector) -> float:
+        values = height[where & np.isfinite(height)]
+        return float(values.mean()) if len(values) else float("nan")
+
+    walls = []
+    for share in (0.3, -0.3):
+        at = float(box.middle[2] + share * box.size[2])
+        up = slice(grid.index(at - 1.0, 2), grid.index(at + 1.0, 2) + 1)
+        lines = np.moveaxis(grid.values[_window(grid, box, 0, 0.15, 1.5), :, up], 1, -1)
+        wall, _ = run_edges(lines, grid.index(float(box.middle[1]), 1))
+        front = float(grid.mm(np.nanmedian(wall), 1)) if np.isfinite(wall).any() else float("nan")
+        walls.append(frame.point(float(box.middle[0]), front, at))
+    return Slab(
+        frame=Frame.build(frame.point(*box.middle), frame.front, frame.up),
+        height=mean((2 * r) ** 2 + (2 * f) ** 2 <= 0.8**2),
+        anterior=mean(central & (f >= 0.30) & (f <= 0.45)),
+        middle=mean(central & (np.abs(f) <= 0.075)),
+        posterior=mean(central & (f >= -0.45) & (f <= -0.30)),
+        depth=float(box.size[1]),
+        width=float(box.size[0]),
+        top_normal=top,
+        bottom_normal=bottom,
+        back_top=walls[0],
+        back_bottom=walls[1],
+    )
+
+
+def _angle_deg(a: Vector, b: Vector) -> float:
+    return float(np.degrees(np.arccos(np.clip(float(a @ b), -1.0, 1.0))))

@@ -1,0 +1,63 @@
+"""The public releases, and the folder in which installed models lie."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+_DOWNLOADS = "https://github.com/neuropoly/totalspineseg/releases/download"
+_DATASETS = ("Dataset101_TotalSpineSeg_step1", "Dataset102_TotalSpineSeg_step2")
+
+#: Environment variable that names the folder of installed models.
+CACHE_VARIABLE = "TOTALSPINESEG_BIDS_MODELS"
+BUNDLED = "bundled"
+BUNDLED_FOLDER = Path(__file__).resolve().parent / "bundled"
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A public release of trained models.
+
+    Attributes
+    ----------
+    name
+        Tag of the release.
+    urls
+        Zip files, one a model.
+    """
+
+    name: str
+    urls: tuple[str, ...]
+
+
+def _release(tag: str, *, suffixed: bool = True) -> Release:
+    suffix = f"_{tag}" if suffixed else ""
+    return Release(tag, tuple(f"{_DOWNLOADS}/{tag}/{dataset}{suffix}.zip" for dataset in _DATASETS))
+
+
+#: From old to new. The publisher gives no digests; they are recorded at the first installation.
+RELEASES: dict[str, Release] = {
+    release.name: release
+    for release in (
+        _release("r20240826", suffixed=False),
+        _release("r20241005"),
+        _release("r20241115"),
+        _release("r20251124"),
+    )
+}
+
+#: What is used where nothing is asked for.
+DEFAULT_MODEL = next(reversed(RELEASES))
+
+
+def cache_folder() -> Path:
+    """Return the folder of installed models.
+
+    ``$TOTALSPINESEG_BIDS_MODELS``, else ``$XDG_CACHE_HOME/totalspineseg_bids/models``, else
+    ``~/.cache/totalspineseg_bids/models`` (XDG base directory specification). It need not exist.
+    """
+    if named := os.environ.get(CACHE_VARIABLE):
+        return Path(named).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "totalspineseg_bids" / "models"

@@ -1,0 +1,164 @@
+"""Put models into the cache folder: from a public release, an address, a zip or a folder."""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from totalspineseg_bids.errors import ModelError, OutputError
+from totalspineseg_bids.inference import folders
+from totalspineseg_bids.models import archive, catalog, download, verify
+
+logger = logging.getLogger(__name__)
+
+_TAG = re.compile(r"r\d{8}")
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
+
+
+def install(
+    spec_or_path: str | Path | None = None,
+    *,
+    url: str | Sequence[str] | None = None,
+    name: str | None = None,
+    progress: download.ByteProgress | None = None,
+    force: bool = False,
+) -> Path:
+    """Install models and record their digests.
+
+    Parameters
+    ----------
+    spec_or_path
+        Name of a public release, or a zip or folder with one or several models. Zips of the same release may be
+        installed one after the other.
+    url
+        Address or addresses of zips, instead of or beside the name of a release.
+    name
+        Name to install under; by default the release named in the file's name, else the file's name.
+    progress
+        Told of the bytes of each download.
+    force
+        Install again what is installed and intact.
+
+    Returns
+    -------
+    Path
+        Folder of the installed models; its name is the name for ``--model``.
+
+    Raises
+    ------
+    ModelError
+        If the source does not exist, cannot be reached, is refused or holds no model.
+    OutputError
+        If the cache folder cannot be written.
+    """
+    spec = str(spec_or_path) if spec_or_path is not None else None
+    local = Path(spec).expanduser() if spec is not None else None
+    if url is None and local is not None and local.exists():
+        return _install_local(local, _checked_name(name or _derived_name(local.name)))
+    urls = _addresses(spec, url)
+    release = spec if spec in catalog.RELEASES else None
+    target_name = _checked_name(name or release or _derived_name(_file_name(urls[0])))
+    folder = catalog.cache_folder() / target_name
+    if not force and _is_complete(folder, urls):
+        logger.info("model %s is installed already: %s", target_name, folder)
+        return folder
+    downloads = catalog.cache_folder() / ".downloads"
+    for address in urls:
+        file = downloads / f"{target_name}-{_file_name(address)}"
+        try:
+            _download(address, file, progress)
+        except download.DownloadError as error:
+            msg = (
+                f"{error}; on a computer with network fetch {' and '.join(urls)}, copy here and run "
+                f"totalspineseg-tools models install ZIP --name {target_name} for each"
+            )
+            raise ModelError(msg) from error
+        try:
+            archive.copy_models(file, folder)
+            _record(folder, [{"origin": address, "sha256": folders.sha256(file)}])
+        finally:
+            # A whole file that is damaged or refused would be just that again next time.
+            file.unlink(missing_ok=True)
+    return folder
+
+
+def uninstall(name: str) -> None:
+    """Remove an installed model.
+
+    Raises
+    ------
+    ModelError
+        If it is not installed.
+    """
+    folder = catalog.cache_folder() / _checked_name(name)
+    if not folder.is_dir():
+        msg = f"model {name} is not installed in {catalog.cache_folder()}"
+        raise ModelError(msg)
+    shutil.rmtree(folder)
+
+
+def _install_local(source: Path, name: str) -> Path:
+    folder = catalog.cache_folder() / name
+    archives = archive.zips_with_models(source)
+    for item in archives or [source]:
+        archive.copy_models(item, folder)
+        digest = {"sha256": folders.sha256(item)} if item.is_file() else {}
+        _record(folder, [{"origin": str(item.resolve()), **digest}])
+    return folder
+
+
+def _addresses(spec: str | None, url: str | Sequence[str] | None) -> list[str]:
+    if url is not None:
+        return [url] if isinstance(url, str) else list(url)
+    if spec is not None and spec in catalog.RELEASES:
+        return list(catalog.RELEASES[spec].urls)
+    if spec is not None and urlsplit(spec).scheme in {"http", "https"}:
+        return [spec]
+    known = ", ".join(catalog.RELEASES)
+    msg = f"{spec} is neither a file, a folder, an address nor a public release; releases are {known}"
+    raise ModelError(msg)
+
+
+def _download(address: str, target: Path, progress: download.ByteProgress | None) -> Path:
+    try:
+        return download.download(address, target, progress)
+    except OSError as error:
+        msg = f"cannot write to {target.parent}: {error}; set {catalog.CACHE_VARIABLE} to a folder that can be written"
+        raise OutputError(msg) from error
+
+
+def _record(folder: Path, sources: Iterable[dict[str, str]]) -> None:
+    added = list(sources)
+    manifest = verify.read_manifest(folder) or {}
+    origins = {source["origin"] for source in added}
+    kept = [source for source in manifest.get("sources", []) if source.get("origin") not in origins]
+    verify.write_manifest(folder, [*kept, *added])
+
+
+def _is_complete(folder: Path, urls: Sequence[str]) -> bool:
+    manifest = verify.read_manifest(folder)
+    if manifest is None:
+        return False
+    origins = {source.get("origin") for source in manifest.get("sources", [])}
+    return set(urls) <= origins and verify.verify(folder.name).intact
+
+
+def _file_name(address: str) -> str:
+    return Path(unquote(urlsplit(address).path)).name or "model.zip"
+
+
+def _derived_name(file_name: str) -> str:
+    if tag := _TAG.search(file_name):
+        return tag[0]
+    return re.sub(r"\W+", "-", Path(file_name).stem if file_name.endswith(".zip") else file_name).strip("-") or "local"
+
+
+def _checked_name(name: str) -> str:
+    if not _NAME.fullmatch(name) or name == catalog.BUNDLED:
+        msg = f"{name!r} cannot be the name of an installed model; use letters, digits, '.', '_' and '-'"
+        raise ModelError(msg)
+    return name

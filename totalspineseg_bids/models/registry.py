@@ -1,0 +1,230 @@
+"""From what a user names to the models of each step."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from totalspineseg_bids.errors import ModelError, OutputError
+from totalspineseg_bids.inference import folders
+from totalspineseg_bids.models import archive, catalog, verify
+from totalspineseg_bids.models.roles import Role, role_of
+
+_UNPACKED = ".unpacked"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSet:
+    """The models a run uses.
+
+    Attributes
+    ----------
+    name
+        What outputs are stamped with.
+    step1, step2, single
+        Model folders, ``None`` where the set has none.
+    bundled
+        Whether these are the models that come with the package, trained on synthetic images only.
+    """
+
+    name: str
+    step1: Path | None = None
+    step2: Path | None = None
+    single: Path | None = None
+    bundled: bool = False
+
+    def get(self, role: Role | str) -> Path | None:
+        """Return the model folder of a role."""
+        return {Role.STEP1: self.step1, Role.STEP2: self.step2, Role.SINGLE: self.single}[Role(role)]
+
+    def require(self, role: Role | str) -> Path:
+        """Return the model folder of a role.
+
+        Raises
+        ------
+        ModelError
+            If the set has none.
+        """
+        folder = self.get(role)
+        if folder is None:
+            wanted = Role(role)
+            msg = f"model {self.name} has no {wanted.value} model (dataset.json with {wanted.needs}); give one that has"
+            raise ModelError(msg)
+        return folder
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """An entry of the list of models.
+
+    Attributes
+    ----------
+    name
+        For ``--model``.
+    kind
+        ``bundled``, ``release`` or ``local``.
+    installed
+        Whether it can be used now.
+    default
+        Whether it is used where none is named.
+    folder
+        Where it lies or would lie.
+    roles
+        Steps it has, where it is installed.
+    """
+
+    name: str
+    kind: str
+    installed: bool
+    default: bool
+    folder: Path
+    roles: tuple[Role, ...] = ()
+
+
+def resolve(spec: str = catalog.DEFAULT_MODEL, *, need: Sequence[Role | str] | None = None) -> ModelSet:
+    """Find the models of a name, folder or zip.
+
+    Parameters
+    ----------
+    spec
+        ``bundled``, the name of an installed model, a model folder or a folder above some (models in zips directly
+        inside count), or a zip.
+    need
+        Roles that must be there; by default step 1 and step 2, or a single-step model.
+
+    Returns
+    -------
+    ModelSet
+        Roles told by the label names of each model.
+
+    Raises
+    ------
+    ModelError
+        If there is no such model, a role is missing, or an installed file changed.
+    """
+    path = Path(spec).expanduser()
+    if spec == catalog.BUNDLED or _installed(spec):
+        verify.require_intact(spec)
+        found = _collect(spec, verify.folder_of(spec))
+    elif spec in catalog.RELEASES:
+        msg = (
+            f"model {spec} is not installed in {catalog.cache_folder()}; "
+            f"totalspineseg-tools models install {spec}, or --model {catalog.BUNDLED} to try things out"
+        )
+        raise ModelError(msg)
+    elif path.exists():
+        found = _collect(path.resolve().name, _unpacked(path))
+    else:
+        known = ", ".join(dict.fromkeys([catalog.BUNDLED, *catalog.RELEASES, *_installed_names()]))
+        msg = f"model {spec} is neither a file, a folder nor a known name ({known})"
+        raise ModelError(msg)
+    _require_roles(found, spec, need)
+    return found
+
+
+def available() -> tuple[ModelInfo, ...]:
+    """List the bundled models, the public releases from new to old, and what else is installed."""
+    names = [catalog.BUNDLED, *reversed(catalog.RELEASES)]
+    names += [name for name in _installed_names() if name not in names]
+    return tuple(_info(name) for name in names)
+
+
+def _info(name: str) -> ModelInfo:
+    folder = verify.folder_of(name)
+    kind = "bundled" if name == catalog.BUNDLED else "release" if name in catalog.RELEASES else "local"
+    models = folders.find_model_folders(folder) if folder.is_dir() else []
+    roles = {role_of(folders.read_json(model.joinpath("dataset.json"))) for model in models}
+    return ModelInfo(
+        name, kind, bool(models), name == catalog.DEFAULT_MODEL, folder, tuple(role for role in Role if role in roles)
+    )
+
+
+def _installed(name: str) -> bool:
+    folder = catalog.cache_folder() / name
+    return (
+        Path(name).name == name
+        and not name.startswith(".")
+        and folder.is_dir()
+        and bool(folders.find_model_folders(folder))
+    )
+
+
+def _installed_names() -> list[str]:
+    cache = catalog.cache_folder()
+    if not cache.is_dir():
+        return []
+    return sorted(child.name for child in cache.iterdir() if (child / verify.MANIFEST).is_file())
+
+
+def _unpacked(path: Path) -> Path:
+    """Return a folder of models for a folder or zip; what is zipped is unpacked once into the cache folder."""
+    zips = archive.zips_with_models(path)
+    if path.is_dir() and (not zips or folders.find_model_folders(path)):
+        return path
+    sources = zips or [path]
+    for source in sources:
+        archive.check_zip(source)
+    digest = hashlib.sha256("".join(folders.sha256(source) for source in sources).encode()).hexdigest()[:16]
+    target = catalog.cache_folder() / _UNPACKED / digest
+    if not target.is_dir():
+        _unpack(sources, target)
+    return target
+
+
+def _unpack(sources: Sequence[Path], target: Path) -> None:
+    # Several runs may come here at once: each unpacks for itself, the first to finish gives its folder the name.
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".part-") as temporary:
+            whole = Path(temporary) / target.name
+            for source in sources:
+                archive.copy_models(source, whole)
+            _rename_new(whole, target)
+    except OSError as error:
+        msg = f"cannot unpack {sources[0]} to {target.parent}: {error}; unpack it and name the folder"
+        raise OutputError(msg) from error
+
+
+def _rename_new(folder: Path, target: Path) -> None:
+    try:
+        folder.rename(target)
+    except OSError:
+        if not target.is_dir():
+            raise
+
+
+def _collect(name: str, folder: Path) -> ModelSet:
+    by_role: dict[Role, list[Path]] = {}
+    models = folders.find_model_folders(folder) if folder.is_dir() else []
+    for model in models:
+        if not folders.is_full_resolution_3d(model):
+            continue
+        role = role_of(folders.read_json(model.joinpath("dataset.json")))
+        if role is not None:
+            by_role.setdefault(role, []).append(Path(str(model)))
+    for role, found in by_role.items():
+        if len(found) > 1:
+            names = ", ".join(str(item.relative_to(folder)) for item in found)
+            msg = f"model {folder} holds {len(found)} {role.value} models ({names}); give a folder with one of each"
+            raise ModelError(msg)
+    paths = {role: found[0] for role, found in by_role.items()}
+    return ModelSet(
+        name,
+        paths.get(Role.STEP1),
+        paths.get(Role.STEP2),
+        paths.get(Role.SINGLE),
+        bundled=folder == catalog.BUNDLED_FOLDER,
+    )
+
+
+def _require_roles(found: ModelSet, spec: str, need: Sequence[Role | str] | None) -> None:
+    if need is None:
+        need = () if found.single is not None else (Role.STEP1, Role.STEP2)
+    missing = [Role(role) for role in need if found.get(role) is None]
+    if missing:
+        what = "; ".join(f"no {role.value} model (dataset.json with {role.needs})" for role in missing)
+        msg = f"model {spec}: {what}; give a folder or zip that holds all of them"
+        raise ModelError(msg)

@@ -1,0 +1,56 @@
+"""What a model is for, told by the names in its ``dataset.json``, never by the name of its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any
+
+
+class Role(str, Enum):
+    """Place of a model in the method.
+
+    ``STEP1`` finds structures and landmark discs, ``STEP2`` tells odd from even with the odd discs as its second
+    channel, ``SINGLE`` names every level at once.
+    """
+
+    STEP1 = "step1"
+    STEP2 = "step2"
+    SINGLE = "single"
+
+    @property
+    def needs(self) -> str:
+        """What ``dataset.json`` must have for this role, for a message."""
+        return _NEEDS[self]
+
+
+_NEEDS = {
+    Role.STEP1: "1 channel and the labels disc, canal, vertebrae and landmark discs such as disc_C2_C3",
+    Role.STEP2: "2 channels and the labels vertebrae_O and vertebrae_E",
+    Role.SINGLE: "1 channel and a label for every level, such as vertebrae_C3 and disc_L3_L4",
+}
+_LANDMARKS = {"disc_C2_C3", "disc_C7_T1", "disc_T12_L1", "disc_L5_S"}
+_NAMED_LEVELS = {"vertebrae_C3", "vertebrae_T6", "vertebrae_L3", "disc_L3_L4"}
+
+
+def role_of(dataset: Mapping[str, Any]) -> Role | None:
+    """Return what a model is for, or ``None`` if it is for none of this.
+
+    Parameters
+    ----------
+    dataset
+        Content of its ``dataset.json``.
+    """
+    labels = dataset.get("labels")
+    channels = dataset.get("channel_names") or dataset.get("modality")
+    if not isinstance(labels, Mapping) or not isinstance(channels, Mapping):
+        return None
+    names = set(labels)
+    if len(channels) == 2:
+        return Role.STEP2 if {"vertebrae_O", "vertebrae_E"} <= names else None
+    if len(channels) != 1:
+        return None
+    if names >= _NAMED_LEVELS:
+        return Role.SINGLE
+    vertebrae = any(name.startswith("vertebrae") for name in names)
+    return Role.STEP1 if {"disc", "canal"} <= names and vertebrae and names & _LANDMARKS else None

@@ -1,0 +1,138 @@
+"""Digests of installed models: written when installed, compared when used.
+
+The publisher of the models gives no digests, so the first installation is trusted; from then on a file that changed
+is noticed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from totalspineseg_bids.errors import ModelError
+from totalspineseg_bids.inference import folders
+from totalspineseg_bids.models import catalog
+
+MANIFEST = "models.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """Result of comparing a model with its manifest.
+
+    Attributes
+    ----------
+    name
+        Of the installed model.
+    files
+        Files that were compared.
+    changed
+        Those whose digest differs.
+    missing
+        Those that are gone.
+    """
+
+    name: str
+    files: tuple[str, ...]
+    changed: tuple[str, ...]
+    missing: tuple[str, ...]
+
+    @property
+    def intact(self) -> bool:
+        """Whether every file is as it was installed."""
+        return not self.changed and not self.missing
+
+
+def folder_of(name: str) -> Path:
+    """Return where a named model lies or would lie."""
+    return catalog.BUNDLED_FOLDER if name == catalog.BUNDLED else catalog.cache_folder() / name
+
+
+def model_files(folder: Path) -> list[Path]:
+    """Return the files of all models below a folder that matter for a prediction."""
+    files: list[Path] = []
+    for model in folders.find_model_folders(folder):
+        root = Path(str(model))
+        files += [root / "dataset.json", root / "plans.json"]
+        files += [Path(str(checkpoint)) for _, checkpoint in folders.fold_checkpoints(model)]
+    return files
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """Return the manifest of a folder, or ``None`` if there is none.
+
+    Raises
+    ------
+    ModelError
+        If it is damaged.
+    """
+    path = folder / MANIFEST
+    return folders.read_json(path) if path.is_file() else None
+
+
+def write_manifest(folder: Path, sources: Iterable[Mapping[str, str]] = ()) -> Path:
+    """Record the SHA-256 of every model file below a folder; replaces the manifest as a whole.
+
+    Parameters
+    ----------
+    folder
+        Of one named model set.
+    sources
+        Where the models came from: ``origin`` (file or address) and ``sha256`` of an archive.
+    """
+    files = {path.relative_to(folder).as_posix(): folders.sha256(path) for path in model_files(folder)}
+    content = {"name": folder.name, "sources": [dict(source) for source in sources], "files": files}
+    descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=f".{MANIFEST}.")
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        json.dump(content, stream, indent=2, sort_keys=True)
+        stream.write("\n")
+    Path(temporary).chmod(0o644)
+    Path(temporary).replace(folder / MANIFEST)
+    return folder / MANIFEST
+
+
+def verify(name: str) -> Verification:
+    """Compare an installed model with the digests recorded when it was installed.
+
+    Parameters
+    ----------
+    name
+        ``bundled``, a release or another installed name.
+
+    Raises
+    ------
+    ModelError
+        If it is not installed, or was not installed by this program.
+    """
+    folder = folder_of(name)
+    manifest = read_manifest(folder)
+    if manifest is None:
+        msg = f"model {name} has no {folder / MANIFEST} to compare with; totalspineseg-tools models install {name}"
+        raise ModelError(msg)
+    recorded: dict[str, str] = manifest.get("files", {})
+    missing = tuple(file for file in recorded if not (folder / file).is_file())
+    changed = tuple(f for f, digest in recorded.items() if f not in missing and folders.sha256(folder / f) != digest)
+    return Verification(name, tuple(recorded), changed, missing)
+
+
+def require_intact(name: str) -> None:
+    """Stop where an installed model is not what was installed; without a manifest there is nothing to compare.
+
+    Raises
+    ------
+    ModelError
+        If a file changed or is gone.
+    """
+    if read_manifest(folder_of(name)) is None:
+        return
+    result = verify(name)
+    if not result.intact:
+        what = ", ".join([*(f"{f} changed" for f in result.changed), *(f"{f} is missing" for f in result.missing)])
+        again = f"totalspineseg-tools models install {name} --force"
+        msg = f"model {name} in {folder_of(name)} is not as it was installed ({what}); {again}"
+        raise ModelError(msg)

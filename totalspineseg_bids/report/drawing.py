@@ -1,0 +1,263 @@
+"""Pictures of views: grey image, filled labels, contours and names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
+
+from totalspineseg_bids import anatomy
+from totalspineseg_bids.anatomy import BY_ID, CANAL_ID, CORD_ID, Structure
+from totalspineseg_bids.imaging.volume import Affine, Volume
+from totalspineseg_bids.report.views import Points, View
+
+LabelSlice = NDArray[np.uint8]
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+_FILL_ALPHA = 105
+_LINE_ALPHA = 255
+_PALETTE = np.zeros((256, 3), np.uint8)
+for _label in anatomy.LABELS:
+    _PALETTE[_label.id] = _label.color
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Intensities shown as black and as white."""
+
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, data: NDArray[np.floating]) -> Window:
+        """Take the 1st and 99.5th percentile of an image (of a sample of its voxels, for speed)."""
+        step = max(1, round((data.size / 500_000) ** (1 / 3)))
+        sample = data[::step, ::step, ::step]
+        sample = sample[np.isfinite(sample)]
+        if sample.size == 0:
+            return cls(0.0, 1.0)
+        low, high = (float(v) for v in np.percentile(sample, (1.0, 99.5)))
+        return cls(low, high if high > low else low + 1.0)
+
+
+def grey_picture(volume: Volume, view: View, window: Window) -> NDArray[np.uint8]:
+    """Sample an image on a view (linear interpolation; black outside the field of view)."""
+    at = _voxels(view.points, volume.affine)
+    data = np.asarray(volume.data, np.float32)
+    values = ndimage.map_coordinates(data, np.moveaxis(at, -1, 0), order=1, mode="nearest", prefilter=False)
+    shown = np.clip((np.nan_to_num(values) - window.low) / (window.high - window.low), 0.0, 1.0) * 255.0
+    outside = ((at < -0.5) | (at > np.array(data.shape) - 0.5)).any(axis=-1)
+    shown[outside] = 0
+    return np.round(shown).astype(np.uint8)
+
+
+def label_picture(labels: NDArray[np.uint8], affine: Affine, view: View) -> LabelSlice:
+    """Sample a label map on a view with smooth borders.
+
+    Every label is interpolated linearly by itself, where it is near; a pixel gets the one with the largest share.
+    """
+    at = _voxels(view.points, affine)
+    nearest = np.round(at).astype(np.intp)
+    inside = ((nearest >= 0) & (nearest < np.array(labels.shape))).all(axis=-1)
+    coarse = np.zeros(inside.shape, np.uint8)
+    coarse[inside] = labels[tuple(nearest[inside].T)]
+    pad = int(np.ceil(2 * view.scale))
+    best = np.full(coarse.shape, 0.5, np.float32)
+    smooth = np.zeros_like(coarse)
+    for label_id, box in enumerate(ndimage.find_objects(coarse), start=1):
+        if box is None:
+            continue
+        area = tuple(slice(max(0, s.start - pad), s.stop + pad) for s in box)
+        share = _share(labels, at[area], label_id)
+        wins = share >= best[area]
+        best[area] = np.where(wins, share, best[area])
+        smooth[area] = np.where(wins, np.uint8(label_id), smooth[area])
+    # Where several labels meet none has half of the pixel; the nearest voxel decides there.
+    undecided = (smooth == 0) & (coarse > 0) & ndimage.binary_erosion(coarse > 0, iterations=max(1, pad // 2))
+    smooth[undecided] = coarse[undecided]
+    return smooth
+
+
+def _share(labels: NDArray[np.uint8], at: Points, label_id: int) -> NDArray[np.float32]:
+    low = np.maximum(np.floor(at.reshape(-1, 3).min(axis=0)).astype(int) - 1, 0)
+    high = np.minimum(np.ceil(at.reshape(-1, 3).max(axis=0)).astype(int) + 2, labels.shape)
+    part = labels[tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))] == label_id
+    share: NDArray[np.float32] = ndimage.map_coordinates(
+        part.view(np.uint8), np.moveaxis(at - low, -1, 0), output=np.float32, order=1, mode="constant", prefilter=False
+    )
+    return share
+
+
+def _voxels(points: Points, affine: Affine) -> Points:
+    inverse = np.linalg.inv(affine)
+    at: Points = points @ inverse[:3, :3].T + inverse[:3, 3]
+    return at
+
+
+def fill_layer(picture: LabelSlice) -> Image.Image:
+    """Return the labels as translucent areas in their colours (a small palette image)."""
+    image = Image.frombytes("P", (picture.shape[1], picture.shape[0]), picture.tobytes())
+    image.putpalette(_PALETTE.tobytes())
+    image.info["transparency"] = bytes([0] + [_FILL_ALPHA] * 255)
+    return image
+
+
+def line_layer(picture: LabelSlice, scale: float) -> Image.Image:
+    """Return the borders of the labels as opaque lines in their colours, on a transparent ground."""
+    rgba = np.zeros((*picture.shape, 4), np.uint8)
+    edge = np.zeros(picture.shape, bool)
+    for distance in range(1, 3 if scale >= 2.0 else 2):
+        for axis in (0, 1):
+            for way in (-distance, distance):
+                edge |= _shifted(picture, way, axis) != picture
+    edge &= picture > 0
+    rgba[edge, :3] = _PALETTE[picture[edge]]
+    rgba[edge, 3] = _LINE_ALPHA
+    return Image.fromarray(rgba)
+
+
+def _shifted(picture: LabelSlice, way: int, axis: int) -> LabelSlice:
+    moved = np.roll(picture, way, axis=axis)
+    border = [slice(None), slice(None)]
+    border[axis] = slice(0, way) if way > 0 else slice(way, None)
+    moved[tuple(border)] = picture[tuple(border)]
+    return moved
+
+
+def font(size: float) -> Font:
+    """Return Pillow's own font, so that no font of the machine enters a picture."""
+    return ImageFont.load_default(size)
+
+
+@dataclass(slots=True)
+class _Name:
+    text: str
+    x: float
+    y: float
+    anchor: Literal["lm", "rm"]
+    color: tuple[int, int, int]
+
+
+def write_names(layer: Image.Image, picture: LabelSlice, scale: float, *, upright: bool) -> None:
+    """Write level names beside vertebrae and discs.
+
+    Parameters
+    ----------
+    layer
+        RGBA image of the size of ``picture``, drawn upon.
+    picture
+        Labels of the view.
+    scale
+        Pixels per mm.
+    upright
+        True for a sagittal view (names in front of the bodies and behind the discs), false for a coronal one (names on
+        either side).
+    """
+    names = _names(picture, scale, sagittal=upright)
+    size = _font_size(names)
+    draw = ImageDraw.Draw(layer)
+    letters = font(size)
+    for side in ("rm", "lm"):
+        column = [name for name in names if name.anchor == side]
+        _spread(column, size * 1.02, picture.shape[0])
+        for name in column:
+            width = draw.textlength(name.text, font=letters)
+            low, high = (width + 2, picture.shape[1] - 2.0) if side == "rm" else (2.0, picture.shape[1] - width - 2)
+            at = (float(np.clip(name.x, low, max(low, high))), name.y)
+            draw.text(at, name.text, name.color, letters, name.anchor, stroke_width=2, stroke_fill=(0, 0, 0, 215))
+
+
+def _names(picture: LabelSlice, scale: float, *, sagittal: bool) -> list[_Name]:
+    gap = 5.0
+    canal = (picture == CANAL_ID) | (picture == CORD_ID)
+    columns = np.arange(picture.shape[1])
+    canal_column = _interpolated((canal * columns).sum(axis=1), canal.sum(axis=1))
+    # Behind (or beside) everything within 12 mm above and below, so that a column of names runs smoothly.
+    filled = picture > 0
+    outer = np.where(filled.any(axis=1), picture.shape[1] - 1 - np.argmax(filled[:, ::-1], axis=1), 0)
+    outer = ndimage.maximum_filter1d(outer, max(3, round(24 * scale)))
+    inner = np.where(filled.any(axis=1), np.argmax(filled, axis=1), picture.shape[1])
+    inner = ndimage.minimum_filter1d(inner, max(3, round(24 * scale)))
+    names = []
+    for label_id, box in enumerate(ndimage.find_objects(picture), start=1):
+        label = BY_ID.get(label_id)
+        if box is None or label is None or label.structure in (Structure.CORD, Structure.CANAL):
+            continue
+        rows, cols = np.nonzero(picture[box] == label_id)
+        rows, cols = rows + box[0].start, cols + box[1].start
+        if sagittal and canal_column is not None:
+            body = cols < canal_column[rows]
+            if body.sum() > 0.15 * len(rows):
+                rows, cols = rows[body], cols[body]
+        if len(rows) < 4 * scale:
+            continue
+        middle = float((rows.min() + rows.max()) / 2) if label.structure is not Structure.SACRUM else float(rows.min() + 14 * scale)
+        row = int(np.clip(middle, 0, picture.shape[0] - 1))
+        color = _readable(label.color)
+        is_disc = label.structure is Structure.DISC
+        if sagittal and not is_disc:
+            near = np.abs(rows - row) <= max(2, 5 * scale)
+            edge = float(cols[near].min()) if near.any() else float(cols.min())
+            names.append(_Name(label.abbreviation, edge - gap, middle, "rm", color))
+        elif sagittal or not is_disc:
+            names.append(_Name(label.abbreviation, float(outer[row]) + gap, middle, "lm", color))
+        else:
+            names.append(_Name(label.abbreviation, float(inner[row]) - gap, middle, "rm", color))
+    return names
+
+
+def _interpolated(total: NDArray[np.int_], count: NDArray[np.int_]) -> Points | None:
+    seen = np.flatnonzero(count)
+    if len(seen) == 0:
+        return None
+    return np.interp(np.arange(len(count)), seen, total[seen] / count[seen])
+
+
+def _readable(color: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Mix a colour with white: thin letters need more light than areas."""
+    red, green, blue = (round(0.55 * c + 0.45 * 255) for c in color)
+    return red, green, blue
+
+
+def _font_size(names: list[_Name]) -> float:
+    heights = sorted(name.y for name in names if name.anchor == "rm") or [0.0]
+    steps = np.diff(heights)
+    steps = steps[steps > 1]
+    return float(np.clip(0.8 * np.percentile(steps, 10), 10.0, 17.0)) if len(steps) else 15.0
+
+
+def _spread(names: list[_Name], least: float, height: int) -> None:
+    """Move names apart that would overlap."""
+    names.sort(key=lambda name: name.y)
+    floor = least / 2
+    for name in names:
+        name.y = max(name.y, floor)
+        floor = name.y + least
+    ceiling = height - least / 2
+    for name in reversed(names):
+        name.y = min(name.y, ceiling)
+        ceiling = name.y - least
+
+
+def mark_sides(layer: Image.Image, view: View) -> None:
+    """Write the patient's sides at the borders of a picture and its title into the corner."""
+    draw = ImageDraw.Draw(layer)
+    letters = font(13)
+    width, height = layer.size
+    grey = (235, 235, 235)
+    for text, x, anchor in ((view.left, 5, "lm"), (view.right, width - 5, "rm")):
+        draw.text((x, height - 12), text, grey, letters, anchor, stroke_width=2, stroke_fill=(0, 0, 0, 200))
+    if view.title:
+        draw.text((6, 6), view.title, (255, 255, 255), font(15), "la", stroke_width=2, stroke_fill=(0, 0, 0, 200))
+
+
+def composite(grey: NDArray[np.uint8], *layers: Image.Image) -> Image.Image:
+    """Put layers over a grey picture."""
+    picture = Image.fromarray(grey).convert("RGBA")
+    for layer in layers:
+        picture = Image.alpha_composite(picture, layer.convert("RGBA"))
+    return picture.convert("RGB")

@@ -1,0 +1,158 @@
+"""The figures of an image.
+
+Each view is three files of the same size, to be laid over each other: the grey image, the labels as translucent areas
+and the labels as contours with the level names. A page can so show the image alone, with areas, with contours or both.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from totalspineseg_bids.imaging.atomic import write_bytes
+from totalspineseg_bids.imaging.volume import Affine, Volume
+from totalspineseg_bids.measurement.centerline import Centerline
+from totalspineseg_bids.report.drawing import (
+    Window,
+    composite,
+    fill_layer,
+    grey_picture,
+    label_picture,
+    line_layer,
+    mark_sides,
+    write_names,
+)
+from totalspineseg_bids.report.views import (
+    View,
+    axial_views,
+    coronal_view,
+    course_of,
+    plain_axial_views,
+    sagittal_view,
+    straight_view,
+)
+
+logger = logging.getLogger(__name__)
+
+#: Views of an image, in the order of a page; each has layers ``<view>``, ``<view>-fill`` and ``<view>-lines``.
+VIEWS: Final = ("sagittal", "coronal", "straight", "axial")
+LAYERS: Final = ("", "-fill", "-lines")
+THUMBNAIL: Final = "thumbnail"
+
+_HEIGHT_PX = 820
+_AXIAL_PX = 220
+_THUMBNAIL_PX = 220
+_GAP_PX = 6
+
+
+class _Writer:
+    """Writes the layers of views and remembers their names."""
+
+    def __init__(self, folder: Path, stem: str) -> None:
+        self.folder, self.stem = folder, stem
+        self.files: dict[str, str] = {}
+
+    def save(self, kind: str, picture: Image.Image) -> None:
+        name = f"{self.stem}_{kind}.png"
+        buffer = io.BytesIO()
+        picture.save(buffer, "PNG", optimize=True)
+        write_bytes(self.folder / name, buffer.getvalue())
+        self.files[kind] = name
+
+    def view(self, kind: str, grey: NDArray[np.uint8], fill: Image.Image, lines: Image.Image) -> None:
+        for layer, picture in zip(LAYERS, (Image.fromarray(grey), fill, lines), strict=True):
+            self.save(kind + layer, picture)
+
+
+def write_figures(
+    folder: Path, stem: str, image: Volume, labels: NDArray[np.uint8] | None, affine: Affine | None
+) -> dict[str, str]:
+    """Draw an image with its labels.
+
+    Parameters
+    ----------
+    folder
+        Where the files go; made where absent.
+    stem
+        Start of every file name.
+    image
+        The image, any orientation and voxel size.
+    labels, affine
+        Label map of canonical ids on any grid (named or unnamed levels, or empty), and its affine; ``None`` for an
+        image that has none.
+
+    Returns
+    -------
+    dict
+        Kind -> file name. Kinds are ``sagittal`` (curved reformation through canal and bodies), ``coronal`` (curved,
+        through the bodies), ``straight`` (along the canal), ``axial`` (a strip of planes perpendicular to the canal),
+        each also with ``-fill`` and ``-lines``, and ``thumbnail``. Views without sense for the image are left out.
+        Files are written atomically, and their bytes depend on the arguments alone.
+
+    Raises
+    ------
+    OSError
+        If a file cannot be written.
+    """
+    writer = _Writer(folder, stem)
+    if labels is None or affine is None:
+        labels, affine = np.zeros((1, 1, 1), np.uint8), np.eye(4)
+    field, window = image.geometry, Window.of(image.data)
+    course = course_of(labels, affine)
+    centerline = Centerline.from_labels(labels, affine) if course is not None else None
+    views: dict[str, View | None] = {
+        "sagittal": sagittal_view(field, course, _HEIGHT_PX),
+        "coronal": coronal_view(field, course, _HEIGHT_PX),
+        "straight": straight_view(course, centerline, _HEIGHT_PX) if course and centerline else None,
+    }
+    for kind, view in views.items():
+        if view is None:
+            continue
+        grey, picture = grey_picture(image, view, window), label_picture(labels, affine, view)
+        fill, lines = fill_layer(picture), line_layer(picture, view.scale)
+        if kind == "sagittal":
+            _save_thumbnail(writer, grey, fill, lines)
+        write_names(lines, picture, view.scale, upright=kind != "coronal")
+        mark_sides(lines, view)
+        writer.view(kind, grey, fill, lines)
+    if course is not None:
+        planes = axial_views(labels, affine, course, centerline, _AXIAL_PX)
+    else:
+        planes = plain_axial_views(field, _AXIAL_PX)
+    if planes:
+        _save_strip(writer, image, labels, affine, planes, window)
+    return writer.files
+
+
+def _save_thumbnail(writer: _Writer, grey: NDArray[np.uint8], fill: Image.Image, lines: Image.Image) -> None:
+    picture = composite(grey, fill, lines)
+    width, height = picture.size
+    ratio = min(1.0, _THUMBNAIL_PX / max(width, height))
+    small = picture.resize((max(1, round(width * ratio)), max(1, round(height * ratio))), Image.Resampling.LANCZOS)
+    # A palette keeps thousands of thumbnails small.
+    writer.save(THUMBNAIL, small.quantize(96, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE))
+
+
+def _save_strip(
+    writer: _Writer, image: Volume, labels: NDArray[np.uint8], affine: Affine, planes: list[View], window: Window
+) -> None:
+    side = _AXIAL_PX
+    width = len(planes) * (side + _GAP_PX) - _GAP_PX
+    grey = np.zeros((side, width), np.uint8)
+    areas = np.zeros((side, width), np.uint8)
+    lines = Image.new("RGBA", (width, side))
+    for index, plane in enumerate(planes):
+        left = index * (side + _GAP_PX)
+        here = slice(left, left + side)
+        grey[:, here] = grey_picture(image, plane, window)[:side, :side]
+        areas[:, here] = label_picture(labels, affine, plane)[:side, :side]
+        tile = line_layer(areas[:, here], plane.scale)
+        mark_sides(tile, plane)
+        lines.paste(tile, (left, 0))
+    writer.view("axial", grey, fill_layer(areas), lines)

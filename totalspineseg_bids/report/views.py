@@ -1,0 +1,251 @@
+"""Surfaces through a spine on which an image is looked at.
+
+A view is a grid of points in scanner space. The surfaces follow the spine, so that a scoliotic column does not leave
+them; distances along both axes of a picture are millimetres, whatever the voxels of the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from totalspineseg_bids import anatomy
+from totalspineseg_bids.anatomy import BY_ID, CANAL_ID, CORD_ID, Structure
+from totalspineseg_bids.imaging.volume import Affine, Geometry
+from totalspineseg_bids.measurement.centerline import Centerline, orthogonal
+
+Points = NDArray[np.float64]
+
+_BIN_MM = 3.0
+_SMOOTH_BINS = 3.0
+_CANAL_TO_BODY_MM = 22.0
+#: Sides of a picture beyond the spine, mm: in front, behind, to either side.
+_FRONT_MM, _BEHIND_MM, _SIDE_MM = 75.0, 75.0, 75.0
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A picture to be taken.
+
+    Attributes
+    ----------
+    points
+        Shape (rows, columns, 3): where each pixel lies, scanner space (RAS+, mm).
+    scale
+        Pixels per mm.
+    left, right
+        Letters of the patient's sides at the borders of the picture.
+    title
+        Name in the picture's corner; empty for none.
+    """
+
+    points: Points
+    scale: float
+    left: str
+    right: str
+    title: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """Where canal and vertebral bodies run: one sample every few millimetres along z of scanner space.
+
+    Attributes
+    ----------
+    z
+        Heights, ascending, mm.
+    canal, body
+        Shape (N, 2): x and y of the middle of the canal and of the bodies and discs, mm.
+    """
+
+    z: Points
+    canal: Points
+    body: Points
+
+    def canal_at(self, z: Points) -> tuple[Points, Points]:
+        """Return x and y of the canal at heights ``z``, held constant beyond the ends."""
+        return np.interp(z, self.z, self.canal[:, 0]), np.interp(z, self.z, self.canal[:, 1])
+
+    def body_at(self, z: Points) -> tuple[Points, Points]:
+        """Return x and y of the bodies at heights ``z``, held constant beyond the ends."""
+        return np.interp(z, self.z, self.body[:, 0]), np.interp(z, self.z, self.body[:, 1])
+
+
+def course_of(labels: NDArray[np.uint8], affine: Affine) -> Course | None:
+    """Follow canal and bodies through a label map (canonical ids); ``None`` where it is empty."""
+    voxels = np.argwhere(labels)
+    if len(voxels) == 0:
+        return None
+    ids = labels[tuple(voxels.T)]
+    mm = voxels @ affine[:3, :3].T + affine[:3, 3]
+    kinds = _kinds()
+    is_canal = (ids == CANAL_ID) | (ids == CORD_ID)
+    is_disc = kinds[ids] == 1
+    base = float(mm[:, 2].min())
+    bins = np.floor((mm[:, 2] - base) / _BIN_MM).astype(np.intp)
+    count = int(bins.max()) + 1
+    z = base + (np.arange(count) + 0.5) * _BIN_MM
+    canal = _track(mm[is_canal], bins[is_canal], z) if is_canal.any() else None
+    if canal is not None:
+        in_front = (kinds[ids] > 0) & (mm[:, 1] > np.interp(mm[:, 2], z, canal[:, 1]) + 7.0)
+        near = np.abs(mm[:, 0] - np.interp(mm[:, 2], z, canal[:, 0])) < 30.0
+        chosen = in_front & near
+    else:
+        chosen = is_disc if is_disc.any() else kinds[ids] > 0
+    if not chosen.any():
+        chosen = ids > 0
+    body = _track(mm[chosen], bins[chosen], z)
+    if canal is None:
+        canal = body - np.array([0.0, _CANAL_TO_BODY_MM])
+    return Course(z, canal, body)
+
+
+def _kinds() -> NDArray[np.uint8]:
+    """Canonical id -> 1 disc, 2 vertebra or sacrum, 0 else."""
+    kinds = np.zeros(256, np.uint8)
+    for label in anatomy.LABELS:
+        if label.structure is Structure.DISC:
+            kinds[label.id] = 1
+        elif label.structure in (Structure.VERTEBRA, Structure.SACRUM):
+            kinds[label.id] = 2
+    return kinds
+
+
+def _track(mm: Points, bins: NDArray[np.intp], z: Points) -> Points:
+    counts = np.bincount(bins, minlength=len(z)).astype(np.float64)
+    seen = counts > 0
+    track = np.empty((len(z), 2))
+    for axis in range(2):
+        means = np.bincount(bins, mm[:, axis], minlength=len(z))[seen] / counts[seen]
+        filled = np.interp(z, z[seen], means)
+        track[:, axis] = ndimage.gaussian_filter1d(filled, _SMOOTH_BINS, mode="nearest")
+    return track
+
+
+def bounds_mm(geometry: Geometry) -> tuple[Points, Points]:
+    """Return the smallest and largest coordinates of an image's field of view, mm."""
+    last = np.array(geometry.shape) - 0.5
+    corners = np.stack(np.meshgrid(*[(-0.5, float(n)) for n in last], indexing="ij"), axis=-1).reshape(-1, 3)
+    mm = corners @ geometry.affine[:3, :3].T + geometry.affine[:3, 3]
+    return mm.min(axis=0), mm.max(axis=0)
+
+
+def _steps(low: float, high: float, scale: float) -> Points:
+    return low + (np.arange(max(2, round((high - low) * scale))) + 0.5) / scale
+
+
+def fitting_scale(extent_mm: float, pixels: int) -> float:
+    """Return pixels per mm that make an extent about so many pixels, within what is sensible to look at."""
+    return float(np.clip(pixels / max(extent_mm, 1.0), 0.8, 6.0))
+
+
+def sagittal_view(field: Geometry, course: Course | None, pixels: int) -> View:
+    """Curved sagittal reformation through the middle of canal and bodies, seen from the patient's left."""
+    low, high = bounds_mm(field)
+    scale = fitting_scale(float(high[2] - low[2]), pixels)
+    z = _steps(float(low[2]), float(high[2]), scale)[::-1]
+    if course is None:
+        y = _steps(float(low[1]), float(high[1]), scale)[::-1]
+        x = np.full((len(z), len(y)), (low[0] + high[0]) / 2)
+    else:
+        front = min(float(high[1]), float(course.body[:, 1].max()) + _FRONT_MM)
+        behind = max(float(low[1]), float(course.canal[:, 1].min()) - _BEHIND_MM)
+        y = _steps(behind, front, scale)[::-1]
+        (canal_x, canal_y), (body_x, body_y) = course.canal_at(z), course.body_at(z)
+        # A turned vertebra: the surface passes through its canal and through its body.
+        share = np.clip((y[None, :] - canal_y[:, None]) / np.maximum(body_y - canal_y, 5.0)[:, None], 0.0, 1.0)
+        x = canal_x[:, None] + share * (body_x - canal_x)[:, None]
+    rows, columns = np.broadcast_arrays(z[:, None], y[None, :])
+    return View(np.stack([x, columns, rows], axis=-1), scale, "A", "P")
+
+
+def coronal_view(field: Geometry, course: Course | None, pixels: int) -> View:
+    """Curved coronal reformation through the vertebral bodies, seen from the front (patient's right at left)."""
+    low, high = bounds_mm(field)
+    scale = fitting_scale(float(high[2] - low[2]), pixels)
+    z = _steps(float(low[2]), float(high[2]), scale)[::-1]
+    left, right = float(low[0]), float(high[0])
+    if course is None:
+        depth = np.full(len(z), (low[1] + high[1]) / 2)
+    else:
+        left = max(left, float(course.body[:, 0].min()) - _SIDE_MM)
+        right = min(right, float(course.body[:, 0].max()) + _SIDE_MM)
+        depth = course.body_at(z)[1]
+    x = _steps(left, right, scale)[::-1]
+    rows, columns = np.broadcast_arrays(z[:, None], x[None, :])
+    y = np.broadcast_to(depth[:, None], rows.shape)
+    return View(np.stack([columns, y, rows], axis=-1), scale, "R", "L")
+
+
+def straight_view(course: Course, centerline: Centerline, pixels: int) -> View | None:
+    """Straightened sagittal view: rows follow the canal, every row perpendicular to it."""
+    inside = (centerline.points[:, 2] >= course.z[0] - 15) & (centerline.points[:, 2] <= course.z[-1] + 15)
+    line, up = centerline.points[inside], centerline.up[inside]
+    if len(line) < 10:
+        return None
+    body = np.stack([*course.body_at(line[:, 2]), line[:, 2]], axis=1)
+    front = np.stack([orthogonal(b - p, u) for b, p, u in zip(body, line, up, strict=True)])
+    front = ndimage.gaussian_filter1d(front, 10.0, axis=0, mode="nearest")
+    front /= np.linalg.norm(front, axis=1, keepdims=True)
+    scale = fitting_scale(float(len(line)), pixels)
+    rows = np.arange(round(len(line) * scale)) / scale
+    at = np.arange(len(line), dtype=np.float64)
+    line, front = (np.stack([np.interp(rows, at, v[:, i]) for i in range(3)], axis=1) for v in (line, front))
+    ahead = _steps(-55.0, 65.0, scale)[::-1]
+    return View(line[:, None] + ahead[None, :, None] * front[:, None], scale, "A", "P")
+
+
+def axial_views(
+    labels: NDArray[np.uint8], affine: Affine, course: Course, centerline: Centerline | None, pixels: int, limit: int = 8
+) -> list[View]:
+    """Planes perpendicular to the canal through discs (vertebrae where there is none), evenly chosen along the spine."""
+    chosen = _evenly(_centres(labels, affine), limit)
+    scale = pixels / 90.0
+    side = _steps(-45.0, 45.0, scale)
+    views = []
+    for label_id, centre in chosen:
+        up, origin = np.array([0.0, 0.0, 1.0]), np.array([*(float(v[0]) for v in course.canal_at(centre[2:])), centre[2]])
+        if centerline is not None:
+            index = centerline.nearest(centre)
+            up, origin = centerline.direction(index), centerline.points[index]
+        front = orthogonal(np.array([0.0, 1.0, 0.0]), up)
+        right = np.cross(front, up)
+        middle = origin + 0.35 * float((centre - origin) @ front) * front
+        points = middle + side[::-1][None, :, None] * right + side[::-1][:, None, None] * front
+        views.append(View(points, scale, "R", "L", BY_ID[label_id].abbreviation))
+    return views
+
+
+def plain_axial_views(field: Geometry, pixels: int, count: int = 4) -> list[View]:
+    """Evenly spaced axial planes of an image without labels."""
+    low, high = bounds_mm(field)
+    centre = (low + high) / 2
+    half = float(min(90.0, max(high[0] - low[0], high[1] - low[1]) / 2))
+    scale = pixels / (2 * half)
+    side = _steps(-half, half, scale)[::-1]
+    x, y = np.meshgrid(centre[0] + side, centre[1] + side)
+    heights = np.linspace(high[2], low[2], count + 2)[1:-1]
+    return [View(np.stack([x, y, np.full_like(x, z)], axis=-1), scale, "R", "L") for z in heights]
+
+
+def _centres(labels: NDArray[np.uint8], affine: Affine) -> list[tuple[int, Points]]:
+    """Discs, else vertebrae, that are in view, from cranial to caudal, with their centres."""
+    present = [int(i) for i in np.flatnonzero(np.bincount(labels.ravel(), minlength=256)) if int(i) in BY_ID]
+    discs = [i for i in present if BY_ID[i].structure is Structure.DISC]
+    chosen = discs or [i for i in present if BY_ID[i].structure is Structure.VERTEBRA]
+    if not chosen:
+        return []
+    centres = np.asarray(ndimage.center_of_mass(np.ones(labels.shape, np.uint8), labels, chosen)).reshape(-1, 3)
+    mm = centres @ affine[:3, :3].T + affine[:3, 3]
+    return sorted(zip(chosen, mm, strict=True), key=lambda item: -float(item[1][2]))
+
+
+def _evenly(items: Sequence[tuple[int, Points]], limit: int) -> list[tuple[int, Points]]:
+    if len(items) <= limit:
+        return list(items)
+    picks = np.unique(np.round(np.linspace(0, len(items) - 1, limit)).astype(int))
+    return [items[i] for i in picks]

@@ -1,0 +1,10 @@
+"""Semantic map to ordered components to anatomical levels with confidence, as pure functions over arrays.
+
+Holds the canal's centreline, the components and their repair, the dynamic programme over levels and the painting of
+instances. No file, no network and no BIDS may appear here; ``docs/labelling.md`` tells the method and its numbers.
+"""
+
+from totalspineseg_bids.segmentation.labelling.labeller import label_map
+from totalspineseg_bids.segmentation.labelling.parity import odd_discs
+
+__all__ = ["label_map", "odd_discs"]

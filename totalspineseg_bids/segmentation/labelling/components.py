@@ -1,0 +1,299 @@
+"""From the voxels of a semantic map to an ordered list of things that may have a level.
+
+*Discs* are connected parts of the union of the disc classes: bridged ones are split where they have a waist, pieces of
+one disc joined, specks left out. *Bodies* are connected parts of one vertebra class in front of the canal, where
+neighbours do not touch as they do at the facets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from totalspineseg_bids.segmentation.labelling.observation import Observation, Parts, Scene, SemanticMap, Votes
+from totalspineseg_bids.segmentation.labelling.repair import join_pieces, split_bridged
+from totalspineseg_bids.segmentation.layout import Kind, Layout, Parity
+
+#: Volumes below which a part is noise, mm³; a disc of the neck has about 1000.
+DISC_SPECK_MM3 = 25.0
+SMALL_DISC_MM3 = 80.0
+BODY_SPECK_MM3 = 350.0
+SACRUM_SPECK_MM3 = 1500.0
+#: The column's front part: bodies lie here, seen from the canal's centreline, mm.
+BODY_FRONT_MM = 7.0
+BODY_SIDE_MM = 22.0
+_SACRUM_TOP_MM = 25.0
+
+
+def measure(
+    kind: Kind,
+    index: NDArray[np.int64],
+    part: NDArray[np.int64],
+    scene: Scene,
+    stride: int = 1,
+) -> list[Observation]:
+    """Describe numbered components.
+
+    Parameters
+    ----------
+    kind
+        What they are.
+    index, part
+        Voxel indices on the maps' grid, shape (N, 3), and the component of each, -1 to leave one out.
+    scene
+        Maps, grid and centreline.
+    stride
+        The voxels are every ``stride``-th on each axis.
+
+    Returns
+    -------
+    list[Observation]
+        Ordered from cranial to caudal.
+    """
+    used = part >= 0
+    index, part = index[used], part[used]
+    if len(part) == 0:
+        return []
+    points = index * scene.spacing
+    projection = scene.line.project(points)
+    voxel = scene.voxel_mm3 * stride**3
+    number = int(part.max()) + 1
+    tables = [_tally(m, index, part, number) for m, _ in scene.maps]
+    at_edge = ((index <= scene.first) | (index > scene.last - stride)).any(axis=1)
+    edge_counts = np.bincount(part, at_edge, minlength=number)
+    order = np.argsort(part, kind="stable")
+    stops = np.cumsum(np.bincount(part, minlength=number))
+    found = []
+    for n, stop in enumerate(stops):
+        start = stops[n - 1] if n else 0
+        if stop == start:
+            continue
+        rows = order[start:stop]
+        s = projection.s[rows]
+        if kind is Kind.SACRUM:
+            rows = rows[s <= float(np.percentile(s, 1)) + _SACRUM_TOP_MM]
+        low, high = np.percentile(s, (5, 95))
+        found.append(
+            Observation(
+                kind=kind,
+                center=points[rows].mean(axis=0),
+                s=float(projection.s[rows].mean()),
+                s_low=float(low),
+                s_high=float(high),
+                anterior=float(projection.anterior[rows].mean()),
+                lateral=float(projection.lateral[rows].mean()),
+                volume_mm3=float(stop - start) * voxel,
+                touches_edge=bool(edge_counts[n] * stride**2 > 3),
+                votes=tuple(
+                    _votes(counts[n], m.layout, weight, kind)
+                    for counts, (m, weight) in zip(tables, scene.maps, strict=True)
+                ),
+                part=n,
+            )
+        )
+    return sorted(found, key=lambda o: o.s)
+
+
+def _tally(semantic: SemanticMap, index: NDArray[np.int64], part: NDArray[np.int64], number: int) -> NDArray[np.int64]:
+    """Count the integers of a map in each component, shape (number, 256)."""
+    values = semantic.labels[index[:, 0], index[:, 1], index[:, 2]].astype(np.int64)
+    return np.bincount(part * 256 + values, minlength=number * 256).reshape(number, 256)
+
+
+def _votes(counts: NDArray[np.int64], layout: Layout, weight: float, kind: Kind) -> Votes:
+    levels: dict[str, float] = {}
+    regions: dict[str, float] = {}
+    parity = {Parity.ODD: 0.0, Parity.EVEN: 0.0}
+    total = max(float(counts.sum()), 1.0)
+    for value, meaning in layout.meanings.items():
+        share = float(counts[value]) / total
+        if share == 0 or meaning.kind != kind:
+            continue
+        if meaning.level is not None:
+            levels[meaning.level] = levels.get(meaning.level, 0.0) + share
+        elif meaning.region is not None:
+            regions[meaning.region] = regions.get(meaning.region, 0.0) + share
+        if meaning.parity:
+            parity[meaning.parity] += share
+    return Votes(levels, regions, parity[Parity.ODD], parity[Parity.EVEN], weight, layout.level_names)
+
+
+def numbered_discs(mask: NDArray[np.bool_], voxel_mm3: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Give the connected parts of the disc mask numbers.
+
+    Returns
+    -------
+    tuple
+        Voxel indices, shape (N, 3), and the part of each from 0, -1 for specks.
+    """
+    numbered, _ = ndimage.label(mask)
+    index = np.argwhere(mask)
+    part = np.asarray(numbered[index[:, 0], index[:, 1], index[:, 2]], np.int64) - 1
+    counts = np.bincount(part) if len(part) else np.zeros(0, np.int64)
+    large = counts * voxel_mm3 >= DISC_SPECK_MM3
+    renumbered = np.where(large, np.cumsum(large) - 1, -1)
+    return index, renumbered[part] if len(part) else part
+
+
+def disc_parts(
+    mask: NDArray[np.bool_],
+    scene: Scene,
+) -> Parts:
+    """Find, repair and describe the discs.
+
+    Parameters
+    ----------
+    mask
+        Union of the disc classes, shape (X, Y, Z).
+    scene
+        Maps, grid and centreline.
+
+    Returns
+    -------
+    Parts
+        Discs from cranial to caudal.
+    """
+    index, part = numbered_discs(mask, scene.voxel_mm3)
+    projection = scene.line.project(index * scene.spacing)
+    part, cut = split_bridged(part, projection.s, projection.anterior, projection.lateral)
+    first = measure(Kind.DISC, index, part, scene)
+    part, joined = join_pieces(first, part, cut)
+    if joined or len(first) != len(np.unique(part[part >= 0])):
+        first = measure(Kind.DISC, index, part, scene)
+    observations = []
+    for found in first:
+        if found.volume_mm3 < SMALL_DISC_MM3 and not found.touches_edge:
+            part[part == found.part] = -1
+            continue
+        note = "joined" if found.part in joined else "split" if found.part in cut else ""
+        observations.append(replace(found, note=note) if note else found)
+    return Parts(index, part, tuple(observations))
+
+
+def body_parts(
+    values: NDArray[np.uint8],
+    layout: Layout,
+    scene: Scene,
+    stride: int,
+) -> tuple[Parts, Parts]:
+    """Find and describe the vertebral bodies and the sacrum on every ``stride``-th voxel.
+
+    Bodies are sought only where the layout tells neighbouring vertebrae apart, and for classes of one level.
+
+    Parameters
+    ----------
+    values
+        Semantic map at every ``stride``-th voxel.
+    layout
+        Its layout.
+    scene
+        Maps, grid and centreline.
+    stride
+        Step of the subsample.
+
+    Returns
+    -------
+    tuple of Parts
+        Vertebrae and sacrum, indices on the full grid.
+    """
+    vertebra_values = [v for v, m in layout.meanings.items() if m.kind is Kind.VERTEBRA]
+    telling = [v for v in vertebra_values if layout.separates_vertebrae or layout.meanings[v].level is not None]
+    index_lists, part_lists, offset = [], [], 0
+    voxel = scene.voxel_mm3 * stride**3
+    table = np.zeros(256, bool)
+    table[telling] = True
+    coarse = np.argwhere(table[values])
+    projection = scene.line.project(coarse * (stride * scene.spacing))
+    front = (projection.anterior > BODY_FRONT_MM) & (np.abs(projection.lateral) < BODY_SIDE_MM)
+    body = coarse[front]
+    classes = values[body[:, 0], body[:, 1], body[:, 2]]
+    for value in telling:
+        mine = body[classes == value]
+        if len(mine) * voxel < BODY_SPECK_MM3:
+            continue
+        low = mine.min(axis=0)
+        grid = np.zeros(mine.max(axis=0) - low + 1, bool)
+        local = mine - low
+        grid[local[:, 0], local[:, 1], local[:, 2]] = True
+        numbered, number = ndimage.label(grid)
+        part = np.asarray(numbered[local[:, 0], local[:, 1], local[:, 2]], np.int64) - 1
+        part[np.bincount(part, minlength=number)[part] * voxel < BODY_SPECK_MM3] = -1
+        index_lists.append(mine[part >= 0] * stride)
+        part_lists.append(part[part >= 0] + offset)
+        offset += number
+    index = np.concatenate(index_lists) if index_lists else np.zeros((0, 3), np.int64)
+    part = np.concatenate(part_lists) if part_lists else np.zeros(0, np.int64)
+    bodies = measure(Kind.VERTEBRA, index, part, scene, stride)
+    part, bodies = _join_bodies(index, part, bodies, scene, stride)
+    sacrum = _sacrum_parts(values, layout, scene, stride)
+    return Parts(index, part, tuple(bodies)), sacrum
+
+
+def _join_bodies(
+    index: NDArray[np.int64],
+    part: NDArray[np.int64],
+    bodies: list[Observation],
+    scene: Scene,
+    stride: int,
+) -> tuple[NDArray[np.int64], list[Observation]]:
+    """Join pieces of one body: those whose extent along the canal lies mostly inside a larger one's."""
+    target = np.arange(int(part.max()) + 1 if len(part) else 0)
+    changed = False
+    for small in sorted(bodies, key=lambda o: o.volume_mm3):
+        best: tuple[float, Observation] | None = None
+        for large in bodies:
+            # The dens of C2 stands within the ring of C1: similar height, two vertebrae.
+            if large is small or large.volume_mm3 <= small.volume_mm3 or _named_apart(small, large):
+                continue
+            common = min(small.s_high, large.s_high) - max(small.s_low, large.s_low)
+            share = common / max(small.s_high - small.s_low, 1.0)
+            near = abs(small.s - large.s) < 0.35 * (large.s_high - large.s_low) + 2.0
+            if share > 0.7 and near and (best is None or share > best[0]):
+                best = share, large
+        if best is not None:
+            target[target == small.part] = target[best[1].part]
+            changed = True
+    if not changed:
+        return part, bodies
+    part = target[part]
+    return part, measure(Kind.VERTEBRA, index, part, scene, stride)
+
+
+def _named_apart(a: Observation, b: Observation) -> bool:
+    """Whether the classes name the two as different levels."""
+    first, second = _named(a), _named(b)
+    return (first is not None or second is not None) and first != second
+
+
+def _named(observation: Observation) -> str | None:
+    for votes in observation.votes:
+        for level, share in votes.levels.items():
+            if share > 0.5:
+                return level
+    return None
+
+
+def _sacrum_parts(
+    values: NDArray[np.uint8],
+    layout: Layout,
+    scene: Scene,
+    stride: int,
+) -> Parts:
+    """Find the sacrum: the largest part of its class."""
+    table = layout.kind_table == Kind.SACRUM
+    mask = table[values]
+    index = np.argwhere(mask)
+    if len(index) == 0:
+        return Parts(index, np.zeros(0, np.int64), ())
+    numbered, _ = ndimage.label(mask)
+    part = np.asarray(numbered[index[:, 0], index[:, 1], index[:, 2]], np.int64) - 1
+    largest = int(np.argmax(np.bincount(part)))
+    part = np.where(part == largest, 0, -1)
+    volume = np.count_nonzero(part == 0) * scene.voxel_mm3 * stride**3
+    if volume < SACRUM_SPECK_MM3:
+        part = np.full_like(part, -1)
+    found = measure(Kind.SACRUM, index * stride, part, scene, stride)
+    return Parts(index * stride, part, tuple(found))

@@ -1,0 +1,293 @@
+"""Voxels to instances: every voxel of a vertebra is given to one of the levels that were found.
+
+Bodies are told apart first (by their class, or by the planes of the discs between them); the posterior elements follow
+the bone: each voxel belongs to the body that is nearest *through* bone of its class, so that a spinous process stays
+with its own vertebra however far down it points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage, sparse
+from scipy.sparse import csgraph
+from scipy.spatial import cKDTree
+
+from totalspineseg_bids.segmentation.labelling.components import BODY_FRONT_MM, BODY_SIDE_MM
+from totalspineseg_bids.segmentation.labelling.observation import Parts, Scene
+from totalspineseg_bids.segmentation.layout import Kind, Layout
+
+#: Bone further than this from every body that was found is left out, mm.
+_LOOSE_MM = 18.0
+_CANAL_SPECK_MM3 = 100.0
+#: Half of the neighbours of a voxel, by which a grid's edges are listed once.
+_NEIGHBOURS = ((0, 0, 1), (0, 1, 0), (1, 0, 0), (0, 1, 1), (0, 1, -1), (1, 0, 1), (1, 0, -1), (1, 1, 0), (1, -1, 0))
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The plane of a disc, found or supposed, between two vertebrae.
+
+    Attributes
+    ----------
+    center
+        Local mm, shape (3,).
+    normal
+        Unit vector towards caudal, shape (3,).
+    """
+
+    center: NDArray[np.float64]
+    normal: NDArray[np.float64]
+
+
+def disc_plane(index: NDArray[np.int64], scene: Scene) -> Cut:
+    """Fit the plane of a disc's voxels; discs that are not flat lie across the centreline.
+
+    Parameters
+    ----------
+    index
+        Voxel indices, shape (N, 3).
+    scene
+        Grid and centreline.
+    """
+    points = index * scene.spacing
+    center = points.mean(axis=0)
+    s = float(scene.line.project(center[None]).s[0])
+    along = scene.line.at(s + 2.0) - scene.line.at(s - 2.0)
+    along /= np.linalg.norm(along)
+    if len(points) > 30:
+        values, vectors = np.linalg.eigh(np.cov((points - center).T))
+        normal = vectors[:, 0] * np.sign(vectors[:, 0] @ along or 1.0)
+        # Flat enough, and not tilted more against the canal than discs are.
+        if values[0] < 0.45 * values[1] and normal @ along > 0.7:
+            return Cut(center, normal)
+    return Cut(center, along)
+
+
+def between(upper: Cut, lower: Cut, number: int) -> list[Cut]:
+    """Suppose ``number`` planes at even distances between two planes, for discs that were not found."""
+    cuts = []
+    for k in range(1, number + 1):
+        share = k / (number + 1)
+        normal = upper.normal * (1 - share) + lower.normal * share
+        cuts.append(Cut(upper.center * (1 - share) + lower.center * share, normal / np.linalg.norm(normal)))
+    return cuts
+
+
+def slots_by_cuts(points: NDArray[np.float64], cuts: Sequence[Cut], scene: Scene) -> NDArray[np.int64]:
+    """Count the cuts above each point: 0 above the first, ``len(cuts)`` below the last.
+
+    Parameters
+    ----------
+    points
+        Local mm, shape (N, 3).
+    cuts
+        Planes from cranial to caudal.
+    scene
+        Grid and centreline.
+    """
+    if not cuts:
+        return np.zeros(len(points), np.int64)
+    places = scene.line.project(np.stack([c.center for c in cuts])).s
+    order = np.maximum.accumulate(places)
+    slot = np.searchsorted(order, scene.line.project(points).s).astype(np.int64)
+    centers, normals = np.stack([c.center for c in cuts]), np.stack([c.normal for c in cuts])
+    # Near a disc its plane decides, which may be tilted against the canal.
+    above = np.maximum(slot - 1, 0)
+    over = np.einsum("ij,ij->i", points - centers[above], normals[above]) < 0
+    below = np.minimum(slot, len(cuts) - 1)
+    under = np.einsum("ij,ij->i", points - centers[below], normals[below]) > 0
+    slot = np.where((slot > 0) & over, slot - 1, np.where((slot < len(cuts)) & under, slot + 1, slot))
+    return slot
+
+
+def spread_through_bone(
+    cells: NDArray[np.int64], classes: NDArray[np.uint8], seeds: NDArray[np.int64], loose: NDArray[np.uint8]
+) -> NDArray[np.int64]:
+    """Give every bone cell to the seed that is nearest through cells of its class.
+
+    Parameters
+    ----------
+    cells
+        Grid indices, shape (N, 3).
+    classes
+        Class of each cell; cells are neighbours only within a class.
+    seeds
+        Instance number of each seed cell, 0 for others.
+    loose
+        Classes that connect to every other class (the undecided ones).
+
+    Returns
+    -------
+    NDArray[np.int64]
+        Instance number of each cell; 0 where no seed can be reached.
+    """
+    result = seeds.copy()
+    if len(cells) == 0 or not seeds.any():
+        return result
+    low = cells.min(axis=0)
+    shape = cells.max(axis=0) - low + 3
+    number = np.full(tuple(shape), -1, np.int32)
+    local = cells - low + 1
+    number[local[:, 0], local[:, 1], local[:, 2]] = np.arange(len(cells))
+    is_loose = np.isin(classes, loose)
+    rows, columns, weights = [], [], []
+    for step in _NEIGHBOURS:
+        other = number[local[:, 0] + step[0], local[:, 1] + step[1], local[:, 2] + step[2]]
+        mine = np.flatnonzero(other >= 0)
+        other = other[mine]
+        same = (classes[mine] == classes[other]) | is_loose[mine] | is_loose[other]
+        # Two cells of different instances need no edge: a seed keeps its own.
+        same &= (seeds[mine] == 0) | (seeds[other] == 0)
+        rows.append(mine[same])
+        columns.append(other[same])
+        weights.append(np.full(np.count_nonzero(same), float(np.sqrt(np.abs(step).sum()))))
+    links = np.concatenate(weights), (np.concatenate(rows), np.concatenate(columns))
+    graph = sparse.coo_matrix(links, shape=(len(cells), len(cells))).tocsr()
+    starts = np.flatnonzero(seeds)
+    distance, _, source = csgraph.dijkstra(
+        graph, directed=False, indices=starts, min_only=True, return_predecessors=True
+    )
+    reached = np.isfinite(distance)
+    result[reached] = seeds[source[reached]]
+    return result
+
+
+def adopt_rest(
+    points: NDArray[np.float64], classes: NDArray[np.uint8], instance: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Give cells that no seed reached to the nearest instance, of their own class where one is near.
+
+    Parameters
+    ----------
+    points
+        Local mm, shape (N, 3).
+    classes, instance
+        Class and instance number (0 for none) of each cell.
+    """
+    result = instance.copy()
+    rest = np.flatnonzero(instance == 0)
+    known = np.flatnonzero(instance > 0)
+    if len(rest) == 0 or len(known) == 0:
+        return result
+    distance, nearest = cKDTree(points[known]).query(points[rest], distance_upper_bound=_LOOSE_MM)
+    near = np.isfinite(distance)
+    result[rest[near]] = instance[known[nearest[near]]]
+    for value in np.unique(classes[rest]):
+        same = known[classes[known] == value]
+        mine = rest[classes[rest] == value]
+        if len(same) == 0:
+            continue
+        distance, nearest = cKDTree(points[same]).query(points[mine], distance_upper_bound=0.6 * _LOOSE_MM)
+        near = np.isfinite(distance)
+        result[mine[near]] = instance[same[nearest[near]]]
+    return result
+
+
+def paint_vertebrae(
+    out: NDArray[np.uint8],
+    values: NDArray[np.uint8],
+    layout: Layout,
+    seeds: NDArray[np.uint8],
+    stride: int,
+    scene: Scene,
+) -> None:
+    """Write the vertebrae into ``out``.
+
+    Parameters
+    ----------
+    out
+        Label map to write to, shape (X, Y, Z).
+    values
+        Semantic map on the same grid.
+    layout
+        Its layout.
+    seeds
+        Canonical id of the body cells on every ``stride``-th voxel, 0 elsewhere.
+    stride
+        Step of the subsample.
+    scene
+        Grid and centreline.
+    """
+    is_bone = layout.kind_table == Kind.VERTEBRA
+    coarse = values[::stride, ::stride, ::stride]
+    cells = np.argwhere(is_bone[coarse])
+    if len(cells) == 0:
+        return
+    at = cells[:, 0], cells[:, 1], cells[:, 2]
+    meanings = layout.meanings
+    loose = np.array([v for v, m in meanings.items() if m.kind is Kind.VERTEBRA and not m.parity and not m.level])
+    classes = coarse[at]
+    points = cells * (stride * scene.spacing)
+    instance = spread_through_bone(cells, classes, seeds[at].astype(np.int64), loose)
+    instance = adopt_rest(points, classes, instance)
+    grid = np.zeros((2, *coarse.shape), np.uint8)
+    grid[0][at], grid[1][at] = instance, classes
+    fine = np.argwhere(is_bone[values])
+    fine_at = fine[:, 0], fine[:, 1], fine[:, 2]
+    parent = fine[:, 0] // stride, fine[:, 1] // stride, fine[:, 2] // stride
+    fine_class = values[fine_at]
+    label = grid[0][parent]
+    astray = np.flatnonzero(grid[1][parent] != fine_class)
+    if len(astray):
+        label[astray] = 0
+        for value in np.unique(fine_class[astray]):
+            mine = astray[fine_class[astray] == value]
+            same = np.flatnonzero((classes == value) & (instance > 0))
+            pool = same if len(same) else np.flatnonzero(instance > 0)
+            if len(pool) == 0:
+                continue
+            reach = 4.0 * stride * float(scene.spacing.max())
+            distance, nearest = cKDTree(points[pool]).query(fine[mine] * scene.spacing, distance_upper_bound=reach)
+            near = np.isfinite(distance)
+            label[mine[near]] = instance[pool[nearest[near]]]
+    out[fine_at] = label
+
+
+def body_cells(points: NDArray[np.float64], scene: Scene) -> NDArray[np.bool_]:
+    """Tell which points lie where vertebral bodies do: in front of the canal and near the midline."""
+    projection = scene.line.project(points)
+    inside: NDArray[np.bool_] = (projection.anterior > BODY_FRONT_MM) & (np.abs(projection.lateral) < BODY_SIDE_MM)
+    return inside
+
+
+def paint_parts(out: NDArray[np.uint8], parts: Parts, ids: dict[int, int]) -> None:
+    """Write components into ``out`` by the canonical id of each part; parts without an id are left out."""
+    if not ids or len(parts.part) == 0:
+        return
+    table = np.zeros(max(int(parts.part.max()), max(ids)) + 2, np.uint8)
+    for part, label in ids.items():
+        table[part] = label
+    label = table[parts.part]
+    used = label > 0
+    out[parts.index[used, 0], parts.index[used, 1], parts.index[used, 2]] = label[used]
+
+
+def paint_canal(out: NDArray[np.uint8], kinds: NDArray[np.uint8], cord_id: int, canal_id: int, scene: Scene) -> None:
+    """Write cord and canal (canal without cord) into ``out`` and close what lies between cord and canal wall.
+
+    A voxel that is nothing becomes canal where it is enclosed by cord and canal, in three dimensions after a closing
+    by two voxels and in each axial slice.
+    """
+    whole = (kinds == Kind.CANAL) | (kinds == Kind.CORD)
+    slices = ndimage.find_objects(whole.astype(np.uint8))
+    if not slices or slices[0] is None:
+        return
+    box = tuple(slice(max(s.start - 3, 0), min(s.stop + 3, n)) for s, n in zip(slices[0], whole.shape, strict=True))
+    whole = whole[box]
+    numbered, number = ndimage.label(whole)
+    sizes = np.bincount(numbered.ravel())[1:] * scene.voxel_mm3
+    speck = np.concatenate([[True], (sizes < _CANAL_SPECK_MM3) & (sizes < sizes.max())])
+    if number > 1 and speck[1:].any():
+        whole = ~speck[numbered]
+    closed = ndimage.binary_closing(np.pad(whole, 3), ndimage.generate_binary_structure(3, 1), 2)[3:-3, 3:-3, 3:-3]
+    for z in range(closed.shape[2]):
+        closed[:, :, z] = ndimage.binary_fill_holes(closed[:, :, z])
+    region, kind = out[box], kinds[box]
+    cord = whole & (kind == Kind.CORD)
+    free = (region == 0) & (kind == Kind.NONE)
+    region[(whole & ~cord) | (closed & free)] = canal_id
+    region[cord] = cord_id

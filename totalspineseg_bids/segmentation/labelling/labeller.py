@@ -1,0 +1,276 @@
+"""The whole labelling: semantic map in, labelled spine out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from totalspineseg_bids import anatomy
+from totalspineseg_bids.imaging.grid import Box, foreground_box, restore_labels, working_geometry
+from totalspineseg_bids.imaging.volume import Affine, Geometry, Volume
+from totalspineseg_bids.segmentation.labelling import instances
+from totalspineseg_bids.segmentation.labelling.centerline import (
+    Centerline,
+    centerline_from_canal,
+    centerline_from_discs,
+    extend_with_discs,
+)
+from totalspineseg_bids.segmentation.labelling.components import body_parts, disc_parts, numbered_discs
+from totalspineseg_bids.segmentation.labelling.evidence import View
+from totalspineseg_bids.segmentation.labelling.levels import LevelSolution, solve_levels
+from totalspineseg_bids.segmentation.labelling.localizer import localizer_votes
+from totalspineseg_bids.segmentation.labelling.naming import Naming, name_components
+from totalspineseg_bids.segmentation.labelling.observation import Observation, Parts, Scene, SemanticMap
+from totalspineseg_bids.segmentation.labelling.reference import Prices
+from totalspineseg_bids.segmentation.labelling.summary import summarize
+from totalspineseg_bids.segmentation.layout import Kind, Layout
+from totalspineseg_bids.segmentation.result import LabelledSpine, SpineStatus
+
+logger = logging.getLogger(__name__)
+
+#: Step of the subsample on which bone is treated, voxels of the working grid.
+STRIDE = 2
+_SPACING_TOLERANCE = 0.03
+_CONUS_ROOM_MM = 25.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Components of one image with their levels."""
+
+    scene: Scene
+    discs: Parts
+    bodies: Parts
+    sacrum: Parts
+    observations: tuple[Observation, ...]
+    solution: LevelSolution
+
+
+def label_map(
+    semantic: NDArray[np.uint8],
+    affine: Affine,
+    layout: Layout,
+    *,
+    support: Sequence[tuple[NDArray[np.uint8], Layout]] = (),
+    localizer: Volume | None = None,
+    prices: Prices | None = None,
+) -> LabelledSpine:
+    """Label a semantic map of the spine with anatomical levels.
+
+    Parameters
+    ----------
+    semantic
+        Map of a step-1, step-2 or single-step model, uint8, shape (X, Y, Z); any orientation and voxel size (what is
+        not isotropic 1 mm is resampled for the work and the result brought back).
+    affine
+        Its voxel-to-scanner matrix.
+    layout
+        Meaning of its integers.
+    support
+        Further semantic maps on the same grid whose landmarks count as evidence, such as that of step 1.
+    localizer
+        Labelled image (canonical ids) that overlaps in scanner space; its levels count as evidence.
+    prices
+        What each disagreement of the evidence costs; defaults are told in ``docs/labelling.md``.
+
+    Returns
+    -------
+    LabelledSpine
+        Instances on the grid of ``semantic``. Where the evidence does not decide the levels the status is
+        ``ABSTAINED`` and the column is numbered; without canal and disc it is ``NO_SPINE``.
+    """
+    shape = (semantic.shape[0], semantic.shape[1], semantic.shape[2])
+    native = Geometry(shape, np.asarray(affine, np.float64))
+    maps = [(np.asarray(semantic, np.uint8), layout), *((np.asarray(s, np.uint8), lay) for s, lay in support)]
+    if np.allclose(native.spacing, 1.0, atol=_SPACING_TOLERANCE):
+        orientation = nib.orientations.io_orientation(native.affine)
+        turned = [SemanticMap(nib.orientations.apply_orientation(m, orientation), lay) for m, lay in maps]
+        inverse = nib.orientations.inv_ornt_aff(orientation, shape)
+        spine = _label_working(turned, np.asarray(native.affine @ inverse), localizer, prices or Prices())
+        return replace(spine, labels=_turn_back(spine.labels, orientation), affine=native.affine)
+    working = working_geometry(native)
+    moved = [SemanticMap(restore_labels(m, native.affine, working), lay) for m, lay in maps]
+    spine = _label_working(moved, working.affine, localizer, prices or Prices())
+    labels = restore_labels(spine.labels, working.affine, native)
+    present = set(np.flatnonzero(np.bincount(labels.ravel(), minlength=256)).tolist())
+    components = tuple(c for c in spine.components if c.label_id in present)
+    return replace(spine, labels=labels, affine=native.affine, components=components)
+
+
+def _turn_back(labels: NDArray[np.uint8], orientation: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Undo ``apply_orientation``."""
+    axes = orientation[:, 0].astype(int)
+    flips = [orientation[int(np.flatnonzero(axes == k)[0]), 1] for k in range(3)]
+    unflipped = labels[tuple(slice(None, None, -1) if f < 0 else slice(None) for f in flips)]
+    return np.ascontiguousarray(np.transpose(unflipped, axes))
+
+
+def _label_working(
+    maps: Sequence[SemanticMap], affine: Affine, localizer: Volume | None, prices: Prices
+) -> LabelledSpine:
+    """Label on the canonical grid of 1 mm."""
+    layout = maps[0].layout
+    kinds_whole = layout.kind_table[maps[0].labels]
+    box = foreground_box(kinds_whole > 0, margin=4)
+    empty = np.zeros(maps[0].labels.shape, np.uint8)
+    if box is None:
+        return _no_spine(empty, affine, "the map holds no class of the spine")
+    kinds = kinds_whole[box]
+    cropped = [SemanticMap(np.ascontiguousarray(m.labels[box]), m.layout) for m in maps]
+    spacing = np.asarray(Geometry(_shape(kinds), affine).spacing)
+    local = affine.copy()
+    local[:3, 3] += local[:3, :3] @ np.array([s.start for s in box], float)
+    scene = _scene(cropped, kinds, spacing, box, empty.shape, prices)
+    if scene is None:
+        return _no_spine(empty, affine, "neither a spinal canal nor a disc is in view")
+    found = _find(scene, kinds, local, localizer, prices)
+    naming = name_components(found.observations, found.solution)
+    out = np.zeros(kinds.shape, np.uint8)
+    _paint(out, kinds, found, naming)
+    empty[box] = out
+    return summarize(empty, affine, box, out, scene, found.observations, found.solution, naming, found.discs)
+
+
+def _shape(array: NDArray[np.uint8]) -> tuple[int, int, int]:
+    return array.shape[0], array.shape[1], array.shape[2]
+
+
+def _no_spine(labels: NDArray[np.uint8], affine: Affine, reason: str) -> LabelledSpine:
+    return LabelledSpine(labels, affine, (), SpineStatus.NO_SPINE, reason=reason)
+
+
+def _scene(
+    maps: Sequence[SemanticMap],
+    kinds: NDArray[np.uint8],
+    spacing: NDArray[np.float64],
+    box: Box,
+    shape: tuple[int, ...],
+    prices: Prices,
+) -> Scene | None:
+    """Fit the centreline and gather what the steps share; ``None`` without canal and disc."""
+    coarse = kinds[::STRIDE, ::STRIDE, ::STRIDE]
+    canal = np.argwhere((coarse == Kind.CANAL) | (coarse == Kind.CORD)) * (STRIDE * spacing)
+    line = centerline_from_canal(canal, float(np.prod(spacing)) * STRIDE**3)
+    index, part = numbered_discs(kinds == Kind.DISC, float(np.prod(spacing)))
+    centers = _centers(index * spacing, part)
+    if line is None:
+        line = centerline_from_discs(centers)
+    elif len(centers):
+        line = extend_with_discs(line, centers)
+    if line is None:
+        return None
+    first = -np.array([s.start for s in box])
+    weighted = [(m, 1.0 if n == 0 else prices.support_weight) for n, m in enumerate(maps)]
+    return Scene(tuple(weighted), spacing, first, first + np.array(shape) - 1, line)
+
+
+def _centers(points: NDArray[np.float64], part: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Centres of numbered parts that are no specks."""
+    used = part >= 0
+    if not used.any():
+        return np.zeros((0, 3))
+    counts = np.bincount(part[used])
+    sums = np.stack([np.bincount(part[used], points[used, k]) for k in range(3)], axis=1)
+    return np.asarray(sums[counts > 80] / counts[counts > 80, None])
+
+
+def _find(scene: Scene, kinds: NDArray[np.uint8], affine: Affine, localizer: Volume | None, prices: Prices) -> _Found:
+    semantic = scene.maps[0][0]
+    discs = disc_parts(kinds == Kind.DISC, scene)
+    coarse = np.ascontiguousarray(semantic.labels[::STRIDE, ::STRIDE, ::STRIDE])
+    bodies, sacrum = body_parts(coarse, semantic.layout, scene, STRIDE)
+    observations: list[Observation] = sorted(
+        [*discs.observations, *bodies.observations, *sacrum.observations], key=lambda o: o.s
+    )
+    if localizer is not None:
+        observations = localizer_votes(observations, scene, affine, localizer)
+    solution = solve_levels(observations, _view(scene, kinds), prices)
+    return _Found(scene, discs, bodies, sacrum, tuple(observations), solution)
+
+
+def _view(scene: Scene, kinds: NDArray[np.uint8]) -> View:
+    line: Centerline = scene.line
+    coarse = kinds[::4, ::4, ::4]
+    cord = np.argwhere(coarse == Kind.CORD) * (4 * scene.spacing)
+    conus = None
+    if len(cord) * 64 * scene.voxel_mm3 > 1500:
+        s = np.sort(line.project(cord).s)
+        end = float(s[-max(3, len(s) // 400)])
+        if line.length - end > _CONUS_ROOM_MM and end - float(s[0]) > 30:
+            conus = end
+    return View(0.0, line.length, conus)
+
+
+def _paint(out: NDArray[np.uint8], kinds: NDArray[np.uint8], found: _Found, naming: Naming) -> None:
+    """Write all instances into the label map."""
+    scene, layout = found.scene, found.scene.maps[0][0].layout
+    by_part: dict[Kind, dict[int, int]] = {Kind.DISC: {}, Kind.VERTEBRA: {}, Kind.SACRUM: {}}
+    for n, observation in enumerate(found.observations):
+        label = naming.ids[n]
+        if label is not None:
+            by_part[observation.kind][observation.part] = label
+    seeds = _seeds(kinds, found, naming, by_part)
+    instances.paint_vertebrae(out, scene.maps[0][0].labels, layout, seeds, STRIDE, scene)
+    if found.sacrum.observations:
+        out[kinds == Kind.SACRUM] = anatomy.SACRUM_ID
+    instances.paint_parts(out, found.discs, by_part[Kind.DISC])
+    instances.paint_canal(out, kinds, anatomy.CORD_ID, anatomy.CANAL_ID, scene)
+
+
+def _seeds(
+    kinds: NDArray[np.uint8], found: _Found, naming: Naming, by_part: Mapping[Kind, Mapping[int, int]]
+) -> NDArray[np.uint8]:
+    """Mark body cells with the id of their vertebra on the subsampled grid."""
+    scene = found.scene
+    coarse = kinds[::STRIDE, ::STRIDE, ::STRIDE]
+    seeds = np.zeros(coarse.shape, np.uint8)
+    instances.paint_parts(
+        seeds, Parts(found.bodies.index // STRIDE, found.bodies.part, ()), dict(by_part[Kind.VERTEBRA])
+    )
+    if naming.vertebra_slots:
+        cuts = _cuts(found, naming)
+        cells = np.argwhere((coarse == Kind.VERTEBRA) & (seeds == 0))
+        points = cells * (STRIDE * scene.spacing)
+        body = instances.body_cells(points, scene)
+        cells, points = cells[body], points[body]
+        slot = instances.slots_by_cuts(points, cuts, scene)
+        table = np.array([label or 0 for label in naming.vertebra_slots], np.uint8)
+        seeds[cells[:, 0], cells[:, 1], cells[:, 2]] = table[np.minimum(slot, len(table) - 1)]
+    return seeds
+
+
+def _cuts(found: _Found, naming: Naming) -> list[instances.Cut]:
+    """Planes between the vertebral slots: of the discs found, and supposed ones where a disc was not."""
+    planes: list[instances.Cut | None] = []
+    for n in naming.cut_observations:
+        if n is None:
+            planes.append(None)
+        else:
+            part = found.observations[n].part
+            planes.append(instances.disc_plane(found.discs.index[found.discs.part == part], found.scene))
+    return _fill_planes(planes, naming.step_mm, found.scene.line)
+
+
+def _fill_planes(planes: list[instances.Cut | None], step: float, line: Centerline) -> list[instances.Cut]:
+    known = [k for k, plane in enumerate(planes) if plane is not None]
+    filled: list[instances.Cut] = []
+    for k, plane in enumerate(planes):
+        if plane is not None:
+            filled.append(plane)
+            continue
+        before = max((j for j in known if j < k), default=None)
+        after = min((j for j in known if j > k), default=None)
+        upper = planes[before] if before is not None else None
+        lower = planes[after] if after is not None else None
+        if before is not None and after is not None and upper is not None and lower is not None:
+            filled.append(instances.between(upper, lower, after - before - 1)[k - before - 1])
+        elif lower is not None and after is not None:
+            filled.append(instances.Cut(lower.center - lower.normal * step * (after - k), lower.normal))
+        elif upper is not None and before is not None:
+            filled.append(instances.Cut(upper.center + upper.normal * step * (k - before), upper.normal))
+    return filled

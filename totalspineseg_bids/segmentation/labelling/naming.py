@@ -1,0 +1,130 @@
+"""Which components get a name, and which id each one carries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from totalspineseg_bids import anatomy
+from totalspineseg_bids.anatomy import Structure
+from totalspineseg_bids.segmentation.labelling.levels import LevelSolution
+from totalspineseg_bids.segmentation.labelling.observation import Observation
+from totalspineseg_bids.segmentation.labelling.reference import chain_of
+from totalspineseg_bids.segmentation.layout import Kind
+from totalspineseg_bids.segmentation.result import SpineStatus
+
+#: Posterior probability from which a level is handed out.
+SURE = 0.8
+NO_ANCHOR = "no landmark of the column is in view"
+SHIFT_POSSIBLE = "a shift by one level cannot be ruled out"
+
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """Ids of the components.
+
+    Attributes
+    ----------
+    status
+        Whether the column is named.
+    reason
+        Why not.
+    ids
+        Canonical id of each component; ``None`` for those that are no part of the column.
+    reasons
+        Why a component has no level or a doubtful one.
+    vertebra_slots
+        Where vertebrae are told apart by the discs: canonical id of each vertebra from above the first cut to below
+        the last one; empty where their classes tell them apart.
+    cut_observations
+        Component (a disc) of each cut between the slots, ``None`` for a disc that was not found.
+    step_mm
+        Typical distance between neighbouring cuts.
+    """
+
+    status: SpineStatus
+    reason: str | None
+    ids: tuple[int | None, ...]
+    reasons: tuple[str | None, ...]
+    vertebra_slots: tuple[int, ...] = ()
+    cut_observations: tuple[int | None, ...] = ()
+    step_mm: float = 30.0
+
+
+def name_components(observations: Sequence[Observation], solution: LevelSolution) -> Naming:
+    """Decide what gets a name.
+
+    The column is named where something in view names a level and the posterior probability of the levels is high;
+    single components that stay doubtful in a named column are numbered.
+
+    Parameters
+    ----------
+    observations
+        Components from cranial to caudal.
+    solution
+        Their levels.
+    """
+    kept = [n for n, level in enumerate(solution.levels) if level is not None]
+    sure = [solution.confidence[n] >= SURE for n in range(len(observations))]
+    bare = [n for n in kept if observations[n].kind is not Kind.SACRUM]
+    reason = None
+    if not solution.anchored:
+        reason = NO_ANCHOR
+    elif bare and np.mean([sure[n] for n in bare]) < 0.5:
+        reason = _doubt(solution, bare)
+    abstained = reason is not None
+    ids: list[int | None] = [None] * len(observations)
+    reasons: list[str | None] = [None] * len(observations)
+    numbers = {Kind.DISC: 0, Kind.VERTEBRA: 0}
+    for n in kept:
+        kind, level = observations[n].kind, solution.levels[n]
+        if kind is Kind.SACRUM or level is None:
+            ids[n] = anatomy.SACRUM_ID
+            continue
+        numbers[kind] += 1
+        if abstained or not sure[n]:
+            structure = Structure.DISC if kind is Kind.DISC else Structure.VERTEBRA
+            ids[n] = anatomy.unnamed(structure, min(numbers[kind], anatomy.MAX_UNNAMED)).id
+            reasons[n] = reason or SHIFT_POSSIBLE
+        else:
+            ids[n] = (anatomy.disc(level) if kind is Kind.DISC else anatomy.vertebra(level)).id
+    status = SpineStatus.ABSTAINED if abstained else SpineStatus.LABELLED
+    slots, cuts = _slots(observations, solution, ids)
+    steps = [b.s - a.s for a, b in zip(_discs(observations, kept)[:-1], _discs(observations, kept)[1:], strict=True)]
+    step = float(np.median(steps)) if steps else 30.0
+    return Naming(status, reason, tuple(ids), tuple(reasons), slots, cuts, step)
+
+
+def _discs(observations: Sequence[Observation], kept: Sequence[int]) -> list[Observation]:
+    return [observations[n] for n in kept if observations[n].kind is Kind.DISC]
+
+
+def _doubt(solution: LevelSolution, bare: Sequence[int]) -> str:
+    weakest = min(bare, key=lambda n: solution.confidence[n])
+    other = solution.runner_up[weakest]
+    best = solution.levels[weakest]
+    return f"{SHIFT_POSSIBLE}: {best} may be {other}" if other else SHIFT_POSSIBLE
+
+
+def _slots(
+    observations: Sequence[Observation], solution: LevelSolution, ids: Sequence[int | None]
+) -> tuple[tuple[int, ...], tuple[int | None, ...]]:
+    """Vertebrae between the discs, for maps whose classes do not tell them apart."""
+    chain = chain_of(solution.variant)
+    bodies = [n for n, o in enumerate(observations) if o.kind is Kind.VERTEBRA and ids[n] is not None]
+    discs = [n for n, o in enumerate(observations) if o.kind is Kind.DISC and ids[n] is not None]
+    if len(bodies) > 1 or not discs:
+        return (), ()
+    place = {chain.discs.index(str(solution.levels[n])): n for n in discs}
+    first, last = min(place), max(place)
+    # One level beyond each end, so that a long stretch of bone past the last disc is not one vertebra.
+    low, high = max(1, first - 1), min(len(chain.discs) - 1, last + 1)
+    cuts: list[int | None] = [place.get(p) for p in range(low, high + 1)]
+    names = [chain.vertebrae[p] for p in range(low, high + 2)]
+    named = all(not anatomy.is_unnamed(ids[n] or 0) for n in discs)
+    if not named:
+        slots = [anatomy.unnamed(Structure.VERTEBRA, min(k + 1, anatomy.MAX_UNNAMED)).id for k in range(len(names))]
+        return tuple(slots), tuple(cuts)
+    return tuple(anatomy.vertebra(name).id for name in names), tuple(cuts)

@@ -1,0 +1,166 @@
+"""Numbers that the labelling leans on: distances, sizes and what a piece of evidence is worth.
+
+All prices are natural logarithms of probability ratios (nats): 3 nats mean "20 times less likely". Where each number
+comes from is told in ``docs/labelling.md``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from totalspineseg_bids.anatomy import SpineVariant
+
+#: Distance from the centre of each regular disc to the next one below, mm, adult: mean of a template of the spine and
+#: an atlas of one adult man (C7-T1 to T1-T2 is the sixth).
+DISC_STEP_MM: tuple[float, ...] = (
+    *(15.5, 16.6, 16.9, 15.7, 15.3, 17.8),
+    *(20.8, 22.5, 23.0, 24.9, 25.6, 26.3, 26.9, 27.8, 28.4, 30.4, 31.8),
+    *(32.4, 32.7, 34.0, 33.3, 35.5),
+)
+#: Volume of each regular disc, mm³, geometric mean of two atlases (the second one is larger in the lumbar spine).
+DISC_VOLUME_MM3: tuple[float, ...] = (
+    *(1200, 1000, 1100, 1200, 1200, 1250),
+    *(1700, 2100, 2100, 2800, 3700, 5000, 5700, 6000, 6300, 8000, 9500),
+    *(11000, 12500, 13000, 12500, 14500, 13500),
+)
+#: Centre of the body of C2 (with the dens) above disc C2-C3, of C1's anterior arch above that, and the upper 25 mm of
+#: the sacrum's body below disc L5-S, mm.
+C2_ABOVE_DISC_MM = 12.5
+C1_ABOVE_C2_MM = 13.0
+SACRUM_BELOW_DISC_MM = 18.0
+
+#: Canal end of the cord: at the disc L1-L2 on average, standard deviation about one level
+#: (Saifuddin 1998, 504 adults: mean lower third of L1, range T12 to L3).
+CONUS_LEVEL = "L1"
+CONUS_SD_LEVELS = 1.1
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """What each kind of disagreement costs, nats.
+
+    Attributes
+    ----------
+    missing_disc, missing_vertebra
+        A level between two found ones was not found.
+    end_level
+        A level that should be in view beyond the last one found; ``end_limit`` is the most that one end can cost.
+    false_disc, false_vertebra
+        A component of ordinary size that is none; smaller ones cost less.
+    landmark_hit
+        Probability that a landmark is recognised where it is.
+    landmark_slip
+        Probability that it is put one, two or more levels away.
+    parity_error
+        Probability that a vertebra gets the wrong one of the alternating classes.
+    spacing_sd, spacing_floor_mm
+        Relative standard deviation of a distance between neighbours given the subject's scale, and absolute error.
+    spacing_cap
+        Largest cost of one distance.
+    volume_sd
+        Standard deviation of the logarithm of a disc's volume given the scale; ``volume_weight`` tempers it because
+        the errors of neighbours go together.
+    support_weight
+        Weight of a second map of the same image (its errors resemble the first one's).
+    named_weight
+        Weight of a class for one ordinary level (single-step models name every level, with errors that go together).
+    conus_weight
+        Weight of the cord's end.
+    """
+
+    missing_disc: float = 2.6
+    missing_vertebra: float = 1.0
+    end_level: float = 0.5
+    end_limit: float = 1.5
+    false_disc: float = 4.5
+    false_vertebra: float = 2.5
+    landmark_hit: float = 0.85
+    landmark_slip: tuple[float, float, float] = (0.04, 0.012, 0.004)
+    parity_error: float = 0.03
+    spacing_sd: float = 0.11
+    spacing_floor_mm: float = 2.0
+    spacing_cap: float = 9.0
+    volume_sd: float = 0.55
+    volume_weight: float = 0.4
+    support_weight: float = 0.6
+    named_weight: float = 0.5
+    conus_weight: float = 0.7
+
+
+#: Share of people with each count of thoracic and lumbar vertebrae. Roughly one in ten differs from 12 and 5
+#: (for example Tins 2016; Yan 2018); what differs in both regions is rarer.
+VARIANT_PRIOR: dict[SpineVariant, float] = {
+    SpineVariant(12, 5): 0.91,
+    SpineVariant(11, 5): 0.012,
+    SpineVariant(13, 5): 0.012,
+    SpineVariant(12, 4): 0.02,
+    SpineVariant(12, 6): 0.03,
+    SpineVariant(11, 6): 0.008,
+    SpineVariant(13, 4): 0.008,
+}
+
+#: Scales of the subject against the adult numbers above, with their prior weights (children to tall adults).
+SCALES: tuple[tuple[float, float], ...] = (
+    (0.60, 0.03),
+    (0.70, 0.06),
+    (0.79, 0.12),
+    (0.88, 0.24),
+    (0.97, 0.28),
+    (1.07, 0.18),
+    (1.18, 0.07),
+    (1.32, 0.02),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """The levels of one variant as one craniocaudal chain of places.
+
+    Place ``2 n`` is the ``n``-th vertebra (C1 first, sacrum last), place ``2 n + 1`` the disc below it. There is no
+    disc below C1 and the sacrum.
+
+    Attributes
+    ----------
+    variant
+        Numbers of vertebrae.
+    vertebrae, discs
+        Names; ``discs[0]`` is empty.
+    position_mm
+        Place of each along the column, adult scale, 0 at C2-C3.
+    disc_volume_mm3
+        Expected volume of each disc, 0 for the empty one.
+    """
+
+    variant: SpineVariant
+    vertebrae: tuple[str, ...]
+    discs: tuple[str, ...]
+    position_mm: tuple[float, ...]
+    disc_volume_mm3: tuple[float, ...]
+
+
+def chain_of(variant: SpineVariant) -> Chain:
+    """Lay out the chain of a variant; additional levels take the distances of their neighbours."""
+    thoracic_end = 6 + 11
+    steps, volumes = list(DISC_STEP_MM), list(DISC_VOLUME_MM3)
+    # Lumbar first, so that the thoracic index stays right.
+    if variant.lumbar == 6:
+        steps.insert(-1, steps[-2])
+        volumes.insert(-1, volumes[-2])
+    elif variant.lumbar == 4:
+        del steps[-2], volumes[-2]
+    if variant.thoracic == 13:
+        steps.insert(thoracic_end, steps[thoracic_end - 1])
+        volumes.insert(thoracic_end, volumes[thoracic_end])
+    elif variant.thoracic == 11:
+        del steps[thoracic_end - 1], volumes[thoracic_end - 1]
+    disc_position = [0.0]
+    for step in steps:
+        disc_position.append(disc_position[-1] + step)
+    discs = variant.discs()
+    vertebrae = variant.vertebrae()
+    position = [-C2_ABOVE_DISC_MM - C1_ABOVE_C2_MM, -C2_ABOVE_DISC_MM - C1_ABOVE_C2_MM / 2, -C2_ABOVE_DISC_MM]
+    for n, place in enumerate(disc_position):
+        position.append(place)
+        last = n == len(disc_position) - 1
+        position.append(place + SACRUM_BELOW_DISC_MM if last else (place + disc_position[n + 1]) / 2)
+    return Chain(variant, vertebrae, ("", *discs), tuple(position), (0.0, *volumes))

@@ -1,0 +1,187 @@
+"""What is told about a labelled map: its components, findings and the points of the disc levels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from totalspineseg_bids import anatomy
+from totalspineseg_bids.anatomy import Structure
+from totalspineseg_bids.imaging.grid import Box
+from totalspineseg_bids.imaging.volume import Affine
+from totalspineseg_bids.segmentation.labelling.levels import LevelSolution
+from totalspineseg_bids.segmentation.labelling.naming import Naming
+from totalspineseg_bids.segmentation.labelling.observation import Observation, Parts, Scene
+from totalspineseg_bids.segmentation.layout import Kind
+from totalspineseg_bids.segmentation.result import Component, DiscPoint, LabelledSpine, SpineStatus
+
+_CLEAR_VARIANT = 0.6
+
+
+def summarize(
+    labels: NDArray[np.uint8],
+    affine: Affine,
+    box: Box,
+    part: NDArray[np.uint8],
+    scene: Scene,
+    observations: Sequence[Observation],
+    solution: LevelSolution,
+    naming: Naming,
+    discs: Parts,
+) -> LabelledSpine:
+    """Put the result together.
+
+    Parameters
+    ----------
+    labels
+        Label map of the whole field of view.
+    affine
+        Its voxel-to-scanner matrix.
+    box, part
+        Where the foreground lies, and the labels there.
+    scene
+        Grid and centreline of that box.
+    observations, solution, naming
+        Components with levels and ids.
+    discs
+        Voxels of the discs.
+    """
+    offset = np.array([s.start for s in box], float)
+
+    def to_scanner(local: NDArray[np.float64]) -> NDArray[np.float64]:
+        index = local / scene.spacing + offset
+        return np.asarray(index @ affine[:3, :3].T + affine[:3, 3])
+
+    by_id = {naming.ids[n]: n for n in range(len(observations)) if naming.ids[n] is not None}
+    components = _components(part, scene, by_id, solution, naming, to_scanner(np.zeros((1, 3)))[0], affine)
+    return LabelledSpine(
+        labels=labels,
+        affine=affine,
+        components=components,
+        status=naming.status,
+        reason=naming.reason,
+        flags=_flags(observations, solution, naming),
+        centerline_mm=to_scanner(scene.line.seen),
+        disc_points=tuple(
+            DiscPoint(level, (float(p[0]), float(p[1]), float(p[2])))
+            for level, s in _disc_places(observations, solution, naming, scene, discs)
+            for p in [to_scanner(scene.line.at(s)[None])[0]]
+        ),
+    )
+
+
+def _components(
+    part: NDArray[np.uint8],
+    scene: Scene,
+    by_id: dict[int | None, int],
+    solution: LevelSolution,
+    naming: Naming,
+    origin: NDArray[np.float64],
+    affine: Affine,
+) -> tuple[Component, ...]:
+    index = np.argwhere(part)
+    value = part[index[:, 0], index[:, 1], index[:, 2]]
+    counts = np.bincount(value, minlength=256)
+    means = np.stack([np.bincount(value, index[:, k], minlength=256) for k in range(3)], axis=1)
+    at_edge = ((index <= scene.first) | (index >= scene.last)).any(axis=1)
+    edges = np.bincount(value[at_edge], minlength=256)
+    rows: list[tuple[float, Component]] = []
+    for number in np.flatnonzero(counts):
+        known = anatomy.BY_ID[int(number)]
+        mean = means[number] / counts[number]
+        place = float(scene.line.project((mean * scene.spacing)[None]).s[0])
+        center = origin + affine[:3, :3] @ mean
+        n = by_id.get(int(number))
+        level = known.level or None
+        confidence, runner_up, reason = 1.0, None, None
+        if known.structure in (Structure.VERTEBRA, Structure.DISC, Structure.SACRUM):
+            confidence, runner_up, reason = _certainty(n, level, number, solution, naming, by_id)
+        else:
+            place += 1e6 + number
+        component = Component(
+            label_id=int(number),
+            structure=known.structure,
+            level=level,
+            confidence=confidence,
+            runner_up=runner_up,
+            reason=reason,
+            touches_edge=bool(edges[number] > 3),
+            volume_mm3=float(counts[number] * scene.voxel_mm3),
+            centroid_mm=(float(center[0]), float(center[1]), float(center[2])),
+        )
+        rows.append((place, component))
+    return tuple(component for _, component in sorted(rows, key=lambda row: row[0]))
+
+
+def _certainty(
+    n: int | None,
+    level: str | None,
+    number: int,
+    solution: LevelSolution,
+    naming: Naming,
+    by_id: dict[int | None, int],
+) -> tuple[float, str | None, str | None]:
+    """Confidence, runner-up and reason of one component."""
+    if n is None:
+        # A vertebra that is known by the discs around it only: as sure as those are.
+        if level is None:
+            return 0.0, None, naming.reason or "its discs have no level"
+        near = [m for label, m in by_id.items() if label is not None and level in _ends(int(label))]
+        sure = min((solution.confidence[m] for m in near), default=0.0)
+        return sure, None, None
+    if level is None:
+        return 0.0, solution.levels[n], naming.reasons[n]
+    return solution.confidence[n], solution.runner_up[n], naming.reasons[n]
+
+
+def _ends(label: int) -> tuple[str, ...]:
+    return tuple(anatomy.BY_ID[label].level.split("-"))
+
+
+def _flags(observations: Sequence[Observation], solution: LevelSolution, naming: Naming) -> tuple[str, ...]:
+    """Findings a person should look at."""
+    flags: list[str] = []
+    if naming.status is SpineStatus.LABELLED:
+        seen = {level for n, level in enumerate(solution.levels) if naming.ids[n] is not None}
+        variant = solution.variant
+        if variant.thoracic == 13 and seen & {"T13", "T12-T13"}:
+            flags.append("T13")
+        if variant.lumbar == 6 and seen & {"L6", "L5-L6"}:
+            flags.append("L6")
+        if variant.thoracic == 11 and {"T12-L1", "T10-T11"} <= seen:
+            flags.append("11-thoracic")
+        if variant.lumbar == 4 and {"T12-L1", "L5-S"} <= seen:
+            flags.append("4-lumbar")
+        flags.extend(f"missing-disc:{level}" for level in solution.missing)
+    for n, observation in enumerate(observations):
+        name = solution.levels[n] if naming.status is SpineStatus.LABELLED else None
+        what = "disc" if observation.kind is Kind.DISC else "vertebra"
+        if naming.ids[n] is None:
+            flags.append(f"false-{what}")
+        elif observation.note:
+            flags.append(f"{observation.note}-{what}" + (f":{name}" if name else ""))
+    return tuple(dict.fromkeys(flags))
+
+
+def _disc_places(
+    observations: Sequence[Observation], solution: LevelSolution, naming: Naming, scene: Scene, discs: Parts
+) -> list[tuple[str, float]]:
+    """Arc length at which each named disc meets the canal: that of its hindmost third."""
+    places: list[tuple[str, float]] = []
+    tops: dict[str, float] = {}
+    for n, observation in enumerate(observations):
+        label, level = naming.ids[n], solution.levels[n]
+        if label is None or level is None or anatomy.is_unnamed(label):
+            continue
+        if observation.kind is Kind.VERTEBRA and level in {"C1", "C2"}:
+            tops[level] = observation.s
+        if observation.kind is not Kind.DISC:
+            continue
+        projection = scene.line.project(discs.index[discs.part == observation.part] * scene.spacing)
+        hind = projection.anterior <= np.percentile(projection.anterior, 33)
+        places.append((level, float(projection.s[hind].mean())))
+    if {"C1", "C2"} <= tops.keys():
+        places.insert(0, ("C1-C2", (tops["C1"] + tops["C2"]) / 2))
+    return places

@@ -1,0 +1,280 @@
+"""What the integers of a semantic map mean, resolved by role names.
+
+Models of different releases number their classes differently but share the names: ``disc``, ``disc_C2_C3``,
+``vertebrae_O``, ``sacrum``, ``canal``, ``cord`` and so on. A *layout* is that list of names with the integers of each,
+as in nnU-Net's ``dataset.json``. A name that lists several integers is a region; the integer that stands first in it is
+what a voxel gets that belongs to the region and to none of its more specific classes.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from totalspineseg_bids.anatomy import DISC_LEVELS, VERTEBRA_LEVELS
+from totalspineseg_bids.errors import MissingInputError, UsageError
+
+#: Releases that share the numbers of an earlier one.
+_SAME_AS: dict[str, str] = {
+    **{f"r20240826-{kind}": f"r20240601-{kind}" for kind in ("step1", "step2", "full")},
+    **{f"r20241005-{kind}": f"r20241115-{kind}" for kind in ("step1", "step2", "full")},
+    **{f"r20251124-{kind}": f"r20241115-{kind}" for kind in ("step1", "step2")},
+}
+_KIND_PATTERN = re.compile(r"^(disc|vertebrae)(?:_(.+))?$")
+
+
+class Kind(IntEnum):
+    """Tissue of a voxel, whatever its level."""
+
+    NONE = 0
+    DISC = 1
+    VERTEBRA = 2
+    SACRUM = 3
+    CANAL = 4
+    CORD = 5
+
+
+class Parity(IntEnum):
+    """Which of the two alternating classes a voxel has."""
+
+    UNKNOWN = 0
+    ODD = 1
+    EVEN = 2
+
+
+@dataclass(frozen=True, slots=True)
+class LabelMeaning:
+    """What one integer says about a voxel.
+
+    Attributes
+    ----------
+    kind
+        Tissue.
+    level
+        ``"C2-C3"`` for a disc, ``"T12"`` for a vertebra, ``"S"``; ``None`` where the class has no level.
+    region
+        ``"C"``, ``"T"`` or ``"L"`` for classes that stand for a part of the column.
+    parity
+        Odd or even class.
+    """
+
+    kind: Kind
+    level: str | None = None
+    region: str | None = None
+    parity: Parity = Parity.UNKNOWN
+
+
+_PLAIN_ROLES: dict[str, LabelMeaning] = {
+    "cord": LabelMeaning(Kind.CORD),
+    "canal": LabelMeaning(Kind.CANAL),
+    "csf": LabelMeaning(Kind.CANAL),
+    "sacrum": LabelMeaning(Kind.SACRUM, level="S"),
+    "vertebrae_S": LabelMeaning(Kind.SACRUM, level="S"),
+}
+
+
+def _meaning(name: str) -> LabelMeaning | None:
+    """Read a role name; ``None`` for names that say nothing about the spine."""
+    match = _KIND_PATTERN.match(name)
+    if name in _PLAIN_ROLES or not match:
+        return _PLAIN_ROLES.get(name)
+    kind = Kind.DISC if match[1] == "disc" else Kind.VERTEBRA
+    detail = match[2]
+    if detail is None:
+        return LabelMeaning(kind)
+    if detail in {"O", "E"}:
+        return LabelMeaning(kind, parity=Parity.ODD if detail == "O" else Parity.EVEN)
+    level = detail.replace("_", "-")
+    known = level in (DISC_LEVELS if kind is Kind.DISC else VERTEBRA_LEVELS)
+    if not known and detail not in {"C", "T", "L"}:
+        return None
+    return LabelMeaning(kind, level=level if known else None, region=level[0])
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Names of a semantic map's classes with their integers.
+
+    Parameters
+    ----------
+    name
+        For messages.
+    labels
+        Role name to the integers that carry it, most general integer first; without background.
+    """
+
+    name: str
+    labels: Mapping[str, tuple[int, ...]]
+
+    def __post_init__(self) -> None:
+        if not self.has("disc") and not self.has("canal"):
+            msg = (
+                f"layout {self.name}: neither a 'disc' nor a 'canal' class among {', '.join(self.labels) or 'nothing'}"
+            )
+            raise UsageError(msg)
+        if any(not 0 < value < 256 for values in self.labels.values() for value in values):
+            msg = f"layout {self.name}: label values must lie in 1 to 255"
+            raise UsageError(msg)
+
+    @classmethod
+    def from_labels(cls, labels: Mapping[str, int | Sequence[int]], name: str = "labels") -> Layout:
+        """Build a layout from a mapping of names to one integer or several.
+
+        Raises
+        ------
+        UsageError
+            If no name is known, or a value is not an integer from 1 to 255.
+        """
+        resolved: dict[str, tuple[int, ...]] = {}
+        for role, value in labels.items():
+            if role in {"background", "ignore"}:
+                continue
+            values = (value,) if isinstance(value, int | np.integer) else tuple(value)
+            if not all(isinstance(v, int | np.integer) for v in values):
+                msg = f"layout {name}: the value of '{role}' is not an integer or a list of integers"
+                raise UsageError(msg)
+            resolved[role] = tuple(int(v) for v in values)
+        return cls(name, resolved)
+
+    @classmethod
+    def from_dataset_json(cls, dataset: Mapping[str, Any], name: str = "dataset.json") -> Layout:
+        """Build a layout from the content of nnU-Net's ``dataset.json``.
+
+        Source: nnU-Net v2, ``documentation/region_based_training.md`` (a region lists its integers).
+
+        Raises
+        ------
+        UsageError
+            If there is no usable ``labels`` entry.
+        """
+        labels = dataset.get("labels")
+        if not isinstance(labels, Mapping) or not labels:
+            msg = f"{name}: no 'labels' entry as in nnU-Net's dataset.json"
+            raise UsageError(msg)
+        return cls.from_labels(labels, name)
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Layout:
+        """Read a layout from a ``dataset.json`` file.
+
+        Raises
+        ------
+        MissingInputError
+            If the file cannot be read.
+        UsageError
+            If it is not such a file.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            msg = f"layout {path} cannot be read: {error.strerror or error}"
+            raise MissingInputError(msg) from error
+        except ValueError as error:
+            msg = f"layout {path} is not JSON: {error}"
+            raise UsageError(msg) from error
+        if not isinstance(content, Mapping):
+            msg = f"layout {path} is not a dataset.json"
+            raise UsageError(msg)
+        return cls.from_dataset_json(content, str(path))
+
+    @classmethod
+    def named(cls, name: str) -> Layout:
+        """Return the layout of a public release, such as ``"r20240601-step2"``.
+
+        Raises
+        ------
+        UsageError
+            If there is no such layout; the message lists those there are.
+        """
+        stored = _SAME_AS.get(name, name)
+        if stored not in _stored_names():
+            msg = f"unknown layout '{name}'; known are {', '.join(layout_names())}, or give a dataset.json"
+            raise UsageError(msg)
+        text = importlib.resources.files(f"{__package__}.layouts").joinpath(f"{stored}.json").read_text("utf-8")
+        return cls.from_labels(json.loads(text)["labels"], name)
+
+    @classmethod
+    def resolve(cls, spec: str | Path | Mapping[str, Any] | Layout) -> Layout:
+        """Return the layout that a user means: an object, a mapping, the name of a release or a ``dataset.json``."""
+        if isinstance(spec, Layout):
+            return spec
+        if isinstance(spec, Mapping):
+            return cls.from_dataset_json(spec) if isinstance(spec.get("labels"), Mapping) else cls.from_labels(spec)
+        if isinstance(spec, Path) or str(spec).endswith(".json"):
+            return cls.from_file(spec)
+        return cls.named(spec)
+
+    def has(self, role: str) -> bool:
+        """Tell whether the layout has a role; ``disc`` and ``vertebrae`` also where only their parts are named."""
+        return bool(self.values_of(role))
+
+    def values_of(self, role: str) -> tuple[int, ...]:
+        """Return the integers of a role; for ``disc``, ``vertebrae`` and ``canal`` those of their parts as well.
+
+        The sacrum does not count as ``vertebrae``; the cord and the fluid around it count as ``canal``.
+        """
+        found = set(self.labels.get(role, ()))
+        parts = {"disc": "disc_", "vertebrae": "vertebrae_"}
+        if role in parts:
+            found |= {v for name, values in self.labels.items() if name.startswith(parts[role]) for v in values}
+        if role == "canal":
+            found |= {v for name in ("cord", "csf") for v in self.labels.get(name, ())}
+        if role == "vertebrae":
+            found -= set(self.labels.get("sacrum", ()))
+        return tuple(sorted(found))
+
+    @cached_property
+    def meanings(self) -> dict[int, LabelMeaning]:
+        """What each integer means: that of the most specific name that holds it."""
+        result: dict[int, LabelMeaning] = {}
+        # Names with many integers first, so that narrower ones override them.
+        for name, values in sorted(self.labels.items(), key=lambda item: -len(item[1])):
+            meaning = _meaning(name)
+            if meaning is not None:
+                result.update(dict.fromkeys(values, meaning))
+        return result
+
+    @cached_property
+    def kind_table(self) -> NDArray[np.uint8]:
+        """Look-up table of shape (256,), integer to :class:`Kind`."""
+        table = np.zeros(256, np.uint8)
+        for value, meaning in self.meanings.items():
+            table[value] = meaning.kind
+        return table
+
+    @property
+    def level_names(self) -> frozenset[str]:
+        """Levels that the layout can name directly."""
+        return frozenset(m.level for m in self.meanings.values() if m.level is not None)
+
+    @property
+    def has_parity(self) -> bool:
+        """Whether vertebrae alternate between two classes."""
+        return any(m.parity and m.kind is Kind.VERTEBRA for m in self.meanings.values())
+
+    @property
+    def separates_vertebrae(self) -> bool:
+        """Whether neighbouring vertebrae carry different integers, by parity or by level."""
+        levels = [m for m in self.meanings.values() if m.kind is Kind.VERTEBRA and m.level is not None]
+        return self.has_parity or len(levels) > 10
+
+
+@cache
+def _stored_names() -> tuple[str, ...]:
+    folder = importlib.resources.files(f"{__package__}.layouts")
+    return tuple(sorted(f.name.removesuffix(".json") for f in folder.iterdir() if f.name.endswith(".json")))
+
+
+def layout_names() -> tuple[str, ...]:
+    """Return the names that :meth:`Layout.named` knows."""
+    return tuple(sorted({*_stored_names(), *_SAME_AS}))

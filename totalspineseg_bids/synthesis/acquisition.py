@@ -1,0 +1,296 @@
+"""How a scanner sees a body: slices, field of view, noise, and the way an array is stored."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Literal
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from totalspineseg_bids.imaging.grid import restore_labels
+from totalspineseg_bids.imaging.volume import Affine, Geometry, Volume
+from totalspineseg_bids.synthesis.fields_of_view import Field
+
+Plane = Literal["sagittal", "axial", "isotropic"]
+Storage = Literal["int16", "uint16", "uint8", "float32"]
+
+_FIRST_SPINE_LABEL = 18
+#: Orientations in which scanners and converters store a plane (array axes, as axis codes).
+_ORIENTATIONS: dict[Plane, tuple[str, ...]] = {
+    "sagittal": ("PIR", "ASL", "AIR", "PSL", "PIL", "AIL", "RAS", "LPI", "LAS"),
+    "axial": ("LPS", "RAS", "LAS", "RPI", "LPI"),
+    "isotropic": ("PIR", "ASL", "RAS", "LPS", "LAS", "RSA", "SAR"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """One acquisition, drawn.
+
+    Attributes
+    ----------
+    plane
+        Plane of the thick slices.
+    in_plane, thickness
+        Voxel size in the plane and across it, mm.
+    rotation_deg
+        Obliqueness of the field of view about x, y and z.
+    noise
+        Standard deviation of the noise relative to the brightest tissue.
+    bias
+        Strength of the coil's shading.
+    saturation
+        Whether a band in front of the spine is saturated.
+    orientation
+        Axis codes of the stored array.
+    storage
+        Data type on disk.
+    scaled
+        Whether integers are stored with a slope other than 1.
+    """
+
+    plane: Plane
+    in_plane: float
+    thickness: float
+    rotation_deg: tuple[float, float, float]
+    noise: float
+    bias: float
+    saturation: bool
+    orientation: str
+    storage: Storage
+    scaled: bool
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Voxel size left-right, front-back and up-down, mm."""
+        if self.plane == "sagittal":
+            return self.thickness, self.in_plane, self.in_plane
+        if self.plane == "axial":
+            return self.in_plane, self.in_plane, self.thickness
+        return self.in_plane, self.in_plane, self.in_plane
+
+    @property
+    def slab(self) -> tuple[float, float]:
+        """Range of the extent from left to right, mm."""
+        return {"sagittal": (50.0, 85.0), "axial": (110.0, 140.0), "isotropic": (60.0, 100.0)}[self.plane]
+
+
+def draw_protocol(field: str, rng: np.random.Generator) -> Protocol:
+    """Draw an acquisition that is used for a field of view.
+
+    Parameters
+    ----------
+    field
+        Name of the field of view; axial stacks are drawn for short fields only.
+    rng
+        Source of randomness.
+    """
+    axial = 0.12 if field in {"cervical", "lumbar"} else 0.0
+    plane: Plane = ("sagittal", "axial", "isotropic")[int(rng.choice(3, p=[0.72 - axial, axial, 0.28]))]  # type: ignore[assignment]
+    coarse = 0.2 if field in {"whole", "cervicothoracic", "thoracolumbar"} else 0.0
+    if plane == "isotropic":
+        in_plane = float(rng.choice([0.9, 1.0, 1.0, 1.1]))
+        thickness = in_plane
+    else:
+        in_plane = round(float(rng.uniform(0.6, 1.0)) + coarse, 2)
+        thickness = round(float(rng.uniform(2.8, 4.2)), 2)
+    any_order = ["".join(c) for p in itertools.permutations(("RL", "AP", "SI")) for c in itertools.product(*p)]
+    orientation = str(rng.choice(_ORIENTATIONS[plane] if rng.random() < 0.8 else any_order))
+    kinds: tuple[Storage, ...] = ("int16", "uint16", "float32", "uint8")
+    storage = kinds[int(rng.choice(4, p=[0.55, 0.2, 0.15, 0.1]))]
+    return Protocol(
+        plane=plane,
+        in_plane=in_plane,
+        thickness=thickness,
+        rotation_deg=(float(rng.normal(0, 4.0)), float(rng.normal(0, 2.0)), float(rng.normal(0, 2.5))),
+        noise=float(rng.uniform(0.008, 0.04)),
+        bias=float(rng.uniform(0.05, 0.45)),
+        saturation=plane != "axial" and rng.random() < 0.25,
+        orientation=orientation,
+        storage=storage,
+        scaled=bool(storage == "uint8" or (storage == "int16" and rng.random() < 0.3)),
+    )
+
+
+def _rotation(degrees: tuple[float, float, float]) -> NDArray[np.float64]:
+    """Rotation about x, then y, then z."""
+    whole = np.eye(3)
+    for axis, angle in enumerate(np.deg2rad(degrees)):
+        turn = np.eye(3)
+        i, j = [k for k in range(3) if k != axis]
+        turn[[i, j], [i, j]] = np.cos(angle)
+        turn[i, j], turn[j, i] = -np.sin(angle), np.sin(angle)
+        whole = turn @ whole
+    return whole
+
+
+def grid_of(field: Field, protocol: Protocol) -> Geometry:
+    """Return the grid of an acquisition, axes near RAS, before it is stored in another order."""
+    spacing = np.array(protocol.spacing)
+    x, y, z = (max(4, int(n)) for n in np.round(field.size / spacing))
+    affine = np.eye(4)
+    affine[:3, :3] = _rotation(protocol.rotation_deg) * spacing
+    affine[:3, 3] = field.center - affine[:3, :3] @ ((np.array([x, y, z]) - 1) / 2)
+    return Geometry((x, y, z), affine)
+
+
+def _finer(grid: Geometry, step: float) -> tuple[Geometry, tuple[int, int, int]]:
+    """Divide voxels that are larger than a step into equal parts along their axes."""
+    parts = tuple(max(1, int(np.ceil(s / step - 0.25))) for s in grid.spacing)
+    affine = grid.affine.copy()
+    affine[:3, :3] /= parts
+    affine[:3, 3] = grid.affine[:3, 3] - affine[:3, :3] @ ((np.array(parts) - 1) / 2)
+    x, y, z = (n * p for n, p in zip(grid.shape, parts, strict=True))
+    return Geometry((x, y, z), affine), (parts[0], parts[1], parts[2])
+
+
+def _split(data: NDArray[np.generic], parts: tuple[int, int, int]) -> NDArray[np.generic]:
+    """Bring the parts of each voxel together in a last axis."""
+    shape = [v for n, p in zip(data.shape, parts, strict=True) for v in (n // p, p)]
+    order = (0, 2, 4, 1, 3, 5)
+    pieces: NDArray[np.generic] = data.reshape(shape).transpose(order)
+    return pieces.reshape(*pieces.shape[:3], -1)
+
+
+def sample_image(image: Volume, grid: Geometry) -> NDArray[np.float32]:
+    """Average an image over the voxels of a grid; outside it is 0.
+
+    Parameters
+    ----------
+    image
+        float32.
+    grid
+        Coarser or as fine; oblique or not.
+    """
+    fine, parts = _finer(grid, min(image.spacing) * 1.5)
+    matrix = np.linalg.inv(image.affine) @ fine.affine
+    sampled = ndimage.affine_transform(
+        np.ascontiguousarray(image.data), matrix[:3, :3], matrix[:3, 3], fine.shape, np.float32, order=1, mode="constant"
+    )
+    averaged: NDArray[np.float32] = _split(sampled, parts).mean(axis=-1, dtype=np.float32)
+    return averaged
+
+
+def sample_truth(labels: Volume, grid: Geometry) -> NDArray[np.uint8]:
+    """Give each voxel of a grid the label that fills most of it; tissue around the spine becomes 0.
+
+    Parameters
+    ----------
+    labels
+        Tissue label map.
+    grid
+        The image's grid.
+    """
+    spine = np.where(labels.data < _FIRST_SPINE_LABEL, np.uint8(0), labels.data)
+    fine, parts = _finer(grid, min(labels.spacing) * 1.01)
+    pieces = _split(restore_labels(spine, labels.affine, fine), parts)
+    best = np.array(pieces[..., 0], np.uint8)
+    if pieces.shape[-1] == 1:
+        return best
+    votes = np.zeros(best.shape, np.uint8)
+    for i in range(pieces.shape[-1]):
+        count = (pieces == pieces[..., i : i + 1]).sum(axis=-1, dtype=np.uint8)
+        # Ties go to a label rather than to nothing, so that thin structures survive.
+        wins = (count > votes) | ((count == votes) & (best == 0))
+        np.copyto(best, pieces[..., i].astype(np.uint8), where=wins)
+        np.copyto(votes, count, where=wins)
+    return best
+
+
+def acquire(
+    image: Volume, labels: Volume, field: Field, protocol: Protocol, rng: np.random.Generator
+) -> tuple[Volume, Volume]:
+    """Scan a body.
+
+    Parameters
+    ----------
+    image
+        Intensities (float32, brightest tissue around 1) on the grid of ``labels``.
+    labels
+        Tissue label map.
+    field, protocol
+        What is scanned, and how.
+    rng
+        Draws shading and noise.
+
+    Returns
+    -------
+    image, truth : Volume
+        The image (float32, before it is stored as another type) and the spine's labels, both on the
+        acquisition's grid in the protocol's orientation.
+    """
+    grid = grid_of(field, protocol)
+    signal = sample_image(image, grid)
+    truth = sample_truth(labels, grid)
+    signal *= _shading(grid, protocol, rng)
+    if protocol.saturation:
+        signal *= _saturation(truth, grid, rng)
+    sigma = np.float32(protocol.noise)
+    real = signal + sigma * rng.standard_normal(signal.shape, dtype=np.float32)
+    noisy = np.hypot(real, sigma * rng.standard_normal(signal.shape, dtype=np.float32))
+    return _stored(noisy, grid.affine, protocol.orientation), _stored(truth, grid.affine, protocol.orientation)
+
+
+def _shading(grid: Geometry, protocol: Protocol, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Sensitivity of the coil: smooth everywhere, lower toward the front."""
+    coarse = rng.normal(0.0, protocol.bias, (3, 3, 5))
+    coarse -= np.linspace(0.0, 1.6 * protocol.bias, 3)[None, :, None]
+    zoomed = ndimage.zoom(coarse, [n / c for n, c in zip(grid.shape, coarse.shape, strict=True)], order=1, grid_mode=True, mode="nearest")
+    field: NDArray[np.float32] = np.exp(zoomed - zoomed.mean()).astype(np.float32)
+    return field
+
+
+def _saturation(truth: NDArray[np.uint8], grid: Geometry, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Band of low signal in front of the spine, as laid there against motion."""
+    spine = np.flatnonzero((truth >= _FIRST_SPINE_LABEL).any(axis=(0, 2)))
+    edge = (spine[-1] if len(spine) else 0.7 * grid.shape[1]) + float(rng.uniform(8, 25)) / grid.spacing[1]
+    slope = np.arange(grid.shape[1]) - edge
+    drop = float(rng.uniform(0.55, 0.9))
+    band: NDArray[np.float32] = (1.0 - drop / (1.0 + np.exp(-slope * grid.spacing[1] / 4.0))).astype(np.float32)
+    return band[None, :, None]
+
+
+def _stored(data: NDArray[np.generic], affine: Affine, orientation: str) -> Volume:
+    """Reorder and flip the axes of an array that is near RAS."""
+    change = nib.orientations.ornt_transform(
+        nib.orientations.axcodes2ornt("RAS"), nib.orientations.axcodes2ornt(orientation)
+    )
+    turned = nib.orientations.apply_orientation(data, change)
+    return Volume(np.ascontiguousarray(turned), affine @ nib.orientations.inv_ornt_aff(change, data.shape))
+
+
+def to_nifti(image: Volume, protocol: Protocol, rng: np.random.Generator) -> nib.Nifti1Image:
+    """Store an image as a scanner's converter would: in the protocol's data type, on a scale of its own.
+
+    Parameters
+    ----------
+    image
+        float32, not negative.
+    protocol
+        Names the type.
+    rng
+        Draws the scale.
+    """
+    data = image.data / max(float(np.percentile(image.data, 99.7)), 1e-6)
+    if protocol.storage == "uint8":
+        stored, slope = np.clip(255 * data, 0, 255).round().astype(np.uint8), float(rng.uniform(0.5, 6.0))
+    elif protocol.storage == "float32":
+        stored, slope = (data * float(np.exp(rng.uniform(0, 8)))).astype(np.float32), 1.0
+    else:
+        top = float(rng.uniform(300, 4000))
+        dtype = np.int16 if protocol.storage == "int16" else np.uint16
+        stored, slope = np.clip(top * data, 0, 32767).round().astype(dtype), 1.0
+        if protocol.scaled:
+            slope = float(rng.uniform(0.01, 3.0))
+    nifti = nib.Nifti1Image(stored, image.affine)
+    nifti.header.set_xyzt_units("mm", "sec")
+    nifti.set_sform(image.affine, code=1)
+    nifti.set_qform(image.affine, code=1)
+    if slope != 1.0:
+        # Raw values are written as they are; the header says what they mean.
+        nifti.header["scl_slope"], nifti.header["scl_inter"] = slope, 0.0
+    return nifti

@@ -1,0 +1,435 @@
+"""The course of a spine: which level lies where, how it is tilted, and how large it is.
+
+Angles follow the clinical conventions (T1 slope, C2-T1 lordosis, T1-T12 kyphosis, L1-S1 lordosis, Cobb
+angle). Sizes are rounded means of published morphometry of adults (Panjabi et al., Spine 1991 and 1992,
+for vertebrae; Frostell et al., Front Neurol 2016, for the cord) with spacings of neighbouring discs as in
+adult templates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.interpolate import PchipInterpolator
+from scipy.ndimage import gaussian_filter1d
+
+from totalspineseg_bids.anatomy import SpineVariant
+from totalspineseg_bids.synthesis.canvas import Frame, Vector
+
+_STEP = 0.5  # mm between samples of the curve
+
+# Body width, depth and height and the height of the disc below, mm.
+_BODY: dict[str, tuple[float, float, float, float]] = {
+    "C1": (18.0, 12.0, 12.0, 0.0),
+    "C2": (17.0, 15.5, 20.0, 4.6),
+    "C3": (17.0, 15.5, 12.6, 4.8),
+    "C4": (17.5, 15.7, 12.5, 4.9),
+    "C5": (18.3, 16.0, 12.3, 5.0),
+    "C6": (20.0, 16.6, 12.4, 5.0),
+    "C7": (23.0, 17.2, 13.6, 4.7),
+    "T1": (26.0, 17.6, 15.8, 4.2),
+    "T2": (26.0, 18.8, 17.8, 3.9),
+    "T3": (25.5, 20.5, 18.6, 3.8),
+    "T4": (26.5, 22.9, 19.4, 3.9),
+    "T5": (27.0, 24.4, 20.0, 4.1),
+    "T6": (28.6, 26.0, 20.6, 4.4),
+    "T7": (29.6, 27.6, 21.0, 4.7),
+    "T8": (31.2, 29.1, 21.6, 5.0),
+    "T9": (32.8, 30.2, 22.0, 5.3),
+    "T10": (34.3, 30.9, 23.2, 5.8),
+    "T11": (36.9, 31.4, 24.4, 6.4),
+    "T12": (40.0, 32.0, 25.4, 7.2),
+    "L1": (41.0, 31.5, 26.0, 8.4),
+    "L2": (42.5, 32.5, 26.8, 9.4),
+    "L3": (44.5, 33.5, 27.0, 10.2),
+    "L4": (46.5, 34.0, 26.8, 10.8),
+    "L5": (48.5, 34.5, 26.2, 10.2),
+    "S1": (50.0, 31.0, 27.0, 0.0),
+    "S2": (37.0, 21.0, 23.0, 0.0),
+    "S3": (29.0, 15.0, 19.0, 0.0),
+    "S4": (24.0, 11.0, 16.0, 0.0),
+    "S5": (19.0, 9.0, 14.0, 0.0),
+    "Co1": (13.0, 8.0, 11.0, 0.0),
+    "Co2": (9.0, 7.0, 10.0, 0.0),
+    "Co3": (7.0, 6.0, 9.0, 0.0),
+}
+
+# Canal width and depth, cord width and depth, mm; levels between are interpolated.
+_CANAL: dict[str, tuple[float, float]] = {
+    "C1": (25.0, 18.0), "C2": (23.0, 16.5), "C3": (22.5, 14.6), "C5": (23.5, 14.4), "C7": (22.5, 14.6),
+    "T1": (20.5, 15.0), "T3": (17.3, 14.8), "T6": (16.6, 15.0), "T9": (17.2, 15.0), "T11": (19.0, 15.6),
+    "T12": (21.0, 16.6), "L1": (22.0, 17.0), "L3": (23.0, 16.4), "L4": (23.5, 16.2), "L5": (25.0, 16.2),
+    "S1": (26.0, 13.5), "S2": (17.0, 9.0), "S3": (9.0, 5.0),
+}  # fmt: skip
+_CORD: dict[str, tuple[float, float]] = {
+    "C1": (11.8, 8.8), "C2": (11.8, 8.3), "C3": (12.3, 8.0), "C5": (13.4, 7.6), "C7": (12.2, 7.2),
+    "T1": (10.6, 6.9), "T3": (9.0, 6.4), "T6": (8.4, 6.2), "T9": (8.6, 6.4), "T11": (9.4, 7.2), "T12": (9.2, 7.2),
+}  # fmt: skip
+_SACRAL = ("S1", "S2", "S3", "S4", "S5", "Co1", "Co2", "Co3")
+
+
+@dataclass(frozen=True, slots=True)
+class SpineParameters:
+    """What one subject's spine is like.
+
+    Attributes
+    ----------
+    scale
+        Size relative to a mean adult.
+    build
+        Width and depth of bones relative to their height.
+    t1_slope, cervical_lordosis, kyphosis, lumbar_lordosis
+        Angles in degrees: slope of T1; C2-T1; T1 to the last thoracic vertebra; L1-S1.
+    cobb, apex, extent
+        Coronal curves: Cobb angle (degrees, signed), place of the apex as a fraction of the column's
+        length from the top, and its half extent likewise. One entry a curve.
+    degeneration
+        Chance that a disc is thinned.
+    canal
+        Size of the canal relative to the mean.
+    conus
+        End of the cord as a position in the list of levels relative to the top of L1 (levels, downward).
+    fat
+        Thickness of subcutaneous fat on the back, mm.
+    girth
+        Body size across relative to the mean.
+    jitter
+        Standard deviation of each level's own relative size.
+    """
+
+    scale: float = 1.0
+    build: float = 1.0
+    t1_slope: float = 25.0
+    cervical_lordosis: float = 22.0
+    kyphosis: float = 40.0
+    lumbar_lordosis: float = 54.0
+    cobb: tuple[float, ...] = (0.0,)
+    apex: tuple[float, ...] = (0.5,)
+    extent: tuple[float, ...] = (0.15,)
+    degeneration: float = 0.0
+    canal: float = 1.0
+    conus: float = 0.3
+    fat: float = 12.0
+    girth: float = 1.0
+    jitter: float = 0.03
+
+    @classmethod
+    def sample(cls, rng: np.random.Generator) -> SpineParameters:
+        """Draw a subject: mostly ordinary, sometimes with exaggerated curves, scoliosis or thin discs."""
+        kyphosis = float(np.clip(rng.normal(40, 10), 18, 68))
+        slope = float(np.clip(0.45 * kyphosis + rng.normal(7, 5), 8, 45))
+        curves = int(rng.choice([1, 2], p=[0.65, 0.35]))
+        largest = float(min(rng.exponential(6.0), 30.0))
+        first = float(rng.uniform(0.32, 0.75))
+        apex = (first,) if curves == 1 else (first, first + float(rng.choice([-0.27, 0.25])))
+        sign = float(rng.choice([-1.0, 1.0]))
+        cobb = tuple(sign * largest * (1.0 if i == 0 else -float(rng.uniform(0.4, 0.9))) for i in range(curves))
+        return cls(
+            scale=float(np.clip(rng.normal(0.99, 0.075), 0.82, 1.15)),
+            build=float(np.clip(rng.normal(1.0, 0.05), 0.88, 1.14)),
+            t1_slope=slope,
+            cervical_lordosis=float(np.clip(0.8 * slope + rng.normal(0, 10), -12, 48)),
+            kyphosis=kyphosis,
+            lumbar_lordosis=float(np.clip(rng.normal(53, 11), 22, 85)),
+            cobb=cobb,
+            apex=apex,
+            extent=tuple(float(rng.uniform(0.09, 0.17)) for _ in apex),
+            degeneration=float(rng.choice([0.0, 0.12, 0.35], p=[0.45, 0.4, 0.15])),
+            canal=float(np.clip(rng.normal(1.0, 0.07), 0.84, 1.2)),
+            conus=float(np.clip(rng.normal(0.3, 0.45), -0.8, 1.4)),
+            fat=float(np.clip(rng.gamma(3.0, 4.5), 3.0, 42.0)),
+            girth=float(np.clip(rng.normal(1.0, 0.09), 0.8, 1.3)),
+            jitter=float(rng.uniform(0.015, 0.045)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """A vertebra (or sacral or coccygeal segment) in place.
+
+    Attributes
+    ----------
+    name
+        ``"C1"`` to ``"L6"``, ``"S1"`` to ``"S5"``, ``"Co1"`` to ``"Co3"``.
+    kin
+        The regular level whose shape it has (T13 is shaped like T12).
+    width, depth, height
+        Of the body at its endplates, mm.
+    frame
+        At the centre of the body.
+    top, bottom
+        Frames at the endplates.
+    at
+        Distances along the curve of top and bottom, mm from its upper end.
+    canal
+        Half width and half depth of the canal, mm.
+    """
+
+    name: str
+    kin: str
+    width: float
+    depth: float
+    height: float
+    frame: Frame
+    top: Frame
+    bottom: Frame
+    at: tuple[float, float]
+    canal: tuple[float, float]
+
+    @property
+    def region(self) -> str:
+        """``"C"``, ``"T"``, ``"L"`` or ``"S"`` (sacrum and coccyx)."""
+        return "S" if self.name in _SACRAL else self.name[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Tube:
+    """A structure along the column: points (N, 3) and half axes (N, 2: left-right, front-back), RAS mm."""
+
+    points: NDArray[np.float64]
+    radii: NDArray[np.float64]
+    across: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """Geometry of one spine, all in RAS mm.
+
+    Attributes
+    ----------
+    levels
+        Craniocaudal, C1 to Co3.
+    points, axes
+        The line through the bodies' centres, (N, 3), and its frames, (N, 3, 3), every half millimetre.
+    canal, cord
+        The two tubes.
+    """
+
+    levels: tuple[Level, ...]
+    points: NDArray[np.float64]
+    axes: NDArray[np.float64]
+    canal: Tube
+    cord: Tube
+
+    def level(self, name: str) -> Level:
+        """Return a level by its name.
+
+        Raises
+        ------
+        KeyError
+            If this spine does not have it.
+        """
+        for level in self.levels:
+            if level.name == name:
+                return level
+        raise KeyError(name)
+
+    def frame(self, s: float) -> Frame:
+        """Return the frame at a distance along the curve (mm from its upper end)."""
+        index = int(np.clip(round(s / _STEP), 0, len(self.points) - 1))
+        return Frame(self.points[index], self.axes[index])
+
+
+def _kin(name: str) -> str:
+    return {"T13": "T12", "L6": "L5"}.get(name, name)
+
+
+def _names(variant: SpineVariant) -> list[str]:
+    return [*variant.vertebrae()[:-1], *_SACRAL]
+
+
+def _sizes(names: list[str], p: SpineParameters, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Width, depth, height of every level and of the disc below, mm."""
+    table = np.array([_BODY[_kin(name)] for name in names])
+    thoracic = [i for i, n in enumerate(names) if n[0] == "T"]
+    regular = [f"T{i}" for i in range(1, 13)]
+    # With 11 or 13 thoracic vertebrae sizes still run evenly from T1 to the last one.
+    ranks = np.linspace(0, 11, len(thoracic))
+    for column in range(4):
+        table[thoracic, column] = np.interp(ranks, range(12), [_BODY[n][column] for n in regular])
+    drift = 1.0 + p.jitter * rng.standard_normal(table.shape)
+    table *= p.scale * drift
+    table[:, :2] *= p.build
+    thin = rng.random(len(names)) < p.degeneration * np.array([1.4 if n in {"L4", "L5", "C5", "C6"} else 0.8 for n in names])
+    table[thin, 3] *= rng.uniform(0.35, 0.75, int(thin.sum()))
+    return table
+
+
+def _tilts(names: list[str], p: SpineParameters, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Sagittal tilt at the middle of every level, degrees; positive: the front edge is lower."""
+    last_thoracic = max(i for i, n in enumerate(names) if n[0] == "T")
+    t1, s1 = names.index("T1"), names.index("S1")
+    lumbar = s1 - last_thoracic - 1
+    base = p.t1_slope - p.kyphosis
+    knots: list[tuple[float, float]] = [
+        (0, p.t1_slope - 1.06 * p.cervical_lordosis),
+        (1, p.t1_slope - p.cervical_lordosis),
+        (4, p.t1_slope - 0.52 * p.cervical_lordosis),
+        (t1, p.t1_slope),
+        (t1 + 0.5 * (last_thoracic - t1), p.t1_slope - 0.56 * p.kyphosis),
+        (last_thoracic, base),
+    ]
+    for fraction, share in ((0.22, -0.04), (0.45, 0.07), (0.65, 0.22), (0.85, 0.52)):
+        knots.append((last_thoracic + 0.5 + fraction * lumbar, base + share * p.lumbar_lordosis))
+    top = base + p.lumbar_lordosis
+    bend = float(rng.normal(0, 5))
+    for k, turn in enumerate((4, 12, 2, -20, -38, -52, -66, -76)):
+        knots.append((s1 + k, top + turn + (bend * min(k, 3) / 3)))
+    x, y = np.array(knots).T
+    tilts: NDArray[np.float64] = PchipInterpolator(x, y)(np.arange(len(names)))
+    tilts[1:s1] += rng.normal(0, 1.0, s1 - 1)
+    return tilts
+
+
+def _rotation(tilt: NDArray[np.float64], lean: NDArray[np.float64], turn: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Frames (N, 3, 3) from sagittal tilt, coronal lean and axial turn, degrees."""
+    t, l, r = np.deg2rad(tilt), np.deg2rad(lean), np.deg2rad(turn)  # noqa: E741
+    zero, one = np.zeros_like(t), np.ones_like(t)
+
+    def stack(rows_: list[list[NDArray[np.float64]]]) -> NDArray[np.float64]:
+        return np.array(rows_).transpose(2, 0, 1)
+
+    sagittal = stack([[one, zero, zero], [zero, np.cos(t), np.sin(t)], [zero, -np.sin(t), np.cos(t)]])
+    coronal = stack([[np.cos(l), zero, np.sin(l)], [zero, one, zero], [-np.sin(l), zero, np.cos(l)]])
+    axial = stack([[np.cos(r), -np.sin(r), zero], [np.sin(r), np.cos(r), zero], [zero, zero, one]])
+    frames: NDArray[np.float64] = coronal @ sagittal @ axial
+    return frames
+
+
+def _by_level(names: list[str], table: dict[str, tuple[float, float]], upto: str) -> NDArray[np.float64]:
+    """Interpolate a table over level positions up to a level; shape (levels, 2)."""
+    known = [(i, table[_kin(n)]) for i, n in enumerate(names) if _kin(n) in table and n == _kin(n)]
+    x = np.array([k for k, _ in known], float)
+    y = np.array([v for _, v in known])
+    positions = np.arange(names.index(upto) + 1)
+    return np.stack([np.interp(positions, x, y[:, c]) for c in range(2)], axis=1)
+
+
+def build_column(rng: np.random.Generator, variant: SpineVariant, p: SpineParameters) -> Column:
+    """Lay out a spine.
+
+    Parameters
+    ----------
+    rng
+        Source of the per-level variation.
+    variant
+        How many thoracic and lumbar vertebrae.
+    p
+        The subject.
+
+    Returns
+    -------
+    Column
+        With the centre of the column near x = 0 and the sacral endplate at y = z = 0.
+    """
+    names = _names(variant)
+    sizes = _sizes(names, p, rng)
+    tilts = _tilts(names, p, rng)
+    above = 22.0 * p.scale  # from the upper end of the curve, at the foramen magnum, to the top of C1
+    knots, angles, spans = [0.0], [tilts[0] - 2.0], []
+    s = above
+    for i, name in enumerate(names):
+        height = sizes[i, 2]
+        if name == "C2":
+            s += 5.0 * p.scale  # the dens fills the gap to C1
+        # Discs take most of a lordotic change, bodies most of a kyphotic one.
+        upper = tilts[i] - tilts[i - 1] if i else 0.0
+        lower = tilts[i + 1] - tilts[i] if i + 1 < len(names) else 0.0
+        share = [0.5 if name in _SACRAL else (0.17 if change > 0 else 0.3) for change in (upper, lower)]
+        knots += [s, s + height / 2, s + height]
+        angles += [tilts[i] - share[0] * upper, tilts[i], tilts[i] + share[1] * lower]
+        spans.append((s, s + height))
+        s += height + sizes[i, 3]
+    knots.append(s + 6.0)
+    angles.append(angles[-1])
+    line = np.arange(0.0, s + 6.0, _STEP)
+    tilt = np.interp(line, knots, angles)
+    # Stand upright: the line from C7 to S1 is nearly vertical.
+    c7, s1 = spans[names.index("C7")][0], spans[names.index("S1")][0]
+    trunk = (line >= c7) & (line <= s1)
+    tilt -= np.rad2deg(np.arctan2(np.sin(np.deg2rad(tilt[trunk])).sum(), np.cos(np.deg2rad(tilt[trunk])).sum()))
+    tilt += rng.normal(0, 2.5)
+    lean, turn = np.full_like(line, rng.normal(0, 1.0)), np.zeros_like(line)
+    for cobb, apex, extent in zip(p.cobb, p.apex, p.extent, strict=True):
+        t = (line / line[-1] - apex) / extent
+        lean += 0.5 * cobb * t * np.exp(0.5 - t**2 / 2)
+        turn += 0.45 * cobb * np.exp(-(t**2) / 2)
+    balance = (line >= spans[1][0]) & (line <= s1)
+    lean -= 0.9 * np.rad2deg(np.arctan2(np.sin(np.deg2rad(lean[balance])).sum(), np.cos(np.deg2rad(lean[balance])).sum()))
+    axes = _rotation(tilt, lean, turn)
+    points = np.cumsum(np.concatenate([np.zeros((1, 3)), -axes[:-1, :, 2] * _STEP]), axis=0)
+    anchor = points[round(s1 / _STEP)]
+    points = points - [points[trunk][:, 0].mean(), anchor[1], anchor[2]]
+
+    canal_table = _by_level(names, _CANAL, "S3") * p.scale * p.canal / 2
+    levels = []
+    for i, name in enumerate(names):
+        top, bottom = spans[i]
+        frames = [
+            Frame(points[round(at / _STEP)], axes[round(at / _STEP)]) for at in ((top + bottom) / 2, top, bottom)
+        ]
+        half = canal_table[min(i, len(canal_table) - 1)]
+        levels.append(
+            Level(
+                name, _kin(name), sizes[i, 0], sizes[i, 1], sizes[i, 2], *frames, (top, bottom),
+                (float(half[0]), float(half[1])),
+            )
+        )  # fmt: skip
+    canal, cord = _tubes(names, levels, (line, points, axes), canal_table, p, rng)
+    return Column(tuple(levels), points, axes, canal, cord)
+
+
+def _tubes(
+    names: list[str],
+    levels: list[Level],
+    curve: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]],
+    canal_table: NDArray[np.float64],
+    p: SpineParameters,
+    rng: np.random.Generator,
+) -> tuple[Tube, Tube]:
+    """Canal and cord: half axes by level, centres behind the bodies."""
+    line, points, axes = curve
+    middles = np.array([sum(level.at) / 2 for level in levels])
+    n = len(canal_table)
+    use = slice(0, int(levels[n - 1].at[1] / _STEP), 6)
+    at = line[use]
+    half = np.stack([np.interp(at, middles[:n], canal_table[:, c]) for c in range(2)], axis=1)
+    # The canal's front follows the bodies' waisted backs; its back is smooth. The dens is thinner than a body.
+    where, front, bay = [], [], []
+    for level in levels[:n]:
+        deep = 8.0 * p.scale if level.name == "C1" else level.depth / 2 + 0.6 * p.scale
+        hollow = {"C": 0.5, "T": 2.0, "L": 2.2, "S": 0.0}[level.region] * p.scale if level.name != "C2" else 0.0
+        where += [level.at[0], sum(level.at) / 2, level.at[1]]
+        front += [np.nan if level.region == "S" else deep, deep, np.nan if level.region == "S" else deep]
+        bay += [0.0, hollow, 0.0]
+    known = np.isfinite(front)
+    edge = gaussian_filter1d(np.interp(at, np.array(where)[known], np.array(front)[known]), 1.5, mode="nearest")
+    gain = gaussian_filter1d(np.interp(at, where, bay), 1.0)
+    back = edge + half[:, 1]
+    middle = points[use] - axes[use, :, 1] * back[:, None]  # of the cord's room, without the bays
+    play = half[:, 1].copy()
+    half[:, 1] += gain / 2
+    back -= gain / 2
+    center = points[use] - axes[use, :, 1] * back[:, None]
+    canal = Tube(center, half, axes[use, :, 0])
+
+    cord_table = _by_level(names, _CORD, _last_thoracic(names)) * p.scale * float(np.clip(rng.normal(1, 0.06), 0.85, 1.15)) / 2
+    last = len(cord_table)
+    l1 = names.index("L1")
+    end = float(np.interp(l1 - 0.5 + p.conus, np.arange(len(middles)), middles))
+    width = np.stack([np.interp(at, middles[:last], cord_table[:, c]) for c in range(2)], axis=1)
+    taper = np.clip((end - at) / (38.0 * p.scale), 0.0, 1.0) ** 0.6
+    width *= taper[:, None]
+    width = np.minimum(width, np.stack([half[:, 0], play], axis=1) - 1.6)
+    keep = (taper > 0.12) & (width.min(axis=1) > 0.6)
+    # The cord keeps to the concave side: forward in the chest, central in the neck, backward at the conus.
+    play = play - width[:, 1] - 1.2
+    forward = np.interp(at, middles[[0, 4, 10, 14, l1]], [-0.1, 0.15, 0.4, 0.35, -0.2])
+    cord_center = middle + axes[use, :, 1] * (np.maximum(play, 0.0) * forward)[:, None]
+    return canal, Tube(cord_center[keep], width[keep], axes[use, :, 0][keep])
+
+
+def _last_thoracic(names: list[str]) -> str:
+    return [n for n in names if n[0] == "T"][-1]

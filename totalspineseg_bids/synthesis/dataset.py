@@ -1,0 +1,324 @@
+"""Synthetic BIDS datasets with their truth."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import nibabel as nib
+import numpy as np
+
+import totalspineseg_bids
+from totalspineseg_bids import anatomy
+from totalspineseg_bids.anatomy import SpineVariant
+from totalspineseg_bids.errors import MissingInputError, OutputError, UsageError
+from totalspineseg_bids.imaging.atomic import write_bytes, write_text
+from totalspineseg_bids.imaging.grid import to_canonical
+from totalspineseg_bids.imaging.io import is_nifti_name, read_labels, write_labels
+from totalspineseg_bids.imaging.volume import Volume
+from totalspineseg_bids.synthesis.acquisition import Protocol, acquire, draw_protocol, to_nifti
+from totalspineseg_bids.synthesis.appearance import Contrast, render
+from totalspineseg_bids.synthesis.fields_of_view import FIELDS_OF_VIEW, Field, check_names, draw_field, possible
+from totalspineseg_bids.synthesis.parametric import make_spine
+from totalspineseg_bids.synthesis.pose import deform
+
+#: First entropy word of the seeds of training spines; callers may add a seed below 10^9.
+TRAINING_DOMAIN = 1_000_000_000
+#: First entropy word of the seeds of datasets: no dataset repeats a training spine, whatever the seeds.
+EVALUATION_DOMAIN = 3_000_000_000
+
+CONTRASTS: tuple[Contrast, ...] = get_args(Contrast)
+#: Contrasts of a mixed dataset in turn: mostly T1w and T2w.
+_MIXED: tuple[Contrast, ...] = ("T2w", "T1w", "T2w", "T1w", "STIR", "T2w", "T1w", "T2starw", "T2w", "T1w", "random")
+_SUFFIX: dict[Contrast, tuple[str, str]] = {  # part of acq-, BIDS suffix
+    "T1w": ("", "T1w"), "T2w": ("", "T2w"), "STIR": ("Stir", "T2w"), "T2starw": ("", "T2starw"), "random": ("Random", "PDw"),
+}  # fmt: skip
+_MARGIN_MM = 22.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is drawn for one image before anything is made."""
+
+    stem: str
+    suffix: str
+    field: str
+    contrast: Contrast
+    protocol: Protocol
+
+
+def write_dataset(
+    out: Path,
+    subjects: int,
+    seed: int,
+    *,
+    fields_of_view: Sequence[str] | None = None,
+    contrasts: Sequence[str] | None = None,
+    label_maps: Path | None = None,
+    variants: bool = False,
+    progress: Callable[[str, float], None] | None = None,
+) -> list[Path]:
+    """Write a BIDS dataset of synthetic spine images with the truth in ``derivatives/labels``.
+
+    Parameters
+    ----------
+    out
+        Folder to write; made where absent. Files of the same names are replaced.
+    subjects
+        How many; each has one or two images.
+    seed
+        The same seed and arguments give the same files.
+    fields_of_view
+        Kinds of field to use in turn; all by default.
+    contrasts
+        Contrasts to use in turn; by default mostly T1w and T2w with some others.
+    label_maps
+        Folder of tissue label maps (NIfTI, 1 mm, canonical ids) to pose and deform in place of parametric
+        spines.
+    variants
+        Whether some subjects get 11 or 13 thoracic or 4 or 6 lumbar vertebrae (parametric spines only).
+    progress
+        Called with what was done and the part of the work that is done (0 to 1).
+
+    Returns
+    -------
+    list of Path
+        The images, in order.
+
+    Raises
+    ------
+    UsageError
+        If an argument names nothing known or the number of subjects is not positive.
+    MissingInputError
+        If the folder of label maps holds none that can show a field of view asked for.
+    OutputError
+        If the folder cannot be written.
+    """
+    if subjects < 1:
+        msg = f"the number of subjects must be at least 1, not {subjects}"
+        raise UsageError(msg)
+    if seed < 0:
+        msg = f"the seed must not be negative, it is {seed}"
+        raise UsageError(msg)
+    fields = check_names(FIELDS_OF_VIEW if fields_of_view is None else fields_of_view)
+    kinds = _check_contrasts(contrasts)
+    atlases = None if label_maps is None else _label_maps(label_maps, fields)
+    images: list[Path] = []
+    rows = []
+    order = np.random.default_rng(np.random.SeedSequence([EVALUATION_DOMAIN, seed]))
+    field_turn, kind_turn = (int(order.integers(0, n)) for n in (len(fields), len(kinds)))
+    try:
+        _write_root(out, seed, parametric=atlases is None)
+        for number in range(1, subjects + 1):
+            rng = np.random.default_rng(np.random.SeedSequence([EVALUATION_DOMAIN, seed, number]))
+            name = f"sub-{number:03d}"
+            body, about, choices = _draw_body(rng, atlases, fields, variants)
+            taken: set[str] = set()
+            for _ in range(1 + int(rng.random() < 0.3)):
+                field = choices[field_turn % len(choices)]
+                plan = _draw_plan(name, field, kinds[kind_turn % len(kinds)], rng)
+                field_turn, kind_turn = field_turn + 1, kind_turn + 1
+                if plan.stem in taken:
+                    continue
+                taken.add(plan.stem)
+                images.append(_write_image(out, name, body, plan, rng))
+                if progress is not None:
+                    done = (number - 0.5) / subjects
+                    progress(f"{plan.stem}_{plan.suffix}", done)
+            rows.append({"participant_id": name, **about})
+            if progress is not None:
+                progress(name, number / subjects)
+        _write_participants(out, rows)
+    except OSError as error:
+        msg = f"cannot write the dataset in {out}: {error.strerror or error}; choose a folder that can be written"
+        raise OutputError(msg) from error
+    return images
+
+
+def _check_contrasts(contrasts: Sequence[str] | None) -> tuple[Contrast, ...]:
+    if contrasts is None:
+        return _MIXED
+    known = {str(c): c for c in CONTRASTS}
+    unknown = [c for c in contrasts if c not in known]
+    if unknown or not contrasts:
+        msg = f"unknown contrast: {', '.join(unknown) or 'nothing'}; known are {', '.join(CONTRASTS)}"
+        raise UsageError(msg)
+    return tuple(known[c] for c in contrasts)
+
+
+def _label_maps(folder: Path, fields: tuple[str, ...]) -> list[tuple[str, Volume, tuple[str, ...]]]:
+    """Read the label maps of a folder that can show one of the fields of view."""
+    if not folder.is_dir():
+        msg = f"{folder}: no such folder of label maps"
+        raise MissingInputError(msg)
+    atlases = []
+    for path in sorted(p for p in folder.iterdir() if is_nifti_name(p)):
+        volume = to_canonical(read_labels(path))
+        choices = possible(volume, fields)
+        if choices:
+            atlases.append((path.name.split(".")[0], volume, choices))
+    if not atlases:
+        msg = f"{folder}: no label map (.nii.gz, canonical ids) that shows {' or '.join(fields)}"
+        raise MissingInputError(msg)
+    return atlases
+
+
+def _draw_body(
+    rng: np.random.Generator,
+    atlases: list[tuple[str, Volume, tuple[str, ...]]] | None,
+    fields: tuple[str, ...],
+    variants: bool,
+) -> tuple[Volume, dict[str, Any], tuple[str, ...]]:
+    """Return a subject's tissue label map, what participants.tsv says of it, and the fields it can show."""
+    if atlases is not None:
+        name, volume, choices = atlases[int(rng.integers(len(atlases)))]
+        return volume, {"anatomy": name, "thoracic": "n/a", "lumbar": "n/a"}, choices
+    variant = SpineVariant()
+    if variants and rng.random() < 0.5:
+        variant = (SpineVariant(11, 5), SpineVariant(13, 5), SpineVariant(12, 4), SpineVariant(12, 6))[rng.integers(4)]
+    volume = make_spine(rng, variant=variant)
+    return volume, {"anatomy": "parametric", "thoracic": variant.thoracic, "lumbar": variant.lumbar}, fields
+
+
+def _draw_plan(subject: str, field: str, contrast: Contrast, rng: np.random.Generator) -> _Plan:
+    protocol = draw_protocol(field, rng)
+    acq, suffix = _SUFFIX[contrast]
+    return _Plan(f"{subject}_acq-{field}{protocol.plane.capitalize()}{acq}", suffix, field, contrast, protocol)
+
+
+def make_image(
+    body: Volume, field_name: str, contrast: Contrast, protocol: Protocol, rng: np.random.Generator, strength: float
+) -> tuple[Volume, Volume]:
+    """Pose a body, give it a contrast and scan it.
+
+    Parameters
+    ----------
+    body
+        Tissue label map, RAS, 1 mm.
+    field_name, contrast, protocol
+        What is scanned, and how.
+    rng
+        Everything random comes from here.
+    strength
+        Of the deformation.
+
+    Returns
+    -------
+    image, truth : Volume
+        On one grid, in the protocol's orientation.
+    """
+    # Only the part in view is posed and rendered, with a margin for rotation.
+    rough = draw_field(body, field_name, rng, slab=protocol.slab)
+    part = _cut(body, rough, 3.0 * _MARGIN_MM)
+    posed = deform(part, rng, strength=strength)
+    field = draw_field(posed, field_name, rng, slab=protocol.slab)
+    near = _cut(posed, field, _MARGIN_MM)
+    labels = np.ascontiguousarray(near.data)
+    signal = render(labels, rng, contrast=contrast, spacing=near.spacing)
+    return acquire(Volume(signal, near.affine), Volume(labels, near.affine), field, protocol, rng)
+
+
+def _cut(volume: Volume, field: Field, margin: float) -> Volume:
+    """Cut the box of a field and a margin (mm) out of a RAS volume."""
+    origin, spacing = volume.affine[:3, 3], np.array(volume.spacing)
+    low = np.floor((field.center - field.size / 2 - margin - origin) / spacing).astype(int)
+    high = np.ceil((field.center + field.size / 2 + margin - origin) / spacing).astype(int) + 1
+    low, high = np.maximum(low, 0), np.minimum(high, volume.data.shape)
+    affine = volume.affine.copy()
+    affine[:3, 3] = origin + low * spacing
+    return Volume(volume.data[low[0] : high[0], low[1] : high[1], low[2] : high[2]], affine)
+
+
+def _write_image(out: Path, subject: str, body: Volume, plan: _Plan, rng: np.random.Generator) -> Path:
+    image, truth = make_image(body, plan.field, plan.contrast, plan.protocol, rng, 0.6)
+    nifti = to_nifti(image, plan.protocol, rng)
+    path = out / subject / "anat" / f"{plan.stem}_{plan.suffix}.nii.gz"
+    labels = out / "derivatives" / "labels" / subject / "anat"
+    _write_nifti(path, nifti)
+    _write_json(path.with_name(f"{plan.stem}_{plan.suffix}.json"), _sidecar(plan))
+    stem = f"{plan.stem}_seg-spine_desc-{plan.suffix}_dseg"
+    write_labels(labels / f"{stem}.nii.gz", truth.data, truth.affine, nifti.header)
+    source = f"bids:raw:{subject}/anat/{path.name}"
+    _write_json(labels / f"{stem}.json", {"Sources": [source], "Description": "Truth of the synthetic image"})
+    return path
+
+
+def _sidecar(plan: _Plan) -> dict[str, Any]:
+    """Metadata of an image that is true of it and that no reader takes for a patient's."""
+    return {
+        "Manufacturer": "none (synthetic image)",
+        "SeriesDescription": f"synthetic {plan.contrast} {plan.protocol.plane} {plan.field}",
+        "SliceThickness": plan.protocol.thickness,
+        "SyntheticContrast": plan.contrast,
+        "SyntheticFieldOfView": plan.field,
+    }
+
+
+def _write_nifti(path: Path, image: nib.Nifti1Image) -> None:
+    """Write raw values and header as they are; the same image gives the same bytes."""
+    header = image.header.copy()
+    raw = np.asarray(image.dataobj)
+    header["magic"], header["vox_offset"] = header.single_magic, header.sizeof_hdr + 4
+    payload = header.binaryblock + bytes(4) + raw.astype(header.get_data_dtype(), copy=False).tobytes(order="F")
+    write_bytes(path, gzip.compress(payload, compresslevel=5, mtime=0))
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def _write_root(out: Path, seed: int, *, parametric: bool) -> None:
+    """Write what a BIDS dataset and its derivative need at their roots."""
+    version = totalspineseg_bids.__version__
+    made_by = [{"Name": "totalspineseg_bids", "Version": version}]
+    origin = "parametric spines" if parametric else "posed label maps"
+    _write_json(
+        out / "dataset_description.json",
+        {
+            "Name": f"Synthetic spine MRI (seed {seed})",
+            "BIDSVersion": "1.10.0",
+            "DatasetType": "raw",
+            "License": "CC0" if parametric else "as the label maps it was made from",
+            "Authors": ["totalspineseg_bids"],
+            "GeneratedBy": made_by,
+        },
+    )
+    write_text(
+        out / "README.md",
+        f"# Synthetic spine MRI\n\nMade by totalspineseg_bids {version} from {origin}, seed {seed}. No image shows a"
+        " person.\nThe truth lies in derivatives/labels, on each image's own grid, with the ids of its dseg.tsv.\n",
+    )
+    labels = out / "derivatives" / "labels"
+    _write_json(
+        labels / "dataset_description.json",
+        {
+            "Name": f"Truth of synthetic spine MRI (seed {seed})",
+            "BIDSVersion": "1.10.0",
+            "DatasetType": "derivative",
+            "GeneratedBy": made_by,
+            "DatasetLinks": {"raw": "../.."},
+        },
+    )
+    write_text(labels / "README.md", "# Labels\n\nTruth of the synthetic images: see dseg.tsv for the ids.\n")
+    table = ["index\tname\tabbreviation\tcolor"]
+    named = (label for label in anatomy.LABELS if not anatomy.is_unnamed(label.id))
+    table += [f"{label.id}\t{label.name}\t{label.abbreviation}\t{label.hex_color}" for label in named]
+    write_text(labels / "dseg.tsv", "\n".join(table) + "\n")
+
+
+def _write_participants(out: Path, rows: list[dict[str, Any]]) -> None:
+    keys = list(rows[0])
+    lines = ["\t".join(keys), *("\t".join(str(row[key]) for key in keys) for row in rows)]
+    write_text(out / "participants.tsv", "\n".join(lines) + "\n")
+    _write_json(
+        out / "participants.json",
+        {
+            "anatomy": {"Description": "What the body was made from"},
+            "thoracic": {"Description": "Number of thoracic vertebrae"},
+            "lumbar": {"Description": "Number of lumbar vertebrae"},
+        },
+    )

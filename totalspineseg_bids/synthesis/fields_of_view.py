@@ -1,0 +1,181 @@
+"""Fields of view: which part of a body a scan of a kind shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from totalspineseg_bids import anatomy
+from totalspineseg_bids.errors import UsageError
+from totalspineseg_bids.imaging.volume import Volume
+
+
+@dataclass(frozen=True, slots=True)
+class FieldOfView:
+    """What a kind of scan shows.
+
+    Attributes
+    ----------
+    name
+        As on the command line.
+    top, bottom
+        Levels at which the field may end; each draw picks one.
+    beyond
+        Added above and below, mm (negative cuts into the level): mean of both ends.
+    depth
+        Range of the extent from front to back, mm.
+    core
+        First and last level that a label map must have for this field to make sense.
+    """
+
+    name: str
+    top: tuple[str, ...]
+    bottom: tuple[str, ...]
+    beyond: tuple[float, float]
+    depth: tuple[float, float]
+    core: tuple[str, str]
+
+
+#: Every field of view by its name.
+FIELDS: dict[str, FieldOfView] = {
+    field.name: field
+    for field in (
+        FieldOfView("whole", ("C1",), ("S",), (45.0, 70.0), (200.0, 250.0), ("C2", "L5")),
+        FieldOfView("cervical", ("C1",), ("T2", "T3", "T4"), (38.0, 8.0), (150.0, 210.0), ("C2", "C7")),
+        FieldOfView("cervicothoracic", ("C1",), ("T8", "T9", "T10", "T11"), (35.0, 10.0), (170.0, 230.0), ("C2", "T8")),
+        FieldOfView("thoracolumbar", ("T4", "T5", "T6", "T7"), ("S",), (10.0, 55.0), (180.0, 240.0), ("T8", "L5")),
+        FieldOfView("lumbar", ("T10", "T11", "T12"), ("S",), (10.0, 50.0), (170.0, 240.0), ("L2", "L5")),
+    )
+}
+FIELDS_OF_VIEW: tuple[str, ...] = tuple(FIELDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field of view in place.
+
+    Attributes
+    ----------
+    name
+        Its kind.
+    center
+        Shape (3,), RAS mm.
+    size
+        Shape (3,): extent left-right, front-back and up-down, mm.
+    """
+
+    name: str
+    center: NDArray[np.float64]
+    size: NDArray[np.float64]
+
+
+def check_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names if all are fields of view.
+
+    Raises
+    ------
+    UsageError
+        If one is not, or there is none.
+    """
+    unknown = [name for name in names if name not in FIELDS]
+    if unknown or not names:
+        what = ", ".join(unknown) or "nothing"
+        msg = f"unknown field of view: {what}; known are {', '.join(FIELDS_OF_VIEW)}"
+        raise UsageError(msg)
+    return tuple(names)
+
+
+def level_centers(volume: Volume) -> dict[str, NDArray[np.float64]]:
+    """Return the centre (RAS mm) of every vertebra and the sacrum in a label map, by level.
+
+    Parameters
+    ----------
+    volume
+        Label map with canonical ids, axes parallel to RAS.
+    """
+    wanted = {label.id: label.level for label in anatomy.LABELS if label.level and not label.level.count("-")}
+    labels = volume.data
+    order = np.argsort([-abs(s) for s in np.atleast_1d(labels.strides)])  # walk memory in its own order
+    coarse = labels[::2, ::2, ::2].transpose(order)
+    flat = np.ascontiguousarray(coarse).ravel()
+    use = np.flatnonzero(np.isin(flat, list(wanted)))
+    ids = flat[use]
+    counts = np.bincount(ids, minlength=256)
+    places = np.unravel_index(use, coarse.shape)
+    means = np.zeros((256, 3))
+    for axis, place in zip(order, places, strict=True):
+        means[:, axis] = np.bincount(ids, weights=place, minlength=256) / np.maximum(counts, 1)
+    return {
+        level: volume.affine[:3, :3] @ (2 * means[label]) + volume.affine[:3, 3]
+        for label, level in wanted.items()
+        if counts[label] > 8
+    }
+
+
+def possible(volume: Volume, names: Sequence[str]) -> tuple[str, ...]:
+    """Return those fields of view whose core levels a label map has."""
+    present = level_centers(volume)
+    return tuple(name for name in names if all(level in present for level in FIELDS[name].core))
+
+
+def draw_field(volume: Volume, name: str, rng: np.random.Generator, *, slab: tuple[float, float]) -> Field:
+    """Place a field of view on a label map, with the jitter of a technologist.
+
+    Parameters
+    ----------
+    volume
+        Tissue label map, RAS; what it lacks of the field is left out.
+    name
+        Kind of field.
+    rng
+        Draws extent and place.
+    slab
+        Range of the extent from left to right, mm.
+
+    Returns
+    -------
+    Field
+        Inside the label map but for jitter.
+
+    Raises
+    ------
+    ValueError
+        If the map has no vertebra.
+    """
+    field = FIELDS[name]
+    centers = level_centers(volume)
+    if not centers:
+        msg = "no vertebra in the label map"
+        raise ValueError(msg)
+    heights = {level: float(center[2]) for level, center in centers.items()}
+    shape, affine = np.array(volume.data.shape), volume.affine
+    corners = np.sort(np.stack([affine[:3, 3], affine[:3, :3] @ (shape - 1) + affine[:3, 3]]), axis=0)
+    top = _end(heights, str(rng.choice(field.top)), first=True) + field.beyond[0] * float(rng.uniform(0.75, 1.25))
+    bottom = _end(heights, str(rng.choice(field.bottom)), first=False) - field.beyond[1] * float(rng.uniform(0.75, 1.25))
+    top, bottom = min(top, corners[1, 2]), max(bottom, corners[0, 2])
+    inside = np.array([c for c in centers.values() if bottom <= c[2] <= top] or list(centers.values()))
+    low, high = inside.min(axis=0), inside.max(axis=0)
+    depth = float(rng.uniform(*field.depth))
+    # Front to back the column lies behind the middle of the field.
+    depth = min(max(depth, high[1] - low[1] + 90.0), corners[1, 1] - corners[0, 1])
+    y = (low[1] + high[1]) / 2 + depth * float(rng.uniform(0.02, 0.14))
+    y = float(np.clip(y, corners[0, 1] + depth / 2, corners[1, 1] - depth / 2))
+    width = min(float(rng.uniform(*slab)) + 0.6 * (high[0] - low[0]), corners[1, 0] - corners[0, 0])
+    x = (low[0] + high[0]) / 2 + float(rng.normal(0, 2.5))
+    return Field(name, np.array([x, y, (top + bottom) / 2]), np.array([width, depth, top - bottom]))
+
+
+def _end(heights: dict[str, float], level: str, *, first: bool) -> float:
+    """Height of a level, or of the nearest one that the map has, toward the outside."""
+    if level in heights:
+        return heights[level]
+    order = anatomy.VERTEBRA_LEVELS
+    at = order.index(level)
+    outward = reversed(order[:at]) if first else iter(order[at:])
+    for other in outward:
+        if other in heights:
+            return heights[other]
+    return max(heights.values()) if first else min(heights.values())

@@ -1,0 +1,87 @@
+"""Whole synthetic spines as tissue label maps."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from totalspineseg_bids import anatomy
+from totalspineseg_bids.anatomy import SpineVariant
+from totalspineseg_bids.imaging.volume import Volume
+from totalspineseg_bids.synthesis.body import paint_body, paint_septa
+from totalspineseg_bids.synthesis.canvas import Canvas
+from totalspineseg_bids.synthesis.curve import Column, SpineParameters, build_column
+from totalspineseg_bids.synthesis.vertebra import (
+    paint_atlas_and_axis,
+    paint_bodies,
+    paint_discs,
+    paint_epidural_fat,
+    paint_posterior,
+    paint_sacrum,
+    paint_tubes,
+)
+
+__all__ = ["SpineParameters", "make_spine"]
+
+
+def _canvas(column: Column, scale: float, fat: float, spacing: float) -> Canvas:
+    line = column.points
+    tops = column.level("C1").frame.origin
+    half = 86.0 * scale
+    middle = float(line[:, 0].mean())
+    back = min(float(column.canal.points[:, 1].min()) - 60.0 * scale, float(line[:, 1].min()) - 66.0 * scale)
+    low = np.array([middle - half, back - 1.3 * fat - 4.0, float(line[:, 2].min()) - 22.0 * scale])
+    high = np.array([middle + half, low[1] + 252.0 * scale, float(tops[2]) + 74.0 * scale])
+    return Canvas.empty(low, high, spacing)
+
+
+def make_spine(
+    rng: np.random.Generator,
+    *,
+    variant: SpineVariant = SpineVariant(),  # noqa: B008 - frozen
+    spacing: float = 1.0,
+    parameters: SpineParameters | None = None,
+) -> Volume:
+    """Make the tissue label map of one synthetic subject's trunk.
+
+    Parameters
+    ----------
+    rng
+        Everything random comes from here: the same state gives the same map.
+    variant
+        How many thoracic and lumbar vertebrae.
+    spacing
+        Isotropic voxel size, mm.
+    parameters
+        The subject; drawn if not given.
+
+    Returns
+    -------
+    Volume
+        uint8, RAS, skull base to below the coccyx, about 170 mm wide and 250 mm deep around the column.
+        Canonical ids of `anatomy` for the spine (cord and canal do not overlap); 1 other soft tissue,
+        2 muscle, 3 other bone, 4 lung, 5 airway or bowel gas, 6 heart and great vessels, 7 abdominal
+        organs, 8 brain and brain stem, 9 subcutaneous fat, 0 outside the body.
+    """
+    drawn = SpineParameters.sample(rng)
+    p = drawn if parameters is None else parameters
+    column = build_column(rng, variant, p)
+    canvas = _canvas(column, p.scale, p.fat, spacing)
+    land = paint_body(canvas, column, p, rng)
+    paint_epidural_fat(canvas, column.canal)
+    paint_discs(canvas, column, variant.discs(), rng)
+    paint_bodies(canvas, column)
+    paint_sacrum(canvas, column, p.scale)
+    paint_tubes(canvas, column.canal, column.cord)
+    paint_atlas_and_axis(canvas, column, p.scale)
+    paint_posterior(canvas, column, p.scale, rng)
+    paint_septa(canvas, land, p, rng)
+    _clear_beyond(canvas, column)
+    return canvas.to_volume()
+
+
+def _clear_beyond(canvas: Canvas, column: Column) -> None:
+    """Turn cord and canal above the foramen magnum into brain stem, where the curve begins."""
+    top = float(column.canal.points[0, 2])
+    first = int((top - canvas.origin[2]) / canvas.spacing) + 1
+    part = canvas.labels[first:]
+    np.copyto(part, np.uint8(8), where=(part == anatomy.CORD_ID) | (part == anatomy.CANAL_ID))

@@ -1,0 +1,176 @@
+"""Random poses of tissue label maps: rotation, size, bending of the column and smooth deformation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from totalspineseg_bids.imaging.volume import Volume
+from totalspineseg_bids.synthesis.appearance import resize_axis, smooth_noise
+
+Array = NDArray[np.float32]
+
+#: Axial sheets sampled at a time; bounds the memory of the coordinate arrays.
+_SHEETS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Pose:
+    """How much a label map is moved at random; standard deviations unless said otherwise.
+
+    Attributes
+    ----------
+    rotation_deg
+        About the left-right, posterior-anterior and inferior-superior axes.
+    log_scale, log_stretch
+        Of the size as a whole, and of each axis on its own.
+    bend_mm
+        Slow sideways displacement (left-right, posterior-anterior) along the column.
+    bend_period_mm
+        Distance between the control points of the bending.
+    warp_mm
+        Smooth displacement in all directions.
+    warp_period_mm
+        Distance between its control points.
+    """
+
+    rotation_deg: tuple[float, float, float] = (8.0, 5.0, 5.0)
+    log_scale: float = 0.08
+    log_stretch: float = 0.04
+    bend_mm: tuple[float, float] = (4.0, 6.0)
+    bend_period_mm: float = 110.0
+    warp_mm: float = 1.5
+    warp_period_mm: float = 35.0
+
+    def scaled(self, strength: float) -> Pose:
+        """Return the pose with all amplitudes multiplied."""
+        pitch, roll, yaw = self.rotation_deg
+        lateral, sagittal = self.bend_mm
+        return Pose(
+            (pitch * strength, roll * strength, yaw * strength),
+            self.log_scale * strength,
+            self.log_stretch * strength,
+            (lateral * strength, sagittal * strength),
+            self.bend_period_mm,
+            self.warp_mm * strength,
+            self.warp_period_mm,
+        )
+
+
+def rotation(angles_deg: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the 3x3 rotation about x, then y, then z."""
+    (cx, cy, cz), (sx, sy, sz) = np.cos(np.deg2rad(angles_deg)), np.sin(np.deg2rad(angles_deg))
+    about_x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
+    about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+    about_z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
+    product: NDArray[np.float64] = about_z @ about_y @ about_x
+    return product
+
+
+@dataclass(frozen=True, slots=True)
+class Warp:
+    """One drawn pose on one output grid.
+
+    Attributes
+    ----------
+    matrix
+        3x3, output mm relative to the centre -> source mm relative to the centre.
+    bend
+        Shape (Z, 2): left-right and posterior-anterior displacement of each axial sheet, mm.
+    control
+        Coarse displacement field, shape (3, x, y, z), mm.
+    """
+
+    matrix: NDArray[np.float64]
+    bend: Array
+    control: Array
+
+    @classmethod
+    def draw(
+        cls, shape: tuple[int, int, int], spacing: float, rng: np.random.Generator, pose: Pose, *, mirror: bool = True
+    ) -> Warp:
+        """Draw a warp for an output grid of a shape and isotropic spacing (mm)."""
+        scale = np.exp(rng.normal(0.0, pose.log_scale) + rng.normal(0.0, pose.log_stretch, 3))
+        matrix = rotation(rng.normal(0.0, 1.0, 3) * pose.rotation_deg) * scale
+        if mirror and rng.random() < 0.5:
+            matrix = matrix @ np.diag([-1.0, 1.0, 1.0])
+        bends = []
+        for amplitude in pose.bend_mm:
+            points = max(4, int(shape[2] * spacing / pose.bend_period_mm) + 3)
+            curve = ndimage.zoom(rng.standard_normal(points), shape[2] / points, order=3, mode="nearest", grid_mode=True)
+            bends.append(amplitude * (curve - curve.mean()))
+        coarse = tuple(max(3, int(n * spacing / pose.warp_period_mm) + 2) for n in shape)
+        control = pose.warp_mm * rng.standard_normal((3, *coarse), dtype=np.float32)
+        return cls(matrix, np.stack(bends, 1).astype(np.float32), control)
+
+
+def sample(
+    labels: NDArray[np.uint8], centre: NDArray[np.float64], shape: tuple[int, int, int], spacing: float, warp: Warp
+) -> NDArray[np.uint8]:
+    """Sample a 1 mm label map through a warp; nearest neighbour, 0 outside.
+
+    Parameters
+    ----------
+    labels
+        uint8, 1 mm isotropic, RAS.
+    centre
+        Voxel of ``labels`` that comes to lie in the middle of the output.
+    shape, spacing
+        Output grid (isotropic, mm).
+    warp
+        Drawn for that grid.
+    """
+    output = np.empty(shape, np.uint8)
+    axes = [((np.arange(n) - (n - 1) / 2) * spacing).astype(np.float32) for n in shape]
+    matrix = warp.matrix.astype(np.float32)
+    # Interpolated along the long axis first: the two short ones are done sheet by sheet.
+    tall = resize_axis(warp.control, shape[2], 3)
+    size = np.array(labels.shape)
+    for start in range(0, shape[2], _SHEETS):
+        part = slice(start, min(start + _SHEETS, shape[2]))
+        field = resize_axis(resize_axis(tall[..., part], shape[0], 1), shape[1], 2)
+        flat = np.zeros(field.shape[1:], np.int64)
+        inside = np.ones(field.shape[1:], bool)
+        for axis in range(3):
+            position = field[axis]
+            position += matrix[axis, 0] * axes[0][:, None, None] + np.float32(centre[axis])
+            position += matrix[axis, 1] * axes[1][:, None] + matrix[axis, 2] * axes[2][part]
+            if axis < 2:
+                position += warp.bend[part, axis]
+            index = np.rint(position).astype(np.int32)
+            inside &= (index >= 0) & (index < size[axis])
+            flat *= size[axis]
+            flat += index
+        flat[~inside] = 0
+        output[..., part] = np.where(inside, labels.reshape(-1)[flat], 0)
+    return output
+
+
+def deform(volume: Volume, rng: np.random.Generator, *, strength: float = 1.0) -> Volume:
+    """Return a randomly posed copy of a 1 mm tissue label map on a grid of the same shape and affine.
+
+    Parameters
+    ----------
+    volume
+        uint8 label map, RAS, 1 mm isotropic.
+    rng
+        Source of randomness; the same state gives the same pose.
+    strength
+        Multiplies all amplitudes; 0 leaves at most a mirror image.
+
+    Raises
+    ------
+    ValueError
+        If the voxels are not 1 mm.
+    """
+    if not np.allclose(volume.spacing, 1.0, atol=0.01):
+        msg = f"label maps are posed at 1 mm, not {volume.spacing}"
+        raise ValueError(msg)
+    shape = volume.geometry.shape
+    warp = Warp.draw(shape, 1.0, rng, Pose().scaled(strength), mirror=True)
+    centre = (np.array(shape) - 1) / 2
+    labels = np.ascontiguousarray(volume.data)
+    return Volume(sample(labels, centre, shape, 1.0, warp), volume.affine)

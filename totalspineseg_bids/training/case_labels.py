@@ -1,0 +1,131 @@
+"""An image and its labels on one grid, checked: what a training case is made from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from totalspineseg_bids import anatomy
+from totalspineseg_bids.anatomy import LabelScheme
+from totalspineseg_bids.errors import ImageError
+from totalspineseg_bids.imaging.grid import restore_labels, to_working_grid
+from totalspineseg_bids.imaging.io import read_image, read_labels
+from totalspineseg_bids.imaging.volume import Geometry, Volume
+from totalspineseg_bids.training.cases import LabelFiles, TrainingCase
+
+#: Tissue classes of synthetic label maps, which are background here.
+_TISSUES = range(1, 10)
+#: Labelled voxels that may lie outside the image before the labels count as lying elsewhere.
+_MAX_OUTSIDE = 0.02
+
+
+def check_label_space(labels: Geometry, occupied: NDArray[np.bool_], image: Geometry, path: Path) -> None:
+    """Refuse labels that do not lie where the image lies.
+
+    A label map may have another grid than the image (labels are often made on a 1 mm copy), but its voxels must fall
+    into the image, and one of the image's shape must have its affine.
+
+    Parameters
+    ----------
+    labels
+        Grid of the label map.
+    occupied
+        Labelled voxels, shape of ``labels``.
+    image
+        Grid of the image.
+    path
+        Label file, for the message.
+
+    Raises
+    ------
+    ImageError
+        If the labels lie elsewhere.
+    """
+    if labels.shape == image.shape and not labels.same_grid(image, tolerance=0.1):
+        msg = f"{path}: has the image's shape but another affine; copy the image's header to it if the voxels match"
+        raise ImageError(msg)
+    indices = np.argwhere(occupied)
+    step = max(1, len(indices) // 20_000)
+    to_image = np.linalg.inv(image.affine) @ labels.affine
+    position = indices[::step] @ to_image[:3, :3].T + to_image[:3, 3]
+    # Half a voxel of either grid may stick out.
+    margin = 0.5 + 0.5 * np.abs(to_image[:3, :3]).sum(axis=1)
+    inside = ((position > -margin) & (position < np.array(image.shape) - 1 + margin)).all(axis=1)
+    outside = 1.0 - float(inside.mean())
+    if outside > _MAX_OUTSIDE:
+        msg = (
+            f"{path}: {100 * outside:.0f} % of the labelled voxels lie outside the image; they belong to another image"
+        )
+        raise ImageError(msg)
+
+
+def _canonical_ids(labels: NDArray[np.uint8], scheme: LabelScheme, path: Path) -> NDArray[np.uint8]:
+    """Translate a label scheme to canonical ids; refuse ids that it does not have."""
+    known = {label.id_in(scheme) for label in anatomy.LABELS}
+    present = {int(value) for value in np.flatnonzero(np.bincount(labels.ravel(), minlength=256))} - {0}
+    tissues = set(_TISSUES) if scheme == "seed" else set()
+    unknown = sorted(present - known - tissues)
+    if unknown:
+        other = "totalspineseg" if scheme == "seed" else "seed"
+        msg = f"{path}: label {unknown[0]} is not in the scheme '{scheme}'; try --label-scheme {other}"
+        raise ImageError(msg)
+    return anatomy.from_scheme(labels, scheme)
+
+
+def _merged_labels(files: LabelFiles, image: Volume, grid: Geometry, scheme: LabelScheme) -> NDArray[np.uint8]:
+    """Return canonical ids on the working grid: levels, then canal in free voxels, then cord."""
+    merged = np.zeros(grid.shape, np.uint8)
+    for path in files.levels:
+        volume = read_labels(path)
+        labels = _canonical_ids(volume.data, scheme, path)
+        if not labels.any():
+            msg = f"{path}: holds no label of the spine"
+            raise ImageError(msg)
+        check_label_space(volume.geometry, labels > 0, image.geometry, path)
+        on_grid = restore_labels(labels, volume.affine, grid)
+        merged = np.where(on_grid > 0, on_grid, merged)
+    for mask_path, label_id in ((files.canal, anatomy.CANAL_ID), (files.cord, anatomy.CORD_ID)):
+        if mask_path is None:
+            continue
+        volume = read_labels(mask_path)
+        mask = (volume.data > 0).astype(np.uint8)
+        if not mask.any():
+            continue
+        check_label_space(volume.geometry, mask > 0, image.geometry, mask_path)
+        on_grid = restore_labels(mask, volume.affine, grid)
+        free = (merged == 0) | (merged == anatomy.CANAL_ID) | (merged == anatomy.CORD_ID)
+        merged[(on_grid > 0) & (free if label_id == anatomy.CORD_ID else merged == 0)] = label_id
+    return merged
+
+
+def load_case(case: TrainingCase, scheme: LabelScheme = "seed") -> tuple[Volume, NDArray[np.uint8]]:
+    """Read an image and its labels on the 1 mm RAS grid.
+
+    Parameters
+    ----------
+    case
+        Image and label files.
+    scheme
+        Label scheme of the files.
+
+    Returns
+    -------
+    image : Volume
+        float32, shape (X, Y, Z), RAS, 1 mm.
+    labels : ndarray of uint8
+        Canonical ids, same shape.
+
+    Raises
+    ------
+    SpineAppError
+        If a file cannot be used, or the labels lie elsewhere than the image.
+    """
+    image = read_image(case.image)
+    working = to_working_grid(image)
+    labels = _merged_labels(case.labels, image, working.geometry, scheme)
+    if not labels.any():
+        msg = f"{case.labels.levels[0]}: no label is left in the image's field of view"
+        raise ImageError(msg)
+    return Volume(np.asarray(working.data, np.float32), working.affine), labels

@@ -1,0 +1,281 @@
+"""Images of BIDS datasets and the labels that belong to them.
+
+A dataset for training is a BIDS folder with label images in a derivative, ``derivatives/labels`` unless another is
+named. The labels' names are matched to the images' by their entities, so that all of these are found for
+``sub-01_ses-a_T2w.nii.gz``::
+
+    sub-01_ses-a_T2w_label-spine_dseg.nii.gz           (suffix of the image kept)
+    sub-01_ses-a_space-resampled_T2w_label-spine_dseg.nii.gz
+    sub-01_ses-a_seg-totalspineseg_desc-T2w_dseg.nii.gz (as this app writes them)
+    sub-01_ses-a_label-SC_desc-T2w_mask.nii.gz          (cord, merged into the spine labels)
+    sub-01_ses-a_label-canal_desc-T2w_mask.nii.gz       (canal, likewise)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from totalspineseg_bids.errors import DatasetError, MissingInputError, NothingSelectedError
+
+#: Suffixes of anatomical images that are taken for training.
+IMAGE_SUFFIXES: tuple[str, ...] = (
+    "T1w",
+    "T2w",
+    "T2starw",
+    "PDw",
+    "MTw",
+    "FLAIR",
+    "STIR",
+    "MEGRE",
+    "UNIT1",
+    "inplaneT2",
+)
+#: Suffixes that a label image may end in.
+LABEL_SUFFIXES: tuple[str, ...] = ("dseg", "seg", "mask", "labels")
+
+#: Entities that a derivative adds to the name of its source.
+_ADDED = frozenset({"seg", "desc", "label", "space", "res", "den", "atlas"})
+_CORD = frozenset({"sc", "cord", "spinalcord"})
+_CANAL = frozenset({"canal", "spinalcanal"})
+#: Label images that hold a part of the levels each and are merged.
+_PARTS = frozenset({"vertebrae", "vertebra", "vert", "disc", "discs", "ivd", "ivds", "sacrum"})
+#: Point labels, which are no segmentation.
+_POINTS = frozenset({"levels"})
+
+
+@dataclass(frozen=True, slots=True)
+class BidsName:
+    """Parts of a BIDS file name.
+
+    Attributes
+    ----------
+    entities
+        Key and value of each entity, in the order of the name.
+    suffixes
+        Pieces that are no entity; the last is the suffix, one before it the suffix of the source.
+    """
+
+    entities: tuple[tuple[str, str], ...]
+    suffixes: tuple[str, ...]
+
+    @property
+    def suffix(self) -> str:
+        """The last piece of the name."""
+        return self.suffixes[-1] if self.suffixes else ""
+
+    def get(self, key: str) -> str | None:
+        """Return the value of an entity."""
+        return dict(self.entities).get(key)
+
+    @property
+    def source_entities(self) -> frozenset[tuple[str, str]]:
+        """Entities that the source image has too."""
+        return frozenset((k, v) for k, v in self.entities if k not in _ADDED)
+
+    @property
+    def source_suffix(self) -> str | None:
+        """Suffix of the source image, where a derivative's name tells it."""
+        known = [piece for piece in (*self.suffixes[:-1], self.get("desc")) if piece in IMAGE_SUFFIXES]
+        return known[0] if known else None
+
+
+def parse_name(path: Path) -> BidsName:
+    """Split the name of a NIfTI file into BIDS entities and suffixes."""
+    stem = re.sub(r"\.nii(\.gz)?$", "", path.name)
+    entities: list[tuple[str, str]] = []
+    suffixes: list[str] = []
+    for piece in stem.split("_"):
+        key, dash, value = piece.partition("-")
+        if dash and key.isalnum() and value:
+            entities.append((key, value))
+        else:
+            suffixes.append(piece)
+    return BidsName(tuple(entities), tuple(suffixes))
+
+
+@dataclass(frozen=True, slots=True)
+class LabelFiles:
+    """Label images of one image.
+
+    Attributes
+    ----------
+    levels
+        Images with a value a level (several where vertebrae and discs are in files of their own).
+    cord, canal
+        Masks to merge into them, if any.
+    """
+
+    levels: tuple[Path, ...]
+    cord: Path | None = None
+    canal: Path | None = None
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All files."""
+        return (*self.levels, *(path for path in (self.cord, self.canal) if path is not None))
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingCase:
+    """An image with its labels.
+
+    Attributes
+    ----------
+    case_id
+        Unique, safe in file names: dataset and stem of the image.
+    dataset
+        Name of the dataset's folder.
+    subject
+        Value of ``sub-``, without the prefix.
+    contrast
+        Suffix of the image.
+    image
+        The image.
+    labels
+        Its label images.
+    """
+
+    case_id: str
+    dataset: str
+    subject: str
+    contrast: str
+    image: Path
+    labels: LabelFiles
+
+    @property
+    def person(self) -> tuple[str, str]:
+        """Dataset and subject: what a split must not tear apart."""
+        return self.dataset, self.subject
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An image that is left out, and why."""
+
+    image: Path
+    reason: str
+
+
+def _images(root: Path) -> list[Path]:
+    folders = [*root.glob("sub-*/anat"), *root.glob("sub-*/ses-*/anat")]
+    files = (path for folder in folders for path in folder.iterdir() if path.name.endswith((".nii", ".nii.gz")))
+    return sorted(path for path in files if parse_name(path).suffix in IMAGE_SUFFIXES)
+
+
+def _belongs(label: BidsName, image: BidsName, *, alone: bool) -> bool:
+    if label.source_entities != image.source_entities:
+        return False
+    return label.source_suffix == image.suffix or (label.source_suffix is None and alone)
+
+
+def _sorted_out(files: Iterable[Path]) -> LabelFiles | str:
+    """Tell levels, cord and canal apart; a string says why that cannot be done."""
+    levels: list[Path] = []
+    parts: list[Path] = []
+    cord: Path | None = None
+    canal: Path | None = None
+    for path in files:
+        name = parse_name(path)
+        what = (name.get("label") or "").lower()
+        if what in _CORD:
+            cord = path
+        elif what in _CANAL:
+            canal = path
+        elif what in _PARTS:
+            parts.append(path)
+        elif (name.get("seg") or "").lower() not in _POINTS and name.suffix != "mask":
+            levels.append(path)
+    if len(levels) > 1:
+        return "several label images fit: " + ", ".join(path.name for path in levels)
+    if not levels and not parts:
+        return "no label image with the levels of the spine"
+    return LabelFiles(tuple(levels) if levels else tuple(parts), cord, canal)
+
+
+def _find_labels(image: Path, root: Path, labels_root: Path, *, alone: bool) -> LabelFiles | str:
+    folder = labels_root / image.parent.relative_to(root)
+    image_name = parse_name(image)
+    candidates = sorted(folder.glob("*.nii*")) if folder.is_dir() else []
+    fitting = [
+        path
+        for path in candidates
+        if parse_name(path).suffix in LABEL_SUFFIXES and _belongs(parse_name(path), image_name, alone=alone)
+    ]
+    if not fitting:
+        return f"no label image in {folder.relative_to(root)}"
+    return _sorted_out(fitting)
+
+
+def _safe(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9-]+", "-", text).strip("-") or "dataset"
+
+
+def _dataset_names(roots: Sequence[Path]) -> list[str]:
+    """Return a short unique name for each dataset: that of its folder, numbered where two are the same."""
+    names: list[str] = []
+    for root in roots:
+        name, number = _safe(root.name), 2
+        while name in names:
+            name, number = f"{_safe(root.name)}-{number}", number + 1
+        names.append(name)
+    return names
+
+
+def find_cases(
+    bids_dirs: Sequence[Path], labels_folder: str = "derivatives/labels"
+) -> tuple[list[TrainingCase], list[Refusal]]:
+    """Find the images of BIDS datasets and their labels.
+
+    Parameters
+    ----------
+    bids_dirs
+        Root folders.
+    labels_folder
+        Where the labels lie, below each root.
+
+    Returns
+    -------
+    cases : list of TrainingCase
+        Sorted by dataset and file name.
+    refusals : list of Refusal
+        Images without usable labels.
+
+    Raises
+    ------
+    MissingInputError
+        If a folder does not exist.
+    DatasetError
+        If a folder has no labels.
+    NothingSelectedError
+        If there is no anatomical image in any of them.
+    """
+    roots = [Path(folder).resolve() for folder in bids_dirs]
+    cases: list[TrainingCase] = []
+    refusals: list[Refusal] = []
+    for root, dataset in zip(roots, _dataset_names(roots), strict=True):
+        if not root.is_dir():
+            msg = f"{root}: no such folder; give the root of a BIDS dataset"
+            raise MissingInputError(msg)
+        labels_root = root / labels_folder
+        if not labels_root.is_dir():
+            msg = f"{root}: has no {labels_folder}; put the label images there or name their folder"
+            raise DatasetError(msg)
+        images = _images(root)
+        twins = [parse_name(path).source_entities for path in images]
+        for image, entities in zip(images, twins, strict=True):
+            found = _find_labels(image, root, labels_root, alone=twins.count(entities) == 1)
+            if isinstance(found, str):
+                refusals.append(Refusal(image, found))
+                continue
+            stem = re.sub(r"\.nii(\.gz)?$", "", image.name)
+            subject = parse_name(image).get("sub") or stem
+            contrast = parse_name(image).suffix
+            cases.append(TrainingCase(f"{dataset}_{stem}", dataset, subject, contrast, image, found))
+    if not cases and not refusals:
+        where = ", ".join(str(root) for root in roots)
+        msg = f"no anatomical image in {where}; expected sub-*/anat/*_T2w.nii.gz and so on"
+        raise NothingSelectedError(msg)
+    return cases, refusals

@@ -1,0 +1,186 @@
+"""Predictions against truth over a set of images: figures over all, a level, a group and a contrast."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from totalspineseg_bids import anatomy
+from totalspineseg_bids.anatomy import LabelScheme, Structure
+from totalspineseg_bids.errors import ImageError, SpineAppError
+from totalspineseg_bids.imaging.grid import restore_labels
+from totalspineseg_bids.imaging.io import read_labels
+from totalspineseg_bids.training.cases import parse_name
+from totalspineseg_bids.training.metrics import GROUPS, ImageResult, LevelResult, Outcome, compare
+
+logger = logging.getLogger(__name__)
+
+_LEVELLED = (Structure.VERTEBRA, Structure.SACRUM, Structure.DISC)
+
+
+def _mean(values: Iterable[float]) -> float:
+    finite = [value for value in values if not math.isnan(value)]
+    return float(np.mean(finite)) if finite else float("nan")
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Results of a set of images.
+
+    Attributes
+    ----------
+    images
+        One entry an image.
+    failed
+        Images that could not be compared, with the reason.
+    """
+
+    images: tuple[ImageResult, ...]
+    failed: tuple[tuple[str, str], ...] = ()
+
+    def summary(self, images: Sequence[ImageResult] | None = None) -> dict[str, Any]:
+        """Return the figures over all images, or over some of them.
+
+        Means are over structures in full view in the truth, each structure of each image counting once, a missed one
+        as 0. Rates over no image or level are NaN.
+        """
+        chosen = self.images if images is None else images
+        rows = [row for image in chosen for row in image.levels if row.in_truth and row.full_view]
+        levels = [row for row in rows if row.structure in _LEVELLED]
+        with_landmark = [image for image in chosen if image.landmark_in_view]
+        outcomes = Counter(image.outcome for image in chosen)
+        return {
+            "images": len(chosen),
+            "dice_levels": _mean(row.dice for row in levels),
+            "dice": {
+                name: _mean(row.dice for row in rows if row.structure is structure)
+                for structure, name in GROUPS.items()
+            },
+            "levels_in_full_view": len(levels),
+            "identification_rate": {
+                name: _identified([row for row in rows if row.structure is structure])
+                for structure, name in GROUPS.items()
+                if structure in _LEVELLED
+            },
+            "localisation_mm": _mean(row.distance_mm for row in levels),
+            "all_levels_right": _share(sum(image.all_right for image in chosen), len(chosen)),
+            "images_with_landmark": len(with_landmark),
+            "all_levels_right_with_landmark": _share(
+                sum(image.all_right for image in with_landmark), len(with_landmark)
+            ),
+            "outcomes": {outcome.value: outcomes[outcome] for outcome in Outcome},
+            "silently_wrong": outcomes[Outcome.WRONG],
+        }
+
+    def by(self, tag: str) -> dict[str, dict[str, Any]]:
+        """Return the figures for each value of a tag, such as ``"contrast"``."""
+        groups: dict[str, list[ImageResult]] = defaultdict(list)
+        for image in self.images:
+            groups[image.tags.get(tag, "n/a")].append(image)
+        return {value: self.summary(images) for value, images in sorted(groups.items())}
+
+    def by_level(self) -> list[dict[str, Any]]:
+        """Return figures for each label, in the order of ``anatomy.LABELS``."""
+        rows: dict[str, list[LevelResult]] = defaultdict(list)
+        for image in self.images:
+            for row in image.levels:
+                if row.in_truth and row.full_view:
+                    rows[row.name].append(row)
+        return [
+            {
+                "name": label.name,
+                "group": GROUPS[label.structure],
+                "images": len(found),
+                "dice": _mean(row.dice for row in found),
+                "identification_rate": _identified(found),
+                "localisation_mm": _mean(row.distance_mm for row in found),
+            }
+            for label in anatomy.LABELS
+            if (found := rows.get(label.name))
+        ]
+
+    def tags(self) -> list[str]:
+        """Return the names of the tags that images have."""
+        return sorted({tag for image in self.images for tag in image.tags})
+
+
+def _identified(rows: Sequence[LevelResult]) -> float:
+    asked = [row for row in rows if row.identified is not None]
+    return _share(sum(bool(row.identified) for row in asked), len(asked))
+
+
+def _tags(path: Path) -> dict[str, str]:
+    name = parse_name(path)
+    contrast = name.source_suffix
+    return {"contrast": contrast} if contrast else {}
+
+
+def evaluate(
+    pred_paths: Sequence[Path],
+    truth_paths: Sequence[Path],
+    *,
+    label_scheme: LabelScheme = "seed",
+    truth_scheme: LabelScheme | None = None,
+    tags: Sequence[dict[str, str]] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Compare labelled images with their truths.
+
+    Predictions on another grid than the truth are brought to it. An image that cannot be compared is reported in
+    ``failed`` and does not stop the others.
+
+    Parameters
+    ----------
+    pred_paths, truth_paths
+        Files, in pairs.
+    label_scheme
+        Ids of the predictions.
+    truth_scheme
+        Ids of the truths; the same by default.
+    tags
+        Properties of each image to group by; by default the contrast that its name tells.
+    progress
+        Called after each image with number done and number of images.
+
+    Returns
+    -------
+    Evaluation
+        Figures of each image.
+
+    Raises
+    ------
+    ValueError
+        If the numbers of files differ.
+    """
+    images: list[ImageResult] = []
+    failed: list[tuple[str, str]] = []
+    pairs = list(zip(pred_paths, truth_paths, strict=True))
+    for number, (pred_path, truth_path) in enumerate(pairs, start=1):
+        try:
+            truth, pred = read_labels(truth_path), read_labels(pred_path)
+            labels = anatomy.from_scheme(pred.data, label_scheme)
+            if not pred.geometry.same_grid(truth.geometry):
+                labels = restore_labels(labels, pred.affine, truth.geometry)
+            wanted = anatomy.from_scheme(truth.data, truth_scheme or label_scheme)
+            if not wanted.any():
+                msg = f"{truth_path}: holds no label of the spine"
+                raise ImageError(msg)
+            own = tags[number - 1] if tags is not None else {**_tags(pred_path), **_tags(truth_path)}
+            images.append(compare(wanted, labels, truth.affine, truth_path.name, own))
+        except SpineAppError as error:
+            logger.warning("left out: %s", error)
+            failed.append((str(pred_path), str(error)))
+        if progress is not None:
+            progress(number, len(pairs))
+    return Evaluation(tuple(images), tuple(failed))

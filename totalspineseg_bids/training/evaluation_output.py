@@ -1,0 +1,169 @@
+"""Evaluations as TSV, JSON and text."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from totalspineseg_bids.imaging.atomic import write_text
+from totalspineseg_bids.training.evaluate import Evaluation
+from totalspineseg_bids.training.metrics import GROUPS, Outcome
+
+
+def _text(value: Any) -> str:  # noqa: ANN401
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "n/a"
+    if isinstance(value, bool):
+        return "1" if value else "0"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def _tsv(rows: Sequence[dict[str, Any]]) -> str:
+    if not rows:
+        return ""
+    lines = ["\t".join(rows[0])]
+    lines += ["\t".join(_text(value) for value in row.values()) for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401
+    """Return a value that JSON can hold: NaN becomes null."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def write_evaluation(evaluation: Evaluation, folder: Path, extra: dict[str, Any] | None = None) -> None:
+    """Write ``evaluation.json``, ``images.tsv``, ``structures.tsv`` (image by structure) and ``levels.tsv`` (means).
+
+    Parameters
+    ----------
+    evaluation
+        What to write.
+    folder
+        Made if absent.
+    extra
+        Further entries of the JSON, such as the model's name.
+    """
+    tags = evaluation.tags()
+    images, structures = [], []
+    for image in evaluation.images:
+        own = {tag: image.tags.get(tag, "n/a") for tag in tags}
+        figures = evaluation.summary([image])
+        images.append(
+            {
+                "image": image.name,
+                **own,
+                "outcome": image.outcome.value,
+                "landmark_in_view": image.landmark_in_view,
+                "dice_levels": figures["dice_levels"],
+                **{f"dice_{name}": value for name, value in figures["dice"].items()},
+                "levels_in_full_view": figures["levels_in_full_view"],
+                "localisation_mm": figures["localisation_mm"],
+            }
+        )
+        structures += [
+            {
+                "image": image.name,
+                **own,
+                "name": row.name,
+                "group": row.group,
+                "in_truth": row.in_truth,
+                "in_prediction": row.in_prediction,
+                "full_view": row.full_view,
+                "dice": row.dice,
+                "truth_mm3": row.truth_mm3,
+                "predicted_mm3": row.predicted_mm3,
+                "identified": row.identified,
+                "misnamed": row.misnamed,
+                "distance_mm": row.distance_mm,
+            }
+            for row in image.levels
+        ]
+    content = {
+        **(extra or {}),
+        "summary": evaluation.summary(),
+        **{f"by_{tag}": evaluation.by(tag) for tag in tags},
+        "levels": evaluation.by_level(),
+        "failed": [{"image": name, "reason": reason} for name, reason in evaluation.failed],
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "images.tsv", _tsv(images))
+    write_text(folder / "structures.tsv", _tsv(structures))
+    write_text(folder / "levels.tsv", _tsv(evaluation.by_level()))
+    write_text(folder / "evaluation.json", json.dumps(_plain(content), indent=1) + "\n")
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return rows of cells as lines, the first column to the left and the others to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for first, *others in rows:
+        cells = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    return lines
+
+
+def _number(value: float, *, percent: bool = False) -> str:
+    if math.isnan(value):
+        return "-"
+    return f"{100 * value:.0f} %" if percent else f"{value:.3f}"
+
+
+def table(evaluation: Evaluation, *, levels: bool = True) -> str:
+    """Return the figures as text: over all, by each tag, and by level.
+
+    Parameters
+    ----------
+    evaluation
+        Results.
+    levels
+        Whether to add a line for each level.
+    """
+    out = io.StringIO()
+    head = ("", "images", "levels", *GROUPS.values(), "all right", "with landmark", "abstained", "wrong")
+    rows: list[tuple[str, ...]] = [head]
+    parts = [("all", evaluation.summary())]
+    parts += [(f"{tag} {value}", figures) for tag in evaluation.tags() for value, figures in evaluation.by(tag).items()]
+    for name, figures in parts:
+        outcomes = figures["outcomes"]
+        rows.append(
+            (
+                name,
+                str(figures["images"]),
+                _number(figures["dice_levels"]),
+                *(_number(figures["dice"][group]) for group in GROUPS.values()),
+                _number(figures["all_levels_right"], percent=True),
+                _number(figures["all_levels_right_with_landmark"], percent=True),
+                str(outcomes[Outcome.ABSTAINED.value] + outcomes[Outcome.EMPTY.value]),
+                str(figures["silently_wrong"]),
+            )
+        )
+    out.write("Dice over structures in full view; share of images with every level in full view right\n")
+    out.write("\n".join(_columns(rows)) + "\n")
+    if levels:
+        rows = [("level", "images", "Dice", "identified", "distance mm")]
+        rows += [
+            (
+                row["name"],
+                str(row["images"]),
+                _number(row["dice"]),
+                _number(row["identification_rate"], percent=True),
+                _number(row["localisation_mm"]),
+            )
+            for row in evaluation.by_level()
+        ]
+        out.write("\n" + "\n".join(_columns(rows)) + "\n")
+    figures = evaluation.summary()
+    for group, rate in figures["identification_rate"].items():
+        out.write(f"identified {group}: {_number(rate, percent=True)}\n")
+    out.write(f"mean distance of centroids: {_number(figures['localisation_mm'])} mm\n")
+    for name, reason in evaluation.failed:
+        out.write(f"not compared: {name}: {reason}\n")
+    return out.getvalue()

@@ -1,0 +1,155 @@
+"""A trained model as one zip in nnU-Net's layout.
+
+The archive holds what inference needs (``dataset.json``, ``plans.json``, a checkpoint a fold) and what a reader wants
+to know: the split, the list of training images, the curves, and the figures of validation and test where there are
+any. The same model gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from totalspineseg_bids.errors import MissingInputError
+from totalspineseg_bids.imaging.atomic import atomic_writer
+from totalspineseg_bids.training.layouts import DATASET_NAMES, DatasetId
+from totalspineseg_bids.training.plan import CONFIGURATION
+from totalspineseg_bids.training.train import Fold, model_folder
+
+#: Time stamp of every member, the earliest that a zip can hold.
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+#: Files beside the checkpoint that go into the archive, and their place in it.
+_FOLD_EXTRAS = {"progress.png": "progress.png", "validation/summary.json": "validation/summary.json"}
+
+
+def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
+    info = zipfile.ZipInfo(name, date_time=_EPOCH)
+    info.compress_type = zipfile.ZIP_DEFLATED
+    info.external_attr = 0o644 << 16
+    archive.writestr(info, content)
+
+
+def _stripped(folder: Path, checkpoints: dict[Fold, Path], target: Path, *, half: bool) -> dict[Fold, Path]:
+    """Copy the checkpoints without what only training needs; return the copies."""
+    from totalspineseg_bids.models.export import strip_checkpoint  # noqa: PLC0415
+
+    chosen = target / "chosen"
+    for number, path in checkpoints.items():
+        (chosen / f"fold_{number}").mkdir(parents=True)
+        (chosen / f"fold_{number}" / "checkpoint_final.pth").symlink_to(path)
+    for name in ("dataset.json", "plans.json"):
+        (chosen / name).symlink_to(folder / name)
+    strip_checkpoint(chosen, target / "stripped", half=half)
+    return {number: target / "stripped" / f"fold_{number}" / "checkpoint_final.pth" for number in checkpoints}
+
+
+def _without_files(dataset_file: Path) -> bytes:
+    """Return the ``dataset.json`` without the list of files, whose paths mean nothing elsewhere."""
+    content = json.loads(dataset_file.read_text())
+    content.pop("dataset", None)
+    return (json.dumps(content, indent=1) + "\n").encode()
+
+
+def _training_images(prepared: Path) -> bytes:
+    """Return the table of cases without the paths of this machine."""
+    rows = list(csv.DictReader(prepared.read_text().splitlines(), delimiter="\t"))
+    buffer = io.StringIO()
+    columns = ("case", "dataset", "subject", "contrast", "part", "fold")
+    writer = csv.DictWriter(buffer, columns, delimiter="\t", extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(row for row in rows if row["part"] != "refused")
+    return buffer.getvalue().encode()
+
+
+def _without_paths(summary: bytes) -> bytes:
+    """Return nnU-Net's summary of a validation with file names in the place of paths."""
+    content = json.loads(summary)
+    for row in content.get("metric_per_case", []):
+        for key in ("reference_file", "prediction_file"):
+            if key in row:
+                row[key] = Path(row[key]).name
+    return (json.dumps(content, indent=1) + "\n").encode()
+
+
+def export_model(
+    work_dir: Path,
+    dataset: DatasetId,
+    output: Path,
+    *,
+    plans: str = "default",
+    trainer: str = "nnUNetTrainer",
+    fold: Sequence[Fold] = (0,),
+    checkpoint: str = "checkpoint_final.pth",
+    strip: bool = True,
+    half: bool = True,
+) -> Path:
+    """Write a trained model to a zip in nnU-Net's export layout.
+
+    Parameters
+    ----------
+    work_dir
+        Folder with ``nnUNet_results``.
+    dataset
+        101, 102 or 103.
+    output
+        Zip file, or a folder that gets ``<dataset name>.zip``.
+    plans, trainer, fold
+        Which model; several folds become an ensemble.
+    checkpoint
+        File to take from each fold, ``checkpoint_final.pth`` or ``checkpoint_best.pth``; it is
+        ``checkpoint_final.pth`` in the archive.
+    strip
+        Leave out the optimiser's state, which training needs and inference does not.
+    half
+        Store weights in half precision (with ``strip``).
+
+    Returns
+    -------
+    Path
+        The zip file.
+
+    Raises
+    ------
+    MissingInputError
+        If the model or a fold of it was not trained.
+    """
+    folder = model_folder(work_dir, dataset, plans, trainer)
+    checkpoints = {number: folder / f"fold_{number}" / checkpoint for number in fold}
+    for path in (folder / "dataset.json", folder / "plans.json", *checkpoints.values()):
+        if not path.exists():
+            msg = f"{path}: not there; train this dataset, plans and fold to the end first"
+            raise MissingInputError(msg)
+    name = DATASET_NAMES[dataset]
+    target = output if output.suffix == ".zip" else output / f"{name}.zip"
+    root = f"{name}/{trainer}__{re.split('__', folder.name)[1]}__{CONFIGURATION}"
+    raw = Path(work_dir) / "nnUNet_raw" / name
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        atomic_writer(target) as stream,
+        zipfile.ZipFile(stream, "w") as archive,
+    ):
+        contents = _stripped(folder, checkpoints, Path(scratch), half=half) if strip else checkpoints
+        _add(archive, f"{root}/dataset.json", _without_files(folder / "dataset.json"))
+        _add(archive, f"{root}/plans.json", (folder / "plans.json").read_bytes())
+        for extra in ("splits_final.json", "prepared.tsv"):
+            path = raw / extra
+            if path.exists() and extra == "prepared.tsv":
+                _add(archive, f"{root}/training_images.tsv", _training_images(path))
+            elif path.exists():
+                _add(archive, f"{root}/{extra}", path.read_bytes())
+        if (folder / "test_summary.json").exists():
+            _add(archive, f"{root}/test_summary.json", (folder / "test_summary.json").read_bytes())
+        for number, path in checkpoints.items():
+            _add(archive, f"{root}/fold_{number}/checkpoint_final.pth", contents[number].read_bytes())
+            for source, place in _FOLD_EXTRAS.items():
+                if (path.parent / source).exists():
+                    extra_content = (path.parent / source).read_bytes()
+                    extra_content = _without_paths(extra_content) if source.endswith(".json") else extra_content
+                    _add(archive, f"{root}/fold_{number}/{place}", extra_content)
+    return target

@@ -1,0 +1,268 @@
+"""Figures of one labelled image against its truth: overlap, identification and localisation.
+
+Sources
+-------
+Dice: Dice, Ecology 26 (1945). Identification rate and localisation distance: the VerSe challenge (Sekuboyina et al.,
+Medical Image Analysis 73, 2021), there for vertebrae: a level is identified where the predicted centroid of that name
+lies within 20 mm of the true one, and no other true centroid is closer. Discs are compared with discs in the same
+way, vertebrae and sacrum with each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from totalspineseg_bids import anatomy
+from totalspineseg_bids.anatomy import AnatomicalLabel, Structure
+from totalspineseg_bids.imaging.volume import Affine
+
+#: Greatest distance between a predicted and the true centroid of an identified level, mm.
+IDENTIFICATION_MM = 20.0
+#: A predicted level smaller than this is a crumb, not a claim that the level is there (a cervical disc has ten times
+#: as much), mm³.
+MIN_CLAIM_MM3 = 100.0
+#: Groups that figures are averaged over, in the order of tables.
+GROUPS: dict[Structure, str] = {
+    Structure.VERTEBRA: "vertebrae",
+    Structure.DISC: "discs",
+    Structure.SACRUM: "sacrum",
+    Structure.CORD: "spinal_cord",
+    Structure.CANAL: "spinal_canal",
+}
+_LEVELLED = (Structure.VERTEBRA, Structure.SACRUM, Structure.DISC)
+
+
+class Outcome(str, Enum):
+    """What a prediction says about the levels of an image."""
+
+    #: Levels are named and every one in full view is right.
+    RIGHT = "right"
+    #: Levels are named, none wrongly, but some in full view are not found.
+    INCOMPLETE = "incomplete"
+    #: A level is named that is another one, or where there is none.
+    WRONG = "wrong"
+    #: Structures are found but no level is named.
+    ABSTAINED = "abstained"
+    #: Nothing is found.
+    EMPTY = "empty"
+
+
+@dataclass(frozen=True, slots=True)
+class LevelResult:
+    """One structure of the truth, or one that only the prediction has.
+
+    Attributes
+    ----------
+    name, structure, level
+        Of ``anatomy``.
+    in_truth, in_prediction
+        Whether the label is in either map.
+    full_view
+        Whether the field of view does not cut it (`cut_labels`).
+    dice
+        2|A∩B| / (|A|+|B|).
+    truth_mm3, predicted_mm3
+        Volumes.
+    identified
+        VerSe's criterion; ``None`` for cord and canal, and for what is not in the truth.
+    misnamed
+        The prediction names this level where another, or none, is.
+    distance_mm
+        Between the centroids, where both maps have the label; NaN otherwise.
+    """
+
+    name: str
+    structure: Structure
+    level: str
+    in_truth: bool
+    in_prediction: bool
+    full_view: bool
+    dice: float
+    truth_mm3: float
+    predicted_mm3: float
+    identified: bool | None
+    misnamed: bool
+    distance_mm: float
+
+    @property
+    def group(self) -> str:
+        """Structure group of the tables."""
+        return GROUPS[self.structure]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageResult:
+    """One image.
+
+    Attributes
+    ----------
+    name
+        Of the image.
+    tags
+        Properties to group by, such as ``{"contrast": "T2w"}``.
+    levels
+        One entry a label in truth or prediction.
+    outcome
+        What the prediction says about levels.
+    landmark_in_view
+        Whether one of C2-C3, C7-T1, T12-L1, L5-S is in full view in the truth.
+    """
+
+    name: str
+    tags: dict[str, str]
+    levels: tuple[LevelResult, ...]
+    outcome: Outcome
+    landmark_in_view: bool
+
+    @property
+    def all_right(self) -> bool:
+        """Every level in full view identified, and none misnamed."""
+        return self.outcome is Outcome.RIGHT
+
+
+def cut_labels(labels: NDArray[np.uint8], affine: Affine) -> frozenset[int]:
+    """Return the labels that the field of view cuts.
+
+    A label is cut where it touches the cranial, caudal, anterior or posterior face of the image. The lateral faces do
+    not count: sagittal slabs cut the transverse processes of every vertebra.
+
+    Parameters
+    ----------
+    labels
+        Shape (X, Y, Z), any orientation.
+    affine
+        4x4, voxel index to RAS+ mm.
+    """
+    codes = nib.orientations.aff2axcodes(affine)
+    cut: set[int] = set()
+    for axis, code in enumerate(codes):
+        if code in ("L", "R"):
+            continue
+        for index in (0, -1):
+            cut.update(int(value) for value in np.unique(labels.take(index, axis=axis)))
+    return frozenset(cut - {0})
+
+
+def _joint_counts(truth: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
+    """Return voxels of each pair of labels (256 x 256) and the flat indices where either map is labelled."""
+    where = np.flatnonzero((truth != 0) | (predicted != 0))
+    pairs = truth.ravel()[where].astype(np.int64) * 256 + predicted.ravel()[where]
+    counts = np.bincount(pairs, minlength=256 * 256).reshape(256, 256)
+    return counts, where
+
+
+def centroids(labels: NDArray[np.uint8], affine: Affine) -> dict[int, NDArray[np.float64]]:
+    """Return the centre of mass of each label, RAS+ mm."""
+    where = np.flatnonzero(labels)
+    values = labels.ravel()[where]
+    counts = np.bincount(values, minlength=256)
+    axes = np.unravel_index(where, labels.shape)
+    sums = np.stack([np.bincount(values, weights=axis, minlength=256) for axis in axes], axis=1)
+    return {
+        int(value): affine[:3, :3] @ (sums[value] / counts[value]) + affine[:3, 3] for value in np.flatnonzero(counts)
+    }
+
+
+def _family(label: AnatomicalLabel) -> Structure:
+    return Structure.VERTEBRA if label.structure is Structure.SACRUM else label.structure
+
+
+def _nearest(point: NDArray[np.float64], label: AnatomicalLabel, truth: dict[int, NDArray[np.float64]]) -> int | None:
+    """Return the true level of the same family that is closest to a point, if it is within 20 mm."""
+    distances = {
+        other: float(np.linalg.norm(point - centre))
+        for other, centre in truth.items()
+        if other in anatomy.BY_ID and anatomy.BY_ID[other].level and _family(anatomy.BY_ID[other]) is _family(label)
+    }
+    if not distances:
+        return None
+    closest = min(distances, key=lambda other: distances[other])
+    return closest if distances[closest] <= IDENTIFICATION_MM else None
+
+
+def _outcome(levels: Iterable[LevelResult], predicted: NDArray[np.int64]) -> Outcome:
+    named = [row for row in levels if row.in_prediction and row.structure in _LEVELLED and row.level]
+    if any(row.misnamed for row in levels):
+        return Outcome.WRONG
+    if not named:
+        return Outcome.ABSTAINED if predicted[1:].any() else Outcome.EMPTY
+    wanted = [row for row in levels if row.in_truth and row.full_view and row.structure in _LEVELLED]
+    return Outcome.RIGHT if all(row.identified for row in wanted) else Outcome.INCOMPLETE
+
+
+def compare(
+    truth: NDArray[np.uint8],
+    predicted: NDArray[np.uint8],
+    affine: Affine,
+    name: str = "",
+    tags: dict[str, str] | None = None,
+) -> ImageResult:
+    """Compare a labelled image with its truth.
+
+    Parameters
+    ----------
+    truth, predicted
+        Canonical ids on one grid, shape (X, Y, Z). Canal means canal without the cord.
+    affine
+        4x4, voxel index to RAS+ mm.
+    name, tags
+        Kept in the result.
+
+    Returns
+    -------
+    ImageResult
+        Rows in the order of ``anatomy.LABELS``.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
+    """
+    if truth.shape != predicted.shape:
+        msg = f"truth {truth.shape} and prediction {predicted.shape} are not on one grid"
+        raise ValueError(msg)
+    counts, _ = _joint_counts(truth, predicted)
+    in_truth, in_predicted = counts.sum(axis=1), counts.sum(axis=0)
+    cut = cut_labels(truth, affine)
+    true_centres, predicted_centres = centroids(truth, affine), centroids(predicted, affine)
+    voxel = float(abs(np.linalg.det(affine[:3, :3])))
+    rows: list[LevelResult] = []
+    for label in anatomy.LABELS:
+        volume, claim = int(in_truth[label.id]), int(in_predicted[label.id])
+        if (not volume and not claim) or anatomy.is_unnamed(label.id):
+            continue
+        levelled = label.structure in _LEVELLED
+        nearest = _nearest(predicted_centres[label.id], label, true_centres) if claim and levelled else None
+        distance = float("nan")
+        if volume and claim:
+            distance = float(np.linalg.norm(predicted_centres[label.id] - true_centres[label.id]))
+        rows.append(
+            LevelResult(
+                name=label.name,
+                structure=label.structure,
+                level=label.level,
+                in_truth=volume > 0,
+                in_prediction=claim > 0,
+                full_view=volume > 0 and (not levelled or label.id not in cut),
+                dice=2.0 * int(counts[label.id, label.id]) / (volume + claim),
+                truth_mm3=volume * voxel,
+                predicted_mm3=claim * voxel,
+                identified=(nearest == label.id) if levelled and volume else None,
+                misnamed=levelled and claim * voxel >= MIN_CLAIM_MM3 and nearest != label.id,
+                distance_mm=distance,
+            )
+        )
+    landmarks = {anatomy.disc(level).name for level in anatomy.LANDMARK_DISCS}
+    return ImageResult(
+        name,
+        dict(tags or {}),
+        tuple(rows),
+        _outcome(rows, in_predicted),
+        any(row.full_view and row.name in landmarks for row in rows),
+    )

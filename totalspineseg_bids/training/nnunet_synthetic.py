@@ -1,0 +1,240 @@
+"""The nnU-Net trainer class behind ``synthetic_trainer``; importing it needs nnU-Net's folders in the environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from totalspineseg_bids.training.synthetic_stream import PoolEntry
+from totalspineseg_bids.training.synthetic_trainer import (
+    Clock,
+    RunningAverage,
+    SyntheticTraining,
+    learning_rate_factor,
+    stream_batches,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_TRAINING_STREAM, _VALIDATION_STREAM = 0, 1
+
+
+class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 - nnU-Net finds trainers by such names
+    """Train on synthetic patches until a budget of time is spent.
+
+    Call ``prepare`` before ``run_training``.
+    """
+
+    def __init__(
+        self,
+        plans: dict[str, Any],
+        configuration: str,
+        fold: int | str,
+        dataset_json: dict[str, Any],
+        device: torch.device,
+    ) -> None:
+        # nnU-Net records these by name in the checkpoint, so the signature has to be its own.
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.enable_deep_supervision = False
+        self.num_iterations_per_epoch = 100
+        self.num_val_iterations_per_epoch = 4
+        self.save_every = 5
+        self.clock = Clock()
+        self.step = 0
+        self.skipped = 0
+
+    def prepare(self, training: SyntheticTraining, pool: list[PoolEntry]) -> None:
+        """Set what to train on and how long, and build the network."""
+        self.training = training
+        self.pool = pool
+        self.initial_lr = training.learning_rate
+        self.initialize()
+
+    def initialize(self) -> None:
+        """Build network, optimiser, loss and the table from label values to regions."""
+        self.num_input_channels = len(self.dataset_json["channel_names"])
+        torch.manual_seed(self.training.seed)
+        self.network = self.build_network_architecture(
+            self.plans_manager,
+            self.configuration_manager,
+            self.num_input_channels,
+            self.label_manager.num_segmentation_heads,
+            self.enable_deep_supervision,
+        ).to(self.device, memory_format=torch.channels_last_3d)
+        self.optimizer, self.lr_scheduler = self.configure_optimizers()
+        self._set_batch_size_and_oversample()
+        self.loss = self._build_loss()
+        self.average = RunningAverage(self.network)
+        regions = self.label_manager.foreground_regions
+        table = np.zeros((len(regions), 256), np.float32)
+        for row, region in enumerate(regions):
+            table[row, list(region) if isinstance(region, (tuple, list)) else [region]] = 1.0
+        self.region_table = torch.from_numpy(table).to(self.device)
+        # Nothing is mirrored at inference: left and right look alike, cranial and caudal do not.
+        self.inference_allowed_mirroring_axes = ()
+        self.was_initialized = True
+
+    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, None]:
+        """AdamW; the learning rate follows the clock, so there is no scheduler."""
+        return torch.optim.AdamW(self.network.parameters(), lr=self.initial_lr, weight_decay=1e-3), None
+
+    def take_weights(self, checkpoint: Path) -> None:
+        """Start from another network's weights where names agree; new input channels start at zero."""
+        source = torch.load(checkpoint, map_location=self.device, weights_only=False)["network_weights"]
+        own = self.network.state_dict()
+        taken = 0
+        for name, value in own.items():
+            other = source.get(name)
+            if other is None:
+                continue
+            if other.shape == value.shape:
+                own[name] = other.to(value.dtype)
+            elif other.ndim == 5 and other.shape[0] == value.shape[0] and other.shape[1] < value.shape[1]:
+                own[name] = torch.zeros_like(value)
+                own[name][:, : other.shape[1]] = other
+            else:
+                continue
+            taken += 1
+        self.network.load_state_dict(own)
+        self.average = RunningAverage(self.network)
+        self.print_to_log_file(f"{taken} of {len(own)} tensors start from {checkpoint.name}")
+
+    def get_dataloaders(self) -> tuple[Iterator[Any], Iterator[Any]]:
+        """Open the streams; validation draws the same patches in every epoch only as far as its seed goes."""
+        patch = tuple(self.configuration_manager.patch_size)
+        spacing = float(self.configuration_manager.spacing[0])
+        seed, dataset = self.training.seed, self.training.dataset
+        training = stream_batches(
+            self.pool, dataset, patch, spacing, [seed, dataset, _TRAINING_STREAM, self.step]
+        )
+        validation = stream_batches(self.pool, dataset, patch, spacing, [seed, dataset, _VALIDATION_STREAM])
+        return training, validation
+
+    def on_train_start(self) -> None:
+        """Write what inference needs beside the checkpoints, and open the streams."""
+        from batchgenerators.utilities.file_and_folder_operations import save_json  # noqa: PLC0415
+
+        base = Path(self.output_folder_base)
+        base.mkdir(parents=True, exist_ok=True)
+        save_json(self.plans_manager.plans, str(base / "plans.json"), sort_keys=False)
+        save_json(self.dataset_json, str(base / "dataset.json"), sort_keys=False)
+        self.dataloader_train, self.dataloader_val = self.get_dataloaders()
+        self.clock.resume(self.clock.before)
+
+    def on_train_epoch_start(self) -> None:
+        """Log the learning rate of the epoch's first step."""
+        self.network.train()
+        rate = self.initial_lr * learning_rate_factor(self._progress(), self.step)
+        self.print_to_log_file(f"Epoch {self.current_epoch}: step {self.step}, learning rate {rate:.2e}")
+        self.logger.log("lrs", rate, self.current_epoch)
+
+    def _progress(self) -> float:
+        return self.clock.seconds / (60.0 * self.training.minutes)
+
+    def _to_device(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:  # noqa: ANN401
+        data, values = batch
+        data = data.to(self.device).contiguous(memory_format=torch.channels_last_3d)
+        values = values.to(self.device).long()
+        target = self.region_table[:, values].transpose(0, 1)
+        return data, target
+
+    def train_step(self, batch: Any) -> dict[str, Any]:  # noqa: ANN401
+        """Do one step; one whose loss or gradient is not finite changes nothing."""
+        data, target = self._to_device(batch)
+        rate = self.initial_lr * learning_rate_factor(self._progress(), self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
+        with autocast:
+            loss = self.loss(self.network(data).float(), target)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), 2.0)
+        self.step += 1
+        if bool(torch.isfinite(loss)) and bool(torch.isfinite(norm)):
+            self.optimizer.step()
+            self.average.update(self.network)
+        else:
+            self.skipped += 1
+        return {"loss": loss.detach().cpu().numpy()}
+
+    def validation_step(self, batch: Any) -> dict[str, Any]:  # noqa: ANN401
+        """Pseudo Dice of a patch, as nnU-Net counts it."""
+        data, target = self._to_device(batch)
+        result: dict[str, Any] = super().validation_step({"data": data, "target": target})
+        return result
+
+    def save_checkpoint(self, filename: str) -> None:
+        """Write nnU-Net's checkpoint with the averaged weights, and beside them what resuming needs."""
+        checkpoint = {
+            "network_weights": self.average.weights,
+            "training_weights": self.network.state_dict(),
+            "optimizer_state": self.optimizer.state_dict(),
+            "grad_scaler_state": None,
+            "logging": self.logger.get_checkpoint(),
+            "_best_ema": self._best_ema,
+            "current_epoch": self.current_epoch + 1,
+            "init_args": self.my_init_kwargs,
+            "trainer_name": type(self).__name__,
+            "inference_allowed_mirroring_axes": self.inference_allowed_mirroring_axes,
+            "synthetic": {
+                "seconds": self.clock.seconds,
+                "step": self.step,
+                "skipped": self.skipped,
+                "average_steps": self.average.steps,
+                "seed": self.training.seed,
+                "minutes": self.training.minutes,
+            },
+        }
+        temporary = Path(filename + ".tmp")
+        torch.save(checkpoint, temporary)
+        temporary.replace(filename)
+
+    def load_checkpoint(self, filename_or_checkpoint: str) -> None:
+        """Go on from a checkpoint of this class (one's own file: it is unpickled)."""
+        super().load_checkpoint(filename_or_checkpoint)
+        checkpoint = torch.load(filename_or_checkpoint, map_location=self.device, weights_only=False)
+        self.average.weights = checkpoint["network_weights"]
+        self.network.load_state_dict(checkpoint["training_weights"])
+        state = checkpoint["synthetic"]
+        self.clock.before = state["seconds"]
+        self.step, self.skipped = state["step"], state["skipped"]
+        self.average.steps = state["average_steps"]
+
+    def on_train_end(self) -> None:
+        """Write the final checkpoint; the last one stays, so that a longer training can go on from it."""
+        folder = Path(self.output_folder)
+        self.current_epoch -= 1
+        self.save_checkpoint(str(folder / "checkpoint_latest.pth"))
+        self.save_checkpoint(str(folder / "checkpoint_final.pth"))
+        self.current_epoch += 1
+        self.dataloader_train = self.dataloader_val = None
+        self.print_to_log_file(
+            f"{self.step} steps in {self.clock.seconds / 60:.1f} minutes, {self.skipped} left out as not finite"
+        )
+
+    def run_training(self) -> None:
+        """Train until the minutes are spent."""
+        self.on_train_start()
+        while self._progress() < 1.0:
+            self.on_epoch_start()
+            self.on_train_epoch_start()
+            outputs = []
+            for _ in range(self.num_iterations_per_epoch):
+                outputs.append(self.train_step(next(self.dataloader_train)))
+                if self._progress() >= 1.0:
+                    break
+            self.on_train_epoch_end(outputs)
+            with torch.no_grad():
+                self.on_validation_epoch_start()
+                validation = [
+                    self.validation_step(next(self.dataloader_val)) for _ in range(self.num_val_iterations_per_epoch)
+                ]
+                self.on_validation_epoch_end(validation)
+            self.on_epoch_end()
+        self.on_train_end()

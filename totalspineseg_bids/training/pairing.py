@@ -1,0 +1,88 @@
+"""Which prediction belongs to which truth."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+from totalspineseg_bids.errors import MissingInputError, NothingSelectedError
+from totalspineseg_bids.training.cases import LABEL_SUFFIXES, parse_name
+
+logger = logging.getLogger(__name__)
+
+
+def _key(path: Path, root: Path) -> tuple[frozenset[tuple[str, str]], str] | str:
+    """Return what pairs a prediction with its truth: BIDS entities and suffix of the source, else the relative name."""
+    name = parse_name(path)
+    if name.get("sub") is None:
+        return re.sub(r"\.nii(\.gz)?$", "", path.relative_to(root).as_posix())
+    source = name.source_suffix or (name.suffix if name.suffix not in LABEL_SUFFIXES else "")
+    return name.source_entities, source
+
+
+def _label_files(root: Path) -> list[Path]:
+    skipped = {"levels"}
+    files = (path for path in root.rglob("*") if path.name.endswith((".nii", ".nii.gz")) and path.name[0] != ".")
+    return sorted(
+        path
+        for path in files
+        if parse_name(path).get("seg") not in skipped and parse_name(path).suffix not in ("probseg", "mask")
+    )
+
+
+def pair_files(predicted: Path, truth: Path) -> list[tuple[Path, Path]]:
+    """Pair predictions with truths, two files or the files of two folders.
+
+    Parameters
+    ----------
+    predicted, truth
+        Both files or both folders, searched to any depth. Files pair by BIDS entities and suffix of the source image
+        where they have any (also where the suffix is told on one side only and there is no choice), else by the name
+        below the folder. A truth without a prediction is left out with a warning.
+
+    Returns
+    -------
+    list of (Path, Path)
+        Prediction and truth.
+
+    Raises
+    ------
+    MissingInputError
+        If either is not there.
+    NothingSelectedError
+        If nothing pairs.
+    """
+    for path in (predicted, truth):
+        if not path.exists():
+            msg = f"{path}: no such file or folder"
+            raise MissingInputError(msg)
+    if predicted.is_file() and truth.is_file():
+        return [(predicted, truth)]
+    if predicted.is_file() or truth.is_file():
+        msg = f"{predicted} and {truth}: give two files or two folders"
+        raise MissingInputError(msg)
+    predictions = {_key(path, predicted): path for path in _label_files(predicted)}
+    pairs: list[tuple[Path, Path]] = []
+    for path in _label_files(truth):
+        key = _key(path, truth)
+        found = predictions.get(key) or _only_candidate(key, predictions)
+        if found is None:
+            logger.warning("%s: no prediction for it in %s", path, predicted)
+        else:
+            pairs.append((found, path))
+    if not pairs:
+        msg = f"no file of {predicted} pairs with one of {truth}; names must agree, or the BIDS entities in them"
+        raise NothingSelectedError(msg)
+    return pairs
+
+
+def _only_candidate(key: Any, predictions: dict[Any, Path]) -> Path | None:  # noqa: ANN401
+    """Return the prediction with the same entities, if one side does not tell the suffix and there is but one."""
+    if isinstance(key, str):
+        return None
+    entities, suffix = key
+    same = [(other, path) for other, path in predictions.items() if not isinstance(other, str) and other[0] == entities]
+    fitting = [path for other, path in same if not suffix or not other[1]]
+    return fitting[0] if len(fitting) == 1 and len(same) == 1 else None

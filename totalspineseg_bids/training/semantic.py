@@ -1,0 +1,195 @@
+"""Canonical label map to the semantic maps that the three networks learn.
+
+Parity
+------
+Step 2 tells neighbours apart by giving every second disc and vertebra another class. The convention, which is that of
+the public label maps of the method (neuropoly/totalspineseg, ``resources/labels_maps/nnunet_step2.json``):
+
+* Discs are counted from C2-C3, which is the first and *odd*: C2-C3, C4-C5, C6-C7, T1-T2, … L5-S are odd
+  (``anatomy.ODD_DISCS``). These are the second input channel.
+* Vertebrae are counted from C1, which is the first and *odd*: C1, C3, C5, … T12, L2, L4. A vertebra so has the parity
+  of the disc *above* it (C3 below C2-C3).
+* C2, T1, T12 and the sacrum, and the discs C2-C3, C7-T1, T12-L1 and L5-S, have a class of their own and no parity
+  class; they still count. With the parities swapped they keep their class, while the input channel shows the even
+  discs (C3-C4, C5-C6, C7-T1, …).
+* The count goes over the levels that this spine has. With 13 thoracic vertebrae, T12-T13 and T13 take the turn of
+  T12-L1 and L1, and everything below shifts by one: what matters to the network is that parities alternate all along
+  the column. Which levels a spine has is read off its labels (`spine_variant`).
+
+Components without a level (ids 101-130 and 151-180) have no parity: they get the value of their union region.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from totalspineseg_bids import anatomy
+from totalspineseg_bids.anatomy import SpineVariant, Structure
+from totalspineseg_bids.training.layouts import REGIONS, DatasetId, dataset_json, own_value
+
+__all__ = [
+    "dataset_json",
+    "odd_disc_mask",
+    "odd_discs",
+    "semantic_map",
+    "semantic_table",
+    "spine_variant",
+]
+
+_REGULAR = SpineVariant()
+
+
+def spine_variant(labels: NDArray[np.uint8]) -> SpineVariant:
+    """Read off a label map how many thoracic and lumbar vertebrae the spine has.
+
+    Parameters
+    ----------
+    labels
+        Canonical ids, any shape.
+
+    Returns
+    -------
+    SpineVariant
+        13 thoracic or 6 lumbar where a supernumerary level is present; 11 or 4 where the last regular level and the
+        disc above it are missing between neighbours that are both there; else 12 and 5. What the field of view does
+        not show is taken for regular.
+    """
+    present = np.bincount(labels.ravel(), minlength=256) > 0
+
+    def has(*levels: str) -> bool:
+        return all(present[anatomy.vertebra(level).id] for level in levels)
+
+    def has_disc(level: str) -> bool:
+        return bool(present[anatomy.disc(level).id])
+
+    thoracic, lumbar = 12, 5
+    if has("T13") or has_disc("T12-T13"):
+        thoracic = 13
+    elif has("T11", "L1") and not has("T12") and not has_disc("T11-T12"):
+        thoracic = 11
+    if has("L6") or has_disc("L5-L6"):
+        lumbar = 6
+    elif has("L4", "S") and not has("L5") and not has_disc("L4-L5"):
+        lumbar = 4
+    return SpineVariant(thoracic, lumbar)
+
+
+def odd_discs(variant: SpineVariant = _REGULAR, *, swap_parity: bool = False) -> tuple[str, ...]:
+    """Return the levels of the discs that step 2 gets as its second channel: every second one from C2-C3.
+
+    Parameters
+    ----------
+    variant
+        Number of vertebrae.
+    swap_parity
+        Return the others instead, from C3-C4.
+    """
+    return variant.discs()[int(swap_parity) :: 2]
+
+
+def _region_of(label: anatomy.AnatomicalLabel, dataset: DatasetId, odd: frozenset[str]) -> str:
+    """Return the innermost region of a dataset that a label belongs to."""
+    regions = REGIONS[dataset]
+    if label.structure is Structure.CORD:
+        return "cord"
+    if label.structure is Structure.CANAL:
+        return "csf"
+    if label.name in regions:
+        return label.name
+    prefix = "disc" if label.structure is Structure.DISC else "vertebrae"
+    if not label.level:
+        return prefix
+    # Dataset 102: neighbours by parity. Dataset 103: a supernumerary level belongs to its part of the column.
+    finer = f"{prefix}_{'O' if label.level in odd else 'E'}" if dataset == 102 else f"{prefix}_{label.level[0]}"
+    return finer if finer in regions else prefix
+
+
+def _odd_levels(variant: SpineVariant, *, swap_parity: bool) -> frozenset[str]:
+    """Return the odd vertebrae and discs; a level that this variant does not have alternates with the one above it."""
+    odd: set[str] = set()
+    for every, own in (
+        (anatomy.VERTEBRA_LEVELS, variant.vertebrae()),
+        (anatomy.DISC_LEVELS, variant.discs()),
+    ):
+        above = swap_parity
+        for level in every:
+            above = own.index(level) % 2 == int(swap_parity) if level in own else not above
+            if above:
+                odd.add(level)
+    return frozenset(odd)
+
+
+@cache
+def _table(dataset: DatasetId, swap_parity: bool, variant: SpineVariant) -> NDArray[np.uint8]:
+    odd = _odd_levels(variant, swap_parity=swap_parity)
+    table = np.zeros(256, np.uint8)
+    for label in anatomy.LABELS:
+        table[label.id] = own_value(dataset, _region_of(label, dataset, odd))
+    table.setflags(write=False)
+    return table
+
+
+def semantic_table(
+    dataset: DatasetId,
+    swap_parity: bool = False,
+    variant: SpineVariant = _REGULAR,
+) -> NDArray[np.uint8]:
+    """Return the look-up table from canonical ids to the values of a dataset.
+
+    Parameters
+    ----------
+    dataset
+        101, 102 or 103.
+    swap_parity
+        Odd and even exchanged (102 only; without effect on the others).
+    variant
+        Number of vertebrae, which the parities below the thoracic and lumbar column depend on.
+
+    Returns
+    -------
+    ndarray of uint8, shape (256,)
+        Read-only. Tissues (1-9), background and unknown ids become 0.
+    """
+    return _table(dataset, swap_parity, variant)
+
+
+def semantic_map(labels: NDArray[np.uint8], dataset: DatasetId, *, swap_parity: bool = False) -> NDArray[np.uint8]:
+    """Turn canonical ids into the semantic values that a network learns.
+
+    Parameters
+    ----------
+    labels
+        Canonical ids, any shape.
+    dataset
+        101, 102 or 103.
+    swap_parity
+        Odd and even exchanged (102 only).
+
+    Returns
+    -------
+    ndarray of uint8
+        Same shape, values of ``layouts.REGIONS[dataset]``.
+    """
+    variant = spine_variant(labels) if dataset == 102 else _REGULAR
+    values: NDArray[np.uint8] = _table(dataset, swap_parity, variant)[labels]
+    return values
+
+
+def odd_disc_mask(labels: NDArray[np.uint8], swap_parity: bool = False) -> NDArray[np.uint8]:
+    """Return the second input channel of step 2: 1 in odd discs (landmarks among them), 0 elsewhere.
+
+    Parameters
+    ----------
+    labels
+        Canonical ids, any shape.
+    swap_parity
+        Even discs instead, as in the second copy of each training case.
+    """
+    table = np.zeros(256, np.uint8)
+    for level in odd_discs(spine_variant(labels), swap_parity=swap_parity):
+        table[anatomy.disc(level).id] = 1
+    mask: NDArray[np.uint8] = table[labels]
+    return mask

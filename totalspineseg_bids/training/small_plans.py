@@ -1,0 +1,99 @@
+"""nnU-Net plans for small networks that two CPU cores can train and run.
+
+The format is nnU-Net's own ``plans.json``, so that nnU-Net, and any tool that reads its model folders, can use what
+is trained with it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+#: Patch in nnU-Net's axis order (superior-inferior, posterior-anterior, left-right), voxels.
+PATCH: tuple[int, int, int] = (128, 64, 32)
+#: mm; fine enough for a neck's discs, coarse enough for a patch to hold 22 cm of the column and with it a landmark.
+SPACING = 1.75
+FEATURES: tuple[int, ...] = (8, 24, 48, 96, 128, 128)
+STRIDES: tuple[tuple[int, int, int], ...] = ((1, 1, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 1))
+
+PLANS_NAME = "nnUNetPlansSmall"
+CONFIGURATION = "3d_fullres"
+
+
+def small_plans(
+    dataset_name: str,
+    channels: dict[str, str],
+    *,
+    patch: tuple[int, int, int] = PATCH,
+    spacing: float = SPACING,
+    features: tuple[int, ...] = FEATURES,
+    strides: tuple[tuple[int, int, int], ...] = STRIDES,
+) -> dict[str, Any]:
+    """Return a plans dictionary with one ``3d_fullres`` configuration.
+
+    Parameters
+    ----------
+    dataset_name
+        nnU-Net's name, such as ``Dataset101_TotalSpineSeg_step1``.
+    channels
+        ``channel_names`` of the ``dataset.json``; ``noNorm`` channels stay as they are, others are z-scored.
+    patch, spacing, features, strides
+        Of the network; one entry of ``features`` and ``strides`` a stage.
+    """
+    kept = {"noNorm", "nonorm"}
+    schemes = ["NoNormalization" if name in kept else "ZScoreNormalization" for name in channels.values()]
+    resampling = {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": False}
+    stages = len(features)
+    return {
+        "dataset_name": dataset_name,
+        "plans_name": PLANS_NAME,
+        "original_median_spacing_after_transp": [spacing] * 3,
+        "original_median_shape_after_transp": [2 * n for n in patch],
+        "image_reader_writer": "NibabelIO",
+        "transpose_forward": [0, 1, 2],
+        "transpose_backward": [0, 1, 2],
+        "configurations": {
+            CONFIGURATION: {
+                "data_identifier": f"{PLANS_NAME}_{CONFIGURATION}",
+                "preprocessor_name": "DefaultPreprocessor",
+                "batch_size": 1,
+                "patch_size": list(patch),
+                "median_image_size_in_voxels": [2 * n for n in patch],
+                "spacing": [spacing] * 3,
+                "normalization_schemes": schemes,
+                "use_mask_for_norm": [False] * len(schemes),
+                "resampling_fn_data": "resample_data_or_seg_to_shape",
+                "resampling_fn_seg": "resample_data_or_seg_to_shape",
+                "resampling_fn_data_kwargs": dict(resampling),
+                "resampling_fn_seg_kwargs": {**resampling, "is_seg": True},
+                "resampling_fn_probabilities": "resample_data_or_seg_to_shape",
+                "resampling_fn_probabilities_kwargs": dict(resampling),
+                "architecture": {
+                    "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
+                    "arch_kwargs": {
+                        "n_stages": stages,
+                        "features_per_stage": list(features),
+                        "conv_op": "torch.nn.modules.conv.Conv3d",
+                        "kernel_sizes": [[3, 3, 3]] * stages,
+                        "strides": [list(stride) for stride in strides],
+                        "n_conv_per_stage": [1] * stages,
+                        "n_conv_per_stage_decoder": [1] * (stages - 1),
+                        "conv_bias": True,
+                        "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
+                        "norm_op_kwargs": {"eps": 1e-05, "affine": True},
+                        "dropout_op": None,
+                        "dropout_op_kwargs": None,
+                        "nonlin": "torch.nn.LeakyReLU",
+                        "nonlin_kwargs": {"inplace": True},
+                    },
+                    "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+                },
+                "batch_dice": False,
+            }
+        },
+        "experiment_planner_used": "small_plans",
+        "label_manager": "LabelManager",
+        "foreground_intensity_properties_per_channel": {
+            str(channel): {"max": 1, "mean": 0, "median": 0, "min": 0, "percentile_00_5": 0, "percentile_99_5": 1, "std": 1}
+            for channel in range(len(schemes))
+        },
+    }

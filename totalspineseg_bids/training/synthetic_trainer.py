@@ -1,0 +1,202 @@
+"""Train the bundled models: nnU-Net's trainer on an endless stream of synthetic images.
+
+The networks, losses, logging and checkpoints are nnU-Net's. What differs: batches come from ``synthetic_stream``
+instead of a preprocessed folder, the optimiser is AdamW, the length is given in minutes of training time (the only
+budget that means the same on a laptop and on a cluster), steps with a loss or gradient that is not finite are left
+out, and the weights that are kept are a running average.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from totalspineseg_bids.anatomy import SpineVariant
+from totalspineseg_bids.errors import UsageError
+from totalspineseg_bids.imaging.volume import Volume
+from totalspineseg_bids.training.layouts import DATASET_NAMES, DatasetId, dataset_json
+from totalspineseg_bids.training.small_plans import CONFIGURATION, PLANS_NAME, small_plans
+from totalspineseg_bids.training.synthetic_stream import PoolEntry, SyntheticStream, build_pool
+
+logger = logging.getLogger(__name__)
+
+_WARM_UP_STEPS = 100
+_EMA_DECAY = 0.998
+#: The running average starts to matter after about this many steps.
+_EMA_DELAY = 10
+
+
+@dataclass(frozen=True, slots=True)
+class SyntheticTraining:
+    """What one training of a bundled model is made with.
+
+    Attributes
+    ----------
+    work_dir
+        Pool of label maps, checkpoints and logs; a second call goes on from the last checkpoint.
+    dataset
+        101, 102 or 103.
+    minutes
+        Training time in all, over every resumed stretch.
+    label_maps
+        Folder of tissue label maps of real anatomy, or None for parametric spines only.
+    spines
+        Parametric spines in the pool.
+    seed
+        Of spines, patches and weights.
+    threads
+        CPU threads of the network; None leaves torch's choice.
+    start_from
+        Checkpoint whose weights are taken where names and shapes agree (input channels that are new start at zero).
+    device
+        ``cpu``, ``cuda`` or ``mps``.
+    learning_rate
+        Peak of the schedule.
+    """
+
+    work_dir: Path
+    dataset: DatasetId
+    minutes: float
+    label_maps: Path | None = None
+    spines: int = 48
+    seed: int = 2024
+    threads: int | None = None
+    start_from: Path | None = None
+    device: str = "cpu"
+    learning_rate: float = 1.5e-3
+
+    def __post_init__(self) -> None:
+        if self.dataset not in DATASET_NAMES:
+            msg = f"dataset must be one of {', '.join(map(str, DATASET_NAMES))}, not {self.dataset}"
+            raise UsageError(msg)
+        if self.minutes <= 0:
+            msg = f"minutes of training must be above 0, not {self.minutes}"
+            raise UsageError(msg)
+
+
+def _training_spine(rng: np.random.Generator, number: int) -> Volume:
+    """Draw a parametric spine; every fifth has a supernumerary or missing level."""
+    from totalspineseg_bids.synthesis.parametric import make_spine  # noqa: PLC0415 - scipy-heavy, used once
+
+    variants = ((12, 5), (12, 5), (12, 5), (12, 5), (11, 5), (12, 5), (12, 5), (12, 5), (12, 5), (13, 5),
+                (12, 5), (12, 5), (12, 5), (12, 5), (12, 4), (12, 5), (12, 5), (12, 5), (12, 5), (12, 6))  # fmt: skip
+    return make_spine(rng, variant=SpineVariant(*variants[number % len(variants)]))
+
+
+def train_bundled(training: SyntheticTraining) -> Path:
+    """Train one model until its minutes are spent, going on from an earlier stretch where there is one.
+
+    Returns
+    -------
+    Path
+        nnU-Net model folder (``dataset.json``, ``plans.json``, ``fold_all/checkpoint_final.pth``).
+
+    Raises
+    ------
+    MissingInputError
+        If the folder of label maps holds none.
+    """
+    from totalspineseg_bids.synthesis.dataset import TRAINING_DOMAIN  # noqa: PLC0415
+
+    results = training.work_dir / "results"
+    results.mkdir(parents=True, exist_ok=True)
+    # nnU-Net reads its folders from the environment when it is imported, so this comes first.
+    os.environ["nnUNet_results"] = str(results)  # noqa: SIM112 - nnU-Net's spelling
+    os.environ.setdefault("nnUNet_raw", str(training.work_dir / "raw"))
+    os.environ.setdefault("nnUNet_preprocessed", str(training.work_dir / "preprocessed"))
+    if training.threads is not None:
+        torch.set_num_threads(training.threads)
+    pool = build_pool(
+        training.work_dir / "pool",
+        training.label_maps,
+        training.spines,
+        TRAINING_DOMAIN + training.seed,
+        _training_spine,
+    )
+    torch.manual_seed(training.seed)
+    from totalspineseg_bids.training.nnunet_synthetic import nnUNetTrainerSynthetic  # noqa: PLC0415
+
+    name = DATASET_NAMES[training.dataset]
+    description = dataset_json(training.dataset, len(pool))
+    plans = small_plans(name, description["channel_names"])
+    latest = results / name / f"nnUNetTrainerSynthetic__{PLANS_NAME}__{CONFIGURATION}" / "fold_all"
+    latest = latest / "checkpoint_latest.pth"
+    plans["continue_training"] = latest.exists()
+    trainer = nnUNetTrainerSynthetic(plans, CONFIGURATION, "all", description, torch.device(training.device))
+    trainer.prepare(training, pool)
+    if latest.exists():
+        trainer.load_checkpoint(str(latest))
+    elif training.start_from is not None:
+        trainer.take_weights(training.start_from)
+    trainer.run_training()
+    return Path(trainer.output_folder_base)
+
+
+def stream_batches(
+    pool: list[PoolEntry], dataset: DatasetId, patch: tuple[int, int, int], spacing: float, seed: list[int]
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Draw batches of one patch in a process of its own, a few ahead of the network."""
+    stream = SyntheticStream(pool, dataset, patch, spacing, seed)
+    loader: DataLoader[Any] = DataLoader(
+        stream,
+        batch_size=1,
+        num_workers=1,
+        prefetch_factor=4,
+        multiprocessing_context="spawn",
+        worker_init_fn=_one_thread,
+    )
+    return iter(loader)
+
+
+def _one_thread(_worker: int) -> None:
+    torch.set_num_threads(1)
+
+
+class Clock:
+    """Training time so far, over every stretch, in seconds."""
+
+    def __init__(self) -> None:
+        self.before = 0.0
+        self.started = time.monotonic()
+
+    def resume(self, before: float) -> None:
+        """Go on from a stretch that had come this far."""
+        self.before, self.started = before, time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training in all."""
+        return self.before + time.monotonic() - self.started
+
+
+def learning_rate_factor(progress: float, step: int) -> float:
+    """Linear warm-up over the first steps, then polynomial decay over the training time (0 to 1)."""
+    return float(min(1.0, (step + 1) / _WARM_UP_STEPS) * max(0.0, 1.0 - progress) ** 0.9)
+
+
+class RunningAverage:
+    """Exponential moving average of a network's weights."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        self.steps = 0
+        self.weights = {name: value.detach().clone() for name, value in network.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, network: torch.nn.Module) -> None:
+        """Take the network's weights into the average."""
+        self.steps += 1
+        decay = min(_EMA_DECAY, (1 + self.steps) / (_EMA_DELAY + self.steps))
+        for name, value in network.state_dict().items():
+            if value.is_floating_point():
+                self.weights[name].lerp_(value, 1.0 - decay)
+            else:
+                self.weights[name].copy_(value)

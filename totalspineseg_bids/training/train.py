@@ -1,0 +1,291 @@
+"""nnU-Net's training, called in process, with stop and resume, several GPUs and progress a program can read."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TextIO
+
+from totalspineseg_bids.errors import MissingInputError, UsageError
+from totalspineseg_bids.training.layouts import DATASET_NAMES, DatasetId
+from totalspineseg_bids.training.nnunet_env import inline_pools, nnunet_environment
+from totalspineseg_bids.training.plan import CONFIGURATION, plans_kind
+
+logger = logging.getLogger(__name__)
+
+Fold = int | Literal["all"]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainOptions:
+    """One training.
+
+    Attributes
+    ----------
+    work_dir
+        Folder with ``nnUNet_preprocessed``; ``nnUNet_results`` is written beside it.
+    dataset
+        101, 102 or 103.
+    fold
+        Fold that is held out, or ``"all"`` to train on every case.
+    plans
+        Short name of the plans.
+    trainer
+        Class of nnU-Net (or of a folder in ``nnUNet_extTrainer``).
+    epochs
+        Length; ``None`` is nnU-Net's 1000.
+    iterations, validation_iterations
+        Steps an epoch; ``None`` is nnU-Net's 250 and 50.
+    device
+        ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+    gpus
+        More than one trains with data parallelism.
+    workers
+        Augmentation processes; ``None`` chooses none on a CPU and four to twelve a GPU.
+    resume
+        Go on from the last checkpoint, if there is one.
+    validate
+        Predict the held-out cases at the end, as nnU-Net does.
+    """
+
+    work_dir: Path
+    dataset: DatasetId
+    fold: Fold = 0
+    plans: str = "default"
+    trainer: str = "nnUNetTrainer"
+    epochs: int | None = None
+    iterations: int | None = None
+    validation_iterations: int | None = None
+    device: str = "auto"
+    gpus: int = 1
+    workers: int | None = None
+    resume: bool = True
+    validate: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """What is known at the end of an epoch.
+
+    Attributes
+    ----------
+    number, total
+        From 1, and how many there will be.
+    train_loss, val_loss
+        Means over the epoch's steps.
+    dice
+        Pseudo Dice over the validation patches, mean of the regions; NaN where none is in them.
+    seconds
+        Time the epoch took.
+    """
+
+    number: int
+    total: int
+    train_loss: float
+    val_loss: float
+    dice: float
+    seconds: float
+
+
+def model_folder(work_dir: Path, dataset: DatasetId, plans: str = "default", trainer: str = "nnUNetTrainer") -> Path:
+    """Return the folder that nnU-Net writes a model to (folds below it)."""
+    name = f"{trainer}__{plans_kind(plans).identifier}__{CONFIGURATION}"
+    return Path(work_dir).resolve() / "nnUNet_results" / DATASET_NAMES[dataset] / name
+
+
+def _device(name: str) -> Any:  # noqa: ANN401 - torch is imported late
+    import torch  # noqa: PLC0415
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available.get(name, False):
+        msg = f"device '{name}' is not available on this machine; choose one of auto, cpu, cuda, mps"
+        raise UsageError(msg)
+    return torch.device(name)
+
+
+def _workers(options: TrainOptions, device_type: str) -> int:
+    import os  # noqa: PLC0415
+
+    if options.workers is not None:
+        return options.workers
+    return 0 if device_type != "cuda" else min(12, max(4, (os.cpu_count() or 4) // max(1, options.gpus) - 1))
+
+
+def _check_fold(options: TrainOptions, preprocessed: Path) -> None:
+    if options.fold == "all":
+        return
+    splits = json.loads((preprocessed / "splits_final.json").read_text())
+    if not 0 <= options.fold < len(splits):
+        msg = f"there is no fold {options.fold}; the dataset has folds 0 to {len(splits) - 1}, or use 'all'"
+        raise UsageError(msg)
+
+
+def _build(options: TrainOptions, device: Any) -> Any:  # noqa: ANN401 - nnU-Net is not typed
+    """Make nnU-Net's trainer, set its length and load the last checkpoint where asked."""
+    from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint  # noqa: PLC0415
+
+    folder = model_folder(options.work_dir, options.dataset, options.plans, options.trainer) / f"fold_{options.fold}"
+    resume = options.resume and any(folder.glob("checkpoint_*.pth"))
+    identifier = plans_kind(options.plans).identifier
+    trainer = get_trainer_from_args(
+        str(options.dataset),
+        CONFIGURATION,
+        options.fold,
+        options.trainer,
+        identifier,
+        continue_training=resume,
+        device=device,
+    )
+    trainer.num_epochs = options.epochs or trainer.num_epochs
+    trainer.num_iterations_per_epoch = options.iterations or trainer.num_iterations_per_epoch
+    trainer.num_val_iterations_per_epoch = options.validation_iterations or trainer.num_val_iterations_per_epoch
+    # An epoch on a CPU may take long enough that losing fifty of them would hurt.
+    trainer.save_every = 10 if device.type == "cuda" else 1
+    # A PDF of the architecture needs hiddenlayer, is not used, and is drawn with a forward pass.
+    trainer.plot_network_architecture = lambda: None
+    maybe_load_checkpoint(trainer, resume, validation_only=False)
+    if resume:
+        logger.info("resumed at epoch %d of %d", trainer.current_epoch, trainer.num_epochs)
+    return trainer
+
+
+def _report_epochs(trainer: Any, progress: Callable[[Epoch], None]) -> None:  # noqa: ANN401
+    """Have a trainer call back at the end of each epoch."""
+    original = trainer.on_epoch_end
+
+    def on_epoch_end() -> None:
+        original()
+        log = trainer.logger.get_value
+        start, end = log("epoch_start_timestamps", -1), log("epoch_end_timestamps", -1)
+        progress(
+            Epoch(
+                int(trainer.current_epoch),
+                int(trainer.num_epochs),
+                float(log("train_losses", -1)),
+                float(log("val_losses", -1)),
+                float(log("mean_fg_dice", -1)),
+                float(end - start),
+            )
+        )
+
+    trainer.on_epoch_end = on_epoch_end
+
+
+class _Chatter:
+    """A text stream that gives whole lines to the log."""
+
+    def write(self, text: str) -> int:
+        for line in text.splitlines():
+            if line.strip():
+                logger.debug("nnU-Net: %s", line.rstrip())
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    stream: TextIO = _Chatter()  # type: ignore[assignment]
+    with contextlib.redirect_stdout(stream):
+        yield
+
+
+def _run(options: TrainOptions, device: Any, progress: Callable[[Epoch], None] | None) -> None:  # noqa: ANN401
+    trainer = _build(options, device)
+    if progress is not None:
+        _report_epochs(trainer, progress)
+    if trainer.current_epoch < trainer.num_epochs:
+        trainer.run_training()
+    if options.validate:
+        trainer.perform_actual_validation()
+
+
+def _run_on_gpu(rank: int, options: TrainOptions) -> None:
+    """Train as one of several processes, one a GPU."""
+    import torch  # noqa: PLC0415
+    from nnunetv2.run.run_training import cleanup_ddp, setup_ddp  # noqa: PLC0415
+
+    workers = _workers(options, "cuda")
+    with nnunet_environment(options.work_dir, workers=workers):
+        setup_ddp(rank, options.gpus)
+        torch.cuda.set_device(rank)
+        try:
+            _run(options, torch.device("cuda", rank), None)
+        finally:
+            cleanup_ddp()
+
+
+def _run_on_gpus(options: TrainOptions) -> None:
+    import os  # noqa: PLC0415
+
+    import torch  # noqa: PLC0415
+    from nnunetv2.run.run_training import find_free_network_port  # noqa: PLC0415
+    from torch.multiprocessing.spawn import spawn  # noqa: PLC0415
+
+    if torch.cuda.device_count() < options.gpus:
+        msg = f"{options.gpus} GPUs asked for, {torch.cuda.device_count()} found"
+        raise UsageError(msg)
+    os.environ.setdefault("MASTER_ADDR", "localhost")
+    os.environ.setdefault("MASTER_PORT", str(find_free_network_port()))
+    spawn(_run_on_gpu, args=(options,), nprocs=options.gpus, join=True)  # type: ignore[no-untyped-call]
+
+
+def train(options: TrainOptions, progress: Callable[[Epoch], None] | None = None) -> Path:
+    """Train a network with nnU-Net on a planned and preprocessed dataset.
+
+    Parameters
+    ----------
+    options
+        What to train and how long.
+    progress
+        Called after each epoch (not with several GPUs).
+
+    Returns
+    -------
+    Path
+        The fold's folder, with ``checkpoint_final.pth``, ``progress.png`` and nnU-Net's log.
+
+    Raises
+    ------
+    UsageError
+        If the device, the plans or the fold do not exist.
+    MissingInputError
+        If the dataset was not planned.
+    """
+    identifier = plans_kind(options.plans).identifier
+    preprocessed = Path(options.work_dir).resolve() / "nnUNet_preprocessed" / DATASET_NAMES[options.dataset]
+    if not (preprocessed / f"{identifier}.json").exists():
+        msg = f"{preprocessed}: no {identifier}.json; run 'totalspineseg-tools plan' for these plans first"
+        raise MissingInputError(msg)
+    _check_fold(options, preprocessed)
+    device = _device(options.device)
+    if options.gpus > 1 and device.type != "cuda":
+        msg = f"{options.gpus} GPUs need --device cuda, not {device.type}"
+        raise UsageError(msg)
+    folder = model_folder(options.work_dir, options.dataset, options.plans, options.trainer) / f"fold_{options.fold}"
+    if options.gpus > 1:
+        _run_on_gpus(options)
+        return folder
+    with nnunet_environment(options.work_dir, workers=_workers(options, device.type)), contextlib.ExitStack() as stack:
+        if device.type != "cuda":
+            stack.enter_context(inline_pools())
+        stack.enter_context(_quiet())
+        _run(options, device, progress)
+    return folder
+
+
+def describe(epoch: Epoch) -> str:
+    """Return one line on an epoch, for a terminal or a log."""
+    dice = "n/a" if math.isnan(epoch.dice) else f"{epoch.dice:.4f}"
+    return (
+        f"epoch {epoch.number}/{epoch.total}  train loss {epoch.train_loss:.4f}  "
+        f"val loss {epoch.val_loss:.4f}  pseudo Dice {dice}  {epoch.seconds:.0f} s"
+    )
