@@ -59,7 +59,7 @@ def read_checkpoint(file: Node) -> dict[str, Any]:
         with torch.serialization.safe_globals(_SAFE_GLOBALS):
             content = torch.load(source, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if refused := re.search(r"(?:Unsupported global: GLOBAL|global) ([\w.]+)", str(error)):
+        if refused := re.search(r"GLOBAL ([\w.]+)", str(error)):
             msg = (
                 f"{file} is refused: it holds more than weights ({refused[1]}); get the model from its publisher or, "
                 "if you trained it, write it again with totalspineseg-tools export"

@@ -61,7 +61,7 @@ class _Writer:
     def save(self, kind: str, picture: Image.Image) -> None:
         name = f"{self.stem}_{kind}.png"
         buffer = io.BytesIO()
-        picture.save(buffer, "PNG", optimize=True)
+        picture.save(buffer, "PNG", compress_level=6)
         write_bytes(self.folder / name, buffer.getvalue())
         self.files[kind] = name
 

@@ -234,14 +234,15 @@ def plain_axial_views(field: Geometry, pixels: int, count: int = 4) -> list[View
 
 def _centres(labels: NDArray[np.uint8], affine: Affine) -> list[tuple[int, Points]]:
     """Discs, else vertebrae, that are in view, from cranial to caudal, with their centres."""
-    present = [int(i) for i in np.flatnonzero(np.bincount(labels.ravel(), minlength=256)) if int(i) in BY_ID]
-    discs = [i for i in present if BY_ID[i].structure is Structure.DISC]
-    chosen = discs or [i for i in present if BY_ID[i].structure is Structure.VERTEBRA]
-    if not chosen:
-        return []
-    centres = np.asarray(ndimage.center_of_mass(np.ones(labels.shape, np.uint8), labels, chosen)).reshape(-1, 3)
-    mm = centres @ affine[:3, :3].T + affine[:3, 3]
-    return sorted(zip(chosen, mm, strict=True), key=lambda item: -float(item[1][2]))
+    boxes = {i: box for i, box in enumerate(ndimage.find_objects(labels), start=1) if box is not None and i in BY_ID}
+    chosen = [i for i in boxes if BY_ID[i].structure is Structure.DISC]
+    chosen = chosen or [i for i in boxes if BY_ID[i].structure is Structure.VERTEBRA]
+    centres = []
+    for label_id in chosen:
+        box = boxes[label_id]
+        middle = np.argwhere(labels[box] == label_id).mean(axis=0) + [s.start for s in box]
+        centres.append((label_id, np.asarray(affine[:3, :3] @ middle + affine[:3, 3])))
+    return sorted(centres, key=lambda item: -float(item[1][2]))
 
 
 def _evenly(items: Sequence[tuple[int, Points]], limit: int) -> list[tuple[int, Points]]:

@@ -90,9 +90,7 @@ def smooth_noise(
         Control point distances below this are taken as 1.
     """
     scales = np.broadcast_to(np.asarray(scale, float), (len(shape),))
-    coarse = tuple(
-        n if s < cutoff else max(2, int(np.ceil(n / s)) + 1) for n, s in zip(shape, scales, strict=True)
-    )
+    coarse = tuple(n if s < cutoff else max(2, int(np.ceil(n / s)) + 1) for n, s in zip(shape, scales, strict=True))
     noise = rng.standard_normal(coarse, dtype=np.float32)
     noise /= max(float(noise.std()), 1e-6)
     # Trilinear interpolation lowers the spread of what lies between control points: by (2/3)^(1/2) along each axis.
@@ -187,8 +185,8 @@ def render(
 
     table = np.array([means[group] for group in _GROUPS], np.float32)[GROUP_OF_LABEL]
     jitter = np.exp(rng.normal(0.0, 0.05, 256)).astype(np.float32)
-    discs = GROUP_OF_LABEL == _G["disc"]
-    jitter[discs] *= np.exp(rng.normal(0.0, 0.18, int(discs.sum()))).astype(np.float32)
+    discs = _G["disc"] == GROUP_OF_LABEL
+    jitter[discs] *= np.exp(rng.normal(0.0, 0.18, int(np.count_nonzero(discs)))).astype(np.float32)
     image: Array = (table * jitter)[labels]
     groups = GROUP_OF_LABEL[labels]
 

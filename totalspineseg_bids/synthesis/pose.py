@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from totalspineseg_bids.imaging.volume import Volume
-from totalspineseg_bids.synthesis.appearance import resize_axis, smooth_noise
+from totalspineseg_bids.synthesis.appearance import resize_axis
 
 Array = NDArray[np.float32]
 
@@ -100,7 +100,8 @@ class Warp:
         bends = []
         for amplitude in pose.bend_mm:
             points = max(4, int(shape[2] * spacing / pose.bend_period_mm) + 3)
-            curve = ndimage.zoom(rng.standard_normal(points), shape[2] / points, order=3, mode="nearest", grid_mode=True)
+            knots = rng.standard_normal(points)
+            curve = ndimage.zoom(knots, shape[2] / points, order=3, mode="nearest", grid_mode=True)
             bends.append(amplitude * (curve - curve.mean()))
         coarse = tuple(max(3, int(n * spacing / pose.warp_period_mm) + 2) for n in shape)
         control = pose.warp_mm * rng.standard_normal((3, *coarse), dtype=np.float32)

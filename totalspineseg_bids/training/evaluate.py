@@ -18,11 +18,9 @@ from totalspineseg_bids.errors import ImageError, SpineAppError
 from totalspineseg_bids.imaging.grid import restore_labels
 from totalspineseg_bids.imaging.io import read_labels
 from totalspineseg_bids.training.cases import parse_name
-from totalspineseg_bids.training.metrics import GROUPS, ImageResult, LevelResult, Outcome, compare
+from totalspineseg_bids.training.metrics import GROUPS, LEVELLED, ImageResult, LevelResult, Outcome, compare
 
 logger = logging.getLogger(__name__)
-
-_LEVELLED = (Structure.VERTEBRA, Structure.SACRUM, Structure.DISC)
 
 
 def _mean(values: Iterable[float]) -> float:
@@ -57,8 +55,9 @@ class Evaluation:
         """
         chosen = self.images if images is None else images
         rows = [row for image in chosen for row in image.levels if row.in_truth and row.full_view]
-        levels = [row for row in rows if row.structure in _LEVELLED]
-        with_landmark = [image for image in chosen if image.landmark_in_view]
+        levels = [row for row in rows if row.structure in LEVELLED]
+        judged = [image for image in chosen if image.levels_in_full_view]
+        with_landmark = [image for image in judged if image.landmark_in_view]
         outcomes = Counter(image.outcome for image in chosen)
         return {
             "images": len(chosen),
@@ -71,10 +70,10 @@ class Evaluation:
             "identification_rate": {
                 name: _identified([row for row in rows if row.structure is structure])
                 for structure, name in GROUPS.items()
-                if structure in _LEVELLED
+                if structure in LEVELLED
             },
             "localisation_mm": _mean(row.distance_mm for row in levels),
-            "all_levels_right": _share(sum(image.all_right for image in chosen), len(chosen)),
+            "all_levels_right": _share(sum(image.all_right for image in judged), len(judged)),
             "images_with_landmark": len(with_landmark),
             "all_levels_right_with_landmark": _share(
                 sum(image.all_right for image in with_landmark), len(with_landmark)

@@ -35,7 +35,8 @@ GROUPS: dict[Structure, str] = {
     Structure.CORD: "spinal_cord",
     Structure.CANAL: "spinal_canal",
 }
-_LEVELLED = (Structure.VERTEBRA, Structure.SACRUM, Structure.DISC)
+#: Structures that have a level.
+LEVELLED = (Structure.VERTEBRA, Structure.SACRUM, Structure.DISC)
 
 
 class Outcome(str, Enum):
@@ -121,6 +122,11 @@ class ImageResult:
     landmark_in_view: bool
 
     @property
+    def levels_in_full_view(self) -> int:
+        """Number of vertebrae and discs in full view; rates over images leave out those that have none."""
+        return sum(row.full_view and row.structure in LEVELLED for row in self.levels)
+
+    @property
     def all_right(self) -> bool:
         """Every level in full view identified, and none misnamed."""
         return self.outcome is Outcome.RIGHT
@@ -187,12 +193,12 @@ def _nearest(point: NDArray[np.float64], label: AnatomicalLabel, truth: dict[int
 
 
 def _outcome(levels: Iterable[LevelResult], predicted: NDArray[np.int64]) -> Outcome:
-    named = [row for row in levels if row.in_prediction and row.structure in _LEVELLED and row.level]
+    named = [row for row in levels if row.in_prediction and row.structure in LEVELLED and row.level]
     if any(row.misnamed for row in levels):
         return Outcome.WRONG
     if not named:
         return Outcome.ABSTAINED if predicted[1:].any() else Outcome.EMPTY
-    wanted = [row for row in levels if row.in_truth and row.full_view and row.structure in _LEVELLED]
+    wanted = [row for row in levels if row.in_truth and row.full_view and row.structure in LEVELLED]
     return Outcome.RIGHT if all(row.identified for row in wanted) else Outcome.INCOMPLETE
 
 
@@ -237,7 +243,7 @@ def compare(
         volume, claim = int(in_truth[label.id]), int(in_predicted[label.id])
         if (not volume and not claim) or anatomy.is_unnamed(label.id):
             continue
-        levelled = label.structure in _LEVELLED
+        levelled = label.structure in LEVELLED
         nearest = _nearest(predicted_centres[label.id], label, true_centres) if claim and levelled else None
         distance = float("nan")
         if volume and claim:

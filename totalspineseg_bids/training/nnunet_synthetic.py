@@ -109,9 +109,7 @@ class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
         patch = tuple(self.configuration_manager.patch_size)
         spacing = float(self.configuration_manager.spacing[0])
         seed, dataset = self.training.seed, self.training.dataset
-        training = stream_batches(
-            self.pool, dataset, patch, spacing, [seed, dataset, _TRAINING_STREAM, self.step]
-        )
+        training = stream_batches(self.pool, dataset, patch, spacing, [seed, dataset, _TRAINING_STREAM, self.step])
         validation = stream_batches(self.pool, dataset, patch, spacing, [seed, dataset, _VALIDATION_STREAM])
         return training, validation
 
@@ -189,6 +187,7 @@ class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
                 "average_steps": self.average.steps,
                 "seed": self.training.seed,
                 "minutes": self.training.minutes,
+                "learning_rate": self.training.learning_rate,
             },
         }
         temporary = Path(filename + ".tmp")
@@ -213,7 +212,7 @@ class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
         self.save_checkpoint(str(folder / "checkpoint_latest.pth"))
         self.save_checkpoint(str(folder / "checkpoint_final.pth"))
         self.current_epoch += 1
-        self.dataloader_train = self.dataloader_val = None
+        del self.dataloader_train, self.dataloader_val
         self.print_to_log_file(
             f"{self.step} steps in {self.clock.seconds / 60:.1f} minutes, {self.skipped} left out as not finite"
         )

@@ -15,6 +15,11 @@ SPACING = 1.75
 FEATURES: tuple[int, ...] = (8, 24, 48, 96, 128, 128)
 STRIDES: tuple[tuple[int, int, int], ...] = ((1, 1, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 1))
 
+#: nnU-Net wants the intensities of the training images here; only CT's normalisation reads them.
+_NO_FINGERPRINT = {
+    "max": 1, "mean": 0, "median": 0, "min": 0, "percentile_00_5": 0, "percentile_99_5": 1, "std": 1
+}  # fmt: skip
+
 PLANS_NAME = "nnUNetPlansSmall"
 CONFIGURATION = "3d_fullres"
 
@@ -93,7 +98,6 @@ def small_plans(
         "experiment_planner_used": "small_plans",
         "label_manager": "LabelManager",
         "foreground_intensity_properties_per_channel": {
-            str(channel): {"max": 1, "mean": 0, "median": 0, "min": 0, "percentile_00_5": 0, "percentile_99_5": 1, "std": 1}
-            for channel in range(len(schemes))
+            str(channel): dict(_NO_FINGERPRINT) for channel in range(len(schemes))
         },
     }

@@ -28,9 +28,7 @@ from totalspineseg_bids.training.semantic import odd_discs, semantic_table, spin
 Array = NDArray[np.float32]
 
 #: Wider than the poses of test images: the networks must not depend on a posture.
-TRAINING_POSE = Pose(
-    rotation_deg=(13.0, 7.0, 7.0), log_scale=0.10, log_stretch=0.06, bend_mm=(5.0, 8.0), warp_mm=2.0
-)
+TRAINING_POSE = Pose(rotation_deg=(13.0, 7.0, 7.0), log_scale=0.10, log_stretch=0.06, bend_mm=(5.0, 8.0), warp_mm=2.0)
 #: Half of the draws resemble a sequence; the others make the network indifferent to contrast.
 _CONTRAST_ODDS = {"T2w": 0.28, "T1w": 0.22, "STIR": 0.08, "T2starw": 0.07, "random": 0.35}
 #: Share of the patches drawn from maps of real anatomy where both kinds are there.
@@ -219,7 +217,8 @@ class SyntheticStream(IterableDataset[tuple[Array, NDArray[np.uint8]]]):
         extent = np.array(self.shape) * self.spacing
         jitter = rng.uniform(-1.0, 1.0, 3) * (min(18.0, extent[0] / 3), extent[1] / 4, extent[2] / 2.8)
         # The column lies behind the middle of most sagittal images.
-        return point + jitter + (0.0, extent[1] * 0.05, 0.0)
+        centre: NDArray[np.float64] = point + jitter + (0.0, extent[1] * 0.05, 0.0)
+        return centre
 
     def _patch(
         self, posed: NDArray[np.uint8], variant: anatomy.SpineVariant, rng: np.random.Generator

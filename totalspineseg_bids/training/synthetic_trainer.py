@@ -57,6 +57,7 @@ class SyntheticTraining:
         CPU threads of the network; None leaves torch's choice.
     start_from
         Checkpoint whose weights are taken where names and shapes agree (input channels that are new start at zero).
+        None takes, for 102 and 103, the finished 101 of the same work folder where there is one.
     device
         ``cpu``, ``cuda`` or ``mps``.
     learning_rate
@@ -128,17 +129,28 @@ def train_bundled(training: SyntheticTraining) -> Path:
     name = DATASET_NAMES[training.dataset]
     description = dataset_json(training.dataset, len(pool))
     plans = small_plans(name, description["channel_names"])
-    latest = results / name / f"nnUNetTrainerSynthetic__{PLANS_NAME}__{CONFIGURATION}" / "fold_all"
-    latest = latest / "checkpoint_latest.pth"
+    latest = _checkpoints(training.work_dir, training.dataset) / "checkpoint_latest.pth"
     plans["continue_training"] = latest.exists()
     trainer = nnUNetTrainerSynthetic(plans, CONFIGURATION, "all", description, torch.device(training.device))
     trainer.prepare(training, pool)
     if latest.exists():
         trainer.load_checkpoint(str(latest))
-    elif training.start_from is not None:
-        trainer.take_weights(training.start_from)
+    else:
+        start_from = training.start_from or _finished(training.work_dir, 101)
+        if start_from is not None:
+            trainer.take_weights(start_from)
     trainer.run_training()
     return Path(trainer.output_folder_base)
+
+
+def _checkpoints(work_dir: Path, dataset: DatasetId) -> Path:
+    model = f"nnUNetTrainerSynthetic__{PLANS_NAME}__{CONFIGURATION}"
+    return work_dir / "results" / DATASET_NAMES[dataset] / model / "fold_all"
+
+
+def _finished(work_dir: Path, dataset: DatasetId) -> Path | None:
+    final = _checkpoints(work_dir, dataset) / "checkpoint_final.pth"
+    return final if final.exists() else None
 
 
 def stream_batches(

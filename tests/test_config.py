@@ -1,0 +1,162 @@
+"""One record of a run: what it refuses, how it is written and read back."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from totalspineseg_bids.config import DEFAULT_SUFFIXES, RunConfig, localizer_terms, read_toml
+from totalspineseg_bids.errors import (
+    DatasetError,
+    MissingInputError,
+    OutputError,
+    SpineAppError,
+    UnknownLevelError,
+    UsageError,
+)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("raw")
+    (root / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.10.0"}')
+    return root
+
+
+def config(dataset: Path, **settings_: Any) -> RunConfig:
+    base = {"bids_dir": dataset, "output_dir": dataset.parent / "out", "level": "participant"}
+    return RunConfig.from_mapping({**base, **settings_})
+
+
+def test_labels_come_without_prefix_once_and_split(dataset: Path) -> None:
+    c = config(dataset, participant_label=["sub-01", "01", "02 03", 4], session_label="ses-a,b", suffix=[])
+    assert c.participant_label == ("01", "02", "03", "4")
+    assert c.session_label == ("a", "b")
+    assert c.suffix == DEFAULT_SUFFIXES
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "message"),
+    [
+        ({"level": "session"}, UnknownLevelError, "unknown analysis level 'session'"),
+        ({"level": None}, UsageError, "level not given"),
+        ({"engine": "tf"}, UsageError, "engine 'tf' is not one of auto, openvino, torch"),
+        ({"device": "gpu"}, UsageError, "device 'gpu'"),
+        ({"label_scheme": "x"}, UsageError, "label_scheme"),
+        ({"output_resolution": "2mm"}, UsageError, "output_resolution"),
+        ({"n_cpus": 0}, UsageError, "n_cpus must be"),
+        ({"omp_nthreads": "4"}, UsageError, "omp_nthreads must be"),
+        ({"force": "yes"}, UsageError, "force must be true or false"),
+        ({"volume": "median"}, UsageError, "volume must be"),
+        ({"volume": -1}, UsageError, "volume must be"),
+        ({"model": ""}, UsageError, "model is empty"),
+        ({"participant_label": ["a_b"]}, UsageError, "not a BIDS label"),
+        ({"participant_label": ["../x"]}, UsageError, "not a BIDS label"),
+        ({"participant_label": [1.5]}, UsageError, "list of labels"),
+        ({"single_step": True, "step1_only": True}, UsageError, "exclude each other"),
+        ({"dry_run": True, "reports_only": True}, UsageError, "exclude each other"),
+        ({"localizer": "acq-"}, UsageError, "cannot read"),
+        ({"participnt_label": ["01"]}, UsageError, "did you mean 'participant_label'"),
+        ({"bids_dir": "/does/not/exist"}, MissingInputError, "no such dataset"),
+        ({"bids_filter_file": "/does/not/exist.json"}, MissingInputError, "no such filter file"),
+        ({"bids_dir": 3}, UsageError, "must be a path"),
+    ],
+)
+def test_wrong_values_are_refused(dataset: Path, values: dict, error: type[SpineAppError], message: str) -> None:
+    with pytest.raises(error, match=message):
+        config(dataset, **values)
+
+
+def test_places_that_cannot_be_right(dataset: Path, tmp_path: Path) -> None:
+    for out in (dataset, dataset.parent, dataset / "out", dataset / "sub-01"):
+        with pytest.raises(UsageError):
+            config(dataset, output_dir=out)
+    assert config(dataset, output_dir=dataset / "derivatives" / "spine").output_dir.name == "spine"
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputError, match="is a file"):
+        config(dataset, output_dir=tmp_path / "file")
+    with pytest.raises(MissingInputError, match="is a file"):
+        config(dataset, bids_dir=tmp_path / "file", output_dir=tmp_path / "o")
+    (tmp_path / "bare").mkdir()
+    with pytest.raises(DatasetError, match="not a BIDS dataset"):
+        config(dataset, bids_dir=tmp_path / "bare", output_dir=tmp_path / "o")
+    assert config(dataset, bids_dir=tmp_path / "bare", output_dir=tmp_path / "o", skip_bids_validation=True)
+    assert config(dataset, bids_dir="/gone", level="group").level == "group"
+
+
+def test_only_what_changes_the_result_changes_the_digest(dataset: Path) -> None:
+    digest = config(dataset).digest
+    for same in ({"n_cpus": 3}, {"force": True}, {"participant_label": ["01"]}, {"engine": "torch"}, {"model": "x"}):
+        assert config(dataset, **same).digest == digest
+    for other in ({"label_scheme": "totalspineseg"}, {"output_resolution": "both"}, {"single_step": True}):
+        assert config(dataset, **other).digest != digest
+
+
+def test_the_resolution_written_last_is_the_native_one_where_there_is_one(dataset: Path) -> None:
+    assert config(dataset).resolutions == (None,)
+    assert config(dataset, output_resolution="1mm").resolutions == ("1mm",)
+    assert config(dataset, output_resolution="both").resolutions[-1] is None
+
+
+def test_environment_sets_defaults_below_everything_else(dataset: Path) -> None:
+    base = {"bids_dir": dataset, "output_dir": dataset.parent / "out", "level": "participant"}
+    env = {"TOTALSPINESEG_BIDS_MODEL": "bundled", "TOTALSPINESEG_BIDS_N_CPUS": "3"}
+    c = RunConfig.from_mapping(base, environment=env)
+    assert (c.model, c.n_cpus, c.threads) == ("bundled", 3, 3)
+    assert RunConfig.from_mapping({**base, "model": "m", "omp-nthreads": 2}, environment=env).model == "m"
+    assert RunConfig.from_mapping({**base, "omp-nthreads": 2}, environment=env).threads == 2
+    with pytest.raises(UsageError, match="N_CPUS must be a whole number"):
+        RunConfig.from_mapping(base, environment={"TOTALSPINESEG_BIDS_N_CPUS": "many"})
+
+
+def test_toml_with_hyphens_and_relative_paths(dataset: Path) -> None:
+    path = dataset.parent / "run.toml"
+    path.write_text(f'bids-dir = "{dataset.name}"\noutput_dir = "out"\nlevel = "participant"\nn-cpus = 2\n')
+    c = RunConfig.from_mapping(read_toml(path))
+    assert (c.bids_dir, c.n_cpus) == (dataset, 2)
+    path.write_text("n_cpus = [")
+    with pytest.raises(UsageError, match="not valid TOML"):
+        read_toml(path)
+    with pytest.raises(MissingInputError):
+        read_toml(dataset / "absent.toml")
+
+
+TEXT = st.text(st.characters(blacklist_categories=["Cs"]), min_size=1, max_size=12)
+
+
+SETTINGS = st.fixed_dictionaries(
+    {
+        "model": TEXT,
+        "participant_label": st.lists(st.from_regex(r"[0-9a-zA-Z]{1,4}", fullmatch=True), max_size=3),
+        "n_cpus": st.none() | st.integers(1, 64),
+        "force": st.booleans(),
+        "progress": st.none() | st.booleans(),
+        "volume": st.just("mean") | st.integers(0, 9),
+    }
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(values=SETTINGS)
+def test_a_record_reads_back_as_the_same_configuration(dataset: Path, values: dict[str, Any]) -> None:
+    c = config(dataset, **values)
+    path = dataset.parent / "record.toml"
+    path.write_text(c.to_toml({"version": "1", "command": 'a "b" \\ c'}), encoding="utf-8", newline="")
+    assert RunConfig.from_mapping(read_toml(path)) == c
+
+
+def test_the_record_is_frozen(dataset: Path) -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config(dataset).force = True  # type: ignore[misc]
+
+
+def test_localizer_filters() -> None:
+    assert localizer_terms("acq-loc_T1w") == {"acq": "loc", "suffix": "T1w"}
+    assert localizer_terms("acq=loc, T1w") == {"acq": "loc", "suffix": "T1w"}
+    with pytest.raises(UsageError):
+        localizer_terms("acq-loc__T1w")

@@ -1,0 +1,95 @@
+"""What the subcommands share: options, output, progress bars."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from totalspineseg_bids.anatomy import LABEL_SCHEMES
+
+PROGRAM = "totalspineseg-tools"
+
+#: What ``add_subparsers`` returns; argparse has no public name for it.
+Subparsers = Any
+Run = Callable[[argparse.Namespace], int]
+
+
+def say(text: str) -> None:
+    """Write a line of output."""
+    sys.stdout.write(text.rstrip("\n") + "\n")
+    sys.stdout.flush()
+
+
+def add_subcommand(
+    subparsers: Subparsers, name: str, run: Run, summary: str, details: str = ""
+) -> argparse.ArgumentParser:
+    """Add a subcommand and return its parser.
+
+    Parameters
+    ----------
+    subparsers
+        Of the main parser.
+    name
+        Of the subcommand.
+    run
+        Called with the arguments; returns the exit code.
+    summary
+        One line for the list of subcommands.
+    details
+        More for the subcommand's own help.
+    """
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        name,
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}. {details}".strip(),
+        allow_abbrev=False,
+    )
+    parser.add_argument("-v", "--verbose", action="count", default=0, help="tell more; twice for everything")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_label_scheme(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add ``--label-scheme``."""
+    parser.add_argument(
+        "--label-scheme", choices=LABEL_SCHEMES, default="seed", help=f"ids {what} (default: %(default)s)"
+    )
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Add the options that choose a model and how it is run."""
+    from totalspineseg_bids.config import ENGINES  # noqa: PLC0415
+    from totalspineseg_bids.models.catalog import DEFAULT_MODEL  # noqa: PLC0415
+
+    parser.add_argument(
+        "--model",
+        default=DEFAULT_MODEL,
+        metavar="NAME|PATH|ZIP",
+        help="installed release, folder or zip; 'bundled' for trying out (default: %(default)s)",
+    )
+    parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda[:N]|mps", help="default: %(default)s")
+    parser.add_argument("--engine", choices=ENGINES, default="auto", help="default: %(default)s")
+    parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads of the network")
+    parser.add_argument("--single-step", action="store_true", help="use the model that names every level in one step")
+    parser.add_argument("--step1-only", action="store_true", help="stop after step 1 and name what it shows")
+
+
+def positive(text: str) -> int:
+    """Parse a whole number above 0."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        msg = f"'{text}' is not a whole number above 0"
+        raise argparse.ArgumentTypeError(msg)
+    return number
+
+
+def bar(total: int, title: str) -> Any:  # noqa: ANN401 - tqdm is not typed
+    """Return a progress bar on standard error, which shows itself on terminals only."""
+    from tqdm import tqdm  # noqa: PLC0415
+
+    return tqdm(total=total, desc=title, disable=None, leave=False, dynamic_ncols=True)

@@ -1,0 +1,294 @@
+"""Image files in, labelled files out: the work behind ``segment`` and ``label``."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from totalspineseg_bids import anatomy
+from totalspineseg_bids.anatomy import LabelScheme
+from totalspineseg_bids.errors import (
+    ExitCode,
+    ImageError,
+    MissingInputError,
+    NothingSelectedError,
+    OutputError,
+    SpineAppError,
+    UsageError,
+)
+from totalspineseg_bids.imaging.atomic import write_text
+from totalspineseg_bids.imaging.grid import restore_labels
+from totalspineseg_bids.imaging.io import is_nifti_name, load_image, read_labels, write_labels
+from totalspineseg_bids.imaging.volume import Volume
+from totalspineseg_bids.segmentation.result import LabelledSpine, SpineStatus
+
+logger = logging.getLogger(__name__)
+
+
+class Segmenter(Protocol):
+    """What turns an image into a labelled spine."""
+
+    def segment(self, volume: Volume, *, localizer: Volume | None = None) -> LabelledSpine:
+        """Segment an image; the result lies on the working grid."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """An image and where its labels go."""
+
+    source: Path
+    target: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of an image.
+
+    Attributes
+    ----------
+    job
+        The image.
+    line
+        What to tell the user.
+    error
+        Why it failed, if it did.
+    """
+
+    job: Job
+    line: str
+    error: SpineAppError | None = None
+
+
+def _images_below(root: Path) -> list[Path]:
+    """Return the images of a folder: those of ``sub-*/[ses-*/]anat`` where there are any, else every NIfTI file."""
+    nested = [p for pattern in ("sub-*/anat/*", "sub-*/ses-*/anat/*") for p in root.glob(pattern) if is_nifti_name(p)]
+    if nested:
+        return sorted(nested)
+    found = []
+    for path in root.rglob("*"):
+        parts = path.relative_to(root).parts
+        if is_nifti_name(path) and not any(part.startswith(".") or part == "derivatives" for part in parts):
+            found.append(path)
+    return sorted(found)
+
+
+def check_output(source: Path, target: Path) -> None:
+    """Refuse an output that would replace its source, or is no NIfTI file.
+
+    Raises
+    ------
+    UsageError
+        In either case.
+    """
+    if not is_nifti_name(target):
+        msg = f"{target}: the output must be called .nii.gz or .nii"
+        raise UsageError(msg)
+    if target.resolve() == source.resolve():
+        msg = f"{target}: the output would replace the input; choose another place"
+        raise UsageError(msg)
+
+
+def find_jobs(source: Path, target: Path) -> list[Job]:
+    """Pair the images of a file or folder with the files to write.
+
+    Parameters
+    ----------
+    source
+        An image, or a folder of images at any depth.
+    target
+        For an image a file or a folder; for a folder a folder, in which the images keep names and subfolders.
+
+    Raises
+    ------
+    MissingInputError
+        If the source is not there.
+    NothingSelectedError
+        If the folder holds no image.
+    UsageError
+        If an image would be replaced by its labels.
+    """
+    if source.is_file():
+        into_folder = target.is_dir() or not is_nifti_name(target)
+        jobs = [Job(source, target / source.name if into_folder else target)]
+    elif source.is_dir():
+        if target.is_file():
+            msg = f"{target}: is a file; {source} is a folder and needs a folder for its output"
+            raise UsageError(msg)
+        inside = target.resolve()
+        images = [
+            path for path in _images_below(source) if inside == source.resolve() or inside not in path.resolve().parents
+        ]
+        jobs = [Job(path, target / path.relative_to(source)) for path in images]
+        if not jobs:
+            msg = f"{source}: no .nii or .nii.gz file in it"
+            raise NothingSelectedError(msg)
+    else:
+        msg = f"{source}: no such file or folder"
+        raise MissingInputError(msg)
+    for job in jobs:
+        if job.target.resolve() == job.source.resolve():
+            msg = f"{job.target}: the output would replace the input; choose another place"
+            raise UsageError(msg)
+    return jobs
+
+
+def load_localizer(path: Path | None, scheme: LabelScheme) -> Volume | None:
+    """Read a labelled image of the same person, if one is given, in canonical ids."""
+    if path is None:
+        return None
+    volume = read_labels(path)
+    labels = anatomy.from_scheme(volume.data, scheme)
+    if not labels.any():
+        msg = f"{path}: holds no label of the scheme '{scheme}'; it must be the output of an earlier labelling"
+        raise ImageError(msg)
+    return Volume(labels, volume.affine)
+
+
+def report_of(spine: LabelledSpine, scheme: LabelScheme) -> dict[str, Any]:
+    """Return what is known about a labelled spine, as JSON can hold it.
+
+    Parameters
+    ----------
+    spine
+        The result.
+    scheme
+        Label scheme of the ids.
+    """
+    components = []
+    for component in spine.components:
+        label = anatomy.BY_ID[component.label_id]
+        components.append(
+            {
+                "label": label.id_in(scheme),
+                "name": label.name,
+                "structure": component.structure.value,
+                "level": component.level,
+                "confidence": round(float(component.confidence), 4),
+                "runner_up": component.runner_up,
+                "reason": component.reason,
+                "touches_edge": component.touches_edge,
+                "volume_mm3": round(float(component.volume_mm3), 1),
+                "centroid_mm": [round(float(value), 2) for value in component.centroid_mm],
+            }
+        )
+    return {
+        "status": spine.status.value,
+        "reason": spine.reason,
+        "flags": list(spine.flags),
+        "label_scheme": scheme,
+        "components": components,
+    }
+
+
+def write_report(path: Path, spine: LabelledSpine, scheme: LabelScheme) -> None:
+    """Write `report_of` to a file."""
+    write_text(path, json.dumps(report_of(spine, scheme), indent=1) + "\n")
+
+
+def describe(name: str, spine: LabelledSpine) -> str:
+    """Return one line on a result: status, levels or reason, flags."""
+    levels = [component.level for component in spine.components if component.level]
+    parts = [spine.status.value]
+    if levels:
+        parts.append(f"{len(levels)} levels")
+    if spine.status is not SpineStatus.LABELLED and spine.reason:
+        parts.append(spine.reason)
+    if spine.flags:
+        parts.append("look at: " + ", ".join(spine.flags))
+    return f"{name}: {'; '.join(parts)}"
+
+
+def _json_name(target: Path) -> Path:
+    return target.with_name(target.name.removesuffix(".gz").removesuffix(".nii") + ".json")
+
+
+def _segment_one(
+    job: Job, segmenter: Segmenter, scheme: LabelScheme, localizer: Volume | None, *, report: bool
+) -> LabelledSpine:
+    image = load_image(job.source)
+    for note in image.notes:
+        logger.info("%s: %s", job.source, note)
+    spine = segmenter.segment(image.volume, localizer=localizer)
+    if spine.status is not SpineStatus.NO_SPINE:
+        native = restore_labels(spine.labels, spine.affine, image.volume.geometry)
+        try:
+            write_labels(job.target, anatomy.to_scheme(native, scheme), image.volume.affine, image.header)
+        except OSError as error:
+            msg = f"{job.target}: cannot be written ({error.strerror or error}); choose another output"
+            raise OutputError(msg) from error
+    if report:
+        write_report(_json_name(job.target), spine, scheme)
+    return spine
+
+
+def segment_files(
+    jobs: Sequence[Job],
+    segmenter: Segmenter,
+    *,
+    scheme: LabelScheme = "seed",
+    localizer: Volume | None = None,
+    report: bool = False,
+) -> Iterator[Outcome]:
+    """Segment images one after the other; one that cannot be used does not stop the others.
+
+    An image without a spine gets no output, and its outcome says so.
+
+    Parameters
+    ----------
+    jobs
+        Images and their outputs.
+    segmenter
+        What segments.
+    scheme
+        Ids of the outputs.
+    localizer
+        Labelled image of the same person, canonical ids.
+    report
+        Write a JSON of components beside each output.
+
+    Yields
+    ------
+    Outcome
+        One an image, in order.
+    """
+    for job in jobs:
+        yield _outcome(job, segmenter, scheme, localizer, report=report)
+
+
+def _outcome(job: Job, segmenter: Segmenter, scheme: LabelScheme, localizer: Volume | None, *, report: bool) -> Outcome:
+    try:
+        spine = _segment_one(job, segmenter, scheme, localizer, report=report)
+    except SpineAppError as error:
+        return Outcome(job, f"failed: {error}", error)
+    except (MemoryError, RuntimeError) as error:
+        # What torch and numpy raise when memory runs out; the next image may be smaller.
+        logger.debug("segmenting failed", exc_info=True)
+        failure = ImageError(f"{job.source}: {type(error).__name__}: {error}")
+        return Outcome(job, f"failed: {failure}", failure)
+    return Outcome(job, describe(job.source.name, spine))
+
+
+def verdict(outcomes: Sequence[Outcome]) -> int:
+    """Return success, or raise what stands for all failures.
+
+    Raises
+    ------
+    SpineAppError
+        With the exit code of the failures, that of an unspecified one where they differ; the message counts them and
+        names the first.
+    """
+    failures = [outcome.error for outcome in outcomes if outcome.error is not None]
+    if not failures:
+        return int(ExitCode.SUCCESS)
+    first = failures[0]
+    if len(outcomes) == 1:
+        raise first
+    summary = SpineAppError(f"{len(failures)} of {len(outcomes)} images failed; the first: {first}")
+    codes = {failure.exit_code for failure in failures}
+    summary.exit_code = codes.pop() if len(codes) == 1 else ExitCode.UNSPECIFIED
+    raise summary

@@ -1,0 +1,89 @@
+"""``totalspineseg-tools models list|install|path|verify``."""
+
+from __future__ import annotations
+
+import argparse
+
+from totalspineseg_bids.cli.tools_common import Subparsers, add_subcommand, bar, say
+from totalspineseg_bids.errors import ExitCode, ModelError
+
+
+def add_subcommands(subparsers: Subparsers) -> None:
+    """Add ``models`` with its own subcommands."""
+    models = subparsers.add_parser(
+        "models", help="list, install, find and verify models", description="List, install, find and verify models."
+    )
+    actions = models.add_subparsers(title="subcommands", metavar="SUBCOMMAND", required=True)
+    add_subcommand(actions, "list", _list, "list the bundled models, the public releases and what is installed")
+    install = add_subcommand(
+        actions,
+        "install",
+        _install,
+        "install a public release, or models in a zip or folder",
+        "Digests are recorded, and compared whenever the models are used.",
+    )
+    install.add_argument("source", nargs="?", metavar="NAME|ZIP|FOLDER", help="release such as r20251124, or files")
+    install.add_argument("--url", action="append", metavar="URL", help="address of a zip; may be repeated")
+    install.add_argument("--name", help="name to install under")
+    install.add_argument("--force", action="store_true", help="install again what is there")
+    path = add_subcommand(actions, "path", _path, "print the folder of a model")
+    path.add_argument("name", metavar="NAME|PATH|ZIP")
+    verify = add_subcommand(actions, "verify", _verify, "compare installed models with the recorded digests")
+    verify.add_argument("names", nargs="*", metavar="NAME", help="default: all that are installed")
+
+
+def _list(_options: argparse.Namespace) -> int:
+    from totalspineseg_bids.models.registry import available  # noqa: PLC0415
+
+    rows = [("name", "kind", "installed", "steps")]
+    for info in available():
+        name = f"{info.name} (default)" if info.default else info.name
+        rows.append((name, info.kind, "yes" if info.installed else "no", ", ".join(r.value for r in info.roles) or "-"))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    return int(ExitCode.SUCCESS)
+
+
+def _install(options: argparse.Namespace) -> int:
+    from totalspineseg_bids.models.catalog import DEFAULT_MODEL  # noqa: PLC0415
+    from totalspineseg_bids.models.install import install  # noqa: PLC0415
+
+    source = options.source or (None if options.url else DEFAULT_MODEL)
+    folder = install(source, url=options.url, name=options.name, force=options.force)
+    say(f"installed {folder.name}: {folder}")
+    return int(ExitCode.SUCCESS)
+
+
+def _path(options: argparse.Namespace) -> int:
+    from totalspineseg_bids.models.registry import resolve  # noqa: PLC0415
+
+    found = resolve(options.name, need=())
+    for folder in (found.step1, found.step2, found.single):
+        if folder is not None:
+            say(str(folder))
+    return int(ExitCode.SUCCESS)
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from totalspineseg_bids.models.registry import available  # noqa: PLC0415
+    from totalspineseg_bids.models.verify import verify  # noqa: PLC0415
+
+    names = options.names or [info.name for info in available() if info.installed]
+    bad: list[str] = []
+    with bar(len(names), "verify") as progress:
+        for name in names:
+            try:
+                result = verify(name)
+            except ModelError as error:
+                bad.append(str(error))
+            else:
+                trouble = [*(f"{f} changed" for f in result.changed), *(f"{f} is missing" for f in result.missing)]
+                if trouble:
+                    bad.append(f"model {name}: {', '.join(trouble)}; install it again with --force")
+                else:
+                    say(f"{name}: {len(result.files)} files as installed")
+            progress.update()
+    if bad:
+        raise ModelError("; ".join(bad))
+    return int(ExitCode.SUCCESS)

@@ -1,0 +1,124 @@
+"""``totalspineseg-tools segment`` and ``label``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from totalspineseg_bids.cli.tools_common import (
+    Subparsers,
+    add_label_scheme,
+    add_model,
+    add_subcommand,
+    bar,
+    say,
+)
+from totalspineseg_bids.errors import ExitCode, UsageError
+
+
+def add_subcommands(subparsers: Subparsers) -> None:
+    """Add both."""
+    segment = add_subcommand(
+        subparsers,
+        "segment",
+        _segment,
+        "segment and label images: a file, a folder of them, or nested sub-*/anat",
+        "Labelled images get the names of their sources. A file that cannot be used does not stop the others.",
+    )
+    segment.add_argument("input", type=Path, metavar="IN", help="NIfTI image or folder")
+    segment.add_argument("output", type=Path, metavar="OUT", help="labelled image or folder")
+    add_model(segment)
+    add_label_scheme(segment, "in the output")
+    segment.add_argument(
+        "--localizer", type=Path, metavar="LABELLED", help="labelled image of the same person (IN must be a file)"
+    )
+    segment.add_argument(
+        "--report", action="store_true", help="write a JSON of levels and confidence beside each image"
+    )
+    segment.add_argument("--skip-existing", action="store_true", help="leave out images whose output is there")
+
+    label = add_subcommand(
+        subparsers,
+        "label",
+        _label,
+        "name the levels in a semantic map of step 1, step 2 or the single-step model",
+        "Where the evidence does not decide the levels, components are numbered and not named; that is a success too.",
+    )
+    label.add_argument("segmentation", type=Path, metavar="SEG", help="semantic map (NIfTI)")
+    label.add_argument("output", type=Path, metavar="OUT", help="labelled image (NIfTI)")
+    label.add_argument(
+        "--layout", required=True, metavar="NAME|dataset.json", help="meaning of the values, such as r20240601-step2"
+    )
+    add_label_scheme(label, "in the output and the localizer")
+    label.add_argument("--localizer", type=Path, metavar="LABELLED", help="labelled image of the same person")
+    label.add_argument("--report", type=Path, metavar="OUT.json", help="write levels, confidence and reasons")
+
+
+def _segment(options: argparse.Namespace) -> int:
+    from totalspineseg_bids.cli.tools_files import (  # noqa: PLC0415
+        find_jobs,
+        load_localizer,
+        segment_files,
+        verdict,
+    )
+    from totalspineseg_bids.models.registry import resolve  # noqa: PLC0415
+
+    if options.single_step and options.step1_only:
+        msg = "--single-step and --step1-only exclude each other"
+        raise UsageError(msg)
+    jobs = find_jobs(options.input, options.output)
+    if options.localizer is not None and options.input.is_dir():
+        msg = "--localizer belongs to one image; give a file as IN"
+        raise UsageError(msg)
+    localizer = load_localizer(options.localizer, options.label_scheme)
+    if options.skip_existing:
+        jobs = [job for job in jobs if not job.target.exists()]
+    if not jobs:
+        say("nothing to do: every output is there")
+        return int(ExitCode.SUCCESS)
+    need = ("single",) if options.single_step else ("step1",) if options.step1_only else ("step1", "step2")
+    models = resolve(options.model, need=need)
+    from totalspineseg_bids.segmentation.pipeline import SpineSegmenter  # noqa: PLC0415
+
+    segmenter = SpineSegmenter(
+        models,
+        device=options.device,
+        engine=options.engine,
+        threads=options.threads,
+        single_step=options.single_step,
+        step1_only=options.step1_only,
+    )
+    with bar(len(jobs), "segment") as progress:
+        outcomes = []
+        for outcome in segment_files(
+            jobs, segmenter, scheme=options.label_scheme, localizer=localizer, report=options.report
+        ):
+            outcomes.append(outcome)
+            progress.update()
+            progress.clear()
+            say(outcome.line)
+    return verdict(outcomes)
+
+
+def _label(options: argparse.Namespace) -> int:
+    from totalspineseg_bids import anatomy  # noqa: PLC0415
+    from totalspineseg_bids.cli.tools_files import (  # noqa: PLC0415
+        check_output,
+        describe,
+        load_localizer,
+        write_report,
+    )
+    from totalspineseg_bids.imaging.io import read_labels, write_labels  # noqa: PLC0415
+    from totalspineseg_bids.segmentation.labelling import label_map  # noqa: PLC0415
+    from totalspineseg_bids.segmentation.layout import Layout  # noqa: PLC0415
+
+    check_output(options.segmentation, options.output)
+    layout = Layout.resolve(options.layout)
+    semantic = read_labels(options.segmentation)
+    localizer = load_localizer(options.localizer, options.label_scheme)
+    spine = label_map(semantic.data, semantic.affine, layout, localizer=localizer)
+    write_labels(options.output, anatomy.to_scheme(spine.labels, options.label_scheme), semantic.affine)
+    if options.report is not None:
+        write_report(options.report, spine, options.label_scheme)
+    say(describe(options.output.name, spine))
+    return int(ExitCode.SUCCESS)

@@ -1,0 +1,332 @@
+"""``totalspineseg-tools synthesize``, ``prepare``, ``plan``, ``train``, ``evaluate``, ``export``, ``train-bundled``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from totalspineseg_bids.cli.tools_common import (
+    PROGRAM,
+    Subparsers,
+    add_label_scheme,
+    add_subcommand,
+    bar,
+    positive,
+    say,
+)
+from totalspineseg_bids.errors import ExitCode, ImageError, UsageError
+
+_DATASETS = (101, 102, 103)
+_PLANS = ("default", "resenc-m", "resenc-l", "small")
+
+
+def add_subcommands(subparsers: Subparsers) -> None:
+    """Add them in the order in which they are used."""
+    _add_synthesize(subparsers)
+    _add_prepare(subparsers)
+    _add_plan(subparsers)
+    _add_train(subparsers)
+    _add_evaluate(subparsers)
+    _add_export(subparsers)
+    _add_train_bundled(subparsers)
+
+
+def _fold(text: str) -> int | str:
+    if text == "all":
+        return text
+    if text.isdigit():
+        return int(text)
+    msg = f"'{text}' is not a fold: 0 to 4 or 'all'"
+    raise argparse.ArgumentTypeError(msg)
+
+
+def _add_model_name(parser: argparse.ArgumentParser, *, trainer: bool = True) -> None:
+    parser.add_argument("work_dir", type=Path, metavar="WORK_DIR", help="folder of nnUNet_raw and what follows from it")
+    parser.add_argument("dataset", type=int, choices=_DATASETS, help="101 step 1, 102 step 2, 103 single step")
+    parser.add_argument("--plans", choices=_PLANS, default="default", help="default: %(default)s")
+    if trainer:
+        parser.add_argument("--trainer", default="nnUNetTrainer", help="nnU-Net's trainer class (default: %(default)s)")
+
+
+def _add_synthesize(subparsers: Subparsers) -> None:
+    parser = add_subcommand(
+        subparsers, "synthesize", _synthesize, "write a BIDS dataset of synthetic spine images with their truth"
+    )
+    parser.add_argument("output", type=Path, metavar="OUT_BIDS")
+    parser.add_argument("--subjects", type=positive, required=True, metavar="N")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="same seed, same files (default: %(default)s)")
+    parser.add_argument(
+        "--fov", nargs="+", metavar="NAME", help="whole, cervical, cervicothoracic, thoracolumbar, lumbar"
+    )
+    parser.add_argument("--contrast", nargs="+", metavar="NAME", help="T1w, T2w, STIR, T2starw, random")
+    parser.add_argument("--label-maps", type=Path, metavar="DIR", help="pose these label maps, not parametric spines")
+    parser.add_argument("--variants", action="store_true", help="some with 11 or 13 thoracic, 4 or 6 lumbar vertebrae")
+
+
+def _synthesize(options: argparse.Namespace) -> int:
+    from totalspineseg_bids.synthesis.dataset import write_dataset  # noqa: PLC0415
+
+    with bar(1000, "synthesize") as progress:
+
+        def show(_what: str, fraction: float) -> None:
+            progress.update(round(1000 * fraction) - progress.n)
+
+        images = write_dataset(
+            options.output,
+            options.subjects,
+            options.seed,
+            fields_of_view=options.fov,
+            contrasts=options.contrast,
+            label_maps=options.label_maps,
+            variants=options.variants,
+            progress=show,
+        )
+    say(f"{len(images)} images of {options.subjects} subjects in {options.output}")
+    return int(ExitCode.SUCCESS)
+
+
+def _add_prepare(subparsers: Subparsers) -> None:
+    parser = add_subcommand(
+        subparsers,
+        "prepare",
+        _prepare,
+        "turn BIDS datasets with labels into nnU-Net's Dataset101, 102 and 103",
+        "Images become RAS at 1 mm. Images whose labels are missing or lie elsewhere are left out, by name. A rerun "
+        "goes on from what is complete.",
+    )
+    parser.add_argument("work_dir", type=Path, metavar="WORK_DIR", help="folder that gets nnUNet_raw")
+    parser.add_argument("bids_dirs", type=Path, nargs="+", metavar="BIDS_DIR")
+    parser.add_argument("--datasets", type=int, nargs="+", choices=_DATASETS, default=list(_DATASETS), metavar="ID")
+    parser.add_argument(
+        "--labels", default="derivatives/labels", metavar="FOLDER", help="below each dataset (default: %(default)s)"
+    )
+    add_label_scheme(parser, "of the labels")
+    parser.add_argument(
+        "--test", type=float, default=0.1, metavar="SHARE", help="of the persons (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the split (default: %(default)s)")
+    parser.add_argument("--strict", action="store_true", help="fail if any image is left out")
+
+
+def _prepare(options: argparse.Namespace) -> int:
+    from totalspineseg_bids.training.prepare import prepare  # noqa: PLC0415
+
+    if not 0 <= options.test < 1:
+        msg = f"--test must be at least 0 and below 1, not {options.test:g}"
+        raise UsageError(msg)
+    with bar(0, "prepare") as progress:
+
+        def show(done: int, total: int, case_id: str) -> None:
+            progress.total = total
+            progress.set_postfix_str(case_id, refresh=False)
+            progress.update(done - progress.n)
+
+        summary = prepare(
+            options.bids_dirs,
+            options.work_dir,
+            datasets=options.datasets,
+            labels_folder=options.labels,
+            label_scheme=options.label_scheme,
+            test_fraction=options.test,
+            seed=options.seed,
+            progress=show,
+        )
+    for (dataset, contrast, part), count in sorted(summary.strata.items()):
+        say(f"{dataset}  {contrast}  {part}: {count}")
+    for refusal in summary.refused:
+        say(f"left out: {refusal.image}: {refusal.reason}")
+    say(
+        f"{summary.training} images to train on, {summary.test} to test on, {len(summary.refused)} left out; "
+        f"{summary.written} written now, {summary.kept} kept"
+    )
+    if options.strict and summary.refused:
+        first = summary.refused[0]
+        msg = f"{len(summary.refused)} images left out; the first: {first.image}: {first.reason}"
+        raise ImageError(msg)
+    return int(ExitCode.SUCCESS)
+
+
+def _add_plan(subparsers: Subparsers) -> None:
+    parser = add_subcommand(subparsers, "plan", _plan, "plan and preprocess a prepared dataset with nnU-Net")
+    _add_model_name(parser, trainer=False)
+    parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="processes (default: %(default)s)")
+    parser.add_argument("--gpu-memory", type=float, metavar="GB", help="memory to plan for (not with 'small')")
+    parser.add_argument("--patch", type=positive, nargs=3, metavar=("Z", "Y", "X"), help="of the small network, voxels")
+    parser.add_argument(
+        "--features", type=positive, nargs="+", metavar="N", help="channels a stage of the small network"
+    )
+    parser.add_argument("--batch-size", type=positive, default=2, metavar="N", help="of the small network")
+    parser.add_argument("--force", action="store_true", help="plan and preprocess again")
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from totalspineseg_bids.training.plan import (  # noqa: PLC0415
+        SMALL_FEATURES,
+        SMALL_PATCH,
+        plan_and_preprocess,
+    )
+
+    path = plan_and_preprocess(
+        options.work_dir,
+        options.dataset,
+        options.plans,
+        jobs=options.jobs,
+        gpu_memory_gb=options.gpu_memory,
+        patch=tuple(options.patch) if options.patch else SMALL_PATCH,
+        features=tuple(options.features) if options.features else SMALL_FEATURES,
+        batch_size=options.batch_size,
+        force=options.force,
+    )
+    say(f"planned and preprocessed: {path}")
+    return int(ExitCode.SUCCESS)
+
+
+def _add_train(subparsers: Subparsers) -> None:
+    parser = add_subcommand(
+        subparsers,
+        "train",
+        _train,
+        "train a planned dataset with nnU-Net",
+        "A training that was stopped goes on from its last checkpoint. Curves are drawn in progress.png.",
+    )
+    _add_model_name(parser)
+    parser.add_argument("--fold", type=_fold, default=0, metavar="0-4|all", help="default: %(default)s")
+    parser.add_argument("--epochs", type=positive, metavar="N", help="default: 1000, as nnU-Net")
+    parser.add_argument("--iterations", type=positive, metavar="N", help="steps an epoch (default: 250)")
+    parser.add_argument("--val-iterations", type=positive, metavar="N", help="validation steps an epoch (default: 50)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="default: %(default)s")
+    parser.add_argument("--gpus", type=positive, default=1, metavar="N", help="GPUs to share the work (default: 1)")
+    parser.add_argument("--workers", type=int, metavar="N", help="augmentation processes; 0 for none")
+    parser.add_argument("--c", "--continue", dest="resume", action="store_true", default=True, help=argparse.SUPPRESS)
+    parser.add_argument("--restart", dest="resume", action="store_false", help="begin anew instead of going on")
+    parser.add_argument("--no-validation", action="store_true", help="do not predict the held-out cases at the end")
+
+
+def _train(options: argparse.Namespace) -> int:
+    from totalspineseg_bids.training.train import Epoch, TrainOptions, describe, train  # noqa: PLC0415
+
+    settings = TrainOptions(
+        work_dir=options.work_dir,
+        dataset=options.dataset,
+        fold=options.fold,
+        plans=options.plans,
+        trainer=options.trainer,
+        epochs=options.epochs,
+        iterations=options.iterations,
+        validation_iterations=options.val_iterations,
+        device=options.device,
+        gpus=options.gpus,
+        workers=options.workers,
+        resume=options.resume,
+        validate=not options.no_validation,
+    )
+
+    # Training redirects standard output, which nnU-Net fills; this stream is taken before.
+    import sys  # noqa: PLC0415
+
+    terminal = sys.stdout
+
+    def show(epoch: Epoch) -> None:
+        terminal.write(describe(epoch) + "\n")
+        terminal.flush()
+
+    folder = train(settings, show)
+    say(f"trained: {folder}")
+    return int(ExitCode.SUCCESS)
+
+
+def _add_evaluate(subparsers: Subparsers) -> None:
+    parser = add_subcommand(
+        subparsers,
+        "evaluate",
+        _evaluate,
+        "compare labelled images with their truth: Dice, identification, localisation",
+        "Two files or two folders; files pair by name or by BIDS entities. Structures that the field of view cuts "
+        "do not count.",
+    )
+    parser.add_argument("predicted", type=Path, metavar="PRED")
+    parser.add_argument("truth", type=Path, metavar="TRUTH")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="write TSV and JSON there")
+    add_label_scheme(parser, "of the predictions")
+    parser.add_argument("--truth-scheme", choices=("seed", "totalspineseg"), help="ids of the truth, where they differ")
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from totalspineseg_bids.training.evaluate import evaluate  # noqa: PLC0415
+    from totalspineseg_bids.training.evaluation_output import table, write_evaluation  # noqa: PLC0415
+    from totalspineseg_bids.training.pairing import pair_files  # noqa: PLC0415
+
+    pairs = pair_files(options.predicted, options.truth)
+    with bar(len(pairs), "evaluate") as progress:
+        result = evaluate(
+            [predicted for predicted, _ in pairs],
+            [truth for _, truth in pairs],
+            label_scheme=options.label_scheme,
+            truth_scheme=options.truth_scheme,
+            progress=lambda done, _total: progress.update(done - progress.n),
+        )
+    if not result.images:
+        msg = f"none of {len(pairs)} pairs can be compared; the first: {result.failed[0][1]}"
+        raise ImageError(msg)
+    say(table(result))
+    if options.output is not None:
+        write_evaluation(result, options.output)
+        say(f"written to {options.output}")
+    return int(ExitCode.SUCCESS)
+
+
+def _add_export(subparsers: Subparsers) -> None:
+    parser = add_subcommand(subparsers, "export", _export, "write a trained model to a zip in nnU-Net's layout")
+    _add_model_name(parser)
+    parser.add_argument("output", type=Path, metavar="OUT", help="zip file, or folder for it")
+    parser.add_argument("--fold", type=_fold, nargs="+", default=[0], metavar="0-4|all", help="several: an ensemble")
+    parser.add_argument("--best", action="store_true", help="take checkpoint_best.pth instead of checkpoint_final.pth")
+    parser.add_argument("--full", action="store_true", help="keep optimiser state and full precision")
+
+
+def _export(options: argparse.Namespace) -> int:
+    from totalspineseg_bids.training.export import export_model  # noqa: PLC0415
+
+    path = export_model(
+        options.work_dir,
+        options.dataset,
+        options.output,
+        plans=options.plans,
+        trainer=options.trainer,
+        fold=options.fold,
+        checkpoint="checkpoint_best.pth" if options.best else "checkpoint_final.pth",
+        strip=not options.full,
+    )
+    say(f"exported: {path} (install it with: {PROGRAM} models install {path})")
+    return int(ExitCode.SUCCESS)
+
+
+def _add_train_bundled(subparsers: Subparsers) -> None:
+    parser = add_subcommand(
+        subparsers,
+        "train-bundled",
+        _train_bundled,
+        "train a bundled model on synthetic images drawn on the fly",
+        "A second call with the same work folder goes on where the first stopped.",
+    )
+    parser.add_argument("work_dir", type=Path, metavar="WORK_DIR")
+    parser.add_argument("--dataset", type=int, choices=_DATASETS, required=True)
+    parser.add_argument("--minutes", type=float, required=True, metavar="M", help="training time in all")
+    parser.add_argument("--label-maps", type=Path, metavar="DIR", help="tissue label maps of real anatomy to use too")
+    parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads")
+    parser.add_argument("--device", choices=("cpu", "cuda", "mps"), default="cpu", help="default: %(default)s")
+    parser.add_argument("--seed", type=int, metavar="S", help="of spines, patches and weights")
+    parser.add_argument("--start-from", type=Path, metavar="CHECKPOINT", help="take weights where they fit")
+
+
+def _train_bundled(options: argparse.Namespace) -> int:
+    from totalspineseg_bids.training.synthetic_trainer import SyntheticTraining, train_bundled  # noqa: PLC0415
+
+    chosen = {
+        name: value
+        for name in ("label_maps", "threads", "seed", "start_from", "device")
+        if (value := getattr(options, name)) is not None
+    }
+    training = SyntheticTraining(work_dir=options.work_dir, dataset=options.dataset, minutes=options.minutes, **chosen)
+    say(f"trained: {train_bundled(training)}")
+    return int(ExitCode.SUCCESS)

@@ -1,0 +1,214 @@
+"""The page of a participant."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from PIL import Image, UnidentifiedImageError
+
+from totalspineseg_bids.imaging.atomic import write_bytes
+from totalspineseg_bids.measurement.levels import COLUMNS
+from totalspineseg_bids.report.context import ImageReport
+from totalspineseg_bids.report.environment import (
+    asset,
+    environment,
+    headline,
+    is_bundled,
+    is_true,
+    levels_range,
+    number,
+    present,
+    unit_sign,
+)
+from totalspineseg_bids.report.figures import VIEWS
+
+_CAPTIONS: Final = {
+    "sagittal": "Sagittal, curved along the spine",
+    "coronal": "Coronal, curved through the vertebral bodies",
+    "straight": "Straightened along the canal",
+    "axial": "Axial, perpendicular to the canal",
+}
+_SHORT_NAMES: Final = {
+    "volume-mm3": "Volume",
+    "height-mm": "Mean height",
+    "height-anterior-mm": "Anterior h.",
+    "height-middle-mm": "Middle h.",
+    "height-posterior-mm": "Posterior h.",
+    "height-index": "Height index",
+    "slip-mm": "Slip",
+    "wedge-deg": "Wedge",
+    "canal-area-mm2": "Canal area",
+    "canal-ap-mm": "Canal AP",
+    "canal-lr-mm": "Canal LR",
+    "cord-area-mm2": "Cord area",
+    "cord-ap-mm": "Cord AP",
+    "cord-lr-mm": "Cord LR",
+    "cord-canal-ratio": "Cord / canal",
+}
+_NOT_MEASURES: Final = frozenset({"partial", "measure-note"})
+_GROUPS: Final = (("vertebra", "Vertebrae"), ("sacrum", "Vertebrae"), ("disc", "Discs"), ("spinal_", "Cord and canal"))
+
+
+def write_subject_report(
+    path: Path,
+    participant: str,
+    images: Sequence[ImageReport],
+    *,
+    group_page: str | None = None,
+    inline_figures: bool = True,
+) -> None:
+    """Write the page of a participant.
+
+    Parameters
+    ----------
+    path
+        The page; written atomically.
+    participant
+        Its name, such as ``sub-01``.
+    images
+        What to show, in order.
+    group_page
+        Relative path of the group page to link to.
+    inline_figures
+        Put the figures into the page, so that it is one file to send; otherwise they are linked to.
+
+    Raises
+    ------
+    OSError
+        If the page cannot be written.
+    """
+    template = environment().get_template("subject.html.j2")
+    text = template.render(
+        title=f"{participant}: spine report",
+        participant=participant,
+        group_page=group_page,
+        bundled=any(is_bundled(image.provenance) for image in images),
+        images=[_image(image, path.parent, inline=inline_figures) for image in images],
+        dictionary=[(name, {"Units": "", **entry}) for name, entry in COLUMNS.items() if name not in _NOT_MEASURES],
+        script=asset("subject.js"),
+    )
+    write_bytes(path, text.encode())
+
+
+def _image(image: ImageReport, folder: Path, *, inline: bool) -> dict[str, Any]:
+    entities = [(key, value) for key, value in image.entities.items() if key != "subject" and value]
+    levels = [row.get("level") or _level_of(row) for row in image.rows]
+    return {
+        "title": image.title,
+        "short": " ".join(value for _, value in entities) or image.title,
+        "status": image.status,
+        "headline": headline(image.status),
+        "reason": present(image.reason),
+        "entities": entities,
+        "seen": levels_range(levels),
+        "flags": list(image.flags),
+        "views": _views(image, folder, inline=inline),
+        "table": _table(image.rows),
+        "provenance": [(key, value) for key, value in image.provenance.items() if str(value)],
+    }
+
+
+def _level_of(row: Mapping[str, str]) -> str:
+    name = present(row.get("name"))
+    return "S" if name == "sacrum" else name.removeprefix("vertebrae_")
+
+
+def _views(image: ImageReport, folder: Path, *, inline: bool) -> list[dict[str, Any]]:
+    views = []
+    for view in VIEWS:
+        if view not in image.figures:
+            continue
+        sources = [_source(image.figures.get(view + layer), folder, inline=inline) for layer in ("", "-fill", "-lines")]
+        if sources[0] is None:
+            continue
+        views.append(
+            {
+                "base": sources[0][0],
+                "size": sources[0][1],
+                "fill": sources[1][0] if sources[1] else None,
+                "lines": sources[2][0] if sources[2] else None,
+                "alt": f"{_CAPTIONS[view]}: {image.title}",
+                "caption": _CAPTIONS[view],
+                "wide": view == "axial",
+            }
+        )
+    return views
+
+
+def _source(name: str | None, folder: Path, *, inline: bool) -> tuple[str, tuple[int, int] | None] | None:
+    """Return what goes into ``src`` and the size of the picture; ``None`` where there is no such file."""
+    if name is None:
+        return None
+    try:
+        content = (folder / name).read_bytes()
+        with Image.open(io.BytesIO(content)) as picture:
+            size, kind = picture.size, (picture.format or "PNG").lower()
+    except (OSError, UnidentifiedImageError):
+        return None
+    if not inline:
+        return name, size
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}", size
+
+
+def _table(rows: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+    """Arrange rows in groups; columns without any value are left out."""
+    names = [name for name in COLUMNS if name not in _NOT_MEASURES and any(present(row.get(name)) for row in rows)]
+    columns = [
+        {
+            "name": _SHORT_NAMES.get(name, COLUMNS[name]["LongName"]),
+            "unit": unit_sign(COLUMNS[name].get("Units", "")),
+            "description": COLUMNS[name]["Description"],
+        }
+        for name in names
+    ]
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(_group(row), []).append(_row(row, names))
+    ordered = [name for _, name in _GROUPS] + list(groups)
+    return {
+        "columns": columns,
+        "groups": [{"name": name, "rows": groups[name]} for name in dict.fromkeys(ordered) if name in groups],
+        "has_notes": any(entry["note"] for group in groups.values() for entry in group),
+    }
+
+
+def _group(row: Mapping[str, str]) -> str:
+    text = present(row.get("structure")) or present(row.get("name"))
+    return next((name for start, name in _GROUPS if text.startswith(start)), "Other")
+
+
+def _row(row: Mapping[str, str], names: Sequence[str]) -> dict[str, Any]:
+    partial = is_true(row.get("partial"))
+    color = present(row.get("color"))
+    runner_up, confidence = present(row.get("runner-up")), number(row.get("confidence"))
+    remarks = [present(row.get("reason")), present(row.get("measure-note"))]
+    if runner_up and (confidence is None or confidence < 0.9):
+        remarks.insert(0, f"or {runner_up}")
+    text = present(row.get("abbreviation")) or present(row.get("name")) or present(row.get("index"))
+    return {
+        "label": {"SC": "Spinal cord", "canal": "Spinal canal", "S": "Sacrum"}.get(text, text),
+        "color": color if _is_color(color) else "#888888",
+        "confidence": confidence,
+        "partial": partial,
+        "cells": [_cell(row.get(name), name) for name in names],
+        "note": "; ".join(remark for remark in dict.fromkeys(remarks) if remark),
+    }
+
+
+def _is_color(text: str) -> bool:
+    digits = text.removeprefix("#")
+    return text.startswith("#") and len(digits) == 6 and all(d in "0123456789abcdefABCDEF" for d in digits)
+
+
+def _cell(value: str | None, name: str) -> str:
+    found = number(value)
+    if found is None:
+        return "–"
+    if name == "volume-mm3":
+        # A space that does not break, as the SI asks for.
+        return f"{found:,.0f}".replace(",", "\u202f")
+    return f"{found:.2f}" if name in {"height-index", "cord-canal-ratio"} else f"{found:.1f}"
