@@ -20,7 +20,7 @@ def assembled(data: np.ndarray, network: object, patch: tuple[int, int, int], st
     return torch.cat([slab.logits for slab in slabs], dim=axis + 1).numpy()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(shape=sizes, patch=patches)
 def test_a_pointwise_network_is_reproduced(shape: tuple[int, int, int], patch: tuple[int, int, int]) -> None:
     data = np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32)
@@ -28,7 +28,7 @@ def test_a_pointwise_network_is_reproduced(shape: tuple[int, int, int], patch: t
     np.testing.assert_allclose(found, np.stack([data[0] + data[1], 2 * data[0], data[1]]), atol=1e-5)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(shape=sizes, patch=patches, step=st.sampled_from([0.3, 0.5, 1.0]))
 def test_slabs_equal_sums_over_the_whole_image(
     shape: tuple[int, int, int], patch: tuple[int, int, int], step: float

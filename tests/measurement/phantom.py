@@ -45,19 +45,21 @@ class Phantom:
 
     def curve(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Arc length (caudal positive), points and frames (columns right, front, up) through the body centres."""
-        half = self.pitch * len(self.levels) / 2 + 25.0
-        s = np.arange(-half, half, 0.25)
+        half = self.pitch * len(self.levels) / 2 + 15.0
+        s = np.arange(-half, half, 0.5)
         frames = np.empty((len(s), 3, 3))
         points = np.empty((len(s), 3))
         frame, point = np.eye(3), np.zeros(3)
         start = len(s) // 2
         for order in (range(start, len(s)), range(start, -1, -1)):
             frame, point = np.eye(3), np.zeros(3)
-            step = 0.25 if order.step > 0 else -0.25
+            step = 0.5 if order.step > 0 else -0.5
             for i in order:
                 frames[i], points[i] = frame, point
                 point = point - step * frame[:, 2]
-                turn = step * (self.bend_forward * frame[:, 0] + self.bend_right * frame[:, 1] + self.twist * frame[:, 2])
+                turn = step * (
+                    self.bend_forward * frame[:, 0] + self.bend_right * frame[:, 1] + self.twist * frame[:, 2]
+                )
                 # Cranial of the middle the axis leans forward, caudal of it backwards.
                 frame = _rotate(turn) @ frame
         return s - s[start], points @ self.rotation.T, np.einsum("ij,njk->nik", self.rotation, frames)
@@ -68,13 +70,19 @@ class Phantom:
     def angle_between(self, upper: int, lower: int, curvature: float) -> float:
         return float(np.degrees((self.position(lower) - self.position(upper)) * curvature))
 
-    def rasterise(self, spacing: tuple[float, float, float], axes: np.ndarray | None = None, margin: float = 12.0):
+    def rasterise(self, spacing: tuple[float, float, float], axes: np.ndarray | None = None, margin: float = 6.0):
         """Label map, affine, components and canal centreline on a grid of this spacing and these axes."""
         axes = np.eye(3) if axes is None else axes
         s, points, frames = self.curve()
         matrix = axes * np.asarray(spacing)
-        reach = np.array([self.width / 2 + margin, self.canal_behind + 35 + margin, 0.0])
-        corners = np.concatenate([points + frames[:, :, 0] * x + frames[:, :, 1] * y for x in (-reach[0], reach[0]) for y in (-reach[1], self.depth / 2 + margin)])
+        reach = np.array([self.width / 2 + margin, self.canal_behind + 24 + margin, 0.0])
+        corners = np.concatenate(
+            [
+                points + frames[:, :, 0] * x + frames[:, :, 1] * y
+                for x in (-reach[0], reach[0])
+                for y in (-reach[1], self.depth / 2 + margin)
+            ]
+        )
         voxel = corners @ np.linalg.inv(matrix).T
         low, high = np.floor(voxel.min(axis=0)), np.ceil(voxel.max(axis=0))
         shape = tuple(int(n) for n in high - low + 1)
@@ -90,7 +98,9 @@ class Phantom:
 
         for index in range(len(self.levels) - 1):
             r, f, u = local(self.position(index) + self.pitch / 2).T
-            inside = ((r / (self.width / 2)) ** 2 + (f / (self.depth / 2)) ** 2 <= 1) & (np.abs(u) <= self.disc_height / 2)
+            inside = ((r / (self.width / 2)) ** 2 + (f / (self.depth / 2)) ** 2 <= 1) & (
+                np.abs(u) <= self.disc_height / 2
+            )
             labels[inside] = anatomy.disc(f"{self.levels[index]}-{self.levels[index + 1]}").id
         for index, level in enumerate(self.levels):
             r, f, u = local(self.position(index)).T
@@ -98,9 +108,14 @@ class Phantom:
             half = (self.height - wedge * (f / self.depth + 0.5)) / 2
             body = (np.abs(r) <= self.width / 2) & (np.abs(f) <= self.depth / 2) & (np.abs(u) <= half)
             pedicle = (np.abs(np.abs(r) - 15) <= 3) & (f <= 0) & (f >= -self.canal_behind - 12) & (np.abs(u - 4) <= 5)
-            spinous = (np.abs(r) <= 3) & (f <= -self.canal_behind - self.canal[0] - 1) & (f >= -self.canal_behind - 35) & (np.abs(u + 4) <= 6)
+            spinous = (
+                (np.abs(r) <= 3)
+                & (f <= -self.canal_behind - self.canal[0] - 1)
+                & (f >= -self.canal_behind - 24)
+                & (np.abs(u + 4) <= 6)
+            )
             labels[body | pedicle | spinous] = anatomy.vertebra(level).id
-        distance, nearest = cKDTree(points).query(mm, distance_upper_bound=60.0)
+        distance, nearest = cKDTree(points).query(mm, distance_upper_bound=45.0)
         found = np.isfinite(distance)
         i = nearest[found]
         offset = mm[found] - points[i]

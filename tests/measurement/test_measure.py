@@ -11,19 +11,21 @@ from .phantom import Phantom, components_of, of_structure, rotation
 NO_LINE = np.zeros((0, 3))
 ISO = (1.0, 1.0, 1.0)
 
+THREE = ("L3", "L4", "L5")
+
 CASES = {
-    "straight": (Phantom(), ISO, None),
+    "straight": (Phantom(THREE), ISO, None),
     "kyphotic": (Phantom(bend_forward=1 / 180), ISO, None),
     "lordotic": (Phantom(bend_forward=-1 / 200), ISO, None),
     "scoliotic": (Phantom(bend_right=1 / 200), ISO, None),
-    "twisted": (Phantom(twist=np.radians(0.2)), ISO, None),
-    "tilted": (Phantom(rotation=rotation("x", 20) @ rotation("y", 12)), ISO, None),
-    "turned": (Phantom(rotation=rotation("z", 30)), ISO, None),
-    "fine": (Phantom(levels=("L3", "L4", "L5")), (0.8, 0.8, 0.8), None),
-    "thick sagittal": (Phantom(), (3.3, 0.9, 0.9), None),
-    "thick axial": (Phantom(), (0.9, 0.9, 3.0), None),
-    "oblique grid": (Phantom(), (1.0, 1.0, 2.0), rotation("x", 15) @ rotation("z", 10)),
-    "flipped axes": (Phantom(), (1.0, 1.2, 1.0), np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]])),
+    "twisted": (Phantom(THREE, twist=np.radians(0.3)), ISO, None),
+    "tilted": (Phantom(THREE, rotation=rotation("x", 20) @ rotation("y", 12)), ISO, None),
+    "turned": (Phantom(THREE, rotation=rotation("z", 30)), ISO, None),
+    "fine": (Phantom(("L4", "L5"), disc_height=7.2, width=38.4), (0.8, 0.8, 0.8), None),
+    "thick sagittal": (Phantom(THREE), (3.3, 0.9, 0.9), None),
+    "thick axial": (Phantom(THREE), (0.9, 0.9, 3.0), None),
+    "oblique grid": (Phantom(THREE), (1.0, 1.0, 2.0), rotation("x", 15) @ rotation("z", 10)),
+    "flipped axes": (Phantom(THREE), (1.0, 1.2, 1.0), np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]])),
 }
 
 

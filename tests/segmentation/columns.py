@@ -48,7 +48,7 @@ def make_column(
     width = np.interp(along, [0, 100 * scale, 450 * scale], [11, 13, 20])
     depth = np.interp(along, [0, 100 * scale, 450 * scale], [8, 9, 13])
     body = ((dx / width) ** 2 + ((dy - depth - 8) / depth) ** 2) < 1
-    arch = (np.hypot(dx, dy) < 13) & (np.hypot(dx, dy) > 8.5) & (dy < 6)
+    arch = (np.hypot(dx, dy) < 13) & (np.hypot(dx, dy) > 8.5) & (dy < 9)
     spine = (np.abs(dx) < 2.5) & (dy < -10) & (dy > -20)
     inside = np.hypot(dx, dy) < 8
     edges = _boundaries(position)

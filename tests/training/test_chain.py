@@ -1,4 +1,4 @@
-"""BIDS -> prepare -> plan -> train -> resume -> export -> load."""
+"""BIDS -> prepare -> plan -> train -> resume -> export -> load, and through the command line to install and segment."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import json
 import math
 import os
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from totalspineseg_bids.cli.tools import main
 from totalspineseg_bids.errors import MissingInputError, UsageError
 from totalspineseg_bids.training.export import export_model
 from totalspineseg_bids.training.nnunet_env import nnunet_environment
@@ -23,10 +25,10 @@ SMALL = {"patch": (32, 16, 16), "features": (4, 8, 8), "batch_size": 1}
 
 @pytest.fixture(scope="module")
 def trained(bids: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A work folder with Dataset102 trained for one epoch of two steps."""
+    """A work folder with Dataset101 and Dataset102 trained for one epoch of two steps."""
     torch.set_num_threads(1)
     work = tmp_path_factory.mktemp("work")
-    prepare([bids], work, datasets=(102,), test_fraction=0.25)
+    prepare([bids], work, datasets=(101, 102), test_fraction=0.25)
     plans = plan_and_preprocess(work, 102, "small", **SMALL)
     assert plans.name == "nnUNetSmallPlans.json"
     seen: list[Epoch] = []
@@ -37,6 +39,8 @@ def trained(bids: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert (folder / "checkpoint_final.pth").exists()
     assert [(epoch.number, epoch.total) for epoch in seen] == [(1, 1)]
     assert all(math.isfinite(epoch.train_loss) for epoch in seen)
+    plan_and_preprocess(work, 101, "small", **SMALL)
+    train(replace(options, dataset=101, fold="all", iterations=1))
     return work
 
 
@@ -94,6 +98,24 @@ def test_export_loads(trained: Path, tmp_path: Path) -> None:
     model = load_model(target)
     assert model.channel_names == ("MRI", "noNorm")
     assert model.has("disc_O")
+
+
+def test_exported_models_install_and_segment(
+    trained: Path, bids: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TOTALSPINESEG_BIDS_MODELS", str(tmp_path / "models"))
+    for dataset, fold in ((101, "all"), (102, "0")):
+        export = ["export", str(trained), str(dataset), str(tmp_path / "zips"), "--plans", "small", "--fold", fold]
+        assert main(export) == 0
+    for path in sorted((tmp_path / "zips").iterdir()):
+        assert main(["models", "install", str(path), "--name", "own"]) == 0
+    assert main(["models", "verify", "own"]) == 0
+    image = bids / "sub-00" / "anat" / "sub-00_T2w.nii.gz"
+    capsys.readouterr()
+    segment = ["segment", str(image), str(tmp_path / "out"), "--model", "own", "--device", "cpu", "--engine", "torch"]
+    assert main([*segment, "--threads", "1", "--report"]) == 0
+    assert "sub-00_T2w.nii.gz: " in capsys.readouterr().out
+    assert (tmp_path / "out" / "sub-00_T2w.json").exists()
 
 
 def test_what_is_missing_is_said(bids: Path, tmp_path: Path) -> None:

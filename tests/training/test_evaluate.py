@@ -178,7 +178,11 @@ def test_plain_folders_pair_by_name(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write(tmp_path / "truth" / f"{name}.nii.gz", truth)
     write(tmp_path / "pred" / "a.nii.gz", truth)
-    assert [p.name for p, _ in pair_files(tmp_path / "pred", tmp_path / "truth")] == ["a.nii.gz"]
+    pairs = pair_files(tmp_path / "pred", tmp_path / "truth")
+    assert [(p and p.name, t.name) for p, t in pairs] == [("a.nii.gz", "a.nii.gz"), (None, "b.nii.gz")]
+    result = evaluate([p for p, _ in pairs], [t for _, t in pairs])
+    assert [image.outcome for image in result.images] == [Outcome.RIGHT, Outcome.EMPTY]
+    assert result.summary()["all_levels_right"] == 0.5
     with pytest.raises(MissingInputError):
         pair_files(tmp_path / "pred", tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()

@@ -28,8 +28,8 @@ PAGE = "group.html"
 
 _UNITS = re.compile(r"-(?:mm[23]?|deg)$")
 _KEYS: Mapping[str, str] = {
-    "participant": "Label of the participant, without sub-",
-    "session": "Label of the session, without ses-; n/a where there is none",
+    "participant": "Participant, as participant_id in participants.tsv",
+    "session": "Session, with ses-; n/a where there is none",
     "image": "File name of the raw image, without extension",
     "suffix": "BIDS suffix of the raw image",
 }
@@ -44,14 +44,14 @@ _OF_IMAGE: Mapping[str, str] = {
     "status": "labelled, abstained (structures found, levels not decided), no-spine or failed",
     "reason": "Why, for anything but labelled",
     "n_levels": "Number of vertebrae and discs with a level",
-    "vertebrae": "Vertebral levels seen, from above",
-    "discs": "Disc levels seen, from above",
-    "flags": "Findings to look at, separated by a semicolon",
+    "levels": "Levels seen, vertebrae first, separated by a comma",
+    "flags": "Findings to look at, separated by a comma",
 }
 _LAST: Mapping[str, str] = {
     "model": "Model set",
     "source": "Raw image, below its dataset",
     "report": "Page of the participant",
+    "thumbnail": "Small picture of the image with its labels",
 }
 
 
@@ -73,8 +73,8 @@ class GroupTables:
 
 def _keys(source: SourceImage) -> dict[str, str]:
     return {
-        "participant": source.participant,
-        "session": source.session,
+        "participant": f"sub-{source.participant}",
+        "session": f"ses-{source.session}" if source.session else "",
         "image": source.name,
         "suffix": source.suffix,
     }
@@ -88,8 +88,11 @@ def short_name(column: str) -> str:
 def _volume_rows(result: ImageResult) -> list[dict[str, str]]:
     rows = []
     for row in result.rows:
-        measures = {short_name(column): row.get(column, "") for column in COLUMNS}
-        rows.append({**_keys(result.source), **{name: row.get(name, "") for name in _OF_LABEL}, **measures})
+        # Under both names: the table has units in its description, the page knows the columns of the label table.
+        measures = {column: row.get(column, "") for column in COLUMNS}
+        short = {short_name(column): value for column, value in measures.items()}
+        labels = {name: row.get(name, "") for name in _OF_LABEL}
+        rows.append({**_keys(result.source), **labels, **measures, **short})
     return rows
 
 
@@ -101,13 +104,13 @@ def _image_row(result: ImageResult) -> dict[str, str]:
         "status": result.status,
         "reason": result.reason or "",
         "n_levels": str(len(result.levels)),
-        "vertebrae": " ".join(level for level in result.levels if "-" not in level),
-        "discs": " ".join(level for level in result.levels if "-" in level),
-        "flags": "; ".join(result.flags),
+        "levels": ", ".join(result.levels),
+        "flags": ", ".join(result.flags),
         **{short_name(column): str(angles.get(column) or "") for column in POSTURE_COLUMNS},
         "model": result.model,
         "source": result.source.relative,
         "report": report_name(result.source.participant),
+        "thumbnail": result.figures.get("thumbnail", ""),
     }
 
 

@@ -23,7 +23,7 @@ def provenance_of(result: ImageResult) -> dict[str, str]:
     entries: dict[str, str] = {"Source": result.source.relative, "Model": result.model}
     if result.bundled:
         entries["Model"] += " (trained on synthetic images, for trying out)"
-    for key, title in (("Digests", "digest"), ("Settings", ""), ("SoftwareVersions", "")):
+    for key, title in (("Digests", "digest"), ("Settings", ""), ("SoftwareUsed", "")):
         value = sidecar.get(key)
         if isinstance(value, Mapping):
             entries.update({f"{name} {title}".strip(): str(item) for name, item in value.items() if item is not None})
@@ -97,7 +97,7 @@ def write_participant_report(output: Path, participant: str) -> Path | None:
     if not images:
         return None
     path = output / report_name(participant)
-    write_subject_report(path, participant, images)
+    write_subject_report(path, f"sub-{participant}", images)
     return path
 
 

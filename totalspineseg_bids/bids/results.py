@@ -63,7 +63,7 @@ class ImageResult:
     @property
     def levels(self) -> tuple[str, ...]:
         """Names of the levels seen, vertebrae first."""
-        value = self.sidecar.get("Levels")
+        value = self.sidecar.get("LevelsInView")
         return tuple(str(item) for item in value) if isinstance(value, list) else ()
 
     @property

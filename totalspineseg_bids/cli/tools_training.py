@@ -248,6 +248,9 @@ def _add_evaluate(subparsers: Subparsers) -> None:
     parser.add_argument("truth", type=Path, metavar="TRUTH")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="write TSV and JSON there")
     add_label_scheme(parser, "of the predictions")
+    parser.add_argument(
+        "--missing-as-empty", action="store_true", help="count a truth without a prediction as one that finds nothing"
+    )
     parser.add_argument("--truth-scheme", choices=("seed", "totalspineseg"), help="ids of the truth, where they differ")
 
 
@@ -257,6 +260,9 @@ def _evaluate(options: argparse.Namespace) -> int:
     from totalspineseg_bids.training.pairing import pair_files  # noqa: PLC0415
 
     pairs = pair_files(options.predicted, options.truth)
+    missing = [truth for predicted, truth in pairs if predicted is None]
+    if not options.missing_as_empty:
+        pairs = [pair for pair in pairs if pair[0] is not None]
     with bar(len(pairs), "evaluate") as progress:
         result = evaluate(
             [predicted for predicted, _ in pairs],
@@ -269,6 +275,8 @@ def _evaluate(options: argparse.Namespace) -> int:
         msg = f"none of {len(pairs)} pairs can be compared; the first: {result.failed[0][1]}"
         raise ImageError(msg)
     say(table(result))
+    for truth in missing:
+        say(f"no prediction for {truth} ({'counts as empty' if options.missing_as_empty else 'left out'})")
     if options.output is not None:
         write_evaluation(result, options.output)
         say(f"written to {options.output}")

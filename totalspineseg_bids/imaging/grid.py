@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from typing import TypeVar
 
 import nibabel as nib
 import numpy as np
@@ -24,6 +25,7 @@ _FWHM_PER_SIGMA = 2.0 * float(np.sqrt(2.0 * np.log(2.0)))
 _EPSILON = 1e-4
 
 Box = tuple[slice, slice, slice]
+Voxel = TypeVar("Voxel", bound=np.generic)
 
 
 def to_canonical(volume: Volume) -> Volume:
@@ -116,7 +118,7 @@ def to_working_grid(volume: Volume, spacing: float = 1.0, *, order: int = 1) -> 
     matrix = np.linalg.inv(canonical.affine) @ target.affine
     if order == 1:
         return Volume(_linear_axes(data, np.diag(matrix)[:3], matrix[:3, 3], target.shape), target.affine)
-    resampled = ndimage.affine_transform(
+    resampled = ndimage.affine_transform(  # type: ignore[call-overload]
         data, np.diag(matrix)[:3], matrix[:3, 3], target.shape, np.float32, order=order, mode="nearest"
     )
     return Volume(np.asarray(resampled, np.float32), target.affine)
@@ -165,7 +167,9 @@ def restore_probability(p: NDArray[np.float32], affine: Affine, target: Geometry
         return result
     offset = matrix[:3, :3] @ np.asarray([s.start for s in box], np.float64) + matrix[:3, 3]
     shape = tuple(s.stop - s.start for s in box)
-    values = ndimage.affine_transform(p, matrix[:3, :3], offset, shape, np.float32, order=1, mode="nearest")
+    values = ndimage.affine_transform(  # type: ignore[call-overload]
+        p, matrix[:3, :3], offset, shape, np.float32, order=1, mode="nearest"
+    )
     for part, coordinates in _slabs(matrix, box):
         inside = np.ones(coordinates[0].shape, bool)
         for axis in range(3):
@@ -300,14 +304,12 @@ def _slabs(matrix: Affine, box: Box) -> Iterator[tuple[Box, list[NDArray[np.floa
 def foreground_box(mask: NDArray[np.bool_], margin: int = 0) -> Box | None:
     """Return the bounding box of a mask, widened by ``margin`` voxels inside the array; ``None`` if it is empty."""
     limits: list[slice] = []
-    profiles: list[NDArray[np.bool_]] = []
-    plane = mask.any(axis=2)
-    profiles.extend((plane.any(axis=1), plane.any(axis=0), mask.any(axis=(0, 1))))
-    for profile in profiles:
+    plane = np.asarray(mask.any(axis=2))
+    for profile in (np.any(plane, axis=1), np.any(plane, axis=0), np.any(mask, axis=(0, 1))):
         where = np.flatnonzero(profile)
         if len(where) == 0:
             return None
-        limits.append(slice(max(int(where[0]) - margin, 0), min(int(where[-1]) + 1 + margin, len(profile))))
+        limits.append(slice(max(int(where[0]) - margin, 0), min(int(where[-1]) + 1 + margin, np.size(profile))))
     return limits[0], limits[1], limits[2]
 
 
@@ -318,7 +320,7 @@ def crop_to(volume: Volume, box: Box) -> Volume:
     return Volume(volume.data[box], affine)
 
 
-def paste(part: NDArray[np.generic], box: Box, shape: tuple[int, int, int]) -> NDArray[np.generic]:
+def paste(part: NDArray[Voxel], box: Box, shape: tuple[int, int, int]) -> NDArray[Voxel]:
     """Put a cropped array back into zeros of the whole ``shape``; the inverse of :func:`crop_to`."""
     whole = np.zeros(shape, part.dtype)
     whole[box] = part

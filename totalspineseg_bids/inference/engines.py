@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import itertools
 import logging
-import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from types import ModuleType
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -17,6 +14,7 @@ import torch
 
 from totalspineseg_bids.errors import UsageError
 from totalspineseg_bids.inference.model import NnUNetModel
+from totalspineseg_bids.inference.quiet_openvino import import_openvino
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +22,6 @@ EngineName = Literal["auto", "openvino", "torch"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 ENGINE_NAMES: tuple[EngineName, ...] = ("auto", "openvino", "torch")
 PRECISIONS: tuple[Precision, ...] = ("auto", "fp32", "bf16", "fp16")
-_TELEMETRY = "openvino_telemetry"
 
 
 class Engine(Protocol):
@@ -150,28 +147,6 @@ class MirroredEngine:
             total = logits if total is None else total + logits
         assert total is not None  # noqa: S101 - the empty combination is always there
         return total / len(self._flips)
-
-
-def import_openvino() -> ModuleType:
-    """Import OpenVINO without its usage reporting.
-
-    OpenVINO reports its import and each conversion over the network if ``openvino_telemetry`` is installed. While
-    that package is hidden, OpenVINO takes its own stand-in that does nothing.
-
-    Raises
-    ------
-    ImportError
-        If OpenVINO is not installed.
-    """
-    if "openvino" in sys.modules:
-        return sys.modules["openvino"]
-    hidden = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] == _TELEMETRY}
-    sys.modules[_TELEMETRY] = None  # type: ignore[assignment] # None makes an import of it fail
-    try:
-        return importlib.import_module("openvino")
-    finally:
-        del sys.modules[_TELEMETRY]
-        sys.modules.update(hidden)
 
 
 def resolve_device(device: str) -> torch.device:

@@ -117,13 +117,23 @@ def find_model_folders(root: Node, depth: int = _MAX_DEPTH) -> list[Node]:
     """Return all model folders at or below ``root``, in the order of their names.
 
     Hidden folders are passed over; a model folder is not searched for further ones.
+
+    Raises
+    ------
+    ModelError
+        If a folder cannot be listed.
     """
     if root.joinpath("plans.json").is_file() and is_model_folder(root):
         return [root]
     if depth == 0:
         return []
     found: list[Node] = []
-    for child in sorted(root.iterdir(), key=lambda item: str(item.name)):
+    try:
+        children = sorted(root.iterdir(), key=lambda item: str(item.name))
+    except OSError as error:
+        msg = f"cannot look for models in {root}: {error.strerror}"
+        raise ModelError(msg) from error
+    for child in children:
         if child.is_dir() and not child.name.startswith((".", "__")):
             found += find_model_folders(child, depth - 1)
     return found

@@ -62,10 +62,14 @@ COLUMNS: Final[dict[str, dict[str, str]]] = {
         "mm",
     ),
     "canal-area-mm2": _column("Canal area", f"Area of the spinal canal, cord included, {_SECTION}", "mm^2"),
-    "canal-ap-mm": _column("Canal AP diameter", f"Anteroposterior chord through the centre of the canal, {_SECTION}", "mm"),
+    "canal-ap-mm": _column(
+        "Canal AP diameter", f"Anteroposterior chord through the centre of the canal, {_SECTION}", "mm"
+    ),
     "canal-lr-mm": _column("Canal LR diameter", f"Left-right chord through the centre of the canal, {_SECTION}", "mm"),
     "cord-area-mm2": _column("Cord area", f"Area of the spinal cord, {_SECTION}", "mm^2"),
-    "cord-ap-mm": _column("Cord AP diameter", f"Anteroposterior chord through the centre of the cord, {_SECTION}", "mm"),
+    "cord-ap-mm": _column(
+        "Cord AP diameter", f"Anteroposterior chord through the centre of the cord, {_SECTION}", "mm"
+    ),
     "cord-lr-mm": _column("Cord LR diameter", f"Left-right chord through the centre of the cord, {_SECTION}", "mm"),
     "cord-canal-ratio": _column("Cord to canal ratio", "Area of the cord divided by the area of the canal"),
     "measure-note": _column("Note on the measures", "Why measures of this level are missing"),
@@ -150,5 +154,7 @@ def _text(value: float | bool | str | None, decimals: int) -> str:
 
 #: Names of the attributes that hold a measure of shape, in the order of the table.
 SHAPE_FIELDS: Final = tuple(
-    f.name for f in fields(LevelMeasures) if f.name.replace("_", "-") in COLUMNS and f.name not in {"volume_mm3", "partial"}
+    f.name
+    for f in fields(LevelMeasures)
+    if f.name.replace("_", "-") in COLUMNS and f.name not in {"volume_mm3", "partial"}
 )

@@ -126,7 +126,7 @@ class _Measurement:
         self.voxel_mm3 = extent.voxel_volume
         self.centerline = Centerline.from_points(centerline_mm) or Centerline.from_labels(self.labels, self.affine)
         self.canal = CanalMasks.from_labels(self.labels, self.affine, extent)
-        self.boxes: list[Box | None] = ndimage.find_objects(self.labels)
+        self.boxes: Sequence[Box | None] = ndimage.find_objects(self.labels)
 
     def run(self) -> SpineMeasures:
         fronts = self._disc_fronts()
@@ -185,21 +185,19 @@ class _Measurement:
         if self.centerline is None:
             return replace(row, measure_note="no canal in view"), None
         mask = Mask.cut(region, box, self.affine)
-        frame, back = self._first_frame(mask, component, fronts)
+        frame, back = self._first_frame(self.centerline, mask, component, fronts)
         note = _NO_BODY.get(component.level or "")
         slab = fit_slab(mask, frame, back) if note is None else None
         if slab is None and note is None:
             note = "too little in front of the canal"
         if slab is not None:
             row, note = self._with_shape(row, slab)
-        return self._with_canal(row, slab.frame if slab is not None else frame, note), slab
+        return self._with_canal(self.centerline, row, slab.frame if slab is not None else frame, note), slab
 
     def _first_frame(
-        self, mask: Mask, component: Component, fronts: list[tuple[Vector, Vector]]
+        self, line: Centerline, mask: Mask, component: Component, fronts: list[tuple[Vector, Vector]]
     ) -> tuple[Frame, float]:
         """Place a frame on the centreline at the middle of the part in front of the canal."""
-        line = self.centerline
-        assert line is not None  # noqa: S101 - callers have checked; this is for the type checker
         points = mask.points()
         centre = points.mean(axis=0)
         back = 0.0
@@ -224,20 +222,22 @@ class _Measurement:
 
     def _with_shape(self, row: LevelMeasures, slab: Slab) -> tuple[LevelMeasures, str | None]:
         up, front, right = slab.frame.up, slab.frame.front, slab.frame.right
-        values = {
-            "height_mm": (slab.height, up),
-            "height_anterior_mm": (slab.anterior, up),
-            "height_middle_mm": (slab.middle, up),
-            "height_posterior_mm": (slab.posterior, up),
-            "depth_mm": (slab.depth, front),
-            "width_mm": (slab.width, right),
-        }
-        kept = {name: self._supported(value, direction) for name, (value, direction) in values.items()}
-        row = replace(row, **kept)
-        if row.height_anterior_mm is not None and row.height_posterior_mm is not None:
-            row = replace(row, wedge_deg=slab.wedge_deg)
-        coarse = [n for n, v in values.items() if kept[n] is None and math.isfinite(v[0])]
-        return row, f"voxels too coarse for {_names(coarse)}" if coarse else None
+        heights = (slab.height, slab.anterior, slab.middle, slab.posterior)
+        mean, anterior, middle, posterior = (self._supported(height, up) for height in heights)
+        depth, width = self._supported(slab.depth, front), self._supported(slab.width, right)
+        row = replace(
+            row,
+            height_mm=mean,
+            height_anterior_mm=anterior,
+            height_middle_mm=middle,
+            height_posterior_mm=posterior,
+            depth_mm=depth,
+            width_mm=width,
+            wedge_deg=slab.wedge_deg if anterior is not None and posterior is not None else None,
+        )
+        named = {"height": (slab.height, mean), "depth": (slab.depth, depth), "width": (slab.width, width)}
+        coarse = [name for name, (found, kept) in named.items() if kept is None and math.isfinite(found)]
+        return row, f"voxels too coarse for {', '.join(coarse)}" if coarse else None
 
     def _supported(self, value: float, direction: Vector) -> float | None:
         if not math.isfinite(value):
@@ -245,9 +245,7 @@ class _Measurement:
         voxel = float(np.abs(direction @ self.source).max())
         return value if voxel <= _FINE_MM or value >= _MIN_VOXELS * voxel else None
 
-    def _with_canal(self, row: LevelMeasures, at: Frame, note: str | None) -> LevelMeasures:
-        line = self.centerline
-        assert line is not None  # noqa: S101 - callers have checked; this is for the type checker
+    def _with_canal(self, line: Centerline, row: LevelMeasures, at: Frame, note: str | None) -> LevelMeasures:
         index = line.nearest(at.origin)
         up = line.direction(index)
         frame = Frame.build(line.points[index], at.front, up)
@@ -313,10 +311,6 @@ def _crop(labels: NDArray[np.uint8], affine: Affine) -> tuple[NDArray[np.uint8],
 def _adjacent(upper: str, lower: str) -> bool:
     """Tell whether two levels follow each other, a supernumerary one between them left aside."""
     return 0 < VERTEBRA_LEVELS.index(lower) - VERTEBRA_LEVELS.index(upper) <= 2
-
-
-def _names(attributes: Sequence[str]) -> str:
-    return ", ".join(name.removesuffix("_mm").replace("_", " ") for name in attributes)
 
 
 def _join(first: str | None, second: str) -> str:

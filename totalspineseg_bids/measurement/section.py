@@ -94,7 +94,9 @@ class CanalMasks:
     def _sample(self, mask: Mask, frame: Frame) -> Samples:
         n = round(2 * _RADIUS_MM / _STEP_MM) + 1
         # Planes 1 mm apart on a 0.5 mm grid: every second one.
-        values = mask.sample(frame, np.array([-_RADIUS_MM, -_RADIUS_MM, -(_PLANES - 1) / 2]), (n, n, 2 * _PLANES - 1), _STEP_MM)
+        values = mask.sample(
+            frame, np.array([-_RADIUS_MM, -_RADIUS_MM, -(_PLANES - 1) / 2]), (n, n, 2 * _PLANES - 1), _STEP_MM
+        )
         return values[:, :, ::2]
 
     def _cut_off(self, middle: NDArray[np.bool_], frame: Frame) -> bool:
@@ -126,4 +128,3 @@ def _section(values: Samples) -> Section | None:
         )
     area, ap, lr = np.mean(sections, axis=0)
     return Section(float(area), float(ap), float(lr))
-

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from totalspineseg_bids.measurement.centerline import Vector, unit
@@ -151,7 +152,7 @@ def _largest(values: Samples) -> Samples:
 
 
 def _window(grid: _Grid, box: _Box, axis: int, share: float, least: float) -> slice:
-    """Indices within ``share`` of the size around the middle along an axis, at least ``least`` mm to either side."""
+    """Return the indices within ``share`` of the size (at least ``least`` mm) to either side of the middle."""
     half = max(least, share * float(box.size[axis]))
     low = grid.index(float(box.middle[axis]) - half, axis)
     return slice(low, grid.index(float(box.middle[axis]) + half, axis) + 1)
@@ -165,7 +166,7 @@ def _bounds(grid: _Grid, box: _Box) -> _Box | None:
     low, high = outer_edges(grid.values[right, front])
     if not np.isfinite(low).any():
         return None
-    low_mm, high_mm = grid.mm(np.nanmean(low), 2), grid.mm(np.nanmean(high), 2)
+    low_mm, high_mm = grid.mm(float(np.nanmean(low)), 2), grid.mm(float(np.nanmean(high)), 2)
     middle[2], size[2] = (low_mm + high_mm) / 2, high_mm - low_mm
     for axis in (1, 0):
         other = 1 - axis
@@ -176,7 +177,7 @@ def _bounds(grid: _Grid, box: _Box) -> _Box | None:
         low, high = run_edges(lines, grid.index(float(middle[axis]), axis))
         if not np.isfinite(low).any():
             return None
-        low_mm, high_mm = grid.mm(np.nanmedian(low), axis), grid.mm(np.nanmedian(high), axis)
+        low_mm, high_mm = grid.mm(float(np.nanmedian(low)), axis), grid.mm(float(np.nanmedian(high)), axis)
         middle[axis], size[axis] = (low_mm + high_mm) / 2, high_mm - low_mm
     return current
 
@@ -203,9 +204,9 @@ def _surfaces(grid: _Grid, box: _Box, frame: Frame) -> tuple[Vector | None, Vect
 
 def _plane_normal(at: Vector, height: Vector, frame: Frame) -> Vector:
     keep = np.ones(len(height), bool)
-    fit = np.zeros(3)
+    fit: Vector = np.zeros(3)
     for _ in range(3):
-        fit = np.linalg.lstsq(at[keep], height[keep], rcond=None)[0]
+        fit = np.asarray(np.linalg.lstsq(at[keep], height[keep], rcond=None)[0], np.float64)
         residual = np.abs(height - at @ fit)
         # Spikes (osteophytes, a hole in the surface) must not tilt the plane.
         keep = residual <= max(1.0, 2.5 * float(np.median(residual)))
@@ -220,7 +221,7 @@ def _measure(grid: _Grid, box: _Box, frame: Frame) -> Slab | None:
     # Narrow bodies still need a few columns.
     central |= np.abs(r * box.size[0]) <= grid.step
 
-    def mean(where: Vector) -> float:
+    def mean(where: NDArray[np.bool_]) -> float:
         values = height[where & np.isfinite(height)]
         return float(values.mean()) if len(values) else float("nan")
 

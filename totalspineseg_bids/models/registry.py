@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import tempfile
 from collections.abc import Sequence
@@ -135,8 +136,12 @@ def available() -> tuple[ModelInfo, ...]:
 def _info(name: str) -> ModelInfo:
     folder = verify.folder_of(name)
     kind = "bundled" if name == catalog.BUNDLED else "release" if name in catalog.RELEASES else "local"
-    models = folders.find_model_folders(folder) if folder.is_dir() else []
-    roles = {role_of(folders.read_json(model.joinpath("dataset.json"))) for model in models}
+    roles: set[Role | None] = set()
+    models: list[folders.Node] = []
+    # A damaged model must not keep the others off the list; it is named when it is used.
+    with contextlib.suppress(ModelError):
+        models = folders.find_model_folders(folder) if folder.is_dir() else []
+        roles = {role_of(folders.read_json(model.joinpath("dataset.json"))) for model in models}
     return ModelInfo(
         name, kind, bool(models), name == catalog.DEFAULT_MODEL, folder, tuple(role for role in Role if role in roles)
     )

@@ -23,8 +23,8 @@ class ImageReport:
     flags
         Findings a person should look at.
     rows
-        Rows of the image's dseg table, as text: ``index``, ``name``, ``abbreviation``, ``color``, ``confidence`` and the
-        columns of ``measurement.COLUMNS``; ``n/a`` where there is no value.
+        Rows of the image's dseg table, as text: ``index``, ``name``, ``abbreviation``, ``color``, ``confidence`` and
+        the columns of ``measurement.COLUMNS``; ``n/a`` where there is no value.
     figures
         Kind (as returned by ``figures.write_figures``) -> path relative to the page.
     provenance

@@ -52,7 +52,8 @@ def grey_picture(volume: Volume, view: View, window: Window) -> NDArray[np.uint8
     shown = np.clip((np.nan_to_num(values) - window.low) / (window.high - window.low), 0.0, 1.0) * 255.0
     outside = ((at < -0.5) | (at > np.array(data.shape) - 0.5)).any(axis=-1)
     shown[outside] = 0
-    return np.round(shown).astype(np.uint8)
+    grey: NDArray[np.uint8] = np.round(shown).astype(np.uint8)
+    return grey
 
 
 def label_picture(labels: NDArray[np.uint8], affine: Affine, view: View) -> LabelSlice:
@@ -195,7 +196,11 @@ def _names(picture: LabelSlice, scale: float, *, sagittal: bool) -> list[_Name]:
                 rows, cols = rows[body], cols[body]
         if len(rows) < 4 * scale:
             continue
-        middle = float((rows.min() + rows.max()) / 2) if label.structure is not Structure.SACRUM else float(rows.min() + 14 * scale)
+        middle = (
+            float((rows.min() + rows.max()) / 2)
+            if label.structure is not Structure.SACRUM
+            else float(rows.min() + 14 * scale)
+        )
         row = int(np.clip(middle, 0, picture.shape[0] - 1))
         color = _readable(label.color)
         is_disc = label.structure is Structure.DISC

@@ -117,21 +117,30 @@ def write_figures(
         grey, picture = grey_picture(image, view, window), label_picture(labels, affine, view)
         fill, lines = fill_layer(picture), line_layer(picture, view.scale)
         if kind == "sagittal":
-            _save_thumbnail(writer, grey, fill, lines)
+            _save_thumbnail(writer, grey, picture, fill, lines)
         write_names(lines, picture, view.scale, upright=kind != "coronal")
         mark_sides(lines, view)
         writer.view(kind, grey, fill, lines)
     if course is not None:
-        planes = axial_views(labels, affine, course, centerline, _AXIAL_PX)
+        planes = axial_views(labels, affine, course, centerline, pixels=_AXIAL_PX)
     else:
         planes = plain_axial_views(field, _AXIAL_PX)
     if planes:
-        _save_strip(writer, image, labels, affine, planes, window)
+        tiles = [(p, grey_picture(image, p, window), label_picture(labels, affine, p)) for p in planes]
+        _save_strip(writer, tiles)
     return writer.files
 
 
-def _save_thumbnail(writer: _Writer, grey: NDArray[np.uint8], fill: Image.Image, lines: Image.Image) -> None:
+def _save_thumbnail(
+    writer: _Writer, grey: NDArray[np.uint8], labels: NDArray[np.uint8], fill: Image.Image, lines: Image.Image
+) -> None:
     picture = composite(grey, fill, lines)
+    columns = np.flatnonzero(labels.any(axis=0))
+    if len(columns):
+        # Little more than the spine, at least half as wide as high.
+        margin = max(0.06 * picture.height, (0.5 * picture.height - (columns[-1] - columns[0])) / 2)
+        left, right = max(0, round(columns[0] - margin)), min(picture.width, round(columns[-1] + margin) + 1)
+        picture = picture.crop((left, 0, right, picture.height))
     width, height = picture.size
     ratio = min(1.0, _THUMBNAIL_PX / max(width, height))
     small = picture.resize((max(1, round(width * ratio)), max(1, round(height * ratio))), Image.Resampling.LANCZOS)
@@ -139,20 +148,16 @@ def _save_thumbnail(writer: _Writer, grey: NDArray[np.uint8], fill: Image.Image,
     writer.save(THUMBNAIL, small.quantize(96, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE))
 
 
-def _save_strip(
-    writer: _Writer, image: Volume, labels: NDArray[np.uint8], affine: Affine, planes: list[View], window: Window
-) -> None:
-    side = _AXIAL_PX
-    width = len(planes) * (side + _GAP_PX) - _GAP_PX
-    grey = np.zeros((side, width), np.uint8)
-    areas = np.zeros((side, width), np.uint8)
-    lines = Image.new("RGBA", (width, side))
-    for index, plane in enumerate(planes):
-        left = index * (side + _GAP_PX)
-        here = slice(left, left + side)
-        grey[:, here] = grey_picture(image, plane, window)[:side, :side]
-        areas[:, here] = label_picture(labels, affine, plane)[:side, :side]
-        tile = line_layer(areas[:, here], plane.scale)
-        mark_sides(tile, plane)
-        lines.paste(tile, (left, 0))
+def _save_strip(writer: _Writer, tiles: list[tuple[View, NDArray[np.uint8], NDArray[np.uint8]]]) -> None:
+    width = len(tiles) * (_AXIAL_PX + _GAP_PX) - _GAP_PX
+    grey = np.zeros((_AXIAL_PX, width), np.uint8)
+    areas = np.zeros((_AXIAL_PX, width), np.uint8)
+    lines = Image.new("RGBA", (width, _AXIAL_PX))
+    for index, (view, picture, labels) in enumerate(tiles):
+        left = index * (_AXIAL_PX + _GAP_PX)
+        grey[:, left : left + _AXIAL_PX] = picture
+        areas[:, left : left + _AXIAL_PX] = labels
+        contours = line_layer(labels, view.scale)
+        mark_sides(contours, view)
+        lines.paste(contours, (left, 0))
     writer.view("axial", grey, fill_layer(areas), lines)

@@ -25,6 +25,8 @@ _SMOOTH_BINS = 3.0
 _CANAL_TO_BODY_MM = 22.0
 #: Sides of a picture beyond the spine, mm: in front, behind, to either side.
 _FRONT_MM, _BEHIND_MM, _SIDE_MM = 75.0, 75.0, 75.0
+#: Room a name takes, pixels.
+_NAME_PX = 62.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +62,15 @@ class Course:
         Heights, ascending, mm.
     canal, body
         Shape (N, 2): x and y of the middle of the canal and of the bodies and discs, mm.
+    low, high
+        Corners of what is labelled, mm.
     """
 
     z: Points
     canal: Points
     body: Points
+    low: Points
+    high: Points
 
     def canal_at(self, z: Points) -> tuple[Points, Points]:
         """Return x and y of the canal at heights ``z``, held constant beyond the ends."""
@@ -88,7 +94,7 @@ def course_of(labels: NDArray[np.uint8], affine: Affine) -> Course | None:
     base = float(mm[:, 2].min())
     bins = np.floor((mm[:, 2] - base) / _BIN_MM).astype(np.intp)
     count = int(bins.max()) + 1
-    z = base + (np.arange(count) + 0.5) * _BIN_MM
+    z: Points = base + (np.arange(count, dtype=np.float64) + 0.5) * _BIN_MM
     canal = _track(mm[is_canal], bins[is_canal], z) if is_canal.any() else None
     if canal is not None:
         in_front = (kinds[ids] > 0) & (mm[:, 1] > np.interp(mm[:, 2], z, canal[:, 1]) + 7.0)
@@ -96,12 +102,11 @@ def course_of(labels: NDArray[np.uint8], affine: Affine) -> Course | None:
         chosen = in_front & near
     else:
         chosen = is_disc if is_disc.any() else kinds[ids] > 0
-    if not chosen.any():
-        chosen = ids > 0
-    body = _track(mm[chosen], bins[chosen], z)
+    between = np.array([0.0, _CANAL_TO_BODY_MM])
+    body = canal + between if canal is not None and not chosen.any() else _track(mm[chosen], bins[chosen], z)
     if canal is None:
-        canal = body - np.array([0.0, _CANAL_TO_BODY_MM])
-    return Course(z, canal, body)
+        canal = body - between
+    return Course(z, canal, body, mm.min(axis=0), mm.max(axis=0))
 
 
 def _kinds() -> NDArray[np.uint8]:
@@ -135,7 +140,8 @@ def bounds_mm(geometry: Geometry) -> tuple[Points, Points]:
 
 
 def _steps(low: float, high: float, scale: float) -> Points:
-    return low + (np.arange(max(2, round((high - low) * scale))) + 0.5) / scale
+    steps: Points = low + (np.arange(max(2, round((high - low) * scale)), dtype=np.float64) + 0.5) / scale
+    return steps
 
 
 def fitting_scale(extent_mm: float, pixels: int) -> float:
@@ -154,6 +160,9 @@ def sagittal_view(field: Geometry, course: Course | None, pixels: int) -> View:
     else:
         front = min(float(high[1]), float(course.body[:, 1].max()) + _FRONT_MM)
         behind = max(float(low[1]), float(course.canal[:, 1].min()) - _BEHIND_MM)
+        # Room for names, outside the field of view where need be.
+        front = max(front, float(course.body[:, 1].max()) + 20.0 + 0.6 * _NAME_PX / scale)
+        behind = min(behind, float(course.low[1]) - _NAME_PX / scale)
         y = _steps(behind, front, scale)[::-1]
         (canal_x, canal_y), (body_x, body_y) = course.canal_at(z), course.body_at(z)
         # A turned vertebra: the surface passes through its canal and through its body.
@@ -174,6 +183,8 @@ def coronal_view(field: Geometry, course: Course | None, pixels: int) -> View:
     else:
         left = max(left, float(course.body[:, 0].min()) - _SIDE_MM)
         right = min(right, float(course.body[:, 0].max()) + _SIDE_MM)
+        left = min(left, float(course.low[0]) - _NAME_PX / scale)
+        right = max(right, float(course.high[0]) + _NAME_PX / scale)
         depth = course.body_at(z)[1]
     x = _steps(left, right, scale)[::-1]
     rows, columns = np.broadcast_arrays(z[:, None], x[None, :])
@@ -200,18 +211,26 @@ def straight_view(course: Course, centerline: Centerline, pixels: int) -> View |
 
 
 def axial_views(
-    labels: NDArray[np.uint8], affine: Affine, course: Course, centerline: Centerline | None, pixels: int, limit: int = 8
+    labels: NDArray[np.uint8],
+    affine: Affine,
+    course: Course,
+    centerline: Centerline | None,
+    *,
+    pixels: int,
+    limit: int = 8,
 ) -> list[View]:
-    """Planes perpendicular to the canal through discs (vertebrae where there is none), evenly chosen along the spine."""
+    """Planes perpendicular to the canal through discs (else vertebrae), evenly chosen along the spine."""
     chosen = _evenly(_centres(labels, affine), limit)
     scale = pixels / 90.0
     side = _steps(-45.0, 45.0, scale)
     views = []
     for label_id, centre in chosen:
-        up, origin = np.array([0.0, 0.0, 1.0]), np.array([*(float(v[0]) for v in course.canal_at(centre[2:])), centre[2]])
         if centerline is not None:
             index = centerline.nearest(centre)
             up, origin = centerline.direction(index), centerline.points[index]
+        else:
+            x, y = course.canal_at(centre[2:])
+            up, origin = np.array([0.0, 0.0, 1.0]), np.array([float(x[0]), float(y[0]), float(centre[2])])
         front = orthogonal(np.array([0.0, 1.0, 0.0]), up)
         right = np.cross(front, up)
         middle = origin + 0.35 * float((centre - origin) @ front) * front

@@ -90,7 +90,7 @@ def draw_protocol(field: str, rng: np.random.Generator) -> Protocol:
         Source of randomness.
     """
     axial = 0.12 if field in {"cervical", "lumbar"} else 0.0
-    plane: Plane = ("sagittal", "axial", "isotropic")[int(rng.choice(3, p=[0.72 - axial, axial, 0.28]))]  # type: ignore[assignment]
+    plane: Plane = ("sagittal", "axial", "isotropic")[int(rng.choice(3, p=[0.72 - axial, axial, 0.28]))]
     coarse = 0.2 if field in {"whole", "cervicothoracic", "thoracolumbar"} else 0.0
     if plane == "isotropic":
         in_plane = float(rng.choice([0.9, 1.0, 1.0, 1.1]))
@@ -106,9 +106,9 @@ def draw_protocol(field: str, rng: np.random.Generator) -> Protocol:
         plane=plane,
         in_plane=in_plane,
         thickness=thickness,
-        rotation_deg=(float(rng.normal(0, 4.0)), float(rng.normal(0, 2.0)), float(rng.normal(0, 2.5))),
+        rotation_deg=(float(rng.normal(0, 3.0)), float(rng.normal(0, 2.0)), float(rng.normal(0, 2.5))),
         noise=float(rng.uniform(0.008, 0.04)),
-        bias=float(rng.uniform(0.05, 0.45)),
+        bias=float(rng.uniform(0.04, 0.3)),
         saturation=plane != "axial" and rng.random() < 0.25,
         orientation=orientation,
         storage=storage,
@@ -169,7 +169,13 @@ def sample_image(image: Volume, grid: Geometry) -> NDArray[np.float32]:
     fine, parts = _finer(grid, min(image.spacing) * 1.5)
     matrix = np.linalg.inv(image.affine) @ fine.affine
     sampled = ndimage.affine_transform(
-        np.ascontiguousarray(image.data), matrix[:3, :3], matrix[:3, 3], fine.shape, np.float32, order=1, mode="constant"
+        np.ascontiguousarray(image.data),
+        matrix[:3, :3],
+        matrix[:3, 3],
+        fine.shape,
+        output=np.float32,
+        order=1,
+        mode="constant",
     )
     averaged: NDArray[np.float32] = _split(sampled, parts).mean(axis=-1, dtype=np.float32)
     return averaged
@@ -239,7 +245,9 @@ def _shading(grid: Geometry, protocol: Protocol, rng: np.random.Generator) -> ND
     """Sensitivity of the coil: smooth everywhere, lower toward the front."""
     coarse = rng.normal(0.0, protocol.bias, (3, 3, 5))
     coarse -= np.linspace(0.0, 1.6 * protocol.bias, 3)[None, :, None]
-    zoomed = ndimage.zoom(coarse, [n / c for n, c in zip(grid.shape, coarse.shape, strict=True)], order=1, grid_mode=True, mode="nearest")
+    zoomed = ndimage.zoom(
+        coarse, [n / c for n, c in zip(grid.shape, coarse.shape, strict=True)], order=1, grid_mode=True, mode="nearest"
+    )
     field: NDArray[np.float32] = np.exp(zoomed - zoomed.mean()).astype(np.float32)
     return field
 

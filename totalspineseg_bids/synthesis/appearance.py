@@ -151,6 +151,9 @@ def draw_contrast(contrast: Contrast, rng: np.random.Generator) -> dict[str, flo
         # Marrow fat and disc water vary with age more than anything else.
         means["marrow"] *= float(rng.uniform(0.6, 1.5))
         means["disc"] *= float(rng.uniform(0.45, 1.5))
+        # Long echo times leave little but fluid: in many neck images bodies and muscle are nearly black.
+        weighting = float(rng.uniform(0.85, 1.9))
+        means = {group: max(value, 0.0) ** weighting for group, value in means.items()}
     return {group: max(value, 0.0) for group, value in means.items()}
 
 

@@ -11,6 +11,7 @@ from totalspineseg_bids.imaging.volume import Volume
 
 Vector = NDArray[np.float64]
 FloatArray = NDArray[np.float32]
+RealArray = NDArray[np.floating]
 
 #: Labels below this are tissue around the spine; solids of the spine may replace them.
 FIRST_SPINE_LABEL = 18
@@ -92,9 +93,7 @@ class Canvas:
         last = np.minimum(np.ceil((high - self.origin) / self.spacing).astype(int) + 1, shape)
         if np.any(first >= last):
             return None
-        x, y, z = (
-            (self.origin[i] + self.spacing * np.arange(first[i], last[i])).astype(np.float32) for i in range(3)
-        )
+        x, y, z = ((self.origin[i] + self.spacing * np.arange(first[i], last[i])).astype(np.float32) for i in range(3))
         part = self.labels[first[2] : last[2], first[1] : last[1], first[0] : last[0]]
         return Window(part, x, y, z)
 
@@ -105,9 +104,7 @@ class Canvas:
         return Volume(self.labels.transpose(2, 1, 0), affine)
 
 
-def paint(
-    window: Window, inside: NDArray[np.bool_], label: int, replace: tuple[int, ...] | None = None
-) -> None:
+def paint(window: Window, inside: NDArray[np.bool_], label: int, replace: tuple[int, ...] | None = None) -> None:
     """Set a label inside a solid.
 
     Parameters
@@ -130,7 +127,7 @@ def paint(
     np.copyto(window.labels, np.uint8(label), where=inside)
 
 
-def rod(
+def rod(  # noqa: PLR0917 - the solids are lists of these
     canvas: Canvas,
     start: Vector,
     end: Vector,
@@ -249,9 +246,9 @@ def rows(
 
 def ellipse_rows(
     y: FloatArray,
-    center: tuple[FloatArray, FloatArray],
-    half_width: FloatArray,
-    half_depth: FloatArray,
+    center: tuple[RealArray, RealArray],
+    half_width: RealArray,
+    half_depth: RealArray,
     power: float = 2.0,
 ) -> tuple[FloatArray, FloatArray]:
     """Return the row intervals of an axial (super)ellipse that changes from slice to slice.

@@ -1,9 +1,7 @@
 """The course of a spine: which level lies where, how it is tilted, and how large it is.
 
 Angles follow the clinical conventions (T1 slope, C2-T1 lordosis, T1-T12 kyphosis, L1-S1 lordosis, Cobb
-angle). Sizes are rounded means of published morphometry of adults (Panjabi et al., Spine 1991 and 1992,
-for vertebrae; Frostell et al., Front Neurol 2016, for the cord) with spacings of neighbouring discs as in
-adult templates.
+angle).
 """
 
 from __future__ import annotations
@@ -16,58 +14,10 @@ from scipy.interpolate import PchipInterpolator
 from scipy.ndimage import gaussian_filter1d
 
 from totalspineseg_bids.anatomy import SpineVariant
-from totalspineseg_bids.synthesis.canvas import Frame, Vector
+from totalspineseg_bids.synthesis.canvas import Frame
+from totalspineseg_bids.synthesis.morphometry import BODY, CANAL, CORD, SACRAL
 
 _STEP = 0.5  # mm between samples of the curve
-
-# Body width, depth and height and the height of the disc below, mm.
-_BODY: dict[str, tuple[float, float, float, float]] = {
-    "C1": (18.0, 12.0, 12.0, 0.0),
-    "C2": (17.0, 15.5, 20.0, 4.6),
-    "C3": (17.0, 15.5, 12.6, 4.8),
-    "C4": (17.5, 15.7, 12.5, 4.9),
-    "C5": (18.3, 16.0, 12.3, 5.0),
-    "C6": (20.0, 16.6, 12.4, 5.0),
-    "C7": (23.0, 17.2, 13.6, 4.7),
-    "T1": (26.0, 17.6, 15.8, 4.2),
-    "T2": (26.0, 18.8, 17.8, 3.9),
-    "T3": (25.5, 20.5, 18.6, 3.8),
-    "T4": (26.5, 22.9, 19.4, 3.9),
-    "T5": (27.0, 24.4, 20.0, 4.1),
-    "T6": (28.6, 26.0, 20.6, 4.4),
-    "T7": (29.6, 27.6, 21.0, 4.7),
-    "T8": (31.2, 29.1, 21.6, 5.0),
-    "T9": (32.8, 30.2, 22.0, 5.3),
-    "T10": (34.3, 30.9, 23.2, 5.8),
-    "T11": (36.9, 31.4, 24.4, 6.4),
-    "T12": (40.0, 32.0, 25.4, 7.2),
-    "L1": (41.0, 31.5, 26.0, 8.4),
-    "L2": (42.5, 32.5, 26.8, 9.4),
-    "L3": (44.5, 33.5, 27.0, 10.2),
-    "L4": (46.5, 34.0, 26.8, 10.8),
-    "L5": (48.5, 34.5, 26.2, 10.2),
-    "S1": (50.0, 31.0, 27.0, 0.0),
-    "S2": (37.0, 21.0, 23.0, 0.0),
-    "S3": (29.0, 15.0, 19.0, 0.0),
-    "S4": (24.0, 11.0, 16.0, 0.0),
-    "S5": (19.0, 9.0, 14.0, 0.0),
-    "Co1": (13.0, 8.0, 11.0, 0.0),
-    "Co2": (9.0, 7.0, 10.0, 0.0),
-    "Co3": (7.0, 6.0, 9.0, 0.0),
-}
-
-# Canal width and depth, cord width and depth, mm; levels between are interpolated.
-_CANAL: dict[str, tuple[float, float]] = {
-    "C1": (25.0, 18.0), "C2": (23.0, 16.5), "C3": (22.5, 14.6), "C5": (23.5, 14.4), "C7": (22.5, 14.6),
-    "T1": (20.5, 15.0), "T3": (17.3, 14.8), "T6": (16.6, 15.0), "T9": (17.2, 15.0), "T11": (19.0, 15.6),
-    "T12": (21.0, 16.6), "L1": (22.0, 17.0), "L3": (23.0, 16.4), "L4": (23.5, 16.2), "L5": (25.0, 16.2),
-    "S1": (26.0, 13.5), "S2": (17.0, 9.0), "S3": (9.0, 5.0),
-}  # fmt: skip
-_CORD: dict[str, tuple[float, float]] = {
-    "C1": (11.8, 8.8), "C2": (11.8, 8.3), "C3": (12.3, 8.0), "C5": (13.4, 7.6), "C7": (12.2, 7.2),
-    "T1": (10.6, 6.9), "T3": (9.0, 6.4), "T6": (8.4, 6.2), "T9": (8.6, 6.4), "T11": (9.4, 7.2), "T12": (9.2, 7.2),
-}  # fmt: skip
-_SACRAL = ("S1", "S2", "S3", "S4", "S5", "Co1", "Co2", "Co3")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +71,7 @@ class SpineParameters:
         kyphosis = float(np.clip(rng.normal(40, 10), 18, 68))
         slope = float(np.clip(0.45 * kyphosis + rng.normal(7, 5), 8, 45))
         curves = int(rng.choice([1, 2], p=[0.65, 0.35]))
-        largest = float(min(rng.exponential(6.0), 30.0))
+        largest = float(min(rng.exponential(5.0), 30.0))
         first = float(rng.uniform(0.32, 0.75))
         apex = (first,) if curves == 1 else (first, first + float(rng.choice([-0.27, 0.25])))
         sign = float(rng.choice([-1.0, 1.0]))
@@ -181,7 +131,7 @@ class Level:
     @property
     def region(self) -> str:
         """``"C"``, ``"T"``, ``"L"`` or ``"S"`` (sacrum and coccyx)."""
-        return "S" if self.name in _SACRAL else self.name[0]
+        return "S" if self.name in SACRAL else self.name[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,22 +187,24 @@ def _kin(name: str) -> str:
 
 
 def _names(variant: SpineVariant) -> list[str]:
-    return [*variant.vertebrae()[:-1], *_SACRAL]
+    return [*variant.vertebrae()[:-1], *SACRAL]
 
 
 def _sizes(names: list[str], p: SpineParameters, rng: np.random.Generator) -> NDArray[np.float64]:
     """Width, depth, height of every level and of the disc below, mm."""
-    table = np.array([_BODY[_kin(name)] for name in names])
+    table = np.array([BODY[_kin(name)] for name in names])
     thoracic = [i for i, n in enumerate(names) if n[0] == "T"]
     regular = [f"T{i}" for i in range(1, 13)]
     # With 11 or 13 thoracic vertebrae sizes still run evenly from T1 to the last one.
     ranks = np.linspace(0, 11, len(thoracic))
     for column in range(4):
-        table[thoracic, column] = np.interp(ranks, range(12), [_BODY[n][column] for n in regular])
+        table[thoracic, column] = np.interp(ranks, range(12), [BODY[n][column] for n in regular])
     drift = 1.0 + p.jitter * rng.standard_normal(table.shape)
     table *= p.scale * drift
     table[:, :2] *= p.build
-    thin = rng.random(len(names)) < p.degeneration * np.array([1.4 if n in {"L4", "L5", "C5", "C6"} else 0.8 for n in names])
+    thin = rng.random(len(names)) < p.degeneration * np.array(
+        [1.4 if n in {"L4", "L5", "C5", "C6"} else 0.8 for n in names]
+    )
     table[thin, 3] *= rng.uniform(0.35, 0.75, int(thin.sum()))
     return table
 
@@ -285,14 +237,14 @@ def _tilts(names: list[str], p: SpineParameters, rng: np.random.Generator) -> ND
 
 def _rotation(tilt: NDArray[np.float64], lean: NDArray[np.float64], turn: NDArray[np.float64]) -> NDArray[np.float64]:
     """Frames (N, 3, 3) from sagittal tilt, coronal lean and axial turn, degrees."""
-    t, l, r = np.deg2rad(tilt), np.deg2rad(lean), np.deg2rad(turn)  # noqa: E741
+    t, c, r = np.deg2rad(tilt), np.deg2rad(lean), np.deg2rad(turn)
     zero, one = np.zeros_like(t), np.ones_like(t)
 
     def stack(rows_: list[list[NDArray[np.float64]]]) -> NDArray[np.float64]:
         return np.array(rows_).transpose(2, 0, 1)
 
     sagittal = stack([[one, zero, zero], [zero, np.cos(t), np.sin(t)], [zero, -np.sin(t), np.cos(t)]])
-    coronal = stack([[np.cos(l), zero, np.sin(l)], [zero, one, zero], [-np.sin(l), zero, np.cos(l)]])
+    coronal = stack([[np.cos(c), zero, np.sin(c)], [zero, one, zero], [-np.sin(c), zero, np.cos(c)]])
     axial = stack([[np.cos(r), -np.sin(r), zero], [np.sin(r), np.cos(r), zero], [zero, zero, one]])
     frames: NDArray[np.float64] = coronal @ sagittal @ axial
     return frames
@@ -305,6 +257,52 @@ def _by_level(names: list[str], table: dict[str, tuple[float, float]], upto: str
     y = np.array([v for _, v in known])
     positions = np.arange(names.index(upto) + 1)
     return np.stack([np.interp(positions, x, y[:, c]) for c in range(2)], axis=1)
+
+
+def _course(
+    names: list[str], sizes: NDArray[np.float64], p: SpineParameters, rng: np.random.Generator
+) -> tuple[list[tuple[float, float]], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return where each level begins and ends along the curve, the samples of the curve, their places and frames."""
+    tilts = _tilts(names, p, rng)
+    above = 22.0 * p.scale  # from the upper end of the curve, at the foramen magnum, to the top of C1
+    knots, angles, spans = [0.0], [tilts[0] - 2.0], []
+    s = above
+    for i, name in enumerate(names):
+        height = sizes[i, 2]
+        if name == "C2":
+            s += 5.0 * p.scale  # the dens fills the gap to C1
+        # Discs take most of a lordotic change, bodies most of a kyphotic one.
+        upper = tilts[i] - tilts[i - 1] if i else 0.0
+        lower = tilts[i + 1] - tilts[i] if i + 1 < len(names) else 0.0
+        share = [0.5 if name in SACRAL else (0.17 if change > 0 else 0.3) for change in (upper, lower)]
+        if name == "S1":
+            share[0] = 0.1
+        knots += [s, s + height / 2, s + height]
+        angles += [tilts[i] - share[0] * upper, tilts[i], tilts[i] + share[1] * lower]
+        spans.append((s, s + height))
+        s += height + sizes[i, 3]
+    knots.append(s + 6.0)
+    angles.append(angles[-1])
+    line = np.arange(0.0, s + 6.0, _STEP)
+    tilt = np.interp(line, knots, angles)
+    # Stand upright: the line from C7 to S1 is nearly vertical.
+    c7, s1 = spans[names.index("C7")][0], spans[names.index("S1")][0]
+    trunk = (line >= c7) & (line <= s1)
+    tilt -= np.rad2deg(np.arctan2(np.sin(np.deg2rad(tilt[trunk])).sum(), np.cos(np.deg2rad(tilt[trunk])).sum()))
+    tilt += rng.normal(0, 2.5)
+    lean, turn = np.full_like(line, rng.normal(0, 1.0)), np.zeros_like(line)
+    for cobb, apex, extent in zip(p.cobb, p.apex, p.extent, strict=True):
+        t = (line / line[-1] - apex) / extent
+        lean += 0.5 * cobb * t * np.exp(0.5 - t**2 / 2)
+        turn += 0.45 * cobb * np.exp(-(t**2) / 2)
+    balance = (line >= spans[1][0]) & (line <= s1)
+    lean -= 0.9 * np.rad2deg(
+        np.arctan2(np.sin(np.deg2rad(lean[balance])).sum(), np.cos(np.deg2rad(lean[balance])).sum())
+    )
+    axes = _rotation(tilt, lean, turn)
+    points = np.cumsum(np.concatenate([np.zeros((1, 3)), -axes[:-1, :, 2] * _STEP]), axis=0)
+    anchor = points[round(s1 / _STEP)]
+    return spans, line, points - np.array([points[trunk][:, 0].mean(), anchor[1], anchor[2]]), axes
 
 
 def build_column(rng: np.random.Generator, variant: SpineVariant, p: SpineParameters) -> Column:
@@ -326,58 +324,30 @@ def build_column(rng: np.random.Generator, variant: SpineVariant, p: SpineParame
     """
     names = _names(variant)
     sizes = _sizes(names, p, rng)
-    tilts = _tilts(names, p, rng)
-    above = 22.0 * p.scale  # from the upper end of the curve, at the foramen magnum, to the top of C1
-    knots, angles, spans = [0.0], [tilts[0] - 2.0], []
-    s = above
-    for i, name in enumerate(names):
-        height = sizes[i, 2]
-        if name == "C2":
-            s += 5.0 * p.scale  # the dens fills the gap to C1
-        # Discs take most of a lordotic change, bodies most of a kyphotic one.
-        upper = tilts[i] - tilts[i - 1] if i else 0.0
-        lower = tilts[i + 1] - tilts[i] if i + 1 < len(names) else 0.0
-        share = [0.5 if name in _SACRAL else (0.17 if change > 0 else 0.3) for change in (upper, lower)]
-        knots += [s, s + height / 2, s + height]
-        angles += [tilts[i] - share[0] * upper, tilts[i], tilts[i] + share[1] * lower]
-        spans.append((s, s + height))
-        s += height + sizes[i, 3]
-    knots.append(s + 6.0)
-    angles.append(angles[-1])
-    line = np.arange(0.0, s + 6.0, _STEP)
-    tilt = np.interp(line, knots, angles)
-    # Stand upright: the line from C7 to S1 is nearly vertical.
-    c7, s1 = spans[names.index("C7")][0], spans[names.index("S1")][0]
-    trunk = (line >= c7) & (line <= s1)
-    tilt -= np.rad2deg(np.arctan2(np.sin(np.deg2rad(tilt[trunk])).sum(), np.cos(np.deg2rad(tilt[trunk])).sum()))
-    tilt += rng.normal(0, 2.5)
-    lean, turn = np.full_like(line, rng.normal(0, 1.0)), np.zeros_like(line)
-    for cobb, apex, extent in zip(p.cobb, p.apex, p.extent, strict=True):
-        t = (line / line[-1] - apex) / extent
-        lean += 0.5 * cobb * t * np.exp(0.5 - t**2 / 2)
-        turn += 0.45 * cobb * np.exp(-(t**2) / 2)
-    balance = (line >= spans[1][0]) & (line <= s1)
-    lean -= 0.9 * np.rad2deg(np.arctan2(np.sin(np.deg2rad(lean[balance])).sum(), np.cos(np.deg2rad(lean[balance])).sum()))
-    axes = _rotation(tilt, lean, turn)
-    points = np.cumsum(np.concatenate([np.zeros((1, 3)), -axes[:-1, :, 2] * _STEP]), axis=0)
-    anchor = points[round(s1 / _STEP)]
-    points = points - [points[trunk][:, 0].mean(), anchor[1], anchor[2]]
-
-    canal_table = _by_level(names, _CANAL, "S3") * p.scale * p.canal / 2
+    spans, line, points, axes = _course(names, sizes, p, rng)
+    canal_table = _by_level(names, CANAL, "S3") * p.scale * p.canal / 2
     levels = []
     for i, name in enumerate(names):
         top, bottom = spans[i]
-        frames = [
+        frame, upper, lower = (
             Frame(points[round(at / _STEP)], axes[round(at / _STEP)]) for at in ((top + bottom) / 2, top, bottom)
-        ]
+        )
         half = canal_table[min(i, len(canal_table) - 1)]
         levels.append(
             Level(
-                name, _kin(name), sizes[i, 0], sizes[i, 1], sizes[i, 2], *frames, (top, bottom),
-                (float(half[0]), float(half[1])),
+                name=name,
+                kin=_kin(name),
+                width=float(sizes[i, 0]),
+                depth=float(sizes[i, 1]),
+                height=float(sizes[i, 2]),
+                frame=frame,
+                top=upper,
+                bottom=lower,
+                at=(top, bottom),
+                canal=(float(half[0]), float(half[1])),
             )
-        )  # fmt: skip
-    canal, cord = _tubes(names, levels, (line, points, axes), canal_table, p, rng)
+        )
+    canal, cord = _tubes(names, levels, (line, points, axes), canal_table, p=p, rng=rng)
     return Column(tuple(levels), points, axes, canal, cord)
 
 
@@ -386,6 +356,7 @@ def _tubes(
     levels: list[Level],
     curve: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]],
     canal_table: NDArray[np.float64],
+    *,
     p: SpineParameters,
     rng: np.random.Generator,
 ) -> tuple[Tube, Tube]:
@@ -415,7 +386,9 @@ def _tubes(
     center = points[use] - axes[use, :, 1] * back[:, None]
     canal = Tube(center, half, axes[use, :, 0])
 
-    cord_table = _by_level(names, _CORD, _last_thoracic(names)) * p.scale * float(np.clip(rng.normal(1, 0.06), 0.85, 1.15)) / 2
+    cord_table = (
+        _by_level(names, CORD, _last_thoracic(names)) * p.scale * float(np.clip(rng.normal(1, 0.06), 0.85, 1.15)) / 2
+    )
     last = len(cord_table)
     l1 = names.index("L1")
     end = float(np.interp(l1 - 0.5 + p.conus, np.arange(len(middles)), middles))

@@ -154,7 +154,9 @@ def draw_field(volume: Volume, name: str, rng: np.random.Generator, *, slab: tup
     shape, affine = np.array(volume.data.shape), volume.affine
     corners = np.sort(np.stack([affine[:3, 3], affine[:3, :3] @ (shape - 1) + affine[:3, 3]]), axis=0)
     top = _end(heights, str(rng.choice(field.top)), first=True) + field.beyond[0] * float(rng.uniform(0.75, 1.25))
-    bottom = _end(heights, str(rng.choice(field.bottom)), first=False) - field.beyond[1] * float(rng.uniform(0.75, 1.25))
+    bottom = _end(heights, str(rng.choice(field.bottom)), first=False) - field.beyond[1] * float(
+        rng.uniform(0.75, 1.25)
+    )
     top, bottom = min(top, corners[1, 2]), max(bottom, corners[0, 2])
     inside = np.array([c for c in centers.values() if bottom <= c[2] <= top] or list(centers.values()))
     low, high = inside.min(axis=0), inside.max(axis=0)

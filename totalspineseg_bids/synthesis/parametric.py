@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy import ndimage
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import SpineVariant
 from totalspineseg_bids.imaging.volume import Volume
+from totalspineseg_bids.synthesis.arches import paint_posterior
+from totalspineseg_bids.synthesis.bodies import paint_bodies, paint_discs, paint_epidural_fat, paint_tubes
 from totalspineseg_bids.synthesis.body import paint_body, paint_septa
-from totalspineseg_bids.synthesis.canvas import Canvas
+from totalspineseg_bids.synthesis.canvas import FIRST_SPINE_LABEL, Canvas
 from totalspineseg_bids.synthesis.curve import Column, SpineParameters, build_column
-from totalspineseg_bids.synthesis.vertebra import (
-    paint_atlas_and_axis,
-    paint_bodies,
-    paint_discs,
-    paint_epidural_fat,
-    paint_posterior,
-    paint_sacrum,
-    paint_tubes,
-)
+from totalspineseg_bids.synthesis.ends import paint_atlas_and_axis, paint_sacrum
 
 __all__ = ["SpineParameters", "make_spine"]
 
@@ -76,6 +71,7 @@ def make_spine(
     paint_posterior(canvas, column, p.scale, rng)
     paint_septa(canvas, land, p, rng)
     _clear_beyond(canvas, column)
+    _join_islands(canvas)
     return canvas.to_volume()
 
 
@@ -85,3 +81,25 @@ def _clear_beyond(canvas: Canvas, column: Column) -> None:
     first = int((top - canvas.origin[2]) / canvas.spacing) + 1
     part = canvas.labels[first:]
     np.copyto(part, np.uint8(8), where=(part == anatomy.CORD_ID) | (part == anatomy.CANAL_ID))
+
+
+def _join_islands(canvas: Canvas) -> None:
+    """Give specks that painting left of a vertebra or disc to what surrounds them, so that each is in one piece."""
+    labels = canvas.labels
+    for label, box in enumerate(ndimage.find_objects(labels), start=1):
+        if box is None or label < FIRST_SPINE_LABEL or label in {anatomy.CORD_ID, anatomy.CANAL_ID}:
+            continue
+        part = labels[tuple(slice(max(0, s.start - 1), s.stop + 1) for s in box)]
+        pieces, count = ndimage.label(part == label)
+        if count < 2:
+            continue
+        sizes = np.bincount(pieces.ravel())
+        sizes[0] = 0
+        keep = int(sizes.argmax())
+        for piece, place in enumerate(ndimage.find_objects(pieces), start=1):
+            if piece == keep or place is None:
+                continue
+            near = tuple(slice(max(0, s.start - 1), s.stop + 1) for s in place)
+            speck = pieces[near] == piece
+            around = part[near][ndimage.binary_dilation(speck) & ~speck]
+            part[near][speck] = np.bincount(around).argmax()

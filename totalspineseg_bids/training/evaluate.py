@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from totalspineseg_bids import anatomy
-from totalspineseg_bids.anatomy import LabelScheme, Structure
+from totalspineseg_bids.anatomy import LabelScheme
 from totalspineseg_bids.errors import ImageError, SpineAppError
 from totalspineseg_bids.imaging.grid import restore_labels
 from totalspineseg_bids.imaging.io import read_labels
@@ -125,8 +125,30 @@ def _tags(path: Path) -> dict[str, str]:
     return {"contrast": contrast} if contrast else {}
 
 
+def _compare_files(
+    pred_path: Path | None,
+    truth_path: Path,
+    label_scheme: LabelScheme,
+    truth_scheme: LabelScheme,
+    tags: dict[str, str],
+) -> ImageResult:
+    truth = read_labels(truth_path)
+    wanted = anatomy.from_scheme(truth.data, truth_scheme)
+    if not wanted.any():
+        msg = f"{truth_path}: holds no label of the spine"
+        raise ImageError(msg)
+    if pred_path is None:
+        labels = np.zeros_like(wanted)
+    else:
+        pred = read_labels(pred_path)
+        labels = anatomy.from_scheme(pred.data, label_scheme)
+        if not pred.geometry.same_grid(truth.geometry):
+            labels = restore_labels(labels, pred.affine, truth.geometry)
+    return compare(wanted, labels, truth.affine, truth_path.name, tags)
+
+
 def evaluate(
-    pred_paths: Sequence[Path],
+    pred_paths: Sequence[Path | None],
     truth_paths: Sequence[Path],
     *,
     label_scheme: LabelScheme = "seed",
@@ -142,7 +164,7 @@ def evaluate(
     Parameters
     ----------
     pred_paths, truth_paths
-        Files, in pairs.
+        Files, in pairs. ``None`` stands for no prediction, which counts as one that finds nothing.
     label_scheme
         Ids of the predictions.
     truth_scheme
@@ -166,17 +188,9 @@ def evaluate(
     failed: list[tuple[str, str]] = []
     pairs = list(zip(pred_paths, truth_paths, strict=True))
     for number, (pred_path, truth_path) in enumerate(pairs, start=1):
+        own = tags[number - 1] if tags is not None else {**_tags(pred_path or truth_path), **_tags(truth_path)}
         try:
-            truth, pred = read_labels(truth_path), read_labels(pred_path)
-            labels = anatomy.from_scheme(pred.data, label_scheme)
-            if not pred.geometry.same_grid(truth.geometry):
-                labels = restore_labels(labels, pred.affine, truth.geometry)
-            wanted = anatomy.from_scheme(truth.data, truth_scheme or label_scheme)
-            if not wanted.any():
-                msg = f"{truth_path}: holds no label of the spine"
-                raise ImageError(msg)
-            own = tags[number - 1] if tags is not None else {**_tags(pred_path), **_tags(truth_path)}
-            images.append(compare(wanted, labels, truth.affine, truth_path.name, own))
+            images.append(_compare_files(pred_path, truth_path, label_scheme, truth_scheme or label_scheme, own))
         except SpineAppError as error:
             logger.warning("left out: %s", error)
             failed.append((str(pred_path), str(error)))

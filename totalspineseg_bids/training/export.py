@@ -1,8 +1,8 @@
 """A trained model as one zip in nnU-Net's layout.
 
 The archive holds what inference needs (``dataset.json``, ``plans.json``, a checkpoint a fold) and what a reader wants
-to know: the split, the list of training images, the curves, and the figures of validation and test where there are
-any. The same model gives the same bytes.
+to know: the split, the list of training images, the curves, and the figures of the validation. The same model gives the same
+bytes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
 import tempfile
 import zipfile
 from collections.abc import Sequence
@@ -19,13 +18,10 @@ from pathlib import Path
 from totalspineseg_bids.errors import MissingInputError
 from totalspineseg_bids.imaging.atomic import atomic_writer
 from totalspineseg_bids.training.layouts import DATASET_NAMES, DatasetId
-from totalspineseg_bids.training.plan import CONFIGURATION
 from totalspineseg_bids.training.train import Fold, model_folder
 
 #: Time stamp of every member, the earliest that a zip can hold.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
-#: Files beside the checkpoint that go into the archive, and their place in it.
-_FOLD_EXTRAS = {"progress.png": "progress.png", "validation/summary.json": "validation/summary.json"}
 
 
 def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
@@ -75,6 +71,23 @@ def _without_paths(summary: bytes) -> bytes:
             if key in row:
                 row[key] = Path(row[key]).name
     return (json.dumps(content, indent=1) + "\n").encode()
+
+
+def _descriptions(folder: Path, raw: Path, checkpoints: dict[Fold, Path]) -> dict[str, bytes]:
+    """Return everything but the checkpoints, by place in the model's folder."""
+    contents = {"dataset.json": _without_files(folder / "dataset.json")}
+    contents["plans.json"] = (folder / "plans.json").read_bytes()
+    if (raw / "splits_final.json").exists():
+        contents["splits_final.json"] = (raw / "splits_final.json").read_bytes()
+    if (raw / "prepared.tsv").exists():
+        contents["training_images.tsv"] = _training_images(raw / "prepared.tsv")
+    for number, path in checkpoints.items():
+        curves, summary = path.with_name("progress.png"), path.parent / "validation" / "summary.json"
+        if curves.exists():
+            contents[f"fold_{number}/progress.png"] = curves.read_bytes()
+        if summary.exists():
+            contents[f"fold_{number}/validation/summary.json"] = _without_paths(summary.read_bytes())
+    return contents
 
 
 def export_model(
@@ -127,29 +140,15 @@ def export_model(
             raise MissingInputError(msg)
     name = DATASET_NAMES[dataset]
     target = output if output.suffix == ".zip" else output / f"{name}.zip"
-    root = f"{name}/{trainer}__{re.split('__', folder.name)[1]}__{CONFIGURATION}"
-    raw = Path(work_dir) / "nnUNet_raw" / name
+    root = f"{name}/{folder.name}"
     with (
         tempfile.TemporaryDirectory() as scratch,
         atomic_writer(target) as stream,
         zipfile.ZipFile(stream, "w") as archive,
     ):
         contents = _stripped(folder, checkpoints, Path(scratch), half=half) if strip else checkpoints
-        _add(archive, f"{root}/dataset.json", _without_files(folder / "dataset.json"))
-        _add(archive, f"{root}/plans.json", (folder / "plans.json").read_bytes())
-        for extra in ("splits_final.json", "prepared.tsv"):
-            path = raw / extra
-            if path.exists() and extra == "prepared.tsv":
-                _add(archive, f"{root}/training_images.tsv", _training_images(path))
-            elif path.exists():
-                _add(archive, f"{root}/{extra}", path.read_bytes())
-        if (folder / "test_summary.json").exists():
-            _add(archive, f"{root}/test_summary.json", (folder / "test_summary.json").read_bytes())
-        for number, path in checkpoints.items():
-            _add(archive, f"{root}/fold_{number}/checkpoint_final.pth", contents[number].read_bytes())
-            for source, place in _FOLD_EXTRAS.items():
-                if (path.parent / source).exists():
-                    extra_content = (path.parent / source).read_bytes()
-                    extra_content = _without_paths(extra_content) if source.endswith(".json") else extra_content
-                    _add(archive, f"{root}/fold_{number}/{place}", extra_content)
+        for place, content in _descriptions(folder, Path(work_dir) / "nnUNet_raw" / name, checkpoints).items():
+            _add(archive, f"{root}/{place}", content)
+        for number, path in contents.items():
+            _add(archive, f"{root}/fold_{number}/checkpoint_final.pth", path.read_bytes())
     return target

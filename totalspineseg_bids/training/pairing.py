@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from pathlib import Path
 from typing import Any
 
 from totalspineseg_bids.errors import MissingInputError, NothingSelectedError
 from totalspineseg_bids.training.cases import LABEL_SUFFIXES, parse_name
-
-logger = logging.getLogger(__name__)
 
 
 def _key(path: Path, root: Path) -> tuple[frozenset[tuple[str, str]], str] | str:
@@ -32,7 +29,7 @@ def _label_files(root: Path) -> list[Path]:
     )
 
 
-def pair_files(predicted: Path, truth: Path) -> list[tuple[Path, Path]]:
+def pair_files(predicted: Path, truth: Path) -> list[tuple[Path | None, Path]]:
     """Pair predictions with truths, two files or the files of two folders.
 
     Parameters
@@ -40,12 +37,12 @@ def pair_files(predicted: Path, truth: Path) -> list[tuple[Path, Path]]:
     predicted, truth
         Both files or both folders, searched to any depth. Files pair by BIDS entities and suffix of the source image
         where they have any (also where the suffix is told on one side only and there is no choice), else by the name
-        below the folder. A truth without a prediction is left out with a warning.
+        below the folder.
 
     Returns
     -------
-    list of (Path, Path)
-        Prediction and truth.
+    list of (Path or None, Path)
+        Prediction and truth, one entry a truth; ``None`` where it has no prediction.
 
     Raises
     ------
@@ -64,15 +61,12 @@ def pair_files(predicted: Path, truth: Path) -> list[tuple[Path, Path]]:
         msg = f"{predicted} and {truth}: give two files or two folders"
         raise MissingInputError(msg)
     predictions = {_key(path, predicted): path for path in _label_files(predicted)}
-    pairs: list[tuple[Path, Path]] = []
+    pairs: list[tuple[Path | None, Path]] = []
     for path in _label_files(truth):
         key = _key(path, truth)
         found = predictions.get(key) or _only_candidate(key, predictions)
-        if found is None:
-            logger.warning("%s: no prediction for it in %s", path, predicted)
-        else:
-            pairs.append((found, path))
-    if not pairs:
+        pairs.append((found, path))
+    if not any(found for found, _ in pairs):
         msg = f"no file of {predicted} pairs with one of {truth}; names must agree, or the BIDS entities in them"
         raise NothingSelectedError(msg)
     return pairs

@@ -29,10 +29,12 @@ Array = NDArray[np.float32]
 
 #: Wider than the poses of test images: the networks must not depend on a posture.
 TRAINING_POSE = Pose(rotation_deg=(13.0, 7.0, 7.0), log_scale=0.10, log_stretch=0.06, bend_mm=(5.0, 8.0), warp_mm=2.0)
-#: Half of the draws resemble a sequence; the others make the network indifferent to contrast.
-_CONTRAST_ODDS = {"T2w": 0.28, "T1w": 0.22, "STIR": 0.08, "T2starw": 0.07, "random": 0.35}
+#: Most draws resemble a sequence; the others make the network indifferent to contrast.
+_CONTRAST_ODDS = {"T2w": 0.36, "T1w": 0.28, "STIR": 0.08, "T2starw": 0.08, "random": 0.20}
 #: Share of the patches drawn from maps of real anatomy where both kinds are there.
 _REAL_SHARE = 0.5
+#: Share of the patches that lie anywhere in the map: air, jaw and belly must not be taken for spine.
+_ELSEWHERE_SHARE = 0.1
 #: Patches drawn from one pose: the pose costs about as much as the contrast.
 _RENDERS_PER_POSE = 2
 
@@ -139,7 +141,7 @@ def acquire(image: Array, rng: np.random.Generator) -> Array:
     if rng.random() < 0.8:
         bias = rng.uniform(0.0, 0.3) * smooth_noise(image.shape, tuple(rng.uniform(25, 70, 3)), rng)
         # Surface coils: bright behind, dark in front.
-        slope = np.linspace(rng.uniform(-0.2, 1.0), 0.0, image.shape[1], dtype=np.float32)
+        slope = np.linspace(rng.uniform(-0.3, 1.6), 0.0, image.shape[1], dtype=np.float32)
         image = image * np.exp(bias.astype(np.float32) + slope[:, None])
     top = max(float(np.quantile(image[::2, ::4, ::4], 0.99)), 1e-3)
     image = np.clip(image / top, 0.0, 1.6)
@@ -206,7 +208,10 @@ class SyntheticStream(IterableDataset[tuple[Array, NDArray[np.uint8]]]):
             number = int(rng.choice(len(maps), p=weights))
             entry, labels = self.pool[number], maps[number]
             warp = Warp.draw(self.shape, self.spacing, rng, TRAINING_POSE)
-            posed = sample(labels, self._centre(entry, rng), self.shape, self.spacing, warp)
+            centre = self._centre(entry, rng)
+            if rng.random() < _ELSEWHERE_SHARE:
+                centre = rng.uniform(0.0, 1.0, 3) * labels.shape
+            posed = sample(labels, centre, self.shape, self.spacing, warp)
             for _ in range(_RENDERS_PER_POSE):
                 yield self._patch(posed, variants[number], rng)
 

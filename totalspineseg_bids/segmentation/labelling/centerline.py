@@ -259,10 +259,11 @@ def _order_along(cells: Points, volumes: NDArray[np.float64]) -> tuple[NDArray[n
         best: tuple[float, int, int, int] | None = None
         for candidate in candidates:
             members = np.flatnonzero(part == candidate)
-            distance, nearest = tree.query(cells[members])
-            k = int(np.argmin(distance))
-            if best is None or distance[k] < best[0]:
-                best = float(distance[k]), candidate, int(members[k]), int(base[nearest[k]])
+            found = tree.query(cells[members])
+            apart, nearest = np.asarray(found[0]), np.asarray(found[1])
+            k = int(np.argmin(apart))
+            if best is None or apart[k] < best[0]:
+                best = float(apart[k]), candidate, int(members[k]), int(base[nearest[k]])
         if best is None or best[0] > _LARGEST_GAP_MM:
             break
         lengths.append(best[0])
@@ -276,6 +277,7 @@ def _order_along(cells: Points, volumes: NDArray[np.float64]) -> tuple[NDArray[n
         graph = graph + extra
     kept = np.isin(part, list(joined))
     start = int(np.flatnonzero(kept)[np.argmax(cells[kept, 2])])
+    distance = np.zeros(count)
     for _ in range(2):
         distance = _distances(graph, start)
         distance[~kept | ~np.isfinite(distance)] = -1

@@ -139,15 +139,16 @@ def numbered_discs(mask: NDArray[np.bool_], voxel_mm3: float) -> tuple[NDArray[n
 
 
 def disc_parts(
-    mask: NDArray[np.bool_],
+    index: NDArray[np.int64],
+    part: NDArray[np.int64],
     scene: Scene,
 ) -> Parts:
     """Find, repair and describe the discs.
 
     Parameters
     ----------
-    mask
-        Union of the disc classes, shape (X, Y, Z).
+    index, part
+        Connected parts of the union of the disc classes, as :func:`numbered_discs` yields them.
     scene
         Maps, grid and centreline.
 
@@ -156,7 +157,6 @@ def disc_parts(
     Parts
         Discs from cranial to caudal.
     """
-    index, part = numbered_discs(mask, scene.voxel_mm3)
     projection = scene.line.project(index * scene.spacing)
     part, cut = split_bridged(part, projection.s, projection.anterior, projection.lateral)
     first = measure(Kind.DISC, index, part, scene)

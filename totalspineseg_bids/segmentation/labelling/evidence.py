@@ -278,7 +278,8 @@ def false_prices(observations: Sequence[Observation], prices: Prices) -> NDArray
             continue
         peers = [p.volume_mm3 for p in observations if p.kind is o.kind and abs(p.s - o.s) < 80 and p is not o]
         typical = float(np.median(peers)) if peers else o.volume_mm3
-        relative = min(o.volume_mm3 / max(typical, 1.0), 1.0)
+        # What the field of view cuts is small for that reason.
+        relative = 1.0 if o.touches_edge else min(o.volume_mm3 / max(typical, 1.0), 1.0)
         cost[n] = 0.4 + (base - 0.4) * float(np.sqrt(relative))
         if o.kind is Kind.DISC and (o.anterior < 3.0 or abs(o.lateral) > 22.0):
             cost[n] = min(cost[n], 0.5)

@@ -23,6 +23,8 @@ from totalspineseg_bids.segmentation.layout import Kind, Layout
 #: Bone further than this from every body that was found is left out, mm.
 _LOOSE_MM = 18.0
 _CANAL_SPECK_MM3 = 100.0
+_IN_PLANE = np.zeros((3, 3, 3), bool)
+_IN_PLANE[1, :, 1] = _IN_PLANE[:, 1, 1] = True
 #: Half of the neighbours of a voxel, by which a grid's edges are listed once.
 _NEIGHBOURS = ((0, 0, 1), (0, 1, 0), (1, 0, 0), (0, 1, 1), (0, 1, -1), (1, 0, 1), (1, 0, -1), (1, 1, 0), (1, -1, 0))
 
@@ -100,8 +102,7 @@ def slots_by_cuts(points: NDArray[np.float64], cuts: Sequence[Cut], scene: Scene
     over = np.einsum("ij,ij->i", points - centers[above], normals[above]) < 0
     below = np.minimum(slot, len(cuts) - 1)
     under = np.einsum("ij,ij->i", points - centers[below], normals[below]) > 0
-    slot = np.where((slot > 0) & over, slot - 1, np.where((slot < len(cuts)) & under, slot + 1, slot))
-    return slot
+    return np.where((slot > 0) & over, slot - 1, np.where((slot < len(cuts)) & under, slot + 1, slot))
 
 
 def spread_through_bone(
@@ -151,15 +152,19 @@ def spread_through_bone(
     distance, _, source = csgraph.dijkstra(
         graph, directed=False, indices=starts, min_only=True, return_predecessors=True
     )
-    reached = np.isfinite(distance)
-    result[reached] = seeds[source[reached]]
+    reached = np.flatnonzero(np.isfinite(distance))
+    result[reached] = seeds[np.asarray(source)[reached]]
     return result
 
 
 def adopt_rest(
-    points: NDArray[np.float64], classes: NDArray[np.uint8], instance: NDArray[np.int64]
+    points: NDArray[np.float64],
+    classes: NDArray[np.uint8],
+    instance: NDArray[np.int64],
+    *,
+    same_class: bool,
 ) -> NDArray[np.int64]:
-    """Give cells that no seed reached to the nearest instance, of their own class where one is near.
+    """Give cells that no seed reached to the nearest instance within about 18 mm.
 
     Parameters
     ----------
@@ -167,24 +172,28 @@ def adopt_rest(
         Local mm, shape (N, 3).
     classes, instance
         Class and instance number (0 for none) of each cell.
+    same_class
+        Look for cells of the same class only.
     """
     result = instance.copy()
-    rest = np.flatnonzero(instance == 0)
-    known = np.flatnonzero(instance > 0)
-    if len(rest) == 0 or len(known) == 0:
-        return result
-    distance, nearest = cKDTree(points[known]).query(points[rest], distance_upper_bound=_LOOSE_MM)
-    near = np.isfinite(distance)
-    result[rest[near]] = instance[known[nearest[near]]]
-    for value in np.unique(classes[rest]):
-        same = known[classes[known] == value]
-        mine = rest[classes[rest] == value]
-        if len(same) == 0:
-            continue
-        distance, nearest = cKDTree(points[same]).query(points[mine], distance_upper_bound=0.6 * _LOOSE_MM)
-        near = np.isfinite(distance)
-        result[mine[near]] = instance[same[nearest[near]]]
+    groups = np.unique(classes[instance == 0]) if same_class else [None]
+    for value in groups:
+        mine = np.ones(len(classes), bool) if value is None else classes == value
+        known = np.flatnonzero(mine & (instance > 0))
+        rest = np.flatnonzero(mine & (instance == 0))
+        if len(known) and len(rest):
+            near, nearest = _nearest(points[known], points[rest], _LOOSE_MM)
+            result[rest[near]] = instance[known[nearest]]
     return result
+
+
+def _nearest(
+    known: NDArray[np.float64], points: NDArray[np.float64], reach: float
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return which points have a known one within reach, and the nearest known one of each of these."""
+    distance, nearest = cKDTree(known).query(points, distance_upper_bound=reach)
+    near = np.flatnonzero(np.isfinite(distance))
+    return near, np.asarray(nearest, np.intp)[near]
 
 
 def paint_vertebrae(
@@ -192,6 +201,7 @@ def paint_vertebrae(
     values: NDArray[np.uint8],
     layout: Layout,
     seeds: NDArray[np.uint8],
+    *,
     stride: int,
     scene: Scene,
 ) -> None:
@@ -223,7 +233,11 @@ def paint_vertebrae(
     classes = coarse[at]
     points = cells * (stride * scene.spacing)
     instance = spread_through_bone(cells, classes, seeds[at].astype(np.int64), loose)
-    instance = adopt_rest(points, classes, instance)
+    for same_class in (True, False):
+        # Pieces cut off from their body, such as a spinous process whose lamina was missed, follow the nearest bone.
+        if (instance == 0).any():
+            instance = adopt_rest(points, classes, instance, same_class=same_class)
+            instance = spread_through_bone(cells, classes, instance, loose)
     grid = np.zeros((2, *coarse.shape), np.uint8)
     grid[0][at], grid[1][at] = instance, classes
     fine = np.argwhere(is_bone[values])
@@ -241,9 +255,8 @@ def paint_vertebrae(
             if len(pool) == 0:
                 continue
             reach = 4.0 * stride * float(scene.spacing.max())
-            distance, nearest = cKDTree(points[pool]).query(fine[mine] * scene.spacing, distance_upper_bound=reach)
-            near = np.isfinite(distance)
-            label[mine[near]] = instance[pool[nearest[near]]]
+            near, nearest = _nearest(points[pool], fine[mine] * scene.spacing, reach)
+            label[mine[near]] = instance[pool[nearest]]
     out[fine_at] = label
 
 
@@ -258,9 +271,9 @@ def paint_parts(out: NDArray[np.uint8], parts: Parts, ids: dict[int, int]) -> No
     """Write components into ``out`` by the canonical id of each part; parts without an id are left out."""
     if not ids or len(parts.part) == 0:
         return
-    table = np.zeros(max(int(parts.part.max()), max(ids)) + 2, np.uint8)
-    for part, label in ids.items():
-        table[part] = label
+    table = np.zeros(max(int(parts.part.max()), *ids) + 2, np.uint8)
+    for part, number in ids.items():
+        table[part] = number
     label = table[parts.part]
     used = label > 0
     out[parts.index[used, 0], parts.index[used, 1], parts.index[used, 2]] = label[used]
@@ -283,9 +296,15 @@ def paint_canal(out: NDArray[np.uint8], kinds: NDArray[np.uint8], cord_id: int, 
     speck = np.concatenate([[True], (sizes < _CANAL_SPECK_MM3) & (sizes < sizes.max())])
     if number > 1 and speck[1:].any():
         whole = ~speck[numbered]
-    closed = ndimage.binary_closing(np.pad(whole, 3), ndimage.generate_binary_structure(3, 1), 2)[3:-3, 3:-3, 3:-3]
-    for z in range(closed.shape[2]):
-        closed[:, :, z] = ndimage.binary_fill_holes(closed[:, :, z])
+    padded = np.pad(whole, ((3, 3), (3, 3), (3, 3)))
+    closed = ndimage.binary_closing(padded, ndimage.generate_binary_structure(3, 1), 2)
+    # Holes of all axial slices at once: what is not joined to the border within its slice.
+    outside, _ = ndimage.label(~closed, _IN_PLANE)
+    at_border = np.zeros(int(outside.max()) + 1, bool)
+    for edge in (outside[0], outside[-1], outside[:, 0], outside[:, -1]):
+        at_border[edge.ravel()] = True
+    closed |= ~at_border[outside]
+    closed = closed[3:-3, 3:-3, 3:-3]
     region, kind = out[box], kinds[box]
     cord = whole & (kind == Kind.CORD)
     free = (region == 0) & (kind == Kind.NONE)

@@ -15,7 +15,6 @@ from totalspineseg_bids.imaging.grid import Box, foreground_box, restore_labels,
 from totalspineseg_bids.imaging.volume import Affine, Geometry, Volume
 from totalspineseg_bids.segmentation.labelling import instances
 from totalspineseg_bids.segmentation.labelling.centerline import (
-    Centerline,
     centerline_from_canal,
     centerline_from_discs,
     extend_with_discs,
@@ -26,7 +25,7 @@ from totalspineseg_bids.segmentation.labelling.levels import LevelSolution, solv
 from totalspineseg_bids.segmentation.labelling.localizer import localizer_votes
 from totalspineseg_bids.segmentation.labelling.naming import Naming, name_components
 from totalspineseg_bids.segmentation.labelling.observation import Observation, Parts, Scene, SemanticMap
-from totalspineseg_bids.segmentation.labelling.reference import Prices
+from totalspineseg_bids.segmentation.labelling.reference import ATLAS_ABOVE_DISC_MM, Prices
 from totalspineseg_bids.segmentation.labelling.summary import summarize
 from totalspineseg_bids.segmentation.layout import Kind, Layout
 from totalspineseg_bids.segmentation.result import LabelledSpine, SpineStatus
@@ -125,15 +124,24 @@ def _label_working(
     spacing = np.asarray(Geometry(_shape(kinds), affine).spacing)
     local = affine.copy()
     local[:3, 3] += local[:3, :3] @ np.array([s.start for s in box], float)
-    scene = _scene(cropped, kinds, spacing, box, empty.shape, prices)
+    discs = numbered_discs(kinds == Kind.DISC, float(np.prod(spacing)))
+    scene = _scene(cropped, kinds, spacing, discs, box=box, shape=empty.shape, prices=prices)
     if scene is None:
         return _no_spine(empty, affine, "neither a spinal canal nor a disc is in view")
-    found = _find(scene, kinds, local, localizer, prices)
+    found = _find(scene, kinds, disc_parts(*discs, scene), localizer=localizer, affine=local, prices=prices)
     naming = name_components(found.observations, found.solution)
     out = np.zeros(kinds.shape, np.uint8)
     _paint(out, kinds, found, naming)
     empty[box] = out
-    return summarize(empty, affine, box, out, scene, found.observations, found.solution, naming, found.discs)
+    return summarize(
+        Volume(empty, affine),
+        box,
+        scene,
+        observations=found.observations,
+        solution=found.solution,
+        naming=naming,
+        discs=found.discs,
+    )
 
 
 def _shape(array: NDArray[np.uint8]) -> tuple[int, int, int]:
@@ -148,6 +156,8 @@ def _scene(
     maps: Sequence[SemanticMap],
     kinds: NDArray[np.uint8],
     spacing: NDArray[np.float64],
+    discs: tuple[NDArray[np.int64], NDArray[np.int64]],
+    *,
     box: Box,
     shape: tuple[int, ...],
     prices: Prices,
@@ -156,8 +166,7 @@ def _scene(
     coarse = kinds[::STRIDE, ::STRIDE, ::STRIDE]
     canal = np.argwhere((coarse == Kind.CANAL) | (coarse == Kind.CORD)) * (STRIDE * spacing)
     line = centerline_from_canal(canal, float(np.prod(spacing)) * STRIDE**3)
-    index, part = numbered_discs(kinds == Kind.DISC, float(np.prod(spacing)))
-    centers = _centers(index * spacing, part)
+    centers = _centers(discs[0] * spacing, discs[1])
     if line is None:
         line = centerline_from_discs(centers)
     elif len(centers):
@@ -179,9 +188,16 @@ def _centers(points: NDArray[np.float64], part: NDArray[np.int64]) -> NDArray[np
     return np.asarray(sums[counts > 80] / counts[counts > 80, None])
 
 
-def _find(scene: Scene, kinds: NDArray[np.uint8], affine: Affine, localizer: Volume | None, prices: Prices) -> _Found:
+def _find(
+    scene: Scene,
+    kinds: NDArray[np.uint8],
+    discs: Parts,
+    *,
+    localizer: Volume | None,
+    affine: Affine,
+    prices: Prices,
+) -> _Found:
     semantic = scene.maps[0][0]
-    discs = disc_parts(kinds == Kind.DISC, scene)
     coarse = np.ascontiguousarray(semantic.labels[::STRIDE, ::STRIDE, ::STRIDE])
     bodies, sacrum = body_parts(coarse, semantic.layout, scene, STRIDE)
     observations: list[Observation] = sorted(
@@ -194,7 +210,7 @@ def _find(scene: Scene, kinds: NDArray[np.uint8], affine: Affine, localizer: Vol
 
 
 def _view(scene: Scene, kinds: NDArray[np.uint8]) -> View:
-    line: Centerline = scene.line
+    line = scene.line
     coarse = kinds[::4, ::4, ::4]
     cord = np.argwhere(coarse == Kind.CORD) * (4 * scene.spacing)
     conus = None
@@ -215,7 +231,7 @@ def _paint(out: NDArray[np.uint8], kinds: NDArray[np.uint8], found: _Found, nami
         if label is not None:
             by_part[observation.kind][observation.part] = label
     seeds = _seeds(kinds, found, naming, by_part)
-    instances.paint_vertebrae(out, scene.maps[0][0].labels, layout, seeds, STRIDE, scene)
+    instances.paint_vertebrae(out, scene.maps[0][0].labels, layout, seeds, stride=STRIDE, scene=scene)
     if found.sacrum.observations:
         out[kinds == Kind.SACRUM] = anatomy.SACRUM_ID
     instances.paint_parts(out, found.discs, by_part[Kind.DISC])
@@ -241,7 +257,31 @@ def _seeds(
         slot = instances.slots_by_cuts(points, cuts, scene)
         table = np.array([label or 0 for label in naming.vertebra_slots], np.uint8)
         seeds[cells[:, 0], cells[:, 1], cells[:, 2]] = table[np.minimum(slot, len(table) - 1)]
+        _seed_atlas(seeds, coarse, cuts, naming, found)
     return seeds
+
+
+def _seed_atlas(
+    seeds: NDArray[np.uint8],
+    coarse: NDArray[np.uint8],
+    cuts: Sequence[instances.Cut],
+    naming: Naming,
+    found: _Found,
+) -> None:
+    """Part C1 from C2 by height where no class does and no disc can: bone above C2-C3 but for the dens."""
+    axis, atlas = anatomy.vertebra("C2").id, anatomy.vertebra("C1").id
+    if naming.vertebra_slots[0] != axis or naming.cut_observations[0] is None or (seeds == atlas).any():
+        return
+    scene = found.scene
+    cells = np.argwhere((coarse == Kind.VERTEBRA) & ((seeds == 0) | (seeds == axis)))
+    points = cells * (STRIDE * scene.spacing)
+    place = scene.line.project(points)
+    disc = scene.line.project(cuts[0].center[None])
+    above = float(disc.s[0]) - place.s
+    dens = (np.abs(place.lateral) < 7.0) & (place.anterior > 5.0) & (place.anterior < float(disc.anterior[0]) + 3.0)
+    high = above > ATLAS_ABOVE_DISC_MM * found.solution.scale
+    for rows, label in ((high & ~dens, atlas), ((high & dens) | ((above > 0) & ~high), axis)):
+        seeds[cells[rows, 0], cells[rows, 1], cells[rows, 2]] = label
 
 
 def _cuts(found: _Found, naming: Naming) -> list[instances.Cut]:
@@ -253,10 +293,10 @@ def _cuts(found: _Found, naming: Naming) -> list[instances.Cut]:
         else:
             part = found.observations[n].part
             planes.append(instances.disc_plane(found.discs.index[found.discs.part == part], found.scene))
-    return _fill_planes(planes, naming.step_mm, found.scene.line)
+    return _fill_planes(planes, naming.step_mm)
 
 
-def _fill_planes(planes: list[instances.Cut | None], step: float, line: Centerline) -> list[instances.Cut]:
+def _fill_planes(planes: list[instances.Cut | None], step: float) -> list[instances.Cut]:
     known = [k for k, plane in enumerate(planes) if plane is not None]
     filled: list[instances.Cut] = []
     for k, plane in enumerate(planes):

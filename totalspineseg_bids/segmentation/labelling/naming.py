@@ -122,9 +122,13 @@ def _slots(
     # One level beyond each end, so that a long stretch of bone past the last disc is not one vertebra.
     low, high = max(1, first - 1), min(len(chain.discs) - 1, last + 1)
     cuts: list[int | None] = [place.get(p) for p in range(low, high + 1)]
-    names = [chain.vertebrae[p] for p in range(low, high + 2)]
-    named = all(not anatomy.is_unnamed(ids[n] or 0) for n in discs)
-    if not named:
-        slots = [anatomy.unnamed(Structure.VERTEBRA, min(k + 1, anatomy.MAX_UNNAMED)).id for k in range(len(names))]
-        return tuple(slots), tuple(cuts)
-    return tuple(anatomy.vertebra(name).id for name in names), tuple(cuts)
+    sure = {p for p, n in place.items() if not anatomy.is_unnamed(ids[n] or 0)}
+    slots = []
+    for k, p in enumerate(range(low, high + 2)):
+        # The nearest discs decide: vertebra ``p`` lies between discs ``p - 1`` and ``p``.
+        near = min(place, key=lambda q: (abs(q + 0.5 - p), q not in sure))
+        if near in sure:
+            slots.append(anatomy.vertebra(chain.vertebrae[p]).id)
+        else:
+            slots.append(anatomy.unnamed(Structure.VERTEBRA, min(k + 1, anatomy.MAX_UNNAMED)).id)
+    return tuple(slots), tuple(cuts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.imaging.grid import Box
-from totalspineseg_bids.imaging.volume import Affine
+from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.segmentation.labelling.levels import LevelSolution
 from totalspineseg_bids.segmentation.labelling.naming import Naming
 from totalspineseg_bids.segmentation.labelling.observation import Observation, Parts, Scene
@@ -21,11 +21,10 @@ _CLEAR_VARIANT = 0.6
 
 
 def summarize(
-    labels: NDArray[np.uint8],
-    affine: Affine,
+    labels: Volume,
     box: Box,
-    part: NDArray[np.uint8],
     scene: Scene,
+    *,
     observations: Sequence[Observation],
     solution: LevelSolution,
     naming: Naming,
@@ -36,11 +35,9 @@ def summarize(
     Parameters
     ----------
     labels
-        Label map of the whole field of view.
-    affine
-        Its voxel-to-scanner matrix.
-    box, part
-        Where the foreground lies, and the labels there.
+        Label map of the whole field of view, canonical ids.
+    box
+        Where the foreground lies.
     scene
         Grid and centreline of that box.
     observations, solution, naming
@@ -49,17 +46,16 @@ def summarize(
         Voxels of the discs.
     """
     offset = np.array([s.start for s in box], float)
+    affine = labels.affine
 
     def to_scanner(local: NDArray[np.float64]) -> NDArray[np.float64]:
         index = local / scene.spacing + offset
         return np.asarray(index @ affine[:3, :3].T + affine[:3, 3])
 
-    by_id = {naming.ids[n]: n for n in range(len(observations)) if naming.ids[n] is not None}
-    components = _components(part, scene, by_id, solution, naming, to_scanner(np.zeros((1, 3)))[0], affine)
     return LabelledSpine(
-        labels=labels,
+        labels=labels.data,
         affine=affine,
-        components=components,
+        components=_components(labels.data[box], scene, solution, naming, to_scanner),
         status=naming.status,
         reason=naming.reason,
         flags=_flags(observations, solution, naming),
@@ -75,12 +71,11 @@ def summarize(
 def _components(
     part: NDArray[np.uint8],
     scene: Scene,
-    by_id: dict[int | None, int],
     solution: LevelSolution,
     naming: Naming,
-    origin: NDArray[np.float64],
-    affine: Affine,
+    to_scanner: Callable[[NDArray[np.float64]], NDArray[np.float64]],
 ) -> tuple[Component, ...]:
+    by_id = {label: n for n, label in enumerate(naming.ids) if label is not None}
     index = np.argwhere(part)
     value = part[index[:, 0], index[:, 1], index[:, 2]]
     counts = np.bincount(value, minlength=256)
@@ -92,12 +87,12 @@ def _components(
         known = anatomy.BY_ID[int(number)]
         mean = means[number] / counts[number]
         place = float(scene.line.project((mean * scene.spacing)[None]).s[0])
-        center = origin + affine[:3, :3] @ mean
+        center = to_scanner((mean * scene.spacing)[None])[0]
         n = by_id.get(int(number))
         level = known.level or None
         confidence, runner_up, reason = 1.0, None, None
         if known.structure in (Structure.VERTEBRA, Structure.DISC, Structure.SACRUM):
-            confidence, runner_up, reason = _certainty(n, level, number, solution, naming, by_id)
+            confidence, runner_up, reason = _certainty(n, level, solution, naming, by_id)
         else:
             place += 1e6 + number
         component = Component(
@@ -118,17 +113,16 @@ def _components(
 def _certainty(
     n: int | None,
     level: str | None,
-    number: int,
     solution: LevelSolution,
     naming: Naming,
-    by_id: dict[int | None, int],
+    by_id: dict[int, int],
 ) -> tuple[float, str | None, str | None]:
     """Confidence, runner-up and reason of one component."""
     if n is None:
         # A vertebra that is known by the discs around it only: as sure as those are.
         if level is None:
             return 0.0, None, naming.reason or "its discs have no level"
-        near = [m for label, m in by_id.items() if label is not None and level in _ends(int(label))]
+        near = [m for label, m in by_id.items() if level in _ends(label)]
         sure = min((solution.confidence[m] for m in near), default=0.0)
         return sure, None, None
     if level is None:
@@ -141,7 +135,7 @@ def _ends(label: int) -> tuple[str, ...]:
 
 
 def _flags(observations: Sequence[Observation], solution: LevelSolution, naming: Naming) -> tuple[str, ...]:
-    """Findings a person should look at."""
+    """List the findings a person should look at."""
     flags: list[str] = []
     if naming.status is SpineStatus.LABELLED:
         seen = {level for n, level in enumerate(solution.levels) if naming.ids[n] is not None}

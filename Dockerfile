@@ -1,0 +1,62 @@
+# totalspineseg_bids as a BIDS App.
+#   docker build -t totalspineseg-bids .
+# Build arguments:
+#   BASE_IMAGE   a Debian 12 (or another distribution with apt and Python 3.11 or later)
+#   VARIANT      cpu or cuda: which build of torch is expected
+#   PIP_OPTIONS  further options of pip, such as the index of those builds
+#   MODELS       public models to put in, by name (r20251124); the bundled model is always in
+#   VERSION, REVISION, CREATED  for the labels
+ARG BASE_IMAGE=debian:bookworm-slim
+
+FROM ${BASE_IMAGE} AS build
+WORKDIR /build
+COPY containers/install.sh containers/install.sh
+RUN containers/install.sh system
+ARG VARIANT=cpu
+ARG PIP_OPTIONS=
+# Dependencies before the source: editing the program does not install torch again.
+COPY pyproject.toml constraints.txt ./
+RUN containers/install.sh dependencies
+COPY README.md LICENSE ./
+COPY totalspineseg_bids totalspineseg_bids
+RUN containers/install.sh program
+ARG MODELS=
+ENV TOTALSPINESEG_BIDS_MODELS=/opt/totalspineseg-models
+RUN containers/install.sh models
+
+FROM ${BASE_IMAGE}
+COPY containers/install.sh /tmp/install.sh
+RUN /tmp/install.sh runtime && rm /tmp/install.sh
+COPY --from=build /opt/totalspineseg /opt/totalspineseg
+COPY --from=build /opt/totalspineseg-models /opt/totalspineseg-models
+
+ARG VARIANT=cpu
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+ARG CREATED=unknown
+LABEL org.opencontainers.image.title="totalspineseg-bids" \
+      org.opencontainers.image.description="BIDS App that segments and labels the whole spine in MRI" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.created="${CREATED}" \
+      org.bids.app="totalspineseg-bids" \
+      totalspineseg-bids.variant="${VARIANT}"
+
+# Any user id, read-only root: all that a library may want to write goes to /tmp.
+ENV PATH=/opt/totalspineseg/bin:/usr/local/bin:/usr/bin:/bin \
+    HOME=/tmp \
+    XDG_CACHE_HOME=/tmp/.cache \
+    MPLCONFIGDIR=/tmp/.cache/matplotlib \
+    TORCHINDUCTOR_CACHE_DIR=/tmp/.cache/torchinductor \
+    TRITON_CACHE_DIR=/tmp/.cache/triton \
+    DENO_DIR=/tmp/.cache/deno \
+    PYTHONNOUSERSITE=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    LANG=C.UTF-8 \
+    TOTALSPINESEG_BIDS_MODELS=/opt/totalspineseg-models \
+    TOTALSPINESEG_BIDS_CONTAINER_TYPE=docker \
+    TOTALSPINESEG_BIDS_CONTAINER_TAG=totalspineseg-bids:${VERSION}
+WORKDIR /tmp
+ENTRYPOINT ["totalspineseg-bids"]

@@ -1,0 +1,152 @@
+"""Measure a model on synthetic spines that no training saw: ``python benchmarks/evaluate_synthetic.py --help``.
+
+Writes a BIDS dataset of synthetic images (fields of view and contrasts mixed, seeds of the evaluation domain), labels
+each with the model through ``SpineSegmenter``, and compares with the truth. Prints Dice a structure group and level,
+a contrast and a field of view; how many images have every level in full view right; how many abstained and how many
+are silently wrong; seconds an image. The folder keeps the dataset, the labels, TSV and JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from totalspineseg_bids.cli.tools_common import bar, positive
+from totalspineseg_bids.cli.tools_files import Outcome, find_jobs, segment_files
+from totalspineseg_bids.errors import SpineAppError
+from totalspineseg_bids.imaging.atomic import write_text
+from totalspineseg_bids.models.registry import resolve
+from totalspineseg_bids.segmentation.pipeline import SpineSegmenter
+from totalspineseg_bids.synthesis.dataset import write_dataset
+from totalspineseg_bids.training.cases import find_cases
+from totalspineseg_bids.training.evaluate import Evaluation, evaluate
+from totalspineseg_bids.training.evaluation_output import table, write_evaluation
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description="Measure a model on unseen synthetic spine images.")
+    parser.add_argument("--model", default="bundled", help="name, folder or zip (default: %(default)s)")
+    parser.add_argument("--images", type=positive, default=40, help="how many (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="of the images (default: %(default)s)")
+    parser.add_argument("--output", type=Path, default=Path("evaluation-synthetic"), help="default: %(default)s")
+    parser.add_argument("--fov", nargs="+", help="fields of view (default: all in turn)")
+    parser.add_argument("--contrast", nargs="+", help="contrasts (default: mixed)")
+    parser.add_argument("--label-maps", type=Path, help="pose these label maps instead of parametric spines")
+    parser.add_argument("--variants", action="store_true", help="some spines with other numbers of vertebrae")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--engine", default="auto")
+    parser.add_argument("--threads", type=positive)
+    parser.add_argument("--single-step", action="store_true", help="use the single-step model")
+    return parser.parse_args(argv)
+
+
+def make_images(options: argparse.Namespace) -> Path:
+    """Write the dataset, unless the folder has the same one already."""
+    folder = Path(options.output) / "bids"
+    recipe = {
+        key: str(getattr(options, key)) for key in ("images", "seed", "fov", "contrast", "label_maps", "variants")
+    }
+    mark = folder.with_name("bids.json")
+    if mark.exists() and json.loads(mark.read_text()) == recipe:
+        return folder
+    with bar(1000, "synthesize") as progress:
+        write_dataset(
+            folder,
+            options.images,
+            options.seed,
+            fields_of_view=options.fov,
+            contrasts=options.contrast,
+            label_maps=options.label_maps,
+            variants=options.variants,
+            progress=lambda _what, done: progress.update(round(1000 * done) - progress.n),
+        )
+    write_text(mark, json.dumps(recipe))
+    return folder
+
+
+def segment(options: argparse.Namespace, bids: Path) -> tuple[list[Outcome], list[float]]:
+    """Label the images and return what became of each, and its seconds."""
+    need = ("single",) if options.single_step else ("step1", "step2")
+    segmenter = SpineSegmenter(
+        resolve(options.model, need=need),
+        device=options.device,
+        engine=options.engine,
+        threads=options.threads,
+        single_step=options.single_step,
+    )
+    jobs = find_jobs(bids, options.output / "labels")[: options.images]
+    for job in jobs:
+        # What an earlier model wrote must not stand in for an image in which this one finds nothing.
+        job.target.unlink(missing_ok=True)
+    outcomes: list[Outcome] = []
+    seconds: list[float] = []
+    with bar(len(jobs), "segment") as progress:
+        start = time.perf_counter()
+        for outcome in segment_files(jobs, segmenter, report=True):
+            seconds.append(time.perf_counter() - start)
+            outcomes.append(outcome)
+            progress.update()
+            start = time.perf_counter()
+    return outcomes, seconds
+
+
+def tags_of(image: Path) -> dict[str, str]:
+    """Return what the figures are grouped by, from the image's sidecar."""
+    sidecar = json.loads(image.with_name(image.name.removesuffix(".nii.gz") + ".json").read_text())
+    contrast = sidecar["SyntheticContrast"]
+    return {
+        "contrast": contrast,
+        "field": sidecar["SyntheticFieldOfView"],
+        "kind": "T1w+T2w" if contrast in ("T1w", "T2w") else "other",
+        "plane": sidecar["SeriesDescription"].split()[2],
+    }
+
+
+def compare_all(outcomes: list[Outcome], bids: Path) -> Evaluation:
+    """Compare with the truth; an image without output counts as one in which nothing was found."""
+    cases, _ = find_cases([bids])
+    truths = {case.image: case.labels.levels[0] for case in cases}
+    return evaluate(
+        [outcome.job.target if outcome.job.target.exists() else None for outcome in outcomes],
+        [truths[outcome.job.source.resolve()] for outcome in outcomes],
+        tags=[tags_of(outcome.job.source) for outcome in outcomes],
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the benchmark."""
+    options = parse(argv)
+    try:
+        bids = make_images(options)
+        outcomes, seconds = segment(options, bids)
+        result = compare_all(outcomes, bids)
+    except SpineAppError as error:
+        sys.stderr.write(f"evaluate_synthetic: {error}\n")
+        return int(error.exit_code)
+    timing: dict[str, Any] = {
+        "mean": statistics.mean(seconds),
+        "median": statistics.median(seconds),
+        "max": max(seconds),
+    }
+    failed = [outcome.line for outcome in outcomes if outcome.error is not None]
+    write_evaluation(result, options.output, {"model": options.model, "seed": options.seed, "seconds": timing})
+    print(table(result))
+    for line in failed:
+        print(line)
+    for image in result.images:
+        if image.outcome.value == "wrong":
+            names = ", ".join(row.name for row in image.levels if row.misnamed)
+            print(f"silently wrong: {image.name}: {names}")
+    print(f"seconds an image: mean {timing['mean']:.1f}, median {timing['median']:.1f}, most {timing['max']:.1f}")
+    print(f"written to {options.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,64 @@
+#!/bin/sh
+# The steps of both container recipes (Dockerfile and Singularity.def), one argument a step:
+#   system        what the distribution provides to build with
+#   runtime       what the distribution provides to run with
+#   dependencies  Python packages, from pyproject.toml and constraints.txt in the current folder
+#   program       the program itself, from the current folder
+#   models        public models named in MODELS (none by default; the bundled one is part of the program)
+# VARIANT is cpu or cuda; PIP_OPTIONS are further options of pip (such as the index of the wanted torch builds).
+set -eu
+
+PREFIX=/opt/totalspineseg
+VARIANT=${VARIANT:-cpu}
+PIP_OPTIONS=${PIP_OPTIONS:-}
+MODELS=${MODELS:-}
+PIP="$PREFIX/bin/python -m pip --no-cache-dir --disable-pip-version-check"
+
+packages() {
+  apt-get update
+  DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "$@"
+  rm -rf /var/lib/apt/lists/*
+}
+
+case "$1" in
+  system)
+    packages ca-certificates python3 python3-venv
+    ;;
+  runtime)
+    # libgomp1: OpenMP of torch and scipy.
+    packages ca-certificates libgomp1 python3
+    ;;
+  dependencies)
+    python3 -m venv "$PREFIX"
+    "$PREFIX/bin/python" - <<'PY' > /tmp/requirements.txt
+import tomllib
+with open("pyproject.toml", "rb") as stream:
+    print("\n".join(tomllib.load(stream)["project"]["dependencies"]))
+PY
+    # shellcheck disable=SC2086 # options are separate words
+    $PIP install $PIP_OPTIONS -c constraints.txt -r /tmp/requirements.txt hatchling
+    rm /tmp/requirements.txt
+    "$PREFIX/bin/python" - "$VARIANT" <<'PY'
+import sys
+import torch
+built = "cpu" if torch.version.cuda is None else "cuda"
+if built != sys.argv[1]:
+    sys.exit(f"VARIANT is {sys.argv[1]}, the package index gave a {built} build of torch; set PIP_OPTIONS to its index")
+PY
+    ;;
+  program)
+    $PIP install --no-deps --no-build-isolation -c constraints.txt .
+    ;;
+  models)
+    if [ -n "$MODELS" ]; then
+      # shellcheck disable=SC2086 # names are separate words
+      "$PREFIX/bin/totalspineseg-tools" models install $MODELS
+    fi
+    mkdir -p "$TOTALSPINESEG_BIDS_MODELS"
+    chmod -R a+rX "$TOTALSPINESEG_BIDS_MODELS" "$PREFIX"
+    ;;
+  *)
+    echo "unknown step: $1" >&2
+    exit 64
+    ;;
+esac

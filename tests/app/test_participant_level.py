@@ -1,0 +1,541 @@
+"""The participant level on tiny images: what is written, when it is written again, and what a failure costs."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import json
+import logging
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from tiny_spine import TinySegmenter, contents, make_dataset, save, tiny_image, tree  # type: ignore[import-not-found]
+
+from totalspineseg_bids.app.run import run
+from totalspineseg_bids.app.segmenter import LoadedSegmenter
+from totalspineseg_bids.bids.tables import read_table
+from totalspineseg_bids.bids.validate import validate
+from totalspineseg_bids.config import RunConfig
+from totalspineseg_bids.errors import ModelError
+from totalspineseg_bids.imaging.io import read_labels
+
+Configure = Callable[..., RunConfig]
+Factory = Callable[[RunConfig], LoadedSegmenter]
+
+STEM = "sub-01/anat/sub-01"
+LABELS = f"{STEM}_seg-totalspineseg_desc-T2w_dseg"
+
+
+def dataset(tmp_path: Path, *names: str, orientation: str = "RAS") -> Path:
+    return make_dataset(tmp_path / "raw", {name: tiny_image(seed=i) for i, name in enumerate(names)}, orientation)
+
+
+def last_error(capsys: pytest.CaptureFixture[str]) -> str:
+    return capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def of_image(stem: str, suffix: str) -> list[str]:
+    return [
+        f"{stem}_label-SC_desc-{suffix}_probseg.json",
+        f"{stem}_label-SC_desc-{suffix}_probseg.nii.gz",
+        f"{stem}_label-canal_desc-{suffix}_probseg.json",
+        f"{stem}_label-canal_desc-{suffix}_probseg.nii.gz",
+        f"{stem}_seg-levels_desc-{suffix}_dseg.json",
+        f"{stem}_seg-levels_desc-{suffix}_dseg.nii.gz",
+        f"{stem}_seg-totalspineseg_desc-{suffix}_dseg.json",
+        f"{stem}_seg-totalspineseg_desc-{suffix}_dseg.nii.gz",
+        f"{stem}_seg-totalspineseg_desc-{suffix}_dseg.tsv",
+    ]
+
+
+def test_the_output_is_the_golden_list_and_valid(
+    tmp_path: Path, configure: Configure, factory: Factory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = {
+        "sub-01/anat/sub-01_T1w.nii.gz": tiny_image(seed=1),
+        "sub-01/anat/sub-01_T2w.nii.gz": tiny_image(seed=2),
+        "sub-02/ses-a/anat/sub-02_ses-a_acq-sag_run-1_T2w.nii": tiny_image(seed=3),
+        "sub-02/ses-a/anat/sub-02_ses-a_acq-sag_run-2_T2w.nii.gz": np.stack([tiny_image(seed=4)] * 2, axis=3),
+        "sub-03/anat/sub-03_T2w.nii.gz": tiny_image(spine=False),
+        "sub-04/anat/sub-04_PDw.nii.gz": tiny_image(undecided=True),
+    }
+    make_dataset(tmp_path / "raw", images)
+    assert run(configure(skip_bids_validation=False), factory=factory) == 0, capsys.readouterr().err
+    out = tmp_path / "out"
+    found = [name for name in tree(out) if "/figures/" not in name]
+    undecided = [name for name in of_image("sub-04/anat/sub-04", "PDw") if "seg-levels" not in name]
+    assert found == sorted(
+        [
+            ".bidsignore",
+            "dataset_description.json",
+            "seg-totalspineseg_dseg.tsv",
+            *(f"sub-0{i}.html" for i in range(1, 5)),
+            *of_image("sub-01/anat/sub-01", "T1w"),
+            *of_image("sub-01/anat/sub-01", "T2w"),
+            *of_image("sub-02/ses-a/anat/sub-02_ses-a_acq-sag_run-1", "T2w"),
+            *of_image("sub-02/ses-a/anat/sub-02_ses-a_acq-sag_run-2", "T2w"),
+            "sub-03/anat/sub-03_seg-totalspineseg_desc-T2w_dseg.json",
+            "sub-03/anat/sub-03_seg-totalspineseg_desc-T2w_dseg.tsv",
+            *undecided,
+        ]
+    )
+    figures = [name for name in tree(out) if "/figures/" in name]
+    assert figures
+    for sidecar in out.glob("sub-*/**/*_seg-totalspineseg_desc-*_dseg.json"):
+        assert set(json.loads(sidecar.read_text())["Figures"].values()) <= set(figures)
+    assert run(configure("group"), factory=factory) == 0
+    assert {"group.html", "group_images.tsv", "group_volumes.tsv"} <= set(tree(out))
+    assert validate(out) == []
+    statuses = {row["image"]: row["status"] for row in read_table(out / "group_images.tsv")}
+    assert statuses == {
+        "sub-01_T1w": "labelled",
+        "sub-01_T2w": "labelled",
+        "sub-02_ses-a_acq-sag_run-1_T2w": "labelled",
+        "sub-02_ses-a_acq-sag_run-2_T2w": "labelled",
+        "sub-03_T2w": "no-spine",
+        "sub-04_PDw": "abstained",
+    }
+    for page in ("group.html", "sub-01.html", "sub-03.html"):
+        assert "bundled" in (out / page).read_text()
+
+
+@pytest.mark.usefixtures("fast_figures")
+@pytest.mark.parametrize("orientation", ["RAS", "PIR", "LSA"])
+def test_labels_lie_on_the_grid_of_the_image(
+    tmp_path: Path, configure: Configure, factory: Factory, orientation: str
+) -> None:
+    raw = dataset(tmp_path, f"{STEM}_T2w.nii.gz", orientation=orientation)
+    assert run(configure(output_resolution="both"), factory=factory) == 0
+    image = nib.load(raw / f"{STEM}_T2w.nii.gz")
+    labels = nib.load(tmp_path / "out" / f"{LABELS}.nii.gz")
+    np.testing.assert_array_equal(labels.affine, image.affine)
+    np.testing.assert_array_equal(np.asarray(labels.dataobj) == 205, np.asarray(image.dataobj) == 160)
+    np.testing.assert_array_equal(np.asarray(labels.dataobj) == 200, np.asarray(image.dataobj) == 220)
+    cord = nib.load(tmp_path / "out" / f"{STEM}_label-SC_desc-T2w_probseg.nii.gz").get_fdata()
+    np.testing.assert_allclose(cord, (image.get_fdata() == 220) * 0.75, atol=1e-3)
+    small = read_labels(tmp_path / "out" / f"{STEM}_seg-totalspineseg_res-1mm_desc-T2w_dseg.nii.gz")
+    assert nib.aff2axcodes(small.affine) == ("R", "A", "S")
+    points = nib.load(tmp_path / "out" / f"{STEM}_seg-levels_desc-T2w_dseg.nii.gz").get_fdata()
+    assert sorted(points[points > 0]) == [22, 23]  # L2-L3 and L3-L4
+    assert (image.get_fdata()[points > 0] == 220).all()
+
+
+@pytest.mark.usefixtures("fast_figures")
+def test_sidecar_and_table_tell_where_a_result_comes_from(
+    tmp_path: Path, configure: Configure, factory: Factory
+) -> None:
+    dataset(tmp_path, f"{STEM}_T2w.nii.gz")
+    assert run(configure(label_scheme="totalspineseg"), factory=factory) == 0
+    out = tmp_path / "out"
+    sidecar = json.loads((out / f"{LABELS}.json").read_text())
+    assert sidecar["Sources"] == [f"bids:raw:{STEM}_T2w.nii.gz"]
+    assert sidecar["Status"] == "labelled"
+    assert sidecar["Flags"] == ["test-flag"]
+    assert sidecar["Model"] == {"Name": "bundled", "Bundled": True}
+    assert set(sidecar["Digests"]) == {"Input", "Configuration", "Model"}
+    assert "torch" in sidecar["SoftwareUsed"]
+    description = json.loads((out / "dataset_description.json").read_text())
+    assert description["DatasetLinks"] == {"raw": "../raw"}
+    assert description["Name"] == "Spine segmentation of Tiny"
+    rows = {row["name"]: row for row in read_table(out / f"{LABELS}.tsv")}
+    assert rows["vertebrae_L2"]["index"] == "42"
+    assert rows["disc_L2_L3"]["level"] == "L2-L3"
+    assert float(rows["disc_L2_L3"]["volume-mm3"]) == 300
+    columns = set(rows["disc_L2_L3"]) - {"index", "name", "abbreviation", "color"}
+    assert columns <= set(sidecar)
+    lookup = {row["name"]: row for row in read_table(out / "seg-totalspineseg_dseg.tsv")}
+    assert lookup["vertebrae_L2"]["color"] == rows["vertebrae_L2"]["color"]
+
+
+@pytest.mark.usefixtures("fast_figures")
+def test_what_is_complete_is_skipped_and_what_is_not_is_redone(
+    tmp_path: Path, configure: Configure, factory: Factory, segmenter: TinySegmenter
+) -> None:
+    raw = dataset(tmp_path, f"{STEM}_T2w.nii.gz", "sub-02/anat/sub-02_T2w.nii.gz")
+    out = tmp_path / "out"
+    assert run(configure(), factory=factory) == 0
+    first = contents(out)
+    assert segmenter.calls == 2
+
+    assert run(configure(), factory=factory) == 0
+    assert segmenter.calls == 2
+    assert contents(out) == first
+
+    (out / f"{LABELS}.nii.gz").unlink()  # something is gone
+    assert run(configure(), factory=factory) == 0
+    assert segmenter.calls == 3
+    (out / f"{LABELS}.json").unlink()  # killed before the end
+    assert run(configure(), factory=factory) == 0
+    assert segmenter.calls == 4
+    assert run(configure(force=True), factory=factory) == 0
+    assert segmenter.calls == 6
+    assert contents(out) == first
+
+    save(raw / f"{STEM}_T2w.nii.gz", tiny_image(seed=9))  # another image
+    assert run(configure(), factory=factory) == 0
+    assert segmenter.calls == 7
+
+
+@pytest.mark.usefixtures("fast_figures")
+def test_other_settings_leave_nothing_of_the_former_result(
+    tmp_path: Path, configure: Configure, factory: Factory, segmenter: TinySegmenter
+) -> None:
+    raw = dataset(tmp_path, f"{STEM}_T2w.nii.gz")
+    out = tmp_path / "out"
+    assert run(configure(output_resolution="both"), factory=factory) == 0
+    assert any("res-1mm" in name for name in tree(out))
+    assert run(configure(), factory=factory) == 0
+    assert segmenter.calls == 2
+    assert not any("res-1mm" in name for name in tree(out))
+    save(raw / f"{STEM}_T2w.nii.gz", tiny_image(spine=False))
+    assert run(configure(), factory=factory) == 0
+    assert [name for name in tree(out) if "/anat/" in name] == [f"{LABELS}.json", f"{LABELS}.tsv"]
+
+
+@pytest.mark.usefixtures("fast_figures")
+def test_a_run_broken_off_anywhere_ends_in_the_same_bytes(
+    tmp_path: Path, configure: Configure, factory: Factory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset(tmp_path, f"{STEM}_T2w.nii.gz")
+    assert run(configure(out="whole"), factory=factory) == 0
+    whole = contents(tmp_path / "whole")
+    real, steps = os.replace, 0
+    real_path_replace = Path.replace
+
+    class Killed(BaseException):
+        pass
+
+    def until(limit: int) -> Callable[[Path, Path], Path]:
+        def replace(self: Path, target: Path) -> Path:
+            nonlocal steps
+            steps += 1
+            if steps > limit:
+                raise Killed
+            return real_path_replace(self, target)
+
+        return replace
+
+    for limit in (1, 3, 5, 7, 9):
+        steps = 0
+        monkeypatch.setattr(Path, "replace", until(limit))
+        with pytest.raises(Killed):
+            run(configure(out="broken"), factory=factory)
+        assert not (tmp_path / "broken" / f"{LABELS}.json").exists()
+        monkeypatch.setattr(Path, "replace", real_path_replace)
+    assert os.replace is real
+    assert run(configure(out="broken"), factory=factory) == 0
+    assert contents(tmp_path / "broken") == whole
+
+
+def bad_empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def bad_truncated(path: Path) -> None:
+    save(path, tiny_image())
+    path.write_bytes(path.read_bytes()[:2000])
+
+
+def bad_text(path: Path) -> None:
+    path.write_text("not an image")
+
+
+def bad_link(path: Path) -> None:
+    path.symlink_to("../../.git/annex/objects/gone")
+
+
+def bad_2d(path: Path) -> None:
+    save(path, tiny_image()[:, :, :1])
+
+
+def bad_zero(path: Path) -> None:
+    save(path, np.zeros((8, 8, 8), np.int16))
+
+
+def bad_nan(path: Path) -> None:
+    save(path, np.full((8, 8, 8), np.nan, np.float32))
+
+
+def bad_5d(path: Path) -> None:
+    save(path, np.zeros((4, 4, 4, 2, 2), np.int16))
+
+
+def bad_complex(path: Path) -> None:
+    save(path, tiny_image().astype(np.complex64))
+
+
+def bad_header(path: Path) -> None:
+    plain = save(path.with_suffix(""), tiny_image())
+    content = bytearray(plain.read_bytes())
+    content[42:48] = np.array([3000, 3000, 3000], "<i2").tobytes()
+    plain.unlink()
+    path.write_bytes(gzip.compress(bytes(content)))
+
+
+def bad_folder(path: Path) -> None:
+    path.mkdir()
+
+
+BAD = {
+    bad_empty: (65, "empty"),
+    bad_truncated: (65, "truncated"),
+    bad_text: (65, "not gzip"),
+    bad_link: (66, "content not fetched"),
+    bad_2d: (65, "2D"),
+    bad_zero: (65, "zero"),
+    bad_nan: (65, "NaN"),
+    bad_5d: (65, "5 dimensions"),
+    bad_complex: (65, "complex"),
+    bad_header: (65, "voxels"),
+}
+
+
+@pytest.mark.usefixtures("fast_figures")
+def test_bad_images_fail_one_by_one_and_the_good_one_is_done(
+    tmp_path: Path, configure: Configure, factory: Factory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = dataset(tmp_path, "sub-good/anat/sub-good_T2w.nii.gz")
+    for make in BAD:
+        label = make.__name__.replace("_", "")
+        folder = raw / f"sub-{label}" / "anat"
+        folder.mkdir(parents=True)
+        make(folder / f"sub-{label}_T2w.nii.gz")
+    assert run(configure(), factory=factory) == 1  # kinds of failure differ
+    out = tmp_path / "out"
+    assert last_error(capsys).startswith(f"totalspineseg-bids: {len(BAD)} of {len(BAD) + 1} images failed")
+    assert (out / "sub-good/anat/sub-good_seg-totalspineseg_desc-T2w_dseg.json").is_file()
+    for make, (code, message) in BAD.items():
+        label = make.__name__.replace("_", "")
+        record = json.loads((out / "logs" / f"crash-sub-{label}_T2w.json").read_text())
+        assert record["Status"] == "failed"
+        assert record["ExitCode"] == code
+        assert message in record["Reason"]
+        assert f"sub-{label}_T2w" in record["Reason"]
+        assert "failed" in (out / f"sub-{label}.html").read_text()
+    assert run(configure("group"), factory=factory) == 0
+    rows = {row["participant"]: row for row in read_table(out / "group_images.tsv")}
+    assert rows["sub-good"]["status"] == "labelled"
+    assert all(rows[f"sub-{m.__name__.replace('_', '')}"]["status"] == "failed" for m in BAD)
+    assert {row["participant"] for row in read_table(out / "group_volumes.tsv")} == {"sub-good"}
+    assert validate(out) == []
+
+
+@pytest.mark.usefixtures("fast_figures")
+def test_one_kind_of_failure_gives_its_exit_code_and_a_repair_clears_the_record(
+    tmp_path: Path, configure: Configure, factory: Factory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = dataset(tmp_path, f"{STEM}_T2w.nii.gz", "sub-02/anat/sub-02_T2w.nii.gz")
+    (raw / f"{STEM}_T2w.nii.gz").write_bytes(b"")
+    assert run(configure(), factory=factory) == 65
+    assert "1 of 2 images failed" in last_error(capsys)
+    record = tmp_path / "out" / "logs" / "crash-sub-01_T2w.json"
+    assert record.is_file()
+    save(raw / f"{STEM}_T2w.nii.gz", tiny_image())
+    assert run(configure(), factory=factory) == 0
+    assert not record.exists()
+
+
+@pytest.mark.usefixtures("fast_figures")
+def test_two_files_with_one_output_name_fail_both(
+    tmp_path: Path, configure: Configure, factory: Factory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset(tmp_path, f"{STEM}_T2w.nii.gz", f"{STEM}_T2w.nii", "sub-02/anat/sub-02_T2w.nii.gz")
+    assert run(configure(), factory=factory) == 65
+    assert "would give the same output" in last_error(capsys)
+    assert any("sub-02" in name for name in tree(tmp_path / "out"))
+
+
+@pytest.mark.usefixtures("fast_figures")
+def test_an_unexpected_error_costs_one_image(tmp_path: Path, configure: Configure, segmenter: TinySegmenter) -> None:
+    dataset(tmp_path, f"{STEM}_T2w.nii.gz", "sub-02/anat/sub-02_T2w.nii.gz")
+
+    class Fragile(TinySegmenter):
+        def segment(self, volume, **rest):  # type: ignore[no-untyped-def]
+            self.calls += 1
+            if self.calls == 1:
+                msg = "index out of range"
+                raise IndexError(msg)
+            return segmenter.segment(volume, **rest)
+
+    fragile = Fragile()
+    assert run(configure(), factory=lambda config: LoadedSegmenter(fragile, "m", "0", False)) == 1
+    record = json.loads((tmp_path / "out/logs/crash-sub-01_T2w.json").read_text())
+    assert "unexpected IndexError: index out of range" in record["Reason"]
+    assert any("in segment" in line for line in record["Traceback"])
+    assert (tmp_path / "out/sub-02/anat/sub-02_seg-totalspineseg_desc-T2w_dseg.json").is_file()
+
+
+@pytest.mark.usefixtures("fast_figures")
+def test_stop_on_first_crash(tmp_path: Path, configure: Configure, factory: Factory, segmenter: TinySegmenter) -> None:
+    raw = dataset(tmp_path, f"{STEM}_T2w.nii.gz", "sub-02/anat/sub-02_T2w.nii.gz")
+    (raw / f"{STEM}_T2w.nii.gz").write_bytes(b"")
+    assert run(configure(stop_on_first_crash=True), factory=factory) == 65
+    assert segmenter.calls == 0
+
+
+def test_what_concerns_the_run_ends_it(
+    tmp_path: Path, configure: Configure, factory: Factory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = dataset(tmp_path, f"{STEM}_T2w.nii.gz")
+    assert run(configure(participant_label=["99"]), factory=factory) == 18
+    assert "no participant 99" in last_error(capsys)
+    assert run(configure(suffix=["PDw"]), factory=factory) == 18
+    assert "no image matches" in last_error(capsys)
+
+    def no_model(_: RunConfig) -> LoadedSegmenter:
+        msg = "model x: no step2 model"
+        raise ModelError(msg)
+
+    assert run(configure(), factory=no_model) == 66
+    assert last_error(capsys) == "totalspineseg-bids: model x: no step2 model"
+    (raw / "sub-01/anat/sub-01_weird_T2w.nii.gz").write_bytes(b"x")
+    assert run(configure(skip_bids_validation=False), factory=factory) == 16
+    assert "not a valid BIDS dataset" in last_error(capsys)
+    assert run(configure("group"), factory=factory) == 18
+    assert run(configure("group", out="nowhere"), factory=factory) == 66
+    assert not (tmp_path / "nowhere").exists()
+    (tmp_path / "file").write_text("x")
+    config = configure(out="later")
+    (tmp_path / "later").write_text("in the way")
+    assert run(config, factory=factory) == 73
+    assert "cannot be written" in last_error(capsys)
+
+
+@pytest.mark.usefixtures("fast_figures")
+def test_a_full_disk_ends_the_run(
+    tmp_path: Path, configure: Configure, factory: Factory, segmenter: TinySegmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset(tmp_path, f"{STEM}_T2w.nii.gz", "sub-02/anat/sub-02_T2w.nii.gz")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("totalspineseg_bids.app.image.write_labels", full)
+    assert run(configure(), factory=factory) == 74
+    assert segmenter.calls == 1
+
+
+@pytest.mark.usefixtures("fast_figures")
+def test_dry_run_lists_and_writes_nothing(
+    tmp_path: Path, configure: Configure, factory: Factory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = dataset(tmp_path, f"{STEM}_T2w.nii.gz", "sub-02/anat/sub-02_T2w.nii.gz")
+    assert run(configure(dry_run=True), factory=factory) == 0
+    assert not (tmp_path / "out").exists()
+    assert run(configure(participant_label=["01"]), factory=factory) == 0
+    (raw / "sub-02/anat/sub-02_T2w.nii.gz").write_bytes(b"")
+    capsys.readouterr()
+    assert run(configure(dry_run=True), factory=factory) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"complete\t{STEM}_T2w.nii.gz",
+        "would fail\tsub-02/anat/sub-02_T2w.nii.gz",
+    ]
+
+
+@pytest.mark.usefixtures("fast_figures")
+def test_reports_only_needs_nothing_but_the_output(
+    tmp_path: Path, configure: Configure, factory: Factory, segmenter: TinySegmenter
+) -> None:
+    dataset(tmp_path, f"{STEM}_T2w.nii.gz", f"{STEM}_T1w.nii.gz")
+    out = tmp_path / "out"
+    assert run(configure("participant", reports_only=True), factory=factory) == 18
+    assert run(configure(), factory=factory) == 0
+    page = (out / "sub-01.html").read_bytes()
+    (out / "sub-01.html").unlink()
+    assert run(configure(reports_only=True), factory=factory) == 0
+    assert (out / "sub-01.html").read_bytes() == page
+    assert segmenter.calls == 2
+
+
+@pytest.mark.usefixtures("fast_figures")
+def test_a_localizer_is_done_first_and_its_labels_help(
+    tmp_path: Path, configure: Configure, factory: Factory, segmenter: TinySegmenter
+) -> None:
+    images = {
+        "sub-01/anat/sub-01_acq-ax_T2w.nii.gz": tiny_image(undecided=True),
+        "sub-01/anat/sub-01_acq-wide_T2w.nii.gz": tiny_image(seed=1),
+    }
+    make_dataset(tmp_path / "raw", images)
+    settings = {"localizer": "acq-wide_T2w", "label_scheme": "totalspineseg"}
+    assert run(configure(**settings), factory=factory) == 0
+    first, second = segmenter.localizers
+    assert first is None
+    assert second is not None
+    assert set(np.unique(second.data)) == {0, 19, 20, 21, 200, 201, 204, 205}
+    sidecar = json.loads((tmp_path / "out/sub-01/anat/sub-01_acq-ax_seg-totalspineseg_desc-T2w_dseg.json").read_text())
+    assert sidecar["Status"] == "labelled"
+    assert sidecar["Sources"][1].startswith("bids::sub-01/anat/sub-01_acq-wide_seg-totalspineseg")
+    assert run(configure(**settings), factory=factory) == 0
+    assert segmenter.calls == 2
+    assert validate(tmp_path / "out") == []
+
+
+@pytest.mark.usefixtures("fast_figures")
+def test_a_signal_ends_the_run_with_what_is_complete(
+    tmp_path: Path, configure: Configure, segmenter: TinySegmenter, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset(tmp_path, f"{STEM}_T2w.nii.gz", "sub-02/anat/sub-02_T2w.nii.gz")
+
+    class Stopped(TinySegmenter):
+        def segment(self, volume, **rest):  # type: ignore[no-untyped-def]
+            self.calls += 1
+            if self.calls == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return segmenter.segment(volume, **rest)
+
+    stopped = Stopped()
+    former = signal.getsignal(signal.SIGTERM)
+    assert run(configure(), factory=lambda config: LoadedSegmenter(stopped, "m", "0" * 64, False)) == 75
+    assert "stopped by SIGTERM" in last_error(capsys)
+    assert signal.getsignal(signal.SIGTERM) is former
+    names = tree(tmp_path / "out")
+    assert f"{LABELS}.json" in names
+    assert not any(name.startswith("sub-02/") for name in names)
+    assert not list((tmp_path / "out/logs").glob("crash-*"))
+
+
+def _work(config: RunConfig) -> None:
+    loaded = LoadedSegmenter(TinySegmenter(), "bundled", "0" * 64, True)
+    os._exit(run(config, factory=lambda _: loaded))
+
+
+@pytest.mark.usefixtures("fast_figures")
+def test_processes_side_by_side_write_what_one_writes(tmp_path: Path, configure: Configure, factory: Factory) -> None:
+    dataset(tmp_path, *(f"sub-0{i}/anat/sub-0{i}_T2w.nii.gz" for i in range(1, 5)))
+    assert run(configure(out="one"), factory=factory) == 0
+    context = multiprocessing.get_context("fork")
+    jobs = [
+        context.Process(target=_work, args=(configure(out="many", participant_label=[f"0{i}"]),)) for i in range(1, 5)
+    ]
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        job.join()
+    assert [job.exitcode for job in jobs] == [0, 0, 0, 0]
+    for out in ("one", "many"):
+        assert run(configure("group", out=out), factory=factory) == 0
+    assert contents(tmp_path / "many") == contents(tmp_path / "one")
+    assert len(list((tmp_path / "many/logs").glob("run-*.toml"))) == 5
+
+
+@pytest.mark.usefixtures("fast_figures")
+def test_every_run_leaves_a_log_and_a_record_that_can_be_run_again(
+    tmp_path: Path, configure: Configure, factory: Factory
+) -> None:
+    dataset(tmp_path, f"{STEM}_T2w.nii.gz")
+    config = configure()
+    assert run(config, ["totalspineseg-bids", "raw", "out"], factory) == 0
+    logs = tmp_path / "out" / "logs"
+    (record,) = logs.glob("run-*.toml")
+    (log,) = logs.glob("run-*.log")
+    assert "sub-01_T2w: labelled" in log.read_text()
+    from totalspineseg_bids.config import read_toml
+
+    assert RunConfig.from_mapping(read_toml(record)) == config
+    assert logging.getLogger("totalspineseg_bids").handlers == []

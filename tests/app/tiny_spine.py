@@ -1,0 +1,136 @@
+"""Tiny datasets, and a segmenter that reads the truth off the intensities."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from totalspineseg_bids.anatomy import BY_ID, CANAL_ID, CORD_ID, Structure, unnamed
+from totalspineseg_bids.app.segmenter import Progress
+from totalspineseg_bids.imaging.grid import to_canonical
+from totalspineseg_bids.imaging.volume import Volume
+from totalspineseg_bids.segmentation.result import Component, DiscPoint, LabelledSpine, SpineStatus
+
+#: Intensity of each structure in a tiny image.
+INTENSITY = {21: 100, 20: 120, 19: 140, 205: 160, 204: 180, CORD_ID: 220, CANAL_ID: 240}
+#: An image brighter than this shows a spine whose levels cannot be told.
+UNDECIDED = 400
+
+
+def tiny_image(*, spine: bool = True, undecided: bool = False, seed: int = 0) -> np.ndarray:
+    """An image of (18, 24, 40) voxels: three vertebrae, two discs, canal and cord, in RAS."""
+    rng = np.random.default_rng(seed)
+    image = rng.integers(10, 30, (18, 24, 40)).astype(np.int16)
+    if spine:
+        for label, bottom in ((21, 28), (20, 15), (19, 2)):
+            image[4:14, 12:22, bottom : bottom + 10] = INTENSITY[label]
+        for label, bottom in ((205, 25), (204, 12)):
+            image[4:14, 12:22, bottom : bottom + 3] = INTENSITY[label]
+        image[5:13, 3:11, 1:39] = INTENSITY[CANAL_ID]
+        image[7:11, 5:9, 1:39] = INTENSITY[CORD_ID]
+    if undecided:
+        image[0, 0, 0] = UNDECIDED
+    return image
+
+
+def save(path: Path, data: np.ndarray, orientation: str = "RAS") -> Path:
+    """Write an image in 1 mm voxels, its axes in the orientation wanted."""
+    affine = np.diag([1.0, 1, 1, 1])
+    affine[:3, 3] = (-9, -12, 30)
+    image = nib.Nifti1Image(data, affine)
+    if orientation != "RAS":
+        start = nib.orientations.axcodes2ornt("RAS")
+        image = image.as_reoriented(nib.orientations.ornt_transform(start, nib.orientations.axcodes2ornt(orientation)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(image, path)
+    return path
+
+
+def make_dataset(root: Path, images: dict[str, np.ndarray | None], orientation: str = "RAS") -> Path:
+    """Write a valid raw dataset; an image that is ``None`` is left to the caller."""
+    root.mkdir(parents=True, exist_ok=True)
+    description = {"Name": "Tiny", "BIDSVersion": "1.10.0", "DatasetType": "raw", "License": "CC0"}
+    (root / "dataset_description.json").write_text(json.dumps(description))
+    (root / "README").write_text("Tiny images for tests.\n")
+    for relative, data in images.items():
+        if data is not None:
+            save(root / relative, data, orientation)
+    return root
+
+
+class TinySegmenter:
+    """A real, if small, segmenter: thresholds the intensities of :func:`tiny_image`."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.localizers: list[Volume | None] = []
+
+    def segment(
+        self, volume: Volume, *, localizer: Volume | None = None, progress: Progress | None = None
+    ) -> LabelledSpine:
+        self.calls += 1
+        self.localizers.append(localizer)
+        image = to_canonical(volume)
+        if progress is not None:
+            progress("thresholds", 0.5)
+        labels = np.zeros(image.data.shape, np.uint8)
+        for label, value in INTENSITY.items():
+            labels[np.abs(image.data - value) < 5] = label
+        if not labels.any():
+            reason = "neither canal nor disc in view"
+            return LabelledSpine(labels, image.affine, (), SpineStatus.NO_SPINE, reason)
+        undecided = image.data.max() >= UNDECIDED and localizer is None
+        if undecided:
+            labels = _without_names(labels)
+        points = () if undecided else self._points(labels, image.affine)
+        return LabelledSpine(
+            labels,
+            image.affine,
+            tuple(_component(labels, int(label), image.affine) for label in np.unique(labels[labels > 0])),
+            SpineStatus.ABSTAINED if undecided else SpineStatus.LABELLED,
+            "no landmark in view" if undecided else None,
+            flags=("test-flag",),
+            disc_points=points,
+            cord_probability=(labels == CORD_ID).astype(np.float32) * 0.75,
+            canal_probability=np.isin(labels, (CORD_ID, CANAL_ID)).astype(np.float32),
+        )
+
+    @staticmethod
+    def _points(labels: np.ndarray, affine: np.ndarray) -> tuple[DiscPoint, ...]:
+        canal = np.argwhere(labels == CORD_ID).mean(axis=0)
+        points = []
+        for label in (205, 204):
+            height = np.argwhere(labels == label)[:, 2].mean()
+            x, y, z = (float(v) for v in affine[:3, :3] @ (canal[0], canal[1], height) + affine[:3, 3])
+            points.append(DiscPoint(BY_ID[label].level, (x, y, z)))
+        return tuple(points)
+
+
+def _without_names(labels: np.ndarray) -> np.ndarray:
+    result = labels.copy()
+    for structure, ids in ((Structure.VERTEBRA, (21, 20, 19)), (Structure.DISC, (205, 204))):
+        for number, label in enumerate(ids, start=1):
+            result[labels == label] = unnamed(structure, number).id
+    return result
+
+
+def _component(labels: np.ndarray, label: int, affine: np.ndarray) -> Component:
+    voxels = np.argwhere(labels == label)
+    x, y, z = (float(v) for v in affine[:3, :3] @ voxels.mean(axis=0) + affine[:3, 3])
+    known = BY_ID[label]
+    level = known.level or None
+    return Component(label, known.structure, level, 0.9, None, None, False, float(len(voxels)), (x, y, z))
+
+
+def tree(folder: Path) -> list[str]:
+    """Files below a folder, logs left out."""
+    files = (p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    return sorted(name for name in files if not name.startswith("logs/"))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Bytes of the files below a folder, logs left out."""
+    return {name: (folder / name).read_bytes() for name in tree(folder)}

@@ -1,0 +1,219 @@
+"""The command line: spellings, precedence, exit codes and last lines."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from totalspineseg_bids import __version__
+from totalspineseg_bids.cli import bids_app, boutiques
+from totalspineseg_bids.cli.bids_app import build_parser, main, parse_config
+from totalspineseg_bids.errors import UsageError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    root = tmp_path / "raw"
+    (root / "sub-01" / "anat").mkdir(parents=True)
+    (root / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.10.0"}')
+    return root
+
+
+@pytest.fixture
+def required(dataset: Path, tmp_path: Path) -> list[str]:
+    return [str(dataset), str(tmp_path / "out"), "participant"]
+
+
+@pytest.mark.parametrize(
+    ("options", "field", "value"),
+    [
+        (["--participant-label", "01", "sub-02"], "participant_label", ("01", "02")),
+        (["--participant_label", "sub-01"], "participant_label", ("01",)),
+        (["--exclude-participant-label", "03"], "exclude_participant_label", ("03",)),
+        (["--session-label", "ses-a"], "session_label", ("a",)),
+        (["--session-id", "a", "b"], "session_label", ("a", "b")),
+        (["--suffix", "T1rho", "UNIT1"], "suffix", ("T1rho", "UNIT1")),
+        (["--skip-bids-validation"], "skip_bids_validation", True),
+        (["--skip_bids_validation"], "skip_bids_validation", True),
+        (["--skip_bids_validator"], "skip_bids_validation", True),
+        (["--nprocs", "3"], "n_cpus", 3),
+        (["--n-cpus", "3"], "n_cpus", 3),
+        (["--n_cpus", "3"], "n_cpus", 3),
+        (["--omp-nthreads", "2"], "omp_nthreads", 2),
+        (["--mem-mb", "8000"], "mem_mb", 8000),
+        (["-w", "/tmp/x"], "work_dir", Path("/tmp/x")),  # noqa: S108
+        (["--work-dir", "/tmp/x"], "work_dir", Path("/tmp/x")),  # noqa: S108
+        (["--reports-only"], "reports_only", True),
+        (["--dry-run"], "dry_run", True),
+        (["--stop-on-first-crash"], "stop_on_first_crash", True),
+        (["--model", "bundled"], "model", "bundled"),
+        (["--device", "cuda:1"], "device", "cuda:1"),
+        (["--engine", "torch"], "engine", "torch"),
+        (["--label-scheme", "totalspineseg"], "label_scheme", "totalspineseg"),
+        (["--output-resolution", "both"], "output_resolution", "both"),
+        (["--single-step"], "single_step", True),
+        (["--step1-only"], "step1_only", True),
+        (["--localizer", "acq-loc"], "localizer", "acq-loc"),
+        (["--volume", "2"], "volume", 2),
+        (["--force"], "force", True),
+        (["--progress"], "progress", True),
+        (["--no-progress"], "progress", False),
+        (["-q"], "verbose", 0),
+        (["-v"], "verbose", 2),
+    ],
+)
+def test_every_spelling_reaches_its_setting(required: list[str], options: list[str], field: str, value: object) -> None:
+    assert getattr(parse_config([*required, *options]), field) == value
+
+
+def test_options_may_come_before_the_places(required: list[str]) -> None:
+    config = parse_config(["--force", "--n-cpus", "2", *required])
+    assert (config.level, config.force, config.n_cpus) == ("participant", True, 2)
+    config = parse_config([required[0], "--model", "bundled", *required[1:]])
+    assert (config.level, config.model) == ("participant", "bundled")
+
+
+def test_command_line_before_toml_before_environment(
+    required: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOTALSPINESEG_BIDS_MODEL", "of-environment")
+    monkeypatch.setenv("TOTALSPINESEG_BIDS_DEVICE", "cpu")
+    file = tmp_path / "run.toml"
+    file.write_text('model = "of-toml"\nn-cpus = 4\nforce = true\n')
+    config = parse_config([*required, "--config-file", str(file), "--n-cpus", "2"])
+    assert (config.model, config.device, config.n_cpus, config.force) == ("of-toml", "cpu", 2, True)
+    assert parse_config([*required, "--model", "of-line", "--config-file", str(file)]).model == "of-line"
+
+
+def test_everything_may_come_from_toml(required: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(parse_config([*required, "--suffix", "T2w"]).to_toml({"version": "x"}))
+    assert parse_config(["--config-file", str(file)]) == parse_config([*required, "--suffix", "T2w"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["{raw}", "{out}"], 64, "level not given"),
+        (["{raw}", "{out}", "session"], 17, "unknown analysis level 'session'"),
+        (["{raw}", "{out}", "participant", "--nonsense"], 64, "--nonsense"),
+        (["{raw}", "{out}", "participant", "--n-cpus", "many"], 64, "not a whole number"),
+        (["{raw}", "{out}", "participant", "--engine", "tf"], 64, "invalid choice"),
+        (["{raw}", "{out}", "participant", "--device", "gpu"], 64, "device 'gpu'"),
+        (["{raw}", "{out}", "participant", "--config-file", "{raw}/absent.toml"], 66, "absent.toml"),
+        (["{raw}/absent", "{out}", "participant"], 66, "no such dataset"),
+        (["{raw}/sub-01", "{out}", "participant"], 16, "no dataset_description.json"),
+        (["{raw}", "{raw}", "participant"], 64, "folder of its own"),
+        (["{raw}", "{out}", "group"], 66, "run the participant level first"),
+        (["{raw}", "{out}", "participant", "--skip-bids-validation"], 18, "no image matches"),
+        (["{raw}", "{out}", "participant", "--skip-bids-validation", "--participant-label", "9"], 18, "no participant"),
+    ],
+)
+def test_what_is_wrong_gives_its_code_and_a_last_line(
+    required: list[str], arguments: list[str], code: int, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw, out, _ = required
+    assert main([text.format(raw=raw, out=out) for text in arguments]) == code
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("totalspineseg-bids: ")
+    assert says in last
+
+
+def test_the_real_segmenter_says_which_model_is_missing(
+    dataset: Path, required: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (dataset / "sub-01/anat/sub-01_T2w.nii.gz").write_bytes(b"x")
+    (tmp_path / "empty").mkdir()
+    options = ["--skip-bids-validation", "--model"]
+    assert main([*required, *options, str(tmp_path / "empty")]) == 66
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "step1" in last
+    assert main([*required, *options, "r00000000"]) == 66
+    assert "r00000000" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(
+        group in text for group in ("which images:", "method:", "output:", "resources:", "running:", "examples:")
+    )
+    assert "--participant_label" not in text  # taken, not shown
+    assert max(len(line) for line in text.splitlines()) <= 120
+    assert main([]) == 0
+    capsys.readouterr()
+    assert main(["--version"]) == 0
+    version = capsys.readouterr().out
+    assert version.startswith(f"totalspineseg-bids {__version__} (nnU-Net ")
+    assert all(name in version for name in ("torch", "OpenVINO", "model"))
+
+
+def test_help_loads_none_of_the_heavy_libraries() -> None:
+    script = (
+        "import sys; from totalspineseg_bids.cli.bids_app import main; main(['--help']); main(['--version'])\n"
+        "heavy = {'torch', 'nnunetv2', 'bids', 'openvino', 'nibabel', 'pandas', 'plotly', 'scipy'} & set(sys.modules)\n"
+        "sys.exit(' '.join(heavy) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_python_dash_m_is_the_app() -> None:
+    command = [sys.executable, "-m", "totalspineseg_bids", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert done.stdout.startswith("totalspineseg-bids")
+
+
+def test_parser_errors_are_ours() -> None:
+    with pytest.raises(UsageError):
+        build_parser().parse_args(["--suffix"])
+
+
+def test_boutiques_json_is_what_the_parser_says() -> None:
+    assert (ROOT / "boutiques.json").read_text(encoding="utf-8") == boutiques.descriptor_text(), (
+        "run: python -m totalspineseg_bids.cli.boutiques boutiques.json"
+    )
+
+
+def test_boutiques_descriptor_is_whole() -> None:
+    descriptor = boutiques.descriptor()
+    ids = [entry["id"] for entry in descriptor["inputs"]]
+    actions = {action.dest for action in build_parser()._actions} - {"help", "version"}
+    assert set(ids) == actions
+    assert ids[:3] == ["bids_dir", "output_dir", "level"]
+    keys = [entry["value-key"] for entry in descriptor["inputs"]]
+    assert descriptor["command-line"].split() == [bids_app.PROGRAM, *keys]
+    by_id = {entry["id"]: entry for entry in descriptor["inputs"]}
+    assert by_id["level"]["value-choices"] == ["participant", "group"]
+    assert by_id["participant_label"]["list"]
+    assert by_id["n_cpus"]["type"] == "Number"
+    assert by_id["force"] | {"description": ""} == {
+        "id": "force",
+        "name": "Force",
+        "description": "",
+        "type": "Flag",
+        "value-key": "[FORCE]",
+        "optional": True,
+        "command-line-flag": "--force",
+    }
+
+
+def test_boutiques_accepts_the_descriptor_and_builds_command_lines(tmp_path: Path) -> None:
+    pytest.importorskip("boutiques")
+    from boutiques import bosh
+
+    path = str(ROOT / "boutiques.json")
+    bosh(["validate", path])
+    invocation = {"bids_dir": str(tmp_path), "output_dir": "out", "level": "participant"}
+    invocation |= {"participant_label": ["01", "02"], "n_cpus": 4, "force": True}
+    (tmp_path / "invocation.json").write_text(json.dumps(invocation))
+    done = bosh(["exec", "simulate", path, "-i", str(tmp_path / "invocation.json")])
+    expected = f"totalspineseg-bids {tmp_path} out participant --participant-label 01 02 --n-cpus 4 --force"
+    assert expected in " ".join(str(done).split())

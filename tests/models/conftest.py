@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from totalspineseg_bids.models import catalog
+
+STEP1_LABELS: dict[str, Any] = {
+    "background": 0,
+    "disc": [1, 2, 3, 4, 5],
+    "disc_C2_C3": 2,
+    "disc_C7_T1": 3,
+    "disc_T12_L1": 4,
+    "disc_L5_S": 5,
+    "vertebrae": [6, 7],
+    "vertebrae_C1": 7,
+    "canal": [8, 9],
+    "cord": 9,
+}
+STEP2_LABELS: dict[str, Any] = {
+    **{name: value for name, value in STEP1_LABELS.items() if name.startswith(("background", "disc"))},
+    "vertebrae": [6, 7, 8, 9],
+    "vertebrae_O": 7,
+    "vertebrae_E": 8,
+    "sacrum": 9,
+    "canal": [10, 11],
+    "cord": 11,
+}
+SINGLE_LABELS: dict[str, Any] = {
+    "background": 0,
+    **{f"vertebrae_{level}": i for i, level in enumerate(["C3", "T6", "L3"], 1)},
+    "disc_L3_L4": 4,
+    "disc_C2_C3": 5,
+    "disc": [4, 5],
+    "vertebrae": [1, 2, 3],
+    "canal": [6, 7],
+    "cord": 7,
+}
+LABELS = {"step1": STEP1_LABELS, "step2": STEP2_LABELS, "single": SINGLE_LABELS}
+NAMES = {
+    "step1": "Dataset101_TotalSpineSeg_step1",
+    "step2": "Dataset102_TotalSpineSeg_step2",
+    "single": "Dataset103_TotalSpineSeg_full",
+}
+TRAINER = "nnUNetTrainer_Other__nnUNetPlans__3d_fullres"
+
+
+def dataset_of(role: str) -> dict[str, Any]:
+    labels = LABELS[role]
+    channels = {"0": "MRI", "1": "noNorm"} if role == "step2" else {"0": "MRI"}
+    return {"channel_names": channels, "labels": labels, "regions_class_order": list(range(1, len(labels)))}
+
+
+def model_files(role: str, *, top: str | None = None, weights: bytes = b"weights") -> dict[str, bytes]:
+    """Files of a model in the layout of the public releases; nothing here reads the checkpoint itself."""
+    base = f"{top if top is not None else NAMES[role]}/{TRAINER}"
+    return {
+        f"{base}/dataset.json": json.dumps(dataset_of(role)).encode(),
+        f"{base}/plans.json": b"{}",
+        f"{base}/fold_0/checkpoint_final.pth": weights + role.encode(),
+        f"{base}/fold_0/validation/summary.json": b"{}",
+        f"{base}/fold_0/progress.png": b"png",
+    }
+
+
+def write_folder(folder: Path, *roles: str) -> Path:
+    for role in roles:
+        for name, content in model_files(role).items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+    return folder
+
+
+def write_zip(path: Path, *roles: str, weights: bytes = b"weights") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for role in roles:
+            for name, content in model_files(role, weights=weights).items():
+                archive.writestr(name, content)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache folder for each test."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv(catalog.CACHE_VARIABLE, str(folder))
+    return folder

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+from totalspineseg_bids.errors import ModelError, OutputError
+from totalspineseg_bids.inference.model import load_model
+from totalspineseg_bids.inference.untrained import write_untrained_model
+from totalspineseg_bids.models.export import strip_checkpoint
+
+from .conftest import dataset_of
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder with what training leaves in a checkpoint."""
+    folder = write_untrained_model(tmp_path_factory.mktemp("trained"), dataset_of("step1"), folds=2)
+    for file in folder.rglob("*.pth"):
+        checkpoint = torch.load(file, weights_only=False)
+        checkpoint["optimizer_state"] = {"state": {0: {"momentum_buffer": torch.zeros(50_000)}}}
+        checkpoint["logging"] = {"mean_fg_dice": [np.float64(0.5)]}
+        checkpoint["init_args"].update(plans={"dataset_name": "x"}, device=torch.device("cpu"))
+        torch.save(checkpoint, file)
+    return folder
+
+
+def test_small_and_close(trained: Path, tmp_path: Path) -> None:
+    sizes = strip_checkpoint(trained, tmp_path / trained.name)
+    # Tensors that the network lists under several names are written once.
+    parameters = sum({t.data_ptr(): t.numel() for t in load_model(trained).weights[0].values()}.values())
+    assert sizes.after < 2 * (2 * parameters + 40_000)
+    assert sizes.after < sizes.before / 4
+    before, after = load_model(trained), load_model(tmp_path / trained.name)
+    assert set(before.weights[0]) == set(after.weights[0])
+    for name, weights in before.weights[1].items():
+        torch.testing.assert_close(after.weights[1][name], weights, rtol=1e-3, atol=1e-3)
+
+
+def test_without_halving_nothing_changes(trained: Path, tmp_path: Path) -> None:
+    strip_checkpoint(trained, tmp_path / trained.name, half=False)
+    before, after = load_model(trained).weights[0], load_model(tmp_path / trained.name).weights[0]
+    assert all(torch.equal(after[name], weights) for name, weights in before.items())
+
+
+def test_nnunets_predictor_loads_it(trained: Path, tmp_path: Path) -> None:
+    strip_checkpoint(trained, tmp_path / trained.name)
+    predictor = nnUNetPredictor(device=torch.device("cpu"))
+    predictor.initialize_from_trained_model_folder(str(tmp_path / trained.name), None, "checkpoint_final.pth")
+    assert len(predictor.list_of_parameters) == 2
+    assert next(predictor.network.parameters()).dtype == torch.float32
+    content = torch.load(tmp_path / trained.name / "fold_0" / "checkpoint_final.pth", weights_only=True)
+    assert content["init_args"] == {"configuration": "3d_fullres", "fold": 0}
+    assert "optimizer_state" not in content
+
+
+def test_values_beyond_half_precision_are_kept(trained: Path, tmp_path: Path) -> None:
+    file = tmp_path / "big.pth"
+    checkpoint = torch.load(trained / "fold_0" / "checkpoint_final.pth", weights_only=False)
+    key = next(iter(checkpoint["network_weights"]))
+    checkpoint["network_weights"][key] = torch.full((3,), 1e6)
+    torch.save(checkpoint, file)
+    strip_checkpoint(file, tmp_path / "small.pth")
+    found = torch.load(tmp_path / "small.pth", weights_only=True)["network_weights"][key]
+    assert torch.equal(found, torch.full((3,), 1e6))
+
+
+def test_what_cannot_be_exported(trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="not a model folder"):
+        strip_checkpoint(tmp_path, tmp_path / "out")
+    with pytest.raises(OutputError, match="exists"):
+        strip_checkpoint(trained, tmp_path)

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from totalspineseg_bids.errors import ModelError
+from totalspineseg_bids.models import catalog
+from totalspineseg_bids.models.install import install, uninstall
+from totalspineseg_bids.models.registry import available, resolve
+from totalspineseg_bids.models.roles import Role, role_of
+
+from .conftest import NAMES, TRAINER, dataset_of, model_files, write_folder, write_zip
+
+LAYOUTS = Path(__file__).resolve().parents[2].parent / "shared" / "layouts"
+
+
+@pytest.mark.parametrize("role", ["step1", "step2", "single"])
+def test_roles_by_label_names(role: str) -> None:
+    assert role_of(dataset_of(role)) is Role(role)
+
+
+@pytest.mark.skipif(not LAYOUTS.is_dir(), reason="layouts of the public releases are not beside the checkout")
+def test_roles_of_the_public_releases() -> None:
+    expected = {"step1": Role.STEP1, "step2": Role.STEP2, "full": Role.SINGLE}
+    files = sorted(LAYOUTS.glob("*.json"))
+    assert files
+    for file in files:
+        assert role_of(json.loads(file.read_text())) is expected[file.stem.split("-")[1]], file.name
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        {},
+        {"labels": {"background": 0, "liver": 1}, "channel_names": {"0": "CT"}},
+        {"labels": {"background": 0, "vertebrae_O": 1}, "channel_names": {"0": "MRI", "1": "noNorm"}},
+        {
+            "labels": {"background": 0, "vertebrae_O": 1, "vertebrae_E": 2},
+            "channel_names": {"0": "a", "1": "b", "2": "c"},
+        },
+        {"labels": [], "channel_names": {}},
+    ],
+)
+def test_other_models_have_no_role(dataset: dict) -> None:
+    assert role_of(dataset) is None
+
+
+def test_folder_with_misleading_names(tmp_path: Path) -> None:
+    """What a model is for is told by its labels: here the folders are named the wrong way round."""
+    for role, other in (("step1", "step2"), ("step2", "step1")):
+        for name, content in model_files(role, top=NAMES[other]).items():
+            path = tmp_path / "set" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+    found = resolve(str(tmp_path / "set"))
+    assert found.step1 == tmp_path / "set" / NAMES["step2"] / TRAINER
+    assert found.step2 == tmp_path / "set" / NAMES["step1"] / TRAINER
+    assert found.single is None
+    assert (found.name, found.bundled) == ("set", False)
+
+
+def test_results_tree_of_nnunet(tmp_path: Path) -> None:
+    write_folder(tmp_path / "data" / "nnUNet" / "results", "step1", "step2", "single")
+    found = resolve(str(tmp_path / "data"))
+    assert None not in (found.step1, found.step2, found.single)
+
+
+def test_zip_is_unpacked_once(tmp_path: Path, cache: Path) -> None:
+    archive = write_zip(tmp_path / "both.zip", "step1", "step2")
+    first, second = resolve(str(archive)), resolve(str(archive))
+    assert first == second
+    assert first.step1 is not None
+    assert first.step1.is_relative_to(cache)
+    assert not list(cache.rglob(".part-*"))
+    assert [info.name for info in available() if info.kind == "local"] == []
+
+
+def test_folder_of_zips_as_downloaded(tmp_path: Path) -> None:
+    for role in ("step1", "step2"):
+        write_zip(tmp_path / "exports" / f"{NAMES[role]}.zip", role)
+    assert resolve(str(tmp_path / "exports")).step2 is not None
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_missing_role_is_named(tmp_path: Path, kind: str) -> None:
+    path = write_folder(tmp_path / "one", "step1") if kind == "folder" else write_zip(tmp_path / "one.zip", "step1")
+    with pytest.raises(ModelError, match=r"one.*no step2 model.*vertebrae_O") as caught:
+        resolve(str(path))
+    assert "\n" not in str(caught.value)
+    assert resolve(str(path), need=["step1"]).step1 is not None
+
+
+def test_single_step_model_is_enough_by_itself(tmp_path: Path) -> None:
+    found = resolve(str(write_folder(tmp_path / "single", "single")))
+    assert found.require("single") == found.single
+    with pytest.raises(ModelError, match="no step1 model"):
+        found.require("step1")
+    with pytest.raises(ModelError, match="no step2 model"):
+        resolve(str(tmp_path / "single"), need=["step2"])
+
+
+def test_two_models_of_one_role(tmp_path: Path) -> None:
+    write_folder(tmp_path / "set" / "old", "step1", "step2")
+    write_folder(tmp_path / "set" / "new", "step1")
+    with pytest.raises(ModelError, match="2 step1 models"):
+        resolve(str(tmp_path / "set"))
+
+
+def test_release_that_is_not_installed_tells_both_ways_on() -> None:
+    with pytest.raises(ModelError) as caught:
+        resolve()
+    message = str(caught.value)
+    assert f"totalspineseg-tools models install {catalog.DEFAULT_MODEL}" in message
+    assert "--model bundled" in message
+    assert catalog.DEFAULT_MODEL == "r20251124"
+
+
+def test_unknown_names_and_empty_folders(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="neither a file, a folder nor a known name"):
+        resolve("r19990101")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ModelError, match=r"empty.*no step1 model"):
+        resolve(str(tmp_path / "empty"))
+
+
+def test_bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalog, "BUNDLED_FOLDER", write_folder(tmp_path / "bundled", "step1", "step2"))
+    found = resolve("bundled")
+    assert found.bundled
+    assert found.name == "bundled"
+    assert available()[0].installed
+
+
+def test_list(tmp_path: Path) -> None:
+    install(write_zip(tmp_path / "mine.zip", "step1", "step2"), name="mine")
+    listed = {info.name: info for info in available()}
+    assert list(listed)[:2] == ["bundled", "r20251124"]
+    assert listed["r20251124"].default
+    assert not listed["r20251124"].installed
+    assert listed["mine"].kind == "local"
+    assert listed["mine"].roles == (Role.STEP1, Role.STEP2)
+    uninstall("mine")
+    assert "mine" not in {info.name for info in available()}
+    with pytest.raises(ModelError, match="not installed"):
+        uninstall("mine")
+
+
+def test_cache_folder_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(catalog.CACHE_VARIABLE)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert catalog.cache_folder() == tmp_path / "totalspineseg_bids" / "models"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert catalog.cache_folder() == tmp_path / "home" / ".cache" / "totalspineseg_bids" / "models"
+
+
+def test_addresses_of_the_releases() -> None:
+    for name, release in catalog.RELEASES.items():
+        suffix = "" if name == "r20240826" else f"_{name}"
+        assert [url.rsplit("/", 1)[1] for url in release.urls] == [
+            f"Dataset101_TotalSpineSeg_step1{suffix}.zip",
+            f"Dataset102_TotalSpineSeg_step2{suffix}.zip",
+        ]
+        assert all(f"/neuropoly/totalspineseg/releases/download/{name}/" in url for url in release.urls)

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.measurement.phantom import Phantom, components_of
+from totalspineseg_bids.anatomy import BY_ID
+from totalspineseg_bids.imaging.volume import Volume
+from totalspineseg_bids.measurement import measure_spine
+
+
+@pytest.fixture(scope="session")
+def spine():
+    """A small labelled spine: image on its own, thicker grid, labels and affine."""
+    labels, affine, components, line = Phantom(("L3", "L4", "L5"), bend_right=1 / 250).rasterise((2.0, 2.0, 2.0))
+    grey = np.array([BY_ID[i].color[0] if i in BY_ID else 20 for i in range(256)], np.float32)[labels]
+    noise = np.random.default_rng(0).normal(0, 8, labels.shape).astype(np.float32)
+    image = Volume((grey + noise)[::2], affine @ np.diag([2.0, 1.0, 1.0, 1.0]))
+    return image, labels, affine, components, line
+
+
+@pytest.fixture(scope="session")
+def rows(spine):
+    """The rows of its table."""
+    _, labels, affine, components, line = spine
+    found = []
+    for component, row in zip(components, measure_spine(labels, affine, components, line), strict=True):
+        label = BY_ID[component.label_id]
+        found.append(
+            {
+                "index": str(label.id),
+                "name": label.name,
+                "abbreviation": label.abbreviation,
+                "color": label.hex_color,
+                "structure": label.structure.value,
+                "level": label.level or "n/a",
+                "confidence": "0.97" if label.level else "n/a",
+                "runner-up": "n/a",
+                "reason": "n/a",
+                **row.as_row(),
+            }
+        )
+    return found
+
+
+@pytest.fixture(scope="session")
+def browse(tmp_path_factory):
+    """Open a page in headless Chromium: the document after its scripts ran, and what the console said."""
+    browser = next(
+        (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
+    )
+    if browser is None:
+        pytest.skip("no Chromium")
+
+    def open_page(page: Path, width: int = 1280) -> tuple[str, list[str]]:
+        profile = tmp_path_factory.mktemp("profile")
+        flags = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking"
+        flags += " --disable-component-update --disable-sync --disable-extensions --enable-logging=stderr"
+        # No name resolves: a request to any host would show up as an error on the console.
+        command = [browser, *flags.split(), "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={profile}"]
+        command += [f"--window-size={width},900", "--virtual-time-budget=3000", "--dump-dom", page.as_uri()]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)  # noqa: S603
+        except subprocess.TimeoutExpired:
+            pytest.skip("Chromium does not start here")
+        if done.returncode != 0 or "<html" not in done.stdout:
+            pytest.skip("Chromium does not run here")
+        return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+    return open_page

@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import json
+import random
+import re
+
+import pytest
+
+from totalspineseg_bids.report.environment import json_block, number
+from totalspineseg_bids.report.group import write_group_report
+from totalspineseg_bids.report.outliers import MIN_COUNT, Value, find_outliers
+
+from .test_subject import external
+
+
+def image_row(number: int, **changes: str) -> dict[str, str]:
+    name = f"sub-{number:04d}"
+    row = {
+        "participant": name,
+        "session": "n/a",
+        "image": f"{name}_T2w.nii.gz",
+        "status": "labelled",
+        "reason": "n/a",
+        "levels": "L3,L4,L3-L4,L5",
+        "flags": "n/a",
+        "model": "r20251124",
+        "report": f"{name}.html",
+        "thumbnail": f"{name}/figures/{name}_thumbnail.png",
+    }
+    return {**row, **changes}
+
+
+def volume_rows(rows, number: int, scale: float = 1.0) -> list[dict[str, str]]:
+    name = f"sub-{number:04d}"
+    found = []
+    for row in rows:
+        volume = f"{float(row['volume-mm3']) * scale:.1f}"
+        ids = {"participant": name, "session": "n/a", "image": f"{name}_T2w.nii.gz"}
+        found.append({**row, **ids, "volume-mm3": volume})
+    return found
+
+
+def write(folder, images, volumes, **options) -> str:
+    path = folder / "group.html"
+    write_group_report(path, images, volumes, **{"dataset_name": "Spines", **options})
+    return path.read_text(encoding="utf-8")
+
+
+def data_of(page: str):
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1])
+
+
+@pytest.fixture(scope="module")
+def group(rows):
+    rng = random.Random(1)
+    images = [image_row(n) for n in range(20)]
+    volumes = [row for n in range(20) for row in volume_rows(rows, n, 2.0 if n == 7 else rng.gauss(1, 0.03))]
+    images.append(image_row(20, status="failed", reason="ends early", levels="n/a", report="n/a", thumbnail="n/a"))
+    images.append(image_row(21, status="abstained", reason="no landmark", levels="", flags="T13, L6"))
+    return images, volumes
+
+
+def test_every_image_is_listed_with_its_status(group, tmp_path):
+    page = write(tmp_path, *group)
+    assert external(page) == []
+    assert page.count("<tr data-i=") == 22
+    for row in group[0]:
+        assert row["image"] in page
+    for expected in ("ends early", "no landmark", "⚑ T13", "⚑ L6", 'href="sub-0003.html"', "sub-0003_thumbnail.png"):
+        assert expected in page
+    assert page.count('loading="lazy"') == 21
+    assert 'href="sub-0020.html"' not in page
+    assert "Bundled model" not in page
+    assert [p.name for p in tmp_path.iterdir()] == ["group.html"]
+
+
+def test_values_seen_levels_and_outliers(group, tmp_path):
+    page = write(tmp_path, *group)
+    data = data_of(page)
+    assert data["vertebrae"] == ["L3", "L4", "L5"]
+    assert data["discs"] == ["L3-L4", "L4-L5"]
+    assert len(data["seen"]) == 22
+    assert data["seen"][0] == "99999"
+    assert data["seen"][20] == "....."
+    column = data["values"]["volume-mm3"]["L4"].split(",")
+    assert len(column) == 22
+    assert column[20] == ""
+    assert "robust SD above the median" in page
+    outliers = page[page.index('id="outliers"') : page.index('id="statistics"')]
+    assert "sub-0007" in outliers
+    assert "sub-0003" not in outliers
+
+
+def test_cut_levels_are_counted_and_left_out(group, tmp_path):
+    images, volumes = group
+    cut = [{**row, "partial": "true"} if row["level"] == "L5" else row for row in volumes]
+    page = write(tmp_path, images, cut)
+    data = data_of(page)
+    assert "L5" not in data["values"]["volume-mm3"]
+    assert data["seen"][0][2] == "p"
+    assert "20 values of levels cut by the field of view" in page
+
+
+def test_participants_to_compare_by(group, tmp_path):
+    people = [{"participant_id": f"sub-{n:04d}", "age": str(20 + n), "site": "one"} for n in range(22)]
+    people.append({"participant_id": "sub-elsewhere", "age": "99", "site": "one"})
+    data = data_of(write(tmp_path, *group, participants=people))
+    assert data["participants"]["columns"] == ["age"]
+    assert data["participants"]["rows"]["sub-0003"] == ["23"]
+    assert "sub-elsewhere" not in data["participants"]["rows"]
+
+
+def test_nothing_at_all(tmp_path):
+    page = write(tmp_path, [], [])
+    assert "There are no images to report yet" in page
+    assert data_of(page)["images"]["image"] == []
+
+
+def test_missing_cells_and_foreign_rows(tmp_path):
+    images = [{"participant": "sub-1", "image": "a"}, {}]
+    volumes = [{"participant": "sub-1", "image": "a", "level": "L1"}, {"participant": "x"}, {"level": "L1"}]
+    page = write(tmp_path, images, volumes)
+    assert "unknown" in page
+    assert data_of(page)["values"] == {}
+
+
+def test_what_comes_from_the_dataset_stays_text(tmp_path):
+    evil = "<script>alert(1)</script>"
+    row = image_row(1, participant=evil, image=evil, status=evil, reason=evil, flags=evil, model=evil)
+    row |= {"report": "javascript:alert(1)", "thumbnail": "https://example.org/x.png"}
+    volumes = [{"participant": evil, "session": "", "image": evil, "level": "L1", "volume-mm3": "1"}]
+    people = [{"participant_id": evil, evil: evil}, {"participant_id": "b", evil: "c"}]
+    page = write(tmp_path, [row], volumes, dataset_name=evil + "</script>", participants=people)
+    assert page.count("<script>") == 1
+    assert page.count("</script>") == 2
+    assert "javascript:" not in page
+    assert "example.org" not in page
+    assert data_of(page)["dataset"] == evil + "</script>"
+
+
+def test_two_thousand_images_stay_small(rows, tmp_path):
+    images = [image_row(n) for n in range(2000)]
+    volumes = [row for n in range(2000) for row in volume_rows(rows, n)]
+    page = write(tmp_path, images, volumes)
+    assert page.count("<tr data-i=") == 2000
+    assert len(page) < 5_000_000
+
+
+def test_bundled_model_is_said_on_top(tmp_path):
+    assert "Bundled model: trained on synthetic images" in write(tmp_path, [image_row(1, model="bundled")], [])
+
+
+def test_outliers_need_enough_values_and_more_than_rounding():
+    few = [Value(i, "height-mm", "L1", 20.0 + i % 2) for i in range(MIN_COUNT - 2)] + [
+        Value(99, "height-mm", "L1", 60.0)
+    ]
+    assert find_outliers(few) == []
+    # All alike but for what one voxel makes: nothing to report.
+    alike = [Value(i, "wedge-deg", "L1", 0.0) for i in range(20)] + [Value(20, "wedge-deg", "L1", 2.0)]
+    assert find_outliers(alike) == []
+    many = [Value(i, "height-mm", "L1", 20.0 + 0.3 * (i % 5)) for i in range(20)]
+    found = find_outliers([*many, Value(20, "height-mm", "L1", 30.0), Value(21, "height-mm", "L1", 12.0)])
+    assert [o.value.image for o in found] == [20, 21]
+    assert found[0].deviation > 3.5
+    assert found[1].deviation < -3.5
+
+
+def test_numbers_and_json():
+    assert [number(text) for text in ("1.5", "n/a", "", None, "nan", "inf", "x")] == [1.5, *[None] * 6]
+    assert "<" not in json_block({"a": "</script>\u2028"})
+
+
+def test_in_a_browser(group, tmp_path, browse):
+    page = tmp_path / "group.html"
+    people = [{"participant_id": f"sub-{n:04d}", "group": "ab"[n % 2]} for n in range(22)]
+    write_group_report(page, *group, dataset_name="Spines", participants=people)
+    for row in group[0]:
+        if row["thumbnail"] != "n/a":
+            picture = tmp_path / row["thumbnail"]
+            picture.parent.mkdir(parents=True)
+            picture.write_bytes(PIXEL)
+    document, console = browse(page)
+    assert console == []
+    assert ">22 images</span>" in document
+    assert document.count('class="rating"') == 22
+    assert "Mean height (mm)" in document
+    assert re.search(r'<canvas id="strip"[^>]*style="width: \d{3,}', document)
+
+
+PIXEL = bytes.fromhex(
+    "89504e470d0a1a0a0000000d4948445200000001000000010806000000"
+    "1f15c4890000000d49444154789c6360606060000000050001a5f645400000000049454e44ae426082"
+)

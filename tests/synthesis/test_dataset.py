@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from totalspineseg_bids import anatomy
+from totalspineseg_bids.errors import MissingInputError, OutputError, UsageError
+from totalspineseg_bids.imaging.io import write_labels
+from totalspineseg_bids.imaging.volume import Volume
+from totalspineseg_bids.synthesis.dataset import EVALUATION_DOMAIN, TRAINING_DOMAIN, write_dataset
+
+_VALIDATOR = Path(sys.executable).parent / "bids-validator-deno"
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
+    out = tmp_path_factory.mktemp("synthetic") / "bids"
+    images = write_dataset(out, 2, 7, fields_of_view=["cervical", "lumbar"], contrasts=["T2w", "STIR"])
+    return out, images
+
+
+def _truth(out: Path, image: Path) -> Path:
+    stem, suffix = image.name.removesuffix(".nii.gz").rsplit("_", 1)
+    folder = out / "derivatives" / "labels" / image.parent.relative_to(out)
+    return folder / f"{stem}_seg-spine_desc-{suffix}_dseg.nii.gz"
+
+
+def _errors(folder: Path) -> list[str]:
+    done = subprocess.run([_VALIDATOR, folder, "--json"], capture_output=True, text=True, check=False)
+    issues = json.loads(done.stdout)["issues"]["issues"]
+    return [f"{issue['code']} {issue.get('location')}" for issue in issues if issue.get("severity") == "error"]
+
+
+@pytest.mark.skipif(not _VALIDATOR.exists(), reason="bids-validator-deno is not installed")
+def test_valid_bids(dataset: tuple[Path, list[Path]]) -> None:
+    out, _ = dataset
+    assert _errors(out) == []
+    assert _errors(out / "derivatives" / "labels") == []
+
+
+def test_truth_is_on_the_grid_of_its_image(dataset: tuple[Path, list[Path]]) -> None:
+    out, images = dataset
+    for path in images:
+        image, truth = nib.load(path), nib.load(_truth(out, path))
+        assert image.shape == truth.shape
+        assert np.array_equal(image.affine, truth.affine)
+        values = np.asarray(image.dataobj, np.float32)
+        labels = np.asarray(truth.dataobj)
+        assert truth.get_data_dtype() == np.uint8
+        assert set(np.unique(labels)) <= {0, *(label.id for label in anatomy.LABELS)}
+        # T2w and STIR: fluid is brighter than cord, which is only so where truth and image agree.
+        assert np.median(values[labels == anatomy.CANAL_ID]) > 1.2 * np.median(values[labels == anatomy.CORD_ID])
+
+
+def test_fields_show_their_levels(dataset: tuple[Path, list[Path]]) -> None:
+    out, images = dataset
+    names = {path.name.split("acq-")[1].split("_")[0] for path in images}
+    assert any(name.startswith("cervical") for name in names)
+    assert any(name.startswith("lumbar") for name in names)
+    for path in images:
+        seen = set(np.unique(np.asarray(nib.load(_truth(out, path)).dataobj)))
+        inside, outside = (["C2", "C7"], "L1") if "acq-cervical" in path.name else (["L1", "L5", "S"], "C7")
+        assert seen >= {anatomy.vertebra(level).id for level in inside}
+        assert anatomy.vertebra(outside).id not in seen
+
+
+def test_same_seed_same_bytes(dataset: tuple[Path, list[Path]], tmp_path: Path) -> None:
+    out, images = dataset
+    # The first subject does not depend on how many follow.
+    again = write_dataset(tmp_path, 1, 7, fields_of_view=["cervical", "lumbar"], contrasts=["T2w", "STIR"])
+    first = [path for path in images if "sub-001" in path.name]
+    assert [path.name for path in again] == [path.name for path in first]
+    for one, two in zip(first, again, strict=True):
+        assert one.read_bytes() == two.read_bytes()
+        assert _truth(out, one).read_bytes() == _truth(tmp_path, two).read_bytes()
+
+
+def test_label_maps_are_posed(spine: Volume, tmp_path: Path) -> None:
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    z = spine.data.shape[2]
+    neck = spine.data[30:-30, 20:210, z - 250 :]
+    affine = spine.affine.copy()
+    write_labels(maps / "neck_1mm.nii.gz", np.ascontiguousarray(neck[::-1]), affine @ np.diag([-1.0, 1.0, 1.0, 1.0]))
+    (maps / "labels.tsv").write_text("index\tname\n")
+    told: list[tuple[str, float]] = []
+    images = write_dataset(
+        tmp_path / "out",
+        1,
+        3,
+        contrasts=["T1w"],
+        label_maps=maps,
+        progress=lambda what, part: told.append((what, part)),
+    )
+    assert all("acq-cervical" in path.name for path in images)
+    assert told[-1] == ("sub-001", 1.0)
+    seen = np.unique(np.asarray(nib.load(_truth(tmp_path / "out", images[0])).dataobj))
+    assert anatomy.vertebra("C4").id in seen
+    rows = (tmp_path / "out" / "participants.tsv").read_text().splitlines()
+    assert rows == ["participant_id\tanatomy\tthoracic\tlumbar", "sub-001\tneck_1mm\tn/a\tn/a"]
+
+
+def test_bad_arguments(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="at least 1"):
+        write_dataset(tmp_path, 0, 1)
+    with pytest.raises(UsageError, match="negative"):
+        write_dataset(tmp_path, 1, -1)
+    with pytest.raises(UsageError, match="unknown field of view: knee"):
+        write_dataset(tmp_path, 1, 1, fields_of_view=["knee"])
+    with pytest.raises(UsageError, match="unknown contrast: CT"):
+        write_dataset(tmp_path, 1, 1, contrasts=["CT"])
+    with pytest.raises(MissingInputError, match="no such folder"):
+        write_dataset(tmp_path, 1, 1, label_maps=tmp_path / "absent")
+    with pytest.raises(MissingInputError, match="no label map"):
+        write_dataset(tmp_path, 1, 1, label_maps=tmp_path)
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(OutputError, match="cannot write"):
+        write_dataset(blocked / "bids", 1, 1)
+
+
+def test_training_seeds_are_never_dataset_seeds() -> None:
+    training = {
+        tuple(np.random.SeedSequence([TRAINING_DOMAIN + s, n]).generate_state(4)) for s in (0, 2024) for n in range(50)
+    }
+    dataset = {
+        tuple(np.random.SeedSequence([EVALUATION_DOMAIN, s, n]).generate_state(4)) for s in (0, 2024) for n in range(50)
+    }
+    assert not training & dataset
+    assert TRAINING_DOMAIN + 10**9 < EVALUATION_DOMAIN

@@ -1,0 +1,99 @@
+"""Robust outliers among the levels of a group."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from totalspineseg_bids.measurement.levels import COLUMNS
+
+#: Smallest number of values from which a level gives outliers.
+MIN_COUNT: Final = 8
+#: Robust standard deviations from the median (Iglewicz and Hoaglin, How to Detect and Handle Outliers, 1993).
+THRESHOLD: Final = 3.5
+_MAD_TO_SD: Final = 1.4826
+#: A spread below this share of the median, or below this much by unit, is rounding of voxels, not biology.
+_LEAST_SHARE: Final = 0.02
+_LEAST_BY_UNIT: Final = {"mm": 0.3, "degree": 1.5}
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """One measured value.
+
+    Attributes
+    ----------
+    image
+        Index of its image.
+    measure, level
+        What was measured, and where.
+    value
+        The number, in the unit of the measure.
+    """
+
+    image: int
+    measure: str
+    level: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outlier:
+    """A value far from those of the same level in the other images.
+
+    Attributes
+    ----------
+    value
+        What was measured.
+    median
+        Median of the level over all images.
+    deviation
+        Distance from the median in robust standard deviations (1.4826 times the median absolute deviation), signed.
+    count
+        Values of the level.
+    """
+
+    value: Value
+    median: float
+    deviation: float
+    count: int
+
+
+def find_outliers(values: Sequence[Value], threshold: float = THRESHOLD) -> list[Outlier]:
+    """Rank the values that lie far from the median of their level and measure.
+
+    Parameters
+    ----------
+    values
+        Values of whole levels; what is cut by the field of view must not be among them.
+    threshold
+        Robust standard deviations from which on a value is an outlier.
+
+    Returns
+    -------
+    list of Outlier
+        The farthest first. Levels with fewer than `MIN_COUNT` values give none.
+    """
+    groups: dict[tuple[str, str], list[Value]] = defaultdict(list)
+    for value in values:
+        groups[value.measure, value.level].append(value)
+    found = []
+    for (measure, _), members in groups.items():
+        if len(members) < MIN_COUNT:
+            continue
+        numbers = np.array([member.value for member in members])
+        median = float(np.median(numbers))
+        spread = _MAD_TO_SD * float(np.median(np.abs(numbers - median)))
+        least = _LEAST_BY_UNIT.get(COLUMNS.get(measure, {}).get("Units", ""), 1e-9)
+        spread = max(spread, _LEAST_SHARE * abs(median), least)
+        deviations = (numbers - median) / spread
+        found += [
+            Outlier(member, median, float(deviation), len(members))
+            for member, deviation in zip(members, deviations, strict=True)
+            if abs(deviation) > threshold
+        ]
+    return sorted(found, key=lambda o: (-abs(o.deviation), o.value.image, o.value.measure, o.value.level))

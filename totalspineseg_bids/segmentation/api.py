@@ -1,0 +1,153 @@
+"""The method as two plain functions, for scripts and notebooks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from totalspineseg_bids import anatomy
+from totalspineseg_bids.anatomy import LabelScheme
+from totalspineseg_bids.imaging.grid import restore_labels, restore_probability
+from totalspineseg_bids.imaging.io import read_image, read_labels
+from totalspineseg_bids.imaging.volume import Geometry, Volume
+from totalspineseg_bids.segmentation.labelling import label_map
+from totalspineseg_bids.segmentation.layout import Layout
+from totalspineseg_bids.segmentation.result import LabelledSpine
+
+if TYPE_CHECKING:
+    from totalspineseg_bids.inference.engines import EngineName
+    from totalspineseg_bids.segmentation.pipeline import Progress
+
+
+def segment(
+    image: str | Path | Volume,
+    model: str = "bundled",
+    *,
+    device: str = "auto",
+    engine: EngineName = "auto",
+    threads: int | None = None,
+    single_step: bool = False,
+    step1_only: bool = False,
+    localizer: str | Path | Volume | None = None,
+    localizer_scheme: LabelScheme = "seed",
+    resolution: Literal["native", "1mm"] = "native",
+    progress: Progress | None = None,
+) -> LabelledSpine:
+    """Segment and label the spine in one image.
+
+    For many images build a :class:`~totalspineseg_bids.segmentation.pipeline.SpineSegmenter` once instead.
+
+    Parameters
+    ----------
+    image
+        NIfTI file or image in memory.
+    model
+        Name of an installed model set, a folder, or a zip. ``bundled`` was trained on synthetic images only.
+    device, engine, threads
+        Where and how the networks run.
+    single_step, step1_only
+        The model that names all levels at once; or the first of the two steps alone.
+    localizer
+        Labelled image that overlaps in scanner space.
+    localizer_scheme
+        Ids of the localizer's labels.
+    resolution
+        Grid of the result: the image's own or the 1 mm working grid.
+    progress
+        Called with the name of the stage and the finished part of it.
+
+    Returns
+    -------
+    LabelledSpine
+        Labels with canonical ids, components, levels and status.
+
+    Raises
+    ------
+    SpineAppError
+        If the image or the model cannot be used.
+    """
+    # Torch takes seconds to import; ``label`` does without.
+    from totalspineseg_bids.models.registry import resolve  # noqa: PLC0415
+    from totalspineseg_bids.segmentation.pipeline import SpineSegmenter  # noqa: PLC0415
+
+    volume = image if isinstance(image, Volume) else read_image(Path(image))
+    segmenter = SpineSegmenter(
+        resolve(model),
+        device=device,
+        engine=engine,
+        threads=threads,
+        single_step=single_step,
+        step1_only=step1_only,
+    )
+    spine = segmenter.segment(volume, localizer=_localizer(localizer, localizer_scheme), progress=progress)
+    return spine if resolution == "1mm" else to_grid(spine, volume.geometry)
+
+
+def label(
+    semantic: str | Path | Volume,
+    layout: str | Path | Mapping[str, Any] | Layout,
+    *,
+    localizer: str | Path | Volume | None = None,
+    localizer_scheme: LabelScheme = "seed",
+) -> LabelledSpine:
+    """Label a semantic map, without any network.
+
+    Parameters
+    ----------
+    semantic
+        Map of a step-1, step-2 or single-step model: file or array with its geometry.
+    layout
+        Name of a release (``"r20240601-step2"``), a ``dataset.json``, its content, or a mapping of names to integers.
+    localizer
+        Labelled image that overlaps in scanner space.
+    localizer_scheme
+        Ids of the localizer's labels.
+
+    Returns
+    -------
+    LabelledSpine
+        On the grid of ``semantic``.
+
+    Raises
+    ------
+    SpineAppError
+        If the map or the layout cannot be used.
+    """
+    volume = semantic if isinstance(semantic, Volume) else read_labels(Path(semantic))
+    return label_map(
+        np.asarray(volume.data, np.uint8),
+        volume.affine,
+        Layout.resolve(layout),
+        localizer=_localizer(localizer, localizer_scheme),
+    )
+
+
+def to_grid(spine: LabelledSpine, target: Geometry) -> LabelledSpine:
+    """Bring a labelled spine to another grid; points stay in scanner space, measures stay those of the work.
+
+    Parameters
+    ----------
+    spine
+        Labelled spine on any grid.
+    target
+        Grid of the result.
+    """
+    cord, canal = spine.cord_probability, spine.canal_probability
+    return replace(
+        spine,
+        labels=restore_labels(spine.labels, spine.affine, target),
+        affine=target.affine,
+        cord_probability=None if cord is None else restore_probability(cord, spine.affine, target),
+        canal_probability=None if canal is None else restore_probability(canal, spine.affine, target),
+    )
+
+
+def _localizer(localizer: str | Path | Volume | None, scheme: LabelScheme) -> Volume | None:
+    if localizer is None:
+        return None
+    volume = localizer if isinstance(localizer, Volume) else read_labels(Path(localizer))
+    return Volume(anatomy.from_scheme(volume.data, scheme), volume.affine)

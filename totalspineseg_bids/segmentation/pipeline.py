@@ -1,0 +1,226 @@
+"""The main job for one image: volume in, labelled spine out, all in memory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from totalspineseg_bids.errors import ModelError, UsageError
+from totalspineseg_bids.imaging.grid import paste, to_working_grid
+from totalspineseg_bids.imaging.volume import Volume
+from totalspineseg_bids.segmentation.labelling import label_map, odd_discs
+from totalspineseg_bids.segmentation.layout import Layout
+from totalspineseg_bids.segmentation.result import LabelledSpine, SpineStatus
+from totalspineseg_bids.segmentation.stages import keep_spine, probability_roles, spine_box
+
+if TYPE_CHECKING:
+    from totalspineseg_bids.inference.engines import EngineName, Precision
+    from totalspineseg_bids.inference.predictor import Predictor
+    from totalspineseg_bids.models.registry import ModelSet
+
+logger = logging.getLogger(__name__)
+
+#: Called with the name of a stage and the finished part of it, 0 to 1.
+Progress = Callable[[str, float], None]
+
+WORKING_SPACING_MM = 1.0
+#: Around the spine that step 1 found; step 2 sees what step 1 may have missed at the ends of processes.
+CROP_MARGIN_MM = 20.0
+NOTHING_FOUND = "no spine in view: step 1 found neither a spinal canal nor a disc"
+
+
+class _Semantic(NamedTuple):
+    """Semantic map of a model on the working grid, with its probabilities."""
+
+    labels: NDArray[np.uint8]
+    layout: Layout
+    probabilities: dict[str, NDArray[np.float32]]
+
+
+class SpineSegmenter:
+    """Segments and labels spines with one set of models; build it once, use it for many images.
+
+    Parameters
+    ----------
+    models
+        Models of the two steps, or of the single step.
+    device
+        ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+    engine
+        ``auto``, ``openvino`` or ``torch``.
+    threads
+        Threads of the CPU at most.
+    precision
+        ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+    single_step
+        Use the model that names all levels at once.
+    step1_only
+        Stop after step 1; vertebrae are then told apart by the discs between them.
+
+    Raises
+    ------
+    UsageError
+        If both modes are asked for.
+    ModelError
+        If the set lacks a model that the mode needs.
+    """
+
+    def __init__(
+        self,
+        models: ModelSet,
+        *,
+        device: str = "auto",
+        engine: EngineName = "auto",
+        threads: int | None = None,
+        precision: Precision = "auto",
+        single_step: bool = False,
+        step1_only: bool = False,
+    ) -> None:
+        if single_step and step1_only:
+            msg = "single-step and step-1-only exclude each other; choose one"
+            raise UsageError(msg)
+        self.models = models
+        self.single_step = single_step
+        self.step1_only = step1_only
+        self._device = device
+        self._engine: EngineName = engine
+        self._threads = threads
+        self._precision: Precision = precision
+        self._predictors: dict[str, Predictor] = {}
+        for role in self._roles():
+            models.require(role)
+
+    def _roles(self) -> tuple[str, ...]:
+        if self.single_step:
+            return ("single",)
+        return ("step1",) if self.step1_only else ("step1", "step2")
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of the checkpoint of each model in use, by role."""
+        return {role: self._predictor(role).model.digest for role in self._roles()}
+
+    def _predictor(self, role: str) -> Predictor:
+        """Load a model at its first use and keep it."""
+        if role not in self._predictors:
+            # Torch takes seconds to import; what only looks at layouts or labels does not pay for it.
+            from totalspineseg_bids.inference.model import load_model  # noqa: PLC0415
+            from totalspineseg_bids.inference.predictor import Predictor  # noqa: PLC0415
+
+            self._predictors[role] = Predictor(
+                load_model(self.models.require(role)),
+                device=self._device,
+                engine=self._engine,
+                threads=self._threads,
+                precision=self._precision,
+            )
+        return self._predictors[role]
+
+    def segment(
+        self, volume: Volume, *, localizer: Volume | None = None, progress: Progress | None = None
+    ) -> LabelledSpine:
+        """Segment and label one image.
+
+        Parameters
+        ----------
+        volume
+            3D image of any orientation and voxel size; it is not changed.
+        localizer
+            Labelled image of the same session (canonical ids) that overlaps in scanner space.
+        progress
+            Called with the name of the stage and the finished part of it.
+
+        Returns
+        -------
+        LabelledSpine
+            On the working grid (canonical RAS, 1 mm), with the probabilities of cord and canal where the models give
+            them. An image without a spine yields the status ``NO_SPINE`` and empty labels.
+
+        Raises
+        ------
+        ModelError
+            If a model cannot be loaded or does not fit its step.
+        """
+        tell = progress or (lambda _stage, _part: None)
+        tell("resample", 0.0)
+        image = to_working_grid(volume, WORKING_SPACING_MM)
+        tell("resample", 1.0)
+        if self.single_step:
+            semantic = self._run("single", image.data[None], image, tell)
+            return self._finish(semantic, image, [], localizer, tell)
+        first = self._run("step1", image.data[None], image, tell)
+        if self.step1_only or not first.labels.any():
+            return self._finish(first, image, [], localizer, tell)
+        tell("discs", 0.0)
+        discs = label_map(first.labels, image.affine, first.layout, localizer=localizer)
+        tell("discs", 1.0)
+        second = self._second_step(image, first, odd_discs(discs), tell)
+        if second is None:
+            spine = self._finish(first, image, [], localizer, tell)
+            return replace(spine, flags=(*spine.flags, "step2-empty"))
+        return self._finish(second, image, [first], localizer, tell)
+
+    def _second_step(self, image: Volume, first: _Semantic, odd: NDArray[np.uint8], tell: Progress) -> _Semantic | None:
+        """Run step 2 on the box around the spine; ``None`` where it finds no canal and no disc."""
+        box = spine_box(first.labels, CROP_MARGIN_MM, WORKING_SPACING_MM)
+        if box is None:
+            return None
+        channels = np.stack([image.data[box], odd[box].astype(np.float32)])
+        second = self._run("step2", channels, image, tell)
+        if not second.labels.any():
+            return None
+        shape = image.geometry.shape
+        return _Semantic(
+            paste(second.labels, box, shape),
+            second.layout,
+            {role: paste(p, box, shape) for role, p in second.probabilities.items()},
+        )
+
+    def _run(self, role: str, channels: NDArray[np.float32], image: Volume, tell: Progress) -> _Semantic:
+        """Run one network and erase what is far from the spine."""
+        predictor = self._predictor(role)
+        model = predictor.model
+        if len(model.channel_names) != len(channels):
+            msg = (
+                f"model {model.path} takes {len(model.channel_names)} channels but {role} gives {len(channels)}; "
+                "check which step it was trained for"
+            )
+            raise ModelError(msg)
+        try:
+            layout = Layout.from_labels(model.labels, str(model.path))
+        except UsageError as error:
+            raise ModelError(str(error)) from error
+        keep = probability_roles(model.labels)
+        prediction = predictor.predict(channels, image.spacing, keep=keep, progress=lambda part: tell(role, part))
+        return _Semantic(keep_spine(prediction.labels, layout), layout, prediction.probabilities)
+
+    def _finish(
+        self,
+        semantic: _Semantic,
+        image: Volume,
+        support: Sequence[_Semantic],
+        localizer: Volume | None,
+        tell: Progress,
+    ) -> LabelledSpine:
+        """Label the final map and add the probabilities."""
+        tell("label", 0.0)
+        spine = label_map(
+            semantic.labels,
+            image.affine,
+            semantic.layout,
+            support=[(s.labels, s.layout) for s in support],
+            localizer=localizer,
+        )
+        if spine.status is SpineStatus.NO_SPINE:
+            return replace(spine, reason=NOTHING_FOUND)
+        tell("label", 1.0)
+        return replace(
+            spine,
+            cord_probability=semantic.probabilities.get("cord"),
+            canal_probability=semantic.probabilities.get("canal"),
+        )
