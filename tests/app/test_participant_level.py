@@ -225,7 +225,7 @@ def test_a_run_broken_off_anywhere_ends_in_the_same_bytes(
         steps = 0
         monkeypatch.setattr(Path, "replace", until(limit))
         with pytest.raises(Killed):
-            run(configure(out="broken"), factory=factory)
+            run(configure(out="broken", output_resolution="both" if limit < 8 else "native"), factory=factory)
         assert not (tmp_path / "broken" / f"{LABELS}.json").exists()
         monkeypatch.setattr(Path, "replace", real_path_replace)
     assert os.replace is real
@@ -419,6 +419,22 @@ def test_a_full_disk_ends_the_run(
     monkeypatch.setattr("totalspineseg_bids.app.image.write_labels", full)
     assert run(configure(), factory=factory) == 74
     assert segmenter.calls == 1
+
+
+@pytest.mark.usefixtures("fast_figures")
+def test_a_failure_while_writing_leaves_no_half_result(
+    tmp_path: Path, configure: Configure, factory: Factory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset(tmp_path, f"{STEM}_T2w.nii.gz")
+    assert run(configure(output_resolution="both"), factory=factory) == 0
+
+    def fail(*_: object, **__: object) -> None:
+        msg = "no such map"
+        raise ValueError(msg)
+
+    monkeypatch.setattr("totalspineseg_bids.app.image.write_probability", fail)
+    assert run(configure(), factory=factory) == 1
+    assert [name for name in tree(tmp_path / "out") if name.startswith("sub-01/")] == []
 
 
 @pytest.mark.usefixtures("fast_figures")

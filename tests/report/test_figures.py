@@ -98,6 +98,17 @@ def test_little_or_nothing_labelled(spine, tmp_path, what):
     assert all((tmp_path / name).stat().st_size > 50 for name in files.values())
 
 
+def test_the_spine_is_lit_beside_bright_fat():
+    data = np.zeros((20, 20, 20), np.float32)
+    labels = np.zeros(data.shape, np.uint8)
+    data[:, :5], data[8:12, 8:12] = 1000.0, 100.0
+    labels[8:12, 8:12] = 20
+    image = Volume(data, np.eye(4))
+    assert Window.of(data).high == 1000.0
+    assert Window.near(image, labels, np.eye(4)).high == pytest.approx(120.0)
+    assert Window.near(image, np.zeros_like(labels), np.eye(4)) == Window.of(data)
+
+
 def test_window_survives_odd_intensities():
     assert Window.of(np.full((4, 4, 4), np.nan, np.float32)) == Window(0.0, 1.0)
     flat = Window.of(np.full((4, 4, 4), 7.0, np.float32))

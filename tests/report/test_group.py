@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import json
-import random
 import re
 
+import numpy as np
 import pytest
 
 from totalspineseg_bids.report.environment import json_block, number
@@ -52,9 +52,9 @@ def data_of(page: str):
 
 @pytest.fixture(scope="module")
 def group(rows):
-    rng = random.Random(1)
+    rng = np.random.default_rng(1)
     images = [image_row(n) for n in range(20)]
-    volumes = [row for n in range(20) for row in volume_rows(rows, n, 2.0 if n == 7 else rng.gauss(1, 0.03))]
+    volumes = [row for n in range(20) for row in volume_rows(rows, n, 2.0 if n == 7 else float(rng.normal(1, 0.03)))]
     images.append(image_row(20, status="failed", reason="ends early", levels="n/a", report="n/a", thumbnail="n/a"))
     images.append(image_row(21, status="abstained", reason="no landmark", levels="", flags="T13, L6"))
     return images, volumes
@@ -101,6 +101,14 @@ def test_cut_levels_are_counted_and_left_out(group, tmp_path):
     assert "20 values of levels cut by the field of view" in page
 
 
+def test_angles_under_both_names(group, tmp_path):
+    images, volumes = group
+    angles = [{"lumbar-lordosis-deg": "41.26"}, {"lumbar-lordosis": "39", "coronal-cobb": "n/a"}, *[{}] * 20]
+    data = data_of(write(tmp_path, [{**i, **a} for i, a in zip(images, angles, strict=True)], volumes))
+    assert data["alignment"] == ["Lumbar lordosis L1-L5"]
+    assert data["values"]["angle"]["Lumbar lordosis L1-L5"].split(",")[:3] == ["41.3", "39.0", ""]
+
+
 def test_participants_to_compare_by(group, tmp_path):
     people = [{"participant_id": f"sub-{n:04d}", "age": str(20 + n), "site": "one"} for n in range(22)]
     people.append({"participant_id": "sub-elsewhere", "age": "99", "site": "one"})
@@ -121,7 +129,7 @@ def test_missing_cells_and_foreign_rows(tmp_path):
     volumes = [{"participant": "sub-1", "image": "a", "level": "L1"}, {"participant": "x"}, {"level": "L1"}]
     page = write(tmp_path, images, volumes)
     assert "unknown" in page
-    assert data_of(page)["values"] == {}
+    assert data_of(page)["values"] == {"angle": {}}
 
 
 def test_what_comes_from_the_dataset_stays_text(tmp_path):

@@ -52,6 +52,15 @@ def test_one_file_with_everything(image):
     assert [path.name for path in folder.iterdir() if path.is_file()] == ["sub-01.html"]
 
 
+def test_angles_are_shown_with_the_measures(image):
+    folder, report = image
+    angles = {"lumbar-lordosis-deg": "41.3", "coronal-cobb-deg": "12.4", "coronal-cobb-levels": "T5-L1"}
+    page = write(folder, [ImageReport(report.title, provenance=PROVENANCE | angles)])
+    assert "Lumbar lordosis L1-L5 <b>41°</b>" in page
+    assert "<b>12° (T5-L1)</b>" in page
+    assert "lumbar-lordosis-deg" not in page
+
+
 def test_figures_can_stay_beside_the_page(image):
     folder, report = image
     page = write(folder, [report], inline_figures=False)

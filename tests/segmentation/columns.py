@@ -11,6 +11,8 @@ from totalspineseg_bids.anatomy import SpineVariant, Structure
 from totalspineseg_bids.segmentation.labelling.reference import chain_of
 from totalspineseg_bids.segmentation.layout import Layout
 
+USUAL = SpineVariant()
+
 
 @dataclass
 class Column:
@@ -23,7 +25,7 @@ class Column:
 
 
 def make_column(
-    variant: SpineVariant = SpineVariant(),
+    variant: SpineVariant = USUAL,
     *,
     scale: float = 0.9,
     bend_mm: float = 12.0,
@@ -36,7 +38,7 @@ def make_column(
     position = np.asarray(chain.position_mm) * scale
     top, bottom = position[0] - 14, position[-1] + 40
     length = bottom - top
-    shape = (64, 76, int(np.ceil(length)) + 2)
+    shape = (64, 84, int(np.ceil(length)) + 2)
     height = shape[2] - 1 - np.arange(shape[2])
     along = height + top
     share = height / length
@@ -52,6 +54,11 @@ def make_column(
     spine = (np.abs(dx) < 2.5) & (dy < -10) & (dy > -20)
     inside = np.hypot(dx, dy) < 8
     edges = _boundaries(position)
+
+    def place(at: float) -> np.ndarray:
+        z = int(np.clip(round(shape[2] - 1 - (at - top)), 0, shape[2] - 1))
+        return np.array([centre_x[z], centre_y[z] + depth[z] + 8, z])
+
     discs, bodies = {}, {}
     for n, name in enumerate(chain.vertebrae):
         number = anatomy.vertebra(name).id
@@ -61,14 +68,14 @@ def make_column(
         if name == "C1":
             ring = rows & (along > position[0] - 5)
             truth[:, :, rows & ~ring] = 0
-        bodies[name] = _place(position[2 * n], top, shape, centre_x, centre_y, depth)
+        bodies[name] = place(position[2 * n])
     for n, name in enumerate(chain.discs):
         if not name:
             continue
         thick = np.interp(position[2 * n + 1], [0, 450 * scale], [5, 9])
         rows = np.abs(along - position[2 * n + 1]) < thick / 2
         truth[:, :, rows] = np.where(body[:, :, rows], anatomy.disc(name).id, truth[:, :, rows])
-        discs[name] = _place(position[2 * n + 1], top, shape, centre_x, centre_y, depth)
+        discs[name] = place(position[2 * n + 1])
     truth[inside] = anatomy.CANAL_ID
     cord_end = position[2 * chain.vertebrae.index("L1")]
     truth[(np.hypot(dx, dy) < 4.5) & (along < cord_end)] = anatomy.CORD_ID
@@ -85,11 +92,6 @@ def _boundaries(position: np.ndarray) -> list[tuple[float, float]]:
     edges += [(discs[n], discs[n + 1]) for n in range(len(discs) - 1)]
     edges.append((discs[-1], vertebrae[-1] + 38))
     return edges
-
-
-def _place(along, top, shape, centre_x, centre_y, depth):
-    z = int(np.clip(round(shape[2] - 1 - (along - top)), 0, shape[2] - 1))
-    return np.array([centre_x[z], centre_y[z] + depth[z] + 8, z])
 
 
 def crop(column: Column, start: float, stop: float) -> Column:

@@ -80,6 +80,12 @@ def test_grid_is_centred_on_the_field() -> None:
     assert np.linalg.det(grid.affine) > 0
 
 
+def test_slices_follow_a_leaning_column() -> None:
+    field = Field("lumbar", np.zeros(3), np.array([60.0, 200.0, 280.0]), lean_deg=10.0)
+    up = grid_of(field, replace(_PLAIN, rotation_deg=(0.0, 0.0, 0.0))).affine[:3, 2]
+    assert np.rad2deg(np.arctan2(up[0], up[2])) == pytest.approx(10.0)
+
+
 @pytest.mark.parametrize(
     ("storage", "scaled"), [("int16", False), ("int16", True), ("uint16", False), ("uint8", True), ("float32", False)]
 )

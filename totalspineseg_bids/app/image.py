@@ -27,6 +27,7 @@ from totalspineseg_bids.bids.sidecar import (
     label_table,
     main_sidecar,
 )
+from totalspineseg_bids.bids.tables import MISSING
 from totalspineseg_bids.config import RunConfig
 from totalspineseg_bids.imaging.atomic import write_text
 from totalspineseg_bids.imaging.grid import restore_labels, restore_probability
@@ -137,8 +138,14 @@ def process(job: Job, config: RunConfig, loaded: LoadedSegmenter, progress: Prog
     spine = loaded.segmenter.segment(image.volume, localizer=localizer, progress=progress)
     if progress is not None:
         progress("measure and write", 0.0)
+    writer = _Writer(job, config, loaded, image, spine)
     former = withdraw(config.output_dir, job.names)
-    written = _Writer(job, config, loaded, image, spine).publish()
+    try:
+        written = writer.publish()
+    except Exception:
+        # A failed image has no result: neither half of the new one nor what is left of the former.
+        remove(config.output_dir, {*former, *withdraw(config.output_dir, job.names)})
+        raise
     remove(config.output_dir, set(former) - set(written))
     clear_crash(config.output_dir, job.source)
     return spine
@@ -212,7 +219,8 @@ class _Writer:
             self._write_text(self.names.labels(".tsv", resolution), label_table(self.rows))
         figures = self._write_figures()
         *others, main = self.config.resolutions
-        posture = self.measures.posture.as_row() if self.measures else {}
+        angles = self.measures.posture.as_row() if self.measures else {}
+        posture = {name: value for name, value in angles.items() if value != MISSING}
         for resolution in others:
             sidecar = image_sidecar(self.provenance, _DESCRIPTIONS["labels"], resolution)
             self._write_text(self.names.labels(".json", resolution), json_text({**sidecar, **column_descriptions()}))

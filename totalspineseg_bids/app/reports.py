@@ -97,7 +97,7 @@ def write_participant_report(output: Path, participant: str) -> Path | None:
     if not images:
         return None
     path = output / report_name(participant)
-    write_subject_report(path, f"sub-{participant}", images)
+    write_subject_report(path, f"sub-{participant}", images, group_page="group.html")
     return path
 
 

@@ -12,6 +12,10 @@ from pathlib import Path, PurePosixPath
 #: Value of the ``seg-`` entity of the main label image.
 SEGMENTATION = "totalspineseg"
 POINTS = "levels"
+#: Values of ``label-`` of the probability maps.
+PROBABILITIES = ("SC", "canal")
+#: Values of ``res-`` there may be; ``None`` is the image's own grid.
+RESOLUTIONS: tuple[str | None, ...] = (None, "1mm")
 FIGURES = "figures"
 LOGS = "logs"
 
@@ -141,6 +145,16 @@ class DerivativeNames:
     def probability(self, label: str, extension: str, resolution: str | None = None) -> str:
         """Probability map of a structure (``SC`` or ``canal``)."""
         return self._name(*_res(resolution), f"label-{label}", suffix="probseg") + extension
+
+    def all(self) -> list[str]:
+        """Return every name that a run, with whatever settings, may give a file of the image; figures apart."""
+        names = []
+        for resolution in RESOLUTIONS:
+            names += [self.labels(extension, resolution) for extension in (".nii.gz", ".tsv", ".json")]
+            for extension in (".nii.gz", ".json"):
+                names.append(self.points(extension, resolution))
+                names += [self.probability(label, extension, resolution) for label in PROBABILITIES]
+        return names
 
     @property
     def figure_stem(self) -> str:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from totalspineseg_bids.bids.names import DerivativeNames
+from totalspineseg_bids.bids.names import RESOLUTIONS, DerivativeNames
 from totalspineseg_bids.bids.sidecar import Digests, json_text
 from totalspineseg_bids.imaging.atomic import remove_stale, write_text
 
@@ -56,32 +56,25 @@ def withdraw(output: Path, names: DerivativeNames) -> list[str]:
     Returns
     -------
     list of str
-        Files of the former result, below the output folder; those that the new one does not write again are to be
-        removed with :func:`remove`.
+        Files that earlier runs, whole or broken off, have left of the image, below the output folder; those that the
+        new one does not write again are to be removed with :func:`remove`.
     """
-    former: set[str] = set()
-    for resolution in (None, "1mm"):
-        path = output / names.labels(".json", resolution)
-        sidecar = read_json(path)
-        if sidecar is not None:
-            former.update(_files(sidecar))
+    for resolution in RESOLUTIONS:
         with suppress(FileNotFoundError):
-            path.unlink()
+            (output / names.labels(".json", resolution)).unlink()
     now = time.time()
     remove_stale(output / names.folder, now)
     remove_stale(output / names.figures, now)
-    return sorted(former)
+    figures = (output / names.figures).glob(f"{names.figure_stem}_*")
+    former = [name for name in names.all() if (output / name).is_file()]
+    return sorted([*former, *(f"{names.figures}/{path.name}" for path in figures)])
 
 
 def remove(output: Path, files: Iterable[str]) -> None:
     """Remove files below the output folder; those that are gone already do not matter."""
-    root = output.resolve()
     for name in files:
-        path = output / name
-        # Names come from a sidecar that anyone may have edited: nothing outside the output is touched.
-        if root in path.resolve().parents:
-            with suppress(FileNotFoundError):
-                path.unlink()
+        with suppress(FileNotFoundError):
+            (output / name).unlink()
 
 
 def complete(output: Path, names: DerivativeNames, resolution: str | None, sidecar: dict[str, Any]) -> None:

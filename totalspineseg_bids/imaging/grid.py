@@ -171,7 +171,7 @@ def restore_probability(p: NDArray[np.float32], affine: Affine, target: Geometry
         p, matrix[:3, :3], offset, shape, np.float32, order=1, mode="nearest"
     )
     for part, coordinates in _slabs(matrix, box):
-        inside = np.ones(coordinates[0].shape, bool)
+        inside = np.ones(np.broadcast_shapes(*(c.shape for c in coordinates)), bool)
         for axis in range(3):
             inside &= (coordinates[axis] >= -0.5 - _EPSILON) & (coordinates[axis] <= p.shape[axis] - 0.5 + _EPSILON)
         local = tuple(slice(s.start - b.start, s.stop - b.start) for s, b in zip(part, box, strict=True))

@@ -298,7 +298,7 @@ def _crop(labels: NDArray[np.uint8], affine: Affine) -> tuple[NDArray[np.uint8],
     for axis in range(3):
         filled = np.flatnonzero(labels.any(axis=tuple(a for a in range(labels.ndim) if a != axis)))
         if len(filled) == 0:
-            return labels[:0, :0, :0], affine
+            return labels[:1, :1, :1], affine
         start[axis] = filled[0]
         cut = [slice(None)] * 3
         cut[axis] = slice(int(filled[0]), int(filled[-1]) + 1)

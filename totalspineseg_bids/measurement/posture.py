@@ -17,7 +17,7 @@ from totalspineseg_bids.measurement.slab import Slab
 POSTURE_COLUMNS: Final[dict[str, dict[str, str]]] = {
     "cervical-lordosis-deg": {
         "LongName": "Cervical lordosis",
-        "Description": "Angle between the lower surfaces of C2-or-C3 and C7 seen from the side; positive: lordosis",
+        "Description": "Angle between the lower surfaces of C3 and C7 seen from the side; positive: lordosis",
         "Units": "degree",
     },
     "thoracic-kyphosis-deg": {
@@ -52,7 +52,7 @@ class Posture:
     Attributes
     ----------
     cervical_lordosis_deg
-        Lower surface of C3 (C2 where it can be measured) to lower surface of C7, degrees.
+        Lower surface of C3 to lower surface of C7, degrees, positive for lordosis.
     thoracic_kyphosis_deg
         Upper surface of T4 to lower surface of T12, degrees, positive for kyphosis.
     lumbar_lordosis_deg
@@ -109,7 +109,7 @@ def measure_posture(bodies: Mapping[str, Slab]) -> Posture:
     angle, ends = _coronal(bodies, ordered, right, up)
     return Posture(
         cervical_lordosis_deg=_lordosis(sagittal("C3", "C7", top=False)),
-        thoracic_kyphosis_deg=None if kyphosis is None else kyphosis,
+        thoracic_kyphosis_deg=kyphosis,
         lumbar_lordosis_deg=_lordosis(sagittal("L1", "L5", top=True)),
         coronal_cobb_deg=angle,
         coronal_cobb_levels=ends,

@@ -28,7 +28,8 @@ class ImageReport:
     figures
         Kind (as returned by ``figures.write_figures``) -> path relative to the page.
     provenance
-        What made it, name -> value: software, model, input, date.
+        What made it, name -> value: software, model, input, date. Columns of ``measurement.POSTURE_COLUMNS`` among
+        them are shown with the measures.
     """
 
     title: str

@@ -43,6 +43,27 @@ class Window:
         low, high = (float(v) for v in np.percentile(sample, (1.0, 99.5)))
         return cls(low, high if high > low else low + 1.0)
 
+    @classmethod
+    def near(cls, volume: Volume, labels: NDArray[np.uint8], affine: Affine) -> Window:
+        """Choose a window in which the labelled structures are well lit.
+
+        Beside a surface coil the fat outshines the spine by far, and the percentiles of the whole image leave the spine
+        dark. The upper end is 1.2 times the 99.5th percentile of what is labelled, where that is lower.
+        """
+        whole = cls.of(volume.data)
+        voxels = np.argwhere(labels)
+        if len(voxels) == 0:
+            return whole
+        points = voxels[:: max(1, len(voxels) // 50_000)] @ affine[:3, :3].T + affine[:3, 3]
+        at = np.round(_voxels(points, volume.affine)).astype(np.intp)
+        at = at[((at >= 0) & (at < np.array(volume.data.shape))).all(axis=-1)]
+        values = np.asarray(volume.data[tuple(at.T)], np.float64)
+        values = values[np.isfinite(values)]
+        if values.size == 0:
+            return whole
+        high = whole.low + 1.2 * (float(np.percentile(values, 99.5)) - whole.low)
+        return cls(whole.low, min(whole.high, high)) if high > whole.low else whole
+
 
 def grey_picture(volume: Volume, view: View, window: Window) -> NDArray[np.uint8]:
     """Sample an image on a view (linear interpolation; black outside the field of view)."""

@@ -103,7 +103,7 @@ def write_figures(
     writer = _Writer(folder, stem)
     if labels is None or affine is None:
         labels, affine = np.zeros((1, 1, 1), np.uint8), np.eye(4)
-    field, window = image.geometry, Window.of(image.data)
+    field, window = image.geometry, Window.near(image, labels, affine)
     course = course_of(labels, affine)
     centerline = Centerline.from_labels(labels, affine) if course is not None else None
     views: dict[str, View | None] = {

@@ -12,6 +12,7 @@ import numpy as np
 from totalspineseg_bids.anatomy import DISC_LEVELS, VERTEBRA_LEVELS
 from totalspineseg_bids.imaging.atomic import write_bytes
 from totalspineseg_bids.measurement.levels import COLUMNS
+from totalspineseg_bids.measurement.posture import POSTURE_COLUMNS
 from totalspineseg_bids.report.environment import (
     asset,
     environment,
@@ -52,7 +53,8 @@ def write_group_report(
         The page; written atomically.
     images
         One row an image, as text: ``participant``, ``session``, ``image``, ``status``, ``reason``, ``levels`` and
-        ``flags`` (comma separated), ``model``, ``report`` and ``thumbnail`` (paths relative to the page).
+        ``flags`` (comma separated), ``model``, ``report`` and ``thumbnail`` (paths relative to the page), and columns
+        of ``measurement.POSTURE_COLUMNS``, with or without the unit in their name.
     volumes
         One row a structure of an image: ``participant``, ``session``, ``image``, ``structure``, ``level``,
         ``confidence`` and the columns of ``measurement.COLUMNS``.
@@ -80,9 +82,10 @@ def write_group_report(
         "images": table.image_columns(),
         "vertebrae": table.vertebrae,
         "discs": table.discs,
+        "alignment": list(table.angles),
         "seen": table.seen(),
         "measures": table.measure_list(),
-        "values": table.series(),
+        "values": {**table.series(), "angle": table.angles},
         "participants": _participant_columns(participants, table.participant_names()),
         "ratings": dict(ratings or {}),
     }
@@ -159,6 +162,16 @@ class _Tables:
         columns["report"] = [_relative(link) for link in columns["report"]]
         columns["thumbnail"] = [_relative(link) for link in columns["thumbnail"]]
         return columns
+
+    @property
+    def angles(self) -> dict[str, str]:
+        """Angle of the column -> values of all images, comma separated; angles that no image has are left out."""
+        found = {}
+        for column, entry in POSTURE_COLUMNS.items():
+            values = [number(row.get(column) or row.get(column.removesuffix("-deg"))) for row in self.images]
+            if any(value is not None for value in values):
+                found[entry["LongName"]] = ",".join("" if value is None else f"{value:.1f}" for value in values)
+        return found
 
     def participant_names(self) -> set[str]:
         return {_participant(row) for row in self.images}

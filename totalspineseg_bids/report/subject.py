@@ -12,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from totalspineseg_bids.imaging.atomic import write_bytes
 from totalspineseg_bids.measurement.levels import COLUMNS
+from totalspineseg_bids.measurement.posture import POSTURE_COLUMNS
 from totalspineseg_bids.report.context import ImageReport
 from totalspineseg_bids.report.environment import (
     asset,
@@ -108,8 +109,22 @@ def _image(image: ImageReport, folder: Path, *, inline: bool) -> dict[str, Any]:
         "flags": list(image.flags),
         "views": _views(image, folder, inline=inline),
         "table": _table(image.rows),
-        "provenance": [(key, value) for key, value in image.provenance.items() if str(value)],
+        "posture": _posture(image.provenance),
+        "provenance": [(k, v) for k, v in image.provenance.items() if str(v) and k not in POSTURE_COLUMNS],
     }
+
+
+def _posture(entries: Mapping[str, str]) -> list[dict[str, str]]:
+    """Pick the angles of the column out of what is known about an image."""
+    levels = present(entries.get("coronal-cobb-levels"))
+    found = []
+    for name, entry in POSTURE_COLUMNS.items():
+        value = number(entries.get(name))
+        if value is None:
+            continue
+        text = f"{value:.0f}°" + (f" ({levels})" if name == "coronal-cobb-deg" and levels else "")
+        found.append({"name": entry["LongName"], "value": text, "description": entry["Description"]})
+    return found
 
 
 def _level_of(row: Mapping[str, str]) -> str:

@@ -38,7 +38,7 @@ class Protocol:
     in_plane, thickness
         Voxel size in the plane and across it, mm.
     rotation_deg
-        Obliqueness of the field of view about x, y and z.
+        Obliqueness of the field of view about x, y and z, beside what aligns it with the column.
     noise
         Standard deviation of the noise relative to the brightest tissue.
     bias
@@ -133,7 +133,8 @@ def grid_of(field: Field, protocol: Protocol) -> Geometry:
     spacing = np.array(protocol.spacing)
     x, y, z = (max(4, int(n)) for n in np.round(field.size / spacing))
     affine = np.eye(4)
-    affine[:3, :3] = _rotation(protocol.rotation_deg) * spacing
+    pitch, roll, yaw = protocol.rotation_deg
+    affine[:3, :3] = _rotation((pitch, roll - field.lean_deg, yaw)) * spacing
     affine[:3, 3] = field.center - affine[:3, :3] @ ((np.array([x, y, z]) - 1) / 2)
     return Geometry((x, y, z), affine)
 

@@ -65,11 +65,14 @@ class Field:
         Shape (3,), RAS mm.
     size
         Shape (3,): extent left-right, front-back and up-down, mm.
+    lean_deg
+        How far the column leans to the right of vertical toward its top; a technologist turns the slices along.
     """
 
     name: str
     center: NDArray[np.float64]
     size: NDArray[np.float64]
+    lean_deg: float = 0.0
 
 
 def check_names(names: Sequence[str]) -> tuple[str, ...]:
@@ -165,9 +168,13 @@ def draw_field(volume: Volume, name: str, rng: np.random.Generator, *, slab: tup
     depth = min(max(depth, high[1] - low[1] + 90.0), corners[1, 1] - corners[0, 1])
     y = (low[1] + high[1]) / 2 + depth * float(rng.uniform(0.02, 0.14))
     y = float(np.clip(y, corners[0, 1] + depth / 2, corners[1, 1] - depth / 2))
-    width = min(float(rng.uniform(*slab)) + 0.6 * (high[0] - low[0]), corners[1, 0] - corners[0, 0])
-    x = (low[0] + high[0]) / 2 + float(rng.normal(0, 2.5))
-    return Field(name, np.array([x, y, (top + bottom) / 2]), np.array([width, depth, top - bottom]))
+    slope, offset = np.polyfit(inside[:, 2], inside[:, 0], 1) if len(inside) > 2 else (0.0, inside[:, 0].mean())
+    aside = inside[:, 0] - (slope * inside[:, 2] + offset)
+    width = min(float(rng.uniform(*slab)) + 0.6 * float(np.ptp(aside)), corners[1, 0] - corners[0, 0])
+    z = (top + bottom) / 2
+    x = slope * z + offset + (aside.min() + aside.max()) / 2 + float(rng.normal(0, 2.5))
+    lean = float(np.rad2deg(np.arctan(slope)))
+    return Field(name, np.array([x, y, z]), np.array([width, depth, top - bottom]), lean)
 
 
 def _end(heights: dict[str, float], level: str, *, first: bool) -> float:

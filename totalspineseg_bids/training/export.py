@@ -1,8 +1,8 @@
 """A trained model as one zip in nnU-Net's layout.
 
 The archive holds what inference needs (``dataset.json``, ``plans.json``, a checkpoint a fold) and what a reader wants
-to know: the split, the list of training images, the curves, and the figures of the validation. The same model gives the same
-bytes.
+to know: the split, the list of training images, the curves, and the figures of the validation. The same model gives
+the same bytes.
 """
 
 from __future__ import annotations

@@ -45,8 +45,8 @@ class PoolEntry:
 
     path: str
     weight: float
-    discs: list[tuple[float, float, float]]
-    landmarks: list[tuple[float, float, float]]
+    discs: list[list[float]]
+    landmarks: list[list[float]]
 
 
 def _entry(path: Path, labels: NDArray[np.uint8], weight: float) -> PoolEntry:
@@ -56,10 +56,10 @@ def _entry(path: Path, labels: NDArray[np.uint8], weight: float) -> PoolEntry:
     discs, landmarks = [], []
     for label_id in (int(i) for i in present if int(i) in wanted):
         box = boxes[label_id - 1]
-        x, y, z = ((part.start + part.stop - 1) / 2 for part in box)
-        discs.append((x, y, z))
+        centre = [(part.start + part.stop - 1) / 2 for part in box]
+        discs.append(centre)
         if wanted[label_id] in anatomy.LANDMARK_DISCS:
-            landmarks.append((x, y, z))
+            landmarks.append(centre)
     return PoolEntry(str(path), weight, discs, landmarks)
 
 

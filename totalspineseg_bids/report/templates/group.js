@@ -222,10 +222,14 @@
     return { color: (i) => color(all[i]), legend: distinct.slice(0, 12).map((v) => [color(v), v]), text: (i) => all[i] };
   }
   function drawStrip() {
-    const measure = $("measure").value, about = data.measures.find((m) => m.key === measure);
+    const alignment = strip.kind === "alignment", measure = alignment ? "angle" : $("measure").value;
+    const about = alignment
+      ? { unit: "°", about: "Angles between planes fitted to whole vertebral bodies; lordosis and kyphosis are positive" }
+      : data.measures.find((m) => m.key === measure);
+    $("measure").disabled = alignment;
     const levels = data[strip.kind].filter((level) => values(measure, level).length);
     $("about").textContent = about ? about.about + "." : "";
-    const width = $("strip").parentElement.clientWidth, height = Math.max(300, Math.min(460, 0.36 * width)), left = 58, bottom = strip.kind === "discs" ? 62 : 30;
+    const width = $("strip").parentElement.clientWidth, height = Math.max(300, Math.min(460, 0.36 * width)), left = 58, bottom = alignment ? (width < 700 ? 150 : 34) : strip.kind === "discs" ? 62 : 30;
     const pen = canvasOf("strip", width, height);
     strip.points = [];
     $("strip-legend").replaceChildren();
@@ -252,7 +256,7 @@
       pen.fillStyle = css("--muted");
       pen.save();
       pen.translate(x(k), height - bottom + 10);
-      if (strip.kind === "discs" || step < 22) { pen.rotate(-Math.PI / 2); pen.textAlign = "right"; } else { pen.textAlign = "center"; pen.textBaseline = "top"; }
+      if (strip.kind === "discs" || step < 22 || (alignment && step < 150)) { pen.rotate(-Math.PI / 2); pen.textAlign = "right"; } else { pen.textAlign = "center"; pen.textBaseline = "top"; }
       pen.fillText(level, 0, 0);
       pen.restore();
       const points = values(measure, level), sorted = points.map(([v]) => v).sort((a, b) => a - b);
@@ -299,6 +303,7 @@
   $("strip").addEventListener("click", (event) => { const p = pointAt(event); if (p && images.report[p[2]]) location.href = encodeURI(images.report[p[2]]); });
   $("measure").addEventListener("change", drawStrip);
   $("by").addEventListener("change", drawStrip);
+  document.querySelector('[data-kind="alignment"]').hidden = !data.alignment.length;
   press("kind", (kind) => { strip.kind = kind; drawStrip(); }, strip.kind);
 
   const draw = () => { drawHeat(); drawStrip(); };

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from totalspineseg_bids.segmentation.labelling.observation import Observation, Parts, Scene, SemanticMap, Votes
+from totalspineseg_bids.segmentation.labelling.planes import disc_plane, slots_by_cuts
 from totalspineseg_bids.segmentation.labelling.repair import join_pieces, split_bridged
 from totalspineseg_bids.segmentation.layout import Kind, Layout, Parity
 
@@ -177,6 +178,7 @@ def body_parts(
     values: NDArray[np.uint8],
     layout: Layout,
     scene: Scene,
+    discs: Parts,
     stride: int,
 ) -> tuple[Parts, Parts]:
     """Find and describe the vertebral bodies and the sacrum on every ``stride``-th voxel.
@@ -191,6 +193,8 @@ def body_parts(
         Its layout.
     scene
         Maps, grid and centreline.
+    discs
+        Discs, at whose planes bodies are cut that run together.
     stride
         Step of the subsample.
 
@@ -226,10 +230,36 @@ def body_parts(
         offset += number
     index = np.concatenate(index_lists) if index_lists else np.zeros((0, 3), np.int64)
     part = np.concatenate(part_lists) if part_lists else np.zeros(0, np.int64)
+    part = _cut_long(index, part, scene, discs)
     bodies = measure(Kind.VERTEBRA, index, part, scene, stride)
     part, bodies = _join_bodies(index, part, bodies, scene, stride)
     sacrum = _sacrum_parts(values, layout, scene, stride)
     return Parts(index, part, tuple(bodies)), sacrum
+
+
+def _cut_long(index: NDArray[np.int64], part: NDArray[np.int64], scene: Scene, discs: Parts) -> NDArray[np.int64]:
+    """Cut parts that are longer than a vertebra at the discs within them (two bodies of one class that touch)."""
+    ordinary = [d for d in discs.observations if d.anterior > 3.0 and d.volume_mm3 > SMALL_DISC_MM3]
+    if len(part) == 0 or len(ordinary) < 2:
+        return part
+    step = float(np.median(np.diff([d.s for d in ordinary])))
+    places = np.array([d.s for d in ordinary])
+    s = scene.line.project(index * scene.spacing).s
+    part = part.copy()
+    fresh = int(part.max()) + 1
+    for n in range(fresh):
+        rows = np.flatnonzero(part == n)
+        if len(rows) == 0:
+            continue
+        low, high = np.percentile(s[rows], (3, 97))
+        inside = np.flatnonzero((places > low + 0.25 * step) & (places < high - 0.25 * step))
+        if high - low < 1.2 * step or len(inside) == 0:
+            continue
+        cuts = [disc_plane(discs.index[discs.part == ordinary[k].part], scene) for k in inside]
+        slot = slots_by_cuts(index[rows] * scene.spacing, cuts, scene)
+        part[rows] = np.where(slot > 0, fresh + slot - 1, n)
+        fresh += len(cuts)
+    return part
 
 
 def _join_bodies(

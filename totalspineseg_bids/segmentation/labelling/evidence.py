@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,6 +78,7 @@ class Hypotheses:
         return int(self.position.shape[1])
 
 
+@cache
 def build_hypotheses() -> Hypotheses:
     """Combine all variants with all scales."""
     chains = tuple(chain_of(v) for v in VARIANT_PRIOR)
@@ -102,20 +104,17 @@ def build_hypotheses() -> Hypotheses:
     return Hypotheses(chains, index, factors, np.asarray(prior), base[index] * factors[:, None, None], exists[index])
 
 
-def place_of(chain: Chain, level: str, kind: Kind) -> int | None:
-    """Return the place of a level in a chain.
+def places_of(chain: Chain, level: str, kind: Kind) -> tuple[int, ...]:
+    """Return the places of a chain that the class of a level may stand for.
 
-    The classes for T12 and L5 stand for the last thoracic and the last lumbar vertebra, whatever their number.
+    A model that knows 12 thoracic and 5 lumbar vertebrae calls the last of each region T12 and L5; where there is one
+    more, the class may be found on either of the two.
     """
     if kind is Kind.DISC:
-        return chain.discs.index(level) if level in chain.discs else None
-    if level in chain.vertebrae and not (level == "T12" and chain.variant.thoracic == 13):
-        return chain.vertebrae.index(level)
-    if level == "T12":
-        return chain.vertebrae.index("L1") - 1
-    if level == "L5":
-        return len(chain.vertebrae) - 2
-    return None
+        return (chain.discs.index(level),) if level in chain.discs else ()
+    last = {"T12": chain.vertebrae.index("L1") - 1, "L5": len(chain.vertebrae) - 2}
+    own = (chain.vertebrae.index(level),) if level in chain.vertebrae else ()
+    return tuple(sorted({*own, *((last[level],) if level in last else ())}))
 
 
 def anchors(observations: Sequence[Observation]) -> list[int]:
@@ -165,39 +164,37 @@ def _vote_score(observation: Observation, chain: Chain, places: int, prices: Pri
     for votes in observation.votes:
         score += votes.weight * _map_score(votes, observation.kind, chain, places, prices)
     for level, weight in observation.extra_levels.items():
-        place = place_of(chain, level, observation.kind)
-        if place is not None:
-            score += weight * _slip(place, places, prices)
+        at = places_of(chain, level, observation.kind)
+        if at:
+            score += weight * _slip(at, places, prices)
     return score
 
 
-def _slip(place: int, places: int, prices: Prices) -> NDArray[np.float64]:
-    """Log-probability that the class of the level at ``place`` is seen at each place."""
+def _slip(at: tuple[int, ...], places: int, prices: Prices) -> NDArray[np.float64]:
+    """Log-probability that the class of a level that belongs ``at`` some place is seen at each place."""
     near, next_near, far = prices.landmark_slip
-    distance = np.abs(np.arange(places) - place)
+    distance = np.min([np.abs(np.arange(places) - place) for place in at], axis=0)
     table = np.array([prices.landmark_hit, near, next_near, far])
     return np.asarray(np.log(table[np.minimum(distance, 3)]))
 
 
 def _map_score(votes: Votes, kind: Kind, chain: Chain, places: int, prices: Prices) -> NDArray[np.float64]:
-    known = {level: place for level in votes.known if (place := place_of(chain, level, kind)) is not None}
-    if kind is Kind.DISC:
-        known = {level: place for level, place in known.items() if "-" in level}
-    else:
-        known = {level: place for level, place in known.items() if "-" not in level}
+    """Log-likelihood of what one map's classes say, at each place of a chain."""
+    known = {level: places_of(chain, level, kind) for level in votes.known if ("-" in level) == (kind is Kind.DISC)}
     score = np.zeros(places)
     if not known and not votes.regions:
         return score
     tempered = prices.named_weight if len(known) > 8 else 1.0
     voted = 0.0
     for level, share in votes.levels.items():
-        place = known.get(level)
-        if place is not None:
-            score += share * _slip(place, places, prices)
+        if known.get(level):
+            score += share * _slip(known[level], places, prices)
             voted += share
     silent = np.zeros(places)
-    for place in known.values():
-        silent[place] = np.log(1.0 - prices.landmark_hit)
+    for at in known.values():
+        # Where the class may be on either of two places, its absence says nothing of the one.
+        if len(at) == 1:
+            silent[at[0]] = np.log(1.0 - prices.landmark_hit)
     score += (1.0 - min(voted, 1.0)) * silent
     names = chain.discs if kind is Kind.DISC else chain.vertebrae
     for region, share in votes.regions.items():

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.imaging.grid import Box, foreground_box, restore_labels, working_geometry
 from totalspineseg_bids.imaging.volume import Affine, Geometry, Volume
-from totalspineseg_bids.segmentation.labelling import instances
+from totalspineseg_bids.segmentation.labelling import instances, planes
 from totalspineseg_bids.segmentation.labelling.centerline import (
     centerline_from_canal,
     centerline_from_discs,
@@ -199,7 +199,7 @@ def _find(
 ) -> _Found:
     semantic = scene.maps[0][0]
     coarse = np.ascontiguousarray(semantic.labels[::STRIDE, ::STRIDE, ::STRIDE])
-    bodies, sacrum = body_parts(coarse, semantic.layout, scene, STRIDE)
+    bodies, sacrum = body_parts(coarse, semantic.layout, scene, discs, STRIDE)
     observations: list[Observation] = sorted(
         [*discs.observations, *bodies.observations, *sacrum.observations], key=lambda o: o.s
     )
@@ -232,6 +232,7 @@ def _paint(out: NDArray[np.uint8], kinds: NDArray[np.uint8], found: _Found, nami
             by_part[observation.kind][observation.part] = label
     seeds = _seeds(kinds, found, naming, by_part)
     instances.paint_vertebrae(out, scene.maps[0][0].labels, layout, seeds, stride=STRIDE, scene=scene)
+    _part_atlas(out, found, naming)
     if found.sacrum.observations:
         out[kinds == Kind.SACRUM] = anatomy.SACRUM_ID
     instances.paint_parts(out, found.discs, by_part[Kind.DISC])
@@ -254,63 +255,35 @@ def _seeds(
         points = cells * (STRIDE * scene.spacing)
         body = instances.body_cells(points, scene)
         cells, points = cells[body], points[body]
-        slot = instances.slots_by_cuts(points, cuts, scene)
+        slot = planes.slots_by_cuts(points, cuts, scene)
         table = np.array([label or 0 for label in naming.vertebra_slots], np.uint8)
         seeds[cells[:, 0], cells[:, 1], cells[:, 2]] = table[np.minimum(slot, len(table) - 1)]
-        _seed_atlas(seeds, coarse, cuts, naming, found)
     return seeds
 
 
-def _seed_atlas(
-    seeds: NDArray[np.uint8],
-    coarse: NDArray[np.uint8],
-    cuts: Sequence[instances.Cut],
-    naming: Naming,
-    found: _Found,
-) -> None:
+def _part_atlas(out: NDArray[np.uint8], found: _Found, naming: Naming) -> None:
     """Part C1 from C2 by height where no class does and no disc can: bone above C2-C3 but for the dens."""
     axis, atlas = anatomy.vertebra("C2").id, anatomy.vertebra("C1").id
-    if naming.vertebra_slots[0] != axis or naming.cut_observations[0] is None or (seeds == atlas).any():
+    if not naming.vertebra_slots or naming.vertebra_slots[0] != axis or naming.cut_observations[0] is None:
         return
-    scene = found.scene
-    cells = np.argwhere((coarse == Kind.VERTEBRA) & ((seeds == 0) | (seeds == axis)))
-    points = cells * (STRIDE * scene.spacing)
-    place = scene.line.project(points)
-    disc = scene.line.project(cuts[0].center[None])
-    above = float(disc.s[0]) - place.s
-    dens = (np.abs(place.lateral) < 7.0) & (place.anterior > 5.0) & (place.anterior < float(disc.anterior[0]) + 3.0)
-    high = above > ATLAS_ABOVE_DISC_MM * found.solution.scale
-    for rows, label in ((high & ~dens, atlas), ((high & dens) | ((above > 0) & ~high), axis)):
-        seeds[cells[rows, 0], cells[rows, 1], cells[rows, 2]] = label
+    if atlas in naming.ids:
+        return
+    scene, disc = found.scene, found.observations[naming.cut_observations[0]]
+    index = np.argwhere(out == axis)
+    place = scene.line.project(index * scene.spacing)
+    high = disc.s - place.s > ATLAS_ABOVE_DISC_MM * found.solution.scale
+    dens = (np.abs(place.lateral) < 7.0) & (place.anterior > 5.0) & (place.anterior < disc.anterior + 3.0)
+    rows = high & ~dens
+    out[index[rows, 0], index[rows, 1], index[rows, 2]] = atlas
 
 
-def _cuts(found: _Found, naming: Naming) -> list[instances.Cut]:
+def _cuts(found: _Found, naming: Naming) -> list[planes.Cut]:
     """Planes between the vertebral slots: of the discs found, and supposed ones where a disc was not."""
-    planes: list[instances.Cut | None] = []
+    cuts: list[planes.Cut | None] = []
     for n in naming.cut_observations:
         if n is None:
-            planes.append(None)
+            cuts.append(None)
         else:
             part = found.observations[n].part
-            planes.append(instances.disc_plane(found.discs.index[found.discs.part == part], found.scene))
-    return _fill_planes(planes, naming.step_mm)
-
-
-def _fill_planes(planes: list[instances.Cut | None], step: float) -> list[instances.Cut]:
-    known = [k for k, plane in enumerate(planes) if plane is not None]
-    filled: list[instances.Cut] = []
-    for k, plane in enumerate(planes):
-        if plane is not None:
-            filled.append(plane)
-            continue
-        before = max((j for j in known if j < k), default=None)
-        after = min((j for j in known if j > k), default=None)
-        upper = planes[before] if before is not None else None
-        lower = planes[after] if after is not None else None
-        if before is not None and after is not None and upper is not None and lower is not None:
-            filled.append(instances.between(upper, lower, after - before - 1)[k - before - 1])
-        elif lower is not None and after is not None:
-            filled.append(instances.Cut(lower.center - lower.normal * step * (after - k), lower.normal))
-        elif upper is not None and before is not None:
-            filled.append(instances.Cut(upper.center + upper.normal * step * (k - before), upper.normal))
-    return filled
+            cuts.append(planes.disc_plane(found.discs.index[found.discs.part == part], found.scene))
+    return planes.filled(cuts, naming.step_mm)

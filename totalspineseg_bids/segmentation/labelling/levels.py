@@ -34,6 +34,8 @@ from totalspineseg_bids.segmentation.layout import Kind
 _LONGEST_STEP = 8
 _WINDOW = 7
 _FURTHER_MISSING = 0.4
+#: Runs of components that are dearer than this to leave out are not considered, nats.
+_LARGEST_SKIP = 14.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +81,11 @@ class _Lattice:
     """Everything the recursions need; arrays have axes hypothesis, phase, place."""
 
     side: NDArray[np.int64]
-    emission: list[NDArray[np.float64]]
-    start: list[NDArray[np.float64]]
-    end: list[NDArray[np.float64]]
-    steps: dict[tuple[int, int], NDArray[np.float64]]
-    false: NDArray[np.float64]
+    emission: list[NDArray[np.floating]]
+    start: list[NDArray[np.floating]]
+    end: list[NDArray[np.floating]]
+    steps: dict[tuple[int, int], NDArray[np.floating]]
+    false: NDArray[np.floating]
     shape: tuple[int, int, int]
 
 
@@ -159,7 +161,7 @@ def _missing(observations: Sequence[Observation], places: dict[int, int], discs:
     return tuple(discs[p] for p in range(min(found), max(found)) if p not in found and discs[p])
 
 
-def _by_name(posterior: NDArray[np.float64], kind: Kind, hypotheses: Hypotheses) -> dict[str | None, float]:
+def _by_name(posterior: NDArray[np.floating], kind: Kind, hypotheses: Hypotheses) -> dict[str | None, float]:
     """Sum a component's posterior over hypotheses, by level name; ``None`` is "no part of the column"."""
     table: dict[str | None, float] = {}
     for v, chain in enumerate(hypotheses.chains):
@@ -177,7 +179,7 @@ def _build_lattice(observations: Sequence[Observation], hypotheses: Hypotheses, 
     levels = emissions(observations, hypotheses, view, prices)
     parity, phase_prior = parity_scores(observations, hypotheses.places, prices)
     count, phases, places = len(hypotheses.scale), len(phase_prior), hypotheses.places
-    emission = [levels[n][:, None, :] + parity[n][None] for n in range(len(observations))]
+    emission = [(levels[n][:, None, :] + parity[n][None]).astype(np.float32) for n in range(len(observations))]
     false = false_prices(observations, prices)
     before = np.concatenate([[0.0], np.cumsum(false)])
     start, end = [], []
@@ -185,21 +187,21 @@ def _build_lattice(observations: Sequence[Observation], hypotheses: Hypotheses, 
         above = _beyond(hypotheses, int(side[n]), observation.s - view.canal_top, prices, upwards=True)
         below = _beyond(hypotheses, int(side[n]), view.canal_bottom - observation.s, prices, upwards=False)
         prior = hypotheses.prior[:, None] - above - before[n]
-        start.append(np.broadcast_to(prior[:, None] + phase_prior[None, :, None], (count, phases, places)))
+        start.append((prior[:, None] + phase_prior[None, :, None] + np.zeros(places)).astype(np.float32))
         tail = -below - (before[-1] - before[n + 1])
-        end.append(np.broadcast_to(tail[:, None], (count, phases, places)))
+        end.append(np.broadcast_to(tail[:, None].astype(np.float32), (count, phases, places)))
     steps = {}
     bodies = bool((side == 0).sum() > 2)
     for n in range(len(observations)):
         for m in range(max(0, n - _WINDOW), n):
             skipped = float(before[n] - before[m + 1])
-            if skipped < 20.0:
+            if skipped < _LARGEST_SKIP:
                 step = _step_score(observations[m], observations[n], hypotheses, prices, bodies=bodies)
-                steps[m, n] = step - skipped
+                steps[m, n] = (step - skipped).astype(np.float32)
     return _Lattice(side, emission, start, end, steps, false, (count, phases, places))
 
 
-def _beyond(hypotheses: Hypotheses, side: int, room: float, prices: Prices, *, upwards: bool) -> NDArray[np.float64]:
+def _beyond(hypotheses: Hypotheses, side: int, room: float, prices: Prices, *, upwards: bool) -> NDArray[np.floating]:
     """Cost of the discs that should be in view beyond the last component, shape (H, P)."""
     here = hypotheses.position[:, :, side][:, :, None]
     discs = hypotheses.position[:, None, :, 1]
@@ -210,7 +212,7 @@ def _beyond(hypotheses: Hypotheses, side: int, room: float, prices: Prices, *, u
 
 def _step_score(
     upper: Observation, lower: Observation, hypotheses: Hypotheses, prices: Prices, *, bodies: bool
-) -> NDArray[np.float64]:
+) -> NDArray[np.floating]:
     """Log-likelihood of the step between two components, shape (H, Q, P): Q places down to place P of the lower one."""
     a, b = (1 if o.kind is Kind.DISC else 0 for o in (upper, lower))
     distance = float(np.linalg.norm(lower.center - upper.center))
@@ -239,7 +241,7 @@ def _step_score(
     usable = valid & (passed >= 0)[:, None]
     score = -np.minimum(deviation, prices.spacing_cap)
     score = score - _gap(jumps, a, b, origin, prices, bodies=bodies)[None]
-    reachable: NDArray[np.float64] = np.where(usable[None], score, NEVER)
+    reachable: NDArray[np.floating] = np.where(usable[None], score, NEVER)
     return reachable
 
 
@@ -251,7 +253,7 @@ def _gap(
     prices: Prices,
     *,
     bodies: bool,
-) -> NDArray[np.float64]:
+) -> NDArray[np.floating]:
     """Price of the places passed over, shape (Q, P); after the first missing one the next ones cost less."""
     # C1 has no disc below it, so that a step that starts there passes one disc less.
     discs = np.maximum(jumps - (1 if a == 1 else 0), 0)[:, None] * np.ones_like(origin)
@@ -263,25 +265,25 @@ def _gap(
     return np.broadcast_to(cost, origin.shape)
 
 
-def _affine(number: NDArray[np.float64], first: float) -> NDArray[np.float64]:
+def _affine(number: NDArray[np.floating], first: float) -> NDArray[np.floating]:
     return np.where(number > 0, first * (1 + _FURTHER_MISSING * (number - 1)), 0.0)
 
 
-def _shifted(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _shifted(values: NDArray[np.floating]) -> NDArray[np.floating]:
     """View of shape (H, F, Q, P): value at place ``P - Q``."""
-    padded = np.concatenate([np.full((*values.shape[:2], _LONGEST_STEP), NEVER), values], axis=2)
+    padded = np.concatenate([np.full((*values.shape[:2], _LONGEST_STEP), NEVER, np.float32), values], axis=2)
     windows = sliding_window_view(padded, values.shape[2], axis=2)
     return np.asarray(windows[:, :, ::-1])
 
 
-def _log_sum(values: NDArray[np.float64], axis: int | tuple[int, ...]) -> NDArray[np.float64]:
+def _log_sum(values: NDArray[np.floating], axis: int | tuple[int, ...]) -> NDArray[np.floating]:
     top = values.max(axis=axis, keepdims=True)
     summed = np.log(np.exp(values - top).sum(axis=axis)) + np.squeeze(top, axis=axis)
     return np.asarray(summed)
 
 
-def _forward(lattice: _Lattice, *, maximum: bool) -> list[NDArray[np.float64]]:
-    result: list[NDArray[np.float64]] = []
+def _forward(lattice: _Lattice, *, maximum: bool) -> list[NDArray[np.floating]]:
+    result: list[NDArray[np.floating]] = []
     for n, emission in enumerate(lattice.emission):
         parts = [lattice.start[n]]
         for m in range(max(0, n - _WINDOW), n):
@@ -295,9 +297,9 @@ def _forward(lattice: _Lattice, *, maximum: bool) -> list[NDArray[np.float64]]:
     return result
 
 
-def _backward(lattice: _Lattice) -> list[NDArray[np.float64]]:
+def _backward(lattice: _Lattice) -> list[NDArray[np.floating]]:
     count = len(lattice.emission)
-    result: list[NDArray[np.float64]] = [np.zeros(0)] * count
+    result: list[NDArray[np.floating]] = [np.zeros(0)] * count
     hypotheses, phases, places = lattice.shape
     for m in range(count - 1, -1, -1):
         parts = [lattice.end[m]]
@@ -307,7 +309,7 @@ def _backward(lattice: _Lattice) -> list[NDArray[np.float64]]:
                 continue
             arriving = (lattice.emission[n] + result[n])[:, :, None] + step[:, None]
             # arriving[..., q, p] starts at place p - q; gather by start.
-            padded = np.full((hypotheses, phases, _LONGEST_STEP + 1, places), NEVER)
+            padded = np.full((hypotheses, phases, _LONGEST_STEP + 1, places), NEVER, np.float32)
             for q in range(_LONGEST_STEP + 1):
                 padded[:, :, q, : places - q] = arriving[:, :, q, q:]
             parts.append(_log_sum(padded, 2))
@@ -316,8 +318,8 @@ def _backward(lattice: _Lattice) -> list[NDArray[np.float64]]:
 
 
 def _posterior(
-    lattice: _Lattice, forward: list[NDArray[np.float64]], backward: list[NDArray[np.float64]]
-) -> list[NDArray[np.float64]]:
+    lattice: _Lattice, forward: list[NDArray[np.floating]], backward: list[NDArray[np.floating]]
+) -> list[NDArray[np.floating]]:
     """Probability of each component at each place under each hypothesis."""
     totals = [_log_sum(f + e, (0, 1, 2)) for f, e in zip(forward, lattice.end, strict=True)]
     # The path on which every component is false has no place in the column and is left out.
@@ -325,7 +327,7 @@ def _posterior(
     return [np.exp(np.minimum(f + b - evidence, 0.0)) for f, b in zip(forward, backward, strict=True)]
 
 
-def _trace(lattice: _Lattice, best: list[NDArray[np.float64]]) -> tuple[int, dict[int, int]]:
+def _trace(lattice: _Lattice, best: list[NDArray[np.floating]]) -> tuple[int, dict[int, int]]:
     """Follow the best path back; return its hypothesis and the place of each component on it."""
     finals = [float((f + e).max()) for f, e in zip(best, lattice.end, strict=True)]
     n = int(np.argmax(finals))

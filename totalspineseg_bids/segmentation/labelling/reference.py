@@ -71,14 +71,14 @@ class Prices:
     """
 
     missing_disc: float = 2.6
-    missing_vertebra: float = 1.0
+    missing_vertebra: float = 1.5
     end_level: float = 0.5
     end_limit: float = 1.5
     false_disc: float = 4.5
-    false_vertebra: float = 2.5
+    false_vertebra: float = 5.0
     landmark_hit: float = 0.85
     landmark_slip: tuple[float, float, float] = (0.04, 0.012, 0.004)
-    parity_error: float = 0.03
+    parity_error: float = 0.05
     spacing_sd: float = 0.11
     spacing_floor_mm: float = 2.0
     spacing_cap: float = 9.0

@@ -122,7 +122,8 @@ def _certainty(
         # A vertebra that is known by the discs around it only: as sure as those are.
         if level is None:
             return 0.0, None, naming.reason or "its discs have no level"
-        near = [m for label, m in by_id.items() if level in _ends(label)]
+        beside = "C2" if level == "C1" else level
+        near = [m for label, m in by_id.items() if beside in _ends(label)]
         sure = min((solution.confidence[m] for m in near), default=0.0)
         return sure, None, None
     if level is None:

@@ -1,0 +1,81 @@
+"""The reference validator as a gate: what stops a run, what is told only, what is not looked at."""
+
+from __future__ import annotations
+
+import gzip
+import logging
+from pathlib import Path
+
+import pytest
+
+from totalspineseg_bids.bids import validate as module
+from totalspineseg_bids.bids.validate import check_dataset, find_validator, validate
+from totalspineseg_bids.errors import DatasetError
+
+pytestmark = pytest.mark.skipif(find_validator() is None, reason="bids-validator-deno is not installed")
+SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "real_bids"
+
+
+def make(root: Path, *names: str) -> Path:
+    root.mkdir(exist_ok=True)
+    (root / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.10.0", "License": "CC0"}')
+    (root / "README").write_text("Text.\n")
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(gzip.compress(b"not looked into"))
+    return root
+
+
+def test_a_valid_dataset_passes(tmp_path: Path) -> None:
+    root = make(tmp_path / "raw", "sub-01/anat/sub-01_T2w.nii.gz")
+    assert validate(root) == []
+    check_dataset(root)
+
+
+def test_errors_stop_with_a_list_and_a_way_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = make(tmp_path / "raw", "sub-01/anat/sub-01_T2w.nii.gz", "sub-01/anat/sub-01_weird_T2w.nii.gz")
+    with pytest.raises(DatasetError, match="--skip-bids-validation") as caught:
+        check_dataset(root)
+    assert caught.value.exit_code == 16
+    assert "sub-01_weird_T2w" in str(caught.value)
+    assert any("sub-01_weird_T2w" in record.message for record in caplog.records)
+
+
+def test_damaged_files_are_told_but_do_not_stop(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = make(tmp_path / "raw", "sub-01/anat/sub-01_T2w.nii.gz", "sub-02/anat/sub-02_T2w.nii.gz")
+    (root / "sub-01/anat/sub-01_T2w.nii.gz").write_bytes(b"")
+    (root / "sub-02/anat/sub-02_T2w.json").write_text("{")
+    (root / "sub-02/anat/sub-02_T1w.nii.gz").symlink_to("gone")
+    with caplog.at_level(logging.WARNING):
+        check_dataset(root)
+    assert {record.message.split()[0] for record in caplog.records} == {"EMPTY_FILE", "JSON_INVALID", "SYMLINK_BROKEN"}
+
+
+def test_only_the_wanted_participants_are_looked_at(tmp_path: Path) -> None:
+    root = make(tmp_path / "raw", "sub-01/anat/sub-01_T2w.nii.gz", "sub-02/anat/sub-02_weird_T2w.nii.gz")
+    check_dataset(root, ["01"])
+    with pytest.raises(DatasetError):
+        check_dataset(root, ["01", "02"])
+    (root / "dataset_description.json").write_text('{"Name": "x"}')
+    with pytest.raises(DatasetError, match="dataset_description"):
+        check_dataset(root, ["01"])
+
+
+def test_without_a_validator_the_run_goes_on_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "find_validator", lambda: None)
+    check_dataset(tmp_path)
+    assert "not validated" in caplog.text
+    broken = tmp_path / "validator"
+    broken.write_text("#!/bin/sh\necho oops >&2\nexit 3\n")
+    broken.chmod(0o755)
+    monkeypatch.setattr(module, "find_validator", lambda: str(broken))
+    check_dataset(tmp_path)
+    assert "exit code 3: oops" in caplog.text
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="real images are not at hand")
+def test_the_real_dataset_is_valid() -> None:
+    check_dataset(SHARED)

@@ -1,0 +1,266 @@
+"""Semantic map in, labelled spine out."""
+
+from __future__ import annotations
+
+import itertools
+from functools import cache
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from totalspineseg_bids import anatomy
+from totalspineseg_bids.anatomy import SpineVariant, Structure
+from totalspineseg_bids.imaging.grid import restore_labels
+from totalspineseg_bids.imaging.volume import Geometry, Volume
+from totalspineseg_bids.segmentation.api import label, to_grid
+from totalspineseg_bids.segmentation.labelling import label_map, odd_discs
+from totalspineseg_bids.segmentation.labelling.parity import disc_turns
+from totalspineseg_bids.segmentation.layout import Layout
+from totalspineseg_bids.segmentation.result import SpineStatus
+
+from . import corruptions
+from .columns import Column, dice, levels_right, make_column, semantic_of, semantic_of_variant
+
+STEP2 = Layout.named("r20240601-step2")
+STEP2_LATER = Layout.named("r20241115-step2")
+STEP1 = Layout.named("r20240601-step1")
+STEP1_LATER = Layout.named("r20241115-step1")
+FULL = Layout.named("r20240601-full")
+ANATOMY = Path(__file__).resolve().parents[3] / "shared" / "anatomy"
+
+
+@cache
+def lumbar() -> Column:
+    return make_column(first="T11")
+
+
+@cache
+def neck() -> Column:
+    return make_column(last="T3")
+
+
+def _all_right(spine, column, *, but=()):
+    verdict = levels_right(spine.labels, column)
+    return [level for level, right in verdict.items() if not right and level not in but]
+
+
+@pytest.mark.parametrize("layout", [STEP1, STEP1_LATER, STEP2, STEP2_LATER, FULL], ids=lambda layout: layout.name)
+@pytest.mark.parametrize("column", [lumbar, neck], ids=["lumbar", "neck"])
+def test_clean_maps(layout, column):
+    column = column()
+    spine = label_map(semantic_of(column.truth, layout), column.affine, layout)
+    assert spine.status is SpineStatus.LABELLED
+    assert _all_right(spine, column) == []
+    floor = 0.97 if layout.separates_vertebrae else 0.7
+    for number in np.unique(column.truth):
+        assert number == 0 or dice(spine.labels == number, column.truth == number) > floor, number
+    names = [c.level for c in spine.components if c.structure is Structure.DISC]
+    assert names == [d for d in anatomy.DISC_LEVELS if d in names]
+    assert {c.label_id for c in spine.components} == set(np.unique(spine.labels)) - {0}
+    for component in spine.components:
+        voxels = np.argwhere(spine.labels == component.label_id)
+        centre = column.affine[:3, :3] @ voxels.mean(axis=0) + column.affine[:3, 3]
+        np.testing.assert_allclose(component.centroid_mm, centre, atol=1e-3)
+        assert component.volume_mm3 == pytest.approx(len(voxels))
+
+
+def test_disc_points_lie_on_the_canal_behind_their_discs():
+    column = neck()
+    spine = label_map(semantic_of(column.truth, STEP2), column.affine, STEP2)
+    levels = [point.level for point in spine.disc_points]
+    assert levels[:2] == ["C1-C2", "C2-C3"]
+    inverse = np.linalg.inv(column.affine)
+    for point in spine.disc_points:
+        voxel = (inverse @ (*point.position_mm, 1.0))[:3]
+        assert spine.labels[tuple(np.round(voxel).astype(int))] in (anatomy.CORD_ID, anatomy.CANAL_ID)
+        if point.level in column.discs:
+            assert abs(voxel[2] - column.discs[point.level][2]) < 5
+    heights = [p.position_mm[2] for p in spine.disc_points]
+    assert heights == sorted(heights, reverse=True)
+    assert spine.centerline_mm[0, 2] > spine.centerline_mm[-1, 2]
+
+
+def test_missing_disc():
+    column = lumbar()
+    damaged = corruptions.without_disc(semantic_of(column.truth, STEP2_LATER), column, "L2-L3")
+    spine = label_map(damaged, column.affine, STEP2_LATER)
+    assert _all_right(spine, column, but=("L2-L3",)) == []
+    assert "missing-disc:L2-L3" in spine.flags
+
+
+def test_missing_disc_in_step_1():
+    column = lumbar()
+    damaged = corruptions.without_disc(semantic_of(column.truth, STEP1), column, "L2-L3")
+    spine = label_map(damaged, column.affine, STEP1)
+    assert _all_right(spine, column, but=("L2-L3",)) == []
+
+
+@pytest.mark.parametrize(("column", "pair"), [(lumbar, ("L2-L3", "L3-L4")), (neck, ("C4-C5", "C5-C6"))])
+def test_bridged_discs_are_cut(column, pair):
+    column = column()
+    damaged = corruptions.bridged(semantic_of(column.truth, STEP1), column, *pair, STEP1)
+    spine = label_map(damaged, column.affine, STEP1)
+    assert _all_right(spine, column) == []
+    assert any(flag.startswith("split-disc") for flag in spine.flags)
+
+
+@pytest.mark.parametrize(("column", "level"), [(lumbar, "L1-L2"), (neck, "C5-C6")])
+def test_a_broken_disc_is_one(column, level):
+    column = column()
+    spine = label_map(corruptions.broken(semantic_of(column.truth, STEP2), column, level), column.affine, STEP2)
+    assert _all_right(spine, column) == []
+    assert f"joined-disc:{level}" in spine.flags
+
+
+def test_wrong_parity_of_one_vertebra():
+    column = lumbar()
+    damaged = corruptions.wrong_parity(semantic_of(column.truth, STEP2_LATER), column, "L3", STEP2_LATER)
+    spine = label_map(damaged, column.affine, STEP2_LATER)
+    assert _all_right(spine, column) == []
+
+
+def test_false_component_above_c2_c3():
+    column = neck()
+    damaged = corruptions.false_disc_above(semantic_of(column.truth, STEP1_LATER), column, "C2-C3", STEP1_LATER)
+    spine = label_map(damaged, column.affine, STEP1_LATER)
+    assert _all_right(spine, column) == []
+    assert "false-disc" in spine.flags
+
+
+@pytest.mark.parametrize("layout", [STEP1, STEP2_LATER], ids=lambda layout: layout.name)
+def test_no_landmark_in_view_abstains_and_still_numbers_the_column(layout):
+    column = make_column(first="T4", last="T11")
+    spine = label_map(semantic_of(column.truth, layout), column.affine, layout)
+    assert spine.status is SpineStatus.ABSTAINED
+    assert spine.reason
+    assert all(c.level is None for c in spine.components)
+    discs = [c for c in spine.components if c.structure is Structure.DISC]
+    vertebrae = [c for c in spine.components if c.structure is Structure.VERTEBRA]
+    # The field of view ends in discs.
+    assert len(discs) in (7, 8, 9)
+    assert len(vertebrae) >= 8
+    assert all(anatomy.is_unnamed(c.label_id) and c.reason for c in (*discs, *vertebrae))
+    numbers = [c.label_id for c in discs]
+    assert numbers == sorted(numbers)
+    assert spine.disc_points == ()
+    odd = odd_discs(spine)
+    marked = [c.label_id for c in discs if odd[spine.labels == c.label_id].all()]
+    assert marked in (numbers[0::2], numbers[1::2])
+
+
+def test_a_localizer_names_what_no_landmark_does():
+    column = make_column(first="T4", last="T11")
+    whole = make_column()
+    assert label_map(semantic_of(column.truth, STEP1), column.affine, STEP1).status is SpineStatus.ABSTAINED
+    coarse = Geometry((17, 20, whole.truth.shape[2] // 3), whole.affine @ np.diag([4.0, 4.0, 3.0, 1.0]))
+    localizer = Volume(restore_labels(whole.truth, whole.affine, coarse), coarse.affine)
+    spine = label_map(semantic_of(column.truth, STEP1), column.affine, STEP1, localizer=localizer)
+    assert spine.status is SpineStatus.LABELLED
+    assert _all_right(spine, column) == []
+
+
+def test_step_1_names_what_step_2_leaves_open():
+    column = lumbar()
+    blind = corruptions.without_landmarks(semantic_of(column.truth, STEP2_LATER), STEP2_LATER)
+    first = semantic_of(column.truth, STEP1)
+    assert label_map(blind, column.affine, STEP2_LATER).status is SpineStatus.ABSTAINED
+    spine = label_map(blind, column.affine, STEP2_LATER, support=[(first, STEP1)])
+    assert spine.status is SpineStatus.LABELLED
+    assert _all_right(spine, column, but=("S",)) == []
+
+
+def test_thirteen_thoracic_vertebrae():
+    variant = SpineVariant(13, 5)
+    column = make_column(variant)
+    spine = label_map(semantic_of_variant(column, variant, STEP2), column.affine, STEP2)
+    assert _all_right(spine, column) == []
+    assert "T13" in spine.flags
+    turns = [turn % 2 for _, turn in disc_turns(spine)]
+    assert all(a != b for a, b in itertools.pairwise(turns))
+
+
+def test_orientation_and_voxel_size_of_the_file_do_not_matter():
+    column = lumbar()
+    semantic = semantic_of(column.truth, STEP2)
+    plain = label_map(semantic, column.affine, STEP2)
+    orientation = np.array([[2, -1], [0, 1], [1, -1]])
+    turned = nib.orientations.apply_orientation(semantic, orientation)
+    affine = column.affine @ nib.orientations.inv_ornt_aff(orientation, semantic.shape)
+    spine = label_map(turned, affine, STEP2)
+    np.testing.assert_array_equal(spine.labels, nib.orientations.apply_orientation(plain.labels, orientation))
+    assert spine.components == plain.components
+    coarse = Geometry((42, 50, semantic.shape[2] // 2), column.affine @ np.diag([1.5, 1.5, 2.0, 1.0]))
+    sampled = label_map(restore_labels(semantic, column.affine, coarse), coarse.affine, STEP2)
+    assert [c.level for c in sampled.components] == [c.level for c in plain.components]
+    assert _all_right(to_grid(sampled, Geometry(semantic.shape, column.affine)), column) == []
+
+
+def test_canal_is_closed_and_free_of_cord():
+    column = lumbar()
+    semantic = semantic_of(column.truth, STEP2)
+    canal = np.argwhere(column.truth == anatomy.CANAL_ID)
+    rng = np.random.default_rng(0)
+    holes = canal[rng.random(len(canal)) < 0.08]
+    inner = [h for h in holes if (column.truth[h[0] - 1 : h[0] + 2, h[1] - 1 : h[1] + 2, h[2]] >= 200).all()]
+    for x, y, z in inner:
+        semantic[x, y, z] = 0
+    spine = label_map(semantic, column.affine, STEP2)
+    filled = np.mean([spine.labels[tuple(h)] == anatomy.CANAL_ID for h in inner])
+    assert filled > 0.95
+    assert dice(spine.labels == anatomy.CORD_ID, column.truth == anatomy.CORD_ID) > 0.99
+
+
+def test_field_of_view_edge_is_told():
+    column = lumbar()
+    cut = column.truth.copy()[:, :, 60:]
+    affine = column.affine.copy()
+    affine[2, 3] += 60
+    spine = label_map(semantic_of(cut, STEP2), affine, STEP2)
+    edge = {c.level for c in spine.components if c.touches_edge and c.level}
+    assert edge <= {"T11", "S", "L5", "L5-S"}
+    assert edge & {"S", "L5"}
+
+
+@pytest.mark.parametrize("value", [0, 6])
+def test_neither_canal_nor_disc_is_no_spine(value):
+    spine = label_map(np.full((20, 20, 20), value, np.uint8), np.eye(4), STEP1)
+    assert spine.status is SpineStatus.NO_SPINE
+    assert spine.reason
+    assert not spine.labels.any()
+    assert odd_discs(spine).shape == (20, 20, 20)
+
+
+def test_single_axial_slab_and_one_disc_do_not_break_it():
+    column = lumbar()
+    z = int(column.discs["L3-L4"][2])
+    slab = semantic_of(column.truth[:, :, z - 6 : z + 6], STEP2)
+    spine = label_map(slab, column.affine, STEP2)
+    assert spine.status is SpineStatus.ABSTAINED
+    flat = label_map(semantic_of(column.truth[:, :, z : z + 1], STEP2), column.affine, STEP2)
+    assert flat.status in (SpineStatus.ABSTAINED, SpineStatus.NO_SPINE)
+
+
+def test_api_takes_files_in_either_form(tmp_path):
+    column = lumbar()
+    path = tmp_path / "seg.nii.gz"
+    nib.Nifti1Image(semantic_of(column.truth, STEP1), column.affine).to_filename(path)
+    spine = label(path, "r20240601-step1")
+    assert spine.status is SpineStatus.LABELLED
+    assert _all_right(spine, column) == []
+
+
+@pytest.mark.skipif(not (ANATOMY / "bp3d_trunk_1mm.nii.gz").exists(), reason="atlas not beside the checkout")
+@pytest.mark.parametrize("layout", [STEP1_LATER, STEP2_LATER], ids=lambda layout: layout.name)
+@pytest.mark.parametrize("rows", [slice(None, 330), slice(560, None)], ids=["lumbar", "neck"])
+def test_real_anatomy(layout, rows):
+    image = nib.load(ANATOMY / "bp3d_trunk_1mm.nii.gz")
+    truth = np.asarray(image.dataobj)[28:148, 20:, rows].copy()
+    truth[truth < 10] = 0
+    column = Column(truth, image.affine, {}, {})
+    spine = label_map(semantic_of(truth, layout), image.affine, layout)
+    assert spine.status is SpineStatus.LABELLED
+    cut = {c.level for c in spine.components if c.touches_edge}
+    edge = {anatomy.BY_ID[int(n)].level for n in np.unique(truth[:, :, [0, 1, -2, -1]]) if n in anatomy.BY_ID}
+    assert _all_right(spine, column, but=cut | edge) == []

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from totalspineseg_bids.errors import MissingInputError, UsageError
+from totalspineseg_bids.segmentation.layout import Kind, Layout, Parity, layout_names
+
+
+@pytest.mark.parametrize("name", layout_names())
+def test_every_release_has_what_the_labelling_needs(name):
+    layout = Layout.named(name)
+    assert layout.has("disc")
+    assert layout.has("cord")
+    assert layout.has("canal")
+    for level in ("C2-C3", "C7-T1", "T12-L1", "L5-S"):
+        assert level in layout.level_names
+    assert layout.has_parity == name.endswith("step2")
+    assert layout.separates_vertebrae == (not name.endswith("step1"))
+    assert (layout.kind_table > 0).sum() == len(layout.meanings)
+
+
+def test_specific_names_override_the_regions_that_hold_them():
+    layout = Layout.named("r20240601-step2")
+    assert layout.meanings[1].kind is Kind.DISC
+    assert layout.meanings[2].parity is Parity.ODD
+    assert layout.meanings[5].level == "C7-T1"
+    assert layout.meanings[14].kind is Kind.SACRUM
+    assert layout.meanings[15].kind is layout.meanings[16].kind is Kind.CANAL
+    assert layout.meanings[17].kind is Kind.CORD
+    assert 14 not in layout.values_of("vertebrae")
+    assert layout.values_of("canal") == (15, 16, 17)
+
+
+def test_order_of_the_names_does_not_matter():
+    labels = dict(Layout.named("r20241115-step1").labels)
+    backwards = Layout.from_labels(dict(reversed(labels.items())))
+    np.testing.assert_array_equal(backwards.kind_table, Layout.from_labels(labels).kind_table)
+
+
+def test_later_releases_share_the_numbers():
+    assert Layout.named("r20251124-step2").labels == Layout.named("r20241115-step2").labels
+    assert Layout.named("r20240826-step1").labels == Layout.named("r20240601-step1").labels
+
+
+def test_a_plain_dataset_json_is_enough(tmp_path):
+    path = tmp_path / "dataset.json"
+    path.write_text(json.dumps({"labels": {"background": 0, "disc": 1, "disc_L5_S": 2, "vertebrae": 3, "canal": 4}}))
+    layout = Layout.resolve(path)
+    assert layout.values_of("disc") == (1, 2)
+    assert Layout.resolve(str(path)).labels == layout.labels
+    assert Layout.resolve({"disc": 7, "canal": 9}).kind_table[7] == Kind.DISC
+
+
+@pytest.mark.parametrize(
+    "labels", [{}, {"background": 0, "liver": 1}, {"disc": "one"}, {"disc": 300}, {"disc": [1, "x"]}]
+)
+def test_useless_labels_are_refused_in_one_line(labels):
+    with pytest.raises(UsageError) as caught:
+        Layout.from_dataset_json({"labels": labels})
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_names_and_files(tmp_path):
+    with pytest.raises(UsageError, match="r20240601-step2"):
+        Layout.named("r1999-step1")
+    with pytest.raises(MissingInputError, match=r"none\.json"):
+        Layout.from_file(tmp_path / "none.json")
+    (tmp_path / "bad.json").write_text("{")
+    with pytest.raises(UsageError, match="not JSON"):
+        Layout.from_file(tmp_path / "bad.json")
+    (tmp_path / "list.json").write_text("[]")
+    with pytest.raises(UsageError, match=r"not a dataset\.json"):
+        Layout.from_file(tmp_path / "list.json")

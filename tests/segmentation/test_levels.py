@@ -1,0 +1,182 @@
+"""The dynamic programme alone, on fabricated components."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from totalspineseg_bids.anatomy import SpineVariant
+from totalspineseg_bids.segmentation.labelling.evidence import View, build_hypotheses
+from totalspineseg_bids.segmentation.labelling.levels import solve_levels
+from totalspineseg_bids.segmentation.labelling.naming import NO_ANCHOR, name_components
+from totalspineseg_bids.segmentation.labelling.observation import Observation, Votes
+from totalspineseg_bids.segmentation.labelling.reference import chain_of
+from totalspineseg_bids.segmentation.layout import Kind, Layout
+from totalspineseg_bids.segmentation.result import SpineStatus
+
+STEP2 = Layout.named("r20241115-step2")
+STEP1 = Layout.named("r20240601-step1")
+USUAL = SpineVariant()
+DISC_LANDMARKS = {"C2-C3", "C7-T1", "T12-L1", "L5-S"}
+
+
+def _observation(kind, s, *, level=None, parity=(0.0, 0.0), volume=4000.0, layout=STEP2, edge=False):
+    votes = Votes({level: 1.0} if level else {}, {}, parity[0], parity[1], 1.0, layout.level_names)
+    return Observation(kind, np.array([0.0, 15.0, -s]), s, s - 3, s + 3, 15.0, 0.0, volume, edge, (votes,), 0)
+
+
+def _column(first="C1", last="S", *, variant=USUAL, scale=0.95, layout=STEP2, landmarks=DISC_LANDMARKS):
+    """Components of a column in view, with their true names."""
+    chain = chain_of(variant)
+    low, high = chain.vertebrae.index(first), chain.vertebrae.index(last)
+    items = []
+    for n, name in enumerate(chain.vertebrae):
+        s = chain.position_mm[2 * n] * scale
+        if low <= n <= high and (layout is STEP2 or name == "S"):
+            if name == "S" and layout is STEP2:
+                items.append((s, name, _observation(Kind.SACRUM, s, level="S", volume=4e4)))
+            elif name != "S":
+                parity = (float(n % 2 == 0), float(n % 2))
+                items.append((s, name, _observation(Kind.VERTEBRA, s, parity=parity, volume=1e4)))
+        if low <= n < high and n < len(chain.discs) and chain.discs[n]:
+            disc, s = chain.discs[n], chain.position_mm[2 * n + 1] * scale
+            volume = chain.disc_volume_mm3[n] * scale**3
+            level = disc if disc in landmarks else None
+            items.append((s, disc, _observation(Kind.DISC, s, level=level, volume=volume, layout=layout)))
+    items.sort(key=lambda item: item[0])
+    return [name for _, name, _ in items], [o for _, _, o in items]
+
+
+def _view(observations, room=15.0):
+    return View(observations[0].s - room, observations[-1].s + room)
+
+
+def _solve(observations, room=15.0):
+    return solve_levels(observations, _view(observations, room))
+
+
+@pytest.mark.parametrize("view", [("C1", "S"), ("C2", "T3"), ("C5", "T12"), ("T11", "S"), ("T5", "L3")])
+@pytest.mark.parametrize("layout", [STEP1, STEP2], ids=["step1", "step2"])
+def test_clean_columns(view, layout):
+    names, observations = _column(*view, layout=layout)
+    solution = _solve(observations)
+    assert list(solution.levels) == names
+    assert solution.anchored
+    assert min(solution.confidence) > 0.7
+    assert name_components(observations, solution).status is SpineStatus.LABELLED
+
+
+def test_a_missing_disc_leaves_a_gap():
+    names, observations = _column()
+    gone = names.index("T5-T6")
+    del names[gone], observations[gone]
+    solution = _solve(observations)
+    assert list(solution.levels) == names
+    assert solution.missing == ("T5-T6",)
+
+
+def test_a_missing_disc_and_landmark_without_bodies():
+    names, observations = _column(layout=STEP1)
+    gone = names.index("T12-L1")
+    del names[gone], observations[gone]
+    assert list(_solve(observations).levels) == names
+
+
+@pytest.mark.parametrize("view", [("C1", "T4"), ("C1", "S")])
+def test_a_false_component_above_c2_c3(view):
+    names, observations = _column(*view)
+    first = next(o for o, name in zip(observations, names, strict=True) if name == "C2-C3")
+    observations.append(_observation(Kind.DISC, first.s - 12.0, volume=700.0))
+    names.append(None)
+    order = np.argsort([o.s for o in observations])
+    solution = _solve([observations[k] for k in order])
+    assert list(solution.levels) == [names[k] for k in order]
+
+
+def test_one_wrong_parity():
+    names, observations = _column("T10", "S")
+    n = names.index("L2")
+    observations[n] = _observation(Kind.VERTEBRA, observations[n].s, parity=(1.0, 0.0), volume=1e4)
+    twin = _observation(Kind.VERTEBRA, observations[n].s, parity=(0.0, 1.0), volume=1e4)
+    for wrong in (observations[n], twin):
+        assert list(_solve([*observations[:n], wrong, *observations[n + 1 :]]).levels) == names
+
+
+@pytest.mark.parametrize(
+    "variant", [SpineVariant(13, 5), SpineVariant(11, 5), SpineVariant(12, 6), SpineVariant(12, 4)], ids=str
+)
+def test_variants_with_landmarks_on_both_sides(variant):
+    names, observations = _column(variant=variant)
+    solution = _solve(observations)
+    assert list(solution.levels) == names
+    assert solution.variant == variant
+    assert solution.variant_confidence > 0.6
+
+
+def test_a_landmark_one_level_off_is_outvoted_or_doubted():
+    names, observations = _column("C2", "S")
+    right, wrong = names.index("T12-L1"), names.index("L1-L2")
+    volume = observations[right].volume_mm3
+    observations[right] = _observation(Kind.DISC, observations[right].s, volume=volume)
+    observations[wrong] = _observation(Kind.DISC, observations[wrong].s, level="T12-L1", volume=volume)
+    solution = _solve(observations)
+    naming = name_components(observations, solution)
+    for n, name in enumerate(names):
+        assert solution.levels[n] == name or naming.reasons[n] is not None
+
+
+@settings(max_examples=6, deadline=None)
+@given(st.sampled_from([("C3", "T5"), ("T1", "T11"), ("T2", "L3"), ("L1", "L5")]), st.floats(0.7, 1.15))
+def test_without_a_landmark_nothing_is_named(view, scale):
+    _, observations = _column(*view, scale=scale, landmarks=frozenset())
+    solution = _solve(observations)
+    naming = name_components(observations, solution)
+    assert naming.status is SpineStatus.ABSTAINED
+    assert naming.reason == NO_ANCHOR
+    numbers = [number for number in naming.ids if number is not None]
+    assert len(set(numbers)) == len(numbers)
+
+
+@settings(max_examples=6, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([("C1", "S"), ("C2", "T3"), ("T11", "S")]))
+def test_noise_and_loss_never_name_two_alike_or_out_of_order(seed, view):
+    rng = np.random.default_rng(seed)
+    _, observations = _column(*view, scale=float(rng.uniform(0.75, 1.15)))
+    kept = [o for o in observations if rng.random() > 0.15]
+    noisy = [_observation(o.kind, o.s + rng.normal(0, 1.5), level=next(iter(o.votes[0].levels), None)) for o in kept]
+    noisy.sort(key=lambda o: o.s)
+    solution = _solve(noisy)
+    order = [*chain_of(solution.variant).vertebrae, *chain_of(solution.variant).discs]
+    for kinds in ({Kind.DISC}, {Kind.VERTEBRA, Kind.SACRUM}):
+        ranks = [
+            order.index(level)
+            for level, o in zip(solution.levels, noisy, strict=True)
+            if level is not None and o.kind in kinds
+        ]
+        assert ranks == sorted(set(ranks))
+    assert all(0.0 <= c <= 1.0 for c in solution.confidence)
+
+
+def test_posteriors_of_a_component_sum_to_one_over_its_alternatives():
+    _, observations = _column("L1", "S")
+    solution = _solve(observations)
+    for level, confidence, other in zip(solution.levels, solution.confidence, solution.runner_up, strict=True):
+        assert level != other
+        assert 0.5 < confidence <= 1.0
+
+
+def test_no_component_no_level():
+    solution = solve_levels([], View(0.0, 0.0))
+    assert solution.levels == ()
+    assert not solution.anchored
+
+
+def test_hypotheses_cover_all_variants():
+    hypotheses = build_hypotheses()
+    for chain in hypotheses.chains:
+        assert len(chain.position_mm) == 2 * len(chain.vertebrae) - 1
+        assert len(chain.discs) == len(chain.vertebrae) - 1
+        assert len(chain.disc_volume_mm3) == len(chain.discs)
+        assert (np.diff(chain.position_mm) > 0).all()

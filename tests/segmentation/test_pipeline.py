@@ -1,0 +1,175 @@
+"""From image to labelled spine, with networks that read the truth off the image.
+
+The stand-in networks are exact models of images whose grey values are the canonical ids: what is tested is everything
+around the networks, and that the second one gets what it was promised.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from totalspineseg_bids import anatomy
+from totalspineseg_bids.errors import ModelError, UsageError
+from totalspineseg_bids.imaging.volume import Geometry, Volume
+from totalspineseg_bids.inference.predictor import Prediction
+from totalspineseg_bids.models.registry import ModelSet
+from totalspineseg_bids.segmentation.api import to_grid
+from totalspineseg_bids.segmentation.layout import Layout
+from totalspineseg_bids.segmentation.pipeline import SpineSegmenter
+from totalspineseg_bids.segmentation.result import SpineStatus
+from totalspineseg_bids.segmentation.stages import keep_spine
+
+from .columns import Column, dice, levels_right, make_column, semantic_table
+
+SET = ModelSet("stand-in", step1=Path("one"), step2=Path("two"), single=Path("three"))
+
+
+class TruthReader:
+    """A perfect network for images of canonical ids."""
+
+    def __init__(self, layout: str, channels: int = 1, *, blind: bool = False) -> None:
+        self.layout = Layout.named(layout)
+        names = ("MRI", "noNorm")[:channels]
+        self.model = SimpleNamespace(
+            labels={"background": (0,), **self.layout.labels},
+            channel_names=names,
+            path=Path(layout),
+            name=layout,
+            digest=layout.ljust(64, "0"),
+        )
+        self.blind = blind
+        self.seen: list[np.ndarray] = []
+
+    def predict(self, image, spacing, *, keep=(), progress=None):
+        assert image.dtype == np.float32
+        np.testing.assert_allclose(spacing, 1.0, atol=1e-6)
+        self.seen.append(image)
+        ids = np.rint(image[0]).astype(np.uint8) * (not self.blind)
+        cord = (ids == anatomy.CORD_ID).astype(np.float32)
+        canal = (ids >= anatomy.CORD_ID).astype(np.float32)
+        if progress is not None:
+            progress(1.0)
+        return Prediction(semantic_table(self.layout)[ids], {"cord": cord, "canal": canal})
+
+
+def _segmenter(second: TruthReader | None = None, **mode) -> tuple[SpineSegmenter, dict[str, TruthReader]]:
+    segmenter = SpineSegmenter(SET, **mode)
+    readers = {
+        "step1": TruthReader("r20240601-step1"),
+        "step2": second or TruthReader("r20240601-step2", 2),
+        "single": TruthReader("r20240601-full"),
+    }
+    segmenter._predictors.update(readers)
+    return segmenter, readers
+
+
+@cache
+def lumbar() -> Column:
+    column = make_column(first="T11")
+    wide = np.zeros((90, 110, column.truth.shape[2] + 30), np.uint8)
+    wide[10:74, 12 : 12 + column.truth.shape[1], 20:-10] = column.truth
+    affine = column.affine.copy()
+    affine[:3, 3] -= (10, 12, 20)
+    return Column(wide, affine, {}, {})
+
+
+@pytest.mark.parametrize("mode", [{}, {"single_step": True}, {"step1_only": True}], ids=str)
+def test_every_mode_labels_the_column(mode):
+    column = lumbar()
+    segmenter, readers = _segmenter(**mode)
+    stages: list[str] = []
+    volume = Volume(column.truth.astype(np.float32), column.affine)
+    spine = segmenter.segment(volume, progress=lambda stage, _part: stages.append(stage))
+    assert spine.status is SpineStatus.LABELLED
+    assert all(levels_right(spine.labels, column).values())
+    assert spine.cord_probability is not None
+    assert dice(spine.cord_probability > 0.5, column.truth == anatomy.CORD_ID) > 0.99
+    assert spine.canal_probability is not None
+    assert spine.canal_probability.shape == spine.labels.shape
+    used = {role for role, reader in readers.items() if reader.seen}
+    assert used == {"step1", "step2"} if not mode else {"single" if "single_step" in mode else "step1"} == used
+    assert stages[0] == "resample"
+    assert stages[-1] == "label"
+    assert set(segmenter.digests) == used
+
+
+def test_step_2_gets_the_box_and_the_odd_discs():
+    column = lumbar()
+    segmenter, readers = _segmenter()
+    segmenter.segment(Volume(column.truth.astype(np.float32), column.affine))
+    image, odd = readers["step2"].seen[0]
+    assert image.size < column.truth.size
+    assert set(np.unique(odd)) == {0.0, 1.0}
+    marked = np.unique(image[odd > 0]).astype(int)
+    expected = [anatomy.disc(d).id for d in anatomy.ODD_DISCS if (column.truth == anatomy.disc(d).id).any()]
+    assert sorted(marked) == sorted(expected)
+
+
+def test_native_orientation_and_thick_slices():
+    column = lumbar()
+    thick = Geometry((22, 110, column.truth.shape[2]), column.affine @ np.diag([4.0, 1.0, 1.0, 1.0]))
+    orientation = np.array([[2, 1], [0, -1], [1, 1]])
+    # Slice k shows what lies 4 k + 1 voxels from the left.
+    data = nib.orientations.apply_orientation(column.truth[1:88:4], orientation)
+    affine = thick.affine @ nib.orientations.inv_ornt_aff(orientation, thick.shape)
+    segmenter, _ = _segmenter()
+    # Ids between two structures are no grey value of either: repeat slices instead of interpolating them.
+    fine = affine @ np.diag([1.0, 1.0, 0.25, 1.0])
+    fine[:3, 3] = (affine @ (0.0, 0.0, -0.375, 1.0))[:3]
+    whole = Volume(np.repeat(data, 4, axis=2).astype(np.float32), fine)
+    spine = segmenter.segment(whole)
+    assert spine.status is SpineStatus.LABELLED
+    native = to_grid(spine, Volume(data, affine).geometry)
+    assert native.labels.shape == data.shape
+    for level in ("L1", "L3", "L5"):
+        number = anatomy.vertebra(level).id
+        assert dice(native.labels == number, data == number) > 0.7
+    assert native.cord_probability is not None
+    assert native.cord_probability.shape == data.shape
+
+
+def test_no_spine_in_view_is_a_status():
+    segmenter, readers = _segmenter()
+    spine = segmenter.segment(Volume(np.full((40, 40, 40), 3.0, np.float32), np.eye(4)))
+    assert spine.status is SpineStatus.NO_SPINE
+    assert spine.reason
+    assert "no spine" in spine.reason
+    assert not spine.labels.any()
+    assert not readers["step2"].seen
+
+
+def test_an_empty_step_2_leaves_step_1():
+    column = lumbar()
+    segmenter, _ = _segmenter(TruthReader("r20240601-step2", 2, blind=True))
+    spine = segmenter.segment(Volume(column.truth.astype(np.float32), column.affine))
+    assert spine.status is SpineStatus.LABELLED
+    assert "step2-empty" in spine.flags
+    assert all(levels_right(spine.labels, column).values())
+
+
+def test_models_that_do_not_fit():
+    with pytest.raises(UsageError):
+        SpineSegmenter(SET, single_step=True, step1_only=True)
+    with pytest.raises(ModelError):
+        SpineSegmenter(ModelSet("half", step1=Path("one")))
+    segmenter, _ = _segmenter(TruthReader("r20240601-step2", 1))
+    column = lumbar()
+    with pytest.raises(ModelError, match="channel"):
+        segmenter.segment(Volume(column.truth.astype(np.float32), column.affine))
+
+
+def test_specks_far_from_the_spine_go():
+    layout = Layout.named("r20240601-step1")
+    semantic = semantic_table(layout)[lumbar().truth]
+    dirty = semantic.copy()
+    dirty[80:84, 100:104, 5:9] = layout.values_of("disc")[0]
+    np.testing.assert_array_equal(keep_spine(dirty, layout), semantic)
+    lonely = np.zeros((40, 40, 40), np.uint8)
+    lonely[10:13, 10:13, 10:13] = 1
+    assert not keep_spine(lonely, layout).any()

@@ -1,0 +1,143 @@
+"""The stream and the trainer behind the bundled models, on a column of boxes."""
+
+import itertools
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from totalspineseg_bids.errors import MissingInputError, ModelError, UsageError
+from totalspineseg_bids.imaging.volume import Volume
+from totalspineseg_bids.training.bundled import publish
+from totalspineseg_bids.training.small_plans import small_plans
+from totalspineseg_bids.training.synthetic_stream import SyntheticStream, acquire, build_pool, imperfect_discs
+from totalspineseg_bids.training.synthetic_trainer import SyntheticTraining, learning_rate_factor
+
+
+def boxes(_rng=None, _number=0):
+    labels = np.full((64, 72, 130), 2, np.uint8)
+    for i, (vertebra, disc) in enumerate([(22, 206), (21, 205), (20, 204), (19, 203)]):
+        z = 110 - 28 * i
+        labels[20:44, 40:64, z - 20 : z] = vertebra
+        labels[20:44, 40:64, z - 27 : z - 20] = disc
+    labels[24:40, 22:38] = 201
+    labels[28:36, 26:34] = 200
+    return Volume(labels, np.eye(4))
+
+
+@pytest.fixture
+def pool(tmp_path):
+    return build_pool(tmp_path / "pool", None, 2, 1, boxes)
+
+
+def test_pool_is_kept_for_the_next_run(pool, tmp_path):
+    def never(*_):
+        raise AssertionError
+
+    assert build_pool(tmp_path / "pool", None, 2, 1, never) == pool
+    assert len(pool[0].discs) == 3
+    assert sum(entry.weight for entry in pool) == pytest.approx(1.0)
+
+
+def test_an_empty_folder_of_label_maps_is_an_error_that_names_it(tmp_path):
+    with pytest.raises(MissingInputError, match="maps"):
+        build_pool(tmp_path / "pool", tmp_path / "maps", 0, 1, boxes)
+
+
+@pytest.mark.parametrize(("dataset", "channels"), [(101, 1), (102, 2), (103, 1)])
+def test_stream_gives_patches_in_nnunet_order_and_repeats(pool, dataset, channels):
+    def draw():
+        stream = SyntheticStream(pool, dataset, (48, 32, 16), 1.75, [4, dataset])
+        return list(itertools.islice(stream, 4))
+
+    for (data, target), (again, _) in zip(draw(), draw(), strict=True):
+        assert data.shape == (channels, 48, 32, 16)
+        assert target.shape == (48, 32, 16)
+        assert np.isfinite(data).all()
+        np.testing.assert_array_equal(data, again)
+        if channels == 2:
+            assert set(np.unique(data[1])) <= {0.0, 1.0}
+
+
+def test_step2_sees_both_parities(pool):
+    stream = SyntheticStream(pool, 102, (48, 32, 16), 1.75, [9])
+    seen = {bool(((data[1] > 0) & (target == 2)).any()) for data, target in itertools.islice(stream, 12)}
+    # disc_O has value 2: the channel shows the discs of that class, whichever they are.
+    assert True in seen
+
+
+def test_odd_discs_of_training_have_faults_but_stay_discs():
+    labels = boxes().data
+    mask = np.isin(labels, [206, 204]).astype(np.uint8)
+    rng = np.random.default_rng(0)
+    shares = [float((imperfect_discs(mask, labels, rng) * mask).sum() / mask.sum()) for _ in range(30)]
+    assert np.mean(shares) > 0.8
+    assert min(shares) < 0.99
+
+
+def test_acquisition_ends_in_something_like_a_z_score():
+    rng = np.random.default_rng(0)
+    image = acquire(rng.random((24, 32, 40), dtype=np.float32), rng)
+    assert image.dtype == np.float32
+    assert abs(image.mean()) < 1
+    assert 0.5 < image.std() < 1.5
+
+
+def test_learning_rate_rises_then_falls():
+    assert learning_rate_factor(0.0, 0) < learning_rate_factor(0.0, 100) == pytest.approx(1.0)
+    assert learning_rate_factor(0.9, 5000) < 0.2
+    assert learning_rate_factor(1.0, 5000) == 0.0
+
+
+def test_bad_settings_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="dataset"):
+        SyntheticTraining(tmp_path, 104, 1.0)
+    with pytest.raises(UsageError, match="minutes"):
+        SyntheticTraining(tmp_path, 101, 0.0)
+
+
+def test_publishing_without_a_model_says_what_to_run(tmp_path):
+    with pytest.raises(ModelError, match="train-bundled"):
+        publish(tmp_path, tmp_path / "bundled")
+
+
+def test_plans_name_the_channels_that_are_not_normalised():
+    plans = small_plans("Dataset102_TotalSpineSeg_step2", {"0": "MRI", "1": "noNorm"})
+    configuration = plans["configurations"]["3d_fullres"]
+    assert configuration["normalization_schemes"] == ["ZScoreNormalization", "NoNormalization"]
+    json.dumps(plans)
+
+
+_RUN = """
+import sys
+from pathlib import Path
+from totalspineseg_bids.training.synthetic_trainer import SyntheticTraining, train_bundled
+
+if __name__ == "__main__":
+    train_bundled(SyntheticTraining(Path(sys.argv[1]), 101, float(sys.argv[2]), spines=1, threads=1))
+"""
+
+
+def train_tiny(work_dir, minutes):
+    """Train in a process of its own, because nnU-Net reads its folders from the environment at import."""
+    script = work_dir / "run.py"
+    script.write_text(_RUN)
+    subprocess.run([sys.executable, str(script), str(work_dir), str(minutes)], check=True, capture_output=True)
+    (checkpoint,) = work_dir.glob("results/*/*/fold_all/checkpoint_final.pth")
+    return torch.load(checkpoint, weights_only=False)["synthetic"]
+
+
+@pytest.mark.slow
+def test_training_resumes_and_is_published(tmp_path):
+    """A few steps of training, a second stretch from its checkpoint, then the stripped model with its card."""
+    # The clock starts with the first batch's wait, so even a second of budget yields a step.
+    first = train_tiny(tmp_path, minutes=0.01)
+    second = train_tiny(tmp_path, minutes=first["seconds"] / 60 + 0.05)
+    assert second["step"] > first["step"] > 0
+    published = publish(tmp_path, tmp_path / "bundled")
+    card = (published[0].folder / "MODEL_CARD.md").read_text()
+    assert "parametric spines" in card
+    assert published[0].size < 15 * 2**20
