@@ -105,3 +105,16 @@ def test_discs_beyond_the_canal_bend_the_curve():
 def test_too_little_canal_is_none():
     assert centerline_from_canal(np.zeros((3, 3)), 8.0) is None
     assert centerline_from_canal(np.zeros((0, 3)), 8.0) is None
+
+
+def test_many_points_are_projected_like_few():
+    curve = _arc(400, 100, "sagittal", 15)
+    line = centerline_from_canal(_tube(curve), 8.0)
+    assert line is not None
+    points = curve[np.random.default_rng(0).integers(0, 400, 5000)] + np.random.default_rng(1).uniform(
+        -30, 30, (5000, 3)
+    )
+    many = line.project(points)
+    few = [line.project(part) for part in np.array_split(points, 5)]
+    for one, other in zip(many, zip(*few, strict=True), strict=True):
+        assert np.mean(np.abs(one - np.concatenate(other)) < 1.0) > 0.99

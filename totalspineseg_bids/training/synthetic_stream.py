@@ -33,8 +33,13 @@ TRAINING_POSE = Pose(rotation_deg=(13.0, 7.0, 7.0), log_scale=0.10, log_stretch=
 _CONTRAST_ODDS = {"T2w": 0.36, "T1w": 0.28, "STIR": 0.08, "T2starw": 0.08, "random": 0.20}
 #: Share of the patches drawn from maps of real anatomy where both kinds are there.
 _REAL_SHARE = 0.5
+#: Share of the patches drawn around a landmark disc; they are few among 23 and decide the labels.
+_LANDMARK_SHARE = 0.6
 #: Share of the patches that lie anywhere in the map: air, jaw and belly must not be taken for spine.
 _ELSEWHERE_SHARE = 0.1
+#: Share of step 2's patches that come without odd discs. The network then does what step 1 does, whose classes are
+#: among those of step 2, so that one training serves both models (`bundled.step1_of_step2`).
+_WITHOUT_DISCS_SHARE = 0.5
 #: Patches drawn from one pose: the pose costs about as much as the contrast.
 _RENDERS_PER_POSE = 2
 
@@ -216,7 +221,7 @@ class SyntheticStream(IterableDataset[tuple[Array, NDArray[np.uint8]]]):
                 yield self._patch(posed, variants[number], rng)
 
     def _centre(self, entry: PoolEntry, rng: np.random.Generator) -> NDArray[np.float64]:
-        near_landmark = entry.landmarks and rng.random() < 0.5
+        near_landmark = entry.landmarks and rng.random() < _LANDMARK_SHARE
         points = entry.landmarks if near_landmark else entry.discs
         point = np.array(points[int(rng.integers(len(points)))])
         extent = np.array(self.shape) * self.spacing
@@ -228,7 +233,9 @@ class SyntheticStream(IterableDataset[tuple[Array, NDArray[np.uint8]]]):
     def _patch(
         self, posed: NDArray[np.uint8], variant: anatomy.SpineVariant, rng: np.random.Generator
     ) -> tuple[Array, NDArray[np.uint8]]:
-        swap = self.dataset == 102 and bool(rng.random() < 0.5)
+        hinted = bool(rng.random() >= _WITHOUT_DISCS_SHARE)
+        # Without the odd discs only the landmarks tell the parity, so it must be the true one.
+        swap = self.dataset == 102 and hinted and bool(rng.random() < 0.5)
         odds = [_CONTRAST_ODDS[name] for name in CONTRASTS]
         contrast: Contrast = rng.choice(CONTRASTS, p=odds)
         mm = (self.spacing,) * 3
@@ -237,7 +244,8 @@ class SyntheticStream(IterableDataset[tuple[Array, NDArray[np.uint8]]]):
         channels = [image]
         if self.dataset == 102:
             odd = [anatomy.disc(level).id for level in odd_discs(variant, swap_parity=swap)]
-            channels.append(imperfect_discs(np.isin(posed, odd).astype(np.uint8), posed, rng))
+            mask = np.isin(posed, odd).astype(np.uint8)
+            channels.append(imperfect_discs(mask, posed, rng) if hinted else np.zeros(posed.shape, np.float32))
         if rng.random() < 0.35:
             # The field of view ends within the patch: nnU-Net pads with 0 after normalisation.
             inside = np.zeros(posed.shape, bool)

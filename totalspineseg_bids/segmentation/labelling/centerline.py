@@ -22,6 +22,8 @@ from scipy.spatial import cKDTree
 Points = NDArray[np.float64]
 
 _CELL_MM = 4.0
+_LOOKUP_MM = 6.0
+_MANY_POINTS = 3000
 _BIN_MM = 5.0
 _SMOOTH_MM = 8.0
 _EXTENSION_MM = 250.0
@@ -93,8 +95,7 @@ class Centerline:
         if len(points) == 0:
             empty = np.zeros(0)
             return Projection(empty, empty, empty)
-        tree: cKDTree = self._tree  # type: ignore[attr-defined]
-        _, nearest = tree.query(points)
+        nearest = self._nearest(points)
         tangent: Points = self._tangent[nearest]  # type: ignore[attr-defined]
         front: Points = self._front[nearest]  # type: ignore[attr-defined]
         offset = points - self.points[nearest]
@@ -105,6 +106,29 @@ class Centerline:
             np.einsum("ij,ij->i", offset, front),
             np.einsum("ij,ij->i", offset, side),
         )
+
+    def _nearest(self, points: Points) -> NDArray[np.intp]:
+        """Index of the curve's point nearest to each point.
+
+        For many points the search runs once a coarse cell; each point then slides along the tangent to its foot.
+        """
+        tree: cKDTree = self._tree  # type: ignore[attr-defined]
+        if len(points) < _MANY_POINTS:
+            return np.asarray(tree.query(points)[1], np.intp)
+        cell = np.floor(points / _LOOKUP_MM).astype(np.int64)
+        cell -= cell.min(axis=0)
+        shape = cell.max(axis=0) + 1
+        flat = (cell[:, 0] * shape[1] + cell[:, 1]) * shape[2] + cell[:, 2]
+        start = np.full(int(np.prod(shape)), -1, np.intp)
+        start[flat] = np.arange(len(points))
+        used = np.flatnonzero(start >= 0)
+        start[used] = np.asarray(tree.query(points[start[used]])[1], np.intp)
+        nearest: NDArray[np.intp] = start[flat]
+        tangent: Points = self._tangent  # type: ignore[attr-defined]
+        for _ in range(3):
+            along = np.einsum("ij,ij->i", points - self.points[nearest], tangent[nearest])
+            nearest = np.clip(nearest + np.rint(along).astype(np.intp), 0, len(self.points) - 1)
+        return nearest
 
 
 def centerline_from_canal(points: Points, cell_volume_mm3: float) -> Centerline | None:

@@ -17,7 +17,7 @@ DISC_STEP_MM: tuple[float, ...] = (
     *(20.8, 22.5, 23.0, 24.9, 25.6, 26.3, 26.9, 27.8, 28.4, 30.4, 31.8),
     *(32.4, 32.7, 34.0, 33.3, 35.5),
 )
-#: Volume of each regular disc, mm³, geometric mean of two atlases (the second one is larger in the lumbar spine).
+#: Volume of each regular disc, mm³: round values between those of adult atlases of different size.
 DISC_VOLUME_MM3: tuple[float, ...] = (
     *(1200, 1000, 1100, 1200, 1200, 1250),
     *(1700, 2100, 2100, 2800, 3700, 5000, 5700, 6000, 6300, 8000, 9500),
@@ -89,8 +89,8 @@ class Prices:
     conus_weight: float = 0.7
 
 
-#: Share of people with each count of thoracic and lumbar vertebrae. Roughly one in ten differs from 12 and 5
-#: (for example Tins 2016; Yan 2018); what differs in both regions is rarer.
+#: Share of people with each count of thoracic and lumbar vertebrae: roughly one in ten differs from 12 and 5; what
+#: differs in both regions is rarer. How the tenth is shared out is an assumption.
 VARIANT_PRIOR: dict[SpineVariant, float] = {
     SpineVariant(12, 5): 0.91,
     SpineVariant(11, 5): 0.012,

@@ -1,0 +1,64 @@
+"""Time and memory of the labelling of a full column at 1 mm.
+
+Run ``python benchmarks/bench_labelling.py [MAP.nii.gz --layout NAME]``. Without a map a spine is fabricated (about
+90 x 130 x 750 voxels): ellipsoid discs and bodies along a bent canal, with arches and processes. It prints processor
+time next to wall time, because only the former means something on a busy machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tests.segmentation.columns import make_column, semantic_of
+from totalspineseg_bids.imaging.io import read_labels
+from totalspineseg_bids.segmentation.labelling import label_map
+from totalspineseg_bids.segmentation.layout import Layout
+
+
+def _peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main() -> None:
+    """Print one line a layout."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("map", nargs="?", type=Path, help="semantic map to label instead of a fabricated one")
+    parser.add_argument("--layout", action="append", help="layout of the map; several for the fabricated spine")
+    parser.add_argument("--repeat", type=int, default=3)
+    options = parser.parse_args()
+    names = options.layout or ["r20240601-step1", "r20240601-step2", "r20241115-step2"]
+    print(f"{'layout':18s} {'shape':>15s} {'processor s':>12s} {'wall s':>8s} {'peak MB':>8s}  result")
+    for name in names:
+        layout = Layout.named(name)
+        if options.map:
+            volume = read_labels(options.map)
+            semantic, affine = volume.data, volume.affine
+        else:
+            column = make_column(scale=1.1)
+            padded = np.zeros((90, 130, column.truth.shape[2]), np.uint8)
+            padded[10:74, 20 : 20 + column.truth.shape[1]] = semantic_of(column.truth, layout)
+            semantic, affine = padded, column.affine
+        processor, wall = [], []
+        for _ in range(options.repeat):
+            start, clock = time.process_time(), time.perf_counter()
+            spine = label_map(semantic, affine, layout)
+            processor.append(time.process_time() - start)
+            wall.append(time.perf_counter() - clock)
+        shape = "x".join(map(str, semantic.shape))
+        named = sum(c.level is not None for c in spine.components)
+        print(
+            f"{name:18s} {shape:>15s} {min(processor):12.2f} {min(wall):8.2f} {_peak_mb():8.0f}  "
+            f"{spine.status.value}, {named} levels named"
+        )
+
+
+if __name__ == "__main__":
+    main()
