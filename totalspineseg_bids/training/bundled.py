@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import platform
 import shutil
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +21,21 @@ import torch
 
 from totalspineseg_bids import __version__
 from totalspineseg_bids.errors import ModelError, SpineAppError
+from totalspineseg_bids.inference.checkpoint import read_checkpoint
 from totalspineseg_bids.models.export import strip_checkpoint
-from totalspineseg_bids.training.layouts import DATASET_NAMES, DatasetId
+from totalspineseg_bids.models.verify import write_manifest
+from totalspineseg_bids.training.layouts import DATASET_NAMES, DatasetId, dataset_json
+from totalspineseg_bids.training.small_plans import CONFIGURATION, small_plans
+from totalspineseg_bids.training.synthetic_trainer import finished, model_folder_name
+
+StateDict = dict[str, torch.Tensor]
 
 #: Weights that ship must not be larger than this, bytes.
 SIZE_LIMIT = 15 * 1024 * 1024
+
+_STEPS: tuple[DatasetId, ...] = (101, 102)
+_STEP2_CHANNELS = 2
+_FIRST_LAYER = ("encoder.stages.0.", "decoder.encoder.stages.0.")
 
 _CARD = """# Model card: {name}
 
@@ -38,12 +50,19 @@ results; install a public release instead (`totalspineseg-tools models install`)
 | Classes | {classes} |
 | Training images | synthetic, drawn on the fly: random pose, bending, contrast, slice thickness, bias field, noise |
 | Label maps drawn from | {maps} |
-| Steps | {steps} ({skipped} left out because loss or gradient was not finite) |
-| Training time | {minutes:.0f} minutes on {machine} |
-| Seed | {seed} |
-| Optimiser | AdamW, peak learning rate {rate}, polynomial decay; a running average of the weights is kept |
+| Machine | {machine} |
+| Optimiser | AdamW, polynomial decay over the training time; a running average of the weights is kept |
 | Loss | nnU-Net's Dice + binary cross-entropy over regions |
 | Made with | totalspineseg_bids {version}, torch {torch} |
+
+## Training
+
+One training after the other, each from the weights of the one before:
+
+{stages}
+
+Half of the patches of Dataset102 come without odd discs, so that its network also does what step 1 does; the bundled
+step 1 is cut out of it (one input channel, the outputs of step 1).
 
 ## Data and licences
 
@@ -86,10 +105,41 @@ class Published:
     size: int
 
 
-def publish(
-    work_dir: Path, destination: Path, *, figures: Mapping[str, Any] | None = None, datasets: Sequence[DatasetId] = ()
-) -> list[Published]:
+def step1_of_step2(weights: StateDict) -> StateDict:
+    """Cut the network of step 1 out of one that was trained for step 2 with and without its odd discs.
+
+    Without odd discs the second input channel is zero, so leaving out its weights changes nothing; the regions of
+    step 1 are among those of step 2, so their outputs are picked.
+
+    Parameters
+    ----------
+    weights
+        Of a network for Dataset102.
+
+    Returns
+    -------
+    dict
+        Weights of the same network with one input channel and the regions of Dataset101.
+    """
+    regions = {
+        dataset: [name for name in dataset_json(dataset, 0)["labels"] if name != "background"] for dataset in _STEPS
+    }
+    rows = [regions[102].index(name) for name in regions[101]]
+    cut: StateDict = {}
+    for name, value in weights.items():
+        if "seg_layers" in name:
+            cut[name] = value[rows]
+        elif value.ndim == 5 and value.shape[1] == _STEP2_CHANNELS and name.startswith(_FIRST_LAYER):
+            cut[name] = value[:, :1]
+        else:
+            cut[name] = value
+    return cut
+
+
+def publish(work_dir: Path, destination: Path, *, figures: Mapping[str, Any] | None = None) -> list[Published]:
     """Strip the trained models of a work folder into a folder of bundled models.
+
+    Where step 2 is trained, step 1 is cut out of it (`step1_of_step2`); else it is the network of step 1 itself.
 
     Parameters
     ----------
@@ -99,75 +149,110 @@ def publish(
         Folder that gets one ``Dataset10X_…`` folder a model; what is there of the same name is replaced.
     figures
         Figures for the model cards, name -> value.
-    datasets
-        Which models; all that are trained where empty.
 
     Raises
     ------
     ModelError
-        If nothing is trained, or the stripped model is larger than 15 MB.
+        If nothing is trained, or a stripped model is larger than 15 MB.
     """
-    published: list[Published] = []
-    for dataset, name in DATASET_NAMES.items():
-        if datasets and dataset not in datasets:
-            continue
-        sources = sorted((work_dir / "results" / name).glob("*__3d_fullres"))
-        published.extend(
-            _publish_one(dataset, source, destination / name, work_dir, figures or {})
-            for source in sources
-            if (source / "fold_all" / "checkpoint_final.pth").exists()
-        )
-    if not published:
+    trained = {dataset: file for dataset in DATASET_NAMES if (file := finished(work_dir, dataset)) is not None}
+    if not trained:
         msg = f"{work_dir} holds no trained model; run `totalspineseg-tools train-bundled {work_dir}` first"
         raise ModelError(msg)
+    checkpoints = {dataset: read_checkpoint(file) for dataset, file in trained.items()}
+    if 102 in checkpoints:
+        weights = step1_of_step2(checkpoints[102]["network_weights"])
+        checkpoints[101] = {**checkpoints[102], "network_weights": weights}
+    stages = [f"Dataset{dataset}: {_stage(read_checkpoint(file))}" for dataset, file in sorted(trained.items())]
+    destination.mkdir(parents=True, exist_ok=True)
+    published = [
+        _publish_one(dataset, checkpoint, destination, _Recipe(work_dir, stages, figures or {}))
+        for dataset, checkpoint in sorted(checkpoints.items())
+    ]
+    write_manifest(destination)
     return published
 
 
-def _publish_one(
-    dataset: DatasetId, source: Path, target: Path, work_dir: Path, figures: Mapping[str, Any]
-) -> Published:
-    checkpoint = torch.load(source / "fold_all" / "checkpoint_final.pth", map_location="cpu", weights_only=False)
-    parameters = sum(value.numel() for value in checkpoint["network_weights"].values()) / 1e6
-    staging = target.with_name(f".{target.name}.new")
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
-    strip_checkpoint(source, staging / source.name)
-    size = sum(file.stat().st_size for file in staging.rglob("*") if file.is_file())
-    if size > SIZE_LIMIT:
-        msg = f"{source.name} is {size / 2**20:.1f} MB stripped, over the limit of 15 MB; train a smaller network"
-        raise ModelError(msg)
-    plans = json.loads((source / "plans.json").read_text())
-    labels = json.loads((source / "dataset.json").read_text())["labels"]
-    configuration = plans["configurations"]["3d_fullres"]
+@dataclass(frozen=True, slots=True)
+class _Recipe:
+    """What the model cards of one publication share."""
+
+    work_dir: Path
+    stages: list[str]
+    figures: Mapping[str, Any]
+
+
+def _stage(checkpoint: Mapping[str, Any]) -> str:
     state = checkpoint["synthetic"]
-    pool = sorted(Path(entry["path"]).stem for entry in json.loads((work_dir / "pool" / "pool.json").read_text()))
+    return (
+        f"{state['step']} steps in {state['seconds'] / 60:.0f} minutes, {state['skipped']} left out as not finite, "
+        f"peak learning rate {state['learning_rate']}, seed {state['seed']}"
+    )
+
+
+def _shared(weights: StateDict) -> StateDict:
+    """Let tensors of equal content be one: nnU-Net lists most under several names, averaging makes copies of them."""
+    known: dict[tuple[torch.Size, bytes], torch.Tensor] = {}
+    result: StateDict = {}
+    for name, value in weights.items():
+        content = hashlib.sha256(value.contiguous().numpy().tobytes()).digest()
+        result[name] = known.setdefault((value.shape, content), value)
+    return result
+
+
+def _publish_one(dataset: DatasetId, checkpoint: dict[str, Any], destination: Path, recipe: _Recipe) -> Published:
+    name = DATASET_NAMES[dataset]
+    pool = sorted(
+        Path(entry["path"]).stem for entry in json.loads((recipe.work_dir / "pool" / "pool.json").read_text())
+    )
+    description = dataset_json(dataset, len(pool))
+    plans = small_plans(name, description["channel_names"])
+    weights = _shared(checkpoint["network_weights"])
+    with tempfile.TemporaryDirectory(dir=destination, prefix=f".{name}.") as folder:
+        source = Path(folder) / "source"
+        (source / "fold_all").mkdir(parents=True)
+        (source / "dataset.json").write_text(json.dumps(description, indent=2) + "\n")
+        (source / "plans.json").write_text(json.dumps(plans, indent=2) + "\n")
+        slim = {"network_weights": weights, "trainer_name": checkpoint["trainer_name"]}
+        slim["init_args"] = {"configuration": CONFIGURATION, "fold": "all"}
+        slim["inference_allowed_mirroring_axes"] = checkpoint["inference_allowed_mirroring_axes"]
+        torch.save(slim, source / "fold_all" / "checkpoint_final.pth")
+        ready = Path(folder) / "ready"
+        ready.mkdir()
+        size = strip_checkpoint(source, ready / model_folder_name()).folder
+        if size > SIZE_LIMIT:
+            msg = f"{name} is {size / 2**20:.1f} MB stripped, over the limit of 15 MB; train a smaller network"
+            raise ModelError(msg)
+        (ready / "MODEL_CARD.md").write_text(_card(dataset, weights, plans, pool, recipe), encoding="utf-8")
+        shutil.rmtree(destination / name, ignore_errors=True)
+        ready.replace(destination / name)
+    return Published(destination / name, size)
+
+
+def _card(
+    dataset: DatasetId, weights: StateDict, plans: Mapping[str, Any], pool: Sequence[str], recipe: _Recipe
+) -> str:
+    configuration = plans["configurations"][CONFIGURATION]
+    labels = dataset_json(dataset, 0)["labels"]
     real = [name.removeprefix("real_") for name in pool if name.startswith("real_")]
-    parametric = len(pool) - len(real)
-    card = _CARD.format(
-        name=target.name,
+    parameters = sum({value.data_ptr(): value.numel() for value in weights.values()}.values()) / 1e6
+    return _CARD.format(
+        name=DATASET_NAMES[dataset],
         task=_TASKS[dataset],
         parameters=parameters,
         plans=plans["plans_name"],
         spacing=configuration["spacing"][0],
         patch=" x ".join(map(str, configuration["patch_size"])),
         classes=", ".join(f"`{label}`" for label in labels if label != "background"),
-        maps=f"{parametric} parametric spines" + (f" and {', '.join(f'`{name}`' for name in real)}" if real else ""),
-        steps=state["step"],
-        skipped=state["skipped"],
-        minutes=state["seconds"] / 60,
-        machine=f"{torch.get_num_threads()} threads ({platform.machine()})",
-        seed=state["seed"],
-        rate=state["learning_rate"],
+        maps=f"{len(pool) - len(real)} parametric spines" + "".join(f", `{name}`" for name in real),
+        stages="\n".join(f"- {stage}" for stage in recipe.stages),
+        machine=f"CPU, {torch.get_num_threads()} threads ({platform.machine()})",
         version=__version__,
         torch=torch.__version__.split("+")[0],
         real=_ATTRIBUTION if real else "",
-        figures="\n".join(f"- {key}: {value}" for key, value in figures.items())
-        or "Run `python benchmarks/evaluate_synthetic.py`; it prints the figures of the bundled models.",
+        figures="\n".join(f"- {key}: {value}" for key, value in recipe.figures.items())
+        or "`python benchmarks/evaluate_synthetic.py` prints the figures of the bundled models.",
     )
-    (staging / "MODEL_CARD.md").write_text(card, encoding="utf-8")
-    shutil.rmtree(target, ignore_errors=True)
-    staging.replace(target)
-    return Published(target, size)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -19,9 +19,22 @@ from totalspineseg_bids.training.synthetic_trainer import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 _TRAINING_STREAM, _VALIDATION_STREAM = 0, 1
+
+
+def matching_heads(own: Iterable[str], other: Iterable[str]) -> list[int]:
+    """Return for each region of one network the output of another to start from.
+
+    The same region where the other has it, else the union it belongs to (``vertebrae_T1`` starts as ``vertebrae``).
+    """
+    names = [name for name in other if name != "background"]
+    return [
+        names.index(name if name in names else name.split("_", maxsplit=1)[0] if "_" in name else "vertebrae")
+        for name in own
+        if name != "background"
+    ]
 
 
 class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 - nnU-Net finds trainers by such names
@@ -85,8 +98,10 @@ class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
 
     def take_weights(self, checkpoint: Path) -> None:
         """Start from another network's weights where names agree; new input channels start at zero."""
-        source = torch.load(checkpoint, map_location=self.device, weights_only=False)["network_weights"]
+        stored = torch.load(checkpoint, map_location=self.device, weights_only=False)
+        source = stored["network_weights"]
         own = self.network.state_dict()
+        heads = matching_heads(self.dataset_json["labels"], stored["init_args"]["dataset_json"]["labels"])
         taken = 0
         for name, value in own.items():
             other = source.get(name)
@@ -97,6 +112,8 @@ class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
             elif other.ndim == 5 and other.shape[0] == value.shape[0] and other.shape[1] < value.shape[1]:
                 own[name] = torch.zeros_like(value)
                 own[name][:, : other.shape[1]] = other
+            elif other.shape[1:] == value.shape[1:] and value.shape[0] == len(heads):
+                own[name] = other[heads].to(value.dtype)
             else:
                 continue
             taken += 1

@@ -136,19 +136,24 @@ def train_bundled(training: SyntheticTraining) -> Path:
     if latest.exists():
         trainer.load_checkpoint(str(latest))
     else:
-        start_from = training.start_from or _finished(training.work_dir, 101)
+        start_from = training.start_from or finished(training.work_dir, 101)
         if start_from is not None:
             trainer.take_weights(start_from)
     trainer.run_training()
     return Path(trainer.output_folder_base)
 
 
+def model_folder_name() -> str:
+    """Return nnU-Net's name for the model folder, ``<trainer>__<plans>__<configuration>``."""
+    return f"nnUNetTrainerSynthetic__{PLANS_NAME}__{CONFIGURATION}"
+
+
 def _checkpoints(work_dir: Path, dataset: DatasetId) -> Path:
-    model = f"nnUNetTrainerSynthetic__{PLANS_NAME}__{CONFIGURATION}"
-    return work_dir / "results" / DATASET_NAMES[dataset] / model / "fold_all"
+    return work_dir / "results" / DATASET_NAMES[dataset] / model_folder_name() / "fold_all"
 
 
-def _finished(work_dir: Path, dataset: DatasetId) -> Path | None:
+def finished(work_dir: Path, dataset: DatasetId) -> Path | None:
+    """Return the final checkpoint of a training, or ``None`` while there is none."""
     final = _checkpoints(work_dir, dataset) / "checkpoint_final.pth"
     return final if final.exists() else None
 
