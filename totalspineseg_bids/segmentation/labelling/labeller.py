@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.imaging.grid import Box, foreground_box, restore_labels, working_geometry
 from totalspineseg_bids.imaging.volume import Affine, Geometry, Volume
-from totalspineseg_bids.segmentation.labelling import instances, planes
+from totalspineseg_bids.segmentation.labelling import instances, planes, sacrum
 from totalspineseg_bids.segmentation.labelling.centerline import (
     centerline_from_canal,
     centerline_from_discs,
@@ -124,11 +124,17 @@ def _label_working(
     spacing = np.asarray(Geometry(_shape(kinds), affine).spacing)
     local = affine.copy()
     local[:3, 3] += local[:3, :3] @ np.array([s.start for s in box], float)
+    cropped = [sacrum.one_sacrum(m) for m in cropped]
+    kinds = layout.kind_table[cropped[0].labels]
     discs = numbered_discs(kinds == Kind.DISC, float(np.prod(spacing)))
     scene = _scene(cropped, kinds, spacing, discs, box=box, shape=empty.shape, prices=prices)
     if scene is None:
         return _no_spine(empty, affine, "neither a spinal canal nor a disc is in view")
     found = _find(scene, kinds, disc_parts(*discs, scene), localizer=localizer, affine=local, prices=prices)
+    if not sacrum.is_credible(found.observations, found.solution.levels):
+        scene = replace(scene, maps=tuple((sacrum.without_sacrum(m), weight) for m, weight in scene.maps))
+        kinds = layout.kind_table[scene.maps[0][0].labels]
+        found = _find(scene, kinds, disc_parts(*discs, scene), localizer=localizer, affine=local, prices=prices)
     naming = name_components(found.observations, found.solution)
     out = np.zeros(kinds.shape, np.uint8)
     _paint(out, kinds, found, naming)
@@ -199,14 +205,14 @@ def _find(
 ) -> _Found:
     semantic = scene.maps[0][0]
     coarse = np.ascontiguousarray(semantic.labels[::STRIDE, ::STRIDE, ::STRIDE])
-    bodies, sacrum = body_parts(coarse, semantic.layout, scene, discs, STRIDE)
+    bodies, sacral = body_parts(coarse, semantic.layout, scene, discs, STRIDE)
     observations: list[Observation] = sorted(
-        [*discs.observations, *bodies.observations, *sacrum.observations], key=lambda o: o.s
+        [*discs.observations, *bodies.observations, *sacral.observations], key=lambda o: o.s
     )
     if localizer is not None:
         observations = localizer_votes(observations, scene, affine, localizer)
     solution = solve_levels(observations, _view(scene, kinds), prices)
-    return _Found(scene, discs, bodies, sacrum, tuple(observations), solution)
+    return _Found(scene, discs, bodies, sacral, tuple(observations), solution)
 
 
 def _view(scene: Scene, kinds: NDArray[np.uint8]) -> View:

@@ -1,0 +1,74 @@
+"""Is what carries the class of the sacrum one? A false sacrum would name a whole column wrongly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from totalspineseg_bids.segmentation.labelling.observation import Observation, SemanticMap
+from totalspineseg_bids.segmentation.layout import Kind, Layout
+
+#: Nothing of the column may lie further below the upper end of the sacrum than this, mm.
+_BELOW_MM = 12.0
+
+
+def undecided_vertebra(layout: Layout) -> int | None:
+    """Return the integer that means vertebra and nothing more, else any that means vertebra; None without one."""
+    values = layout.values_of("vertebrae")
+    plain = [v for v in values if (m := layout.meanings[v]).level is None and m.region is None and not m.parity]
+    return next(iter([*plain, *values]), None)
+
+
+def _is_sacrum(semantic: SemanticMap) -> NDArray[np.bool_]:
+    mask: NDArray[np.bool_] = (semantic.layout.kind_table == Kind.SACRUM)[semantic.labels]
+    return mask
+
+
+def _demoted(semantic: SemanticMap, mask: NDArray[np.bool_]) -> SemanticMap:
+    labels = semantic.labels.copy()
+    labels[mask] = undecided_vertebra(semantic.layout) or 0
+    return replace(semantic, labels=labels)
+
+
+def one_sacrum(semantic: SemanticMap) -> SemanticMap:
+    """Keep the largest connected piece of the sacrum's class; its voxels elsewhere become undecided vertebra."""
+    mask = _is_sacrum(semantic)
+    if not mask.any():
+        return semantic
+    part, number = ndimage.label(mask)
+    if number == 1:
+        return semantic
+    sizes = np.bincount(part.ravel())
+    sizes[0] = 0
+    return _demoted(semantic, mask & (part != int(sizes.argmax())))
+
+
+def without_sacrum(semantic: SemanticMap) -> SemanticMap:
+    """Turn all voxels of the sacrum's class into undecided vertebra."""
+    return _demoted(semantic, _is_sacrum(semantic))
+
+
+def is_credible(observations: Sequence[Observation], levels: Sequence[str | None]) -> bool:
+    """Tell whether a sacrum among the components is at the lower end of what belongs to the column.
+
+    Parameters
+    ----------
+    observations
+        Components from cranial to caudal.
+    levels
+        Their levels in the best explanation, ``None`` for what is no part of the column.
+
+    Returns
+    -------
+    bool
+        True as well where there is none.
+    """
+    sacra = [n for n, o in enumerate(observations) if o.kind is Kind.SACRUM]
+    if any(levels[n] is None for n in sacra):
+        return False
+    lowest = max((o.s for o in observations if o.kind is Kind.DISC), default=-np.inf)
+    return all(observations[n].s > lowest - _BELOW_MM for n in sacra)
