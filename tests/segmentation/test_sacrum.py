@@ -1,0 +1,43 @@
+"""False sacra: what a poorly trained network paints into vertebral bodies must not name the column."""
+
+import numpy as np
+
+from totalspineseg_bids.segmentation.labelling.observation import SemanticMap
+from totalspineseg_bids.segmentation.labelling.sacrum import one_sacrum, undecided_vertebra, without_sacrum
+from totalspineseg_bids.segmentation.layout import Layout
+
+LAYOUT = Layout.named("r20240601-step2")
+SACRUM = LAYOUT.labels["sacrum"][0]
+
+
+def two_pieces():
+    labels = np.zeros((20, 20, 20), np.uint8)
+    labels[2:12, 2:12, 0:8] = SACRUM
+    labels[4:8, 4:8, 14:18] = SACRUM
+    return SemanticMap(labels, LAYOUT)
+
+
+def test_undecided_vertebra_has_neither_level_nor_parity():
+    for name in ("r20240601-step2", "r20241115-step2", "r20241115-step1"):
+        layout = Layout.named(name)
+        meaning = layout.meanings[undecided_vertebra(layout)]
+        assert meaning.level is None
+        assert not meaning.parity
+
+
+def test_only_the_largest_piece_stays_sacrum():
+    cleaned = one_sacrum(two_pieces()).labels
+    assert (cleaned == SACRUM).sum() == 800
+    assert (cleaned[4:8, 4:8, 14:18] == undecided_vertebra(LAYOUT)).all()
+
+
+def test_without_sacrum_loses_no_voxel():
+    before = two_pieces().labels
+    after = without_sacrum(two_pieces()).labels
+    assert not (after == SACRUM).any()
+    np.testing.assert_array_equal(before > 0, after > 0)
+
+
+def test_a_map_without_sacrum_is_left_alone():
+    semantic = SemanticMap(np.zeros((4, 4, 4), np.uint8), LAYOUT)
+    assert one_sacrum(semantic) is semantic
