@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+from totalspineseg_bids.inference.checkpoint import read_checkpoint
 from totalspineseg_bids.training.synthetic_stream import PoolEntry
 from totalspineseg_bids.training.synthetic_trainer import (
     Clock,
@@ -97,11 +99,11 @@ class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
         return torch.optim.AdamW(self.network.parameters(), lr=self.initial_lr, weight_decay=1e-3), None
 
     def take_weights(self, checkpoint: Path) -> None:
-        """Start from another network's weights where names agree; new input channels start at zero."""
-        stored = torch.load(checkpoint, map_location=self.device, weights_only=False)
-        source = stored["network_weights"]
+        """Start from another model's weights, a bundled one's too; input channels that are new start at zero."""
+        source = read_checkpoint(checkpoint)["network_weights"]
+        labels = json.loads((checkpoint.parent.parent / "dataset.json").read_text(encoding="utf-8"))["labels"]
         own = self.network.state_dict()
-        heads = matching_heads(self.dataset_json["labels"], stored["init_args"]["dataset_json"]["labels"])
+        heads = matching_heads(self.dataset_json["labels"], labels)
         taken = 0
         for name, value in own.items():
             other = source.get(name)
