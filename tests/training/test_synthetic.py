@@ -8,10 +8,12 @@ import sys
 import numpy as np
 import pytest
 import torch
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
 from totalspineseg_bids.errors import MissingInputError, ModelError, UsageError
 from totalspineseg_bids.imaging.volume import Volume
-from totalspineseg_bids.training.bundled import publish
+from totalspineseg_bids.training.bundled import publish, step1_of_step2
+from totalspineseg_bids.training.layouts import dataset_json
 from totalspineseg_bids.training.small_plans import small_plans
 from totalspineseg_bids.training.synthetic_stream import SyntheticStream, acquire, build_pool, imperfect_discs
 from totalspineseg_bids.training.synthetic_trainer import SyntheticTraining, learning_rate_factor
@@ -109,6 +111,33 @@ def test_plans_name_the_channels_that_are_not_normalised():
     configuration = plans["configurations"]["3d_fullres"]
     assert configuration["normalization_schemes"] == ["ZScoreNormalization", "NoNormalization"]
     json.dumps(plans)
+
+
+def network(dataset):
+    labels = dataset_json(dataset, 1)
+    plans = small_plans("x", labels["channel_names"], features=(4, 6, 8), strides=((1, 1, 1), (2, 2, 2), (2, 2, 2)))
+    architecture = plans["configurations"]["3d_fullres"]["architecture"]
+    return get_network_from_plans(
+        architecture["network_class_name"],
+        architecture["arch_kwargs"],
+        architecture["_kw_requires_import"],
+        len(labels["channel_names"]),
+        len(labels["labels"]) - 1,
+        deep_supervision=False,
+    ).eval()
+
+
+def test_step1_cut_out_of_step2_gives_what_step2_gives_without_discs():
+    torch.manual_seed(0)
+    step2, step1 = network(102), network(101)
+    step1.load_state_dict(step1_of_step2(step2.state_dict()))
+    image = torch.randn(1, 1, 16, 16, 16)
+    with torch.no_grad():
+        whole = step2(torch.cat([image, torch.zeros_like(image)], 1))
+        cut = step1(image)
+    names = {dataset: [n for n in dataset_json(dataset, 1)["labels"] if n != "background"] for dataset in (101, 102)}
+    for row, name in enumerate(names[101]):
+        torch.testing.assert_close(cut[:, row], whole[:, names[102].index(name)])
 
 
 _RUN = """
