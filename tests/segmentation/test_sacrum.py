@@ -1,10 +1,16 @@
 """False sacra: what a poorly trained network paints into vertebral bodies must not name the column."""
 
 import numpy as np
+import pytest
 
+from totalspineseg_bids import anatomy
+from totalspineseg_bids.segmentation.labelling import label_map
 from totalspineseg_bids.segmentation.labelling.observation import SemanticMap
 from totalspineseg_bids.segmentation.labelling.sacrum import one_sacrum, undecided_vertebra, without_sacrum
 from totalspineseg_bids.segmentation.layout import Layout
+from totalspineseg_bids.segmentation.result import SpineStatus
+
+from .columns import dice, make_column, semantic_of
 
 LAYOUT = Layout.named("r20240601-step2")
 SACRUM = LAYOUT.labels["sacrum"][0]
@@ -41,3 +47,16 @@ def test_without_sacrum_loses_no_voxel():
 def test_a_map_without_sacrum_is_left_alone():
     semantic = SemanticMap(np.zeros((4, 4, 4), np.uint8), LAYOUT)
     assert one_sacrum(semantic) is semantic
+
+
+@pytest.mark.parametrize("name", ["r20240601-step2", "r20241115-step2"])
+def test_bone_below_the_last_disc_is_sacrum_even_where_its_class_is_missing(name):
+    layout = Layout.named(name)
+    column = make_column(first="T11")
+    semantic = without_sacrum(SemanticMap(semantic_of(column.truth, layout), layout)).labels
+    spine = label_map(semantic, column.affine, layout)
+    assert spine.status is SpineStatus.LABELLED
+    sacrum, last = anatomy.SACRUM_ID, anatomy.vertebra("L5").id
+    assert dice(spine.labels == sacrum, column.truth == sacrum) > 0.9
+    assert dice(spine.labels == last, column.truth == last) > 0.9
+    assert {"S", "L5"} <= {c.level for c in spine.components}

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from totalspineseg_bids import anatomy
+from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.imaging.grid import Box, foreground_box, restore_labels, working_geometry
 from totalspineseg_bids.imaging.volume import Affine, Geometry, Volume
 from totalspineseg_bids.segmentation.labelling import instances, planes, sacrum
@@ -36,6 +37,8 @@ logger = logging.getLogger(__name__)
 STRIDE = 2
 _SPACING_TOLERANCE = 0.03
 _CONUS_ROOM_MM = 25.0
+#: How far the arch and facets of L5 reach below the middle of disc L5-S, mm in the adult table.
+_ARCH_BELOW_DISC_MM = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +242,7 @@ def _paint(out: NDArray[np.uint8], kinds: NDArray[np.uint8], found: _Found, nami
     seeds = _seeds(kinds, found, naming, by_part)
     instances.paint_vertebrae(out, scene.maps[0][0].labels, layout, seeds, stride=STRIDE, scene=scene)
     _part_atlas(out, found, naming)
+    _part_sacrum(out, found, naming)
     if found.sacrum.observations:
         out[kinds == Kind.SACRUM] = anatomy.SACRUM_ID
     instances.paint_parts(out, found.discs, by_part[Kind.DISC])
@@ -281,6 +285,22 @@ def _part_atlas(out: NDArray[np.uint8], found: _Found, naming: Naming) -> None:
     dens = (np.abs(place.lateral) < 7.0) & (place.anterior > 5.0) & (place.anterior < disc.anterior + 3.0)
     rows = high & ~dens
     out[index[rows, 0], index[rows, 1], index[rows, 2]] = atlas
+
+
+def _part_sacrum(out: NDArray[np.uint8], found: _Found, naming: Naming) -> None:
+    """Take bone below disc L5-S for sacrum where no class does: it must not swell L5."""
+    last = anatomy.disc("L5-S").id
+    if last not in naming.ids or anatomy.SACRUM_ID in naming.ids:
+        return
+    scene, disc = found.scene, found.observations[naming.ids.index(last)]
+    above = [anatomy.vertebra("L5").id, anatomy.vertebra("L6").id]
+    unnamed = [anatomy.unnamed(Structure.VERTEBRA, n).id for n in range(1, anatomy.MAX_UNNAMED + 1)]
+    index = np.argwhere(np.isin(out, [*above, *unnamed]))
+    place = scene.line.project(index * scene.spacing)
+    # The arch of L5 hangs beside the disc and the first sacral level; its body ends above the disc.
+    depth = np.where(place.anterior > 0, 0.0, _ARCH_BELOW_DISC_MM * found.solution.scale)
+    rows = place.s - disc.s > depth
+    out[index[rows, 0], index[rows, 1], index[rows, 2]] = anatomy.SACRUM_ID
 
 
 def _cuts(found: _Found, naming: Naming) -> list[planes.Cut]:
