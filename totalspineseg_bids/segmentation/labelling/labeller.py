@@ -288,9 +288,9 @@ def _part_atlas(out: NDArray[np.uint8], found: _Found, naming: Naming) -> None:
 
 
 def _part_sacrum(out: NDArray[np.uint8], found: _Found, naming: Naming) -> None:
-    """Take bone below disc L5-S for sacrum where no class does: it must not swell L5."""
+    """Take bone below disc L5-S for sacrum where its class is missing or patchy: it must not swell L5."""
     last = anatomy.disc("L5-S").id
-    if last not in naming.ids or anatomy.SACRUM_ID in naming.ids:
+    if last not in naming.ids:
         return
     scene, disc = found.scene, found.observations[naming.ids.index(last)]
     above = [anatomy.vertebra("L5").id, anatomy.vertebra("L6").id]
