@@ -117,18 +117,15 @@ def _label_working(
 ) -> LabelledSpine:
     """Label on the canonical grid of 1 mm."""
     layout = maps[0].layout
-    kinds_whole = layout.kind_table[maps[0].labels]
-    box = foreground_box(kinds_whole > 0, margin=4)
+    box = foreground_box(layout.kind_table[maps[0].labels] > 0, margin=4)
     empty = np.zeros(maps[0].labels.shape, np.uint8)
     if box is None:
         return _no_spine(empty, affine, "the map holds no class of the spine")
-    kinds = kinds_whole[box]
-    cropped = [SemanticMap(np.ascontiguousarray(m.labels[box]), m.layout) for m in maps]
+    cropped = [sacrum.one_sacrum(SemanticMap(np.ascontiguousarray(m.labels[box]), m.layout)) for m in maps]
+    kinds = layout.kind_table[cropped[0].labels]
     spacing = np.asarray(Geometry(_shape(kinds), affine).spacing)
     local = affine.copy()
     local[:3, 3] += local[:3, :3] @ np.array([s.start for s in box], float)
-    cropped = [sacrum.one_sacrum(m) for m in cropped]
-    kinds = layout.kind_table[cropped[0].labels]
     discs = numbered_discs(kinds == Kind.DISC, float(np.prod(spacing)))
     scene = _scene(cropped, kinds, spacing, discs, box=box, shape=empty.shape, prices=prices)
     if scene is None:
