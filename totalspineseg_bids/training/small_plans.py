@@ -29,7 +29,7 @@ def small_plans(
     channels: dict[str, str],
     *,
     patch: tuple[int, int, int] = PATCH,
-    spacing: float = SPACING,
+    spacing: float | tuple[float, float, float] = SPACING,
     features: tuple[int, ...] = FEATURES,
     strides: tuple[tuple[int, int, int], ...] = STRIDES,
 ) -> dict[str, Any]:
@@ -42,16 +42,18 @@ def small_plans(
     channels
         ``channel_names`` of the ``dataset.json``; ``noNorm`` channels stay as they are, others are z-scored.
     patch, spacing, features, strides
-        Of the network; one entry of ``features`` and ``strides`` a stage.
+        Of the network, in nnU-Net's axis order; one entry of ``features`` and ``strides`` a stage. Spacing in mm, one
+        for all axes or one each.
     """
     kept = {"noNorm", "nonorm"}
     schemes = ["NoNormalization" if name in kept else "ZScoreNormalization" for name in channels.values()]
     resampling = {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": False}
     stages = len(features)
+    zyx = [spacing] * 3 if isinstance(spacing, float | int) else list(spacing)
     return {
         "dataset_name": dataset_name,
         "plans_name": PLANS_NAME,
-        "original_median_spacing_after_transp": [spacing] * 3,
+        "original_median_spacing_after_transp": zyx,
         "original_median_shape_after_transp": [2 * n for n in patch],
         "image_reader_writer": "NibabelIO",
         "transpose_forward": [0, 1, 2],
@@ -63,7 +65,7 @@ def small_plans(
                 "batch_size": 1,
                 "patch_size": list(patch),
                 "median_image_size_in_voxels": [2 * n for n in patch],
-                "spacing": [spacing] * 3,
+                "spacing": zyx,
                 "normalization_schemes": schemes,
                 "use_mask_for_norm": [False] * len(schemes),
                 "resampling_fn_data": "resample_data_or_seg_to_shape",

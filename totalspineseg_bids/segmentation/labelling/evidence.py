@@ -28,6 +28,8 @@ from totalspineseg_bids.segmentation.layout import Kind
 #: Stands for "impossible" without the arithmetic of infinities.
 NEVER = -1e9
 _ANCHOR_SHARE = 0.2
+#: Probability of a scout's level from which it is taken for a named level in view.
+_SCOUT_ANCHOR = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,7 @@ def anchors(observations: Sequence[Observation]) -> list[int]:
         if o.kind is Kind.SACRUM
         or max((s for v in o.votes for s in v.levels.values()), default=0.0) >= _ANCHOR_SHARE
         or o.extra_levels
+        or max(o.scout.values(), default=0.0) >= _SCOUT_ANCHOR
     ]
 
 
@@ -138,6 +141,7 @@ def emissions(
     for n, observation in enumerate(observations):
         for v, chain in enumerate(hypotheses.chains):
             per_variant[n, v] = _vote_score(observation, chain, places, prices)
+    _add_scout(per_variant, observations, hypotheses, prices)
     result += per_variant[:, hypotheses.variant]
     for n, observation in enumerate(observations):
         side = 1 if observation.kind is Kind.DISC else 0
@@ -168,6 +172,29 @@ def _vote_score(observation: Observation, chain: Chain, places: int, prices: Pri
         if at:
             score += weight * _slip(at, places, prices)
     return score
+
+
+def _add_scout(
+    score: NDArray[np.float64], observations: Sequence[Observation], hypotheses: Hypotheses, prices: Prices
+) -> None:
+    """Add what a level scout says, shape (N, V, P): a mixture over its levels, each with its slips.
+
+    Its levels of one image are no independent opinions, so that all together count as a few at most.
+    """
+    told = [n for n, o in enumerate(observations) if o.scout]
+    weight = min(1.0, prices.scout_views / max(len(told), 1))
+    places = hypotheses.places
+    table = np.array([prices.scout_hit, *prices.scout_slip])
+    for n in told:
+        observation = observations[n]
+        for v, chain in enumerate(hypotheses.chains):
+            likelihood = np.full(places, (1.0 - min(1.0, sum(observation.scout.values()))) / places)
+            for level, share in observation.scout.items():
+                at = places_of(chain, level, observation.kind)
+                if at:
+                    distance = np.min([np.abs(np.arange(places) - place) for place in at], axis=0)
+                    likelihood += share * table[np.minimum(distance, 3)]
+            score[n, v] += weight * np.log(np.maximum(likelihood, prices.scout_slip[-1]))
 
 
 def _slip(at: tuple[int, ...], places: int, prices: Prices) -> NDArray[np.float64]:

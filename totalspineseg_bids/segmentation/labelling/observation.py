@@ -75,6 +75,10 @@ class Observation:
         Number under which its voxels are found in the :class:`Parts`.
     note
         ``"split"`` or ``"joined"`` where the component was repaired.
+    extra_levels
+        Level -> weight that a localizer gives.
+    scout
+        Level -> probability that a level scout gives (`labelling.scout`).
     """
 
     kind: Kind
@@ -90,6 +94,7 @@ class Observation:
     part: int
     note: str = ""
     extra_levels: dict[str, float] = field(default_factory=dict)
+    scout: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

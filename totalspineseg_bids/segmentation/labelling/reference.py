@@ -68,6 +68,11 @@ class Prices:
         Weight of a class for one ordinary level (single-step models name every level, with errors that go together).
     conus_weight
         Weight of the cord's end.
+    scout_hit, scout_slip
+        Probability that a level scout's level is right, and that it is one, two or more levels away.
+    scout_views
+        How many independent opinions the scout's levels of one image are worth at most: its errors go together, a run
+        of neighbours is shifted as one.
     """
 
     missing_disc: float = 2.6
@@ -87,6 +92,9 @@ class Prices:
     support_weight: float = 0.6
     named_weight: float = 0.5
     conus_weight: float = 0.7
+    scout_hit: float = 0.80
+    scout_slip: tuple[float, float, float] = (0.08, 0.02, 0.004)
+    scout_views: float = 3.0
 
 
 #: Share of people with each count of thoracic and lumbar vertebrae: roughly one in ten differs from 12 and 5; what
