@@ -239,9 +239,8 @@ def _publish_one(dataset: DatasetId, checkpoint: dict[str, Any], destination: Pa
         if size > SIZE_LIMIT:
             msg = f"{name} is {size / 2**20:.1f} MB stripped, over the limit of 15 MB; train a smaller network"
             raise ModelError(msg)
-        (ready / "MODEL_CARD.md").write_text(
-            _card(dataset, weights, description, plans, pool, recipe), encoding="utf-8"
-        )
+        card = _card(dataset, weights, description, plans=plans, pool=pool, recipe=recipe)
+        (ready / "MODEL_CARD.md").write_text(card, encoding="utf-8")
         shutil.rmtree(destination / name, ignore_errors=True)
         ready.replace(destination / name)
     return Published(destination / name, size)
