@@ -61,6 +61,7 @@ def write_dataset(
     contrasts: Sequence[str] | None = None,
     label_maps: Path | None = None,
     variants: bool = False,
+    most_images: int | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> list[Path]:
     """Write a BIDS dataset of synthetic spine images with the truth in ``derivatives/labels``.
@@ -82,6 +83,8 @@ def write_dataset(
         spines.
     variants
         Whether some subjects get 11 or 13 thoracic or 4 or 6 lumbar vertebrae (parametric spines only).
+    most_images
+        Stop after so many images, with fewer subjects than asked for.
     progress
         Called with what was done and the part of the work that is done (0 to 1).
 
@@ -132,9 +135,13 @@ def write_dataset(
                 if progress is not None:
                     done = (number - 0.5) / subjects
                     progress(f"{plan.stem}_{plan.suffix}", done)
+                if len(images) == most_images:
+                    break
             rows.append({"participant_id": name, **about})
             if progress is not None:
                 progress(name, number / subjects)
+            if len(images) == most_images:
+                break
         _write_participants(out, rows)
     except OSError as error:
         msg = f"cannot write the dataset in {out}: {error.strerror or error}; choose a folder that can be written"
