@@ -113,6 +113,7 @@ def write_dataset(
     atlases = None if label_maps is None else _label_maps(label_maps, fields)
     # A parametric spine varies by itself; the few label maps need more.
     strength = 0.4 if atlases is None else 1.0
+    tell = progress or (lambda _what, _part: None)
     images: list[Path] = []
     rows = []
     order = np.random.default_rng(np.random.SeedSequence([EVALUATION_DOMAIN, seed]))
@@ -132,14 +133,11 @@ def write_dataset(
                     continue
                 taken.add(plan.stem)
                 images.append(_write_image(out, name, body, plan, strength=strength, rng=rng))
-                if progress is not None:
-                    done = (number - 0.5) / subjects
-                    progress(f"{plan.stem}_{plan.suffix}", done)
+                tell(f"{plan.stem}_{plan.suffix}", (number - 0.5) / subjects)
                 if len(images) == most_images:
                     break
             rows.append({"participant_id": name, **about})
-            if progress is not None:
-                progress(name, number / subjects)
+            tell(name, number / subjects)
             if len(images) == most_images:
                 break
         _write_participants(out, rows)
