@@ -4,6 +4,7 @@ import itertools
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -89,6 +90,18 @@ def test_scout_sees_whole_fields_of_view_and_repeats(pool):
     assert any((target > 0).any() for _, target in drawn)
 
 
+def test_several_loading_processes_draw_different_images(pool, monkeypatch):
+    def first(worker):
+        info = None if worker is None else SimpleNamespace(id=worker, num_workers=2)
+        monkeypatch.setattr("totalspineseg_bids.training.synthetic_stream.get_worker_info", lambda: info)
+        return next(iter(SyntheticStream(pool, 101, (48, 32, 16), 1.75, [4])))[0]
+
+    drawn = [first(None), first(0), first(1)]
+    assert not np.array_equal(drawn[0], drawn[1])
+    assert not np.array_equal(drawn[1], drawn[2])
+    np.testing.assert_array_equal(first(1), drawn[2])
+
+
 def test_scout_names_each_level_and_shares_classes_of_supernumerary_ones():
     table, labels = scout_table(), scout_dataset_json(0)["labels"]
     assert table[anatomy.disc("T6-T7").id] == labels["disc_T6_T7"]
@@ -125,6 +138,8 @@ def test_learning_rate_rises_then_falls():
 def test_bad_settings_are_refused(tmp_path):
     with pytest.raises(UsageError, match="dataset"):
         SyntheticTraining(tmp_path, 104, 1.0)
+    with pytest.raises(UsageError, match="workers"):
+        SyntheticTraining(tmp_path, 101, 1.0, workers=0)
     with pytest.raises(UsageError, match="minutes"):
         SyntheticTraining(tmp_path, 101, 0.0)
 

@@ -132,7 +132,8 @@ class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
     def get_dataloaders(self) -> tuple[Iterator[Any], Iterator[Any]]:
         """Open the streams; validation draws the same patches in every epoch only as far as its seed goes."""
         seed, dataset = self.training.seed, self.training.dataset
-        training = stream_batches(self._stream([seed, dataset, _TRAINING_STREAM, self.step]))
+        stream = self._stream([seed, dataset, _TRAINING_STREAM, self.step])
+        training = stream_batches(stream, self.training.batch_size, self.training.workers)
         validation = stream_batches(self._stream([seed, dataset, _VALIDATION_STREAM]))
         return training, validation
 

@@ -12,7 +12,13 @@ from torch.utils.data import IterableDataset
 from totalspineseg_bids.synthesis.appearance import render
 from totalspineseg_bids.synthesis.pose import Warp, sample
 from totalspineseg_bids.training.scout import PATCH, SPACING, scout_table
-from totalspineseg_bids.training.synthetic_stream import TRAINING_POSE, PoolEntry, acquire, draw_contrast_name
+from totalspineseg_bids.training.synthetic_stream import (
+    TRAINING_POSE,
+    PoolEntry,
+    acquire,
+    draw_contrast_name,
+    worker_rng,
+)
 
 Array = NDArray[np.float32]
 Voxel = TypeVar("Voxel", bound=np.generic)
@@ -48,7 +54,7 @@ class ScoutStream(IterableDataset[tuple[Array, NDArray[np.uint8]]]):
         self.seed = seed
 
     def __iter__(self) -> Iterator[tuple[Array, NDArray[np.uint8]]]:
-        rng = np.random.default_rng(np.random.SeedSequence(self.seed))
+        rng = worker_rng(self.seed)
         maps = [np.load(entry.path, mmap_mode="r") for entry in self.pool]
         weights = np.array([entry.weight for entry in self.pool])
         weights /= weights.sum()

@@ -15,7 +15,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from torch.utils.data import IterableDataset
+from torch.utils.data import IterableDataset, get_worker_info
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.errors import MissingInputError
@@ -191,6 +191,13 @@ def imperfect_discs(mask: NDArray[np.uint8], labels: NDArray[np.uint8], rng: np.
     return (soft > rng.uniform(0.35, 0.6)).astype(np.float32)
 
 
+def worker_rng(seed: list[int]) -> np.random.Generator:
+    """Return the random numbers of a stream; each of several loading processes gets others."""
+    info = get_worker_info()
+    several = info is not None and info.num_workers > 1
+    return np.random.default_rng(np.random.SeedSequence([*seed, info.id + 1] if several else seed))
+
+
 class SyntheticStream(IterableDataset[tuple[Array, NDArray[np.uint8]]]):
     """Endless pairs of network input and semantic target, in nnU-Net's axis order.
 
@@ -223,7 +230,7 @@ class SyntheticStream(IterableDataset[tuple[Array, NDArray[np.uint8]]]):
         self.seed = seed
 
     def __iter__(self) -> Iterator[tuple[Array, NDArray[np.uint8]]]:
-        rng = np.random.default_rng(np.random.SeedSequence(self.seed))
+        rng = worker_rng(self.seed)
         maps = [np.load(entry.path, mmap_mode="r") for entry in self.pool]
         variants = [spine_variant(labels) for labels in maps]
         weights = np.array([entry.weight for entry in self.pool])

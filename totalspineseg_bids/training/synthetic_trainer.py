@@ -63,6 +63,10 @@ class SyntheticTraining:
         ``cpu``, ``cuda`` or ``mps``.
     learning_rate
         Peak of the schedule.
+    batch_size
+        Images a step; 1 suits a CPU, a GPU wants more.
+    workers
+        Processes that draw images; about 15 images a second each. With another number other images are drawn.
     """
 
     work_dir: Path
@@ -75,10 +79,15 @@ class SyntheticTraining:
     start_from: Path | None = None
     device: str = "cpu"
     learning_rate: float = 1.5e-3
+    batch_size: int = 1
+    workers: int = 1
 
     def __post_init__(self) -> None:
         if self.dataset not in DATASET_NAMES:
             msg = f"dataset must be one of {', '.join(map(str, DATASET_NAMES))}, not {self.dataset}"
+            raise UsageError(msg)
+        if min(self.batch_size, self.workers) < 1:
+            msg = f"batch size and workers must be at least 1, not {self.batch_size} and {self.workers}"
             raise UsageError(msg)
         if self.minutes <= 0:
             msg = f"minutes of training must be above 0, not {self.minutes}"
@@ -170,12 +179,14 @@ def finished(work_dir: Path, dataset: DatasetId) -> Path | None:
     return final if final.exists() else None
 
 
-def stream_batches(stream: IterableDataset[Any]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Draw batches of one patch in a process of its own, a few ahead of the network."""
+def stream_batches(
+    stream: IterableDataset[Any], batch_size: int = 1, workers: int = 1
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Draw batches in processes of their own, a few ahead of the network."""
     loader: DataLoader[Any] = DataLoader(
         stream,
-        batch_size=1,
-        num_workers=1,
+        batch_size=batch_size,
+        num_workers=workers,
         prefetch_factor=4,
         multiprocessing_context="spawn",
         worker_init_fn=_one_thread,
