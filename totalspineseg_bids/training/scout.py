@@ -1,9 +1,11 @@
-"""The bundled single-step model: coarse, sees a whole field of view at once, and names every level.
+"""The bundled single-step model: coarse sagittal slices, a whole field of view at once, every level by its name.
 
 Steps 1 and 2 see a part of the column at full detail and know few levels by name. What tells T7 from T8 is where it
-lies among everything else in view, so this network (Dataset103) trades detail for view: voxels of 3 x 4 x 5.5 mm, a
-patch of 58 x 19 x 9 cm. Its classes exclude each other (softmax), one a level, so that every voxel of every image
-teaches levels and not only the four landmark discs.
+lies among everything else in view, so this network (Dataset103) trades detail for view: a sagittal slice of 58 x 22 cm
+at 3 x 3.5 mm, as people count levels. In nnU-Net's terms it is a 3D network whose kernels and patch are one slice
+thick; a slice costs a fraction of a patch of the other steps, so that a CPU sees tens of thousands of fields of view
+in an hour of training. Its classes exclude each other (softmax), one a level: every voxel of every image teaches
+levels, not only the four landmark discs.
 """
 
 from __future__ import annotations
@@ -19,12 +21,15 @@ from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.training.layouts import CHANNEL_NAMES, DATASET_NAMES
 from totalspineseg_bids.training.small_plans import small_plans
 
-#: nnU-Net's order of axes: superior-inferior, posterior-anterior, left-right; voxels and mm.
-PATCH: tuple[int, int, int] = (192, 48, 16)
-SPACING: tuple[float, float, float] = (3.0, 4.0, 5.5)
-FEATURES: tuple[int, ...] = (16, 24, 48, 80, 112, 128, 128)
+#: The network takes the axes left-right, superior-inferior, posterior-anterior (nnU-Net's ``transpose_forward``).
+TRANSPOSE: tuple[int, int, int] = (2, 0, 1)
+#: In that order, voxels and mm.
+PATCH: tuple[int, int, int] = (1, 192, 64)
+SPACING: tuple[float, float, float] = (5.0, 3.0, 3.5)
+KERNEL: tuple[int, int, int] = (1, 3, 3)
+FEATURES: tuple[int, ...] = (16, 32, 64, 96, 128, 160, 160)
 STRIDES: tuple[tuple[int, int, int], ...] = (
-    (1, 1, 1), (2, 2, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2), (2, 1, 1), (2, 1, 2)
+    (1, 1, 1), (1, 2, 2), (1, 2, 2), (1, 2, 2), (1, 2, 2), (1, 2, 2), (1, 2, 1)
 )  # fmt: skip
 
 #: In targets: neither right nor wrong.
@@ -56,7 +61,16 @@ def scout_dataset_json(num_training: int) -> dict[str, Any]:
 def scout_plans() -> dict[str, Any]:
     """Return nnU-Net plans of the bundled single-step model."""
     channels = scout_dataset_json(0)["channel_names"]
-    return small_plans(DATASET_NAMES[103], channels, patch=PATCH, spacing=SPACING, features=FEATURES, strides=STRIDES)
+    return small_plans(
+        DATASET_NAMES[103],
+        channels,
+        patch=PATCH,
+        spacing=SPACING,
+        features=FEATURES,
+        strides=STRIDES,
+        kernel=KERNEL,
+        transpose=TRANSPOSE,
+    )
 
 
 @cache
