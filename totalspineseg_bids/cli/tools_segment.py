@@ -57,6 +57,7 @@ def add_subcommands(subparsers: Subparsers) -> None:
 
 def _segment(options: argparse.Namespace) -> int:
     from totalspineseg_bids.app.files import find_jobs, load_localizer, segment_files, verdict  # noqa: PLC0415
+    from totalspineseg_bids.app.interrupt import Interrupted, stop_on_signal  # noqa: PLC0415
     from totalspineseg_bids.app.segmenter import make_segmenter  # noqa: PLC0415
 
     jobs = find_jobs(options.input, options.output)
@@ -78,15 +79,18 @@ def _segment(options: argparse.Namespace) -> int:
         single_step=options.single_step,
         step1_only=options.step1_only,
     )
-    with bar(len(jobs), "segment") as progress:
-        outcomes = []
-        for outcome in segment_files(
-            jobs, segmenter, scheme=options.label_scheme, localizer=localizer, report=options.report
-        ):
-            outcomes.append(outcome)
-            progress.update()
-            progress.clear()
-            say(outcome.line)
+    outcomes = []
+    try:
+        with stop_on_signal(), bar(len(jobs), "segment") as progress:
+            for outcome in segment_files(
+                jobs, segmenter, scheme=options.label_scheme, localizer=localizer, report=options.report
+            ):
+                outcomes.append(outcome)
+                progress.update()
+                progress.clear()
+                say(outcome.line)
+    except Interrupted as stop:
+        raise stop.as_error() from None
     return verdict(outcomes)
 
 
