@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 from totalspineseg_bids.app.crash import FAILED, Failure, read_crashes
 from totalspineseg_bids.bids.description import read_dataset_name
 from totalspineseg_bids.bids.names import SourceImage, report_name
+from totalspineseg_bids.bids.publish import clean_root
 from totalspineseg_bids.bids.results import ImageResult, read_results
 from totalspineseg_bids.bids.tables import read_table, table_text
 from totalspineseg_bids.config import RunConfig
@@ -177,6 +179,8 @@ def _participants(config: RunConfig) -> list[dict[str, str]]:
 def run_group(config: RunConfig) -> GroupTables:
     """Run the group level: ``group_images.tsv``, ``group_volumes.tsv`` and ``group.html``.
 
+    A dry run lists the images that would go in, with their status, on standard output.
+
     Parameters
     ----------
     config
@@ -207,7 +211,10 @@ def run_group(config: RunConfig) -> GroupTables:
         msg = f"{output}: holds no derivatives of the participants asked for; run the participant level first"
         raise NothingSelectedError(msg)
     if config.dry_run:
+        for row in tables.images:
+            sys.stdout.write(f"{row['status']}\t{row['source']}\n")
         return tables
+    clean_root(output)
     measures = {short_name(column): text for column, text in COLUMNS.items()}
     angles = {short_name(column): text for column, text in POSTURE_COLUMNS.items()}
     name = read_dataset_name(config.bids_dir) or config.bids_dir.name

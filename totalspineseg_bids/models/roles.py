@@ -39,6 +39,21 @@ SCOUT_VOXEL_MM3 = 10.0
 _NAMED_LEVELS = {"vertebrae_C3", "vertebrae_T6", "vertebrae_L3", "disc_L3_L4"}
 
 
+def needed_roles(*, single_step: bool = False, step1_only: bool = False) -> tuple[Role, ...]:
+    """Return the models that a way of working needs.
+
+    Parameters
+    ----------
+    single_step
+        The model that names all levels at once.
+    step1_only
+        The first of the two steps alone.
+    """
+    if single_step:
+        return (Role.SINGLE,)
+    return (Role.STEP1,) if step1_only else (Role.STEP1, Role.STEP2)
+
+
 def role_of(dataset: Mapping[str, Any]) -> Role | None:
     """Return what a model is for, or ``None`` if it is for none of this.
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from totalspineseg_bids.errors import ModelError, UsageError
 from totalspineseg_bids.imaging.grid import paste, to_working_grid
 from totalspineseg_bids.imaging.volume import Volume
+from totalspineseg_bids.models.roles import Role, needed_roles
 from totalspineseg_bids.segmentation.labelling import LevelScout, label_map, odd_discs
 from totalspineseg_bids.segmentation.layout import Layout
 from totalspineseg_bids.segmentation.result import LabelledSpine, SpineStatus
@@ -103,12 +104,10 @@ class SpineSegmenter:
             models.require(role)
 
     @property
-    def roles(self) -> tuple[str, ...]:
+    def roles(self) -> tuple[Role, ...]:
         """Models in use: those of the steps, and the level scout where the set has one."""
-        if self.single_step:
-            return ("single",)
-        steps = ("step1",) if self.step1_only else ("step1", "step2")
-        return steps if self.models.scout is None else (*steps, "scout")
+        steps = needed_roles(single_step=self.single_step, step1_only=self.step1_only)
+        return steps if self.single_step or self.models.scout is None else (*steps, Role.SCOUT)
 
     @property
     def digests(self) -> dict[str, str]:
