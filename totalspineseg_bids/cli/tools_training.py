@@ -1,4 +1,4 @@
-"""``totalspineseg-tools synthesize``, ``prepare``, ``plan``, ``train``, ``evaluate``, ``export``, ``train-bundled``."""
+"""``totalspineseg-tools synthesize``, ``prepare``, ``plan``, ``train``, ``export``, ``train-bundled``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ def add_subcommands(subparsers: Subparsers) -> None:
     _add_prepare(subparsers)
     _add_plan(subparsers)
     _add_train(subparsers)
-    _add_evaluate(subparsers)
     _add_export(subparsers)
     _add_train_bundled(subparsers)
 
@@ -232,54 +231,6 @@ def _train(options: argparse.Namespace) -> int:
 
     folder = train(settings, show)
     say(f"trained: {folder}")
-    return int(ExitCode.SUCCESS)
-
-
-def _add_evaluate(subparsers: Subparsers) -> None:
-    parser = add_subcommand(
-        subparsers,
-        "evaluate",
-        _evaluate,
-        "compare labelled images with their truth: Dice, identification, localisation",
-        "Two files or two folders; files pair by name or by BIDS entities. Structures that the field of view cuts "
-        "do not count.",
-    )
-    parser.add_argument("predicted", type=Path, metavar="PRED")
-    parser.add_argument("truth", type=Path, metavar="TRUTH")
-    parser.add_argument("--output", type=Path, metavar="FOLDER", help="write TSV and JSON there")
-    add_label_scheme(parser, "of the predictions")
-    parser.add_argument(
-        "--missing-as-empty", action="store_true", help="count a truth without a prediction as one that finds nothing"
-    )
-    parser.add_argument("--truth-scheme", choices=("seed", "totalspineseg"), help="ids of the truth, where they differ")
-
-
-def _evaluate(options: argparse.Namespace) -> int:
-    from totalspineseg_bids.training.evaluate import evaluate  # noqa: PLC0415
-    from totalspineseg_bids.training.evaluation_output import table, write_evaluation  # noqa: PLC0415
-    from totalspineseg_bids.training.pairing import pair_files  # noqa: PLC0415
-
-    pairs = pair_files(options.predicted, options.truth)
-    missing = [truth for predicted, truth in pairs if predicted is None]
-    if not options.missing_as_empty:
-        pairs = [pair for pair in pairs if pair[0] is not None]
-    with bar(len(pairs), "evaluate") as progress:
-        result = evaluate(
-            [predicted for predicted, _ in pairs],
-            [truth for _, truth in pairs],
-            label_scheme=options.label_scheme,
-            truth_scheme=options.truth_scheme,
-            progress=lambda done, _total: progress.update(done - progress.n),
-        )
-    if not result.images:
-        msg = f"none of {len(pairs)} pairs can be compared; the first: {result.failed[0][1]}"
-        raise ImageError(msg)
-    say(table(result))
-    for truth in missing:
-        say(f"no prediction for {truth} ({'counts as empty' if options.missing_as_empty else 'left out'})")
-    if options.output is not None:
-        write_evaluation(result, options.output)
-        say(f"written to {options.output}")
     return int(ExitCode.SUCCESS)
 
 
