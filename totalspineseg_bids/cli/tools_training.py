@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from totalspineseg_bids.anatomy import LABEL_SCHEMES
 from totalspineseg_bids.cli.tools_common import (
     PROGRAM,
     Subparsers,
-    add_label_scheme,
     add_subcommand,
     bar,
     positive,
@@ -28,6 +28,13 @@ def add_subcommands(subparsers: Subparsers) -> None:
     _add_train(subparsers)
     _add_export(subparsers)
     _add_train_bundled(subparsers)
+
+
+def _count(text: str) -> int:
+    if not text.isdigit():
+        msg = f"'{text}' is not a whole number from 0"
+        raise argparse.ArgumentTypeError(msg)
+    return int(text)
 
 
 def _fold(text: str) -> int | str:
@@ -97,13 +104,33 @@ def _add_prepare(subparsers: Subparsers) -> None:
     parser.add_argument("bids_dirs", type=Path, nargs="+", metavar="BIDS_DIR")
     parser.add_argument("--datasets", type=int, nargs="+", choices=_DATASETS, default=list(_DATASETS), metavar="ID")
     parser.add_argument(
-        "--labels", default="derivatives/labels", metavar="FOLDER", help="below each dataset (default: %(default)s)"
+        "--labels",
+        nargs="+",
+        default=["derivatives/labels_iso", "derivatives/labels"],
+        metavar="FOLDER",
+        help="below each dataset; of several, the first with labels of an image (default: derivatives/labels_iso, "
+        "derivatives/labels)",
     )
-    add_label_scheme(parser, "of the labels")
+    parser.add_argument(
+        "--label-scheme",
+        choices=("auto", *LABEL_SCHEMES),
+        default="auto",
+        help="ids of the labels; auto looks at each file (default: %(default)s)",
+    )
     parser.add_argument(
         "--test", type=float, default=0.1, metavar="SHARE", help="of the persons (default: %(default)s)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the split (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of split and copies (default: %(default)s)")
+    parser.add_argument(
+        "--copies", type=_count, default=0, metavar="N", help="copies of other contrast of each training image"
+    )
+    parser.add_argument(
+        "--one-person",
+        nargs="*",
+        default=["data-single-subject"],
+        metavar="NAME",
+        help="dataset folders all of whose subjects are the same person (default: data-single-subject)",
+    )
     parser.add_argument("--strict", action="store_true", help="fail if any image is left out")
 
 
@@ -128,6 +155,8 @@ def _prepare(options: argparse.Namespace) -> int:
             label_scheme=options.label_scheme,
             test_fraction=options.test,
             seed=options.seed,
+            copies=options.copies,
+            one_person=options.one_person,
             progress=show,
         )
     for (dataset, contrast, part), count in sorted(summary.strata.items()):
@@ -138,6 +167,11 @@ def _prepare(options: argparse.Namespace) -> int:
         f"{summary.training} images to train on, {summary.test} to test on, {len(summary.refused)} left out; "
         f"{summary.written} written now, {summary.kept} kept"
     )
+    if summary.copies:
+        say(f"{summary.copies} copies of other contrast of each training image")
+    rarest = sorted(summary.levels, key=lambda name: summary.levels[name][0])[:3]
+    told = ", ".join(f"{name} in {summary.levels[name][0]}" for name in rarest)
+    say(f"{len(summary.levels)} structures, the rarest in training: {told} (all: prepared/levels.tsv)")
     if options.strict and summary.refused:
         first = summary.refused[0]
         msg = f"{len(summary.refused)} images left out; the first: {first.image}: {first.reason}"
