@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from totalspineseg_bids.anatomy import LABEL_SCHEMES
@@ -46,12 +47,24 @@ def _fold(text: str) -> int | str:
     raise argparse.ArgumentTypeError(msg)
 
 
-def _add_model_name(parser: argparse.ArgumentParser, *, trainer: bool = True) -> None:
+def _add_model_name(parser: argparse.ArgumentParser, *, trainer: bool = True, several: bool = False) -> None:
     parser.add_argument("work_dir", type=Path, metavar="WORK_DIR", help="folder of nnUNet_raw and what follows from it")
-    parser.add_argument("dataset", type=int, choices=_DATASETS, help="101 step 1, 102 step 2, 103 single step")
+    if several:
+        parser.add_argument(
+            "datasets", type=_dataset, nargs="*", metavar="101|102|103", help="default: all that were prepared"
+        )
+    else:
+        parser.add_argument("dataset", type=int, choices=_DATASETS, help="101 step 1, 102 step 2, 103 single step")
     parser.add_argument("--plans", choices=_PLANS, default="default", help="default: %(default)s")
     if trainer:
         parser.add_argument("--trainer", default="nnUNetTrainer", help="nnU-Net's trainer class (default: %(default)s)")
+
+
+def _dataset(text: str) -> int:
+    if text not in {str(dataset) for dataset in _DATASETS}:
+        msg = f"'{text}' is no dataset: 101 step 1, 102 step 2, 103 single step"
+        raise argparse.ArgumentTypeError(msg)
+    return int(text)
 
 
 def _add_synthesize(subparsers: Subparsers) -> None:
@@ -220,9 +233,10 @@ def _add_train(subparsers: Subparsers) -> None:
         "train",
         _train,
         "train a planned dataset with nnU-Net",
-        "A training that was stopped goes on from its last checkpoint. Curves are drawn in progress.png.",
+        "Plans and preprocesses first where that was not done. A training that was stopped goes on from its last "
+        "checkpoint. Loss and Dice are told after each epoch and drawn in progress.png of the fold.",
     )
-    _add_model_name(parser)
+    _add_model_name(parser, several=True)
     parser.add_argument("--fold", type=_fold, default=0, metavar="0-4|all", help="default: %(default)s")
     parser.add_argument("--epochs", type=positive, metavar="N", help="default: 1000, as nnU-Net")
     parser.add_argument("--iterations", type=positive, metavar="N", help="steps an epoch (default: 250)")
@@ -233,38 +247,56 @@ def _add_train(subparsers: Subparsers) -> None:
     parser.add_argument("--c", "--continue", dest="resume", action="store_true", default=True, help=argparse.SUPPRESS)
     parser.add_argument("--restart", dest="resume", action="store_false", help="begin anew instead of going on")
     parser.add_argument("--no-validation", action="store_true", help="do not predict the held-out cases at the end")
+    parser.add_argument("--no-test", action="store_true", help="do not predict the test cases at the end")
+
+
+def _prepared(work_dir: Path) -> list[int]:
+    """Return the datasets that a work folder has."""
+    from totalspineseg_bids.training.layouts import DATASET_NAMES, DATASETS  # noqa: PLC0415
+    from totalspineseg_bids.training.plan import raw_folder  # noqa: PLC0415
+
+    found = [d for d in DATASETS if (work_dir / "nnUNet_raw" / DATASET_NAMES[d] / "dataset.json").exists()]
+    if not found:
+        raw_folder(work_dir, DATASETS[0])  # says what to do
+    return list(found)
 
 
 def _train(options: argparse.Namespace) -> int:
+    from totalspineseg_bids.training.plan import plan_and_preprocess, plans_file  # noqa: PLC0415
+    from totalspineseg_bids.training.testing import mean_dice  # noqa: PLC0415
     from totalspineseg_bids.training.train import Epoch, TrainOptions, describe, train  # noqa: PLC0415
 
-    settings = TrainOptions(
-        work_dir=options.work_dir,
-        dataset=options.dataset,
-        fold=options.fold,
-        plans=options.plans,
-        trainer=options.trainer,
-        epochs=options.epochs,
-        iterations=options.iterations,
-        validation_iterations=options.val_iterations,
-        device=options.device,
-        gpus=options.gpus,
-        workers=options.workers,
-        resume=options.resume,
-        validate=not options.no_validation,
-    )
-
     # Training redirects standard output, which nnU-Net fills; this stream is taken before.
-    import sys  # noqa: PLC0415
-
     terminal = sys.stdout
 
     def show(epoch: Epoch) -> None:
         terminal.write(describe(epoch) + "\n")
         terminal.flush()
 
-    folder = train(settings, show)
-    say(f"trained: {folder}")
+    for dataset in options.datasets or _prepared(options.work_dir):
+        if not plans_file(options.work_dir, dataset, options.plans).exists():
+            say(f"planned and preprocessed: {plan_and_preprocess(options.work_dir, dataset, options.plans)}")
+        settings = TrainOptions(
+            work_dir=options.work_dir,
+            dataset=dataset,
+            fold=options.fold,
+            plans=options.plans,
+            trainer=options.trainer,
+            epochs=options.epochs,
+            iterations=options.iterations,
+            validation_iterations=options.val_iterations,
+            device=options.device,
+            gpus=options.gpus,
+            workers=options.workers,
+            resume=options.resume,
+            validate=not options.no_validation,
+            test=not options.no_test,
+        )
+        folder = train(settings, show)
+        say(f"trained: {folder}")
+        summary = folder / "test" / "summary.json"
+        if summary.exists():
+            say(f"test set: mean Dice of the regions {mean_dice(summary):.3f} ({summary})")
     return int(ExitCode.SUCCESS)
 
 

@@ -181,10 +181,23 @@ class Refusal:
     reason: str
 
 
+def is_image(path: Path) -> bool:
+    """Tell by its name whether a file is an anatomical image that is taken for training."""
+    name = parse_name(path)
+    return path.name.endswith((".nii", ".nii.gz")) and name.suffix in IMAGE_SUFFIXES and len(name.suffixes) == 1
+
+
+def is_spine_label(path: Path) -> bool:
+    """Tell by its name whether a file holds labels of the spine: levels, cord or canal."""
+    name = parse_name(path)
+    if not path.name.endswith((".nii", ".nii.gz")) or name.suffix not in LABEL_SUFFIXES or name.unknown_pieces:
+        return False
+    return (name.get("label") or "").lower() in _CORD | _CANAL | _PARTS or _rank_of_levels(name) is not None
+
+
 def _images(root: Path) -> list[Path]:
     folders = [*root.glob("sub-*/anat"), *root.glob("sub-*/ses-*/anat")]
-    files = (path for folder in folders for path in folder.iterdir() if path.name.endswith((".nii", ".nii.gz")))
-    return sorted(path for path in files if parse_name(path).suffix in IMAGE_SUFFIXES)
+    return sorted(path for folder in folders for path in folder.iterdir() if is_image(path))
 
 
 def _belongs(label: BidsName, image: BidsName, *, alone: bool) -> bool:
