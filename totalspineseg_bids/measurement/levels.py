@@ -43,7 +43,7 @@ COLUMNS: Final[dict[str, dict[str, str]]] = {
     "height-posterior-mm": _column(
         "Posterior height", f"Distance between both surfaces at 5-20 % of the depth from behind, {_BANDS}", "mm"
     ),
-    "depth-mm": _column("Depth", "Anteroposterior extent at mid-height in the mid-sagittal band", "mm"),
+    "depth-mm": _column("Depth", "Anteroposterior extent at mid-height in the mid-sagittal plane", "mm"),
     "width-mm": _column("Width", "Left-right extent at mid-height and mid-depth", "mm"),
     "wedge-deg": _column(
         "Wedge angle",

@@ -25,6 +25,12 @@ _ANTERIOR = np.array([0.0, 1.0, 0.0])
 _FINE_MM = 1.5
 #: A measure must span this many voxels of the source image along its direction.
 _MIN_VOXELS = 3.0
+#: An area must span this many voxels of the source image both ways, if they are not small: a round region of fewer
+#: columns has an area that depends by more than 5 % on where they fall.
+_MIN_VOXELS_OF_AREA = 4.5
+#: The ends of a chord through a round region fall between voxels, whatever their number: a diameter across coarse
+#: voxels must be long for that not to matter.
+_MIN_VOXELS_OF_DIAMETER = 8.0
 #: Half the anteroposterior diameter of a canal, for vertebrae beside which none was found, mm.
 _CANAL_RADIUS_MM = 7.0
 #: Levels whose body has another shape than the rest: the atlas has none, the axis carries the dens.
@@ -239,11 +245,11 @@ class _Measurement:
         coarse = [name for name, (found, kept) in named.items() if kept is None and math.isfinite(found)]
         return row, f"voxels too coarse for {', '.join(coarse)}" if coarse else None
 
-    def _supported(self, value: float, direction: Vector) -> float | None:
+    def _supported(self, value: float, direction: Vector, least: float = _MIN_VOXELS) -> float | None:
         if not math.isfinite(value):
             return None
         voxel = float(np.abs(direction @ self.source).max())
-        return value if voxel <= _FINE_MM or value >= _MIN_VOXELS * voxel else None
+        return value if voxel <= _FINE_MM or value >= least * voxel else None
 
     def _with_canal(self, line: Centerline, row: LevelMeasures, at: Frame, note: str | None) -> LevelMeasures:
         index = line.nearest(at.origin)
@@ -262,14 +268,18 @@ class _Measurement:
             row = replace(row, cord_area_mm2=values[0], cord_ap_mm=values[1], cord_lr_mm=values[2])
             if values[0] is not None and canal_values[0] is not None:
                 row = replace(row, cord_canal_ratio=values[0] / canal_values[0])
-        return replace(row, measure_note=note if canal_fine else _join(note, "voxels too coarse for canal or cord"))
+        return replace(
+            row, measure_note=note if canal_fine else _join(note, "voxels too coarse for some sizes of canal or cord")
+        )
 
     def _section_values(
         self, section: Section, frame: Frame
     ) -> tuple[tuple[float | None, float | None, float | None], bool]:
-        ap, lr = self._supported(section.ap, frame.front), self._supported(section.lr, frame.right)
-        area = section.area if ap is not None and lr is not None else None
-        return (area, ap, lr), area is not None
+        sizes = ((section.ap, frame.front), (section.lr, frame.right))
+        ap, lr = (self._supported(size, direction, _MIN_VOXELS_OF_DIAMETER) for size, direction in sizes)
+        wide = (self._supported(size, direction, _MIN_VOXELS_OF_AREA) is not None for size, direction in sizes)
+        area = section.area if all(wide) else None
+        return (area, ap, lr), None not in (area, ap, lr)
 
     def _relate(self, row: LevelMeasures, slabs: Mapping[int, Slab], bodies: Mapping[str, Slab]) -> LevelMeasures:
         """Add what takes the vertebrae beside a disc: height index and slip."""
