@@ -176,6 +176,27 @@ def test_cut_levels_have_a_volume_and_no_shape():
     assert rows["L3-L4"].slip_mm is None
 
 
+def test_a_cut_arch_leaves_the_body_measured_and_a_cut_body_nothing():
+    labels, affine, _, line = Phantom(levels=("L3", "L4")).rasterise(ISO)
+    canal = np.argwhere(labels == CANAL_ID)[:, 1]
+    behind = int(canal.min()) - 6
+    cut, moved = labels[:, behind:], affine.copy()
+    moved[:3, 3] += affine[:3, 1] * behind
+    rows = {r.level: r for r in measure_spine(cut, moved, components_of(cut, moved, partial=("L3", "L4")), line)}
+    for level in ("L3", "L4"):
+        assert rows[level].partial
+        assert rows[level].height_mm == pytest.approx(24.0, abs=0.5)
+        assert rows[level].canal_area_mm2 == pytest.approx(np.pi * 99, rel=0.05)
+        assert "arch cut by the field of view" in (rows[level].measure_note or "")
+
+    front = int(np.argwhere(labels == 19)[:, 1].max()) - 8
+    cut = labels[:, :front]
+    rows = {r.level: r for r in measure_spine(cut, affine, components_of(cut, affine, partial=("L3", "L4")), line)}
+    for level in ("L3", "L4"):
+        assert rows[level].height_mm is None
+        assert rows[level].measure_note == "cut by the field of view"
+
+
 def test_canal_cut_by_the_field_of_view_has_no_area():
     labels, affine, _, line = Phantom(levels=("L3", "L4")).rasterise(ISO)
     canal = np.argwhere(labels == CANAL_ID)[:, 1]

@@ -41,7 +41,7 @@ LONG_COLUMNS: Final[Mapping[str, str]] = {
     "value": "The value; n/a where it could not be measured",
     "units": "Unit of the value; n/a where it has none",
     "z": "Distance from the reference value in standard deviations; n/a where no reference value fits",
-    "partial": "true where the field of view cuts the structure: leave it out of statistics",
+    "partial": "true where the field of view cuts the structure: leave its volume out of statistics",
     "note": "Why the value is missing",
 }
 
@@ -49,6 +49,11 @@ LONG_COLUMNS: Final[Mapping[str, str]] = {
 def short_name(column: str) -> str:
     """Return a measure's column without its unit, which the table's description gives."""
     return _UNIT.sub("", column)
+
+
+def whole(row: Row, measure: str) -> bool:
+    """Tell whether a value is that of the whole structure; the volume of one that the field of view cuts is not."""
+    return measure != "volume-mm3" or row.get("partial") != "true"
 
 
 def long_dictionary() -> dict[str, object]:
@@ -65,12 +70,10 @@ def add_scores(volumes: Iterable[dict[str, str]], norms: Norms | None, people: M
         return
     measured = {measure for measure, _ in norms.entries}
     for row in volumes:
-        if row.get("partial") == "true":
-            continue
         person = people.get(row["participant"], Person())
         for measure in _MEASURES:
             value = row.get(measure, "")
-            if measure in measured and value not in {"", MISSING}:
+            if measure in measured and value not in {"", MISSING} and whole(row, measure):
                 score = norms.z(measure, row.get("level", ""), float(value), sex=person.sex, age=person.age)
                 if score is not None:
                     row[SCORE + measure] = f"{score:.2f}"
@@ -130,7 +133,7 @@ def long_rows(
 def wide_table(images: Sequence[Row], volumes: Iterable[Row]) -> tuple[list[dict[str, str]], dict[str, object]]:
     """Arrange the measures with one row an image and one column a level and measure, such as ``L4_height``.
 
-    Values of levels that the field of view cuts are left out.
+    Volumes of levels that the field of view cuts are left out.
 
     Parameters
     ----------
@@ -150,11 +153,11 @@ def wide_table(images: Sequence[Row], volumes: Iterable[Row]) -> tuple[list[dict
     used: set[tuple[str, str]] = set()
     for row in volumes:
         level, target = row.get("level", ""), rows.get(row.get("image", ""))
-        if target is None or level in {"", MISSING} or row.get("partial") == "true":
+        if target is None or level in {"", MISSING}:
             continue
         for measure in _MEASURES:
             value = row.get(measure, "")
-            if value not in {"", MISSING}:
+            if value not in {"", MISSING} and whole(row, measure):
                 used.add((level, measure))
                 target[f"{level}_{short_name(measure)}"] = value
     described: dict[str, object] = {

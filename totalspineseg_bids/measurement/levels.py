@@ -25,8 +25,8 @@ COLUMNS: Final[dict[str, dict[str, str]]] = {
     "volume-mm3": _column("Volume", "Number of voxels of the label times the volume of a voxel", "mm^3"),
     "partial": _column(
         "Partially in view",
-        "true where the field of view cuts the structure: its volume is that of the visible part and it has no"
-        " shape measures",
+        "true where the field of view cuts the structure: its volume is that of the visible part and is left out of"
+        " statistics; it has shape measures only if it is a vertebra whose body is whole",
     ),
     "height-mm": _column(
         "Mean height",

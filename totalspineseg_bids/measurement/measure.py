@@ -33,6 +33,9 @@ _MIN_VOXELS_OF_AREA = 4.5
 _MIN_VOXELS_OF_DIAMETER = 8.0
 #: Half the anteroposterior diameter of a canal, for vertebrae beside which none was found, mm.
 _CANAL_RADIUS_MM = 7.0
+#: What lies further than this beside the body belongs to a process, mm.
+_BESIDE_MM = 2.0
+_CUT = "cut by the field of view"
 #: Levels whose body has another shape than the rest: the atlas has none, the axis carries the dens.
 _NO_BODY = {"C1": "C1 has no body", "C2": "the body of C2 goes over into the dens"}
 
@@ -128,7 +131,7 @@ class _Measurement:
         self.components = components
         self.source = np.asarray(source_affine if source_affine is not None else affine, np.float64)[:3, :3]
         x, y, z = labels.shape
-        extent = Geometry((x, y, z), whole)
+        self.extent = extent = Geometry((x, y, z), whole)
         self.voxel_mm3 = extent.voxel_volume
         self.centerline = Centerline.from_points(centerline_mm) or Centerline.from_labels(self.labels, self.affine)
         self.canal = CanalMasks.from_labels(self.labels, self.affine, extent)
@@ -186,8 +189,9 @@ class _Measurement:
         )
         if component.structure in (Structure.CORD, Structure.CANAL, Structure.SACRUM) or box is None:
             return row, None
-        if component.touches_edge:
-            return replace(row, measure_note="cut by the field of view"), None
+        cut = component.touches_edge
+        if cut and (component.structure is Structure.DISC or self.centerline is None or component.level in _NO_BODY):
+            return replace(row, measure_note=_CUT), None
         if self.centerline is None:
             return replace(row, measure_note="no canal in view"), None
         mask = Mask.cut(region, box, self.affine)
@@ -196,9 +200,26 @@ class _Measurement:
         slab = fit_slab(mask, frame, back) if note is None else None
         if slab is None and note is None:
             note = "too little in front of the canal"
+        if cut and (slab is None or self._cuts_body(mask, slab, frame, back)):
+            return replace(row, measure_note=_CUT), None
         if slab is not None:
             row, note = self._with_shape(row, slab)
+        if cut:
+            note = _join(note, "arch cut by the field of view, the volume is that of the visible part")
         return self._with_canal(self.centerline, row, slab.frame if slab is not None else frame, note), slab
+
+    def _cuts_body(self, mask: Mask, slab: Slab, frame: Frame, back: float) -> bool:
+        """Tell whether the edge of the image cuts the body, and not only the arch and its processes."""
+        points = mask.points()
+        inverse = np.linalg.inv(self.extent.affine)
+        index = points @ inverse[:3, :3].T + inverse[:3, 3]
+        at_edge = ((index < 0.5) | (index > np.array(self.extent.shape) - 1.5)).any(axis=1)
+        if not at_edge.any():
+            return True  # cut elsewhere, such as by a mask: nothing is known of what is missing
+        edge = points[at_edge]
+        beside = np.abs(slab.frame.coordinates(edge)[:, 0]) <= slab.width / 2 + _BESIDE_MM
+        in_front = frame.coordinates(edge)[:, 1] >= back
+        return bool((beside & in_front).any())
 
     def _first_frame(
         self, line: Centerline, mask: Mask, component: Component, fronts: list[tuple[Vector, Vector]]

@@ -157,11 +157,10 @@ class _Tables:
         if is_true(row.get("partial")):
             self.partial.add((index, level))
             self.partial_count += 1
-            return
         self.reasons.update(reason.strip() for reason in present(row.get("measure-note")).split(";") if reason.strip())
         for measure in measures:
             value = number(row.get(measure))
-            if value is None:
+            if value is None or (measure == "volume-mm3" and (index, level) in self.partial):
                 continue
             self.values.append(Value(index, measure, level, value))
             score = number(row.get(f"z:{measure}"))
@@ -221,7 +220,7 @@ class _Tables:
     def left_out(self) -> list[tuple[str, int]]:
         """Return what statistics leave out, in words, and how many."""
         found = [
-            ("levels cut by the field of view", self.partial_count),
+            ("volumes of levels cut by the field of view", self.partial_count),
             ("components without a level", self.unnamed_count),
             *((f"levels without some measure: {reason}", n) for reason, n in self.reasons.most_common()),
         ]

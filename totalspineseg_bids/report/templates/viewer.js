@@ -38,6 +38,7 @@ class SpineViewer {
     this.mode = "both";
     this.strength = 0.45;
     this.bright = 1;
+    this.zoom = 1;
   }
 
   async open() {
@@ -54,7 +55,8 @@ class SpineViewer {
       { name: "Axial", axis: 2, across: 0, up: 1, sides: ["R", "L"] },
     ];
     this.build();
-    const first = [...this.centres.keys()].find((id) => this.names.get(id)?.[3] === "vertebra") ?? [...this.centres.keys()][0];
+    const known = [...this.centres.keys()], bones = known.filter((id) => this.names.get(id)?.[3] === "vertebra");
+    const first = bones[bones.length >> 1] ?? known[0];
     if (first !== undefined) this.goTo(first); else this.draw();
   }
 
@@ -67,7 +69,16 @@ class SpineViewer {
       if (!s) sums.set(id, (s = [0, 0, 0, 0]));
       s[0] += x; s[1] += y; s[2] += z; s[3]++;
     }
-    const centres = [...sums].map(([id, s]) => [id, [s[0] / s[3], s[1] / s[3], s[2] / s[3]]]);
+    const centres = [...sums].map(([id, s]) => [id, [s[0] / s[3], s[1] / s[3], s[2] / s[3]], Infinity, null]);
+    // The middle of a ring lies outside it: take the voxel next to the middle.
+    const by = new Map(centres.map((c) => [c[0], c]));
+    for (let z = 0, i = 0; z < nz; z++) for (let y = 0; y < ny; y++) for (let x = 0; x < nx; x++, i++) {
+      if (!this.labels[i]) continue;
+      const c = by.get(this.labels[i]), [sx, sy, sz] = this.layout.step;
+      const d = (sx * (x - c[1][0])) ** 2 + (sy * (y - c[1][1])) ** 2 + (sz * (z - c[1][2])) ** 2;
+      if (d < c[2]) { c[2] = d; c[3] = [x, y, z]; }
+    }
+    for (const c of centres) c[1] = c[3];
     return new Map(centres.sort((a, b) => b[1][2] - a[1][2]));
   }
 
@@ -90,6 +101,7 @@ class SpineViewer {
     };
     slider("strength", 0, 1, "strength");
     slider("brightness", 0.4, 3, "bright");
+    slider("zoom", 1, 5, "zoom");
     this.readout = add("p", { className: "small readout" }, this.root);
     this.readout.setAttribute("aria-live", "polite");
     const panes = add("div", { className: "panes" }, this.root);
@@ -107,11 +119,13 @@ class SpineViewer {
       }, { passive: false });
       const point = (event) => {
         const box = plane.canvas.getBoundingClientRect(), [nu, nv] = [this.layout.shape[plane.across], this.layout.shape[plane.up]];
-        this.at[plane.across] = this.clip(plane.across, nu - 1 - Math.floor(((event.clientX - box.left) / box.width) * nu));
-        this.at[plane.up] = this.clip(plane.up, nv - 1 - Math.floor(((event.clientY - box.top) / box.height) * nv));
+        const [left, top] = plane.window;
+        this.at[plane.across] = this.clip(plane.across, nu - 1 - Math.floor((left + (event.clientX - box.left) / box.width / this.zoom) * nu));
+        this.at[plane.up] = this.clip(plane.up, nv - 1 - Math.floor((top + (event.clientY - box.top) / box.height / this.zoom) * nv));
         this.draw();
       };
-      plane.canvas.addEventListener("pointerdown", (event) => { plane.canvas.setPointerCapture(event.pointerId); point(event); });
+      plane.canvas.addEventListener("pointerdown", (event) => { if (event.isTrusted) plane.canvas.setPointerCapture(event.pointerId); plane.held = plane.window; point(event); });
+      for (const kind of ["pointerup", "pointercancel"]) plane.canvas.addEventListener(kind, () => { plane.held = null; this.draw(); });
       plane.canvas.addEventListener("pointermove", (event) => { if (event.buttons & 1) point(event); });
       plane.canvas.addEventListener("keydown", (event) => {
         const steps = { PageUp: [plane.axis, 1], PageDown: [plane.axis, -1], ArrowUp: [plane.up, 1], ArrowDown: [plane.up, -1], ArrowLeft: [plane.across, 1], ArrowRight: [plane.across, -1] };
@@ -169,21 +183,26 @@ class SpineViewer {
       fill.data.set(c, 4 * p);
       fill.data[4 * p + 3] = 255 * this.strength;
     }
-    const pen = canvas.getContext("2d");
+    const pen = canvas.getContext("2d"), zoom = this.zoom;
+    // Zoomed in, the picture keeps the cross in its middle as far as it can.
+    const start = (share) => Math.max(0, Math.min(1 - 1 / zoom, share - 0.5 / zoom));
+    plane.window = plane.held ?? [start((nu - 0.5 - this.at[plane.across]) / nu), start((nv - 0.5 - this.at[plane.up]) / nv)];
+    pen.setTransform(zoom, 0, 0, zoom, -zoom * plane.window[0] * canvas.width, -zoom * plane.window[1] * canvas.height);
     const lay = (data) => { sheet.putImageData(data, 0, 0); pen.drawImage(plane.sheet, 0, 0, canvas.width, canvas.height); };
     pen.imageSmoothingEnabled = true;
     lay(grey);
     pen.imageSmoothingEnabled = false;
     if (this.mode === "fill" || this.mode === "both") lay(fill);
     const fu = canvas.width / nu, fv = canvas.height / nv;
-    if (this.mode === "contour" || this.mode === "both") this.contour(pen, plane, nu, nv, fu, fv, table, ratio);
+    if (this.mode === "contour" || this.mode === "both") this.contour(pen, plane, nu, nv, fu, fv, table, ratio / zoom);
     pen.strokeStyle = "rgb(255 255 255 / 45%)";
-    pen.lineWidth = ratio;
+    pen.lineWidth = ratio / zoom;
     const cu = (nu - 0.5 - this.at[plane.across]) * fu, cv = (nv - 0.5 - this.at[plane.up]) * fv;
     pen.beginPath();
     pen.moveTo(cu, 0); pen.lineTo(cu, canvas.height); pen.moveTo(0, cv); pen.lineTo(canvas.width, cv);
     pen.stroke();
-    this.letters(pen, plane, nu, nv, fu, fv, ratio);
+    this.letters(pen, plane, nu, nv, fu, fv, ratio / zoom);
+    this.sides(pen, plane, ratio);
     plane.slider.value = this.at[plane.axis];
     plane.caption.textContent = `${plane.name} ${this.at[plane.axis] + 1} of ${shape[plane.axis]}`;
     canvas.setAttribute("aria-label", `${plane.name} slice ${this.at[plane.axis] + 1} of ${shape[plane.axis]} with labels`);
@@ -226,8 +245,17 @@ class SpineViewer {
     pen.fillStyle = "#fff";
     const write = (text, x, y) => { pen.strokeText(text, x, y); pen.fillText(text, x, y); };
     for (const [id, [u, v, n]] of sums) if (n * fu * fv > 150 * ratio * ratio && this.names.get(id)[3] !== "disc") write(this.names.get(id)[1], (u / n + 0.5) * fu, (v / n + 0.5) * fv);
-    write(plane.sides[0], 10 * ratio, pen.canvas.height - 10 * ratio);
-    write(plane.sides[1], pen.canvas.width - 10 * ratio, pen.canvas.height - 10 * ratio);
+  }
+
+  sides(pen, plane, ratio) {
+    pen.setTransform(1, 0, 0, 1, 0, 0);
+    pen.font = `600 ${12 * ratio}px system-ui, sans-serif`;
+    pen.lineWidth = 3 * ratio;
+    plane.sides.forEach((letter, k) => {
+      const x = k ? pen.canvas.width - 10 * ratio : 10 * ratio, y = pen.canvas.height - 10 * ratio;
+      pen.strokeText(letter, x, y);
+      pen.fillText(letter, x, y);
+    });
   }
 }
 
