@@ -79,6 +79,7 @@ def browser(tmp_path_factory):
     options = webdriver.ChromeOptions()
     options.binary_location = program
     flags = "headless=new no-sandbox disable-gpu no-first-run disable-background-networking disable-component-update"
+    flags += " force-prefers-reduced-motion"
     for flag in flags.split():
         options.add_argument("--" + flag)
     options.add_argument("--host-resolver-rules=MAP * ~NOTFOUND")
@@ -401,7 +402,7 @@ CONTRAST = """
       for (let p = e; p; p = p.parentElement) grounds.unshift(getComputedStyle(p).backgroundColor);
       const a = light(over(grounds)), b = light(over([...grounds, getComputedStyle(e).color]));
       const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-      if (ratio < 4.5) poor.add(`${e.tagName}.${e.className} ${ratio.toFixed(2)}: ${e.textContent.trim().slice(0, 30)}`);
+      if (ratio < 4.5) poor.add(`${e.tagName}.${e.className} ${ratio.toFixed(2)}: ${e.textContent.slice(0, 30)}`);
     }
     return [...poor];
 """

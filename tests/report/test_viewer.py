@@ -63,7 +63,8 @@ def test_any_orientation_and_voxel_size(axes, signs, spacing):
     layout, _ = read_layout(files.labels)
     there = np.argwhere(labels).mean(axis=0) @ affine[:3, :3].T + affine[:3, 3]
     seen = placed(layout, np.argwhere(unpack(files.labels, layout) == 20).mean(axis=0))
-    assert np.abs(seen - there).max() <= 0.51 * max(spacing)
+    # Half a voxel of the viewer, which has none finer than 0.7 mm.
+    assert np.abs(seen - there).max() <= 0.51 * max(0.7, *spacing)
 
 
 def test_a_large_image_fits_the_budget():
