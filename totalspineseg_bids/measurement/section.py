@@ -137,5 +137,5 @@ def _chord(plane: Samples, across: float, along: float, width: float) -> float:
     half = max(2.0, _MIDDLE_SHARE * width)
     low, high = max(0, math.ceil(across - half)), min(len(plane) - 1, math.floor(across + half))
     first, last = run_edges(plane[low : high + 1], round(along))
-    length = at_middle(np.arange(low, high + 1) - across, last - first)
+    length = at_middle(np.arange(low, high + 1, dtype=np.float64) - across, last - first)
     return length * _STEP_MM

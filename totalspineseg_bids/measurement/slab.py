@@ -181,14 +181,14 @@ def _bounds(grid: _Grid, box: _Box) -> _Box | None:
         ends = [at_middle(offsets, _median(edge)) for edge in (low, high)]
         if not np.isfinite(ends).all():
             return None
-        low_mm, high_mm = (float(grid.mm(end, axis)) for end in ends)
-        middle[axis], size[axis] = (low_mm + high_mm) / 2, high_mm - low_mm
+        start, stop = (float(grid.mm(end, axis)) for end in ends)
+        middle[axis], size[axis] = (start + stop) / 2, stop - start
     return current
 
 
 def _median(edges: Vector) -> Vector:
     """Median along the last axis of what is there; NaN where nothing is."""
-    empty = ~np.isfinite(edges).any(axis=-1)
+    empty = np.asarray(~np.isfinite(edges).any(axis=-1))
     return np.where(empty, np.nan, np.nanmedian(np.where(empty[..., None], 0.0, edges), axis=-1))
 
 

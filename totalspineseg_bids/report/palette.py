@@ -1,7 +1,7 @@
 """A second set of colours for the labels, told apart without red and green.
 
-The hues are those of Okabe and Ito (Color Universal Design, 2008). Neighbours along the spine take turns, so that equal
-colours never touch; names and shapes tell which is which.
+The hues are those of Okabe and Ito (Color Universal Design, 2008). Neighbours along the spine take turns of three, so
+that equal colours never touch, whether or not there is a supernumerary level; names and shapes tell which is which.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
 
 _VERTEBRAE: Final = ("#0072b2", "#e69f00", "#009e73")
-_DISCS: Final = ("#56b4e9", "#f0e442")
+_DISCS: Final = ("#56b4e9", "#f0e442", "#d9d9d9")
 _OTHER: Final = {Structure.CORD: "#ffffff", Structure.CANAL: "#cc79a7", Structure.SACRUM: "#d55e00"}
 
 
