@@ -7,11 +7,14 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from processes import as_plain_user, config, finish  # type: ignore[import-not-found]
-from tiny_spine import make_dataset, save, tiny_image  # type: ignore[import-not-found]
+from tiny_spine import BoxSegmenter, make_dataset, save, tiny_image, tree  # type: ignore[import-not-found]
 
+from totalspineseg_bids.app.run import run
+from totalspineseg_bids.app.segmenter import LoadedSegmenter
 from totalspineseg_bids.bids.publish import read_json
 from totalspineseg_bids.bids.tables import read_table
 from totalspineseg_bids.bids.validate import validate
@@ -21,6 +24,7 @@ pytestmark = [
     pytest.mark.usefixtures("fast_figures"),
     pytest.mark.skipif(not hasattr(os, "fork"), reason="the runs are forked"),
 ]
+SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "real_bids"
 SIDECAR = "_seg-totalspineseg_desc-T2w_dseg.json"
 FIRST = "sub-01/anat/sub-01_T2w.nii.gz"
 
@@ -81,6 +85,34 @@ def test_links_of_datalad(tmp_path: Path) -> None:
     assert "sub-02_T2w.nii.gz: content not fetched" in last
     assert "datalad get" in last
     assert sidecar(tmp_path / "out", "sub-01/anat/sub-01")["Sources"] == [f"bids:raw:{FIRST}"]
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="real images are not at hand")
+def test_real_images_give_a_valid_dataset_on_their_own_grids(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    loaded = LoadedSegmenter(BoxSegmenter(), "bundled", "0" * 64, True)
+    assert run(config(SHARED, out, skip_bids_validation=False), factory=lambda _: loaded) == 0
+    finish(config(SHARED, out, "group"))
+    sources = sorted(SHARED.glob("sub-*/anat/*.nii.gz"))
+    expected = {".bidsignore", "dataset_description.json", "seg-totalspineseg_dseg.tsv"}
+    expected |= {"group.html"} | {
+        f"group_{table}.{kind}" for table in ("images", "volumes") for kind in ("tsv", "json")
+    }
+    for source in sources:
+        stem, suffix = source.relative_to(SHARED).as_posix().removesuffix(".nii.gz").rsplit("_", 1)
+        expected |= {f"{stem}_seg-totalspineseg_desc-{suffix}_dseg.{kind}" for kind in ("nii.gz", "json", "tsv")}
+        expected |= {f"{stem}_label-SC_desc-{suffix}_probseg.{kind}" for kind in ("nii.gz", "json")}
+        expected |= {
+            f"{stem.split('/')[0]}.html",
+            f"{stem.split('/')[0]}/figures/{stem.rsplit('/')[-1]}_desc-{suffix}_thumbnail.png",
+        }
+        labels = nib.load(out / f"{stem}_seg-totalspineseg_desc-{suffix}_dseg.nii.gz")
+        np.testing.assert_array_equal(labels.affine, nib.load(source).affine)
+        assert labels.shape == nib.load(source).shape
+        assert set(np.unique(labels.dataobj)) == {0, 20, 21, 200, 201, 204}
+    assert len(sources) == 5
+    assert set(tree(out)) == expected
+    assert validate(out) == []
 
 
 @pytest.fixture
