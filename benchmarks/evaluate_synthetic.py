@@ -64,6 +64,7 @@ def make_images(options: argparse.Namespace) -> Path:
             contrasts=options.contrast,
             label_maps=options.label_maps,
             variants=options.variants,
+            most_images=options.images,
             progress=lambda _what, done: progress.update(round(1000 * done) - progress.n),
         )
     write_text(mark, json.dumps(recipe))

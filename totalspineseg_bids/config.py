@@ -114,6 +114,12 @@ class RunConfig:
         List what would be done.
     reports_only
         Rebuild the reports from the derivatives.
+    qc_file
+        Group level: table of ratings, as downloaded from an earlier group page.
+    norms
+        Group level: table of reference values by level (and age and sex), for z-scores.
+    self_contained
+        Group level: put the thumbnails into the page, so that it can be sent alone.
     stop_on_first_crash
         End at the first image that fails.
     progress
@@ -148,6 +154,9 @@ class RunConfig:
     force: bool = False
     dry_run: bool = False
     reports_only: bool = False
+    qc_file: Path | None = None
+    norms: Path | None = None
+    self_contained: bool = False
     stop_on_first_crash: bool = False
     progress: bool | None = None
     verbose: int = 1
@@ -200,6 +209,10 @@ class RunConfig:
 
     def _check_places(self) -> None:
         self._check_output()
+        for name, path in (("ratings", self.qc_file), ("reference values", self.norms)):
+            if path is not None and not path.is_file():
+                msg = f"{path}: no such file of {name}; give a tab-separated table"
+                raise MissingInputError(msg)
         if self.level == "group":
             return
         if not self.bids_dir.exists():
@@ -309,7 +322,7 @@ class RunConfig:
         return cls(**values)
 
 
-_PATHS = ("bids_dir", "output_dir", "bids_filter_file", "bids_database_dir", "work_dir")
+_PATHS = ("bids_dir", "output_dir", "bids_filter_file", "bids_database_dir", "work_dir", "qc_file", "norms")
 _FLAGS = tuple(field.name for field in dataclasses.fields(RunConfig) if field.type == "bool")
 
 

@@ -55,7 +55,19 @@ def test_help_is_quick_to_import() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["segment", "label", "models", "synthesize", "prepare", "plan", "train", "evaluate", "export", "train-bundled"],
+    [
+        "segment",
+        "label",
+        "models",
+        "synthesize",
+        "prepare",
+        "plan",
+        "train",
+        "evaluate",
+        "compare",
+        "export",
+        "train-bundled",
+    ],
 )
 def test_every_subcommand_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0

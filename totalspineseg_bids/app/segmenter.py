@@ -143,5 +143,4 @@ def load_segmenter(config: RunConfig) -> LoadedSegmenter:
         single_step=config.single_step,
         step1_only=config.step1_only,
     )
-    roles = needed_roles(single_step=config.single_step, step1_only=config.step1_only)
-    return LoadedSegmenter(segmenter, models.name, model_digest(models, roles), models.bundled)
+    return LoadedSegmenter(segmenter, models.name, model_digest(models, segmenter.roles), models.bundled)

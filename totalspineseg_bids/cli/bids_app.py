@@ -241,6 +241,26 @@ def _add_output(parser: Parser) -> None:
         choices=RESOLUTIONS,
         help="grid of the results: the image's own, 1 mm isotropic, or both (default: native)",
     )
+    group.add_argument(
+        "--qc-file",
+        "--qc_file",
+        type=Path,
+        metavar="TSV",
+        help="group: ratings downloaded from the group page, read back into page and table",
+    )
+    group.add_argument(
+        "--norms",
+        type=Path,
+        metavar="TSV",
+        help="group: reference values (measure, level, mean, sd; sex, age_min, age_max) for z-scores",
+    )
+    group.add_argument(
+        "--self-contained",
+        "--self_contained",
+        action="store_const",
+        const=True,
+        help="group: put the thumbnails into the page, to send it as one file",
+    )
 
 
 def _add_resources(parser: Parser) -> None:

@@ -21,7 +21,7 @@ from totalspineseg_bids.errors import ExitCode
 SCHEMA_VERSION = "0.5"
 _POSITIONALS = ("bids_dir", "output_dir", "level")
 #: Read by the program; the output folder and what is made there are names, not files that exist.
-_FILES = frozenset({"bids_dir", "bids_filter_file", "config_file"})
+_FILES = frozenset({"bids_dir", "bids_filter_file", "config_file", "qc_file", "norms"})
 _ERRORS = {
     ExitCode.UNSPECIFIED: "Several kinds of failure, or one without a code of its own",
     ExitCode.INVALID_DATASET: "The input is not a valid BIDS dataset",
