@@ -200,6 +200,7 @@ class _Writer:
                 "single_step": config.single_step,
                 "step1_only": config.step1_only,
                 "localizer": config.localizer,
+                "volume": config.volume if image.volumes > 1 else None,
             },
             notes=image.notes,
             localizer=job.localizer[1] if job.localizer else None,

@@ -160,10 +160,19 @@ def _prepare_output(config: RunConfig) -> None:
         raise OutputError(msg) from error
 
 
+def _raise_if_fatal(config: RunConfig, error: OSError) -> None:
+    if error.errno in _FATAL_ERRNO:
+        problem = os.strerror(error.errno or 0)
+        msg = f"{config.output_dir}: cannot be written ({problem}); make room and run it again"
+        raise DiskError(msg) from error
+
+
 def _report(config: RunConfig, participant: str, tally: Tally) -> None:
     try:
         write_participant_report(config.output_dir, participant)
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError):
+            _raise_if_fatal(config, error)
         # The derivatives are whole; a page that cannot be made must not cost the participants that follow.
         logger.exception("the report of sub-%s could not be written", participant)
         tally.report_failures.append(f"sub-{participant}")
@@ -219,10 +228,7 @@ class _Run:
         except (ModelError, UsageError):
             raise
         except OSError as error:
-            if error.errno in _FATAL_ERRNO:
-                problem = os.strerror(error.errno or 0)
-                msg = f"{self.config.output_dir}: cannot be written ({problem}); make room and run it again"
-                raise DiskError(msg) from error
+            _raise_if_fatal(self.config, error)
             return self._failed(source, error)
         except Exception as error:  # noqa: BLE001 - one image's failure never costs another
             return self._failed(source, error)
