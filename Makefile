@@ -53,6 +53,7 @@ descriptor: $(STAMP)  ## Check that boutiques.json says what the parser says
 bench: $(STAMP)  ## Print the figures that the README quotes
 	$(BIN)/python benchmarks/bench_labelling.py
 	$(BIN)/python benchmarks/bench_inference.py
+	$(BIN)/python benchmarks/bench_group_report.py
 	$(BIN)/python benchmarks/evaluate_synthetic.py
 
 # Minutes on two CPU cores without vector extensions beyond AVX2; LABEL_MAPS is a folder of tissue label maps.
