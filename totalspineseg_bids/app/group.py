@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from totalspineseg_bids.app.group_inputs import people, read_norms, read_partici
 from totalspineseg_bids.app.group_measures import add_scores, long_dictionary, long_rows, short_name, wide_table
 from totalspineseg_bids.bids.description import read_dataset_name
 from totalspineseg_bids.bids.names import SourceImage, report_name
+from totalspineseg_bids.bids.publish import clean_root
 from totalspineseg_bids.bids.results import ImageResult, read_results
 from totalspineseg_bids.bids.tables import clean
 from totalspineseg_bids.config import RunConfig
@@ -174,6 +176,8 @@ def run_group(config: RunConfig) -> GroupTables:
     ``group_measures.tsv`` (a row a value) and ``group_measures_wide.tsv`` (a row an image, a column a level and
     measure), each with its data dictionary.
 
+    A dry run lists the images that would go in, with their status, on standard output.
+
     Parameters
     ----------
     config
@@ -212,7 +216,10 @@ def run_group(config: RunConfig) -> GroupTables:
             rating = ratings[row["image"]]
             row.update({"rating": rating.rating, "rating-note": rating.note})
     if config.dry_run:
+        for row in tables.images:
+            sys.stdout.write(f"{row['status']}\t{row['source']}\n")
         return tables
+    clean_root(output)
     persons = people(participants)
     add_scores(tables.volumes, norms, persons)
     measures = {short_name(column): text for column, text in COLUMNS.items()}
