@@ -291,7 +291,7 @@ def leaking_bone(case: Case, rng: np.random.Generator) -> bool:
         value = int(np.median(case.semantic[case.truth == number]))
         case.semantic[box][grown] = value
         centre = case.centre(number)
-        _blob(case, centre + [rng.choice([-1, 1]) * 38, -12, 0], (9, 7, 12), value, free=True)
+        _blob(case, [*centre, rng.choice([-1, 1]) * 38, -12, 0], (9, 7, 12), value, free=True)
     return True
 
 
@@ -333,7 +333,7 @@ def false_above(case: Case, rng: np.random.Generator) -> bool:
     if not case.seen(_disc("C2-C3")):
         return False
     up = float(rng.uniform(11, 26))
-    centre = case.centre(_disc("C2-C3")) + [rng.uniform(-3, 3), rng.uniform(-4, 4), up]
+    centre = [*case.centre(_disc("C2-C3")), rng.uniform(-3, 3), rng.uniform(-4, 4), up]
     radii = (float(rng.uniform(6, 9)), float(rng.uniform(5, 8)), float(rng.uniform(2.2, 3.5)))
     return _blob(case, centre, radii, case.value("disc"), free=False) > 60
 
@@ -374,7 +374,7 @@ def false_canal(case: Case, rng: np.random.Generator) -> bool:
     discs = case.discs()
     if not discs:
         return False
-    centre = case.centre(_disc(_pick(rng, discs))) + [rng.choice([-1, 1]) * rng.uniform(20, 40), rng.uniform(10, 30), 0]
+    centre = [*case.centre(_disc(_pick(rng, discs))), rng.choice([-1, 1]) * rng.uniform(20, 40), rng.uniform(10, 30), 0]
     value = case.value("canal")
     return _blob(case, centre, (5, 5, float(rng.uniform(15, 35))), value, free=True) > 60
 
@@ -582,7 +582,9 @@ def _crop(case: Case, rows: tuple[slice, slice, slice]) -> None:
 
 def thick_slices(case: Case, rng: np.random.Generator) -> bool:
     """Sagittal slices of 3.3 to 4.8 mm, or axial ones of 3 to 4 mm."""
-    step = np.array([rng.uniform(3.3, 4.8), 0.8, 0.8]) if rng.random() < 0.7 else np.array([0.7, 0.7, rng.uniform(3, 4)])
+    step = (
+        np.array([rng.uniform(3.3, 4.8), 0.8, 0.8]) if rng.random() < 0.7 else np.array([0.7, 0.7, rng.uniform(3, 4)])
+    )
     shape = tuple(int(n) for n in np.maximum(np.array(case.truth.shape) // step, 1))
     scale = np.diag([*step, 1.0])
     target = Geometry((shape[0], shape[1], shape[2]), case.affine @ scale)
