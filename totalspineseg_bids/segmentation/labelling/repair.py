@@ -13,7 +13,7 @@ from totalspineseg_bids.segmentation.labelling.observation import Observation
 
 #: Pieces larger than this are worth a note when they are joined, mm³.
 NOTABLE_MM3 = 80.0
-#: Halves of one disc lie nearer than this to each other across the canal; a false disc beside the column does not, mm.
+#: Halves of one disc lie nearer to each other across the canal than this, a false disc beside the column does not, mm.
 _PIECES_APART_MM = 30.0
 _PITCHES = np.arange(-0.6, 0.61, 0.15)
 _ROLLS = (-0.2, 0.0, 0.2)
