@@ -277,7 +277,7 @@ def _false_disc(where: str) -> Change:
         seen.add(
             replace(
                 disc,
-                center=[*disc.center, lateral - disc.lateral, 0, -shift],
+                center=disc.center + np.array([lateral - disc.lateral, 0.0, -shift]),
                 s=disc.s + shift,
                 anterior=anterior,
                 lateral=lateral,

@@ -292,8 +292,7 @@ def _tempering(votes: Sequence[Votes], known: Sequence[str], kind: Kind, prices:
     """
     if len(known) <= _MOST_LANDMARKS:
         return 1.0 if kind is Kind.DISC else prices.vertebra_landmark_weight
-    voters = sum(min(1.0, sum(v.levels.values())) for v in votes)
-    return min(prices.named_weight, prices.named_budget / max(voters, 1.0))
+    return min(prices.named_weight, prices.named_budget / max(len(votes), 1))
 
 
 def _volume_score(observation: Observation, hypotheses: Hypotheses, prices: Prices) -> NDArray[np.float64]:
