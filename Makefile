@@ -55,16 +55,20 @@ bench: $(STAMP)  ## Print the figures that the README quotes
 	$(BIN)/python benchmarks/bench_inference.py
 	$(BIN)/python benchmarks/evaluate_synthetic.py
 
-# Minutes on two CPU cores without vector extensions beyond AVX2; LABEL_MAPS is a folder of tissue label maps.
+# Minutes of training, on one CPU core each; LABEL_MAPS is a folder of tissue label maps. FROM_SHIPPED=1 starts from the
+# weights that are in place where no earlier call left a checkpoint of its own.
 LABEL_MAPS :=
+FROM_SHIPPED :=
 TRAINING := training-runs/bundled
-MINUTES_STEP1 := 62
-MINUTES_STEP2 := 35
-MAPS := $(if $(LABEL_MAPS),--label-maps $(LABEL_MAPS))
+MINUTES_STEPS := 235
+MINUTES_SCOUT := 120
+TRAINING_OPTIONS := --threads 1 $(if $(LABEL_MAPS),--label-maps $(LABEL_MAPS))
+BUNDLED := totalspineseg_bids/models/bundled
+shipped = $(if $(FROM_SHIPPED),--start-from $(wildcard $(BUNDLED)/Dataset$(1)_*/*/fold_all/checkpoint_final.pth))
 bundled-models: $(STAMP)  ## Train the bundled models and put them in place; goes on where an earlier call stopped
-	$(TOOLS) train-bundled $(TRAINING) --dataset 101 --minutes $(MINUTES_STEP1) $(MAPS)
-	$(TOOLS) train-bundled $(TRAINING) --dataset 102 --minutes $(MINUTES_STEP2) $(MAPS)
-	$(BIN)/python -m totalspineseg_bids.training.bundled $(TRAINING) totalspineseg_bids/models/bundled
+	$(TOOLS) train-bundled $(TRAINING) --dataset 102 --minutes $(MINUTES_STEPS) $(TRAINING_OPTIONS) $(call shipped,102)
+	$(TOOLS) train-bundled $(TRAINING) --dataset 103 --minutes $(MINUTES_SCOUT) $(TRAINING_OPTIONS) $(call shipped,103)
+	$(BIN)/python -m totalspineseg_bids.training.bundled $(TRAINING) $(BUNDLED)
 
 clean:  ## Remove what demo and checks leave behind
 	rm -rf $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis

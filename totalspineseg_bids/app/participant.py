@@ -19,6 +19,7 @@ from totalspineseg_bids.app.reports import known_participants, write_participant
 from totalspineseg_bids.app.segmenter import LoadedSegmenter, SegmenterFactory, load_segmenter
 from totalspineseg_bids.bids.description import write_root_files
 from totalspineseg_bids.bids.names import DerivativeNames, SourceImage
+from totalspineseg_bids.bids.publish import clean_root
 from totalspineseg_bids.bids.query import Selection, find_images, read_filters
 from totalspineseg_bids.bids.validate import check_dataset
 from totalspineseg_bids.config import RunConfig, localizer_terms
@@ -152,6 +153,7 @@ def rebuild_reports(config: RunConfig) -> Tally:
 def _prepare_output(config: RunConfig) -> None:
     try:
         config.output_dir.mkdir(parents=True, exist_ok=True)
+        clean_root(config.output_dir)
         write_root_files(config.bids_dir, config.output_dir, config.label_scheme)
     except OSError as error:
         msg = f"{config.output_dir}: cannot be written ({error.strerror}); give another output folder or free its disk"

@@ -11,7 +11,8 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -219,9 +220,50 @@ def find_images(root: Path, selection: Selection, *, database: Path | None = Non
             source = SourceImage(relative, root / relative)
             if _selected(source, selection, query):
                 found[relative] = source
+    for source in _folders_named_like_images(root, selection, queries):
+        found.setdefault(source.relative, source)
     if not found:
         raise NothingSelectedError(_nothing(root, selection))
     return sorted(found.values())
+
+
+def _folders_named_like_images(
+    root: Path, selection: Selection, queries: Sequence[Mapping[str, Any]]
+) -> list[SourceImage]:
+    """Return folders where images should be, which pyBIDS passes over in silence, so that each fails by its name.
+
+    Under a filter file, which may not mean them, they are only told.
+    """
+    suffixes = {query["suffix"] for query in queries if isinstance(query.get("suffix"), str)}
+    found = []
+    for relative in _anatomical_folders(root, selection):
+        source = SourceImage(relative, root / relative) if is_source_name(relative) else None
+        if source is None or source.suffix not in suffixes or not _selected(source, selection, {}):
+            continue
+        if selection.filters:
+            logger.warning("%s: is a folder, not an image", relative)
+        else:
+            found.append(source)
+    return found
+
+
+def _anatomical_folders(root: Path, selection: Selection) -> Iterator[str]:
+    """Yield the folders named ``.nii`` or ``.nii.gz`` below ``anat`` of the wanted participants."""
+    participants = selection.participants or [
+        entry.name.removeprefix("sub-") for entry in os.scandir(root) if entry.name.startswith("sub-")
+    ]
+    for label in participants:
+        for parent in (root / f"sub-{label}" / _ANAT, *_sessions(root / f"sub-{label}")):
+            with suppress(OSError), os.scandir(parent) as entries:
+                for entry in entries:
+                    if entry.name.endswith(EXTENSIONS) and entry.is_dir(follow_symlinks=False):
+                        yield (parent / entry.name).relative_to(root).as_posix()
+
+
+def _sessions(participant: Path) -> list[Path]:
+    with suppress(OSError), os.scandir(participant) as entries:
+        return [participant / entry.name / _ANAT for entry in entries if entry.name.startswith("ses-")]
+    return []
 
 
 def _read_layout(root: Path, ignore: list[re.Pattern[str]], database: Path | None) -> BIDSLayout:

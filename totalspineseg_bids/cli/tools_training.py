@@ -341,6 +341,8 @@ def _add_train_bundled(subparsers: Subparsers) -> None:
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads")
     parser.add_argument("--device", choices=("cpu", "cuda", "mps"), default="cpu", help="default: %(default)s")
     parser.add_argument("--seed", type=int, metavar="S", help="of spines, patches and weights")
+    parser.add_argument("--batch-size", type=positive, metavar="N", help="images a step (default: 1; a GPU wants more)")
+    parser.add_argument("--workers", type=positive, metavar="N", help="processes that draw images (default: 1)")
     parser.add_argument("--start-from", type=Path, metavar="CHECKPOINT", help="take weights where they fit")
 
 
@@ -349,7 +351,7 @@ def _train_bundled(options: argparse.Namespace) -> int:
 
     chosen = {
         name: value
-        for name in ("label_maps", "threads", "seed", "start_from", "device")
+        for name in ("label_maps", "threads", "seed", "start_from", "device", "batch_size", "workers")
         if (value := getattr(options, name)) is not None
     }
     training = SyntheticTraining(work_dir=options.work_dir, dataset=options.dataset, minutes=options.minutes, **chosen)

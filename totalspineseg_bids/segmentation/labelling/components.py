@@ -74,8 +74,9 @@ def measure(
             continue
         rows = order[start:stop]
         s = projection.s[rows]
+        ends = np.percentile(s, (1, 99)) if kind is Kind.SACRUM else np.zeros(2)
         if kind is Kind.SACRUM:
-            rows = rows[s <= float(np.percentile(s, 1)) + _SACRUM_TOP_MM]
+            rows = rows[s <= ends[0] + _SACRUM_TOP_MM]
         low, high = np.percentile(s, (5, 95))
         found.append(
             Observation(
@@ -93,6 +94,7 @@ def measure(
                     for counts, (m, weight) in zip(tables, scene.maps, strict=True)
                 ),
                 part=n,
+                length_mm=float(ends[1] - ends[0]) if kind is Kind.SACRUM else float(high - low),
             )
         )
     return sorted(found, key=lambda o: o.s)

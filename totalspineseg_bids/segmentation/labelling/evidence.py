@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,14 @@ from totalspineseg_bids.segmentation.layout import Kind
 #: Stands for "impossible" without the arithmetic of infinities.
 NEVER = -1e9
 _ANCHOR_SHARE = 0.2
+#: Probability of a scout's level from which it is taken for a named level in view.
+_SCOUT_ANCHOR = 0.5
+#: Most places that one step may pass.
+LONGEST_STEP = 8
+#: A map with more level classes of one kind than this names every level.
+_MOST_LANDMARKS = 8
+#: Extent along the canal of a vertebra with its processes, and of a sacrum, mm.
+_VERTEBRA_LONG_MM, _SACRUM_LONG_MM = 40.0, 75.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +56,7 @@ class View:
     conus: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Hypotheses:
     """All combinations of variant and scale, and the tables they share.
 
@@ -76,6 +85,41 @@ class Hypotheses:
     def places(self) -> int:
         """Number of vertebral places of the longest chain."""
         return int(self.position.shape[1])
+
+    @cached_property
+    def steps(self) -> list[list[list[NDArray[np.float64]]]]:
+        """Distance from a place of one side to one of another ``q`` places on, mm: ``[from][to][q]``, (H, P - q)."""
+        return [
+            [
+                [self.position[:, q:, b] - self.position[:, : self.places - q, a] for q in range(LONGEST_STEP + 1)]
+                for b in (0, 1)
+            ]
+            for a in (0, 1)
+        ]
+
+    @cached_property
+    def reach(self) -> list[list[list[tuple[float, float]]]]:
+        """Least and greatest of `steps` between places that exist, mm: ``[from][to][q]``."""
+        ends = self.exists
+        return [
+            [
+                [
+                    (float(inside.min()), float(inside.max())) if inside.size else (np.inf, np.inf)
+                    for q in range(LONGEST_STEP + 1)
+                    for inside in [self.steps[a][b][q][ends[:, q:, b] & ends[:, : self.places - q, a]]]
+                ]
+                for b in (0, 1)
+            ]
+            for a in (0, 1)
+        ]
+
+    @cached_property
+    def log_volume(self) -> NDArray[np.float64]:
+        """Logarithm of the volume that a disc has at each place, shape (H, P); 0 where there is none."""
+        expected = np.ones((len(self.chains), self.places))
+        for v, chain in enumerate(self.chains):
+            expected[v, 1 : len(chain.discs)] = chain.disc_volume_mm3[1:]
+        return np.asarray(np.log(expected)[self.variant] + 3 * np.log(self.scale)[:, None])
 
 
 @cache
@@ -125,6 +169,7 @@ def anchors(observations: Sequence[Observation]) -> list[int]:
         if o.kind is Kind.SACRUM
         or max((s for v in o.votes for s in v.levels.values()), default=0.0) >= _ANCHOR_SHARE
         or o.extra_levels
+        or max(o.scout.values(), default=0.0) >= _SCOUT_ANCHOR
     ]
 
 
@@ -132,23 +177,24 @@ def emissions(
     observations: Sequence[Observation], hypotheses: Hypotheses, view: View, prices: Prices
 ) -> NDArray[np.float64]:
     """Log-likelihood of each component at each place, shape (N, H, P); parity is left to the phases."""
-    count, places = len(hypotheses.scale), hypotheses.places
-    result = np.zeros((len(observations), count, places))
+    places = hypotheses.places
     per_variant = np.zeros((len(observations), len(hypotheses.chains), places))
-    for n, observation in enumerate(observations):
-        for v, chain in enumerate(hypotheses.chains):
-            per_variant[n, v] = _vote_score(observation, chain, places, prices)
-    result += per_variant[:, hypotheses.variant]
+    for kind in (Kind.DISC, Kind.VERTEBRA, Kind.SACRUM):
+        rows = [n for n, o in enumerate(observations) if o.kind is kind]
+        if rows:
+            per_variant[rows] = _vote_scores([observations[n] for n in rows], prices)
+    _add_scout(per_variant, observations, prices)
+    result = per_variant[:, hypotheses.variant]
+    last = np.arange(places)[None] == _last_place(hypotheses)[:, None]
     for n, observation in enumerate(observations):
         side = 1 if observation.kind is Kind.DISC else 0
         result[n][~hypotheses.exists[:, :, side]] = NEVER
         if observation.kind is Kind.DISC and not observation.touches_edge:
             result[n] += _volume_score(observation, hypotheses, prices)
-        last = _last_place(hypotheses)
         if observation.kind is Kind.SACRUM:
-            result[n][np.arange(places)[None] != last[:, None]] = NEVER
+            result[n][~last] = NEVER
         elif observation.kind is Kind.VERTEBRA:
-            result[n][np.arange(places)[None] == last[:, None]] = NEVER
+            result[n][last] = NEVER
     if view.conus is not None:
         _add_conus(result, observations, hypotheses, view.conus, prices)
     return result
@@ -159,56 +205,127 @@ def _last_place(hypotheses: Hypotheses) -> NDArray[np.int64]:
     return np.asarray([len(c.vertebrae) - 1 for c in hypotheses.chains], np.int64)[hypotheses.variant]
 
 
-def _vote_score(observation: Observation, chain: Chain, places: int, prices: Prices) -> NDArray[np.float64]:
-    score = np.zeros(places)
-    for votes in observation.votes:
-        score += votes.weight * _map_score(votes, observation.kind, chain, places, prices)
-    for level, weight in observation.extra_levels.items():
-        at = places_of(chain, level, observation.kind)
+@cache
+def _slips(level: str, kind: Kind, prices: Prices) -> NDArray[np.float64] | None:
+    """Log-probability that the class of a level is seen at each place, shape (V, P); None where no chain has it.
+
+    A class is seen on a neighbour of its own place with the probability of a slip; where a chain lacks the level, its
+    class is as unlikely everywhere as one that is far away.
+    """
+    hypotheses = build_hypotheses()
+    table = np.log(np.array([prices.landmark_hit, *prices.landmark_slip]))
+    result = np.full((len(hypotheses.chains), hypotheses.places), table[-1])
+    found = False
+    for v, chain in enumerate(hypotheses.chains):
+        at = places_of(chain, level, kind)
         if at:
-            score += weight * _slip(at, places, prices)
+            found = True
+            distance = np.min([np.abs(np.arange(hypotheses.places) - place) for place in at], axis=0)
+            result[v] = table[np.minimum(distance, 3)]
+    return result if found else None
+
+
+@cache
+def _owners(level: str, kind: Kind) -> NDArray[np.float64]:
+    """1 at the place of a level in each chain, shape (V, P); 0 all over where the class may be on either of two."""
+    hypotheses = build_hypotheses()
+    result = np.zeros((len(hypotheses.chains), hypotheses.places))
+    for v, chain in enumerate(hypotheses.chains):
+        at = places_of(chain, level, kind)
+        if len(at) == 1:
+            result[v, at[0]] = 1.0
+    return result
+
+
+@cache
+def _elsewhere(region: str, kind: Kind) -> NDArray[np.float64]:
+    """1 outside a part of the column in each chain, shape (V, P)."""
+    hypotheses = build_hypotheses()
+    result = np.ones((len(hypotheses.chains), hypotheses.places))
+    for v, chain in enumerate(hypotheses.chains):
+        names = chain.discs if kind is Kind.DISC else chain.vertebrae
+        result[v, : len(names)] = [bool(name) and name[0] != region for name in names]
+    return result
+
+
+def _vote_scores(observations: Sequence[Observation], prices: Prices) -> NDArray[np.float64]:
+    """Log-likelihood of what the maps' classes and the localizer say, shape (N, V, P), for components of one kind."""
+    hypotheses = build_hypotheses()
+    kind = observations[0].kind
+    score = np.zeros((len(observations), len(hypotheses.chains), hypotheses.places))
+    for k in range(len(observations[0].votes)):
+        score += _map_scores([o.votes[k] for o in observations], kind, prices)
+    named = [n for n, o in enumerate(observations) if o.extra_levels]
+    # What a localizer says of neighbours is one thing said often: if it is off, it is off for all of them.
+    weight = min(1.0, prices.localizer_budget / max(len(named), 1))
+    for n in named:
+        for level, share in observations[n].extra_levels.items():
+            slip = _slips(level, kind, prices)
+            if slip is not None:
+                score[n] += weight * share * slip
     return score
 
 
-def _slip(at: tuple[int, ...], places: int, prices: Prices) -> NDArray[np.float64]:
-    """Log-probability that the class of a level that belongs ``at`` some place is seen at each place."""
-    near, next_near, far = prices.landmark_slip
-    distance = np.min([np.abs(np.arange(places) - place) for place in at], axis=0)
-    table = np.array([prices.landmark_hit, near, next_near, far])
-    return np.asarray(np.log(table[np.minimum(distance, 3)]))
+def _add_scout(score: NDArray[np.float64], observations: Sequence[Observation], prices: Prices) -> None:
+    """Add what a level scout says, shape (N, V, P): a mixture over its levels, each with its slips.
+
+    Its levels of one image are no independent opinions, so that all together count as a few at most.
+    """
+    told = [n for n, o in enumerate(observations) if o.scout]
+    weight = min(1.0, prices.scout_views / max(len(told), 1))
+    chains, places = build_hypotheses().chains, score.shape[2]
+    table = np.array([prices.scout_hit, *prices.scout_slip])
+    for n in told:
+        observation = observations[n]
+        for v, chain in enumerate(chains):
+            likelihood = np.full(places, (1.0 - min(1.0, sum(observation.scout.values()))) / places)
+            for level, share in observation.scout.items():
+                at = places_of(chain, level, observation.kind)
+                if at:
+                    distance = np.min([np.abs(np.arange(places) - place) for place in at], axis=0)
+                    likelihood += share * table[np.minimum(distance, 3)]
+            score[n, v] += weight * np.log(np.maximum(likelihood, prices.scout_slip[-1]))
 
 
-def _map_score(votes: Votes, kind: Kind, chain: Chain, places: int, prices: Prices) -> NDArray[np.float64]:
-    """Log-likelihood of what one map's classes say, at each place of a chain."""
-    known = {level: places_of(chain, level, kind) for level in votes.known if ("-" in level) == (kind is Kind.DISC)}
-    score = np.zeros(places)
-    if not known and not votes.regions:
-        return score
-    tempered = prices.named_weight if len(known) > 8 else 1.0
-    voted = 0.0
-    for level, share in votes.levels.items():
-        if known.get(level):
-            score += share * _slip(known[level], places, prices)
-            voted += share
-    silent = np.zeros(places)
-    for at in known.values():
-        # Where the class may be on either of two places, its absence says nothing of the one.
-        if len(at) == 1:
-            silent[at[0]] = np.log(1.0 - prices.landmark_hit)
-    score += (1.0 - min(voted, 1.0)) * silent
-    names = chain.discs if kind is Kind.DISC else chain.vertebrae
-    for region, share in votes.regions.items():
-        elsewhere = np.array([bool(name) and name[0] != region for name in names] + [True] * (places - len(names)))
-        score -= 2.0 * share * elsewhere
-    return tempered * score
+def _map_scores(votes: Sequence[Votes], kind: Kind, prices: Prices) -> NDArray[np.float64]:
+    """Log-likelihood of what one map's classes say of components of one kind, shape (N, V, P)."""
+    hypotheses = build_hypotheses()
+    score = np.zeros((len(votes), len(hypotheses.chains), hypotheses.places))
+    known = [level for level in sorted(votes[0].known) if ("-" in level) == (kind is Kind.DISC) and level != "S"]
+    seen = {level: sum(v.levels.get(level, 0.0) for v in votes) for level in known}
+    weight = votes[0].weight * _tempering(votes, known, kind, prices)
+    missed = np.log(1.0 - prices.landmark_hit)
+    silent = {level: _owners(level, kind) * missed for level in known}
+    for n, vote in enumerate(votes):
+        voted = 0.0
+        for level, share in vote.levels.items():
+            slip = _slips(level, kind, prices) if level in seen else None
+            if slip is not None:
+                score[n] += share * slip
+                voted += share
+        for level in known:
+            # A class that is seen on another component has slipped, which is priced there.
+            moved = min(1.0, seen[level] - vote.levels.get(level, 0.0))
+            score[n] += (1.0 - min(voted, 1.0)) * (1.0 - moved) * silent[level]
+        for region, share in vote.regions.items():
+            score[n] -= 2.0 * share * _elsewhere(region, kind)
+    return weight * score
+
+
+def _tempering(votes: Sequence[Votes], known: Sequence[str], kind: Kind, prices: Prices) -> float:
+    """How much each component's class counts, below 1 where errors of neighbours go together.
+
+    A map that names every level is wrong about a run of neighbours at once, so that ten right names are hardly more
+    than one: all its names of one kind together count as ``named_budget`` independent ones.
+    """
+    if len(known) <= _MOST_LANDMARKS:
+        return 1.0 if kind is Kind.DISC else prices.vertebra_landmark_weight
+    voters = sum(min(1.0, sum(v.levels.values())) for v in votes)
+    return min(prices.named_weight, prices.named_budget / max(voters, 1.0))
 
 
 def _volume_score(observation: Observation, hypotheses: Hypotheses, prices: Prices) -> NDArray[np.float64]:
-    expected = np.ones((len(hypotheses.chains), hypotheses.places))
-    for v, chain in enumerate(hypotheses.chains):
-        expected[v, 1 : len(chain.discs)] = chain.disc_volume_mm3[1:]
-    log_expected = np.log(expected)[hypotheses.variant] + 3 * np.log(hypotheses.scale)[:, None]
-    deviation = (np.log(observation.volume_mm3) - log_expected) / prices.volume_sd
+    deviation = (np.log(observation.volume_mm3) - hypotheses.log_volume) / prices.volume_sd
     return np.asarray(-prices.volume_weight * np.minimum(0.5 * deviation**2, 4.0))
 
 
@@ -234,16 +351,30 @@ def _add_conus(
         result[nearest, rows] -= prices.conus_weight * np.minimum(0.5 * (offset / CONUS_SD_LEVELS) ** 2, 4.5)
 
 
-def parity_scores(
-    observations: Sequence[Observation], places: int, prices: Prices
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Log-likelihood of the alternating classes for both phases of vertebrae and discs.
+class Parities(NamedTuple):
+    """What the alternating classes say.
 
-    Returns
-    -------
-    tuple
-        Scores of shape (N, F, P) for the F phases, and the log prior of each phase, shape (F,). Which of the classes
-        is called odd is left open, because models are trained with both; only the alternation counts.
+    Attributes
+    ----------
+    scores
+        Log-likelihood of each component in each phase at each place, shape (N, F, P).
+    prior
+        Log prior of each phase, shape (F,).
+    flips
+        Probability of going from one phase to another between two components, shape (F, F).
+    """
+
+    scores: NDArray[np.float64]
+    prior: NDArray[np.float64]
+    flips: NDArray[np.float64]
+
+
+def parity_scores(observations: Sequence[Observation], places: int, prices: Prices) -> Parities:
+    """Weigh the alternating classes of vertebrae and discs.
+
+    Which of the classes is called odd is left open, because models are trained with both: each kind that alternates
+    has two phases. A phase may change within the column, at a price, because a model that has lost count goes on
+    alternating.
     """
     shares = np.zeros((len(observations), 2))
     for n, o in enumerate(observations):
@@ -262,17 +393,19 @@ def parity_scores(
             odd_here = even_place if phase[int(is_disc[n])] == 0 else ~even_place
             odd, even = shares[n]
             scores[n, f] = weight * np.where(odd_here, odd * right + even * wrong, odd * wrong + even * right)
-    return scores, np.full(len(sides), -np.log(len(sides)))
+    flips = np.full((len(sides), len(sides)), np.exp(-prices.parity_flip))
+    np.fill_diagonal(flips, 1.0 - (len(sides) - 1) * np.exp(-prices.parity_flip))
+    return Parities(scores, np.full(len(sides), -np.log(len(sides))), flips)
 
 
 def false_prices(observations: Sequence[Observation], prices: Prices) -> NDArray[np.float64]:
     """Cost of taking each component for none, shape (N,): less for small ones and for those out of line."""
     cost = np.zeros(len(observations))
     for n, o in enumerate(observations):
-        base = prices.false_disc if o.kind is Kind.DISC else prices.false_vertebra
         if o.kind is Kind.SACRUM:
-            cost[n] = 6.0
+            cost[n] = _false_sacrum(o, prices)
             continue
+        base = prices.false_disc if o.kind is Kind.DISC else prices.false_vertebra
         peers = [p.volume_mm3 for p in observations if p.kind is o.kind and abs(p.s - o.s) < 80 and p is not o]
         typical = float(np.median(peers)) if peers else o.volume_mm3
         # What the field of view cuts is small for that reason.
@@ -283,3 +416,10 @@ def false_prices(observations: Sequence[Observation], prices: Prices) -> NDArray
         voted = max((s for v in o.votes for s in v.levels.values()), default=0.0)
         cost[n] += 1.5 * voted
     return cost
+
+
+def _false_sacrum(sacrum: Observation, prices: Prices) -> float:
+    """Cost of taking the sacrum for none: high for one as long as a sacrum is, low for one of a vertebra's length."""
+    short, long = prices.false_sacrum
+    share = float(np.clip((sacrum.length_mm - _VERTEBRA_LONG_MM) / (_SACRUM_LONG_MM - _VERTEBRA_LONG_MM), 0.0, 1.0))
+    return short + (long - short) * share

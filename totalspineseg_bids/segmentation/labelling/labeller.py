@@ -27,6 +27,7 @@ from totalspineseg_bids.segmentation.labelling.localizer import localizer_votes
 from totalspineseg_bids.segmentation.labelling.naming import Naming, name_components
 from totalspineseg_bids.segmentation.labelling.observation import Observation, Parts, Scene, SemanticMap
 from totalspineseg_bids.segmentation.labelling.reference import ATLAS_ABOVE_DISC_MM, Prices
+from totalspineseg_bids.segmentation.labelling.scout import LevelScout, scouted
 from totalspineseg_bids.segmentation.labelling.summary import summarize
 from totalspineseg_bids.segmentation.layout import Kind, Layout
 from totalspineseg_bids.segmentation.result import LabelledSpine, SpineStatus
@@ -39,6 +40,14 @@ _SPACING_TOLERANCE = 0.03
 _CONUS_ROOM_MM = 25.0
 #: How far the arch and facets of L5 reach below the middle of disc L5-S, mm in the adult table.
 _ARCH_BELOW_DISC_MM = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Lent:
+    """Evidence from outside the map, in scanner space."""
+
+    localizer: Volume | None
+    scout: LevelScout | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +69,7 @@ def label_map(
     *,
     support: Sequence[tuple[NDArray[np.uint8], Layout]] = (),
     localizer: Volume | None = None,
+    scout: LevelScout | None = None,
     prices: Prices | None = None,
 ) -> LabelledSpine:
     """Label a semantic map of the spine with anatomical levels.
@@ -77,6 +87,8 @@ def label_map(
         Further semantic maps on the same grid whose landmarks count as evidence, such as that of step 1.
     localizer
         Labelled image (canonical ids) that overlaps in scanner space; its levels count as evidence.
+    scout
+        Probabilities of a coarse model that names every level; they count as evidence.
     prices
         What each disagreement of the evidence costs; defaults are told in ``docs/labelling.md``.
 
@@ -89,15 +101,16 @@ def label_map(
     shape = (semantic.shape[0], semantic.shape[1], semantic.shape[2])
     native = Geometry(shape, np.asarray(affine, np.float64))
     maps = [(np.asarray(semantic, np.uint8), layout), *((np.asarray(s, np.uint8), lay) for s, lay in support)]
+    lent = _Lent(localizer, scout)
     if np.allclose(native.spacing, 1.0, atol=_SPACING_TOLERANCE):
         orientation = nib.orientations.io_orientation(native.affine)
         turned = [SemanticMap(nib.orientations.apply_orientation(m, orientation), lay) for m, lay in maps]
         inverse = nib.orientations.inv_ornt_aff(orientation, shape)
-        spine = _label_working(turned, np.asarray(native.affine @ inverse), localizer, prices or Prices())
+        spine = _label_working(turned, np.asarray(native.affine @ inverse), lent, prices or Prices())
         return replace(spine, labels=_turn_back(spine.labels, orientation), affine=native.affine)
     working = working_geometry(native)
     moved = [SemanticMap(restore_labels(m, native.affine, working), lay) for m, lay in maps]
-    spine = _label_working(moved, working.affine, localizer, prices or Prices())
+    spine = _label_working(moved, working.affine, lent, prices or Prices())
     labels = restore_labels(spine.labels, working.affine, native)
     present = set(np.flatnonzero(np.bincount(labels.ravel(), minlength=256)).tolist())
     components = tuple(c for c in spine.components if c.label_id in present)
@@ -112,9 +125,7 @@ def _turn_back(labels: NDArray[np.uint8], orientation: NDArray[np.float64]) -> N
     return np.ascontiguousarray(np.transpose(unflipped, axes))
 
 
-def _label_working(
-    maps: Sequence[SemanticMap], affine: Affine, localizer: Volume | None, prices: Prices
-) -> LabelledSpine:
+def _label_working(maps: Sequence[SemanticMap], affine: Affine, lent: _Lent, prices: Prices) -> LabelledSpine:
     """Label on the canonical grid of 1 mm."""
     layout = maps[0].layout
     box = foreground_box(layout.kind_table[maps[0].labels] > 0, margin=4)
@@ -130,11 +141,11 @@ def _label_working(
     scene = _scene(cropped, kinds, spacing, discs, box=box, shape=empty.shape, prices=prices)
     if scene is None:
         return _no_spine(empty, affine, "neither a spinal canal nor a disc is in view")
-    found = _find(scene, kinds, disc_parts(*discs, scene), localizer=localizer, affine=local, prices=prices)
+    found = _find(scene, kinds, disc_parts(*discs, scene), lent=lent, affine=local, prices=prices)
     if not sacrum.is_credible(found.observations, found.solution.levels):
         scene = replace(scene, maps=tuple((sacrum.without_sacrum(m), weight) for m, weight in scene.maps))
         kinds = layout.kind_table[scene.maps[0][0].labels]
-        found = _find(scene, kinds, disc_parts(*discs, scene), localizer=localizer, affine=local, prices=prices)
+        found = _find(scene, kinds, disc_parts(*discs, scene), lent=lent, affine=local, prices=prices)
     naming = name_components(found.observations, found.solution)
     out = np.zeros(kinds.shape, np.uint8)
     _paint(out, kinds, found, naming)
@@ -199,7 +210,7 @@ def _find(
     kinds: NDArray[np.uint8],
     discs: Parts,
     *,
-    localizer: Volume | None,
+    lent: _Lent,
     affine: Affine,
     prices: Prices,
 ) -> _Found:
@@ -209,8 +220,10 @@ def _find(
     observations: list[Observation] = sorted(
         [*discs.observations, *bodies.observations, *sacral.observations], key=lambda o: o.s
     )
-    if localizer is not None:
-        observations = localizer_votes(observations, scene, affine, localizer)
+    if lent.localizer is not None:
+        observations = localizer_votes(observations, scene, affine, lent.localizer)
+    if lent.scout is not None:
+        observations = scouted(observations, (discs, bodies), affine, lent.scout)
     solution = solve_levels(observations, _view(scene, kinds), prices)
     return _Found(scene, discs, bodies, sacral, tuple(observations), solution)
 

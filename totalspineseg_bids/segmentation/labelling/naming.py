@@ -15,10 +15,16 @@ from totalspineseg_bids.segmentation.labelling.reference import chain_of
 from totalspineseg_bids.segmentation.layout import Kind
 from totalspineseg_bids.segmentation.result import SpineStatus
 
-#: Posterior probability from which a level is handed out.
-SURE = 0.8
+#: Posterior probability that half of a column's components must reach for it to be named, from which one of them gets
+#: its level, and below which a level comes with a warning.
+SURE_COLUMN, SURE, BEYOND_DOUBT = 0.7, 0.55, 0.9
+#: Landmarks that must agree for levels to come without a warning, counted by `confirmations`.
+ENOUGH_LANDMARKS = 1.5
 NO_ANCHOR = "no landmark of the column is in view"
 SHIFT_POSSIBLE = "a shift by one level cannot be ruled out"
+ONE_LANDMARK = "the levels rest on a single landmark"
+_SACRUM_LONG_MM = 60.0
+_NAMES_EVERY_LEVEL = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +41,8 @@ class Naming:
         Canonical id of each component; ``None`` for those that are no part of the column.
     reasons
         Why a component has no level or a doubtful one.
+    doubt
+        Why all levels are doubtful, if they are.
     vertebra_slots
         Where vertebrae are told apart by the discs: canonical id of each vertebra from above the first cut to below
         the last one; empty where their classes tell them apart.
@@ -48,6 +56,7 @@ class Naming:
     reason: str | None
     ids: tuple[int | None, ...]
     reasons: tuple[str | None, ...]
+    doubt: str | None = None
     vertebra_slots: tuple[int, ...] = ()
     cut_observations: tuple[int | None, ...] = ()
     step_mm: float = 30.0
@@ -67,14 +76,13 @@ def name_components(observations: Sequence[Observation], solution: LevelSolution
         Their levels.
     """
     kept = [n for n, level in enumerate(solution.levels) if level is not None]
-    sure = [solution.confidence[n] >= SURE for n in range(len(observations))]
     bare = [n for n in kept if observations[n].kind is not Kind.SACRUM]
     reason = None
     if not solution.anchored:
         reason = NO_ANCHOR
-    elif bare and np.mean([sure[n] for n in bare]) < 0.5:
+    elif bare and np.median([solution.confidence[n] for n in bare]) < SURE_COLUMN:
         reason = _doubt(solution, bare)
-    abstained = reason is not None
+    doubt = ONE_LANDMARK if confirmations(observations, solution.levels) < ENOUGH_LANDMARKS else None
     ids: list[int | None] = [None] * len(observations)
     reasons: list[str | None] = [None] * len(observations)
     numbers = {Kind.DISC: 0, Kind.VERTEBRA: 0}
@@ -84,17 +92,62 @@ def name_components(observations: Sequence[Observation], solution: LevelSolution
             ids[n] = anatomy.SACRUM_ID
             continue
         numbers[kind] += 1
-        if abstained or not sure[n]:
+        if reason is not None or solution.confidence[n] < SURE:
             structure = Structure.DISC if kind is Kind.DISC else Structure.VERTEBRA
             ids[n] = anatomy.unnamed(structure, min(numbers[kind], anatomy.MAX_UNNAMED)).id
             reasons[n] = reason or SHIFT_POSSIBLE
         else:
             ids[n] = (anatomy.disc(level) if kind is Kind.DISC else anatomy.vertebra(level)).id
-    status = SpineStatus.ABSTAINED if abstained else SpineStatus.LABELLED
+            reasons[n] = _caution(observations[n], n, solution) or doubt
+    status = SpineStatus.LABELLED if reason is None else SpineStatus.ABSTAINED
     slots, cuts = _slots(observations, solution, ids)
     steps = [b.s - a.s for a, b in zip(_discs(observations, kept)[:-1], _discs(observations, kept)[1:], strict=True)]
     step = float(np.median(steps)) if steps else 30.0
-    return Naming(status, reason, tuple(ids), tuple(reasons), slots, cuts, step)
+    return Naming(status, reason, tuple(ids), tuple(reasons), doubt, slots, cuts, step)
+
+
+def confirmations(observations: Sequence[Observation], levels: Sequence[str | None]) -> float:
+    """Count the landmarks that agree with the levels.
+
+    A landmark disc counts by the share of its voxels that carry its class, a landmark vertebra half as much (its errors
+    go with those of the disc beside it), a sacrum as long as one is counts 1 and a shorter one 0.5. All that a second
+    map that names every level says counts 0.5, and 1.5 where it is the only map; a localizer that agrees on two
+    components counts 1.5.
+    """
+    total = 0.0
+    voters = [0] * max((len(o.votes) for o in observations), default=0)
+    local = 0
+    for observation, level in zip(observations, levels, strict=True):
+        if level is None:
+            continue
+        if observation.kind is Kind.SACRUM:
+            total += 1.0 if observation.length_mm >= _SACRUM_LONG_MM else 0.5
+            continue
+        local += level in observation.extra_levels
+        best = 0.0
+        for k, votes in enumerate(observation.votes):
+            share = votes.levels.get(level, 0.0)
+            if len(votes.known) > 2 * _NAMES_EVERY_LEVEL:
+                voters[k] += share >= 0.5
+            else:
+                best = max(best, share)
+        total += best * (1.0 if observation.kind is Kind.DISC else 0.5)
+    for k, number in enumerate(voters):
+        if number >= 3:
+            total += 1.5 if k == 0 else 0.5
+    return total + (1.5 if local >= 2 else 0.0)
+
+
+def _caution(observation: Observation, n: int, solution: LevelSolution) -> str | None:
+    """Why a level that is handed out is doubtful."""
+    level, other = solution.levels[n], solution.runner_up[n]
+    if solution.confidence[n] < BEYOND_DOUBT:
+        return f"{SHIFT_POSSIBLE}: may be {other}" if other else "may be no part of the column"
+    for votes in observation.votes[:1]:
+        for said, share in votes.levels.items():
+            if share >= 0.5 and said != level and {said, level} not in ({"T12", "T13"}, {"L5", "L6"}):
+                return f"carries the class of {said}"
+    return None
 
 
 def _discs(observations: Sequence[Observation], kept: Sequence[int]) -> list[Observation]:

@@ -73,8 +73,14 @@ class Observation:
         One entry a semantic map.
     part
         Number under which its voxels are found in the :class:`Parts`.
+    length_mm
+        Extent along the centreline of all of it, mm (``s_low`` and ``s_high`` of the sacrum are those of its top).
     note
         ``"split"`` or ``"joined"`` where the component was repaired.
+    extra_levels
+        Level -> weight that a localizer gives.
+    scout
+        Level -> probability that a level scout gives (`labelling.scout`).
     """
 
     kind: Kind
@@ -89,7 +95,9 @@ class Observation:
     votes: tuple[Votes, ...]
     part: int
     note: str = ""
+    length_mm: float = 0.0
     extra_levels: dict[str, float] = field(default_factory=dict)
+    scout: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,8 +53,14 @@ class Prices:
         Probability that a landmark is recognised where it is.
     landmark_slip
         Probability that it is put one, two or more levels away.
+    false_sacrum
+        What carries the class of the sacrum is none: price where it is as short as a vertebra, and as long as a sacrum.
+    vertebra_landmark_weight
+        Weight of the landmark vertebrae (C1, C2, T1, T12), whose errors go with those of the landmark discs.
     parity_error
         Probability that a vertebra gets the wrong one of the alternating classes.
+    parity_flip
+        The alternation changes its phase between two components.
     spacing_sd, spacing_floor_mm
         Relative standard deviation of a distance between neighbours given the subject's scale, and absolute error.
     spacing_cap
@@ -64,10 +70,18 @@ class Prices:
         the errors of neighbours go together.
     support_weight
         Weight of a second map of the same image (its errors resemble the first one's).
-    named_weight
-        Weight of a class for one ordinary level (single-step models name every level, with errors that go together).
+    named_weight, named_budget
+        Weight of a class where a map names every level, with errors that go together: that of one component at most,
+        and of all components of one kind together.
+    localizer_budget
+        How many independent names all that a localizer says of one kind is worth.
     conus_weight
         Weight of the cord's end.
+    scout_hit, scout_slip
+        Probability that a level scout's level is right, and that it is one, two or more levels away.
+    scout_views
+        How many independent opinions the scout's levels of one image are worth at most: its errors go together, a run
+        of neighbours is shifted as one.
     """
 
     missing_disc: float = 2.6
@@ -76,9 +90,12 @@ class Prices:
     end_limit: float = 1.5
     false_disc: float = 4.5
     false_vertebra: float = 5.0
+    false_sacrum: tuple[float, float] = (2.0, 7.0)
     landmark_hit: float = 0.85
     landmark_slip: tuple[float, float, float] = (0.04, 0.012, 0.004)
+    vertebra_landmark_weight: float = 0.7
     parity_error: float = 0.05
+    parity_flip: float = 5.0
     spacing_sd: float = 0.11
     spacing_floor_mm: float = 2.0
     spacing_cap: float = 9.0
@@ -86,19 +103,24 @@ class Prices:
     volume_weight: float = 0.4
     support_weight: float = 0.6
     named_weight: float = 0.5
+    named_budget: float = 0.8
+    localizer_budget: float = 3.0
     conus_weight: float = 0.7
+    scout_hit: float = 0.80
+    scout_slip: tuple[float, float, float] = (0.08, 0.02, 0.004)
+    scout_views: float = 3.0
 
 
 #: Share of people with each count of thoracic and lumbar vertebrae: roughly one in ten differs from 12 and 5; what
 #: differs in both regions is rarer. How the tenth is shared out is an assumption.
 VARIANT_PRIOR: dict[SpineVariant, float] = {
-    SpineVariant(12, 5): 0.91,
-    SpineVariant(11, 5): 0.012,
-    SpineVariant(13, 5): 0.012,
-    SpineVariant(12, 4): 0.02,
-    SpineVariant(12, 6): 0.03,
-    SpineVariant(11, 6): 0.008,
-    SpineVariant(13, 4): 0.008,
+    SpineVariant(12, 5): 0.905,
+    SpineVariant(11, 5): 0.01,
+    SpineVariant(13, 5): 0.01,
+    SpineVariant(12, 4): 0.03,
+    SpineVariant(12, 6): 0.035,
+    SpineVariant(11, 6): 0.005,
+    SpineVariant(13, 4): 0.005,
 }
 
 #: Scales of the subject against the adult numbers above, with their prior weights (children to tall adults).

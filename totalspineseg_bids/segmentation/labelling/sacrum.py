@@ -14,6 +14,7 @@ from totalspineseg_bids.segmentation.layout import Kind, Layout
 
 #: Nothing of the column may lie further below the upper end of the sacrum than this, mm.
 _BELOW_MM = 12.0
+_SMALL_SHARE = 0.3
 
 
 def undecided_vertebra(layout: Layout) -> int | None:
@@ -70,5 +71,12 @@ def is_credible(observations: Sequence[Observation], levels: Sequence[str | None
     sacra = [n for n, o in enumerate(observations) if o.kind is Kind.SACRUM]
     if any(levels[n] is None for n in sacra):
         return False
-    lowest = max((o.s for o in observations if o.kind is Kind.DISC), default=-np.inf)
+    discs = [o for o in observations if o.kind is Kind.DISC]
+    typical = float(np.median([o.volume_mm3 for o in discs])) if discs else 0.0
+    lowest = max((o.s for o in discs if _is_disc_of_column(o, typical)), default=-np.inf)
     return all(observations[n].s > lowest - _BELOW_MM for n in sacra)
+
+
+def _is_disc_of_column(disc: Observation, typical_mm3: float) -> bool:
+    """Whether a disc is in line and of some size; a rest of the disc between S1 and S2 is neither false nor large."""
+    return disc.anterior > 3.0 and abs(disc.lateral) < 22.0 and disc.volume_mm3 > _SMALL_SHARE * typical_mm3

@@ -125,7 +125,8 @@ def _certainty(
         beside = "C2" if level == "C1" else level
         near = [m for label, m in by_id.items() if beside in _ends(label)]
         sure = min((solution.confidence[m] for m in near), default=0.0)
-        return sure, None, None
+        doubts = [naming.reasons[m] for m in near if naming.reasons[m]]
+        return sure, None, next(iter(doubts), naming.doubt)
     if level is None:
         return 0.0, solution.levels[n], naming.reasons[n]
     return solution.confidence[n], solution.runner_up[n], naming.reasons[n]
@@ -150,6 +151,8 @@ def _flags(observations: Sequence[Observation], solution: LevelSolution, naming:
         if variant.lumbar == 4 and {"T12-L1", "L5-S"} <= seen:
             flags.append("4-lumbar")
         flags.extend(f"missing-disc:{level}" for level in solution.missing)
+        if any(reason is not None for reason in naming.reasons):
+            flags.append("doubtful-levels")
     for n, observation in enumerate(observations):
         name = solution.levels[n] if naming.status is SpineStatus.LABELLED else None
         what = "disc" if observation.kind is Kind.DISC else "vertebra"
