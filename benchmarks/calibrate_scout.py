@@ -135,9 +135,8 @@ def main() -> int:
 
     fitted = minimize_scalar(cost, bounds=(0.05, 40.0), method="bounded")
     print(f"columns whose best shift is none: {right:.3f}")
-    print(
-        f"scout_views: {fitted.x:.2f} ({math.exp(-cost(fitted.x)):.2f} mean probability of the truth; now {Prices().scout_views})"
-    )
+    print(f"scout_views: {fitted.x:.2f}, mean probability of the truth {math.exp(-cost(fitted.x)):.2f}")
+    print(f"scout_views in use: {Prices().scout_views}")
     return 0
 
 
