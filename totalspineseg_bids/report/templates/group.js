@@ -17,7 +17,8 @@
     row, i: Number(row.dataset.i), status: row.dataset.status, count: Number(row.dataset.count),
     flagged: row.querySelector(".tag") !== null,
   }));
-  const textOf = (r) => (r.text ??= r.row.textContent.toLowerCase());
+  // The last cell holds the rating, whose choices are not what is searched for.
+  const textOf = (r) => (r.text ??= [...r.row.cells].slice(0, -1).map((cell) => cell.textContent).join(" ").toLowerCase());
   const keep = new Uint8Array(count).fill(1);
   let later = 0;
   function filter() {
@@ -120,7 +121,7 @@
     const lines = ["participant\tsession\timage\trating\tnote"];
     for (let i = 0; i < count; i++) {
       const { rating, note } = ratingOf(i);
-      if (rating) lines.push([images.participant[i], images.session[i], images.image[i], rating, note].map(clean).join("\t"));
+      if (rating || note) lines.push([images.participant[i], images.session[i], images.image[i], rating, note].map(clean).join("\t"));
     }
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([lines.join("\n") + "\n"], { type: "text/tab-separated-values" }));
