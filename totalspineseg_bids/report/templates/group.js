@@ -204,7 +204,9 @@
       pen.beginPath();
       for (let n = 0; n < places.length; n += 2) {
         const x = places[n], y = places[n + 1];
-        if (mark === "p") { pen.moveTo(x, y + high); pen.lineTo(x + wide, y); pen.lineTo(x + wide, y + high); } else { pen.moveTo(x, y); pen.lineTo(x + 0.4 * cell, y); pen.lineTo(x, y + 0.6 * row); }
+        // Slanted edges need room; in low rows a cut level is a short one.
+        if (high < 7) pen.rect(mark === "p" ? x + 0.5 * wide : x, y, (mark === "p" ? 0.5 : 0.2) * wide, high);
+        else if (mark === "p") { pen.moveTo(x, y + high); pen.lineTo(x + wide, y); pen.lineTo(x + wide, y + high); } else { pen.moveTo(x, y); pen.lineTo(x + 0.4 * cell, y); pen.lineTo(x, y + 0.6 * row); }
       }
       pen.fill();
     }
