@@ -24,6 +24,7 @@ _KINDS: tuple[tuple[Structure, ...], ...] = (
 )
 _KEPT = 0.25  # share of structures that keep their mean
 _EDGE_MM = 0.7
+_MARGIN = 4  # voxels; beyond them the filter's kernel is cut off
 _PERCENTILES = (1.0, 99.0)
 
 
@@ -81,11 +82,14 @@ def recontrast(image: NDArray[np.float32], labels: NDArray[np.uint8], rng: np.ra
     for number in range(1, len(_KINDS) + 1):
         # Drawn for every kind, there or not, so that what one image lacks does not shift the draws of another.
         mean, gain, kept = rng.uniform(0.05, 1.0), rng.uniform(0.3, 1.5), rng.random() < _KEPT
-        mask = kinds == number
-        if not mask.any():
+        found = ndimage.find_objects(kinds == number, max_label=1)[0]
+        if found is None:
             continue
-        own = float(values[mask].mean())
-        redrawn = np.float32(own if kept else mean) + np.float32(gain) * (values - np.float32(own))
+        # The structure and as far around it as its soft edge reaches.
+        box = tuple(slice(max(0, span.start - _MARGIN), span.stop + _MARGIN) for span in found)
+        mask, before = kinds[box] == number, values[box]
+        own = before[mask].mean()
+        redrawn = np.float32(own if kept else mean) + np.float32(gain) * (before - own)
         weight = ndimage.gaussian_filter(mask.astype(np.float32), _EDGE_MM)
-        mixed = mixed * (1 - weight) + redrawn * weight
+        mixed[box] += weight * (redrawn - mixed[box])
     return np.asarray(np.clip(mixed, -0.2, 1.3) * scale + low, np.float32)
