@@ -23,6 +23,8 @@ _KINDS: tuple[tuple[Structure, ...], ...] = (
     (Structure.CANAL,),
 )
 _KEPT = 0.25  # share of structures that keep their mean
+_INVERTED = 0.3  # share of copies whose background is turned over
+_AIR_MM = 1.5
 _EDGE_MM = 0.7
 _MARGIN = 4  # voxels; beyond them the filter's kernel is cut off
 _PERCENTILES = (1.0, 99.0)
@@ -41,9 +43,10 @@ def _kind_table() -> NDArray[np.uint8]:
 def _curve(values: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
     """Return values in [0, 1] under a random gamma, inverted at times."""
     curved = np.clip(values, 0, 1) ** np.float32(np.exp(rng.uniform(-0.5, 0.5)))
-    if rng.random() < 0.3:
-        # Air stays dark: only what is brighter than a tenth of the range is turned over.
-        curved = np.where(values > 0.1, 1.1 - curved, curved)
+    if rng.random() < _INVERTED:
+        # Air stays dark: what is bright around it is turned over, told by a smoothed image, or noise would speckle.
+        inside = np.clip((ndimage.gaussian_filter(values, _AIR_MM) - 0.05) / 0.1, 0, 1)
+        curved = inside * (1.1 - curved) + (1 - inside) * curved
     return np.asarray(curved, np.float32)
 
 
