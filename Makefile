@@ -12,7 +12,7 @@ DEMO_SUBJECTS := 6
 DEMO_SEED := 2026
 MODEL := bundled
 
-.PHONY: help venv demo test lint format validate descriptor bench bundled-models clean
+.PHONY: help venv demo test lint format validate descriptor container-test bench bundled-models clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -47,12 +47,19 @@ format: $(STAMP)  ## Bring the code into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-descriptor: $(STAMP)  ## Check that boutiques.json says what the parser says
-	$(BIN)/python -m pytest tests/cli -k boutiques
+descriptor: $(STAMP)  ## Write boutiques.json and the schema of its invocations anew, and check them
+	$(BIN)/python -m totalspineseg_bids.cli.boutiques boutiques.json docs/platforms/invocation.schema.json
+	$(BIN)/python -m pytest tests/cli -k "boutiques or invocation"
+
+container-test:  ## Build the Dockerfile without a Docker engine and run the image unprivileged (needs root)
+	containers/test.sh
 
 bench: $(STAMP)  ## Print the figures that the README quotes
 	$(BIN)/python benchmarks/bench_labelling.py
 	$(BIN)/python benchmarks/bench_inference.py
+	$(BIN)/python benchmarks/bench_query.py
+	$(BIN)/python benchmarks/bench_crash_safety.py
+	$(BIN)/python benchmarks/bench_group_report.py
 	$(BIN)/python benchmarks/evaluate_synthetic.py
 
 # Minutes of training, on one CPU core each; LABEL_MAPS is a folder of tissue label maps. FROM_SHIPPED=1 starts from the

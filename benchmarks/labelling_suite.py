@@ -88,8 +88,10 @@ def main() -> None:
         records.append({**record, **vars(result)})
         if options.errors and not result.all_right and group != "blind":
             state = "abstained" if result.abstained else f"{result.silent} silent"
+            what = f"{group} {plan.kind} #{plan.seed} {case.view} {case.layout.name}"
             print(
-                f"  {group} {plan.kind} #{plan.seed} {case.view} {case.layout.name}: {state}; {' '.join(result.errors)}"
+                f"  {what}: {state}; {' '.join(result.errors)}",
+                flush=True,
             )
     report(rows, options.tsv)
     print(f"labelling took {spent:.0f} s of processor time for {len(records)} images")

@@ -31,6 +31,8 @@ _UNUSABLE_PARTS = frozenset({"phase", "real", "imag"})
 #: Names of other programs' queries that a shared filter file may hold.
 _FOREIGN_QUERIES = frozenset({"bold", "sbref", "fmap", "dwi", "asl", "pet", "flair", "roi", "t1w", "t2w", "megre"})
 _ANAT = "anat"
+#: What pyBIDS calls the file of its index.
+_INDEX = "layout_index.sqlite"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,10 +148,10 @@ def _datatypes(queries: Iterable[Mapping[str, Any]]) -> list[str] | None:
 def _layout(root: Path, ignore: list[re.Pattern[str]], database: Path | None) -> BIDSLayout:
     # Imported here: pyBIDS takes a second, which --help need not pay for.
     from bids.layout import BIDSLayout, BIDSLayoutIndexer  # noqa: PLC0415
-    from bids.layout.db import ConnectionManager  # noqa: PLC0415
 
     indexer = BIDSLayoutIndexer(validate=False, index_metadata=False, ignore=ignore)
-    if database is not None and not ConnectionManager.exists(database) and not _writable(database):
+    # Looked for here: pyBIDS' own question makes the folder.
+    if database is not None and not (database / _INDEX).is_file() and not _writable(database):
         logger.warning("%s: cannot be written; the index is kept in memory", database)
         database = None
     with warnings.catch_warnings():

@@ -14,10 +14,9 @@ import numpy as np
 
 from totalspineseg_bids.anatomy import SpineVariant
 from totalspineseg_bids.segmentation.labelling.centerline import Centerline
-from totalspineseg_bids.segmentation.labelling.evidence import View
-from totalspineseg_bids.segmentation.labelling.levels import LevelSolution, solve_levels
+from totalspineseg_bids.segmentation.labelling.levels import solve_levels
 from totalspineseg_bids.segmentation.labelling.naming import Naming, name_components
-from totalspineseg_bids.segmentation.labelling.observation import Observation, Votes
+from totalspineseg_bids.segmentation.labelling.observation import LevelSolution, Observation, View, Votes
 from totalspineseg_bids.segmentation.labelling.reference import Prices
 from totalspineseg_bids.segmentation.layout import Kind, Layout, Parity
 from totalspineseg_bids.segmentation.result import SpineStatus
@@ -278,7 +277,7 @@ def _false_disc(where: str) -> Change:
         seen.add(
             replace(
                 disc,
-                center=disc.center + [lateral - disc.lateral, 0, -shift],
+                center=disc.center + np.array([lateral - disc.lateral, 0.0, -shift]),
                 s=disc.s + shift,
                 anterior=anterior,
                 lateral=lateral,

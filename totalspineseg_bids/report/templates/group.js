@@ -181,8 +181,9 @@
       for (let k = 0; k < levels.length; k++) {
         const mark = data.seen[i][offset + k], x = left + cell * k;
         if (mark === ".") { pen.fillStyle = css("--soft"); pen.fillRect(x, y, cell - 1, row - gap); continue; }
-        pen.fillStyle = mark === "p" ? css("--soft") : shade(Number(mark));
+        pen.fillStyle = mark === "p" ? css("--soft") : mark === "a" ? shade(7) : shade(Number(mark));
         pen.fillRect(x, y, cell - 1, row - gap);
+        if (mark === "a") { pen.fillStyle = css("--soft"); pen.beginPath(); pen.moveTo(x, y); pen.lineTo(x + 0.4 * cell, y); pen.lineTo(x, y + 0.6 * row); pen.fill(); }
         if (mark === "p") { pen.fillStyle = shade(6); pen.beginPath(); pen.moveTo(x, y + row - gap); pen.lineTo(x + cell - 1, y); pen.lineTo(x + cell - 1, y + row - gap); pen.fill(); }
       }
     }
@@ -194,6 +195,10 @@
       item.append(swatch, text);
       legend.append(item);
     }
+    const corner = document.createElement("span"), notch = document.createElement("i");
+    notch.style.background = `linear-gradient(135deg, ${css("--soft")} 35%, ${shade(7)} 35%)`;
+    corner.append(notch, "body whole, the rest cut");
+    legend.append(corner);
     const half = document.createElement("span"), swatch = document.createElement("i");
     swatch.style.background = `linear-gradient(135deg, ${css("--soft")} 50%, ${shade(6)} 50%)`;
     half.append(swatch, "cut by the field of view");
@@ -209,7 +214,7 @@
     const lines = [name(at.i), images.image[at.i]], level = heat.levels[at.k];
     if (level) {
       const mark = data.seen[at.i][heat.offset + at.k];
-      lines.push(level + ": " + (mark === "." ? "not in view" : mark === "p" ? "cut by the field of view" : "confidence " + (mark === "9" ? "over 0.9" : "0." + mark + " or more")));
+      lines.push(level + ": " + (mark === "." ? "not in view" : mark === "p" ? "cut by the field of view" : mark === "a" ? "body whole, the rest cut by the field of view" : "confidence " + (mark === "9" ? "over 0.9" : "0." + mark + " or more")));
     }
     $("heat").classList.toggle("pointing", Boolean(images.report[at.i]));
     showTip(event, lines);

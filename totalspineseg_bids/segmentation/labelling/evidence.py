@@ -6,7 +6,7 @@ alternating classes; they differ in where the places of the chain lie and what i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from totalspineseg_bids.segmentation.labelling.observation import Observation, Votes
+from totalspineseg_bids.segmentation.labelling.observation import Observation, View, Votes
 from totalspineseg_bids.segmentation.labelling.reference import (
     CONUS_LEVEL,
     CONUS_SD_LEVELS,
@@ -37,23 +37,6 @@ LONGEST_STEP = 8
 _MOST_LANDMARKS = 8
 #: Extent along the canal of a vertebra with its processes, and of a sacrum, mm.
 _VERTEBRA_LONG_MM, _SACRUM_LONG_MM = 40.0, 75.0
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """What the image shows of the column besides the components.
-
-    Attributes
-    ----------
-    canal_top, canal_bottom
-        Arc length of the ends of the canal in view, mm.
-    conus
-        Arc length of the cord's lower end where canal goes on below it, mm.
-    """
-
-    canal_top: float
-    canal_bottom: float
-    conus: float | None = None
 
 
 @dataclass(frozen=True)
@@ -169,6 +152,7 @@ def anchors(observations: Sequence[Observation]) -> list[int]:
         if o.kind is Kind.SACRUM
         or max((s for v in o.votes for s in v.levels.values()), default=0.0) >= _ANCHOR_SHARE
         or o.extra_levels
+        or o.hearsay
         or max(o.scout.values(), default=0.0) >= _SCOUT_ANCHOR
     ]
 
@@ -263,6 +247,9 @@ def _vote_scores(observations: Sequence[Observation], prices: Prices) -> NDArray
             slip = _slips(level, kind, prices)
             if slip is not None:
                 score[n] += weight * share * slip
+    for n, observation in enumerate(observations):
+        for table, weight in observation.hearsay:
+            score[n] += weight * _hearsay(table, kind, prices)
     return score
 
 
@@ -285,6 +272,16 @@ def _add_scout(score: NDArray[np.float64], observations: Sequence[Observation], 
                     distance = np.min([np.abs(np.arange(places) - place) for place in at], axis=0)
                     likelihood += share * table[np.minimum(distance, 3)]
             score[n, v] += weight * np.log(np.maximum(likelihood, prices.scout_slip[-1]))
+
+
+def _hearsay(table: Mapping[str | None, float], kind: Kind, prices: Prices) -> NDArray[np.float64]:
+    """Log-probability that another image gives each place, shape (V, P), never surer than the match of the two is."""
+    hypotheses = build_hypotheses()
+    result = np.zeros((len(hypotheses.chains), hypotheses.places))
+    for v, chain in enumerate(hypotheses.chains):
+        names = chain.discs if kind is Kind.DISC else chain.vertebrae
+        result[v, : len(names)] = [table.get(name, 0.0) if name else 0.0 for name in names]
+    return np.asarray(np.log(result * (1 - prices.mismatch) + prices.mismatch / 10))
 
 
 def _map_scores(votes: Sequence[Votes], kind: Kind, prices: Prices) -> NDArray[np.float64]:
@@ -320,8 +317,7 @@ def _tempering(votes: Sequence[Votes], known: Sequence[str], kind: Kind, prices:
     """
     if len(known) <= _MOST_LANDMARKS:
         return 1.0 if kind is Kind.DISC else prices.vertebra_landmark_weight
-    voters = sum(min(1.0, sum(v.levels.values())) for v in votes)
-    return min(prices.named_weight, prices.named_budget / max(voters, 1.0))
+    return min(prices.named_weight, prices.named_budget / max(len(votes), 1))
 
 
 def _volume_score(observation: Observation, hypotheses: Hypotheses, prices: Prices) -> NDArray[np.float64]:

@@ -24,14 +24,13 @@ from totalspineseg_bids.segmentation.labelling.evidence import (
     LONGEST_STEP,
     Hypotheses,
     Parities,
-    View,
     anchors,
     build_hypotheses,
     emissions,
     false_prices,
     parity_scores,
 )
-from totalspineseg_bids.segmentation.labelling.observation import Observation
+from totalspineseg_bids.segmentation.labelling.observation import LevelSolution, Observation, View
 from totalspineseg_bids.segmentation.labelling.reference import Prices
 from totalspineseg_bids.segmentation.layout import Kind
 
@@ -45,44 +44,6 @@ _LARGEST_SKIP = 14.0
 #: Steps over a number of places whose distance is this much (nats) out of line everywhere are not considered.
 _HOPELESS = 8.0
 _TOP_SD_MM = 4.0
-
-
-@dataclass(frozen=True, slots=True)
-class LevelSolution:
-    """Levels of the components of one column.
-
-    Attributes
-    ----------
-    levels
-        Level of each component on the best path; ``None`` for those that are no part of the column.
-    confidence
-        Posterior probability of that level (of being no part of the column for ``None``).
-    runner_up
-        The next most probable level, ``None`` if that is "no part of the column".
-    variant
-        Numbers of vertebrae on the best path.
-    variant_confidence
-        Posterior probability of that variant.
-    scale
-        Size of the subject against an adult.
-    missing
-        Discs between the first and the last component that were not found, on the best path.
-    anchored
-        Whether anything in view names a level.
-    shift_margin
-        Log-ratio of the probability of the best path's naming to that of all namings shifted against it by one
-        level or more, nats.
-    """
-
-    levels: tuple[str | None, ...]
-    confidence: tuple[float, ...]
-    runner_up: tuple[str | None, ...]
-    variant: SpineVariant
-    variant_confidence: float
-    scale: float
-    missing: tuple[str, ...] = ()
-    anchored: bool = False
-    shift_margin: float = 0.0
 
 
 class _Step(NamedTuple):
@@ -175,6 +136,7 @@ def solve_levels(observations: Sequence[Observation], view: View, prices: Prices
         missing=_missing(observations, places, chain.discs),
         anchored=any(n in places for n in anchors(observations)),
         shift_margin=float(np.log(max(middle, 1e-9)) - np.log(max(1 - middle, 1e-9))),
+        tables=tuple(tables),
     )
 
 
@@ -258,7 +220,7 @@ def _step(upper: Observation, lower: Observation, hypotheses: Hypotheses, prices
         for o in (upper, lower)
     )
     jumps, logs = [], []
-    for q in _plausible(distance, a, b, extra, hypotheses, prices):
+    for q in _plausible(distance, (a, b), extra, hypotheses, prices):
         expected = hypotheses.steps[a][b][q]
         variance = (prices.spacing_sd * np.maximum(expected, 1.0)) ** 2 + extra
         # The dens and the ring of C1 vary in what the map makes of them.
@@ -266,16 +228,19 @@ def _step(upper: Observation, lower: Observation, hypotheses: Hypotheses, prices
             variance[:, : max(0, 2 + (b == 1) - q)] += _TOP_SD_MM**2
         deviation = 0.5 * (distance - expected) ** 2 / variance
         jumps.append(q)
-        logs.append(-np.minimum(deviation, prices.spacing_cap) - _gap(q, a, b, hypotheses.places, prices, bodies))
+        logs.append(
+            -np.minimum(deviation, prices.spacing_cap) - _gap(q, (a, b), hypotheses.places, prices, bodies=bodies)
+        )
     top = max(float(log.max()) for log in logs)
     return _Step(tuple(jumps), tuple(np.exp(log - top)[:, None] for log in logs), top)
 
 
 def _plausible(
-    distance: float, a: int, b: int, extra: float, hypotheses: Hypotheses, prices: Prices
+    distance: float, sides: tuple[int, int], extra: float, hypotheses: Hypotheses, prices: Prices
 ) -> tuple[int, ...]:
     """Numbers of places that a distance may span: those for which it is not hopelessly out of line everywhere."""
     costs = {}
+    a, b = sides
     for q in range(1 if b <= a else 0, LONGEST_STEP + 1):
         low, high = hypotheses.reach[a][b][q]
         nearest = min(max(distance, low), high)
@@ -286,8 +251,9 @@ def _plausible(
 
 
 @cache
-def _gap(q: int, a: int, b: int, places: int, prices: Prices, bodies: bool) -> Table:
+def _gap(q: int, sides: tuple[int, int], places: int, prices: Prices, *, bodies: bool) -> Table:
     """Price of the places passed over in a step of ``q`` places, shape (places - q,); further ones cost less."""
+    a, b = sides
     # C1 has no disc below it, so that a step that starts there passes one disc less.
     discs = np.full(places - q, max(q - (1 if a == 1 else 0), 0), float)
     if a == 0:

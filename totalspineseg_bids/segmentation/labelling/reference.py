@@ -75,6 +75,8 @@ class Prices:
         and of all components of one kind together.
     localizer_budget
         How many independent names all that a localizer says of one kind is worth.
+    mismatch
+        Probability that another image of the session says something of another component (patients move).
     conus_weight
         Weight of the cord's end.
     scout_hit, scout_slip
@@ -105,6 +107,7 @@ class Prices:
     named_weight: float = 0.5
     named_budget: float = 0.8
     localizer_budget: float = 3.0
+    mismatch: float = 0.03
     conus_weight: float = 0.7
     scout_hit: float = 0.80
     scout_slip: tuple[float, float, float] = (0.08, 0.02, 0.004)
