@@ -5,6 +5,7 @@
 #   VARIANT      cpu or cuda: which build of torch is expected
 #   PIP_OPTIONS  further options of pip, such as the index of those builds
 #   MODELS       public models to put in, by name (r20251124); the bundled model is always in
+#   MODEL_SHA256 digests that their zips must have; without, what comes is trusted and recorded
 #   VERSION, REVISION, CREATED  for the labels
 ARG BASE_IMAGE=debian:bookworm-slim
 
@@ -21,6 +22,7 @@ COPY README.md LICENSE ./
 COPY totalspineseg_bids totalspineseg_bids
 RUN containers/install.sh program
 ARG MODELS=
+ARG MODEL_SHA256=
 ENV TOTALSPINESEG_BIDS_MODELS=/opt/totalspineseg-models
 RUN containers/install.sh models
 
@@ -31,6 +33,7 @@ COPY --from=build /opt/totalspineseg /opt/totalspineseg
 COPY --from=build /opt/totalspineseg-models /opt/totalspineseg-models
 
 ARG VARIANT=cpu
+ARG MODELS=
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 ARG CREATED=unknown
@@ -41,7 +44,8 @@ LABEL org.opencontainers.image.title="totalspineseg-bids" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.created="${CREATED}" \
       org.bids.app="totalspineseg-bids" \
-      totalspineseg-bids.variant="${VARIANT}"
+      totalspineseg-bids.variant="${VARIANT}" \
+      totalspineseg-bids.models="bundled ${MODELS}"
 
 # Any user id, read-only root: all that a library may want to write goes to /tmp.
 ENV PATH=/opt/totalspineseg/bin:/usr/local/bin:/usr/bin:/bin \

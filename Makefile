@@ -12,7 +12,7 @@ DEMO_SUBJECTS := 6
 DEMO_SEED := 2026
 MODEL := bundled
 
-.PHONY: help venv demo test lint format validate descriptor bench bundled-models clean
+.PHONY: help venv demo test lint format validate descriptor container-test bench bundled-models clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -47,24 +47,35 @@ format: $(STAMP)  ## Bring the code into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-descriptor: $(STAMP)  ## Check that boutiques.json says what the parser says
-	$(BIN)/python -m pytest tests/cli -k boutiques
+descriptor: $(STAMP)  ## Write boutiques.json and the schema of its invocations anew, and check them
+	$(BIN)/python -m totalspineseg_bids.cli.boutiques boutiques.json docs/platforms/invocation.schema.json
+	$(BIN)/python -m pytest tests/cli -k "boutiques or invocation"
+
+container-test:  ## Build the Dockerfile without a Docker engine and run the image unprivileged (needs root)
+	containers/test.sh
 
 bench: $(STAMP)  ## Print the figures that the README quotes
 	$(BIN)/python benchmarks/bench_labelling.py
 	$(BIN)/python benchmarks/bench_inference.py
+	$(BIN)/python benchmarks/bench_query.py
+	$(BIN)/python benchmarks/bench_crash_safety.py
+	$(BIN)/python benchmarks/bench_group_report.py
 	$(BIN)/python benchmarks/evaluate_synthetic.py
 
-# Minutes on two CPU cores without vector extensions beyond AVX2; LABEL_MAPS is a folder of tissue label maps.
+# Minutes of training, on one CPU core each; LABEL_MAPS is a folder of tissue label maps. FROM_SHIPPED=1 starts from the
+# weights that are in place where no earlier call left a checkpoint of its own.
 LABEL_MAPS :=
+FROM_SHIPPED :=
 TRAINING := training-runs/bundled
-MINUTES_STEP1 := 62
-MINUTES_STEP2 := 35
-MAPS := $(if $(LABEL_MAPS),--label-maps $(LABEL_MAPS))
+MINUTES_STEPS := 235
+MINUTES_SCOUT := 120
+TRAINING_OPTIONS := --threads 1 $(if $(LABEL_MAPS),--label-maps $(LABEL_MAPS))
+BUNDLED := totalspineseg_bids/models/bundled
+shipped = $(if $(FROM_SHIPPED),--start-from $(wildcard $(BUNDLED)/Dataset$(1)_*/*/fold_all/checkpoint_final.pth))
 bundled-models: $(STAMP)  ## Train the bundled models and put them in place; goes on where an earlier call stopped
-	$(TOOLS) train-bundled $(TRAINING) --dataset 101 --minutes $(MINUTES_STEP1) $(MAPS)
-	$(TOOLS) train-bundled $(TRAINING) --dataset 102 --minutes $(MINUTES_STEP2) $(MAPS)
-	$(BIN)/python -m totalspineseg_bids.training.bundled $(TRAINING) totalspineseg_bids/models/bundled
+	$(TOOLS) train-bundled $(TRAINING) --dataset 102 --minutes $(MINUTES_STEPS) $(TRAINING_OPTIONS) $(call shipped,102)
+	$(TOOLS) train-bundled $(TRAINING) --dataset 103 --minutes $(MINUTES_SCOUT) $(TRAINING_OPTIONS) $(call shipped,103)
+	$(BIN)/python -m totalspineseg_bids.training.bundled $(TRAINING) $(BUNDLED)
 
 clean:  ## Remove what demo and checks leave behind
 	rm -rf $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis

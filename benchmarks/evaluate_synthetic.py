@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from totalspineseg_bids.app.files import Outcome, find_jobs, segment_files
 from totalspineseg_bids.cli.tools_common import bar, positive
-from totalspineseg_bids.cli.tools_files import Outcome, find_jobs, segment_files
 from totalspineseg_bids.errors import SpineAppError
 from totalspineseg_bids.imaging.atomic import write_text
 from totalspineseg_bids.models.registry import resolve
@@ -64,6 +64,7 @@ def make_images(options: argparse.Namespace) -> Path:
             contrasts=options.contrast,
             label_maps=options.label_maps,
             variants=options.variants,
+            most_images=options.images,
             progress=lambda _what, done: progress.update(round(1000 * done) - progress.n),
         )
     write_text(mark, json.dumps(recipe))

@@ -4,7 +4,8 @@
 #   runtime       what the distribution provides to run with
 #   dependencies  Python packages, from pyproject.toml and constraints.txt in the current folder
 #   program       the program itself, from the current folder
-#   models        public models named in MODELS (none by default; the bundled one is part of the program)
+#   models        public models named in MODELS (none by default; the bundled one is part of the program), whose zips
+#                 must have the digests in MODEL_SHA256 if any are given
 # VARIANT is cpu or cuda; PIP_OPTIONS are further options of pip (such as the index of the wanted torch builds).
 set -eu
 
@@ -12,6 +13,7 @@ PREFIX=/opt/totalspineseg
 VARIANT=${VARIANT:-cpu}
 PIP_OPTIONS=${PIP_OPTIONS:-}
 MODELS=${MODELS:-}
+MODEL_SHA256=${MODEL_SHA256:-}
 PIP="$PREFIX/bin/python -m pip --no-cache-dir --disable-pip-version-check"
 
 packages() {
@@ -50,10 +52,9 @@ PY
     $PIP install --no-deps --no-build-isolation -c constraints.txt .
     ;;
   models)
-    if [ -n "$MODELS" ]; then
-      # shellcheck disable=SC2086 # names are separate words
-      "$PREFIX/bin/totalspineseg-tools" models install $MODELS
-    fi
+    set --
+    for digest in $MODEL_SHA256; do set -- "$@" --sha256 "$digest"; done
+    for model in $MODELS; do "$PREFIX/bin/totalspineseg-tools" models install "$model" "$@"; done
     mkdir -p "$TOTALSPINESEG_BIDS_MODELS"
     chmod -R a+rX "$TOTALSPINESEG_BIDS_MODELS" "$PREFIX"
     ;;

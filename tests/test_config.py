@@ -160,3 +160,18 @@ def test_localizer_filters() -> None:
     assert localizer_terms("acq=loc, T1w") == {"acq": "loc", "suffix": "T1w"}
     with pytest.raises(UsageError):
         localizer_terms("acq-loc__T1w")
+
+
+def test_the_environment_sets_defaults_and_a_wrong_value_is_told_by_its_variable(dataset: Path) -> None:
+    base = {"bids_dir": dataset, "output_dir": dataset.parent / "out", "level": "participant"}
+    variables = {
+        "TOTALSPINESEG_BIDS_MODEL": "bundled",
+        "TOTALSPINESEG_BIDS_N_CPUS": "3",
+        "TOTALSPINESEG_BIDS_DEVICE": "",
+    }
+    found = RunConfig.from_mapping(base, environment=variables)
+    assert (found.model, found.n_cpus, found.device) == ("bundled", 3, "auto")
+    assert RunConfig.from_mapping({**base, "n_cpus": 1}, environment=variables).n_cpus == 1
+    for name, value in (("DEVICE", "gpu"), ("ENGINE", "tf"), ("LABEL_SCHEME", "x"), ("N_CPUS", "many")):
+        with pytest.raises(UsageError, match=f"TOTALSPINESEG_BIDS_{name}"):
+            RunConfig.from_mapping(base, environment={f"TOTALSPINESEG_BIDS_{name}": value})

@@ -60,6 +60,9 @@ ENVIRONMENT: Mapping[str, str] = MappingProxyType(
 _RESULT_FIELDS = ("label_scheme", "output_resolution", "single_step", "step1_only", "localizer", "volume")
 _DEVICE = re.compile(r"^(auto|cpu|mps|cuda(:\d+)?)$")
 _LABEL = re.compile(r"^[0-9a-zA-Z+]+$")
+_CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"engine": ENGINES, "label_scheme": LABEL_SCHEMES, "output_resolution": RESOLUTIONS}
+)
 _RECORD_TABLE = "record"
 
 
@@ -111,6 +114,12 @@ class RunConfig:
         List what would be done.
     reports_only
         Rebuild the reports from the derivatives.
+    qc_file
+        Group level: table of ratings, as downloaded from an earlier group page.
+    norms
+        Group level: table of reference values by level (and age and sex), for z-scores.
+    self_contained
+        Group level: put the thumbnails into the page, so that it can be sent alone.
     stop_on_first_crash
         End at the first image that fails.
     progress
@@ -145,6 +154,9 @@ class RunConfig:
     force: bool = False
     dry_run: bool = False
     reports_only: bool = False
+    qc_file: Path | None = None
+    norms: Path | None = None
+    self_contained: bool = False
     stop_on_first_crash: bool = False
     progress: bool | None = None
     verbose: int = 1
@@ -178,17 +190,14 @@ class RunConfig:
         if self.level not in LEVELS:
             msg = f"unknown analysis level '{self.level}'; choose participant or group"
             raise UnknownLevelError(msg)
-        _one_of("engine", self.engine, ENGINES)
-        _one_of("label_scheme", self.label_scheme, LABEL_SCHEMES)
-        _one_of("output_resolution", self.output_resolution, RESOLUTIONS)
+        for name, choices in _CHOICES.items():
+            _one_of(name, getattr(self, name), choices)
         _is("model", self.model, str)
         _is("verbose", self.verbose, int)
         if not self.model:
             msg = "model is empty; give a name, a folder or a zip"
             raise UsageError(msg)
-        if not _DEVICE.match(str(self.device)):
-            msg = f"device '{self.device}' is not one of auto, cpu, cuda, cuda:N, mps"
-            raise UsageError(msg)
+        _check_device("device", self.device)
         if self.single_step and self.step1_only:
             msg = "--single-step and --step1-only exclude each other; choose one"
             raise UsageError(msg)
@@ -200,6 +209,10 @@ class RunConfig:
 
     def _check_places(self) -> None:
         self._check_output()
+        for name, path in (("ratings", self.qc_file), ("reference values", self.norms)):
+            if path is not None and not path.is_file():
+                msg = f"{path}: no such file of {name}; give a tab-separated table"
+                raise MissingInputError(msg)
         if self.level == "group":
             return
         if not self.bids_dir.exists():
@@ -292,11 +305,7 @@ class RunConfig:
             If the dataset has no description.
         """
         known = {field.name for field in dataclasses.fields(cls)}
-        values: dict[str, Any] = {}
-        for key, variable in ENVIRONMENT.items():
-            text = (environment or {}).get(variable)
-            if text:
-                values[key] = _number(variable, text) if key == "n_cpus" else text
+        values = environment_settings(environment or {})
         for key, value in settings.items():
             name = key.replace("-", "_")
             if name not in known:
@@ -313,8 +322,34 @@ class RunConfig:
         return cls(**values)
 
 
-_PATHS = ("bids_dir", "output_dir", "bids_filter_file", "bids_database_dir", "work_dir")
+_PATHS = ("bids_dir", "output_dir", "bids_filter_file", "bids_database_dir", "work_dir", "qc_file", "norms")
 _FLAGS = tuple(field.name for field in dataclasses.fields(RunConfig) if field.type == "bool")
+
+
+def environment_settings(environment: Mapping[str, str]) -> dict[str, Any]:
+    """Return the defaults that environment variables set, by field name.
+
+    Parameters
+    ----------
+    environment
+        Environment variables; those of :data:`ENVIRONMENT` count where they are not empty.
+
+    Raises
+    ------
+    UsageError
+        If a value is not allowed; the message names the variable.
+    """
+    found: dict[str, Any] = {}
+    for key, variable in ENVIRONMENT.items():
+        text = environment.get(variable)
+        if not text:
+            continue
+        if key in _CHOICES:
+            _one_of(variable, text, _CHOICES[key])
+        if key == "device":
+            _check_device(variable, text)
+        found[key] = _number(variable, text) if key == "n_cpus" else text
+    return found
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -425,6 +460,12 @@ def _volume(value: object) -> int | Literal["mean"]:
         msg = f"volume must be 'mean' or a number from 0, not {value!r}"
         raise UsageError(msg)
     return int(value)
+
+
+def _check_device(name: str, value: object) -> None:
+    if not _DEVICE.match(str(value)):
+        msg = f"{name} '{value}' is not one of auto, cpu, cuda, cuda:N, mps"
+        raise UsageError(msg)
 
 
 def _one_of(name: str, value: object, choices: tuple[str, ...]) -> None:

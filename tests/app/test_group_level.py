@@ -14,6 +14,7 @@ from totalspineseg_bids.app.run import run
 from totalspineseg_bids.app.segmenter import LoadedSegmenter
 from totalspineseg_bids.bids.tables import read_table
 from totalspineseg_bids.config import RunConfig
+from totalspineseg_bids.errors import MissingInputError
 
 Configure = Callable[..., RunConfig]
 Factory = Callable[[RunConfig], LoadedSegmenter]
@@ -59,10 +60,82 @@ def test_tables_are_tidy_and_described(tmp_path: Path, done: Path, configure: Co
     assert {row["structure"] for row in first} == {"vertebra", "disc", "spinal_cord", "spinal_canal"}
     assert next(row["volume"] for row in first if row["level"] == "L2-L3") == "300.0"
     assert all(row["level"] == "n/a" for row in volumes if row["participant"] == "sub-02")
-    for name, rows in (("group_images", images), ("group_volumes", volumes)):
+    measures, wide = read_table(out / "group_measures.tsv"), read_table(out / "group_measures_wide.tsv")
+    named = [row for row in measures if row["level"] == "L2-L3" and row["participant"] == "sub-01"]
+    assert {row["measure"]: (row["value"], row["units"]) for row in named}["volume"] == ("300.0", "mm^3")
+    assert all(row["value"] != "n/a" or row["note"] != "n/a" for row in measures)
+    assert [row["image"] for row in wide] == [row["image"] for row in images]
+    assert wide[0]["L2-L3_volume"] == "300.0"
+    assert wide[1]["L2-L3_volume"] == "n/a"
+    tables = {"group_images": images, "group_volumes": volumes, "group_measures": measures, "group_measures_wide": wide}
+    for name, rows in tables.items():
         described = json.loads((out / f"{name}.json").read_text())
         assert list(described) == list(rows[0])
         assert all(entry["Description"] for entry in described.values())
+
+
+def test_ratings_are_read_back(
+    tmp_path: Path, done: Path, configure: Configure, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ratings = tmp_path / "ratings.tsv"
+    head = "participant\tsession\timage\trating\tnote\n"
+    lines = [
+        "sub-01\tses-a\tsub-01_ses-a_T2w\tbad\tmoved",
+        "sub-02\tn/a\tsub-02_T2w\tgood\tn/a",
+        "x\tn/a\tgone\tgood\tn/a",
+    ]
+    ratings.write_text(head + "\n".join(lines) + "\n")
+    assert run(configure("group", qc_file=ratings)) == 0
+    images = read_table(tmp_path / "out" / "group_images.tsv")
+    assert [(row["rating"], row["rating-note"]) for row in images[:3]] == [
+        ("bad", "moved"),
+        ("good", "n/a"),
+        ("n/a", "n/a"),
+    ]
+    assert "there is no image gone" in capsys.readouterr().err
+    assert '"note":"moved"' in (tmp_path / "out" / "group.html").read_text()
+
+    ratings.write_text(head + lines[0].replace("bad", "awful") + "\n")
+    assert run(configure("group", qc_file=ratings)) == 64
+    assert "ratings.tsv: line 2: rating 'awful'" in capsys.readouterr().err
+    ratings.write_text("image\tmark\nx\tgood\n")
+    assert run(configure("group", qc_file=ratings)) == 64
+    ratings.write_bytes(b"\xff\xfe\x00")
+    assert run(configure("group", qc_file=ratings)) == 66
+
+
+@pytest.mark.parametrize("name", ["qc_file", "norms"])
+def test_a_file_that_is_not_there_is_said_before_the_run(tmp_path: Path, configure: Configure, name: str) -> None:
+    with pytest.raises(MissingInputError, match=r"gone\.tsv: no such file of"):
+        configure("group", **{name: tmp_path / "gone.tsv"})
+
+
+def test_norms_give_scores(
+    tmp_path: Path, done: Path, configure: Configure, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "raw" / "participants.tsv").write_text("participant_id\tsex\tage\nsub-01\tF\t40\n")
+    norms = tmp_path / "norms.tsv"
+    norms.write_text("measure\tlevel\tmean\tsd\tsex\nvolume\tL2-L3\t250\t20\tF\nvolume\tL3-L4\t250\t20\tM\n")
+    assert run(configure("group", norms=norms)) == 0
+    rows = read_table(tmp_path / "out" / "group_measures.tsv")
+    scores = {row["level"]: row["z"] for row in rows if row["measure"] == "volume" and row["participant"] == "sub-01"}
+    assert scores["L2-L3"] == "2.50"
+    assert scores["L3-L4"] == "n/a"
+    norms.write_text("measure\tlevel\tmean\nvolume\tL2-L3\t250\n")
+    assert run(configure("group", norms=norms)) == 64
+    assert "norms.tsv: no column sd" in capsys.readouterr().err
+    norms.write_text("")
+    assert run(configure("group", norms=norms)) == 64
+
+
+def test_foreign_folders_do_no_harm(tmp_path: Path, done: Path, configure: Configure) -> None:
+    out = tmp_path / "out"
+    foreign = out / "sub-foreign" / "anat"
+    foreign.mkdir(parents=True)
+    (foreign / "sub-foreign_seg-totalspineseg_desc-T2w_dseg.json").write_text('{"Sources": ["elsewhere"]}')
+    (foreign / "sub-foreign_desc-x_dseg.json").write_text("{}")
+    assert run(configure("group", self_contained=True)) == 0
+    assert len(read_table(out / "group_images.tsv")) == 4
 
 
 def test_filters_choose_participants(tmp_path: Path, done: Path, configure: Configure) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from totalspineseg_bids.anatomy import BY_ID, CANAL_ID, CORD_ID, Structure, unnamed
 from totalspineseg_bids.app.segmenter import Progress
-from totalspineseg_bids.imaging.grid import to_canonical
+from totalspineseg_bids.imaging.grid import to_canonical, to_working_grid
 from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.segmentation.result import Component, DiscPoint, LabelledSpine, SpineStatus
 
@@ -107,6 +107,24 @@ class TinySegmenter:
             x, y, z = (float(v) for v in affine[:3, :3] @ (canal[0], canal[1], height) + affine[:3, 3])
             points.append(DiscPoint(BY_ID[label].level, (x, y, z)))
         return tuple(points)
+
+
+class BoxSegmenter:
+    """Finds the same boxes in the middle of any image: what is written of real images can be looked at with it."""
+
+    def segment(
+        self, volume: Volume, *, localizer: Volume | None = None, progress: Progress | None = None
+    ) -> LabelledSpine:
+        image = to_working_grid(volume)
+        x, y, z = (size // 2 for size in image.data.shape)
+        labels = np.zeros(image.data.shape, np.uint8)
+        labels[x - 3 : x + 3, y - 6 : y - 1] = CANAL_ID
+        labels[x - 2 : x + 2, y - 5 : y - 2] = CORD_ID
+        for label, bottom, height in ((20, z - 12, 10), (204, z - 2, 4), (21, z + 2, 10)):
+            labels[x - 5 : x + 5, y : y + 8, bottom : bottom + height] = label
+        names = tuple(_component(labels, int(label), image.affine) for label in np.unique(labels[labels > 0]))
+        cord = (labels == CORD_ID).astype(np.float32)
+        return LabelledSpine(labels, image.affine, names, SpineStatus.LABELLED, cord_probability=cord)
 
 
 def _without_names(labels: np.ndarray) -> np.ndarray:

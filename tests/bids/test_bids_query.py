@@ -128,6 +128,19 @@ def test_broken_links_are_found_so_that_they_can_be_told(tmp_path: Path) -> None
     assert names(tmp_path) == ["sub-01_T2w.nii.gz"]
 
 
+def test_folders_named_like_images_are_found_so_that_they_can_be_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.10.0"}')
+    for name in ("sub-01/anat/sub-01_T2w.nii.gz", "sub-02/ses-a/anat/sub-02_ses-a_T2w.nii", "sub-02/anat/x.nii.gz"):
+        (tmp_path / name).mkdir(parents=True)
+    assert names(tmp_path) == ["sub-01_T2w.nii.gz", "sub-02_ses-a_T2w.nii"]
+    assert names(tmp_path, participants=("02",)) == ["sub-02_ses-a_T2w.nii"]
+    with pytest.raises(NothingSelectedError):
+        names(tmp_path, filters={"t2w": {"acquisition": None}})
+    assert "sub-01_T2w.nii.gz: is a folder" in caplog.text
+
+
 def test_an_index_is_made_once_and_then_used(dataset: Path, tmp_path: Path) -> None:
     database = tmp_path / "index"
     first = find_images(dataset, Selection(participants=("02",)), database=database)

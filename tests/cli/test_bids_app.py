@@ -217,3 +217,18 @@ def test_boutiques_accepts_the_descriptor_and_builds_command_lines(tmp_path: Pat
     done = bosh(["exec", "simulate", path, "-i", str(tmp_path / "invocation.json")])
     expected = f"totalspineseg-bids {tmp_path} out participant --participant-label 01 02 --n-cpus 4 --force"
     assert expected in " ".join(str(done).split())
+
+
+def test_the_invocation_schema_and_its_example_fit_the_descriptor() -> None:
+    pytest.importorskip("boutiques")
+    jsonschema = pytest.importorskip("jsonschema")
+    folder = ROOT / "docs" / "platforms"
+    assert (folder / "invocation.schema.json").read_text(encoding="utf-8") == boutiques.schema_text(), (
+        "run: python -m totalspineseg_bids.cli.boutiques boutiques.json docs/platforms/invocation.schema.json"
+    )
+    schema = json.loads(boutiques.schema_text())
+    example = json.loads((folder / "invocation.json").read_text())
+    jsonschema.validate(example, schema)
+    for wrong in ({"level": "session"}, {"n_cpus": "four"}, {"nonsense": 1}, {"single_step": True, "step1_only": True}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({**example, **wrong}, schema)

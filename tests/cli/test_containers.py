@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from totalspineseg_bids import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,3 +77,26 @@ def test_all_that_is_copied_exists_and_passes_dockerignore() -> None:
     files = {line.split()[0] for line in sections()["files"].strip().splitlines()}
     assert sources == files == set(kept)
     assert all((ROOT / source).exists() for source in sources - {"LICENSE"})
+
+
+def test_apptainers_recipe_as_another_parser_reads_it() -> None:
+    """What spython finds in Singularity.def agrees with the Dockerfile, section by section."""
+    parser = pytest.importorskip("spython.main.parse.parsers.singularity")
+    recipe = parser.SingularityParser(str(ROOT / "Singularity.def")).recipe["spython-base"]
+    assert recipe.fromHeader == "{{ base_image }}"
+    copied = {line.split()[0] for line in recipe.files}
+    lines = re.findall(r"^COPY (?!--from)(.*)$", dockerfile(), re.MULTILINE)
+    assert copied == {source for line in lines for source in line.split()[:-1]}
+    steps = [line.split()[1] for line in recipe.install if line.startswith("containers/install.sh")]
+    assert steps == re.findall(r"^RUN \S*install\.sh (\w+)", dockerfile(), re.MULTILINE)
+    settings = {line.split("=", 1)[0] for line in recipe.environ}
+    docker = set(re.findall(r"(\w+)=", re.findall(r"^ENV (PATH=.*)$", dockerfile(), re.MULTILINE)[0]))
+    assert settings == docker - {"HOME"}
+    exported = " ".join(line for line in recipe.install if line.startswith("export "))
+    arguments = re.findall(r"^ARG (VARIANT|PIP_OPTIONS|MODELS|MODEL_SHA256)\b", dockerfile(), re.MULTILINE)
+    assert all(f'{name}="{{{{ {name.lower()} }}}}"' in exported for name in arguments)
+    assert recipe.cmd == 'exec totalspineseg-bids "$@"'
+    assert recipe.test
+    labels = {line.split()[0] for line in recipe.labels}
+    assert {"org.opencontainers.image.version", "org.bids.app", "totalspineseg-bids.models"} <= labels
+    assert sections()["help"].strip()

@@ -9,7 +9,7 @@ from totalspineseg_bids.inference.sliding_window import Window, gaussian_weights
 
 CPU = torch.device("cpu")
 sizes = st.tuples(*[st.integers(1, 23)] * 3)
-patches = st.tuples(*[st.sampled_from([4, 6, 8])] * 3)
+patches = st.tuples(*[st.sampled_from([1, 4, 6, 8])] * 3)
 
 
 def assembled(data: np.ndarray, network: object, patch: tuple[int, int, int], step: float = 0.5) -> np.ndarray:
@@ -66,3 +66,7 @@ def test_weights_are_positive_and_largest_in_the_centre() -> None:
     assert weights.min() > 0
     assert weights.dtype == torch.float32
     assert np.unravel_index(int(weights.argmax()), weights.shape) == (8, 4, 6)
+
+
+def test_patches_one_voxel_thick_visit_each_voxel_once() -> None:
+    assert Window.over((7, 8, 8), (1, 8, 8)).count == 7

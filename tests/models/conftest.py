@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Iterator
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 
-from totalspineseg_bids.models import catalog
+from totalspineseg_bids.models import catalog, download
 
 STEP1_LABELS: dict[str, Any] = {
     "background": 0,
@@ -91,3 +95,67 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv(catalog.CACHE_VARIABLE, str(folder))
     return folder
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, folder: Path, *, resumable: bool = True) -> None:
+        super().__init__(("127.0.0.1", 0), partial(Handler, folder))
+        self.resumable = resumable
+        #: Bytes after which each of the next answers breaks off.
+        self.break_after: list[int] = []
+        self.ranges: list[str | None] = []
+        self.sent = 0
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.0"
+    server: Server
+
+    def __init__(self, folder: Path, *args: object) -> None:
+        self.folder = folder
+        super().__init__(*args)  # type: ignore[arg-type]
+
+    def do_GET(self) -> None:
+        file = self.folder / self.path.lstrip("/")
+        self.server.ranges.append(self.headers.get("Range"))
+        if not file.is_file():
+            self.send_error(404)
+            return
+        content, start, tag = file.read_bytes(), 0, f'"{hash(file.read_bytes())}"'
+        wanted = self.headers.get("Range")
+        if wanted and self.server.resumable and self.headers.get("If-Range") == tag:
+            start = int(wanted.removeprefix("bytes=").rstrip("-"))
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(content) - start))
+        self.send_header("ETag", tag)
+        self.end_headers()
+        body = content[start:]
+        if self.server.break_after:
+            body = body[: self.server.break_after.pop(0)]
+        self.wfile.write(body)
+        self.server.sent += len(body)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(download, "_PAUSE", 0.0)
+    monkeypatch.setattr(download, "_TIMEOUT", 5.0)
+    (tmp_path / "served").mkdir()
+    running = Server(tmp_path / "served")
+    thread = Thread(target=partial(running.serve_forever, 0.02), daemon=True)
+    thread.start()
+    yield running
+    running.shutdown()
+    running.server_close()
+    thread.join(5)

@@ -3,21 +3,18 @@ from __future__ import annotations
 import json
 import stat
 import zipfile
-from collections.abc import Iterator
-from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
 
 from totalspineseg_bids.errors import ModelError
-from totalspineseg_bids.models import archive, catalog, download
+from totalspineseg_bids.inference.folders import sha256
+from totalspineseg_bids.models import archive, catalog
 from totalspineseg_bids.models.install import install
 from totalspineseg_bids.models.registry import resolve
 from totalspineseg_bids.models.verify import MANIFEST, verify
 
-from .conftest import NAMES, TRAINER, model_files, write_folder, write_zip
+from .conftest import NAMES, TRAINER, Server, model_files, write_folder, write_zip
 
 
 def files_below(folder: Path) -> set[str]:
@@ -158,70 +155,6 @@ def test_what_holds_no_model(tmp_path: Path) -> None:
         install(url="file:///etc/passwd", name="x")
 
 
-class Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def __init__(self, folder: Path, *, resumable: bool = True) -> None:
-        super().__init__(("127.0.0.1", 0), partial(Handler, folder))
-        self.resumable = resumable
-        #: Bytes after which each of the next answers breaks off.
-        self.break_after: list[int] = []
-        self.ranges: list[str | None] = []
-        self.sent = 0
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.0"
-    server: Server
-
-    def __init__(self, folder: Path, *args: object) -> None:
-        self.folder = folder
-        super().__init__(*args)  # type: ignore[arg-type]
-
-    def do_GET(self) -> None:
-        file = self.folder / self.path.lstrip("/")
-        self.server.ranges.append(self.headers.get("Range"))
-        if not file.is_file():
-            self.send_error(404)
-            return
-        content, start, tag = file.read_bytes(), 0, f'"{hash(file.read_bytes())}"'
-        wanted = self.headers.get("Range")
-        if wanted and self.server.resumable and self.headers.get("If-Range") == tag:
-            start = int(wanted.removeprefix("bytes=").rstrip("-"))
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(content) - start))
-        self.send_header("ETag", tag)
-        self.end_headers()
-        body = content[start:]
-        if self.server.break_after:
-            body = body[: self.server.break_after.pop(0)]
-        self.wfile.write(body)
-        self.server.sent += len(body)
-
-    def log_message(self, *args: object) -> None:
-        pass
-
-
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(download, "_PAUSE", 0.0)
-    monkeypatch.setattr(download, "_TIMEOUT", 5.0)
-    (tmp_path / "served").mkdir()
-    running = Server(tmp_path / "served")
-    thread = Thread(target=partial(running.serve_forever, 0.02), daemon=True)
-    thread.start()
-    yield running
-    running.shutdown()
-    running.server_close()
-    thread.join(5)
-
-
 def publish(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the release r20251124 lie on the local server."""
     urls = []
@@ -311,3 +244,24 @@ def test_damaged_download_is_not_kept(server: Server, tmp_path: Path, cache: Pat
     with pytest.raises(ModelError, match="not a readable zip"):
         install(f"{server.address}/bad.zip")
     assert files_below(cache) == set()
+
+
+def test_only_zips_with_the_wanted_digests(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:
+    publish(server, tmp_path, monkeypatch)
+    first, second = (sha256(path) for path in sorted((tmp_path / "served").iterdir()))
+    with pytest.raises(ModelError, match=f"step2.*SHA-256 is {second}"):
+        install("r20251124", sha256=[first])
+    assert not list(cache.rglob(f"{NAMES['step2']}*"))
+    install("r20251124", sha256=[second.upper(), f"sha256:{first}"])
+    assert verify("r20251124").intact
+    local = write_zip(tmp_path / "mine.zip", "single")
+    with pytest.raises(ModelError, match=r"mine\.zip is refused"):
+        install(local, sha256=[first])
+    assert not (cache / "mine").exists()
+    assert install(local, sha256=[sha256(local)]).name == "mine"
+    with pytest.raises(ModelError, match="is a folder"):
+        install(write_folder(tmp_path / "set", "step1"), sha256=[first])
+    with pytest.raises(ModelError, match="not a SHA-256"):
+        install(local, sha256=["abc"])

@@ -9,6 +9,7 @@ from totalspineseg_bids.anatomy import CANAL_ID, CORD_ID, Structure
 from totalspineseg_bids.imaging.volume import Geometry, Volume
 from totalspineseg_bids.report.drawing import Window, label_picture
 from totalspineseg_bids.report.figures import LAYERS, THUMBNAIL, VIEWS, write_figures
+from totalspineseg_bids.report.viewer import GREY, LABELS
 from totalspineseg_bids.report.views import course_of, sagittal_view
 
 
@@ -25,7 +26,7 @@ def drawn(spine, tmp_path_factory):
 
 def test_every_view_has_its_layers_of_one_size(drawn):
     folder, files = drawn
-    assert set(files) == {THUMBNAIL, *(view + layer for view in VIEWS for layer in LAYERS)}
+    assert set(files) == {THUMBNAIL, GREY, LABELS, *(view + layer for view in VIEWS for layer in LAYERS)}
     assert {path.name for path in folder.iterdir()} == set(files.values())
     for view in VIEWS:
         sizes = {Image.open(folder / files[view + layer]).size for layer in LAYERS}

@@ -5,10 +5,12 @@ import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from totalspineseg_bids.report.environment import json_block, number
 from totalspineseg_bids.report.group import write_group_report
 from totalspineseg_bids.report.outliers import MIN_COUNT, Value, find_outliers
+from totalspineseg_bids.report.thumbnails import inline_thumbnails
 
 from .test_subject import external
 
@@ -97,8 +99,53 @@ def test_cut_levels_are_counted_and_left_out(group, tmp_path):
     page = write(tmp_path, images, cut)
     data = data_of(page)
     assert "L5" not in data["values"]["volume-mm3"]
-    assert data["seen"][0][2] == "p"
-    assert "20 values of levels cut by the field of view" in page
+    assert data["seen"][0][2] == "a"
+    # The body may be whole where the arch is cut.
+    assert "L5" in data["values"]["height-mm"]
+    gone = [{**row, "partial": "true", "height-mm": "n/a"} if row["level"] == "L5" else row for row in volumes]
+    assert data_of(write(tmp_path, images, gone))["seen"][0][2] == "p"
+    assert "20 volumes of levels cut by the field of view" in page
+
+
+def test_what_could_not_be_measured_is_counted_by_reason(group, tmp_path):
+    images, volumes = group
+    coarse = [{**row, "measure-note": "voxels too coarse for height; no canal"} for row in volumes[:3]]
+    page = write(tmp_path, images, [*coarse, *volumes[3:]])
+    assert "3 levels without some measure: voxels too coarse for height</li>" in page
+    assert "3 levels without some measure: no canal</li>" in page
+
+
+def test_ratings_and_scores_reach_the_page(group, tmp_path):
+    images, volumes = group
+    rated = [{**images[0], "rating": "bad", "rating-note": "<b>moved"}, *images[1:]]
+    scored = [{**volumes[0], "z:volume-mm3": "-2.5"}, *volumes[1:]]
+    data = data_of(write(tmp_path, rated, scored))
+    assert data["ratings"] == {images[0]["image"]: {"rating": "bad", "note": "<b>moved"}}
+    assert data["scores"]["volume-mm3"][volumes[0]["level"]].split(",")[:2] == ["-2.50", ""]
+
+
+def test_a_self_contained_page_carries_its_thumbnails(group, tmp_path):
+    images, volumes = group
+    for row in images[:20]:
+        picture = tmp_path / row["thumbnail"]
+        picture.parent.mkdir(parents=True)
+        Image.fromarray(np.arange(200 * 90, dtype=np.uint8).reshape(200, 90)).save(picture)
+    page = write(tmp_path, images, volumes, self_contained=True)
+    assert page.count('src="data:image/webp;base64,') == 20
+    assert "_thumbnail.png" not in page
+    assert external(page) == []
+
+
+def test_many_thumbnails_are_made_small(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (220, 110, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    (tmp_path / "damaged.png").write_bytes((tmp_path / "a.png").read_bytes()[:300])
+    few = inline_thumbnails(tmp_path, ["a.png", "", "gone.png", "damaged.png"])
+    assert few[1:] == ["", "", ""]
+    many = inline_thumbnails(tmp_path, ["a.png"] + ["gone.png"] * 1999)
+    assert len(many[0]) < len(few[0])
+    # Noise is the worst case there is.
+    assert 2000 * len(many[0]) < 20_000_000
 
 
 def test_angles_under_both_names(group, tmp_path):

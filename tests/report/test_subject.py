@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import pytest
 
+from totalspineseg_bids import __version__
 from totalspineseg_bids.report.context import ImageReport
 from totalspineseg_bids.report.figures import write_figures
 from totalspineseg_bids.report.subject import write_subject_report
@@ -41,7 +43,9 @@ def write(folder, images, participant="sub-01", **options) -> str:
 def test_one_file_with_everything(image):
     folder, report = image
     page = write(folder, [report], group_page="group.html")
-    assert page.count("data:image/png;base64,") == 12
+    # Four views of three layers, and the labels of the viewer.
+    assert page.count("data:image/png;base64,") == 13
+    assert page.count("data:image/jpeg;base64,") == 1
     assert external(page) == []
     for row in report.rows:
         text = {"SC": "Spinal cord", "canal": "Spinal canal"}.get(row["abbreviation"], row["abbreviation"])
@@ -65,7 +69,8 @@ def test_figures_can_stay_beside_the_page(image):
     folder, report = image
     page = write(folder, [report], inline_figures=False)
     assert 'src="sub-01/figures/sub-01_T2w_sagittal.png"' in page
-    assert "base64" not in page
+    # Only the viewer's: a page may not read the pixels of files beside it.
+    assert page.count("base64") == 2
 
 
 def test_bundled_model_is_said_on_top(image):
@@ -100,6 +105,37 @@ def test_what_comes_from_the_dataset_stays_text(tmp_path):
     assert page.count("<script>") == 1
     assert "<img" not in page
     assert "onload=" not in page
+
+
+def test_confidence_of_each_level_comes_first(image):
+    folder, report = image
+    rows = [
+        {**row, "confidence": "0.31", "partial": "true", "height-mm": "n/a"} if row["level"] == "L4" else row
+        for row in report.rows
+    ]
+    page = write(folder, [dataclasses.replace(report, rows=rows)])
+    assert page.index('class="certainty"') < page.index('class="views"') < page.index("<h3>Levels</h3>")
+    assert 'title="L4, confidence 0.31, cut by the field of view' in page
+    for anchor in re.findall(r'<li class="[^"]*"><a href="#(image-1-row-\d+)"', page):
+        assert f'<tr id="{anchor}"' in page
+
+
+def test_methods_text_names_version_and_model(image):
+    folder, report = image
+    page = write(folder, [report])
+    methods = page[page.index('id="methods"') :]
+    assert f"totalspineseg_bids {__version__} (model r20251124)" in methods
+
+
+def test_damaged_viewer_files_cost_the_viewer_only(image, tmp_path):
+    folder, report = image
+    for name in report.figures.values():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    (tmp_path / report.figures["viewer-labels"]).write_bytes(b"no picture")
+    page = write(tmp_path, [report])
+    assert "data-layout" not in page
+    assert 'class="views"' in page
 
 
 def test_no_image_and_missing_figures(tmp_path):

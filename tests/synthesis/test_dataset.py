@@ -134,3 +134,9 @@ def test_training_seeds_are_never_dataset_seeds() -> None:
     }
     assert not training & dataset
     assert TRAINING_DOMAIN + 10**9 < EVALUATION_DOMAIN
+
+
+def test_stops_at_the_number_of_images_asked_for(tmp_path: Path) -> None:
+    images = write_dataset(tmp_path, 5, 7, fields_of_view=["lumbar"], contrasts=["T2w"], most_images=1)
+    assert len(images) == 1
+    assert len((tmp_path / "participants.tsv").read_text().splitlines()) == 2

@@ -5,43 +5,80 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import zipfile
-from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from totalspineseg_bids import anatomy
 from totalspineseg_bids.cli.tools import main
 from totalspineseg_bids.errors import MissingInputError, UsageError
 from totalspineseg_bids.training.export import export_model
 from totalspineseg_bids.training.nnunet_env import nnunet_environment
 from totalspineseg_bids.training.plan import plan_and_preprocess
 from totalspineseg_bids.training.prepare import prepare
+from totalspineseg_bids.training.testing import mean_dice, run_test_set
 from totalspineseg_bids.training.train import Epoch, TrainOptions, train
+
+from .conftest import box_spine, image_of, write
 
 SMALL = {"patch": (32, 16, 16), "features": (4, 8, 8), "batch_size": 1}
 
 
 @pytest.fixture(scope="module")
-def trained(bids: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A work folder with Dataset101 and Dataset102 trained for one epoch of two steps."""
+def clinic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset as it comes from a hospital: sessions, thick sagittal slices, stored from left to right, int16.
+
+    Labels in the public scheme on a 1 mm copy, without cord and canal, which are masks of their own.
+    """
+    root = tmp_path_factory.mktemp("clinic") / "clinic"
+    labels = box_spine()
+    spine = np.where(np.isin(labels, (anatomy.CORD_ID, anatomy.CANAL_ID)), 0, labels).astype(np.uint8)
+    thick = np.array([[-3.0, 0, 0, 22], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    for number in range(2):
+        anat = Path(f"sub-{number}") / "ses-1" / "anat"
+        slices = image_of(labels, 10 + number).reshape(8, 3, *labels.shape[1:]).mean(axis=1)[::-1]
+        write(root / anat / f"sub-{number}_ses-1_acq-sag_T2w.nii.gz", np.ascontiguousarray(slices, np.int16), thick)
+        stem = root / "derivatives" / "labels" / anat / f"sub-{number}_ses-1_acq-sag_T2w"
+        public = anatomy.to_scheme(spine, "totalspineseg")
+        write(stem.with_name(f"{stem.name}_space-resampled_label-spine_dseg.nii.gz"), public)
+        for name, value in (("SC", anatomy.CORD_ID), ("canal", anatomy.CANAL_ID)):
+            mask = (labels == value).astype(np.uint8)
+            write(stem.with_name(f"{stem.name}_space-resampled_label-{name}_seg.nii.gz"), mask)
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(bids: Path, clinic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A work folder with Dataset101 and Dataset102 trained for one epoch of two steps, by the command line."""
     torch.set_num_threads(1)
     work = tmp_path_factory.mktemp("work")
-    prepare([bids], work, datasets=(101, 102), test_fraction=0.25)
-    plans = plan_and_preprocess(work, 102, "small", **SMALL)
-    assert plans.name == "nnUNetSmallPlans.json"
-    seen: list[Epoch] = []
-    options = TrainOptions(
-        work, 102, plans="small", epochs=1, iterations=2, validation_iterations=1, device="cpu", validate=False
-    )
-    folder = train(options, seen.append)
-    assert (folder / "checkpoint_final.pth").exists()
-    assert [(epoch.number, epoch.total) for epoch in seen] == [(1, 1)]
-    assert all(math.isfinite(epoch.train_loss) for epoch in seen)
-    plan_and_preprocess(work, 101, "small", **SMALL)
-    train(replace(options, dataset=101, fold="all", iterations=1))
+    prepare = ["prepare", str(work), str(bids), str(clinic), "--datasets", "101", "102", "--test", "0.3", "--strict"]
+    assert main([*prepare, "--copies", "1"]) == 0
+    plan = ["--plans", "small", "--patch", "32", "16", "16", "--features", "4", "8", "8", "--batch-size", "1"]
+    for dataset in ("101", "102"):
+        assert main(["plan", str(work), dataset, *plan]) == 0
+    train = ["train", str(work), "--plans", "small", "--epochs", "1", "--iterations", "2", "--val-iterations", "1"]
+    assert main([*train, "--device", "cpu", "--no-validation"]) == 0
     return work
+
+
+def model_of(work: Path, name: str = "Dataset102_TotalSpineSeg_step2") -> Path:
+    return work / "nnUNet_results" / name / "nnUNetTrainer__nnUNetSmallPlans__3d_fullres" / "fold_0"
+
+
+def test_training_leaves_weights_curves_and_test(trained: Path) -> None:
+    for name in ("Dataset101_TotalSpineSeg_step1", "Dataset102_TotalSpineSeg_step2"):
+        fold = model_of(trained, name)
+        assert (fold / "checkpoint_final.pth").exists()
+        assert (fold / "progress.png").read_bytes().startswith(b"\x89PNG")
+        summary = json.loads((fold / "test" / "summary.json").read_text())
+        truths = {path.name for path in (trained / "nnUNet_raw" / name / "labelsTs").iterdir()}
+        assert {Path(row["reference_file"]).name for row in summary["metric_per_case"]} == truths
+        assert len(truths) in (2, 3, 4, 6)
 
 
 def test_environment_is_put_back(tmp_path: Path) -> None:
@@ -69,17 +106,39 @@ def test_second_plan_does_nothing(trained: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in data.iterdir()} == before
 
 
-@pytest.mark.filterwarnings("ignore:Mean of empty slice")  # levels that no held-out case has
+@pytest.mark.filterwarnings("ignore:Mean of empty slice")  # levels that no held-out case of the fold has
 def test_training_goes_on_where_it_stopped(trained: Path) -> None:
     options = TrainOptions(
-        trained, 102, plans="small", epochs=2, iterations=1, validation_iterations=1, device="cpu", validate=True
+        trained, 102, plans="small", epochs=2, iterations=1, validation_iterations=1, device="cpu", test=False
     )
     seen: list[Epoch] = []
     folder = train(options, seen.append)
-    assert [epoch.number for epoch in seen] == [2]
-    summary = json.loads((folder / "validation" / "summary.json").read_text())
-    assert len(summary["metric_per_case"]) > 0
-    assert (folder / "progress.png").exists()
+    assert [(epoch.number, epoch.total) for epoch in seen] == [(2, 2)]
+    assert math.isfinite(seen[0].train_loss)
+    summary = folder / "validation" / "summary.json"
+    held_out = {Path(row["reference_file"]).name for row in json.loads(summary.read_text())["metric_per_case"]}
+    assert held_out
+    assert not any("aug" in name for name in held_out)
+    before = summary.stat().st_mtime_ns
+    assert train(options, seen.append) == folder
+    assert len(seen) == 1
+    assert summary.stat().st_mtime_ns == before
+
+
+def test_test_set_goes_on_where_it_stopped(trained: Path) -> None:
+    fold = model_of(trained, "Dataset101_TotalSpineSeg_step1")
+    first, *others = sorted((fold / "test").glob("*.nii.gz"))
+    kept = {path: path.stat().st_mtime_ns for path in others}
+    first.unlink()
+    (fold / "test" / "stranger.nii.gz").touch()
+    summary = run_test_set(trained, 101, fold, torch.device("cpu"))
+    assert summary is not None
+    assert 0.0 <= mean_dice(summary) <= 1.0 or math.isnan(mean_dice(summary))
+    assert first.exists()
+    assert {path: path.stat().st_mtime_ns for path in others} == kept
+    assert not (fold / "test" / "stranger.nii.gz").exists()
+    with pytest.raises(MissingInputError, match="train this fold"):
+        run_test_set(trained, 101, fold, torch.device("cpu"), "checkpoint_best_of_all.pth")
 
 
 def test_export_loads(trained: Path, tmp_path: Path) -> None:
@@ -92,8 +151,12 @@ def test_export_loads(trained: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(target) as archive:
         names = archive.namelist()
         root = "Dataset102_TotalSpineSeg_step2/nnUNetTrainer__nnUNetSmallPlans__3d_fullres"
-        for part in ("dataset.json", "plans.json", "fold_0/checkpoint_final.pth", "training_images.tsv"):
+        for part in ("dataset.json", "plans.json", "fold_0/checkpoint_final.pth", "dataset.tsv", "splits_final.json"):
             assert f"{root}/{part}" in names
+        for part in ("progress.png", "validation/summary.json", "test/summary.json"):
+            assert f"{root}/fold_0/{part}" in names
+        listed = archive.read(f"{root}/dataset.tsv").decode()
+        assert {line.split("\t")[4] for line in listed.splitlines()[1:]} == {"train", "test"}
         assert "dataset" not in json.loads(archive.read(f"{root}/dataset.json"))
         assert str(trained).encode() not in b"".join(archive.read(n) for n in names if n.endswith((".json", ".tsv")))
     model = load_model(target)
@@ -105,7 +168,7 @@ def test_exported_models_install_and_segment(
     trained: Path, bids: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("TOTALSPINESEG_BIDS_MODELS", str(tmp_path / "models"))
-    for dataset, fold in ((101, "all"), (102, "0")):
+    for dataset, fold in ((101, "0"), (102, "0")):
         export = ["export", str(trained), str(dataset), str(tmp_path / "zips"), "--plans", "small", "--fold", fold]
         assert main(export) == 0
     for path in sorted((tmp_path / "zips").iterdir()):
@@ -117,6 +180,17 @@ def test_exported_models_install_and_segment(
     assert main([*segment, "--threads", "1", "--report"]) == 0
     assert "sub-00_T2w.nii.gz: " in capsys.readouterr().out
     assert (tmp_path / "out" / "sub-00_T2w.json").exists()
+    # The test set of `prepare` is what models are compared on: these have learnt nothing and say nothing.
+    test = trained / "test"
+    names = sorted(path.name for path in (test / "images").iterdir())
+    assert names == sorted(path.name for path in (test / "labels").iterdir())
+    two_steps = ["segment", str(test / "images"), str(tmp_path / "two"), "--model", "own", "--device", "cpu"]
+    assert main([*two_steps, "--engine", "torch", "--threads", "1"]) == 0
+    (tmp_path / "two").mkdir(exist_ok=True)
+    copies = shutil.copytree(test / "labels", tmp_path / "perfect")
+    capsys.readouterr()
+    assert main(["compare", str(test / "labels"), f"right={copies}", f"own={tmp_path / 'two'}"]) == 0
+    assert f"{len(names)} images, the same for every model" in capsys.readouterr().out
 
 
 def test_what_is_missing_is_said(bids: Path, tmp_path: Path) -> None:
@@ -128,6 +202,31 @@ def test_what_is_missing_is_said(bids: Path, tmp_path: Path) -> None:
         export_model(tmp_path, 101, tmp_path)
     with pytest.raises(UsageError, match="no plans 'huge'"):
         plan_and_preprocess(tmp_path, 101, "huge")
+
+
+def test_images_that_were_prepared_anew_must_be_planned_anew(trained: Path) -> None:
+    table = trained / "nnUNet_raw" / "Dataset101_TotalSpineSeg_step1" / "prepared.tsv"
+    before = table.read_text()
+    try:
+        table.write_text(before + "another")
+        with pytest.raises(UsageError, match="plan' again"):
+            train(TrainOptions(trained, 101, plans="small", device="cpu"))
+    finally:
+        table.write_text(before)
+
+
+def test_fold_all_and_planning_on_the_way(bids: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", str(tmp_path)]) == 66
+    assert "prepare" in capsys.readouterr().err
+    prepare([bids], tmp_path, datasets=(103,), test_fraction=0)
+    steps = ["--epochs", "1", "--iterations", "1", "--val-iterations", "1", "--device", "cpu", "--no-validation"]
+    assert main(["train", str(tmp_path), "--plans", "small", "--fold", "all", *steps]) == 0
+    out = capsys.readouterr().out
+    assert "planned and preprocessed" in out
+    assert "epoch 1/1  train loss" in out
+    fold = model_of(tmp_path, "Dataset103_TotalSpineSeg_full").with_name("fold_all")
+    assert (fold / "checkpoint_final.pth").exists()
+    assert not (fold / "test").exists()
 
 
 def test_too_small_a_network_is_refused(trained: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,7 @@ def test_perfect() -> None:
     assert result.landmark_in_view
     assert {level.dice for level in result.levels} == {1.0}
     assert {level.distance_mm for level in result.levels} == {0.0}
+    assert {level.nsd for level in result.levels} == {1.0}
     assert row(result, "spinal_cord").identified is None
 
 
@@ -53,6 +55,21 @@ def test_dice_is_that_of_sets() -> None:
     assert result.dice == pytest.approx(2 * (mask & moved).sum() / (mask.sum() + moved.sum()))
     assert result.distance_mm == pytest.approx(2.0)
     assert result.truth_mm3 == mask.sum()
+    assert 0 < result.nsd < row(compare(truth, predicted, EYE, tolerance_mm=2.0), "vertebrae_C3").nsd == 1.0
+
+
+def test_two_claims_at_one_place_identify_neither_neighbour() -> None:
+    """C4 called C3 in its lower half: the prediction of C3 is no longer the nearest to both centres."""
+    truth = box_spine()
+    predicted = truth.copy()
+    c4 = np.argwhere(truth == anatomy.vertebra("C4").id)
+    predicted[truth == anatomy.vertebra("C3").id] = 0
+    lower = c4[c4[:, 2] < c4[:, 2].mean()]
+    predicted[tuple(lower.T)] = anatomy.vertebra("C3").id
+    result = compare(truth, predicted, EYE)
+    assert row(result, "vertebrae_C4").identified
+    assert not row(result, "vertebrae_C3").identified
+    assert row(result, "vertebrae_C3").misnamed
 
 
 def test_off_by_one_is_wrong_and_never_identified() -> None:
@@ -164,6 +181,13 @@ def test_figures_and_files(tmp_path: Path) -> None:
     assert content["model"] == "x"
     assert content["by_contrast"]["T1w"]["dice_levels"] == 1.0
     assert content["summary"]["dice"]["sacrum"] is None
+    assert content["levels_by_contrast"]["T1w"][0]["nsd"] == 1.0
+    levels = (tmp_path / "out" / "levels.tsv").read_text()
+    assert "contrast\tT2w\tdisc_C3_C4\t" in levels
+    page = (tmp_path / "out" / "evaluation.html").read_text()
+    assert "silently wrong" in page
+    assert not re.search(r"(src|href)=[\"'](?!data:|#)", page)
+    assert "<script" not in page
     for name in ("images", "structures", "levels"):
         lines = (tmp_path / "out" / f"{name}.tsv").read_text().splitlines()
         assert len(lines) > 1
@@ -188,6 +212,27 @@ def test_plain_folders_pair_by_name(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(NothingSelectedError):
         pair_files(tmp_path / "empty", tmp_path / "truth")
+
+
+def test_same_subject_of_two_datasets_pairs_by_name(tmp_path: Path) -> None:
+    truth = box_spine()
+    for dataset, predicted in (("a", truth), ("data-multi-subject", shifted(truth))):
+        write(tmp_path / "truth" / f"{dataset}_sub-1_T2w.nii.gz", truth)
+        write(tmp_path / "pred" / f"{dataset}_sub-1_T2w.nii.gz", predicted)
+    pairs = pair_files(tmp_path / "pred", tmp_path / "truth")
+    assert [(p and p.name) for p, _ in pairs] == [t.name for _, t in pairs]
+    result = evaluate([p for p, _ in pairs], [t for _, t in pairs])
+    assert [image.outcome for image in result.images] == [Outcome.RIGHT, Outcome.WRONG]
+    assert list(result.by("contrast")) == ["T2w"]
+
+
+def test_plainest_name_of_several_predictions_counts(tmp_path: Path) -> None:
+    truth = write(tmp_path / "truth" / "sub-1_T2w_label-spine_dseg.nii.gz", box_spine())
+    for added in ("res-1mm_seg-x_desc-T2w", "seg-x_desc-T2w"):
+        write(tmp_path / "pred" / f"sub-1_{added}_dseg.nii.gz", box_spine())
+    ((predicted, _),) = pair_files(tmp_path / "pred", truth.parent)
+    assert predicted is not None
+    assert predicted.name == "sub-1_seg-x_desc-T2w_dseg.nii.gz"
 
 
 def test_bad_file_does_not_stop_the_others(tmp_path: Path) -> None:

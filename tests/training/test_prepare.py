@@ -7,6 +7,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.errors import DatasetError, MissingInputError, NothingSelectedError, OutputError
@@ -57,6 +59,16 @@ def test_all_three_datasets(bids: Path, tmp_path: Path) -> None:
                 tag = path.parent.name[-2:]
                 channel = folder / f"images{tag}" / path.name.replace(".nii.gz", "_0001.nii.gz")
                 np.testing.assert_array_equal(data(channel), odd_disc_mask(labels, swap))
+
+
+def test_test_cases_with_every_level(bids: Path, tmp_path: Path) -> None:
+    summary = prepare([bids], tmp_path, datasets=(102,), test_fraction=0.25)
+    images = sorted((tmp_path / "test" / "images").iterdir())
+    assert len(images) == summary.test > 0
+    for path in images:
+        np.testing.assert_array_equal(data(tmp_path / "test" / "labels" / path.name), box_spine())
+    prepare([bids], tmp_path, datasets=(102,), test_fraction=0)
+    assert not list((tmp_path / "test").rglob("*.nii.gz"))
 
 
 def test_rerun_keeps_what_is_complete_and_redoes_what_changed(own: Path, tmp_path: Path) -> None:
@@ -132,6 +144,88 @@ def test_cord_and_canal_masks_are_merged(own: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(got, semantic_map(labels, 101))
 
 
+def test_copies_of_other_contrast(bids: Path, tmp_path: Path) -> None:
+    summary = prepare([bids], tmp_path, datasets=(101, 102), test_fraction=0.25, copies=2)
+    for dataset, folder in summary.folders.items():
+        factor = 2 if dataset == 102 else 1
+        names = {path.name.removesuffix(".nii.gz") for path in (folder / "labelsTr").iterdir()}
+        assert len(names) == factor * 3 * summary.training
+        assert not list((folder / "labelsTs").glob("*aug*"))
+        description = json.loads((folder / "dataset.json").read_text())
+        assert description["numTraining"] == len(names)
+        for split in json.loads((folder / "splits_final.json").read_text()):
+            assert not any("aug" in name for name in split["val"])
+            held_out = {name.split("_aug")[0].split("_odd")[0].split("_even")[0] for name in split["val"]}
+            assert not any(
+                name.split("_aug")[0].split("_odd")[0].split("_even")[0] in held_out for name in split["train"]
+            )
+            assert set(split["train"]) < names
+    images = summary.folders[101] / "imagesTr"
+    original = sorted(path for path in images.iterdir() if "aug" not in path.name)[0]
+    first, second = (data(images / original.name.replace("_0000", f"_aug{n}_0000")) for n in (1, 2))
+    assert not np.allclose(first, data(original))
+    assert not np.allclose(first, second)
+    again = prepare([bids], tmp_path, datasets=(101, 102), test_fraction=0.25, copies=2)
+    assert again.written == 0
+    fewer = prepare([bids], tmp_path, datasets=(101, 102), test_fraction=0.25)
+    assert fewer.written == fewer.training
+    assert not list((tmp_path / "nnUNet_raw").rglob("*aug*"))
+
+
+def test_numbers_by_structure(own: Path, tmp_path: Path) -> None:
+    without = np.where(box_spine() == anatomy.vertebra("C5").id, 0, box_spine()).astype(np.uint8)
+    write(labels_of(own, "sub-00"), without)
+    for _ in range(2):  # counts of kept cases are those of made ones
+        summary = prepare([own], tmp_path / "work", datasets=(101,), test_fraction=0)
+        assert summary.levels["vertebrae_C4"] == (5, 0)
+        assert summary.levels["vertebrae_C5"] == (4, 0)
+    assert "vertebrae_C5\t4\t0" in (tmp_path / "work" / "prepared" / "levels.tsv").read_text()
+
+
+def test_content_that_was_not_fetched_is_refused_by_name(own: Path, tmp_path: Path) -> None:
+    image = own / "sub-00" / "anat" / "sub-00_T2w.nii.gz"
+    image.unlink()
+    image.symlink_to("../../.git/annex/objects/aa/bb/SHA256E-s1--0.nii.gz")
+    summary = prepare([own], tmp_path / "work", datasets=(101,))
+    assert [refusal.image.name for refusal in summary.refused] == ["sub-00_T2w.nii.gz"]
+    assert "not fetched" in summary.refused[0].reason
+    assert summary.training + summary.test == 4
+
+
+def test_series_of_echoes_becomes_its_mean(own: Path, tmp_path: Path) -> None:
+    image = data(own / "sub-00" / "anat" / "sub-00_T2w.nii.gz")
+    write(own / "sub-00" / "anat" / "sub-00_T2w.nii.gz", np.stack([image - 5, image + 5], axis=3))
+    summary = prepare([own], tmp_path / "work", datasets=(101,), test_fraction=0)
+    got = data(summary.folders[101] / "imagesTr" / "own_sub-00_T2w_0000.nii.gz")
+    np.testing.assert_allclose(got, image, atol=1e-3)
+
+
+def test_scheme_is_read_off_each_file(own: Path, tmp_path: Path) -> None:
+    write(labels_of(own, "sub-00"), anatomy.to_scheme(box_spine(), "totalspineseg"))
+    thoracic = np.zeros_like(box_spine())
+    thoracic[6:18, 16:28, 10:30] = 25  # T10 in one scheme, T5 in the other
+    write(labels_of(own, "sub-01"), thoracic)
+    write(labels_of(own, "sub-02"), np.where(thoracic > 0, 60, 0).astype(np.uint8))
+    summary = prepare([own], tmp_path / "work", datasets=(103,), label_scheme="auto", test_fraction=0)
+    for case in ("sub-00_T2w", "sub-03_T2w"):
+        got = data(summary.folders[103] / "labelsTr" / f"own_{case}.nii.gz")
+        np.testing.assert_array_equal(got, semantic_map(box_spine(), 103))
+    reasons = {refusal.image.name: refusal.reason for refusal in summary.refused}
+    assert "fit both" in reasons["sub-01_T2w.nii.gz"]
+    assert "label 60" in reasons["sub-02_T2w.nii.gz"]
+
+
+def test_first_folder_of_labels_that_has_an_image(own: Path, tmp_path: Path) -> None:
+    better = np.where(box_spine() == anatomy.vertebra("C5").id, 0, box_spine()).astype(np.uint8)
+    name = "sub-00_T2w_space-resampled_label-spine_dseg.nii.gz"
+    write(own / "derivatives" / "labels_iso" / "sub-00" / "anat" / name, better)
+    cases, refused = find_cases([own], ["derivatives/labels_iso", "derivatives/labels"])
+    assert not refused
+    assert [case.labels.levels[0].parent.parent.parent.name for case in cases] == ["labels_iso", *["labels"] * 4]
+    with pytest.raises(DatasetError, match="derivatives/x or derivatives/y"):
+        find_cases([own], ["derivatives/x", "derivatives/y"])
+
+
 def test_public_label_scheme(own: Path, tmp_path: Path) -> None:
     for path in (own / "derivatives").rglob("*.nii.gz"):
         write(path, anatomy.to_scheme(box_spine(), "totalspineseg"))
@@ -178,6 +272,53 @@ def test_label_names_that_are_found(label: str, tmp_path: Path) -> None:
     assert len(refused) == 2
 
 
+def test_what_public_datasets_keep_beside_the_labels_is_passed_over(tmp_path: Path) -> None:
+    """Names as in spine-generic's ``derivatives/labels`` of one subject."""
+    anat, labels = tmp_path / "sub-a" / "anat", tmp_path / "derivatives" / "labels" / "sub-a" / "anat"
+    anat.mkdir(parents=True)
+    labels.mkdir(parents=True)
+    for name in ("T1w", "T2w", "T2star", "flip-1_mt-on_MTS"):
+        (anat / f"sub-a_{name}.nii.gz").touch()
+    for name in (
+        *("T1w_PAM50_seg", "T1w_label-SC_seg", "T1w_label-canal_seg", "T1w_label-discs_dlabel", "T1w_label-spine_dseg"),
+        *("T1w_labels-disc-manual", "T1w_seg-manual", "T1w_label-brain_dseg", "T1w_label-lesion_seg"),
+        *("T2w_label-rootlets_dseg", "T2w_label-spine_dseg", "T2w_label-SC_seg", "space-other_T2w_label-SC_seg"),
+        *("space-other_T2w_label-spine_dseg", "T2star_label-spine_dseg", "flip-1_mt-on_MTS_label-spine_dseg"),
+    ):
+        (labels / f"sub-a_{name}.nii.gz").touch()
+    cases, refused = find_cases([tmp_path])
+    assert not refused
+    found = {case.contrast: case.labels for case in cases}
+    assert set(found) == {"T1w", "T2w", "T2star", "flip-1_mt-on_MTS"}
+    for contrast, files in found.items():
+        assert [path.name for path in files.levels] == [f"sub-a_{contrast}_label-spine_dseg.nii.gz"]
+    assert found["T1w"].cord is not None
+    assert found["T1w"].canal is not None
+    assert found["T2w"].cord is not None
+    assert found["T2w"].cord.name == "sub-a_T2w_label-SC_seg.nii.gz"
+    assert found["T2star"].cord is None
+
+
+def test_two_masks_for_one_image_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "sub-a" / "anat").mkdir(parents=True)
+    (tmp_path / "sub-a" / "anat" / "sub-a_T2w.nii.gz").touch()
+    labels = tmp_path / "derivatives" / "labels" / "sub-a" / "anat"
+    labels.mkdir(parents=True)
+    for name in ("T2w_label-spine_dseg", "T2w_label-SC_seg", "T2w_label-cord_mask"):
+        (labels / f"sub-a_{name}.nii.gz").touch()
+    _, refused = find_cases([tmp_path])
+    assert "several label images fit: sub-a_T2w_label-SC_seg.nii.gz, sub-a_T2w_label-cord_mask" in refused[0].reason
+
+
+def test_traveller_stays_on_one_side(own: Path, tmp_path: Path) -> None:
+    for seed in range(4):
+        work = tmp_path / str(seed)
+        other = Path(shutil.copytree(own, tmp_path / f"d{seed}" / "traveller"))
+        summary = prepare([own, other], work, datasets=(101,), test_fraction=0.4, seed=seed, one_person=["traveller"])
+        sides = {part for dataset, _, part in summary.strata if dataset == "traveller"}
+        assert len(sides) == 1
+
+
 def test_bids_name() -> None:
     name = parse_name(Path("sub-1_acq-sag_space-x_T2w_label-SC_seg.nii.gz"))
     assert name.source_entities == {("sub", "1"), ("acq", "sag")}
@@ -202,6 +343,29 @@ def test_split_is_stratified_by_person_and_stable() -> None:
     assert [sum(person[0] == name for person in test) for name in "abc"] == [4, 2, 1]
     more = held_out_persons(cases_of({("a", "T1w"): 50, ("b", "T2w"): 20, ("c", "T2w"): 7}), 0.1, seed=1)
     assert len(test & more) >= 5
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.sets(st.sampled_from(["T1w", "T2w", "T2star", "MTS"]), min_size=1), min_size=2, max_size=60),
+    st.floats(0.05, 0.5),
+    st.integers(0, 99),
+)
+def test_no_contrast_lacks_a_person(persons: list[set[str]], fraction: float, seed: int) -> None:
+    cases = [
+        TrainingCase(f"{n}{c}", f"d{n % 2}", str(n), c, Path(f"{n}{c}"), None)  # type: ignore[arg-type]
+        for n, contrasts in enumerate(persons)
+        for c in contrasts
+    ]
+    test = held_out_persons(cases, fraction, seed)
+    assert 1 <= len(test) < len(persons)
+    strata = {(case.dataset, case.contrast) for case in cases}
+    # A person more than the share for each dataset and contrast at the very most.
+    assert len(test) <= max(1, round(fraction * len(persons))) + len(strata)
+    for stratum in strata:
+        own = {case.person for case in cases if (case.dataset, case.contrast) == stratum}
+        if len(test) < len(persons) - 1:
+            assert len(own & test) > fraction * len(own) - 0.5 - 1e-9
 
 
 def test_split_of_few_persons() -> None:

@@ -4,16 +4,21 @@ import itertools
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
+from totalspineseg_bids import anatomy
 from totalspineseg_bids.errors import MissingInputError, ModelError, UsageError
 from totalspineseg_bids.imaging.volume import Volume
+from totalspineseg_bids.models.roles import Role, is_scout, role_of
 from totalspineseg_bids.training.bundled import publish, step1_of_step2
 from totalspineseg_bids.training.layouts import dataset_json
+from totalspineseg_bids.training.scout import IGNORE, PATCH, scout_dataset_json, scout_plans, scout_table
+from totalspineseg_bids.training.scout_stream import ScoutStream
 from totalspineseg_bids.training.small_plans import small_plans
 from totalspineseg_bids.training.synthetic_stream import SyntheticStream, acquire, build_pool, imperfect_discs
 from totalspineseg_bids.training.synthetic_trainer import SyntheticTraining, learning_rate_factor
@@ -71,6 +76,42 @@ def test_step2_sees_both_parities(pool):
     assert True in seen
 
 
+def test_scout_sees_whole_fields_of_view_and_repeats(pool):
+    def draw():
+        return list(itertools.islice(ScoutStream(pool, [5]), 6))
+
+    drawn = draw()
+    for (data, target), (again, _) in zip(drawn, draw(), strict=True):
+        assert data.shape == (1, *PATCH)
+        assert target.shape == PATCH
+        np.testing.assert_array_equal(data, again)
+        # What lies around the field of view is zero and background, as nnU-Net pads.
+        assert not target[data[0] == 0].any()
+    assert any((target > 0).any() for _, target in drawn)
+
+
+def test_several_loading_processes_draw_different_images(pool, monkeypatch):
+    def first(worker):
+        info = None if worker is None else SimpleNamespace(id=worker, num_workers=2)
+        monkeypatch.setattr("totalspineseg_bids.training.synthetic_stream.get_worker_info", lambda: info)
+        return next(iter(SyntheticStream(pool, 101, (48, 32, 16), 1.75, [4])))[0]
+
+    drawn = [first(None), first(0), first(1)]
+    assert not np.array_equal(drawn[0], drawn[1])
+    assert not np.array_equal(drawn[1], drawn[2])
+    np.testing.assert_array_equal(first(1), drawn[2])
+
+
+def test_scout_names_each_level_and_shares_classes_of_supernumerary_ones():
+    table, labels = scout_table(), scout_dataset_json(0)["labels"]
+    assert table[anatomy.disc("T6-T7").id] == labels["disc_T6_T7"]
+    assert table[anatomy.vertebra("T13").id] == labels["vertebrae_T12"]
+    assert table[anatomy.disc("L5-L6").id] == IGNORE
+    assert set(labels.values()) == set(range(len(labels)))
+    assert role_of(scout_dataset_json(0)) is Role.SINGLE
+    assert is_scout(scout_plans())
+
+
 def test_odd_discs_of_training_have_faults_but_stay_discs():
     labels = boxes().data
     mask = np.isin(labels, [206, 204]).astype(np.uint8)
@@ -82,7 +123,7 @@ def test_odd_discs_of_training_have_faults_but_stay_discs():
 
 def test_acquisition_ends_in_something_like_a_z_score():
     rng = np.random.default_rng(0)
-    image = acquire(rng.random((24, 32, 40), dtype=np.float32), rng)
+    image = acquire(rng.random((24, 32, 40), dtype=np.float32), rng, (1.75, 1.75, 1.75))
     assert image.dtype == np.float32
     assert abs(image.mean()) < 1
     assert 0.5 < image.std() < 1.5
@@ -97,6 +138,8 @@ def test_learning_rate_rises_then_falls():
 def test_bad_settings_are_refused(tmp_path):
     with pytest.raises(UsageError, match="dataset"):
         SyntheticTraining(tmp_path, 104, 1.0)
+    with pytest.raises(UsageError, match="workers"):
+        SyntheticTraining(tmp_path, 101, 1.0, workers=0)
     with pytest.raises(UsageError, match="minutes"):
         SyntheticTraining(tmp_path, 101, 0.0)
 

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import logging
-import re
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from totalspineseg_bids.app.crash import FAILED, Failure, read_crashes
+from totalspineseg_bids.app.group_inputs import people, read_norms, read_participants, read_ratings
+from totalspineseg_bids.app.group_measures import add_scores, long_dictionary, long_rows, short_name, wide_table
 from totalspineseg_bids.bids.description import read_dataset_name
 from totalspineseg_bids.bids.names import SourceImage, report_name
+from totalspineseg_bids.bids.publish import clean_root
 from totalspineseg_bids.bids.results import ImageResult, read_results
-from totalspineseg_bids.bids.tables import read_table, table_text
+from totalspineseg_bids.bids.tables import clean
 from totalspineseg_bids.config import RunConfig
 from totalspineseg_bids.errors import MissingInputError, NothingSelectedError, OutputError
-from totalspineseg_bids.imaging.atomic import write_text
+from totalspineseg_bids.imaging.atomic import atomic_writer, write_text
 from totalspineseg_bids.measurement.levels import COLUMNS
 from totalspineseg_bids.measurement.posture import POSTURE_COLUMNS
 
@@ -24,9 +27,10 @@ logger = logging.getLogger(__name__)
 
 VOLUMES = "group_volumes"
 IMAGES = "group_images"
+MEASURES = "group_measures"
+WIDE = "group_measures_wide"
 PAGE = "group.html"
 
-_UNITS = re.compile(r"-(?:mm[23]?|deg)$")
 _KEYS: Mapping[str, str] = {
     "participant": "Participant, as participant_id in participants.tsv",
     "session": "Session, with ses-; n/a where there is none",
@@ -46,6 +50,8 @@ _OF_IMAGE: Mapping[str, str] = {
     "n_levels": "Number of vertebrae and discs with a level",
     "levels": "Levels seen, vertebrae first, separated by a comma",
     "flags": "Findings to look at, separated by a comma",
+    "rating": "What a reader said of the image on the group page (--qc-file): good, doubtful or bad",
+    "rating-note": "Remark of the reader",
 }
 _LAST: Mapping[str, str] = {
     "model": "Model set",
@@ -78,11 +84,6 @@ def _keys(source: SourceImage) -> dict[str, str]:
         "image": source.name,
         "suffix": source.suffix,
     }
-
-
-def short_name(column: str) -> str:
-    """Return a measure's column without its unit, which the table's description gives."""
-    return _UNITS.sub("", column)
 
 
 def _volume_rows(result: ImageResult) -> list[dict[str, str]]:
@@ -159,23 +160,23 @@ def _described(columns: Mapping[str, str]) -> dict[str, dict[str, str]]:
     return {name: {"Description": text} for name, text in columns.items()}
 
 
-def _write_table(output: Path, name: str, rows: Sequence[Mapping[str, str]], columns: Mapping[str, object]) -> None:
-    write_text(output / f"{name}.tsv", table_text(list(columns), rows))
+def _write_table(output: Path, name: str, rows: Iterable[Mapping[str, str]], columns: Mapping[str, object]) -> None:
+    names = list(columns)
+    with atomic_writer(output / f"{name}.tsv") as stream:
+        stream.write(("\t".join(names) + "\n").encode())
+        for row in rows:
+            stream.write(("\t".join([clean(row.get(column)) for column in names]) + "\n").encode())
     write_text(output / f"{name}.json", json.dumps(columns, indent=2, ensure_ascii=False) + "\n")
 
 
-def _participants(config: RunConfig) -> list[dict[str, str]]:
-    """Return the participants of the raw dataset, where it is at hand, for grouping on the page."""
-    path = config.bids_dir / "participants.tsv"
-    try:
-        return read_table(path) if path.is_file() else []
-    except (OSError, ValueError) as error:
-        logger.warning("%s: cannot be read, the page does without it (%s)", path, error)
-        return []
-
-
 def run_group(config: RunConfig) -> GroupTables:
-    """Run the group level: ``group_images.tsv``, ``group_volumes.tsv`` and ``group.html``.
+    """Run the group level.
+
+    It writes ``group.html``, ``group_images.tsv`` (a row an image), ``group_volumes.tsv`` (a row a label),
+    ``group_measures.tsv`` (a row a value) and ``group_measures_wide.tsv`` (a row an image, a column a level and
+    measure), each with its data dictionary.
+
+    A dry run lists the images that would go in, with their status, on standard output.
 
     Parameters
     ----------
@@ -193,6 +194,8 @@ def run_group(config: RunConfig) -> GroupTables:
         If there is no output folder of a participant level.
     NothingSelectedError
         If it holds no image that is asked for.
+    UsageError
+        If the ratings or the reference values make no sense.
     OutputError
         If the output cannot be written.
     """
@@ -206,18 +209,38 @@ def run_group(config: RunConfig) -> GroupTables:
     if not tables.images:
         msg = f"{output}: holds no derivatives of the participants asked for; run the participant level first"
         raise NothingSelectedError(msg)
+    participants, norms = read_participants(config), read_norms(config.norms)
+    ratings = read_ratings(config.qc_file, (row["image"] for row in tables.images))
+    for row in tables.images:
+        if row["image"] in ratings:
+            rating = ratings[row["image"]]
+            row.update({"rating": rating.rating, "rating-note": rating.note})
     if config.dry_run:
+        for row in tables.images:
+            sys.stdout.write(f"{row['status']}\t{row['source']}\n")
         return tables
+    clean_root(output)
+    persons = people(participants)
+    add_scores(tables.volumes, norms, persons)
     measures = {short_name(column): text for column, text in COLUMNS.items()}
     angles = {short_name(column): text for column, text in POSTURE_COLUMNS.items()}
     name = read_dataset_name(config.bids_dir) or config.bids_dir.name
+    wide, wide_columns = wide_table(tables.images, tables.volumes)
     try:
         _write_table(output, VOLUMES, tables.volumes, {**_described({**_KEYS, **_OF_LABEL}), **measures})
         _write_table(
             output, IMAGES, tables.images, {**_described({**_KEYS, **_OF_IMAGE}), **angles, **_described(_LAST)}
         )
+        values = long_rows(tables.images, tables.volumes, norms, persons)
+        _write_table(output, MEASURES, values, long_dictionary())
+        _write_table(output, WIDE, wide, wide_columns)
         write_group_report(
-            output / PAGE, tables.images, tables.volumes, dataset_name=name, participants=_participants(config)
+            output / PAGE,
+            tables.images,
+            tables.volumes,
+            dataset_name=name,
+            participants=participants,
+            self_contained=config.self_contained,
         )
     except OSError as error:
         msg = f"{output}: cannot be written ({error.strerror}); free its disk or change its permissions"

@@ -139,6 +139,10 @@ def process(job: Job, config: RunConfig, loaded: LoadedSegmenter, progress: Prog
     if progress is not None:
         progress("measure and write", 0.0)
     writer = _Writer(job, config, loaded, image, spine)
+    if not config.force and is_done(job, config):
+        # Another run was faster; its result is the same, and taking it back for a while would help nobody.
+        logger.info("%s: completed by another run meanwhile", job.source.name)
+        return spine
     former = withdraw(config.output_dir, job.names)
     try:
         written = writer.publish()
@@ -196,6 +200,7 @@ class _Writer:
                 "single_step": config.single_step,
                 "step1_only": config.step1_only,
                 "localizer": config.localizer,
+                "volume": config.volume if image.volumes > 1 else None,
             },
             notes=image.notes,
             localizer=job.localizer[1] if job.localizer else None,

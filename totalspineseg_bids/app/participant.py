@@ -19,6 +19,7 @@ from totalspineseg_bids.app.reports import known_participants, write_participant
 from totalspineseg_bids.app.segmenter import LoadedSegmenter, SegmenterFactory, load_segmenter
 from totalspineseg_bids.bids.description import write_root_files
 from totalspineseg_bids.bids.names import DerivativeNames, SourceImage
+from totalspineseg_bids.bids.publish import clean_root
 from totalspineseg_bids.bids.query import Selection, find_images, read_filters
 from totalspineseg_bids.bids.validate import check_dataset
 from totalspineseg_bids.config import RunConfig, localizer_terms
@@ -152,16 +153,26 @@ def rebuild_reports(config: RunConfig) -> Tally:
 def _prepare_output(config: RunConfig) -> None:
     try:
         config.output_dir.mkdir(parents=True, exist_ok=True)
+        clean_root(config.output_dir)
         write_root_files(config.bids_dir, config.output_dir, config.label_scheme)
     except OSError as error:
         msg = f"{config.output_dir}: cannot be written ({error.strerror}); give another output folder or free its disk"
         raise OutputError(msg) from error
 
 
+def _raise_if_fatal(config: RunConfig, error: OSError) -> None:
+    if error.errno in _FATAL_ERRNO:
+        problem = os.strerror(error.errno or 0)
+        msg = f"{config.output_dir}: cannot be written ({problem}); make room and run it again"
+        raise DiskError(msg) from error
+
+
 def _report(config: RunConfig, participant: str, tally: Tally) -> None:
     try:
         write_participant_report(config.output_dir, participant)
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError):
+            _raise_if_fatal(config, error)
         # The derivatives are whole; a page that cannot be made must not cost the participants that follow.
         logger.exception("the report of sub-%s could not be written", participant)
         tally.report_failures.append(f"sub-{participant}")
@@ -217,10 +228,7 @@ class _Run:
         except (ModelError, UsageError):
             raise
         except OSError as error:
-            if error.errno in _FATAL_ERRNO:
-                problem = os.strerror(error.errno or 0)
-                msg = f"{self.config.output_dir}: cannot be written ({problem}); make room and run it again"
-                raise DiskError(msg) from error
+            _raise_if_fatal(self.config, error)
             return self._failed(source, error)
         except Exception as error:  # noqa: BLE001 - one image's failure never costs another
             return self._failed(source, error)

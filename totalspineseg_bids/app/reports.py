@@ -14,6 +14,8 @@ from totalspineseg_bids.report.context import ImageReport
 
 logger = logging.getLogger(__name__)
 
+#: Often enough for any number of sessions that end at the same time; each try that is not the last had a reason.
+_TRIES = 20
 _ENTITY_NAMES = {"sub": "subject", "ses": "session", "acq": "acquisition", "rec": "reconstruction"}
 
 
@@ -97,7 +99,13 @@ def write_participant_report(output: Path, participant: str) -> Path | None:
     if not images:
         return None
     path = output / report_name(participant)
-    write_subject_report(path, f"sub-{participant}", images, group_page="group.html")
+    for _ in range(_TRIES):
+        write_subject_report(path, f"sub-{participant}", images, group_page="group.html")
+        # Another run may have finished an image of the same participant meanwhile, and written its page before this
+        # one. Whoever writes last has to have seen everything.
+        former, images = images, participant_reports(output, participant)
+        if images == former:
+            break
     return path
 
 

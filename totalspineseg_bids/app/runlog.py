@@ -10,7 +10,7 @@ import socket
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tqdm import tqdm
@@ -41,6 +41,20 @@ class BarHandler(logging.Handler):
             self.handleError(record)
 
 
+class LogFile(logging.FileHandler):
+    """A log that does without its lines where the disk is full; what the run itself writes there tells the user."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
+        """Pass over an error of the disk, and report any other."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+    def close(self) -> None:
+        """Close the file; lines that still wait and find no room are lost."""
+        with suppress(OSError):
+            super().close()
+
+
 def run_name(now: datetime.datetime) -> str:
     """Return the name of a run's files: time, machine and process, so that no two runs share one."""
     host = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname()) or "host"
@@ -48,7 +62,7 @@ def run_name(now: datetime.datetime) -> str:
 
 
 def _file_handler(path: Path) -> logging.Handler:
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = LogFile(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     return handler
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from totalspineseg_bids.config import RunConfig
+from totalspineseg_bids.config import Engine, RunConfig
 from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.models.registry import ModelSet
+from totalspineseg_bids.models.roles import Role, needed_roles
 from totalspineseg_bids.segmentation.result import LabelledSpine
+
+if TYPE_CHECKING:
+    from totalspineseg_bids.segmentation.pipeline import SpineSegmenter
 
 Progress = Callable[[str, float], None]
 
@@ -65,14 +69,7 @@ class LoadedSegmenter:
 SegmenterFactory = Callable[[RunConfig], LoadedSegmenter]
 
 
-def needed_roles(config: RunConfig) -> tuple[str, ...]:
-    """Return the models a run needs: ``step1``, ``step2`` or ``single``."""
-    if config.single_step:
-        return ("single",)
-    return ("step1",) if config.step1_only else ("step1", "step2")
-
-
-def model_digest(models: ModelSet, roles: tuple[str, ...]) -> str:
+def model_digest(models: ModelSet, roles: Iterable[Role]) -> str:
     """Return the SHA-256 of the descriptions and weights of the models that a run uses."""
     from totalspineseg_bids.inference import folders  # noqa: PLC0415 - loads torch, which --help need not
 
@@ -83,8 +80,51 @@ def model_digest(models: ModelSet, roles: tuple[str, ...]) -> str:
         for file in files:
             if file.is_file():
                 name = file.relative_to(folder).as_posix()
-                whole.update(f"{role} {name} {folders.sha256(file)}\n".encode())
+                whole.update(f"{role.value} {name} {folders.sha256(file)}\n".encode())
     return whole.hexdigest()
+
+
+def make_segmenter(
+    model: str,
+    *,
+    device: str = "auto",
+    engine: Engine = "auto",
+    threads: int | None = None,
+    single_step: bool = False,
+    step1_only: bool = False,
+) -> tuple[SpineSegmenter, ModelSet]:
+    """Find models and make a segmenter of them.
+
+    Parameters
+    ----------
+    model
+        Name of an installed model set, a folder, or a zip.
+    device, engine, threads
+        Where and how the networks run.
+    single_step, step1_only
+        The model that names all levels at once; or the first of the two steps alone.
+
+    Returns
+    -------
+    SpineSegmenter, ModelSet
+        The segmenter and what it was made of.
+
+    Raises
+    ------
+    UsageError
+        If both modes are asked for.
+    ModelError
+        If there is no such model, it is damaged, or a role is missing.
+    """
+    # Here rather than above: these load torch and nnU-Net.
+    from totalspineseg_bids.models.registry import resolve  # noqa: PLC0415
+    from totalspineseg_bids.segmentation.pipeline import SpineSegmenter  # noqa: PLC0415
+
+    models = resolve(model, need=needed_roles(single_step=single_step, step1_only=step1_only))
+    segmenter = SpineSegmenter(
+        models, device=device, engine=engine, threads=threads, single_step=single_step, step1_only=step1_only
+    )
+    return segmenter, models
 
 
 def load_segmenter(config: RunConfig) -> LoadedSegmenter:
@@ -95,18 +135,12 @@ def load_segmenter(config: RunConfig) -> LoadedSegmenter:
     ModelError
         If there is no such model, it is damaged, or a role is missing.
     """
-    # Here rather than above: these load torch and nnU-Net.
-    from totalspineseg_bids.models.registry import resolve  # noqa: PLC0415
-    from totalspineseg_bids.segmentation.pipeline import SpineSegmenter  # noqa: PLC0415
-
-    roles = needed_roles(config)
-    models = resolve(config.model, need=roles)
-    segmenter = SpineSegmenter(
-        models,
+    segmenter, models = make_segmenter(
+        config.model,
         device=config.device,
         engine=config.engine,
         threads=config.threads,
         single_step=config.single_step,
         step1_only=config.step1_only,
     )
-    return LoadedSegmenter(segmenter, models.name, model_digest(models, roles), models.bundled)
+    return LoadedSegmenter(segmenter, models.name, model_digest(models, segmenter.roles), models.bundled)

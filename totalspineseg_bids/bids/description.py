@@ -49,7 +49,8 @@ def generated_by(environment: Mapping[str, str] | None = None) -> dict[str, obje
     }
     fields = {"Type": CONTAINER_TYPE, "Tag": CONTAINER_TAG, "URI": CONTAINER_URI}
     container = {key: env[name] for key, name in fields.items() if env.get(name)}
-    if "Type" not in container and (env.get("APPTAINER_CONTAINER") or env.get("SINGULARITY_CONTAINER")):
+    if env.get("APPTAINER_CONTAINER") or env.get("SINGULARITY_CONTAINER"):
+        # Also where it runs the image that Docker has built, whose environment says so.
         container["Type"] = "singularity"
     if container:
         entry["Container"] = container

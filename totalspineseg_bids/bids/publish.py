@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from totalspineseg_bids.bids.names import RESOLUTIONS, DerivativeNames
+from totalspineseg_bids.bids.names import LOGS, RESOLUTIONS, DerivativeNames
 from totalspineseg_bids.bids.sidecar import Digests, json_text
 from totalspineseg_bids.imaging.atomic import remove_stale, write_text
 
@@ -68,6 +68,13 @@ def withdraw(output: Path, names: DerivativeNames) -> list[str]:
     figures = (output / names.figures).glob(f"{names.figure_stem}_*")
     former = [name for name in names.all() if (output / name).is_file()]
     return sorted([*former, *(f"{names.figures}/{path.name}" for path in figures)])
+
+
+def clean_root(output: Path) -> None:
+    """Remove what killed runs have left half-written outside of the participants' folders."""
+    now = time.time()
+    for folder in (output, output / LOGS):
+        remove_stale(folder, now)
 
 
 def remove(output: Path, files: Iterable[str]) -> None:

@@ -11,7 +11,8 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,8 @@ _UNUSABLE_PARTS = frozenset({"phase", "real", "imag"})
 #: Names of other programs' queries that a shared filter file may hold.
 _FOREIGN_QUERIES = frozenset({"bold", "sbref", "fmap", "dwi", "asl", "pet", "flair", "roi", "t1w", "t2w", "megre"})
 _ANAT = "anat"
+#: What pyBIDS calls the file of its index.
+_INDEX = "layout_index.sqlite"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,10 +148,10 @@ def _datatypes(queries: Iterable[Mapping[str, Any]]) -> list[str] | None:
 def _layout(root: Path, ignore: list[re.Pattern[str]], database: Path | None) -> BIDSLayout:
     # Imported here: pyBIDS takes a second, which --help need not pay for.
     from bids.layout import BIDSLayout, BIDSLayoutIndexer  # noqa: PLC0415
-    from bids.layout.db import ConnectionManager  # noqa: PLC0415
 
     indexer = BIDSLayoutIndexer(validate=False, index_metadata=False, ignore=ignore)
-    if database is not None and not ConnectionManager.exists(database) and not _writable(database):
+    # Looked for here: pyBIDS' own question makes the folder.
+    if database is not None and not (database / _INDEX).is_file() and not _writable(database):
         logger.warning("%s: cannot be written; the index is kept in memory", database)
         database = None
     with warnings.catch_warnings():
@@ -219,9 +222,50 @@ def find_images(root: Path, selection: Selection, *, database: Path | None = Non
             source = SourceImage(relative, root / relative)
             if _selected(source, selection, query):
                 found[relative] = source
+    for source in _folders_named_like_images(root, selection, queries):
+        found.setdefault(source.relative, source)
     if not found:
         raise NothingSelectedError(_nothing(root, selection))
     return sorted(found.values())
+
+
+def _folders_named_like_images(
+    root: Path, selection: Selection, queries: Sequence[Mapping[str, Any]]
+) -> list[SourceImage]:
+    """Return folders where images should be, which pyBIDS passes over in silence, so that each fails by its name.
+
+    Under a filter file, which may not mean them, they are only told.
+    """
+    suffixes = {query["suffix"] for query in queries if isinstance(query.get("suffix"), str)}
+    found = []
+    for relative in _anatomical_folders(root, selection):
+        source = SourceImage(relative, root / relative) if is_source_name(relative) else None
+        if source is None or source.suffix not in suffixes or not _selected(source, selection, {}):
+            continue
+        if selection.filters:
+            logger.warning("%s: is a folder, not an image", relative)
+        else:
+            found.append(source)
+    return found
+
+
+def _anatomical_folders(root: Path, selection: Selection) -> Iterator[str]:
+    """Yield the folders named ``.nii`` or ``.nii.gz`` below ``anat`` of the wanted participants."""
+    participants = selection.participants or [
+        entry.name.removeprefix("sub-") for entry in os.scandir(root) if entry.name.startswith("sub-")
+    ]
+    for label in participants:
+        for parent in (root / f"sub-{label}" / _ANAT, *_sessions(root / f"sub-{label}")):
+            with suppress(OSError), os.scandir(parent) as entries:
+                for entry in entries:
+                    if entry.name.endswith(EXTENSIONS) and entry.is_dir(follow_symlinks=False):
+                        yield (parent / entry.name).relative_to(root).as_posix()
+
+
+def _sessions(participant: Path) -> list[Path]:
+    with suppress(OSError), os.scandir(participant) as entries:
+        return [participant / entry.name / _ANAT for entry in entries if entry.name.startswith("ses-")]
+    return []
 
 
 def _read_layout(root: Path, ignore: list[re.Pattern[str]], database: Path | None) -> BIDSLayout:

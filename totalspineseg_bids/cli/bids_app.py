@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from totalspineseg_bids import __version__
 from totalspineseg_bids.anatomy import LABEL_SCHEMES
+from totalspineseg_bids.app.interrupt import Interrupted, stop_on_signal
 from totalspineseg_bids.config import (
     DEFAULT_SUFFIXES,
     ENGINES,
@@ -20,7 +21,7 @@ from totalspineseg_bids.config import (
     RunConfig,
     read_toml,
 )
-from totalspineseg_bids.errors import SpineAppError, UsageError
+from totalspineseg_bids.errors import ExitCode, SpineAppError, UsageError
 from totalspineseg_bids.models.catalog import DEFAULT_MODEL
 
 PROGRAM = "totalspineseg-bids"
@@ -240,6 +241,26 @@ def _add_output(parser: Parser) -> None:
         choices=RESOLUTIONS,
         help="grid of the results: the image's own, 1 mm isotropic, or both (default: native)",
     )
+    group.add_argument(
+        "--qc-file",
+        "--qc_file",
+        type=Path,
+        metavar="TSV",
+        help="group: ratings downloaded from the group page, read back into page and table",
+    )
+    group.add_argument(
+        "--norms",
+        type=Path,
+        metavar="TSV",
+        help="group: reference values (measure, level, mean, sd; sex, age_min, age_max) for z-scores",
+    )
+    group.add_argument(
+        "--self-contained",
+        "--self_contained",
+        action="store_const",
+        const=True,
+        help="group: put the thumbnails into the page, to send it as one file",
+    )
 
 
 def _add_resources(parser: Parser) -> None:
@@ -344,6 +365,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments:
         arguments = ["--help"]
+    try:
+        # From here on, so that a signal while libraries load ends with the same code and line as one later.
+        with stop_on_signal():
+            return _run(arguments)
+    except Interrupted as stop:
+        sys.stderr.write(f"{PROGRAM}: {stop.as_error()}\n")
+        return int(ExitCode.TRY_AGAIN)
+
+
+def _run(arguments: list[str]) -> int:
     try:
         config = parse_config(arguments)
     except SystemExit as done:  # --help and --version

@@ -1,6 +1,7 @@
 """The Boutiques descriptor of the BIDS App, made from its parser so that the two cannot part.
 
-``python -m totalspineseg_bids.cli.boutiques boutiques.json`` writes it. Source: Boutiques schema 0.5.
+``python -m totalspineseg_bids.cli.boutiques boutiques.json docs/platforms/invocation.schema.json`` writes it, and the
+schema that invocations must fit, for which the package ``boutiques`` is needed. Source: Boutiques schema 0.5.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from totalspineseg_bids.errors import ExitCode
 SCHEMA_VERSION = "0.5"
 _POSITIONALS = ("bids_dir", "output_dir", "level")
 #: Read by the program; the output folder and what is made there are names, not files that exist.
-_FILES = frozenset({"bids_dir", "bids_filter_file", "config_file"})
+_FILES = frozenset({"bids_dir", "bids_filter_file", "config_file", "qc_file", "norms"})
 _ERRORS = {
     ExitCode.UNSPECIFIED: "Several kinds of failure, or one without a code of its own",
     ExitCode.INVALID_DATASET: "The input is not a valid BIDS dataset",
@@ -142,13 +143,26 @@ def descriptor_text() -> str:
     return json.dumps(descriptor(), indent=2, ensure_ascii=False) + "\n"
 
 
+def schema_text() -> str:
+    """Return the JSON schema of invocations, as Boutiques makes it of the descriptor.
+
+    Raises
+    ------
+    ImportError
+        If Boutiques is not installed.
+    """
+    from boutiques.invocationSchemaHandler import generateInvocationSchema  # noqa: PLC0415 - for developers only
+
+    return json.dumps(generateInvocationSchema(descriptor()), indent=2, ensure_ascii=False) + "\n"
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Write the descriptor to the file that is named, or to standard output."""
+    """Write the descriptor to the first file that is named, or to standard output, and the schema to the second."""
     arguments = sys.argv[1:] if argv is None else argv
-    if arguments:
-        Path(arguments[0]).write_text(descriptor_text(), encoding="utf-8")
-    else:
+    if not arguments:
         sys.stdout.write(descriptor_text())
+    for name, text in zip(arguments, (descriptor_text, schema_text), strict=False):
+        Path(name).write_text(text(), encoding="utf-8")
     return 0
 
 

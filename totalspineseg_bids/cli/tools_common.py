@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -59,21 +60,38 @@ def add_label_scheme(parser: argparse.ArgumentParser, what: str) -> None:
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """Add the options that choose a model and how it is run."""
+    """Add the options that choose a model and how it is run; :func:`fill_model` gives them their values."""
     from totalspineseg_bids.config import ENGINES  # noqa: PLC0415
     from totalspineseg_bids.models.catalog import DEFAULT_MODEL  # noqa: PLC0415
 
     parser.add_argument(
         "--model",
-        default=DEFAULT_MODEL,
         metavar="NAME|PATH|ZIP",
-        help="installed release, folder or zip; 'bundled' for trying out (default: %(default)s)",
+        help=f"installed release, folder or zip; 'bundled' for trying out (default: {DEFAULT_MODEL})",
     )
-    parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda[:N]|mps", help="default: %(default)s")
-    parser.add_argument("--engine", choices=ENGINES, default="auto", help="default: %(default)s")
+    parser.add_argument("--device", metavar="auto|cpu|cuda[:N]|mps", help="default: auto")
+    parser.add_argument("--engine", choices=ENGINES, help="default: auto")
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads of the network")
-    parser.add_argument("--single-step", action="store_true", help="use the model that names every level in one step")
-    parser.add_argument("--step1-only", action="store_true", help="stop after step 1 and name what it shows")
+    steps = parser.add_mutually_exclusive_group()
+    steps.add_argument("--single-step", action="store_true", help="use the model that names every level in one step")
+    steps.add_argument("--step1-only", action="store_true", help="stop after step 1 and name what it shows")
+
+
+def fill_model(options: argparse.Namespace) -> None:
+    """Give what the user left out of :func:`add_model`'s options the value of the environment, else the default.
+
+    Raises
+    ------
+    UsageError
+        If an environment variable has a value that is not allowed.
+    """
+    from totalspineseg_bids.config import environment_settings  # noqa: PLC0415
+    from totalspineseg_bids.models.catalog import DEFAULT_MODEL  # noqa: PLC0415
+
+    defaults = {"model": DEFAULT_MODEL, "device": "auto", "engine": "auto", **environment_settings(os.environ)}
+    for name, key in (("model", "model"), ("device", "device"), ("engine", "engine"), ("threads", "n_cpus")):
+        if getattr(options, name) is None:
+            setattr(options, name, defaults.get(key))
 
 
 def positive(text: str) -> int:

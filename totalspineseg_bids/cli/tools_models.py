@@ -26,6 +26,13 @@ def add_subcommands(subparsers: Subparsers) -> None:
     install.add_argument("--url", action="append", metavar="URL", help="address of a zip; may be repeated")
     install.add_argument("--name", help="name to install under")
     install.add_argument("--force", action="store_true", help="install again what is there")
+    install.add_argument(
+        "--sha256",
+        action="append",
+        default=[],
+        metavar="DIGEST",
+        help="refuse any other zip; once for each, in any order",
+    )
     path = add_subcommand(actions, "path", _path, "print the folder of a model")
     path.add_argument("name", metavar="NAME|PATH|ZIP")
     verify = add_subcommand(actions, "verify", _verify, "compare installed models with the recorded digests")
@@ -50,7 +57,7 @@ def _install(options: argparse.Namespace) -> int:
     from totalspineseg_bids.models.install import install  # noqa: PLC0415
 
     source = options.source or (None if options.url else DEFAULT_MODEL)
-    folder = install(source, url=options.url, name=options.name, force=options.force)
+    folder = install(source, url=options.url, name=options.name, force=options.force, sha256=options.sha256)
     say(f"installed {folder.name}: {folder}")
     return int(ExitCode.SUCCESS)
 

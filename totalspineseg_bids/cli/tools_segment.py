@@ -11,6 +11,7 @@ from totalspineseg_bids.cli.tools_common import (
     add_model,
     add_subcommand,
     bar,
+    fill_model,
     say,
 )
 from totalspineseg_bids.errors import ExitCode, UsageError
@@ -55,17 +56,10 @@ def add_subcommands(subparsers: Subparsers) -> None:
 
 
 def _segment(options: argparse.Namespace) -> int:
-    from totalspineseg_bids.cli.tools_files import (  # noqa: PLC0415
-        find_jobs,
-        load_localizer,
-        segment_files,
-        verdict,
-    )
-    from totalspineseg_bids.models.registry import resolve  # noqa: PLC0415
+    from totalspineseg_bids.app.files import find_jobs, load_localizer, segment_files, verdict  # noqa: PLC0415
+    from totalspineseg_bids.app.interrupt import Interrupted, stop_on_signal  # noqa: PLC0415
+    from totalspineseg_bids.app.segmenter import make_segmenter  # noqa: PLC0415
 
-    if options.single_step and options.step1_only:
-        msg = "--single-step and --step1-only exclude each other"
-        raise UsageError(msg)
     jobs = find_jobs(options.input, options.output)
     if options.localizer is not None and options.input.is_dir():
         msg = "--localizer belongs to one image; give a file as IN"
@@ -76,38 +70,33 @@ def _segment(options: argparse.Namespace) -> int:
     if not jobs:
         say("nothing to do: every output is there")
         return int(ExitCode.SUCCESS)
-    need = ("single",) if options.single_step else ("step1",) if options.step1_only else ("step1", "step2")
-    models = resolve(options.model, need=need)
-    from totalspineseg_bids.segmentation.pipeline import SpineSegmenter  # noqa: PLC0415
-
-    segmenter = SpineSegmenter(
-        models,
+    fill_model(options)
+    segmenter, _ = make_segmenter(
+        options.model,
         device=options.device,
         engine=options.engine,
         threads=options.threads,
         single_step=options.single_step,
         step1_only=options.step1_only,
     )
-    with bar(len(jobs), "segment") as progress:
-        outcomes = []
-        for outcome in segment_files(
-            jobs, segmenter, scheme=options.label_scheme, localizer=localizer, report=options.report
-        ):
-            outcomes.append(outcome)
-            progress.update()
-            progress.clear()
-            say(outcome.line)
+    outcomes = []
+    try:
+        with stop_on_signal(), bar(len(jobs), "segment") as progress:
+            for outcome in segment_files(
+                jobs, segmenter, scheme=options.label_scheme, localizer=localizer, report=options.report
+            ):
+                outcomes.append(outcome)
+                progress.update()
+                progress.clear()
+                say(outcome.line)
+    except Interrupted as stop:
+        raise stop.as_error() from None
     return verdict(outcomes)
 
 
 def _label(options: argparse.Namespace) -> int:
     from totalspineseg_bids import anatomy  # noqa: PLC0415
-    from totalspineseg_bids.cli.tools_files import (  # noqa: PLC0415
-        check_output,
-        describe,
-        load_localizer,
-        write_report,
-    )
+    from totalspineseg_bids.app.files import check_output, describe, load_localizer, write_report  # noqa: PLC0415
     from totalspineseg_bids.imaging.io import read_labels, write_labels  # noqa: PLC0415
     from totalspineseg_bids.segmentation.labelling import label_map  # noqa: PLC0415
     from totalspineseg_bids.segmentation.layout import Layout  # noqa: PLC0415

@@ -1,14 +1,15 @@
-"""``totalspineseg-tools synthesize``, ``prepare``, ``plan``, ``train``, ``evaluate``, ``export``, ``train-bundled``."""
+"""``totalspineseg-tools synthesize``, ``prepare``, ``plan``, ``train``, ``export``, ``train-bundled``."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
+from totalspineseg_bids.anatomy import LABEL_SCHEMES
 from totalspineseg_bids.cli.tools_common import (
     PROGRAM,
     Subparsers,
-    add_label_scheme,
     add_subcommand,
     bar,
     positive,
@@ -26,9 +27,15 @@ def add_subcommands(subparsers: Subparsers) -> None:
     _add_prepare(subparsers)
     _add_plan(subparsers)
     _add_train(subparsers)
-    _add_evaluate(subparsers)
     _add_export(subparsers)
     _add_train_bundled(subparsers)
+
+
+def _count(text: str) -> int:
+    if not text.isdigit():
+        msg = f"'{text}' is not a whole number from 0"
+        raise argparse.ArgumentTypeError(msg)
+    return int(text)
 
 
 def _fold(text: str) -> int | str:
@@ -40,12 +47,24 @@ def _fold(text: str) -> int | str:
     raise argparse.ArgumentTypeError(msg)
 
 
-def _add_model_name(parser: argparse.ArgumentParser, *, trainer: bool = True) -> None:
+def _add_model_name(parser: argparse.ArgumentParser, *, trainer: bool = True, several: bool = False) -> None:
     parser.add_argument("work_dir", type=Path, metavar="WORK_DIR", help="folder of nnUNet_raw and what follows from it")
-    parser.add_argument("dataset", type=int, choices=_DATASETS, help="101 step 1, 102 step 2, 103 single step")
+    if several:
+        parser.add_argument(
+            "datasets", type=_dataset, nargs="*", metavar="101|102|103", help="default: all that were prepared"
+        )
+    else:
+        parser.add_argument("dataset", type=int, choices=_DATASETS, help="101 step 1, 102 step 2, 103 single step")
     parser.add_argument("--plans", choices=_PLANS, default="default", help="default: %(default)s")
     if trainer:
         parser.add_argument("--trainer", default="nnUNetTrainer", help="nnU-Net's trainer class (default: %(default)s)")
+
+
+def _dataset(text: str) -> int:
+    if text not in {str(dataset) for dataset in _DATASETS}:
+        msg = f"'{text}' is no dataset: 101 step 1, 102 step 2, 103 single step"
+        raise argparse.ArgumentTypeError(msg)
+    return int(text)
 
 
 def _add_synthesize(subparsers: Subparsers) -> None:
@@ -98,13 +117,33 @@ def _add_prepare(subparsers: Subparsers) -> None:
     parser.add_argument("bids_dirs", type=Path, nargs="+", metavar="BIDS_DIR")
     parser.add_argument("--datasets", type=int, nargs="+", choices=_DATASETS, default=list(_DATASETS), metavar="ID")
     parser.add_argument(
-        "--labels", default="derivatives/labels", metavar="FOLDER", help="below each dataset (default: %(default)s)"
+        "--labels",
+        nargs="+",
+        default=["derivatives/labels_iso", "derivatives/labels"],
+        metavar="FOLDER",
+        help="below each dataset; of several, the first with labels of an image (default: derivatives/labels_iso, "
+        "derivatives/labels)",
     )
-    add_label_scheme(parser, "of the labels")
+    parser.add_argument(
+        "--label-scheme",
+        choices=("auto", *LABEL_SCHEMES),
+        default="auto",
+        help="ids of the labels; auto looks at each file (default: %(default)s)",
+    )
     parser.add_argument(
         "--test", type=float, default=0.1, metavar="SHARE", help="of the persons (default: %(default)s)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the split (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of split and copies (default: %(default)s)")
+    parser.add_argument(
+        "--copies", type=_count, default=0, metavar="N", help="copies of other contrast of each training image"
+    )
+    parser.add_argument(
+        "--one-person",
+        nargs="*",
+        default=["data-single-subject"],
+        metavar="NAME",
+        help="dataset folders all of whose subjects are the same person (default: data-single-subject)",
+    )
     parser.add_argument("--strict", action="store_true", help="fail if any image is left out")
 
 
@@ -129,6 +168,8 @@ def _prepare(options: argparse.Namespace) -> int:
             label_scheme=options.label_scheme,
             test_fraction=options.test,
             seed=options.seed,
+            copies=options.copies,
+            one_person=options.one_person,
             progress=show,
         )
     for (dataset, contrast, part), count in sorted(summary.strata.items()):
@@ -139,6 +180,11 @@ def _prepare(options: argparse.Namespace) -> int:
         f"{summary.training} images to train on, {summary.test} to test on, {len(summary.refused)} left out; "
         f"{summary.written} written now, {summary.kept} kept"
     )
+    if summary.copies:
+        say(f"{summary.copies} copies of other contrast of each training image")
+    rarest = sorted(summary.levels, key=lambda name: summary.levels[name][0])[:3]
+    told = ", ".join(f"{name} in {summary.levels[name][0]}" for name in rarest)
+    say(f"{len(summary.levels)} structures, the rarest in training: {told} (all: prepared/levels.tsv)")
     if options.strict and summary.refused:
         first = summary.refused[0]
         msg = f"{len(summary.refused)} images left out; the first: {first.image}: {first.reason}"
@@ -187,9 +233,10 @@ def _add_train(subparsers: Subparsers) -> None:
         "train",
         _train,
         "train a planned dataset with nnU-Net",
-        "A training that was stopped goes on from its last checkpoint. Curves are drawn in progress.png.",
+        "Plans and preprocesses first where that was not done. A training that was stopped goes on from its last "
+        "checkpoint. Loss and Dice are told after each epoch and drawn in progress.png of the fold.",
     )
-    _add_model_name(parser)
+    _add_model_name(parser, several=True)
     parser.add_argument("--fold", type=_fold, default=0, metavar="0-4|all", help="default: %(default)s")
     parser.add_argument("--epochs", type=positive, metavar="N", help="default: 1000, as nnU-Net")
     parser.add_argument("--iterations", type=positive, metavar="N", help="steps an epoch (default: 250)")
@@ -200,86 +247,56 @@ def _add_train(subparsers: Subparsers) -> None:
     parser.add_argument("--c", "--continue", dest="resume", action="store_true", default=True, help=argparse.SUPPRESS)
     parser.add_argument("--restart", dest="resume", action="store_false", help="begin anew instead of going on")
     parser.add_argument("--no-validation", action="store_true", help="do not predict the held-out cases at the end")
+    parser.add_argument("--no-test", action="store_true", help="do not predict the test cases at the end")
+
+
+def _prepared(work_dir: Path) -> list[int]:
+    """Return the datasets that a work folder has."""
+    from totalspineseg_bids.training.layouts import DATASET_NAMES, DATASETS  # noqa: PLC0415
+    from totalspineseg_bids.training.plan import raw_folder  # noqa: PLC0415
+
+    found = [d for d in DATASETS if (work_dir / "nnUNet_raw" / DATASET_NAMES[d] / "dataset.json").exists()]
+    if not found:
+        raw_folder(work_dir, DATASETS[0])  # says what to do
+    return list(found)
 
 
 def _train(options: argparse.Namespace) -> int:
+    from totalspineseg_bids.training.plan import plan_and_preprocess, plans_file  # noqa: PLC0415
+    from totalspineseg_bids.training.testing import mean_dice  # noqa: PLC0415
     from totalspineseg_bids.training.train import Epoch, TrainOptions, describe, train  # noqa: PLC0415
 
-    settings = TrainOptions(
-        work_dir=options.work_dir,
-        dataset=options.dataset,
-        fold=options.fold,
-        plans=options.plans,
-        trainer=options.trainer,
-        epochs=options.epochs,
-        iterations=options.iterations,
-        validation_iterations=options.val_iterations,
-        device=options.device,
-        gpus=options.gpus,
-        workers=options.workers,
-        resume=options.resume,
-        validate=not options.no_validation,
-    )
-
     # Training redirects standard output, which nnU-Net fills; this stream is taken before.
-    import sys  # noqa: PLC0415
-
     terminal = sys.stdout
 
     def show(epoch: Epoch) -> None:
         terminal.write(describe(epoch) + "\n")
         terminal.flush()
 
-    folder = train(settings, show)
-    say(f"trained: {folder}")
-    return int(ExitCode.SUCCESS)
-
-
-def _add_evaluate(subparsers: Subparsers) -> None:
-    parser = add_subcommand(
-        subparsers,
-        "evaluate",
-        _evaluate,
-        "compare labelled images with their truth: Dice, identification, localisation",
-        "Two files or two folders; files pair by name or by BIDS entities. Structures that the field of view cuts "
-        "do not count.",
-    )
-    parser.add_argument("predicted", type=Path, metavar="PRED")
-    parser.add_argument("truth", type=Path, metavar="TRUTH")
-    parser.add_argument("--output", type=Path, metavar="FOLDER", help="write TSV and JSON there")
-    add_label_scheme(parser, "of the predictions")
-    parser.add_argument(
-        "--missing-as-empty", action="store_true", help="count a truth without a prediction as one that finds nothing"
-    )
-    parser.add_argument("--truth-scheme", choices=("seed", "totalspineseg"), help="ids of the truth, where they differ")
-
-
-def _evaluate(options: argparse.Namespace) -> int:
-    from totalspineseg_bids.training.evaluate import evaluate  # noqa: PLC0415
-    from totalspineseg_bids.training.evaluation_output import table, write_evaluation  # noqa: PLC0415
-    from totalspineseg_bids.training.pairing import pair_files  # noqa: PLC0415
-
-    pairs = pair_files(options.predicted, options.truth)
-    missing = [truth for predicted, truth in pairs if predicted is None]
-    if not options.missing_as_empty:
-        pairs = [pair for pair in pairs if pair[0] is not None]
-    with bar(len(pairs), "evaluate") as progress:
-        result = evaluate(
-            [predicted for predicted, _ in pairs],
-            [truth for _, truth in pairs],
-            label_scheme=options.label_scheme,
-            truth_scheme=options.truth_scheme,
-            progress=lambda done, _total: progress.update(done - progress.n),
+    for dataset in options.datasets or _prepared(options.work_dir):
+        if not plans_file(options.work_dir, dataset, options.plans).exists():
+            say(f"planned and preprocessed: {plan_and_preprocess(options.work_dir, dataset, options.plans)}")
+        settings = TrainOptions(
+            work_dir=options.work_dir,
+            dataset=dataset,
+            fold=options.fold,
+            plans=options.plans,
+            trainer=options.trainer,
+            epochs=options.epochs,
+            iterations=options.iterations,
+            validation_iterations=options.val_iterations,
+            device=options.device,
+            gpus=options.gpus,
+            workers=options.workers,
+            resume=options.resume,
+            validate=not options.no_validation,
+            test=not options.no_test,
         )
-    if not result.images:
-        msg = f"none of {len(pairs)} pairs can be compared; the first: {result.failed[0][1]}"
-        raise ImageError(msg)
-    say(table(result))
-    for truth in missing:
-        say(f"no prediction for {truth} ({'counts as empty' if options.missing_as_empty else 'left out'})")
-    if options.output is not None:
-        write_evaluation(result, options.output)
-        say(f"written to {options.output}")
+        folder = train(settings, show)
+        say(f"trained: {folder}")
+        summary = folder / "test" / "summary.json"
+        if summary.exists():
+            say(f"test set: mean Dice of the regions {mean_dice(summary):.3f} ({summary})")
     return int(ExitCode.SUCCESS)
 
 
@@ -324,6 +341,8 @@ def _add_train_bundled(subparsers: Subparsers) -> None:
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads")
     parser.add_argument("--device", choices=("cpu", "cuda", "mps"), default="cpu", help="default: %(default)s")
     parser.add_argument("--seed", type=int, metavar="S", help="of spines, patches and weights")
+    parser.add_argument("--batch-size", type=positive, metavar="N", help="images a step (default: 1; a GPU wants more)")
+    parser.add_argument("--workers", type=positive, metavar="N", help="processes that draw images (default: 1)")
     parser.add_argument("--start-from", type=Path, metavar="CHECKPOINT", help="take weights where they fit")
 
 
@@ -332,7 +351,7 @@ def _train_bundled(options: argparse.Namespace) -> int:
 
     chosen = {
         name: value
-        for name in ("label_maps", "threads", "seed", "start_from", "device")
+        for name in ("label_maps", "threads", "seed", "start_from", "device", "batch_size", "workers")
         if (value := getattr(options, name)) is not None
     }
     training = SyntheticTraining(work_dir=options.work_dir, dataset=options.dataset, minutes=options.minutes, **chosen)

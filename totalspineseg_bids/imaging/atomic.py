@@ -10,14 +10,28 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-_HOST = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname()) or "host"
+
+def process_space() -> str:
+    """Return what makes process ids unique here: the machine, and the container where that has ids of its own.
+
+    Two containers on one machine may share its name and both have a process 7.
+    """
+    host = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname()) or "host"
+    try:
+        namespace = Path("/proc/self/ns/pid").readlink().name
+    except OSError:  # not Linux, or no /proc
+        namespace = ""
+    return host + "".join(re.findall(r"\d+", namespace))
+
+
+_HOST = process_space()
 _TEMPORARY = re.compile(r"^\..+\.(?P<host>[A-Za-z0-9]+)-(?P<pid>\d+)\.tmp$")
 #: Temporary files of other machines are left alone until they are this old (seconds).
 _STALE_AFTER = 24 * 3600.0
 
 
 def temporary_name(path: Path) -> Path:
-    """Return the hidden name in the same folder under which this process writes a file."""
+    """Return the hidden name in the same folder under which this process, and no other, writes a file."""
     return path.with_name(f".{path.name}.{_HOST}-{os.getpid()}.tmp")
 
 

@@ -44,6 +44,25 @@ class Prediction:
     probabilities: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class CoarsePrediction:
+    """Probabilities of every output on the network's own grid.
+
+    Attributes
+    ----------
+    probabilities
+        float32 in [0, 1], shape (outputs, X, Y, Z), axes in the order of the image.
+    names
+        Role of each output.
+    to_image
+        4x4, voxel of this grid to voxel of the image.
+    """
+
+    probabilities: NDArray[np.float32]
+    names: tuple[str, ...]
+    to_image: NDArray[np.float64]
+
+
 class Predictor:
     """Runs one model on any number of images.
 
@@ -165,6 +184,38 @@ class Predictor:
             },
         )
 
+    def predict_coarse(
+        self, image: NDArray[np.float32], spacing: tuple[float, float, float], *, progress: Progress | None = None
+    ) -> CoarsePrediction:
+        """Return what the network says on its own grid, without the way back to the image's.
+
+        Parameters
+        ----------
+        image, spacing, progress
+            As for ``predict``.
+
+        Raises
+        ------
+        ModelError, UsageError
+            As for ``predict``.
+        """
+        self._check(image, ())
+        with torch_threads(self._threads), torch.inference_mode():
+            engine = self.engine
+            prepared = prepare(image.transpose(0, 3, 2, 1), spacing[::-1], self.model)
+            logits = self._all_logits(prepared, engine, progress)
+            values = torch.sigmoid(logits) if self.model.heads.regions else torch.softmax(logits, 0)
+        # From the network's order of axes to z, y, x and then to x, y, z.
+        order = [int(axis) for axis in np.argsort(self.model.transpose)][::-1]
+        shapes = zip(prepared.cropped_shape, prepared.data.shape[1:], prepared.box, strict=True)
+        steps = [(fine / coarse, part.start) for fine, coarse, part in shapes]
+        to_image = np.eye(4)
+        for row, axis in enumerate(order):
+            step, start = steps[axis]
+            to_image[row, row], to_image[row, 3] = step, start + (step - 1) / 2
+        xyz = values.numpy().transpose(0, *(axis + 1 for axis in order))
+        return CoarsePrediction(np.ascontiguousarray(xyz), self.model.heads.names, to_image)
+
     def _check(self, image: NDArray[np.float32], keep: Sequence[str]) -> None:
         channels = len(self.model.channel_names)
         if image.ndim != 4 or image.shape[0] != channels or 0 in image.shape:
@@ -197,14 +248,19 @@ class Predictor:
         self, prepared: Prepared, engine: Engine, keep: Sequence[str], progress: Progress | None
     ) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.float32]]]:
         """Keep logits on the network's grid, then resample and decode one output at a time."""
+        logits = self._all_logits(prepared, engine, progress)
+        restore = head_restorer(self.model, prepared)
+        labels, kept = decode(lambda index: restore(logits[index]), self.model.heads, keep)
+        return labels.numpy(), {role: values.numpy() for role, values in kept.items()}
+
+    def _all_logits(self, prepared: Prepared, engine: Engine, progress: Progress | None) -> torch.Tensor:
+        """Return the logits of every output on the network's grid, on the CPU."""
         logits = torch.zeros((len(self.model.heads.names), *prepared.data.shape[1:]))
         patch = self.model.network_patch_size
         for slab in slide(prepared.data, engine, patch, device=engine.device, step=self._step, progress=progress):
             self._check_finite(slab.logits)
             logits.narrow(slab.axis + 1, slab.start, slab.stop - slab.start).copy_(slab.logits)
-        restore = head_restorer(self.model, prepared)
-        labels, kept = decode(lambda index: restore(logits[index]), self.model.heads, keep)
-        return labels.numpy(), {role: values.numpy() for role, values in kept.items()}
+        return logits
 
     def _check_finite(self, logits: torch.Tensor) -> None:
         # One sum instead of a mask of the size of the slab: it is finite unless a term is not.

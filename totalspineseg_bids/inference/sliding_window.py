@@ -69,7 +69,8 @@ class Window:
         a, b, c = (max(size, wanted) for size, wanted in zip(shape, patch, strict=True))
         d, e, f = ((full - size) // 2 for full, size in zip((a, b, c), shape, strict=True))
         steps = compute_steps_for_sliding_window((a, b, c), patch, step)
-        return cls(patch, (a, b, c), (d, e, f), tuple(tuple(int(s) for s in axis) for axis in steps))
+        # Patches one voxel thick, half a patch apart, would visit each voxel twice.
+        return cls(patch, (a, b, c), (d, e, f), tuple(tuple(sorted({int(s) for s in axis})) for axis in steps))
 
     @property
     def count(self) -> int:

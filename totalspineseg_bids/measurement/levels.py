@@ -25,8 +25,8 @@ COLUMNS: Final[dict[str, dict[str, str]]] = {
     "volume-mm3": _column("Volume", "Number of voxels of the label times the volume of a voxel", "mm^3"),
     "partial": _column(
         "Partially in view",
-        "true where the field of view cuts the structure: its volume is that of the visible part and it has no"
-        " shape measures",
+        "true where the field of view cuts the structure: its volume is that of the visible part and is left out of"
+        " statistics; it has shape measures only if it is a vertebra whose body is whole",
     ),
     "height-mm": _column(
         "Mean height",
@@ -43,7 +43,7 @@ COLUMNS: Final[dict[str, dict[str, str]]] = {
     "height-posterior-mm": _column(
         "Posterior height", f"Distance between both surfaces at 5-20 % of the depth from behind, {_BANDS}", "mm"
     ),
-    "depth-mm": _column("Depth", "Anteroposterior extent at mid-height in the mid-sagittal band", "mm"),
+    "depth-mm": _column("Depth", "Anteroposterior extent at mid-height in the mid-sagittal plane", "mm"),
     "width-mm": _column("Width", "Left-right extent at mid-height and mid-depth", "mm"),
     "wedge-deg": _column(
         "Wedge angle",

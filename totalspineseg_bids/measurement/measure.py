@@ -25,8 +25,17 @@ _ANTERIOR = np.array([0.0, 1.0, 0.0])
 _FINE_MM = 1.5
 #: A measure must span this many voxels of the source image along its direction.
 _MIN_VOXELS = 3.0
+#: An area must span this many voxels of the source image both ways, if they are not small: a round region of fewer
+#: columns has an area that depends by more than 5 % on where they fall.
+_MIN_VOXELS_OF_AREA = 4.5
+#: The ends of a chord through a round region fall between voxels, whatever their number: a diameter across coarse
+#: voxels must be long for that not to matter.
+_MIN_VOXELS_OF_DIAMETER = 8.0
 #: Half the anteroposterior diameter of a canal, for vertebrae beside which none was found, mm.
 _CANAL_RADIUS_MM = 7.0
+#: What lies further than this beside the body belongs to a process, mm.
+_BESIDE_MM = 2.0
+_CUT = "cut by the field of view"
 #: Levels whose body has another shape than the rest: the atlas has none, the axis carries the dens.
 _NO_BODY = {"C1": "C1 has no body", "C2": "the body of C2 goes over into the dens"}
 
@@ -122,7 +131,7 @@ class _Measurement:
         self.components = components
         self.source = np.asarray(source_affine if source_affine is not None else affine, np.float64)[:3, :3]
         x, y, z = labels.shape
-        extent = Geometry((x, y, z), whole)
+        self.extent = extent = Geometry((x, y, z), whole)
         self.voxel_mm3 = extent.voxel_volume
         self.centerline = Centerline.from_points(centerline_mm) or Centerline.from_labels(self.labels, self.affine)
         self.canal = CanalMasks.from_labels(self.labels, self.affine, extent)
@@ -180,8 +189,9 @@ class _Measurement:
         )
         if component.structure in (Structure.CORD, Structure.CANAL, Structure.SACRUM) or box is None:
             return row, None
-        if component.touches_edge:
-            return replace(row, measure_note="cut by the field of view"), None
+        cut = component.touches_edge
+        if cut and (component.structure is Structure.DISC or self.centerline is None or component.level in _NO_BODY):
+            return replace(row, measure_note=_CUT), None
         if self.centerline is None:
             return replace(row, measure_note="no canal in view"), None
         mask = Mask.cut(region, box, self.affine)
@@ -190,9 +200,26 @@ class _Measurement:
         slab = fit_slab(mask, frame, back) if note is None else None
         if slab is None and note is None:
             note = "too little in front of the canal"
+        if cut and (slab is None or self._cuts_body(mask, slab, frame, back)):
+            return replace(row, measure_note=_CUT), None
         if slab is not None:
             row, note = self._with_shape(row, slab)
+        if cut:
+            note = _join(note, "arch cut by the field of view, the volume is that of the visible part")
         return self._with_canal(self.centerline, row, slab.frame if slab is not None else frame, note), slab
+
+    def _cuts_body(self, mask: Mask, slab: Slab, frame: Frame, back: float) -> bool:
+        """Tell whether the edge of the image cuts the body, and not only the arch and its processes."""
+        points = mask.points()
+        inverse = np.linalg.inv(self.extent.affine)
+        index = points @ inverse[:3, :3].T + inverse[:3, 3]
+        at_edge = ((index < 0.5) | (index > np.array(self.extent.shape) - 1.5)).any(axis=1)
+        if not at_edge.any():
+            return True  # cut elsewhere, such as by a mask: nothing is known of what is missing
+        edge = points[at_edge]
+        beside = np.abs(slab.frame.coordinates(edge)[:, 0]) <= slab.width / 2 + _BESIDE_MM
+        in_front = frame.coordinates(edge)[:, 1] >= back
+        return bool((beside & in_front).any())
 
     def _first_frame(
         self, line: Centerline, mask: Mask, component: Component, fronts: list[tuple[Vector, Vector]]
@@ -239,11 +266,11 @@ class _Measurement:
         coarse = [name for name, (found, kept) in named.items() if kept is None and math.isfinite(found)]
         return row, f"voxels too coarse for {', '.join(coarse)}" if coarse else None
 
-    def _supported(self, value: float, direction: Vector) -> float | None:
+    def _supported(self, value: float, direction: Vector, least: float = _MIN_VOXELS) -> float | None:
         if not math.isfinite(value):
             return None
         voxel = float(np.abs(direction @ self.source).max())
-        return value if voxel <= _FINE_MM or value >= _MIN_VOXELS * voxel else None
+        return value if voxel <= _FINE_MM or value >= least * voxel else None
 
     def _with_canal(self, line: Centerline, row: LevelMeasures, at: Frame, note: str | None) -> LevelMeasures:
         index = line.nearest(at.origin)
@@ -262,14 +289,18 @@ class _Measurement:
             row = replace(row, cord_area_mm2=values[0], cord_ap_mm=values[1], cord_lr_mm=values[2])
             if values[0] is not None and canal_values[0] is not None:
                 row = replace(row, cord_canal_ratio=values[0] / canal_values[0])
-        return replace(row, measure_note=note if canal_fine else _join(note, "voxels too coarse for canal or cord"))
+        return replace(
+            row, measure_note=note if canal_fine else _join(note, "voxels too coarse for some sizes of canal or cord")
+        )
 
     def _section_values(
         self, section: Section, frame: Frame
     ) -> tuple[tuple[float | None, float | None, float | None], bool]:
-        ap, lr = self._supported(section.ap, frame.front), self._supported(section.lr, frame.right)
-        area = section.area if ap is not None and lr is not None else None
-        return (area, ap, lr), area is not None
+        sizes = ((section.ap, frame.front), (section.lr, frame.right))
+        ap, lr = (self._supported(size, direction, _MIN_VOXELS_OF_DIAMETER) for size, direction in sizes)
+        wide = (self._supported(size, direction, _MIN_VOXELS_OF_AREA) is not None for size, direction in sizes)
+        area = section.area if all(wide) else None
+        return (area, ap, lr), None not in (area, ap, lr)
 
     def _relate(self, row: LevelMeasures, slabs: Mapping[int, Slab], bodies: Mapping[str, Slab]) -> LevelMeasures:
         """Add what takes the vertebrae beside a disc: height index and slip."""

@@ -13,6 +13,8 @@ from totalspineseg_bids.measurement.centerline import Vector, orthogonal, unit
 
 Samples = NDArray[np.float32]
 
+_LINES_OF_A_PARABOLA = 5
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:
@@ -158,3 +160,31 @@ def _fraction(values: Samples, inside: NDArray[np.intp], outside: NDArray[np.int
     outer = np.take_along_axis(values, np.clip(outside, 0, count - 1)[..., None], axis=-1)[..., 0]
     drop = np.maximum(inner - outer, 1e-6)
     return np.where(valid, np.clip((inner - 0.5) / drop, 0.0, 1.0), 0.5)
+
+
+def at_middle(offsets: Vector, values: Vector) -> float:
+    """Read a profile across a rounded body at its middle.
+
+    A chord beside the middle of a round body is too short, and the one through the very middle is one voxel's luck. A
+    parabola through all chords near the middle, read at offset 0, is neither.
+
+    Parameters
+    ----------
+    offsets
+        Distance of each line from the middle, any unit, shape (N,).
+    values
+        Value read on each line, shape (N,); NaN where there is none.
+
+    Returns
+    -------
+    float
+        Value of the parabola at 0; the median where there are too few lines for one, NaN where there is none.
+    """
+    seen = np.isfinite(values)
+    if not seen.any():
+        return float("nan")
+    x, y = offsets[seen], values[seen]
+    if len(x) < _LINES_OF_A_PARABOLA or x.min() > 0 or x.max() < 0:
+        return float(np.median(y))
+    terms = np.stack([np.ones(len(x)), x, x**2], axis=1)
+    return float(np.linalg.lstsq(terms, y, rcond=None)[0][0])

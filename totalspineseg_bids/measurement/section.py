@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,11 +11,13 @@ from scipy import ndimage
 
 from totalspineseg_bids.anatomy import CANAL_ID, CORD_ID
 from totalspineseg_bids.imaging.volume import Affine, Geometry
-from totalspineseg_bids.measurement.sampling import Frame, Mask, Samples
+from totalspineseg_bids.measurement.sampling import Frame, Mask, Samples, at_middle, run_edges
 
 _RADIUS_MM = 24.0
 _STEP_MM = 0.5
 _PLANES = 5
+#: Chords this share of the width to either side of the middle tell the one through the middle.
+_MIDDLE_SHARE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,14 +120,22 @@ def _section(values: Samples) -> Section | None:
         if not inside.any():
             # The tip of the cord: no section of it to speak of.
             return None
-        r, f = (round(float(c)) for c in np.argwhere(inside).mean(axis=0))
-        around_r, around_f = slice(max(0, r - 1), r + 2), slice(max(0, f - 1), f + 2)
+        right, front = (float(c) for c in np.argwhere(inside).mean(axis=0))
         sections.append(
             (
                 float(plane.sum()) * _STEP_MM**2,
-                float(plane[around_r].mean(axis=0).sum()) * _STEP_MM,
-                float(plane[:, around_f].mean(axis=1).sum()) * _STEP_MM,
+                _chord(plane, right, front, float(inside[:, round(front)].sum())),
+                _chord(plane.T, front, right, float(inside[round(right)].sum())),
             )
         )
     area, ap, lr = np.mean(sections, axis=0)
     return Section(float(area), float(ap), float(lr))
+
+
+def _chord(plane: Samples, across: float, along: float, width: float) -> float:
+    """Length (mm) along the second axis through the middle of a region ``width`` samples wide along the first."""
+    half = max(2.0, _MIDDLE_SHARE * width)
+    low, high = max(0, math.ceil(across - half)), min(len(plane) - 1, math.floor(across + half))
+    first, last = run_edges(plane[low : high + 1], round(along))
+    length = at_middle(np.arange(low, high + 1, dtype=np.float64) - across, last - first)
+    return length * _STEP_MM

@@ -9,13 +9,15 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from totalspineseg_bids.measurement.centerline import Vector, unit
-from totalspineseg_bids.measurement.sampling import Frame, Mask, Samples, outer_edges, run_edges
+from totalspineseg_bids.measurement.sampling import Frame, Mask, Samples, at_middle, outer_edges, run_edges
 
 #: A fitted axis further than this from the centreline's direction is a bad fit and is not used.
 _MAX_TILT_DEG = 40.0
 _MARGIN_MM = 2.0
 _REACH_MM = (45.0, 70.0, 45.0)
 _MIN_SAMPLES = 8
+#: Lines this share of the width to either side of the middle tell where the middle line ends.
+_MIDDLE_SHARE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,15 +173,23 @@ def _bounds(grid: _Grid, box: _Box) -> _Box | None:
     for axis in (1, 0):
         other = 1 - axis
         up = _window(grid, current, 2, 0.15, 0.5)
-        across = _window(grid, current, other, 0.15, 1.5)
+        across = _window(grid, current, other, _MIDDLE_SHARE, 2.0)
         block = grid.values[across, :, up] if axis == 1 else grid.values[:, across, up]
         lines = np.moveaxis(block, axis, -1)
         low, high = run_edges(lines, grid.index(float(middle[axis]), axis))
-        if not np.isfinite(low).any():
+        offsets = grid.axis(other)[across] - float(middle[other])
+        ends = [at_middle(offsets, _median(edge)) for edge in (low, high)]
+        if not np.isfinite(ends).all():
             return None
-        low_mm, high_mm = grid.mm(float(np.nanmedian(low)), axis), grid.mm(float(np.nanmedian(high)), axis)
-        middle[axis], size[axis] = (low_mm + high_mm) / 2, high_mm - low_mm
+        start, stop = (float(grid.mm(end, axis)) for end in ends)
+        middle[axis], size[axis] = (start + stop) / 2, stop - start
     return current
+
+
+def _median(edges: Vector) -> Vector:
+    """Median along the last axis of what is there; NaN where nothing is."""
+    empty = np.asarray(~np.isfinite(edges).any(axis=-1))
+    return np.where(empty, np.nan, np.nanmedian(np.where(empty[..., None], 0.0, edges), axis=-1))
 
 
 def _columns(grid: _Grid, box: _Box) -> tuple[Vector, Vector, Vector, Vector]:

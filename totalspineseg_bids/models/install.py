@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -26,6 +26,7 @@ def install(
     name: str | None = None,
     progress: download.ByteProgress | None = None,
     force: bool = False,
+    sha256: Collection[str] = (),
 ) -> Path:
     """Install models and record their digests.
 
@@ -42,6 +43,8 @@ def install(
         Told of the bytes of each download.
     force
         Install again what is installed and intact.
+    sha256
+        Digests that the zips must have (hex), in any order; none means that what comes is trusted and recorded.
 
     Returns
     -------
@@ -51,14 +54,15 @@ def install(
     Raises
     ------
     ModelError
-        If the source does not exist, cannot be reached, is refused or holds no model.
+        If the source does not exist, cannot be reached, is refused, has another digest or holds no model.
     OutputError
         If the cache folder cannot be written.
     """
+    wanted = _digests(sha256)
     spec = str(spec_or_path) if spec_or_path is not None else None
     local = Path(spec).expanduser() if spec is not None else None
     if url is None and local is not None and local.exists():
-        return _install_local(local, _checked_name(name or _derived_name(local.name)))
+        return _install_local(local, _checked_name(name or _derived_name(local.name)), wanted)
     urls = _addresses(spec, url)
     release = spec if spec in catalog.RELEASES else None
     target_name = _checked_name(name or release or _derived_name(_file_name(urls[0])))
@@ -78,8 +82,9 @@ def install(
             )
             raise ModelError(msg) from error
         try:
+            digest = _checked_digest(file, address, wanted)
             archive.copy_models(file, folder)
-            _record(folder, [{"origin": address, "sha256": folders.sha256(file)}])
+            _record(folder, [{"origin": address, "sha256": digest}])
         finally:
             # A whole file that is damaged or refused would be just that again next time.
             file.unlink(missing_ok=True)
@@ -101,14 +106,38 @@ def uninstall(name: str) -> None:
     shutil.rmtree(folder)
 
 
-def _install_local(source: Path, name: str) -> Path:
+def _install_local(source: Path, name: str, wanted: frozenset[str]) -> Path:
     folder = catalog.cache_folder() / name
-    archives = archive.zips_with_models(source)
-    for item in archives or [source]:
+    archives = archive.zips_with_models(source) or [source]
+    if wanted and not all(item.is_file() for item in archives):
+        msg = f"{source} is a folder, a digest is that of a zip; install it without, or give the zip"
+        raise ModelError(msg)
+    digests = {item: _checked_digest(item, str(item), wanted) for item in archives if item.is_file()}
+    for item in archives:
         archive.copy_models(item, folder)
-        digest = {"sha256": folders.sha256(item)} if item.is_file() else {}
-        _record(folder, [{"origin": str(item.resolve()), **digest}])
+        recorded = {"sha256": digests[item]} if item in digests else {}
+        _record(folder, [{"origin": str(item.resolve()), **recorded}])
     return folder
+
+
+def _digests(given: Collection[str]) -> frozenset[str]:
+    wanted = frozenset(digest.lower().removeprefix("sha256:") for digest in given)
+    for digest in wanted:
+        if not re.fullmatch(r"[0-9a-f]{64}", digest):
+            msg = f"'{digest}' is not a SHA-256 digest (64 hexadecimal digits)"
+            raise ModelError(msg)
+    return wanted
+
+
+def _checked_digest(file: Path, origin: str, wanted: frozenset[str]) -> str:
+    """Return the digest of a zip, which must be one of those wanted where there are any."""
+    digest: str = folders.sha256(file)
+    if wanted and digest not in wanted:
+        msg = (
+            f"{origin} is refused: its SHA-256 is {digest}, which is not what was asked for; check where it comes from"
+        )
+        raise ModelError(msg)
+    return digest
 
 
 def _addresses(spec: str | None, url: str | Sequence[str] | None) -> list[str]:

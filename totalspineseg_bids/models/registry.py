@@ -12,7 +12,7 @@ from pathlib import Path
 from totalspineseg_bids.errors import ModelError, OutputError
 from totalspineseg_bids.inference import folders
 from totalspineseg_bids.models import archive, catalog, verify
-from totalspineseg_bids.models.roles import Role, role_of
+from totalspineseg_bids.models.roles import Role, is_scout, role_of
 
 _UNPACKED = ".unpacked"
 
@@ -27,6 +27,8 @@ class ModelSet:
         What outputs are stamped with.
     step1, step2, single
         Model folders, ``None`` where the set has none.
+    scout
+        The single-step model once more, where it is coarse enough to lend its levels to the two steps.
     bundled
         Whether these are the models that come with the package, trained on synthetic images only.
     """
@@ -35,11 +37,18 @@ class ModelSet:
     step1: Path | None = None
     step2: Path | None = None
     single: Path | None = None
+    scout: Path | None = None
     bundled: bool = False
 
     def get(self, role: Role | str) -> Path | None:
         """Return the model folder of a role."""
-        return {Role.STEP1: self.step1, Role.STEP2: self.step2, Role.SINGLE: self.single}[Role(role)]
+        folders_by_role: dict[Role, Path | None] = {
+            Role.STEP1: self.step1,
+            Role.STEP2: self.step2,
+            Role.SINGLE: self.single,
+            Role.SCOUT: self.scout,
+        }
+        return folders_by_role[Role(role)]
 
     def require(self, role: Role | str) -> Path:
         """Return the model folder of a role.
@@ -216,11 +225,14 @@ def _collect(name: str, folder: Path) -> ModelSet:
             msg = f"model {folder} holds {len(found)} {role.value} models ({names}); give a folder with one of each"
             raise ModelError(msg)
     paths = {role: found[0] for role, found in by_role.items()}
+    single = paths.get(Role.SINGLE)
+    coarse = single is not None and is_scout(folders.read_json(single / "plans.json"))
     return ModelSet(
         name,
         paths.get(Role.STEP1),
         paths.get(Role.STEP2),
-        paths.get(Role.SINGLE),
+        single,
+        scout=single if coarse else None,
         bundled=folder == catalog.BUNDLED_FOLDER,
     )
 

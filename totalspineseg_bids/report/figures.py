@@ -18,6 +18,7 @@ from PIL import Image
 from totalspineseg_bids.imaging.atomic import write_bytes
 from totalspineseg_bids.imaging.volume import Affine, Volume
 from totalspineseg_bids.measurement.centerline import Centerline
+from totalspineseg_bids.report import viewer
 from totalspineseg_bids.report.drawing import (
     Window,
     composite,
@@ -28,6 +29,7 @@ from totalspineseg_bids.report.drawing import (
     mark_sides,
     write_names,
 )
+from totalspineseg_bids.report.viewer import viewer_files
 from totalspineseg_bids.report.views import (
     View,
     axial_views,
@@ -65,6 +67,11 @@ class _Writer:
         write_bytes(self.folder / name, buffer.getvalue())
         self.files[kind] = name
 
+    def save_bytes(self, kind: str, extension: str, content: bytes) -> None:
+        name = f"{self.stem}_{kind}{extension}"
+        write_bytes(self.folder / name, content)
+        self.files[kind] = name
+
     def view(self, kind: str, grey: NDArray[np.uint8], fill: Image.Image, lines: Image.Image) -> None:
         for layer, picture in zip(LAYERS, (Image.fromarray(grey), fill, lines), strict=True):
             self.save(kind + layer, picture)
@@ -92,8 +99,9 @@ def write_figures(
     dict
         Kind -> file name. Kinds are ``sagittal`` (curved reformation through canal and bodies), ``coronal`` (curved,
         through the bodies), ``straight`` (along the canal), ``axial`` (a strip of planes perpendicular to the canal),
-        each also with ``-fill`` and ``-lines``, and ``thumbnail``. Views without sense for the image are left out.
-        Files are written atomically, and their bytes depend on the arguments alone.
+        each also with ``-fill`` and ``-lines``, ``thumbnail``, and the two files of the viewer (`viewer`). Views
+        without sense for the image are left out. Files are written atomically, and their bytes depend on the
+        arguments alone.
 
     Raises
     ------
@@ -128,6 +136,9 @@ def write_figures(
     if planes:
         tiles = [(p, grey_picture(image, p, window), label_picture(labels, affine, p)) for p in planes]
         _save_strip(writer, tiles)
+    files = viewer_files(image, labels, affine, window)
+    writer.save_bytes(viewer.GREY, ".jpg", files.grey)
+    writer.save_bytes(viewer.LABELS, ".png", files.labels)
     return writer.files
 
 

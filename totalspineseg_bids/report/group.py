@@ -25,12 +25,14 @@ from totalspineseg_bids.report.environment import (
     unit_sign,
 )
 from totalspineseg_bids.report.outliers import MIN_COUNT, THRESHOLD, Outlier, Value, find_outliers
+from totalspineseg_bids.report.thumbnails import inline_thumbnails
 
 _STATUSES: Final = ("labelled", "abstained", "no-spine", "failed")
 _NOT_MEASURES: Final = frozenset({"partial", "measure-note"})
 _SHOWN_OUTLIERS: Final = 200
 #: Decimals on the page: enough for a plot, and the page stays small.
 _DECIMALS: Final = {"height-index": 3, "cord-canal-ratio": 3, "volume-mm3": 0, "canal-area-mm2": 0}
+_SCORE_DECIMALS: Final = dict.fromkeys(COLUMNS, 2)
 _PARTICIPANT_COLUMNS: Final = 24
 
 Row = Mapping[str, str]
@@ -43,7 +45,7 @@ def write_group_report(
     *,
     dataset_name: str,
     participants: Sequence[Row] = (),
-    ratings: Mapping[str, str] | None = None,
+    self_contained: bool = False,
 ) -> None:
     """Write the page of a group.
 
@@ -54,16 +56,17 @@ def write_group_report(
     images
         One row an image, as text: ``participant``, ``session``, ``image``, ``status``, ``reason``, ``levels`` and
         ``flags`` (comma separated), ``model``, ``report`` and ``thumbnail`` (paths relative to the page), and columns
-        of ``measurement.POSTURE_COLUMNS``, with or without the unit in their name.
+        of ``measurement.POSTURE_COLUMNS``, with or without the unit in their name; ``rating`` and ``rating-note`` of an
+        earlier page.
     volumes
         One row a structure of an image: ``participant``, ``session``, ``image``, ``structure``, ``level``,
-        ``confidence`` and the columns of ``measurement.COLUMNS``.
+        ``confidence`` and the columns of ``measurement.COLUMNS``; ``z:<column>`` for z-scores.
     dataset_name
         Title of the page.
     participants
         Rows of ``participants.tsv``, to compare by; empty where there is none.
-    ratings
-        Ratings set in an earlier page, image -> ``good``, ``doubtful`` or ``bad``.
+    self_contained
+        Put the thumbnails into the page instead of linking to them; many of them are made smaller for that.
 
     Notes
     -----
@@ -85,10 +88,14 @@ def write_group_report(
         "alignment": list(table.angles),
         "seen": table.seen(),
         "measures": table.measure_list(),
-        "values": {**table.series(), "angle": table.angles},
+        "values": {**table.series(table.values, _DECIMALS), "angle": table.angles},
+        "scores": table.series(table.scores, _SCORE_DECIMALS),
         "participants": _participant_columns(participants, table.participant_names()),
-        "ratings": dict(ratings or {}),
+        "ratings": _ratings(images),
     }
+    pictures: Sequence[str] = [_relative(present(row.get("thumbnail"))) for row in images]
+    if self_contained:
+        pictures = inline_thumbnails(path.parent, pictures)
     outliers = find_outliers(table.values)
     text = (
         environment()
@@ -99,17 +106,16 @@ def write_group_report(
             bundled=any(is_bundled({"model": row.get("model", "")}) for row in images),
             models=sorted({present(row.get("model")) for row in images} - {""}),
             tiles=_tiles(images, counts, table),
-            images=[_image_row(index, row) for index, row in enumerate(images)],
+            images=[_image_row(index, row, pictures[index]) for index, row in enumerate(images)],
             statuses=sorted(counts, key=lambda s: (_STATUSES.index(s) if s in _STATUSES else len(_STATUSES), s)),
             outliers=[table.explain(outlier) for outlier in outliers[:_SHOWN_OUTLIERS]],
             outlier_count=len(outliers),
             threshold=THRESHOLD,
             min_count=MIN_COUNT,
             statistics=table.statistics(),
-            partial_count=table.partial_count,
-            unnamed_count=table.unnamed_count,
+            left_out=table.left_out(),
             dictionary=[(n, {"Units": "", **e}) for n, e in COLUMNS.items() if n not in _NOT_MEASURES],
-            has_thumbnails=any(present(row.get("thumbnail")) for row in images),
+            has_thumbnails=any(pictures),
             data=json_block(data),
             script=asset("group.js"),
         )
@@ -126,7 +132,10 @@ class _Tables:
         self.values: list[Value] = []
         self.confidence: dict[tuple[int, str], float] = {}
         self.partial: set[tuple[int, str]] = set()
+        self.arch_only: set[tuple[int, str]] = set()
+        self.scores: list[Value] = []
         self.partial_count = self.unnamed_count = 0
+        self.reasons: Counter[str] = Counter()
         measures = [name for name in COLUMNS if name not in _NOT_MEASURES]
         for row in volumes:
             self._add(row, measures)
@@ -149,18 +158,24 @@ class _Tables:
         if is_true(row.get("partial")):
             self.partial.add((index, level))
             self.partial_count += 1
-            return
+            if number(row.get("height-mm")) is not None:
+                self.arch_only.add((index, level))
+        self.reasons.update(reason.strip() for reason in present(row.get("measure-note")).split(";") if reason.strip())
         for measure in measures:
             value = number(row.get(measure))
-            if value is not None:
-                self.values.append(Value(index, measure, level, value))
+            if value is None or (measure == "volume-mm3" and (index, level) in self.partial):
+                continue
+            self.values.append(Value(index, measure, level, value))
+            score = number(row.get(f"z:{measure}"))
+            if score is not None:
+                self.scores.append(Value(index, measure, level, score))
 
     def image_columns(self) -> dict[str, list[str]]:
         """Columns of the image table that the plots need."""
-        names = ("participant", "session", "image", "status", "report", "thumbnail")
+        names = ("participant", "session", "image", "report")
         columns = {name: [present(row.get(name)) for row in self.images] for name in names}
+        columns["participant"] = [_participant(row) for row in self.images]
         columns["report"] = [_relative(link) for link in columns["report"]]
-        columns["thumbnail"] = [_relative(link) for link in columns["thumbnail"]]
         return columns
 
     @property
@@ -177,7 +192,10 @@ class _Tables:
         return {_participant(row) for row in self.images}
 
     def seen(self) -> list[str]:
-        """One string an image, a character a vertebra and disc: ``.`` absent, ``p`` partial, 0-9 confidence."""
+        """One string an image, a character a vertebra and disc.
+
+        ``.`` is absent, ``p`` cut by the field of view, ``a`` cut but for its body, 0 to 9 the confidence.
+        """
         levels = (*self.vertebrae, *self.discs)
         strings = []
         for index, row in enumerate(self.images):
@@ -186,7 +204,7 @@ class _Tables:
             for level in levels:
                 confidence = self.confidence.get((index, level), 1.0 if level in listed else None)
                 if (index, level) in self.partial:
-                    marks.append("p")
+                    marks.append("a" if (index, level) in self.arch_only else "p")
                 else:
                     marks.append("." if confidence is None else str(int(np.clip(10 * confidence, 0, 9))))
             strings.append("".join(marks))
@@ -205,12 +223,21 @@ class _Tables:
             if name in used
         ]
 
-    def series(self) -> dict[str, dict[str, str]]:
+    def left_out(self) -> list[tuple[str, int]]:
+        """Return what statistics leave out, in words, and how many."""
+        found = [
+            ("volumes of levels cut by the field of view", self.partial_count),
+            ("components without a level", self.unnamed_count),
+            *((f"levels without some measure: {reason}", n) for reason, n in self.reasons.most_common()),
+        ]
+        return [(reason, n) for reason, n in found if n]
+
+    def series(self, values: Sequence[Value], decimals: Mapping[str, int]) -> dict[str, dict[str, str]]:
         """Measure -> level -> values of all images, comma separated, empty where there is none."""
         cells: dict[str, dict[str, list[str]]] = {}
-        for value in self.values:
+        for value in values:
             column = cells.setdefault(value.measure, {}).setdefault(value.level, [""] * len(self.images))
-            column[value.image] = f"{value.value:.{_DECIMALS.get(value.measure, 1)}f}"
+            column[value.image] = f"{value.value:.{decimals.get(value.measure, 1)}f}"
         return {m: {level: ",".join(column) for level, column in levels.items()} for m, levels in cells.items()}
 
     def statistics(self) -> list[dict[str, Any]]:
@@ -285,7 +312,14 @@ def _tiles(images: Sequence[Row], counts: Counter[str], table: _Tables) -> list[
     return tiles
 
 
-def _image_row(index: int, row: Row) -> dict[str, Any]:
+def _ratings(images: Sequence[Row]) -> dict[str, dict[str, str]]:
+    rated = ((present(row.get("image")), row) for row in images if present(row.get("rating")))
+    return {
+        image: {"rating": present(row.get("rating")), "note": present(row.get("rating-note"))} for image, row in rated
+    }
+
+
+def _image_row(index: int, row: Row, picture: str) -> dict[str, Any]:
     levels = _split(row.get("levels"))
     return {
         "index": index,
@@ -298,7 +332,7 @@ def _image_row(index: int, row: Row) -> dict[str, Any]:
         "count": len(levels),
         "flags": _split(row.get("flags")),
         "report": _relative(present(row.get("report"))),
-        "thumbnail": _relative(present(row.get("thumbnail"))),
+        "thumbnail": picture,
     }
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from PIL import Image, UnidentifiedImageError
 
+from totalspineseg_bids import __version__
+from totalspineseg_bids.anatomy import BY_ID
 from totalspineseg_bids.imaging.atomic import write_bytes
 from totalspineseg_bids.measurement.levels import COLUMNS
 from totalspineseg_bids.measurement.posture import POSTURE_COLUMNS
@@ -20,12 +23,15 @@ from totalspineseg_bids.report.environment import (
     headline,
     is_bundled,
     is_true,
+    json_block,
     levels_range,
     number,
     present,
     unit_sign,
 )
 from totalspineseg_bids.report.figures import VIEWS
+from totalspineseg_bids.report.palette import colour_blind_safe
+from totalspineseg_bids.report.viewer import GREY, LABELS, read_layout
 
 _CAPTIONS: Final = {
     "sagittal": "Sagittal, curved along the spine",
@@ -88,14 +94,31 @@ def write_subject_report(
         participant=participant,
         group_page=group_page,
         bundled=any(is_bundled(image.provenance) for image in images),
-        images=[_image(image, path.parent, inline=inline_figures) for image in images],
+        images=[_image(n, image, path.parent, inline=inline_figures) for n, image in enumerate(images, start=1)],
+        methods=_methods(images),
+        colours=json_block(colour_blind_safe()),
         dictionary=[(name, {"Units": "", **entry}) for name, entry in COLUMNS.items() if name not in _NOT_MEASURES],
-        script=asset("subject.js"),
+        script=asset("subject.js") + asset("viewer.js"),
     )
     write_bytes(path, text.encode())
 
 
-def _image(image: ImageReport, folder: Path, *, inline: bool) -> dict[str, Any]:
+def _methods(images: Sequence[ImageReport]) -> list[str]:
+    """Say what was done, for a methods section, once for each model that was used."""
+    models = sorted({image.provenance["Model"] for image in images if image.provenance.get("Model")})
+    return [
+        f"Vertebrae, intervertebral discs, spinal cord and spinal canal were segmented and labelled with"
+        f" totalspineseg_bids {__version__} (model {model}), which follows TotalSpineSeg (Warszawer et al., 2024) and"
+        " uses nnU-Net (Isensee et al., 2021): a first network finds the structures and landmark discs, a second one"
+        " parts neighbouring vertebrae, and the levels are named from all landmarks together; where they do not decide,"
+        " no level is given. Body and disc heights, wedge angles and slip were measured in the frame of each level;"
+        " areas and diameters of canal and cord perpendicular to the centreline of the canal. Levels that the field of"
+        " view cuts were left out."
+        for model in models
+    ]
+
+
+def _image(number: int, image: ImageReport, folder: Path, *, inline: bool) -> dict[str, Any]:
     entities = [(key, value) for key, value in image.entities.items() if key != "subject" and value]
     levels = [row.get("level") or _level_of(row) for row in image.rows]
     return {
@@ -107,8 +130,10 @@ def _image(image: ImageReport, folder: Path, *, inline: bool) -> dict[str, Any]:
         "entities": entities,
         "seen": levels_range(levels),
         "flags": list(image.flags),
+        "certainty": _certainty(image.rows, number),
         "views": _views(image, folder, inline=inline),
-        "table": _table(image.rows),
+        "volume": _volume(image, folder),
+        "table": _table(image.rows, number),
         "posture": _posture(image.provenance),
         "provenance": [(k, v) for k, v in image.provenance.items() if str(v) and k not in POSTURE_COLUMNS],
     }
@@ -154,6 +179,57 @@ def _views(image: ImageReport, folder: Path, *, inline: bool) -> list[dict[str, 
     return views
 
 
+def _volume(image: ImageReport, folder: Path) -> dict[str, str] | None:
+    """Return what the viewer takes: image and labels inside the page, their layout, and the names of the labels."""
+    grey, labels = _source(image.figures.get(GREY), folder, inline=True), image.figures.get(LABELS)
+    if grey is None or labels is None:
+        return None
+    try:
+        content = (folder / labels).read_bytes()
+    except OSError:
+        return None
+    found = read_layout(content)
+    if found is None:
+        return None
+    layout, ids = found
+    sure = {present(row.get("name")): number(row.get("confidence")) for row in image.rows}
+    known = [BY_ID[i] for i in ids if i in BY_ID]
+    names = [[k.id, _label_name(k.abbreviation), k.hex_color, k.structure.value, sure.get(k.name)] for k in known]
+    return {
+        "grey": grey[0],
+        "labels": f"data:image/png;base64,{base64.b64encode(content).decode()}",
+        "layout": json.dumps(layout, separators=(",", ":")),
+        "names": json.dumps(names, separators=(",", ":")),
+    }
+
+
+def _certainty(rows: Sequence[Mapping[str, str]], image: int) -> list[list[dict[str, Any]]]:
+    """Return vertebrae and discs with their confidence, each in a line of its own, in the order of the table."""
+    lines: dict[str, list[dict[str, Any]]] = {"Vertebrae": [], "Discs": []}
+    for position, row in enumerate(rows):
+        group = _group(row)
+        if group not in lines:
+            continue
+        entry = _row(row, (), _anchor(image, position))
+        sure = entry["confidence"]
+        words = [entry["label"], "no level" if sure is None else f"confidence {sure:.2f}"]
+        # A body that is measured is whole, whatever is cut of the arch; the remarks say that.
+        cut = entry["partial"] and number(row.get("height-mm")) is None
+        words += ["cut by the field of view"] if cut else []
+        lines[group].append(
+            {**entry, "partial": cut, "title": ", ".join([*words, *([entry["note"]] if entry["note"] else [])])}
+        )
+    return [line for line in lines.values() if line]
+
+
+def _anchor(image: int, position: int) -> str:
+    return f"image-{image}-row-{position + 1}"
+
+
+def _label_name(abbreviation: str) -> str:
+    return {"SC": "Spinal cord", "canal": "Spinal canal", "S": "Sacrum"}.get(abbreviation, abbreviation)
+
+
 def _source(name: str | None, folder: Path, *, inline: bool) -> tuple[str, tuple[int, int] | None] | None:
     """Return what goes into ``src`` and the size of the picture; ``None`` where there is no such file."""
     if name is None:
@@ -169,7 +245,7 @@ def _source(name: str | None, folder: Path, *, inline: bool) -> tuple[str, tuple
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}", size
 
 
-def _table(rows: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+def _table(rows: Sequence[Mapping[str, str]], image: int) -> dict[str, Any]:
     """Arrange rows in groups; columns without any value are left out."""
     names = [name for name in COLUMNS if name not in _NOT_MEASURES and any(present(row.get(name)) for row in rows)]
     columns = [
@@ -181,8 +257,8 @@ def _table(rows: Sequence[Mapping[str, str]]) -> dict[str, Any]:
         for name in names
     ]
     groups: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault(_group(row), []).append(_row(row, names))
+    for position, row in enumerate(rows):
+        groups.setdefault(_group(row), []).append(_row(row, names, _anchor(image, position)))
     ordered = [name for _, name in _GROUPS] + list(groups)
     return {
         "columns": columns,
@@ -196,7 +272,7 @@ def _group(row: Mapping[str, str]) -> str:
     return next((name for start, name in _GROUPS if text.startswith(start)), "Other")
 
 
-def _row(row: Mapping[str, str], names: Sequence[str]) -> dict[str, Any]:
+def _row(row: Mapping[str, str], names: Sequence[str], anchor: str) -> dict[str, Any]:
     partial = is_true(row.get("partial"))
     color = present(row.get("color"))
     runner_up, confidence = present(row.get("runner-up")), number(row.get("confidence"))
@@ -205,7 +281,8 @@ def _row(row: Mapping[str, str], names: Sequence[str]) -> dict[str, Any]:
         remarks.insert(0, f"or {runner_up}")
     text = present(row.get("abbreviation")) or present(row.get("name")) or present(row.get("index"))
     return {
-        "label": {"SC": "Spinal cord", "canal": "Spinal canal", "S": "Sacrum"}.get(text, text),
+        "anchor": anchor,
+        "label": _label_name(text),
         "color": color if _is_color(color) else "#888888",
         "confidence": confidence,
         "partial": partial,

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from totalspineseg_bids.errors import ModelError, UsageError
 from totalspineseg_bids.imaging.grid import paste, to_working_grid
 from totalspineseg_bids.imaging.volume import Volume
-from totalspineseg_bids.segmentation.labelling import label_map, odd_discs
+from totalspineseg_bids.models.roles import Role, needed_roles
+from totalspineseg_bids.segmentation.labelling import LevelScout, label_map, odd_discs
 from totalspineseg_bids.segmentation.layout import Layout
 from totalspineseg_bids.segmentation.result import LabelledSpine, SpineStatus
 from totalspineseg_bids.segmentation.stages import keep_spine, probability_roles, spine_box
@@ -40,6 +41,13 @@ class _Semantic(NamedTuple):
     labels: NDArray[np.uint8]
     layout: Layout
     probabilities: dict[str, NDArray[np.float32]]
+
+
+class _Lent(NamedTuple):
+    """Evidence for levels from beside the two steps."""
+
+    localizer: Volume | None = None
+    scout: LevelScout | None = None
 
 
 class SpineSegmenter:
@@ -92,18 +100,19 @@ class SpineSegmenter:
         self._threads = threads
         self._precision: Precision = precision
         self._predictors: dict[str, Predictor] = {}
-        for role in self._roles():
+        for role in self.roles:
             models.require(role)
 
-    def _roles(self) -> tuple[str, ...]:
-        if self.single_step:
-            return ("single",)
-        return ("step1",) if self.step1_only else ("step1", "step2")
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """Models in use: those of the steps, and the level scout where the set has one."""
+        steps = needed_roles(single_step=self.single_step, step1_only=self.step1_only)
+        return steps if self.single_step or self.models.scout is None else (*steps, Role.SCOUT)
 
     @property
     def digests(self) -> dict[str, str]:
         """SHA-256 of the checkpoint of each model in use, by role."""
-        return {role: self._predictor(role).model.digest for role in self._roles()}
+        return {role: self._predictor(role).model.digest for role in self.roles}
 
     def _predictor(self, role: str) -> Predictor:
         """Load a model at its first use and keep it."""
@@ -152,18 +161,21 @@ class SpineSegmenter:
         tell("resample", 1.0)
         if self.single_step:
             semantic = self._run("single", image.data[None], image, tell)
-            return self._finish(semantic, image, [], localizer, tell)
+            return self._finish(semantic, image, [], _Lent(localizer), tell)
         first = self._run("step1", image.data[None], image, tell)
-        if self.step1_only or not first.labels.any():
-            return self._finish(first, image, [], localizer, tell)
+        if not first.labels.any():
+            return self._finish(first, image, [], _Lent(localizer), tell)
+        lent = _Lent(localizer, self._scout(image, tell))
+        if self.step1_only:
+            return self._finish(first, image, [], lent, tell)
         tell("discs", 0.0)
-        discs = label_map(first.labels, image.affine, first.layout, localizer=localizer)
+        discs = label_map(first.labels, image.affine, first.layout, localizer=lent.localizer, scout=lent.scout)
         tell("discs", 1.0)
         second = self._second_step(image, first, odd_discs(discs), tell)
         if second is None:
-            spine = self._finish(first, image, [], localizer, tell)
+            spine = self._finish(first, image, [], lent, tell)
             return replace(spine, flags=(*spine.flags, "step2-empty"))
-        return self._finish(second, image, [first], localizer, tell)
+        return self._finish(second, image, [first], lent, tell)
 
     def _second_step(self, image: Volume, first: _Semantic, odd: NDArray[np.uint8], tell: Progress) -> _Semantic | None:
         """Run step 2 on the box around the spine; ``None`` where it finds no canal and no disc."""
@@ -199,12 +211,21 @@ class SpineSegmenter:
         prediction = predictor.predict(channels, image.spacing, keep=keep, progress=lambda part: tell(role, part))
         return _Semantic(keep_spine(prediction.labels, layout), layout, prediction.probabilities)
 
+    def _scout(self, image: Volume, tell: Progress) -> LevelScout | None:
+        """Ask the level scout, where the set of models has one."""
+        if self.models.scout is None:
+            return None
+        predictor = self._predictor("scout")
+        found = predictor.predict_coarse(image.data[None], image.spacing, progress=lambda part: tell("scout", part))
+        layout = Layout.from_labels(predictor.model.labels, str(predictor.model.path))
+        return LevelScout.from_classes(found.probabilities, found.names, layout, image.affine @ found.to_image)
+
     def _finish(
         self,
         semantic: _Semantic,
         image: Volume,
         support: Sequence[_Semantic],
-        localizer: Volume | None,
+        lent: _Lent,
         tell: Progress,
     ) -> LabelledSpine:
         """Label the final map and add the probabilities."""
@@ -214,7 +235,8 @@ class SpineSegmenter:
             image.affine,
             semantic.layout,
             support=[(s.labels, s.layout) for s in support],
-            localizer=localizer,
+            localizer=lent.localizer,
+            scout=lent.scout,
         )
         if spine.status is SpineStatus.NO_SPINE:
             return replace(spine, reason=NOTHING_FOUND)

@@ -61,6 +61,7 @@ def write_dataset(
     contrasts: Sequence[str] | None = None,
     label_maps: Path | None = None,
     variants: bool = False,
+    most_images: int | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> list[Path]:
     """Write a BIDS dataset of synthetic spine images with the truth in ``derivatives/labels``.
@@ -82,6 +83,8 @@ def write_dataset(
         spines.
     variants
         Whether some subjects get 11 or 13 thoracic or 4 or 6 lumbar vertebrae (parametric spines only).
+    most_images
+        Stop after so many images, with fewer subjects than asked for.
     progress
         Called with what was done and the part of the work that is done (0 to 1).
 
@@ -110,6 +113,7 @@ def write_dataset(
     atlases = None if label_maps is None else _label_maps(label_maps, fields)
     # A parametric spine varies by itself; the few label maps need more.
     strength = 0.4 if atlases is None else 1.0
+    tell = progress or (lambda _what, _part: None)
     images: list[Path] = []
     rows = []
     order = np.random.default_rng(np.random.SeedSequence([EVALUATION_DOMAIN, seed]))
@@ -129,12 +133,13 @@ def write_dataset(
                     continue
                 taken.add(plan.stem)
                 images.append(_write_image(out, name, body, plan, strength=strength, rng=rng))
-                if progress is not None:
-                    done = (number - 0.5) / subjects
-                    progress(f"{plan.stem}_{plan.suffix}", done)
+                tell(f"{plan.stem}_{plan.suffix}", (number - 0.5) / subjects)
+                if len(images) == most_images:
+                    break
             rows.append({"participant_id": name, **about})
-            if progress is not None:
-                progress(name, number / subjects)
+            tell(name, number / subjects)
+            if len(images) == most_images:
+                break
         _write_participants(out, rows)
     except OSError as error:
         msg = f"cannot write the dataset in {out}: {error.strerror or error}; choose a folder that can be written"

@@ -12,6 +12,8 @@ from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.synthesis.appearance import resize_axis
 
 Array = NDArray[np.float32]
+#: Voxel size: one for all axes, or one each, mm.
+Spacing = float | tuple[float, float, float]
 
 #: Axial sheets sampled at a time; bounds the memory of the coordinate arrays.
 _SHEETS = 64
@@ -90,26 +92,27 @@ class Warp:
 
     @classmethod
     def draw(
-        cls, shape: tuple[int, int, int], spacing: float, rng: np.random.Generator, pose: Pose, *, mirror: bool = True
+        cls, shape: tuple[int, int, int], spacing: Spacing, rng: np.random.Generator, pose: Pose, *, mirror: bool = True
     ) -> Warp:
-        """Draw a warp for an output grid of a shape and isotropic spacing (mm)."""
+        """Draw a warp for an output grid of a shape and spacing (mm)."""
+        extent = np.array(shape) * spacing
         scale = np.exp(rng.normal(0.0, pose.log_scale) + rng.normal(0.0, pose.log_stretch, 3))
         matrix = rotation(rng.normal(0.0, 1.0, 3) * pose.rotation_deg) * scale
         if mirror and rng.random() < 0.5:
             matrix = matrix @ np.diag([-1.0, 1.0, 1.0])
         bends = []
         for amplitude in pose.bend_mm:
-            points = max(4, int(shape[2] * spacing / pose.bend_period_mm) + 3)
+            points = max(4, int(extent[2] / pose.bend_period_mm) + 3)
             knots = rng.standard_normal(points)
             curve = ndimage.zoom(knots, shape[2] / points, order=3, mode="nearest", grid_mode=True)
             bends.append(amplitude * (curve - curve.mean()))
-        coarse = tuple(max(3, int(n * spacing / pose.warp_period_mm) + 2) for n in shape)
+        coarse = tuple(max(3, int(mm / pose.warp_period_mm) + 2) for mm in extent)
         control = pose.warp_mm * rng.standard_normal((3, *coarse), dtype=np.float32)
         return cls(matrix, np.stack(bends, 1).astype(np.float32), control)
 
 
 def sample(
-    labels: NDArray[np.uint8], centre: NDArray[np.float64], shape: tuple[int, int, int], spacing: float, warp: Warp
+    labels: NDArray[np.uint8], centre: NDArray[np.float64], shape: tuple[int, int, int], spacing: Spacing, warp: Warp
 ) -> NDArray[np.uint8]:
     """Sample a 1 mm label map through a warp; nearest neighbour, 0 outside.
 
@@ -120,12 +123,13 @@ def sample(
     centre
         Voxel of ``labels`` that comes to lie in the middle of the output.
     shape, spacing
-        Output grid (isotropic, mm).
+        Output grid, mm.
     warp
         Drawn for that grid.
     """
     output = np.empty(shape, np.uint8)
-    axes = [((np.arange(n) - (n - 1) / 2) * spacing).astype(np.float32) for n in shape]
+    steps = np.broadcast_to(np.asarray(spacing, float), 3)
+    axes = [((np.arange(n) - (n - 1) / 2) * step).astype(np.float32) for n, step in zip(shape, steps, strict=True)]
     matrix = warp.matrix.astype(np.float32)
     # Interpolated along the long axis first: the two short ones are done sheet by sheet.
     tall = resize_axis(warp.control, shape[2], 3)

@@ -25,8 +25,8 @@ from totalspineseg_bids.inference.checkpoint import read_checkpoint
 from totalspineseg_bids.models.export import strip_checkpoint
 from totalspineseg_bids.models.verify import write_manifest
 from totalspineseg_bids.training.layouts import DATASET_NAMES, DatasetId, dataset_json
-from totalspineseg_bids.training.small_plans import CONFIGURATION, small_plans
-from totalspineseg_bids.training.synthetic_trainer import finished, model_folder_name
+from totalspineseg_bids.training.small_plans import CONFIGURATION
+from totalspineseg_bids.training.synthetic_trainer import describe, finished, model_folder_name
 
 StateDict = dict[str, torch.Tensor]
 
@@ -46,23 +46,20 @@ results; install a public release instead (`totalspineseg-tools models install`)
 |---|---|
 | Task | {task} |
 | Network | plain 3D U-Net, {parameters:.1f} M parameters, nnU-Net v2 plans `{plans}` |
-| Voxels | {spacing} mm isotropic, patches of {patch} voxels (superior-inferior, posterior-anterior, left-right) |
+| Voxels | {spacing} mm, patches of {patch} (superior-inferior, posterior-anterior, left-right) |
 | Classes | {classes} |
 | Training images | synthetic, drawn on the fly: random pose, bending, contrast, slice thickness, bias field, noise |
 | Label maps drawn from | {maps} |
 | Machine | {machine} |
 | Optimiser | AdamW, polynomial decay over the training time; a running average of the weights is kept |
-| Loss | nnU-Net's Dice + binary cross-entropy over regions |
+| Loss | {loss} |
 | Made with | totalspineseg_bids {version}, torch {torch} |
 
 ## Training
 
-One training after the other, each from the weights of the one before:
-
 {stages}
 
-Half of the patches of Dataset102 come without odd discs, so that its network also does what step 1 does; the bundled
-step 1 is cut out of it (one input channel, the outputs of step 1).
+{note}
 
 ## Data and licences
 
@@ -83,6 +80,21 @@ Parametric spines are made by `totalspineseg_bids.synthesis` from code alone. {r
 
 `make bundled-models` (with `LABEL_MAPS=<folder>` for the maps of real anatomy named above).
 """
+
+_ONE_NETWORK = (
+    "One training after the other, each from the weights of the one before. Half of the patches of Dataset102 come "
+    "without odd discs, so that its network also does what step 1 does; the bundled step 1 is cut out of it (one input "
+    "channel, the outputs of step 1)."
+)
+_ALONE = (
+    "Trained from scratch. Beside the two steps it serves as level scout: its probabilities of each level are evidence "
+    "for the labelling."
+)
+_LOSSES: dict[DatasetId, str] = {
+    101: "nnU-Net's Dice + binary cross-entropy over regions",
+    102: "nnU-Net's Dice + binary cross-entropy over regions",
+    103: "cross-entropy over levels, in and around the spine and at a sample of the other voxels",
+}
 
 _TASKS: dict[DatasetId, str] = {
     101: "step 1: cord, canal, discs, vertebrae and the four landmark discs",
@@ -136,7 +148,9 @@ def step1_of_step2(weights: StateDict) -> StateDict:
     return cut
 
 
-def publish(work_dir: Path, destination: Path, *, figures: Mapping[str, Any] | None = None) -> list[Published]:
+def publish(
+    work_dir: Path, destination: Path, *, figures: Mapping[str, Any] | None = None, earlier: Sequence[str] = ()
+) -> list[Published]:
     """Strip the trained models of a work folder into a folder of bundled models.
 
     Where step 2 is trained, step 1 is cut out of it (`step1_of_step2`); else it is the network of step 1 itself.
@@ -149,6 +163,8 @@ def publish(work_dir: Path, destination: Path, *, figures: Mapping[str, Any] | N
         Folder that gets one ``Dataset10X_…`` folder a model; what is there of the same name is replaced.
     figures
         Figures for the model cards, name -> value.
+    earlier
+        Trainings of the steps before those of this work folder, a line each, where they started from others' weights.
 
     Raises
     ------
@@ -163,10 +179,10 @@ def publish(work_dir: Path, destination: Path, *, figures: Mapping[str, Any] | N
     if 102 in checkpoints:
         weights = step1_of_step2(checkpoints[102]["network_weights"])
         checkpoints[101] = {**checkpoints[102], "network_weights": weights}
-    stages = [f"Dataset{dataset}: {_stage(read_checkpoint(file))}" for dataset, file in sorted(trained.items())]
+    stages = {dataset: f"Dataset{dataset}: {_stage(read_checkpoint(file))}" for dataset, file in trained.items()}
     destination.mkdir(parents=True, exist_ok=True)
     published = [
-        _publish_one(dataset, checkpoint, destination, _Recipe(work_dir, stages, figures or {}))
+        _publish_one(dataset, checkpoint, destination, _Recipe(work_dir, stages, tuple(earlier), figures or {}))
         for dataset, checkpoint in sorted(checkpoints.items())
     ]
     write_manifest(destination)
@@ -178,7 +194,8 @@ class _Recipe:
     """What the model cards of one publication share."""
 
     work_dir: Path
-    stages: list[str]
+    stages: Mapping[DatasetId, str]
+    earlier: tuple[str, ...]
     figures: Mapping[str, Any]
 
 
@@ -205,8 +222,7 @@ def _publish_one(dataset: DatasetId, checkpoint: dict[str, Any], destination: Pa
     pool = sorted(
         Path(entry["path"]).stem for entry in json.loads((recipe.work_dir / "pool" / "pool.json").read_text())
     )
-    description = dataset_json(dataset, len(pool))
-    plans = small_plans(name, description["channel_names"])
+    description, plans = describe(dataset, len(pool))
     weights = _shared(checkpoint["network_weights"])
     with tempfile.TemporaryDirectory(dir=destination, prefix=f".{name}.") as folder:
         source = Path(folder) / "source"
@@ -219,21 +235,34 @@ def _publish_one(dataset: DatasetId, checkpoint: dict[str, Any], destination: Pa
         torch.save(slim, source / "fold_all" / "checkpoint_final.pth")
         ready = Path(folder) / "ready"
         ready.mkdir()
-        size = strip_checkpoint(source, ready / model_folder_name()).folder
+        size = strip_checkpoint(source, ready / model_folder_name(dataset)).folder
         if size > SIZE_LIMIT:
             msg = f"{name} is {size / 2**20:.1f} MB stripped, over the limit of 15 MB; train a smaller network"
             raise ModelError(msg)
-        (ready / "MODEL_CARD.md").write_text(_card(dataset, weights, plans, pool, recipe), encoding="utf-8")
+        card = _card(dataset, weights, description, plans=plans, pool=pool, recipe=recipe)
+        (ready / "MODEL_CARD.md").write_text(card, encoding="utf-8")
         shutil.rmtree(destination / name, ignore_errors=True)
         ready.replace(destination / name)
     return Published(destination / name, size)
 
 
+def _stages_of(dataset: DatasetId, recipe: _Recipe) -> list[str]:
+    """Return the trainings behind a model, in order."""
+    if dataset == 103:
+        return [recipe.stages[103]]
+    return [*recipe.earlier, *(stage for key, stage in sorted(recipe.stages.items()) if key != 103)]
+
+
 def _card(
-    dataset: DatasetId, weights: StateDict, plans: Mapping[str, Any], pool: Sequence[str], recipe: _Recipe
+    dataset: DatasetId,
+    weights: StateDict,
+    description: Mapping[str, Any],
+    *,
+    plans: Mapping[str, Any],
+    pool: Sequence[str],
+    recipe: _Recipe,
 ) -> str:
     configuration = plans["configurations"][CONFIGURATION]
-    labels = dataset_json(dataset, 0)["labels"]
     real = [name.removeprefix("real_") for name in pool if name.startswith("real_")]
     parameters = sum({value.data_ptr(): value.numel() for value in weights.values()}.values()) / 1e6
     return _CARD.format(
@@ -241,11 +270,13 @@ def _card(
         task=_TASKS[dataset],
         parameters=parameters,
         plans=plans["plans_name"],
-        spacing=configuration["spacing"][0],
+        spacing=" x ".join(f"{step:g}" for step in configuration["spacing"]),
         patch=" x ".join(map(str, configuration["patch_size"])),
-        classes=", ".join(f"`{label}`" for label in labels if label != "background"),
+        classes=", ".join(f"`{label}`" for label in description["labels"] if label != "background"),
         maps=f"{len(pool) - len(real)} parametric spines" + "".join(f", `{name}`" for name in real),
-        stages="\n".join(f"- {stage}" for stage in recipe.stages),
+        stages="\n".join(f"- {stage}" for stage in _stages_of(dataset, recipe)),
+        note=_ALONE if dataset == 103 else _ONE_NETWORK,
+        loss=_LOSSES[dataset],
         machine=f"CPU, {torch.get_num_threads()} threads ({platform.machine()})",
         version=__version__,
         torch=torch.__version__.split("+")[0],
@@ -261,10 +292,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("work_dir", type=Path)
     parser.add_argument("destination", type=Path)
     parser.add_argument("--figures", type=Path, help="JSON object of figures for the model cards")
+    parser.add_argument("--earlier", nargs="*", default=[], metavar="LINE", help="trainings that these started from")
     options = parser.parse_args(argv)
     figures = json.loads(options.figures.read_text()) if options.figures else None
     try:
-        for item in publish(options.work_dir, options.destination, figures=figures):
+        for item in publish(options.work_dir, options.destination, figures=figures, earlier=options.earlier):
             sys.stdout.write(f"{item.folder}: {item.size / 2**20:.1f} MB\n")
     except SpineAppError as error:
         sys.stderr.write(f"{error}\n")

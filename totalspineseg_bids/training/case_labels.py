@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,9 @@ from totalspineseg_bids.imaging.grid import restore_labels, to_working_grid
 from totalspineseg_bids.imaging.io import read_image, read_labels
 from totalspineseg_bids.imaging.volume import Geometry, Volume
 from totalspineseg_bids.training.cases import LabelFiles, TrainingCase
+
+#: How the ids of label files are read; ``"auto"`` looks at each file.
+SchemeChoice = LabelScheme | Literal["auto"]
 
 #: Tissue classes of synthetic label maps, which are background here.
 _TISSUES = range(1, 10)
@@ -61,12 +65,45 @@ def check_label_space(labels: Geometry, occupied: NDArray[np.bool_], image: Geom
         raise ImageError(msg)
 
 
-def _canonical_ids(labels: NDArray[np.uint8], scheme: LabelScheme, path: Path) -> NDArray[np.uint8]:
-    """Translate a label scheme to canonical ids; refuse ids that it does not have."""
+def _unknown_ids(labels: NDArray[np.uint8], scheme: LabelScheme) -> list[int]:
+    """Return the ids in a label map that a scheme does not have."""
     known = {label.id_in(scheme) for label in anatomy.LABELS}
     present = {int(value) for value in np.flatnonzero(np.bincount(labels.ravel(), minlength=256))} - {0}
     tissues = set(_TISSUES) if scheme == "seed" else set()
-    unknown = sorted(present - known - tissues)
+    return sorted(present - known - tissues)
+
+
+def scheme_of(labels: NDArray[np.uint8], path: Path) -> LabelScheme:
+    """Tell the label scheme of a map by the ids in it: the only one that has them all.
+
+    Parameters
+    ----------
+    labels
+        Ids, any shape.
+    path
+        Label file, for the message.
+
+    Raises
+    ------
+    ImageError
+        If both schemes have all of the ids (a few thoracic vertebrae alone), or neither has.
+    """
+    fitting = [scheme for scheme in anatomy.LABEL_SCHEMES if not _unknown_ids(labels, scheme)]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        msg = f"{path}: its labels fit both schemes; tell it with --label-scheme"
+        raise ImageError(msg)
+    unknown = _unknown_ids(labels, "seed")
+    msg = f"{path}: label {unknown[0]} and others fit no label scheme; map them to one of them first"
+    raise ImageError(msg)
+
+
+def _canonical_ids(labels: NDArray[np.uint8], scheme: SchemeChoice, path: Path) -> NDArray[np.uint8]:
+    """Translate a label scheme to canonical ids; refuse ids that it does not have."""
+    if scheme == "auto":
+        return anatomy.from_scheme(labels, scheme_of(labels, path) if labels.any() else "seed")
+    unknown = _unknown_ids(labels, scheme)
     if unknown:
         other = "totalspineseg" if scheme == "seed" else "seed"
         msg = f"{path}: label {unknown[0]} is not in the scheme '{scheme}'; try --label-scheme {other}"
@@ -74,7 +111,7 @@ def _canonical_ids(labels: NDArray[np.uint8], scheme: LabelScheme, path: Path) -
     return anatomy.from_scheme(labels, scheme)
 
 
-def _merged_labels(files: LabelFiles, image: Volume, grid: Geometry, scheme: LabelScheme) -> NDArray[np.uint8]:
+def _merged_labels(files: LabelFiles, image: Volume, grid: Geometry, scheme: SchemeChoice) -> NDArray[np.uint8]:
     """Return canonical ids on the working grid: levels, then canal in free voxels, then cord."""
     merged = np.zeros(grid.shape, np.uint8)
     for path in files.levels:
@@ -100,8 +137,10 @@ def _merged_labels(files: LabelFiles, image: Volume, grid: Geometry, scheme: Lab
     return merged
 
 
-def load_case(case: TrainingCase, scheme: LabelScheme = "seed") -> tuple[Volume, NDArray[np.uint8]]:
+def load_case(case: TrainingCase, scheme: SchemeChoice = "seed") -> tuple[Volume, NDArray[np.uint8]]:
     """Read an image and its labels on the 1 mm RAS grid.
+
+    A series of several volumes (echoes of a gradient echo) becomes their mean, as in the method.
 
     Parameters
     ----------
@@ -122,7 +161,7 @@ def load_case(case: TrainingCase, scheme: LabelScheme = "seed") -> tuple[Volume,
     SpineAppError
         If a file cannot be used, or the labels lie elsewhere than the image.
     """
-    image = read_image(case.image)
+    image = read_image(case.image, volume="mean")
     working = to_working_grid(image)
     labels = _merged_labels(case.labels, image, working.geometry, scheme)
     if not labels.any():

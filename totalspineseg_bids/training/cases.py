@@ -8,7 +8,10 @@ named. The labels' names are matched to the images' by their entities, so that a
     sub-01_ses-a_space-resampled_T2w_label-spine_dseg.nii.gz
     sub-01_ses-a_seg-totalspineseg_desc-T2w_dseg.nii.gz (as this app writes them)
     sub-01_ses-a_label-SC_desc-T2w_mask.nii.gz          (cord, merged into the spine labels)
-    sub-01_ses-a_label-canal_desc-T2w_mask.nii.gz       (canal, likewise)
+    sub-01_ses-a_T2w_label-canal_seg.nii.gz             (canal, likewise)
+
+The public datasets of the spinal cord keep much else beside these (rootlets, lesions, discs as points, brain, skin,
+registered copies in ``space-other``); what is not a label of the spine in the image's own space is passed over.
 """
 
 from __future__ import annotations
@@ -25,8 +28,10 @@ IMAGE_SUFFIXES: tuple[str, ...] = (
     "T1w",
     "T2w",
     "T2starw",
+    "T2star",  # as datasets from before BIDS 1.5 call it
     "PDw",
     "MTw",
+    "MTS",
     "FLAIR",
     "STIR",
     "MEGRE",
@@ -44,6 +49,10 @@ _CANAL = frozenset({"canal", "spinalcanal"})
 _PARTS = frozenset({"vertebrae", "vertebra", "vert", "disc", "discs", "ivd", "ivds", "sacrum"})
 #: Point labels, which are no segmentation.
 _POINTS = frozenset({"levels"})
+#: Where labels may lie that belong to an image without ``space-``: its own space, or a copy on another grid.
+_OWN_SPACES = frozenset({"resampled", "orig", "native", "individual"})
+#: Entities that tell series of one suffix apart: another plane, sequence or preparation.
+_VARIANTS = ("acq", "ce", "flip", "inv", "mt", "echo", "part")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +89,16 @@ class BidsName:
         """Suffix of the source image, where a derivative's name tells it."""
         known = [piece for piece in (*self.suffixes[:-1], self.get("desc")) if piece in IMAGE_SUFFIXES]
         return known[0] if known else None
+
+    @property
+    def contrast(self) -> str:
+        """Suffix of an image with the entities that make a series of its own, such as ``acq-highresSag_T2w``."""
+        return "_".join([*(f"{k}-{v}" for k, v in self.entities if k in _VARIANTS), self.suffix])
+
+    @property
+    def unknown_pieces(self) -> tuple[str, ...]:
+        """Pieces that are neither an entity, nor the last, nor a suffix of an image."""
+        return tuple(piece for piece in self.suffixes[:-1] if piece not in IMAGE_SUFFIXES)
 
 
 def parse_name(path: Path) -> BidsName:
@@ -131,11 +150,13 @@ class TrainingCase:
     subject
         Value of ``sub-``, without the prefix.
     contrast
-        Suffix of the image.
+        Suffix of the image, with the entities that tell its series apart (`BidsName.contrast`).
     image
         The image.
     labels
         Its label images.
+    one_person
+        All subjects of the dataset are the same person, scanned at several places.
     """
 
     case_id: str
@@ -144,11 +165,12 @@ class TrainingCase:
     contrast: str
     image: Path
     labels: LabelFiles
+    one_person: bool = False
 
     @property
     def person(self) -> tuple[str, str]:
         """Dataset and subject: what a split must not tear apart."""
-        return self.dataset, self.subject
+        return self.dataset, "" if self.one_person else self.subject
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,54 +181,91 @@ class Refusal:
     reason: str
 
 
+def is_image(path: Path) -> bool:
+    """Tell by its name whether a file is an anatomical image that is taken for training."""
+    name = parse_name(path)
+    return path.name.endswith((".nii", ".nii.gz")) and name.suffix in IMAGE_SUFFIXES and len(name.suffixes) == 1
+
+
+def is_spine_label(path: Path) -> bool:
+    """Tell by its name whether a file holds labels of the spine: levels, cord or canal."""
+    name = parse_name(path)
+    if not path.name.endswith((".nii", ".nii.gz")) or name.suffix not in LABEL_SUFFIXES or name.unknown_pieces:
+        return False
+    return (name.get("label") or "").lower() in _CORD | _CANAL | _PARTS or _rank_of_levels(name) is not None
+
+
 def _images(root: Path) -> list[Path]:
     folders = [*root.glob("sub-*/anat"), *root.glob("sub-*/ses-*/anat")]
-    files = (path for folder in folders for path in folder.iterdir() if path.name.endswith((".nii", ".nii.gz")))
-    return sorted(path for path in files if parse_name(path).suffix in IMAGE_SUFFIXES)
+    return sorted(path for folder in folders for path in folder.iterdir() if is_image(path))
 
 
 def _belongs(label: BidsName, image: BidsName, *, alone: bool) -> bool:
-    if label.source_entities != image.source_entities:
+    if label.suffix not in LABEL_SUFFIXES or label.unknown_pieces or label.source_entities != image.source_entities:
+        return False
+    space = label.get("space")
+    if space is not None and space != image.get("space") and space not in _OWN_SPACES:
         return False
     return label.source_suffix == image.suffix or (label.source_suffix is None and alone)
 
 
+def _rank_of_levels(name: BidsName) -> int | None:
+    """Return how surely a file holds the levels of the spine, best first; ``None`` if it does not."""
+    label, seg = (name.get("label") or "").lower(), (name.get("seg") or "").lower()
+    if name.suffix == "mask" or seg in _POINTS:
+        return None
+    if label:
+        return 0 if label == "spine" else None
+    if seg == "totalspineseg":
+        return 1
+    if seg:
+        return 3
+    return 2 if name.suffix == "dseg" else 4
+
+
 def _sorted_out(files: Iterable[Path]) -> LabelFiles | str:
     """Tell levels, cord and canal apart; a string says why that cannot be done."""
-    levels: list[Path] = []
+    levels: dict[int, list[Path]] = {}
+    masks: dict[str, list[Path]] = {"cord": [], "canal": []}
     parts: list[Path] = []
-    cord: Path | None = None
-    canal: Path | None = None
     for path in files:
         name = parse_name(path)
         what = (name.get("label") or "").lower()
-        if what in _CORD:
-            cord = path
-        elif what in _CANAL:
-            canal = path
+        if what in _CORD or what in _CANAL:
+            masks["cord" if what in _CORD else "canal"].append(path)
         elif what in _PARTS:
             parts.append(path)
-        elif (name.get("seg") or "").lower() not in _POINTS and name.suffix != "mask":
-            levels.append(path)
-    if len(levels) > 1:
-        return "several label images fit: " + ", ".join(path.name for path in levels)
-    if not levels and not parts:
+        elif (rank := _rank_of_levels(name)) is not None:
+            levels.setdefault(rank, []).append(path)
+    best = levels[min(levels)] if levels else []
+    for found in (best, *masks.values()):
+        if len(found) > 1:
+            return "several label images fit: " + ", ".join(path.name for path in found)
+    if not best and not parts:
         return "no label image with the levels of the spine"
-    return LabelFiles(tuple(levels) if levels else tuple(parts), cord, canal)
+    cord, canal = (next(iter(found), None) for found in masks.values())
+    return LabelFiles(tuple(best) if best else tuple(parts), cord, canal)
 
 
 def _find_labels(image: Path, root: Path, labels_root: Path, *, alone: bool) -> LabelFiles | str:
     folder = labels_root / image.parent.relative_to(root)
     image_name = parse_name(image)
     candidates = sorted(folder.glob("*.nii*")) if folder.is_dir() else []
-    fitting = [
-        path
-        for path in candidates
-        if parse_name(path).suffix in LABEL_SUFFIXES and _belongs(parse_name(path), image_name, alone=alone)
-    ]
+    fitting = [path for path in candidates if _belongs(parse_name(path), image_name, alone=alone)]
     if not fitting:
         return f"no label image in {folder.relative_to(root)}"
     return _sorted_out(fitting)
+
+
+def _find_in_any(image: Path, root: Path, labels_roots: Sequence[Path], *, alone: bool) -> LabelFiles | str:
+    """Look through folders of labels in the order of preference; the reason is that of the first."""
+    reasons: list[str] = []
+    for labels_root in labels_roots:
+        found = _find_labels(image, root, labels_root, alone=alone)
+        if not isinstance(found, str):
+            return found
+        reasons.append(found)
+    return reasons[0]
 
 
 def _safe(text: str) -> str:
@@ -225,7 +284,9 @@ def _dataset_names(roots: Sequence[Path]) -> list[str]:
 
 
 def find_cases(
-    bids_dirs: Sequence[Path], labels_folder: str = "derivatives/labels"
+    bids_dirs: Sequence[Path],
+    labels_folder: str | Sequence[str] = "derivatives/labels",
+    one_person: Sequence[str] = (),
 ) -> tuple[list[TrainingCase], list[Refusal]]:
     """Find the images of BIDS datasets and their labels.
 
@@ -234,7 +295,9 @@ def find_cases(
     bids_dirs
         Root folders.
     labels_folder
-        Where the labels lie, below each root.
+        Where the labels lie, below each root; of several, the first that has labels of an image.
+    one_person
+        Names of dataset folders all of whose subjects are the same person (a traveller scanned at many sites).
 
     Returns
     -------
@@ -253,27 +316,37 @@ def find_cases(
         If there is no anatomical image in any of them.
     """
     roots = [Path(folder).resolve() for folder in bids_dirs]
+    folders = [labels_folder] if isinstance(labels_folder, str) else list(labels_folder)
     cases: list[TrainingCase] = []
     refusals: list[Refusal] = []
     for root, dataset in zip(roots, _dataset_names(roots), strict=True):
         if not root.is_dir():
             msg = f"{root}: no such folder; give the root of a BIDS dataset"
             raise MissingInputError(msg)
-        labels_root = root / labels_folder
-        if not labels_root.is_dir():
-            msg = f"{root}: has no {labels_folder}; put the label images there or name their folder"
+        labels_roots = [root / folder for folder in folders if (root / folder).is_dir()]
+        if not labels_roots:
+            msg = f"{root}: has no {' or '.join(folders)}; put the label images there or name their folder"
             raise DatasetError(msg)
         images = _images(root)
         twins = [parse_name(path).source_entities for path in images]
         for image, entities in zip(images, twins, strict=True):
-            found = _find_labels(image, root, labels_root, alone=twins.count(entities) == 1)
+            found = _find_in_any(image, root, labels_roots, alone=twins.count(entities) == 1)
             if isinstance(found, str):
                 refusals.append(Refusal(image, found))
                 continue
             stem = re.sub(r"\.nii(\.gz)?$", "", image.name)
-            subject = parse_name(image).get("sub") or stem
-            contrast = parse_name(image).suffix
-            cases.append(TrainingCase(f"{dataset}_{stem}", dataset, subject, contrast, image, found))
+            name = parse_name(image)
+            cases.append(
+                TrainingCase(
+                    case_id=f"{dataset}_{stem}",
+                    dataset=dataset,
+                    subject=name.get("sub") or stem,
+                    contrast=name.contrast,
+                    image=image,
+                    labels=found,
+                    one_person=root.name in one_person,
+                )
+            )
     if not cases and not refusals:
         where = ", ".join(str(root) for root in roots)
         msg = f"no anatomical image in {where}; expected sub-*/anat/*_T2w.nii.gz and so on"

@@ -17,8 +17,9 @@ from totalspineseg_bids.anatomy import LabelScheme
 from totalspineseg_bids.errors import ImageError, SpineAppError
 from totalspineseg_bids.imaging.grid import restore_labels
 from totalspineseg_bids.imaging.io import read_labels
-from totalspineseg_bids.training.cases import parse_name
+from totalspineseg_bids.training.cases import IMAGE_SUFFIXES, parse_name
 from totalspineseg_bids.training.metrics import GROUPS, LEVELLED, ImageResult, LevelResult, Outcome, compare
+from totalspineseg_bids.training.surface import TOLERANCE_MM
 
 logger = logging.getLogger(__name__)
 
@@ -42,10 +43,13 @@ class Evaluation:
         One entry an image.
     failed
         Images that could not be compared, with the reason.
+    tolerance_mm
+        Of the normalised surface distance.
     """
 
     images: tuple[ImageResult, ...]
     failed: tuple[tuple[str, str], ...] = ()
+    tolerance_mm: float = TOLERANCE_MM
 
     def summary(self, images: Sequence[ImageResult] | None = None) -> dict[str, Any]:
         """Return the figures over all images, or over some of them.
@@ -66,7 +70,12 @@ class Evaluation:
                 name: _mean(row.dice for row in rows if row.structure is structure)
                 for structure, name in GROUPS.items()
             },
+            "nsd_levels": _mean(row.nsd for row in levels),
+            "nsd": {
+                name: _mean(row.nsd for row in rows if row.structure is structure) for structure, name in GROUPS.items()
+            },
             "levels_in_full_view": len(levels),
+            "identification_rate_levels": _identified(levels),
             "identification_rate": {
                 name: _identified([row for row in rows if row.structure is structure])
                 for structure, name in GROUPS.items()
@@ -82,17 +91,24 @@ class Evaluation:
             "silently_wrong": outcomes[Outcome.WRONG],
         }
 
-    def by(self, tag: str) -> dict[str, dict[str, Any]]:
-        """Return the figures for each value of a tag, such as ``"contrast"``."""
+    def groups(self, tag: str) -> dict[str, list[ImageResult]]:
+        """Return the images by the value of a tag, such as ``"contrast"``; ``"n/a"`` where an image has none."""
         groups: dict[str, list[ImageResult]] = defaultdict(list)
         for image in self.images:
             groups[image.tags.get(tag, "n/a")].append(image)
-        return {value: self.summary(images) for value, images in sorted(groups.items())}
+        return dict(sorted(groups.items()))
 
-    def by_level(self) -> list[dict[str, Any]]:
-        """Return figures for each label, in the order of ``anatomy.LABELS``."""
+    def by(self, tag: str) -> dict[str, dict[str, Any]]:
+        """Return the figures for each value of a tag, such as ``"contrast"``."""
+        return {value: self.summary(images) for value, images in self.groups(tag).items()}
+
+    def by_level(self, images: Sequence[ImageResult] | None = None) -> list[dict[str, Any]]:
+        """Return figures for each label, in the order of ``anatomy.LABELS``, over all images or over some of them.
+
+        A label that the predictions have and no truth shows in full view has no row.
+        """
         rows: dict[str, list[LevelResult]] = defaultdict(list)
-        for image in self.images:
+        for image in self.images if images is None else images:
             for row in image.levels:
                 if row.in_truth and row.full_view:
                     rows[row.name].append(row)
@@ -102,6 +118,7 @@ class Evaluation:
                 "group": GROUPS[label.structure],
                 "images": len(found),
                 "dice": _mean(row.dice for row in found),
+                "nsd": _mean(row.nsd for row in found),
                 "identification_rate": _identified(found),
                 "localisation_mm": _mean(row.distance_mm for row in found),
             }
@@ -121,7 +138,7 @@ def _identified(rows: Sequence[LevelResult]) -> float:
 
 def _tags(path: Path) -> dict[str, str]:
     name = parse_name(path)
-    contrast = name.source_suffix
+    contrast = name.source_suffix or (name.suffix if name.suffix in IMAGE_SUFFIXES else None)
     return {"contrast": contrast} if contrast else {}
 
 
@@ -130,7 +147,9 @@ def _compare_files(
     truth_path: Path,
     label_scheme: LabelScheme,
     truth_scheme: LabelScheme,
+    *,
     tags: dict[str, str],
+    tolerance_mm: float,
 ) -> ImageResult:
     truth = read_labels(truth_path)
     wanted = anatomy.from_scheme(truth.data, truth_scheme)
@@ -144,7 +163,7 @@ def _compare_files(
         labels = anatomy.from_scheme(pred.data, label_scheme)
         if not pred.geometry.same_grid(truth.geometry):
             labels = restore_labels(labels, pred.affine, truth.geometry)
-    return compare(wanted, labels, truth.affine, truth_path.name, tags)
+    return compare(wanted, labels, truth.affine, truth_path.name, tags, tolerance_mm=tolerance_mm)
 
 
 def evaluate(
@@ -154,6 +173,7 @@ def evaluate(
     label_scheme: LabelScheme = "seed",
     truth_scheme: LabelScheme | None = None,
     tags: Sequence[dict[str, str]] | None = None,
+    tolerance_mm: float = TOLERANCE_MM,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Compare labelled images with their truths.
@@ -171,6 +191,8 @@ def evaluate(
         Ids of the truths; the same by default.
     tags
         Properties of each image to group by; by default the contrast that its name tells.
+    tolerance_mm
+        Of the normalised surface distance.
     progress
         Called after each image with number done and number of images.
 
@@ -190,10 +212,13 @@ def evaluate(
     for number, (pred_path, truth_path) in enumerate(pairs, start=1):
         own = tags[number - 1] if tags is not None else {**_tags(pred_path or truth_path), **_tags(truth_path)}
         try:
-            images.append(_compare_files(pred_path, truth_path, label_scheme, truth_scheme or label_scheme, own))
+            scheme = truth_scheme or label_scheme
+            images.append(
+                _compare_files(pred_path, truth_path, label_scheme, scheme, tags=own, tolerance_mm=tolerance_mm)
+            )
         except SpineAppError as error:
             logger.warning("left out: %s", error)
-            failed.append((str(pred_path), str(error)))
+            failed.append((str(pred_path or truth_path), str(error)))
         if progress is not None:
             progress(number, len(pairs))
-    return Evaluation(tuple(images), tuple(failed))
+    return Evaluation(tuple(images), tuple(failed), tolerance_mm)

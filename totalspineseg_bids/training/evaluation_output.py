@@ -1,4 +1,4 @@
-"""Evaluations as TSV, JSON and text."""
+"""Evaluations as TSV, JSON and text (and, through ``evaluation_html``, as a page)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from typing import Any
 
 from totalspineseg_bids.imaging.atomic import write_text
 from totalspineseg_bids.training.evaluate import Evaluation
+from totalspineseg_bids.training.evaluation_html import evaluation_page
 from totalspineseg_bids.training.metrics import GROUPS, Outcome
 
 
-def _text(value: Any) -> str:  # noqa: ANN401
+def cell(value: Any) -> str:  # noqa: ANN401
+    """Return a value as it stands in a TSV: ``n/a`` for none, 0 and 1 for truth values, four decimals."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "n/a"
     if isinstance(value, bool):
@@ -22,25 +24,30 @@ def _text(value: Any) -> str:  # noqa: ANN401
     return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
-def _tsv(rows: Sequence[dict[str, Any]]) -> str:
+def tsv(rows: Sequence[dict[str, Any]]) -> str:
+    """Return rows with the same keys as tab-separated text with a header."""
     if not rows:
         return ""
     lines = ["\t".join(rows[0])]
-    lines += ["\t".join(_text(value) for value in row.values()) for row in rows]
+    lines += ["\t".join(cell(value) for value in row.values()) for row in rows]
     return "\n".join(lines) + "\n"
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401
+def plain(value: Any) -> Any:  # noqa: ANN401
     """Return a value that JSON can hold: NaN becomes null."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path, extra: dict[str, Any] | None = None) -> None:
-    """Write ``evaluation.json``, ``images.tsv``, ``structures.tsv`` (image by structure) and ``levels.tsv`` (means).
+    """Write an evaluation as JSON, tables and a page.
+
+    ``evaluation.json`` has everything but the single structures; ``images.tsv`` a row an image, ``structures.tsv`` an
+    image and structure, ``levels.tsv`` a level, over all images and over those of each value of each tag;
+    ``evaluation.html`` needs neither network nor other files.
 
     Parameters
     ----------
@@ -64,7 +71,10 @@ def write_evaluation(evaluation: Evaluation, folder: Path, extra: dict[str, Any]
                 "landmark_in_view": image.landmark_in_view,
                 "dice_levels": figures["dice_levels"],
                 **{f"dice_{name}": value for name, value in figures["dice"].items()},
+                "nsd_levels": figures["nsd_levels"],
+                **{f"nsd_{name}": value for name, value in figures["nsd"].items()},
                 "levels_in_full_view": figures["levels_in_full_view"],
+                "identification_rate": figures["identification_rate_levels"],
                 "localisation_mm": figures["localisation_mm"],
             }
         )
@@ -78,6 +88,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path, extra: dict[str, Any]
                 "in_prediction": row.in_prediction,
                 "full_view": row.full_view,
                 "dice": row.dice,
+                "nsd": row.nsd,
                 "truth_mm3": row.truth_mm3,
                 "predicted_mm3": row.predicted_mm3,
                 "identified": row.identified,
@@ -88,19 +99,35 @@ def write_evaluation(evaluation: Evaluation, folder: Path, extra: dict[str, Any]
         ]
     content = {
         **(extra or {}),
+        "nsd_tolerance_mm": evaluation.tolerance_mm,
         "summary": evaluation.summary(),
         **{f"by_{tag}": evaluation.by(tag) for tag in tags},
         "levels": evaluation.by_level(),
+        **{f"levels_by_{tag}": _levels_of(evaluation, tag) for tag in tags},
         "failed": [{"image": name, "reason": reason} for name, reason in evaluation.failed],
     }
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "images.tsv", _tsv(images))
-    write_text(folder / "structures.tsv", _tsv(structures))
-    write_text(folder / "levels.tsv", _tsv(evaluation.by_level()))
-    write_text(folder / "evaluation.json", json.dumps(_plain(content), indent=1) + "\n")
+    write_text(folder / "images.tsv", tsv(images))
+    write_text(folder / "structures.tsv", tsv(structures))
+    write_text(folder / "levels.tsv", tsv(level_rows(evaluation)))
+    write_text(folder / "evaluation.json", json.dumps(plain(content), indent=1) + "\n")
+    write_text(folder / "evaluation.html", evaluation_page(evaluation, extra))
 
 
-def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+def _levels_of(evaluation: Evaluation, tag: str) -> dict[str, list[dict[str, Any]]]:
+    return {value: evaluation.by_level(images) for value, images in evaluation.groups(tag).items()}
+
+
+def level_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Return the rows of ``levels.tsv``: each level over all images, then over those of each value of each tag."""
+    rows = [{"group_by": "all", "value": "all", **row} for row in evaluation.by_level()]
+    for tag in evaluation.tags():
+        for value, levels in _levels_of(evaluation, tag).items():
+            rows += [{"group_by": tag, "value": value, **row} for row in levels]
+    return rows
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
     """Return rows of cells as lines, the first column to the left and the others to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
@@ -110,7 +137,8 @@ def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
     return lines
 
 
-def _number(value: float, *, percent: bool = False) -> str:
+def number(value: float, *, percent: bool = False) -> str:
+    """Return a figure for a text table: three decimals or whole per cent, ``-`` for none."""
     if math.isnan(value):
         return "-"
     return f"{100 * value:.0f} %" if percent else f"{value:.3f}"
@@ -127,7 +155,7 @@ def table(evaluation: Evaluation, *, levels: bool = True) -> str:
         Whether to add a line for each level.
     """
     out = io.StringIO()
-    head = ("", "images", "levels", *GROUPS.values(), "all right", "with landmark", "abstained", "wrong")
+    head = ("", "images", "levels", *GROUPS.values(), "NSD", "all right", "with landmark", "abstained", "wrong")
     rows: list[tuple[str, ...]] = [head]
     parts = [("all", evaluation.summary())]
     parts += [(f"{tag} {value}", figures) for tag in evaluation.tags() for value, figures in evaluation.by(tag).items()]
@@ -137,33 +165,36 @@ def table(evaluation: Evaluation, *, levels: bool = True) -> str:
             (
                 name,
                 str(figures["images"]),
-                _number(figures["dice_levels"]),
-                *(_number(figures["dice"][group]) for group in GROUPS.values()),
-                _number(figures["all_levels_right"], percent=True),
-                _number(figures["all_levels_right_with_landmark"], percent=True),
+                number(figures["dice_levels"]),
+                *(number(figures["dice"][group]) for group in GROUPS.values()),
+                number(figures["nsd_levels"]),
+                number(figures["all_levels_right"], percent=True),
+                number(figures["all_levels_right_with_landmark"], percent=True),
                 str(outcomes[Outcome.ABSTAINED.value] + outcomes[Outcome.EMPTY.value]),
                 str(figures["silently_wrong"]),
             )
         )
-    out.write("Dice over structures in full view; share of images with every level in full view right\n")
-    out.write("\n".join(_columns(rows)) + "\n")
+    out.write("Dice over structures in full view; normalised surface distance (NSD) of the levels at ")
+    out.write(f"{evaluation.tolerance_mm:g} mm; share of images with every level in full view right\n")
+    out.write("\n".join(columns(rows)) + "\n")
     if levels:
-        rows = [("level", "images", "Dice", "identified", "distance mm")]
+        rows = [("level", "images", "Dice", "NSD", "identified", "distance mm")]
         rows += [
             (
                 row["name"],
                 str(row["images"]),
-                _number(row["dice"]),
-                _number(row["identification_rate"], percent=True),
-                _number(row["localisation_mm"]),
+                number(row["dice"]),
+                number(row["nsd"]),
+                number(row["identification_rate"], percent=True),
+                number(row["localisation_mm"]),
             )
             for row in evaluation.by_level()
         ]
-        out.write("\n" + "\n".join(_columns(rows)) + "\n")
+        out.write("\n" + "\n".join(columns(rows)) + "\n")
     figures = evaluation.summary()
     for group, rate in figures["identification_rate"].items():
-        out.write(f"identified {group}: {_number(rate, percent=True)}\n")
-    out.write(f"mean distance of centroids: {_number(figures['localisation_mm'])} mm\n")
+        out.write(f"identified {group}: {number(rate, percent=True)}\n")
+    out.write(f"mean distance of centroids: {number(figures['localisation_mm'])} mm\n")
     for name, reason in evaluation.failed:
         out.write(f"not compared: {name}: {reason}\n")
     return out.getvalue()

@@ -1,8 +1,8 @@
 """A trained model as one zip in nnU-Net's layout.
 
 The archive holds what inference needs (``dataset.json``, ``plans.json``, a checkpoint a fold) and what a reader wants
-to know: the split, the list of training images, the curves, and the figures of the validation. The same model gives
-the same bytes.
+to know: the split, the list of training and test images, the curves, and the figures of validation and test. The same
+model gives the same bytes.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _without_files(dataset_file: Path) -> bytes:
     return (json.dumps(content, indent=1) + "\n").encode()
 
 
-def _training_images(prepared: Path) -> bytes:
+def _list_of_images(prepared: Path) -> bytes:
     """Return the table of cases without the paths of this machine."""
     rows = list(csv.DictReader(prepared.read_text().splitlines(), delimiter="\t"))
     buffer = io.StringIO()
@@ -80,13 +80,15 @@ def _descriptions(folder: Path, raw: Path, checkpoints: dict[Fold, Path]) -> dic
     if (raw / "splits_final.json").exists():
         contents["splits_final.json"] = (raw / "splits_final.json").read_bytes()
     if (raw / "prepared.tsv").exists():
-        contents["training_images.tsv"] = _training_images(raw / "prepared.tsv")
+        contents["dataset.tsv"] = _list_of_images(raw / "prepared.tsv")
     for number, path in checkpoints.items():
-        curves, summary = path.with_name("progress.png"), path.parent / "validation" / "summary.json"
+        curves = path.with_name("progress.png")
         if curves.exists():
             contents[f"fold_{number}/progress.png"] = curves.read_bytes()
-        if summary.exists():
-            contents[f"fold_{number}/validation/summary.json"] = _without_paths(summary.read_bytes())
+        for part in ("validation", "test"):
+            summary = path.parent / part / "summary.json"
+            if summary.exists():
+                contents[f"fold_{number}/{part}/summary.json"] = _without_paths(summary.read_bytes())
     return contents
 
 

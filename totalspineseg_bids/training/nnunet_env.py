@@ -7,14 +7,16 @@ contexts here set the one and replace the other, and put everything back afterwa
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import logging
 import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TextIO
 
 #: Modules of nnU-Net that start pools through ``multiprocessing.get_context("spawn")``.
 _POOL_USERS = (
@@ -113,3 +115,33 @@ def inline_pools() -> Iterator[None]:
     finally:
         for module, original in zip(modules, before, strict=True):
             module.multiprocessing = original  # type: ignore[attr-defined]
+
+
+class _Chatter:
+    """A text stream that gives whole lines to a log."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+
+    def write(self, text: str) -> int:
+        for line in text.splitlines():
+            if line.strip():
+                self._logger.debug("nnU-Net: %s", line.rstrip())
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+
+@contextmanager
+def quiet(logger: logging.Logger) -> Iterator[None]:
+    """Give what nnU-Net prints to a log, at debug level.
+
+    Parameters
+    ----------
+    logger
+        Of the module that calls nnU-Net.
+    """
+    stream: TextIO = _Chatter(logger)  # type: ignore[assignment]
+    with contextlib.redirect_stdout(stream):
+        yield

@@ -11,7 +11,7 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from totalspineseg_bids.inference.checkpoint import read_checkpoint
-from totalspineseg_bids.training.synthetic_stream import PoolEntry
+from totalspineseg_bids.training.synthetic_stream import PoolEntry, SyntheticStream
 from totalspineseg_bids.training.synthetic_trainer import (
     Clock,
     RunningAverage,
@@ -22,6 +22,8 @@ from totalspineseg_bids.training.synthetic_trainer import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from torch.utils.data import IterableDataset
 
 _TRAINING_STREAM, _VALIDATION_STREAM = 0, 1
 
@@ -85,14 +87,18 @@ class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
         self._set_batch_size_and_oversample()
         self.loss = self._build_loss()
         self.average = RunningAverage(self.network)
+        self._prepare_targets()
+        # Nothing is mirrored at inference: left and right look alike, cranial and caudal do not.
+        self.inference_allowed_mirroring_axes = ()
+        self.was_initialized = True
+
+    def _prepare_targets(self) -> None:
+        """Make the table from label values to regions."""
         regions = self.label_manager.foreground_regions
         table = np.zeros((len(regions), 256), np.float32)
         for row, region in enumerate(regions):
             table[row, list(region) if isinstance(region, (tuple, list)) else [region]] = 1.0
         self.region_table = torch.from_numpy(table).to(self.device)
-        # Nothing is mirrored at inference: left and right look alike, cranial and caudal do not.
-        self.inference_allowed_mirroring_axes = ()
-        self.was_initialized = True
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, None]:
         """AdamW; the learning rate follows the clock, so there is no scheduler."""
@@ -125,12 +131,16 @@ class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
 
     def get_dataloaders(self) -> tuple[Iterator[Any], Iterator[Any]]:
         """Open the streams; validation draws the same patches in every epoch only as far as its seed goes."""
+        seed, dataset = self.training.seed, self.training.dataset
+        stream = self._stream([seed, dataset, _TRAINING_STREAM, self.step])
+        training = stream_batches(stream, self.training.batch_size, self.training.workers)
+        validation = stream_batches(self._stream([seed, dataset, _VALIDATION_STREAM]))
+        return training, validation
+
+    def _stream(self, seed: list[int]) -> IterableDataset[Any]:
         patch = tuple(self.configuration_manager.patch_size)
         spacing = float(self.configuration_manager.spacing[0])
-        seed, dataset = self.training.seed, self.training.dataset
-        training = stream_batches(self.pool, dataset, patch, spacing, [seed, dataset, _TRAINING_STREAM, self.step])
-        validation = stream_batches(self.pool, dataset, patch, spacing, [seed, dataset, _VALIDATION_STREAM])
-        return training, validation
+        return SyntheticStream(self.pool, self.training.dataset, patch, spacing, seed)
 
     def on_train_start(self) -> None:
         """Write what inference needs beside the checkpoints, and open the streams."""
@@ -169,8 +179,8 @@ class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
         self.optimizer.zero_grad(set_to_none=True)
         autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
         with autocast:
-            loss = self.loss(self.network(data).float(), target)
-        loss.backward()
+            loss = self.loss_of(data, target)
+        loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), 2.0)
         self.step += 1
         if bool(torch.isfinite(loss)) and bool(torch.isfinite(norm)):
@@ -179,6 +189,11 @@ class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
         else:
             self.skipped += 1
         return {"loss": loss.detach().cpu().numpy()}
+
+    def loss_of(self, data: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Return the loss of a batch as it leaves ``_to_device``."""
+        loss: torch.Tensor = self.loss(self.network(data).float(), target)
+        return loss
 
     def validation_step(self, batch: Any) -> dict[str, Any]:  # noqa: ANN401
         """Pseudo Dice of a patch, as nnU-Net counts it."""

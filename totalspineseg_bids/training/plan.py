@@ -151,6 +151,37 @@ def raw_folder(work_dir: Path, dataset: DatasetId) -> Path:
     return folder
 
 
+def plans_file(work_dir: Path, dataset: DatasetId, plans: str) -> Path:
+    """Return where the plans of a short name lie, whether they were made or not.
+
+    Raises
+    ------
+    UsageError
+        If there are no plans of that name.
+    """
+    folder = Path(work_dir).resolve() / "nnUNet_preprocessed" / DATASET_NAMES[dataset]
+    return folder / f"{plans_kind(plans).identifier}.json"
+
+
+def _state(raw: Path) -> str:
+    """Return what planning and preprocessing depend on: the files of a raw dataset and what they were made from."""
+    return (raw / "dataset.json").read_text() + (raw / "prepared.tsv").read_text()
+
+
+def is_stale(work_dir: Path, dataset: DatasetId, plans: str) -> bool:
+    """Tell whether a dataset was prepared anew, with other images, after it was planned.
+
+    A raw folder that is gone (the preprocessed data do without) is not stale.
+    """
+    raw = Path(work_dir) / "nnUNet_raw" / DATASET_NAMES[dataset]
+    kind = plans_kind(plans)
+    base = PLANS[kind.base] if kind.base else kind
+    mark = plans_file(work_dir, dataset, plans).with_name(f"{base.identifier}.done")
+    if not (mark.exists() and (raw / "dataset.json").exists() and (raw / "prepared.tsv").exists()):
+        return False
+    return not mark.read_text().startswith(_state(raw))
+
+
 def _plan(dataset: DatasetId, kind: PlansKind, *, jobs: int, gpu_memory_gb: float | None) -> None:
     import nnunetv2  # noqa: PLC0415
     from nnunetv2.experiment_planning import plan_and_preprocess_api as api  # noqa: PLC0415
@@ -220,7 +251,7 @@ def plan_and_preprocess(
     done = Path(work_dir).resolve() / "nnUNet_preprocessed" / DATASET_NAMES[dataset]
     base = PLANS[kind.base] if kind.base else kind
     mark = done / f"{base.identifier}.done"
-    state = (raw / "dataset.json").read_text() + (raw / "prepared.tsv").read_text() + str(gpu_memory_gb)
+    state = _state(raw) + str(gpu_memory_gb)
     fresh = not force and mark.exists() and mark.read_text() == state
     base_file = done / f"{base.identifier}.json"
     # The planner gives torch as many threads as there are workers, and there must be one.

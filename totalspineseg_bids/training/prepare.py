@@ -8,12 +8,18 @@ the work folder afterwards is what nnU-Net documents (``documentation/dataset_fo
                                              /imagesTs/...                 labelsTs/...
     nnUNet_raw/Dataset102_TotalSpineSeg_step2/  every case twice, <case>_odd and <case>_even, with channel _0001
     nnUNet_raw/Dataset103_TotalSpineSeg_full/
+    test/{images,labels}/<case>.nii.gz          test cases with every level by its id, to segment and evaluate
     prepared/<case>.json                        what a case was made from; a rerun skips it while that is unchanged
+    prepared/levels.tsv                         how many images of each part show each structure
+
+With copies of other contrast, ``<case>_aug1`` and so on stand beside the training cases, in the folds only where their
+source is trained on.
 """
 
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import logging
 import os
@@ -21,6 +27,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +35,15 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from totalspineseg_bids.anatomy import LabelScheme
+from totalspineseg_bids import anatomy
 from totalspineseg_bids.errors import NothingSelectedError, OutputError, SpineAppError
 from totalspineseg_bids.imaging.atomic import write_bytes, write_text
+from totalspineseg_bids.imaging.checks import check_file
 from totalspineseg_bids.imaging.io import write_labels
 from totalspineseg_bids.imaging.volume import Affine, Volume
-from totalspineseg_bids.training.case_labels import load_case
+from totalspineseg_bids.training.case_labels import SchemeChoice, load_case
 from totalspineseg_bids.training.cases import Refusal, TrainingCase, find_cases
+from totalspineseg_bids.training.contrast import recontrast
 from totalspineseg_bids.training.layouts import DATASET_NAMES, DATASETS, DatasetId, dataset_json
 from totalspineseg_bids.training.semantic import odd_disc_mask, semantic_map
 from totalspineseg_bids.training.split import folds, held_out_persons
@@ -42,7 +51,7 @@ from totalspineseg_bids.training.split import folds, held_out_persons
 logger = logging.getLogger(__name__)
 
 #: Raised with every change of what is written for a case, so that older outputs are made anew.
-_RECIPE = 1
+_RECIPE = 2
 PARITIES: tuple[str, ...] = ("odd", "even")
 
 
@@ -62,6 +71,10 @@ class PrepareSummary:
         Images a dataset and contrast: ``(dataset, contrast, part) -> count``, part ``"train"`` or ``"test"``.
     folders
         Raw folders by dataset id.
+    levels
+        Images that show a structure: ``name -> (training, test)``, in the order of ``anatomy.LABELS``.
+    copies
+        Copies of other contrast made of each training image.
     """
 
     training: int
@@ -71,6 +84,43 @@ class PrepareSummary:
     refused: tuple[Refusal, ...]
     strata: dict[tuple[str, str, str], int] = field(default_factory=dict)
     folders: dict[DatasetId, Path] = field(default_factory=dict)
+    levels: dict[str, tuple[int, int]] = field(default_factory=dict)
+    copies: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A case in its part.
+
+    Attributes
+    ----------
+    case, part
+        What it is and ``"train"`` or ``"test"``.
+    copies
+        Copies of other contrast, for training cases.
+    seed
+        Of the copies.
+    """
+
+    case: TrainingCase
+    part: str
+    copies: int
+    seed: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The case's name and those of its copies."""
+        return members(self.case.case_id, self.copies)
+
+    def rng(self, number: int) -> np.random.Generator:
+        """Return the source of draws of a copy: its own, whatever else is prepared and in which order."""
+        digest = hashlib.sha256(f"{self.seed}|contrast|{self.case.case_id}|{number}".encode()).digest()
+        return np.random.default_rng(int.from_bytes(digest[:8], "little"))
+
+
+def members(case_id: str, copies: int) -> tuple[str, ...]:
+    """Return the names under which an image is trained on: its own and those of its copies of other contrast."""
+    return (case_id, *(f"{case_id}_aug{number}" for number in range(1, copies + 1)))
 
 
 def variants(case_id: str, dataset: DatasetId) -> tuple[tuple[str, bool], ...]:
@@ -97,45 +147,63 @@ def _share(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _signature(case: TrainingCase, scheme: LabelScheme, part: str) -> dict[str, Any]:
-    sources = [case.image, *case.labels.paths]
+def _signature(job: _Job, scheme: SchemeChoice) -> dict[str, Any]:
+    sources = [job.case.image, *job.case.labels.paths]
     return {
         "recipe": _RECIPE,
-        "part": part,
+        "part": job.part,
         "label_scheme": scheme,
+        "copies": job.copies,
+        "seed": job.seed if job.copies else None,
         "sources": [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in sources],
     }
 
 
-def _outputs(case_id: str, part: str, folders: dict[DatasetId, Path]) -> list[Path]:
-    tag = "Tr" if part == "train" else "Ts"
+def _outputs(job: _Job, folders: dict[DatasetId, Path], work_dir: Path) -> list[Path]:
+    tag = "Tr" if job.part == "train" else "Ts"
     paths: list[Path] = []
     for dataset, folder in folders.items():
-        for name, _ in variants(case_id, dataset):
+        for name in (variant for member in job.names for variant, _ in variants(member, dataset)):
             paths.append(folder / f"labels{tag}" / f"{name}.nii.gz")
             channels = 2 if dataset == 102 else 1
             paths += [folder / f"images{tag}" / f"{name}_{channel:04d}.nii.gz" for channel in range(channels)]
+    if job.part == "test":
+        paths += [work_dir / "test" / what / f"{job.case.case_id}.nii.gz" for what in ("images", "labels")]
     return paths
 
 
 def _write_case(
-    case_id: str, part: str, image: Volume, labels: NDArray[np.uint8], folders: dict[DatasetId, Path]
+    job: _Job, image: Volume, labels: NDArray[np.uint8], folders: dict[DatasetId, Path], work_dir: Path
 ) -> None:
-    tag = "Tr" if part == "train" else "Ts"
-    first: Path | None = None
-    for dataset, folder in folders.items():
-        for name, swapped in variants(case_id, dataset):
-            path = folder / f"images{tag}" / f"{name}_0000.nii.gz"
-            if first is None:
-                _write_image(path, image.data, image.affine)
-                first = path
-            else:
-                _share(first, path)
-            if dataset == 102:
-                odd = odd_disc_mask(labels, swapped)
-                write_labels(folder / f"images{tag}" / f"{name}_0001.nii.gz", odd, image.affine)
-            semantic = semantic_map(labels, dataset, swap_parity=swapped)
-            write_labels(folder / f"labels{tag}" / f"{name}.nii.gz", semantic, image.affine)
+    """Write a case and its copies; what two datasets or copies share is written once."""
+    tag = "Tr" if job.part == "train" else "Ts"
+    written: dict[tuple[Any, ...], Path] = {}
+
+    def once(path: Path, key: tuple[Any, ...], write: Callable[[], None]) -> None:
+        if key in written:
+            _share(written[key], path)
+        else:
+            write()
+            written[key] = path
+
+    for number, member in enumerate(job.names):
+        data = image.data if number == 0 else recontrast(image.data, labels, job.rng(number))
+        for dataset, folder in folders.items():
+            for name, swapped in variants(member, dataset):
+                path = folder / f"images{tag}" / f"{name}_0000.nii.gz"
+                once(path, ("image", number), partial(_write_image, path, data, image.affine))
+                if dataset == 102:
+                    path = folder / f"images{tag}" / f"{name}_0001.nii.gz"
+                    odd = odd_disc_mask(labels, swapped)
+                    once(path, ("odd", swapped), partial(write_labels, path, odd, image.affine))
+                path = folder / f"labels{tag}" / f"{name}.nii.gz"
+                semantic = semantic_map(labels, dataset, swap_parity=swapped)
+                once(path, ("labels", dataset, swapped), partial(write_labels, path, semantic, image.affine))
+    if job.part == "test":
+        name = f"{job.case.case_id}.nii.gz"
+        path = work_dir / "test" / "images" / name
+        once(path, ("image", 0), partial(_write_image, path, image.data, image.affine))
+        write_labels(work_dir / "test" / "labels" / name, labels, image.affine)
 
 
 def _make_folders(work_dir: Path, datasets: Sequence[DatasetId]) -> dict[DatasetId, Path]:
@@ -150,7 +218,8 @@ def _make_folders(work_dir: Path, datasets: Sequence[DatasetId]) -> dict[Dataset
                 (folder / part).mkdir(parents=True, exist_ok=True)
             # Marks the folder as ours from the first case on.
             (folder / "prepared.tsv").touch()
-            (work_dir / "prepared").mkdir(exist_ok=True)
+            for name in ("prepared", "test/images", "test/labels"):
+                (work_dir / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             msg = f"{folder}: cannot be written ({error.strerror}); choose another work folder"
             raise OutputError(msg) from error
@@ -158,30 +227,40 @@ def _make_folders(work_dir: Path, datasets: Sequence[DatasetId]) -> dict[Dataset
     return folders
 
 
-def _remove_strangers(folders: dict[DatasetId, Path], expected: set[Path]) -> None:
+def _remove_strangers(folders: dict[DatasetId, Path], work_dir: Path, expected: set[Path]) -> None:
     """Remove what earlier runs wrote for cases that are gone, refused or in the other part now."""
-    for folder in folders.values():
-        for part in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
-            for path in (folder / part).iterdir():
-                if path not in expected:
-                    path.unlink()
+    parts = ("imagesTr", "labelsTr", "imagesTs", "labelsTs")
+    places = [folder / part for folder in folders.values() for part in parts]
+    for place in (*places, work_dir / "test" / "images", work_dir / "test" / "labels"):
+        for path in place.iterdir():
+            if path not in expected:
+                path.unlink()
 
 
 def _write_descriptions(
-    folders: dict[DatasetId, Path], done: list[tuple[TrainingCase, str]], refused: Sequence[Refusal], seed: int
+    folders: dict[DatasetId, Path], done: list[_Job], refused: Sequence[Refusal], seed: int
 ) -> None:
-    training = [case for case, part in done if part == "train"]
+    training = [job.case for job in done if job.part == "train"]
+    copies = {job.case.case_id: job.copies for job in done}
     splits = folds(training, seed)
     rows = ["case\tdataset\tsubject\tcontrast\tpart\tfold\timage\treason"]
-    for case, part in done:
+    for job in done:
+        case = job.case
         fold = next((str(i) for i, split in enumerate(splits) if case.case_id in split["val"]), "n/a")
-        columns = (case.case_id, case.dataset, case.subject, case.contrast, part, fold, str(case.image), "n/a")
+        columns = (case.case_id, case.dataset, case.subject, case.contrast, job.part, fold, str(case.image), "n/a")
         rows.append("\t".join(columns))
     rows += [f"n/a\tn/a\tn/a\tn/a\trefused\tn/a\t{refusal.image}\t{refusal.reason}" for refusal in refused]
     for dataset, folder in folders.items():
-        names = {case.case_id: [name for name, _ in variants(case.case_id, dataset)] for case in training}
+        own = {
+            case.case_id: {
+                # Copies help to train; a fold is judged on real images alone.
+                "train": [n for m in members(case.case_id, copies[case.case_id]) for n, _ in variants(m, dataset)],
+                "val": [name for name, _ in variants(case.case_id, dataset)],
+            }
+            for case in training
+        }
         spread = [
-            {key: [name for case_id in ids for name in names[case_id]] for key, ids in split.items()}
+            {key: [name for case_id in ids for name in own[case_id][key]] for key, ids in split.items()}
             for split in splits
         ]
         write_text(folder / "splits_final.json", json.dumps(spread, indent=1) + "\n")
@@ -193,11 +272,56 @@ def _write_descriptions(
                 "images": [f"imagesTr/{name}_{channel:04d}.nii.gz" for channel in range(channels)],
                 "label": f"labelsTr/{name}.nii.gz",
             }
-            for case_names in names.values()
-            for name in case_names
+            for names in own.values()
+            for name in names["train"]
         }
         content = dataset_json(dataset, len(files), name=DATASET_NAMES[dataset], dataset=files)
         write_text(folder / "dataset.json", json.dumps(content, indent=1) + "\n")
+
+
+def _count_levels(done: Sequence[_Job], shown: dict[str, list[str]]) -> dict[str, tuple[int, int]]:
+    """Return for each structure in how many training and test images it is."""
+    counts = {
+        part: Counter(name for job in done if job.part == part for name in shown[job.case.case_id])
+        for part in ("train", "test")
+    }
+    return {
+        label.name: (counts["train"][label.name], counts["test"][label.name])
+        for label in anatomy.LABELS
+        if counts["train"][label.name] or counts["test"][label.name]
+    }
+
+
+def _write_levels(path: Path, levels: dict[str, tuple[int, int]]) -> None:
+    rows = ["name\ttraining_images\ttest_images"]
+    rows += [f"{name}\t{train}\t{test}" for name, (train, test) in levels.items()]
+    write_text(path, "\n".join(rows) + "\n")
+
+
+def _make_case(
+    job: _Job, folders: dict[DatasetId, Path], work_dir: Path, scheme: SchemeChoice
+) -> tuple[bool, list[str]]:
+    """Make a case unless it is complete; return whether it was made now, and the structures in it.
+
+    Raises
+    ------
+    SpineAppError
+        If the image or its labels cannot be used.
+    """
+    for path in (job.case.image, *job.case.labels.paths):
+        check_file(path)
+    mark = work_dir / "prepared" / f"{job.case.case_id}.json"
+    signature = _signature(job, scheme)
+    known = _read_mark(mark)
+    if known.get("signature") == signature and all(path.exists() for path in _outputs(job, folders, work_dir)):
+        return False, list(known["structures"])
+    mark.unlink(missing_ok=True)
+    image, labels = load_case(job.case, scheme)
+    _write_case(job, image, labels, folders, work_dir)
+    present = np.bincount(labels.ravel(), minlength=256) > 0
+    structures = [label.name for label in anatomy.LABELS if present[label.id]]
+    write_text(mark, json.dumps({"signature": signature, "structures": structures}))
+    return True, structures
 
 
 def prepare(
@@ -205,10 +329,12 @@ def prepare(
     work_dir: Path,
     *,
     datasets: Sequence[DatasetId] = DATASETS,
-    labels_folder: str = "derivatives/labels",
-    label_scheme: LabelScheme = "seed",
+    labels_folder: str | Sequence[str] = "derivatives/labels",
+    label_scheme: SchemeChoice = "seed",
     test_fraction: float = 0.1,
     seed: int = 0,
+    copies: int = 0,
+    one_person: Sequence[str] = (),
     progress: Callable[[int, int, str], None] | None = None,
 ) -> PrepareSummary:
     """Write nnU-Net's raw datasets from BIDS datasets with labels.
@@ -224,13 +350,17 @@ def prepare(
     datasets
         Which of 101, 102 and 103 to write.
     labels_folder
-        Folder of the labels, below each root.
+        Folder of the labels, below each root; of several, the first that has labels of an image.
     label_scheme
-        Ids in the label images.
+        Ids in the label images; ``"auto"`` looks at each file.
     test_fraction
         Share of the persons that is put aside for the test, a dataset and contrast.
     seed
-        Of the choice of test persons and folds.
+        Of the choice of test persons and folds, and of the copies.
+    copies
+        Copies of other contrast (`contrast.recontrast`) of each training image.
+    one_person
+        Names of dataset folders all of whose subjects are one person.
     progress
         Called after each image with number done, number of images and case id.
 
@@ -246,54 +376,56 @@ def prepare(
     OutputError
         If the work folder cannot be written or holds a dataset made by something else.
     """
-    cases, refusals = find_cases(bids_dirs, labels_folder)
+    cases, refusals = find_cases(bids_dirs, labels_folder, one_person)
     if not cases:
         msg = f"none of {len(refusals)} images has usable labels; the first: {refusals[0].image}: {refusals[0].reason}"
         raise NothingSelectedError(msg)
     work_dir = Path(work_dir).resolve()
     folders = _make_folders(work_dir, sorted(datasets))
     test = held_out_persons(cases, test_fraction, seed)
-    done: list[tuple[TrainingCase, str]] = []
+    done: list[_Job] = []
     expected: set[Path] = set()
+    shown: dict[str, list[str]] = {}
     written = 0
     for number, case in enumerate(cases, start=1):
-        part = "test" if case.person in test else "train"
-        outputs = _outputs(case.case_id, part, folders)
-        mark = work_dir / "prepared" / f"{case.case_id}.json"
-        signature = _signature(case, label_scheme, part)
-        if not (_read_mark(mark) == signature and all(path.exists() for path in outputs)):
-            mark.unlink(missing_ok=True)
-            try:
-                image, labels = load_case(case, label_scheme)
-            except SpineAppError as error:
-                logger.warning("left out: %s", error)
-                refusals.append(Refusal(case.image, str(error)))
-                continue
-            finally:
-                if progress is not None:
-                    progress(number, len(cases), case.case_id)
-            _write_case(case.case_id, part, image, labels, folders)
-            write_text(mark, json.dumps(signature))
-            written += 1
-        elif progress is not None:
+        held_out = case.person in test
+        job = _Job(case, "test" if held_out else "train", 0 if held_out else copies, seed)
+        try:
+            made, shown[case.case_id] = _make_case(job, folders, work_dir, label_scheme)
+        except SpineAppError as error:
+            logger.warning("left out: %s", error)
+            refusals.append(Refusal(case.image, str(error)))
+        else:
+            written += made
+            done.append(job)
+            expected.update(_outputs(job, folders, work_dir))
+        if progress is not None:
             progress(number, len(cases), case.case_id)
-        done.append((case, part))
-        expected.update(outputs)
-    if not any(part == "train" for _, part in done):
+    if not any(job.part == "train" for job in done):
         msg = f"no image is left to train on; the first refused: {refusals[0].image}: {refusals[0].reason}"
         raise NothingSelectedError(msg)
-    _remove_strangers(folders, expected)
+    _remove_strangers(folders, work_dir, expected)
     _write_descriptions(folders, done, refusals, seed)
-    parts = Counter(part for _, part in done)
-    strata = Counter((case.dataset, case.contrast, part) for case, part in done)
+    levels = _count_levels(done, shown)
+    _write_levels(work_dir / "prepared" / "levels.tsv", levels)
+    parts = Counter(job.part for job in done)
     return PrepareSummary(
-        parts["train"], parts["test"], written, len(done) - written, tuple(refusals), dict(strata), folders
+        training=parts["train"],
+        test=parts["test"],
+        written=written,
+        kept=len(done) - written,
+        refused=tuple(refusals),
+        strata=dict(Counter((job.case.dataset, job.case.contrast, job.part) for job in done)),
+        folders=folders,
+        levels=levels,
+        copies=copies,
     )
 
 
-def _read_mark(path: Path) -> dict[str, Any] | None:
+def _read_mark(path: Path) -> dict[str, Any]:
+    """Return what a case was made from; empty where that is not known."""
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except (OSError, ValueError):
-        return None
-    return content
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -29,9 +29,11 @@ def small_plans(
     channels: dict[str, str],
     *,
     patch: tuple[int, int, int] = PATCH,
-    spacing: float = SPACING,
+    spacing: float | tuple[float, float, float] = SPACING,
     features: tuple[int, ...] = FEATURES,
     strides: tuple[tuple[int, int, int], ...] = STRIDES,
+    kernel: tuple[int, int, int] = (3, 3, 3),
+    transpose: tuple[int, int, int] = (0, 1, 2),
 ) -> dict[str, Any]:
     """Return a plans dictionary with one ``3d_fullres`` configuration.
 
@@ -42,20 +44,26 @@ def small_plans(
     channels
         ``channel_names`` of the ``dataset.json``; ``noNorm`` channels stay as they are, others are z-scored.
     patch, spacing, features, strides
-        Of the network; one entry of ``features`` and ``strides`` a stage.
+        Of the network, in the order in which it takes the axes; one entry of ``features`` and ``strides`` a stage.
+        Spacing in mm, one for all axes or one each.
+    kernel
+        Of every convolution.
+    transpose
+        Order in which the network takes nnU-Net's axes (superior-inferior, posterior-anterior, left-right).
     """
     kept = {"noNorm", "nonorm"}
     schemes = ["NoNormalization" if name in kept else "ZScoreNormalization" for name in channels.values()]
     resampling = {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": False}
     stages = len(features)
+    steps = [spacing] * 3 if isinstance(spacing, float | int) else list(spacing)
     return {
         "dataset_name": dataset_name,
         "plans_name": PLANS_NAME,
-        "original_median_spacing_after_transp": [spacing] * 3,
+        "original_median_spacing_after_transp": steps,
         "original_median_shape_after_transp": [2 * n for n in patch],
         "image_reader_writer": "NibabelIO",
-        "transpose_forward": [0, 1, 2],
-        "transpose_backward": [0, 1, 2],
+        "transpose_forward": list(transpose),
+        "transpose_backward": [transpose.index(axis) for axis in range(3)],
         "configurations": {
             CONFIGURATION: {
                 "data_identifier": f"{PLANS_NAME}_{CONFIGURATION}",
@@ -63,7 +71,7 @@ def small_plans(
                 "batch_size": 1,
                 "patch_size": list(patch),
                 "median_image_size_in_voxels": [2 * n for n in patch],
-                "spacing": [spacing] * 3,
+                "spacing": steps,
                 "normalization_schemes": schemes,
                 "use_mask_for_norm": [False] * len(schemes),
                 "resampling_fn_data": "resample_data_or_seg_to_shape",
@@ -78,7 +86,7 @@ def small_plans(
                         "n_stages": stages,
                         "features_per_stage": list(features),
                         "conv_op": "torch.nn.modules.conv.Conv3d",
-                        "kernel_sizes": [[3, 3, 3]] * stages,
+                        "kernel_sizes": [list(kernel)] * stages,
                         "strides": [list(stride) for stride in strides],
                         "n_conv_per_stage": [1] * stages,
                         "n_conv_per_stage_decoder": [1] * (stages - 1),

@@ -1,19 +1,25 @@
 """Who is trained on and who is tested on: by person, stratified, and the same for the same seed.
 
 Persons are put in order by a hash of the seed and their name, not by a random generator, so that a dataset that grows
-keeps most of its split.
+keeps most of its split. A person with several contrasts counts for each of them, which is why the test set is chosen
+person by person for the contrast that still lacks most (after Sechidis et al., "On the stratification of multi-label
+data", ECML PKDD 2011).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from totalspineseg_bids.training.cases import TrainingCase
 
 Person = tuple[str, str]
+#: Dataset and contrast.
+Stratum = tuple[str, str]
 MAX_FOLDS = 5
+#: A contrast that lacks as much of a person gets one more.
+_HALF = 0.5
 
 
 def _rank(person: Person, seed: int, purpose: str) -> str:
@@ -31,6 +37,14 @@ def _strata(cases: Sequence[TrainingCase]) -> dict[tuple[str, ...], list[Person]
     return dict(strata)
 
 
+def _contrasts_of(cases: Sequence[TrainingCase]) -> dict[Person, set[Stratum]]:
+    """Return for each person the datasets and contrasts that it counts for."""
+    found: dict[Person, set[Stratum]] = defaultdict(set)
+    for case in cases:
+        found[case.person].add((case.dataset, case.contrast))
+    return dict(found)
+
+
 def held_out_persons(cases: Sequence[TrainingCase], fraction: float = 0.1, seed: int = 0) -> frozenset[Person]:
     """Choose the persons of the test set.
 
@@ -39,8 +53,8 @@ def held_out_persons(cases: Sequence[TrainingCase], fraction: float = 0.1, seed:
     cases
         All cases; those of one person stay together.
     fraction
-        Share of the persons, 0 to below 1, held in each stratum (dataset and set of contrasts) as nearly as whole
-        persons allow (largest remainders first).
+        Share of the persons, 0 to below 1, held in each dataset and contrast to within half a person where that can
+        be had.
     seed
         Another seed gives another choice.
 
@@ -57,20 +71,27 @@ def held_out_persons(cases: Sequence[TrainingCase], fraction: float = 0.1, seed:
     if not 0 <= fraction < 1:
         msg = f"test fraction must be at least 0 and below 1, not {fraction:g}"
         raise ValueError(msg)
-    strata = _strata(cases)
-    total = sum(len(persons) for persons in strata.values())
+    strata = _contrasts_of(cases)
+    total = len(strata)
     if fraction == 0 or total < 2:
         return frozenset()
     wanted = min(max(1, round(fraction * total)), total - 1)
-    shares = {key: fraction * len(persons) for key, persons in strata.items()}
-    counts = {key: int(share) for key, share in shares.items()}
-    for key in sorted(shares, key=lambda k: (-(shares[k] - counts[k]), k)):
-        if sum(counts.values()) >= wanted:
-            break
-        counts[key] = min(counts[key] + 1, len(strata[key]))
+    lacking = {key: fraction * number for key, number in Counter(k for keys in strata.values() for k in keys).items()}
+    waiting = sorted(strata, key=lambda person: _rank(person, seed, "test"))
     chosen: set[Person] = set()
-    for key, persons in strata.items():
-        chosen.update(sorted(persons, key=lambda p: _rank(p, seed, "test"))[: counts[key]])
+    while len(chosen) < total - 1 and (len(chosen) < wanted or max(lacking.values()) >= _HALF):
+        key = max(
+            (key for key in lacking if any(key in strata[person] for person in waiting)),
+            key=lambda k: (lacking[k], k),
+        )
+        # Of those who have what lacks most, the one whose other contrasts lack most too; then in the order of the hash.
+        person = max(
+            (p for p in waiting if key in strata[p]), key=lambda p: sum(lacking[k] for k in strata[p]) / len(strata[p])
+        )
+        waiting.remove(person)
+        chosen.add(person)
+        for own in strata[person]:
+            lacking[own] -= 1.0
     return frozenset(chosen)
 
 

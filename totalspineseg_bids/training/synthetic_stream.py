@@ -15,7 +15,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from torch.utils.data import IterableDataset
+from torch.utils.data import IterableDataset, get_worker_info
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.errors import MissingInputError
@@ -131,20 +131,33 @@ def build_pool(
     return entries
 
 
-def acquire(image: Array, rng: np.random.Generator) -> Array:
+def acquire(image: Array, rng: np.random.Generator, spacing: tuple[float, float, float]) -> Array:
     """Give intensities the marks of an acquisition: blur, thick slices, bias field, noise, gamma, z-score.
 
-    Works in voxels, on a patch of any shape; returns float32 of the same shape.
+    Parameters
+    ----------
+    image
+        Shape (X, Y, Z), any.
+    rng
+        Source of randomness.
+    spacing
+        Voxel size, mm.
+
+    Returns
+    -------
+    ndarray
+        float32, shape of ``image``.
     """
-    image = ndimage.gaussian_filter(image, rng.uniform(0.15, 0.75, 3), truncate=2.5)
+    mm = np.asarray(spacing)
+    image = ndimage.gaussian_filter(image, rng.uniform(0.25, 1.3, 3) / mm, truncate=2.5)
     if rng.random() < 0.5:
         axis = int(rng.choice(3, p=(0.7, 0.1, 0.2)))
-        factor = float(rng.uniform(1.4, 3.4))
+        factor = max(1.0, float(rng.uniform(2.5, 6.0)) / spacing[axis])
         thick = ndimage.uniform_filter1d(image, max(2, round(factor)), axis)
         slices = max(4, round(image.shape[axis] / factor))
         image = resize(resize_axis(thick, slices, axis), image.shape)
     if rng.random() < 0.8:
-        bias = rng.uniform(0.0, 0.3) * smooth_noise(image.shape, tuple(rng.uniform(25, 70, 3)), rng)
+        bias = rng.uniform(0.0, 0.3) * smooth_noise(image.shape, tuple(rng.uniform(44, 122, 3) / mm), rng)
         # Surface coils: bright behind, dark in front.
         slope = np.linspace(rng.uniform(-0.3, 1.6), 0.0, image.shape[1], dtype=np.float32)
         image = image * np.exp(bias.astype(np.float32) + slope[:, None])
@@ -161,6 +174,12 @@ def acquire(image: Array, rng: np.random.Generator) -> Array:
     return image * np.float32(rng.uniform(0.8, 1.25)) + np.float32(rng.normal(0.0, 0.15))
 
 
+def draw_contrast_name(rng: np.random.Generator) -> Contrast:
+    """Draw the contrast of a training patch: mostly that of a sequence."""
+    name: Contrast = rng.choice(CONTRASTS, p=[_CONTRAST_ODDS[name] for name in CONTRASTS])
+    return name
+
+
 def imperfect_discs(mask: NDArray[np.uint8], labels: NDArray[np.uint8], rng: np.random.Generator) -> Array:
     """Give the odd discs of the truth the faults that step 1 has: swollen, eaten into, now and then missing."""
     mask = mask.copy()
@@ -170,6 +189,13 @@ def imperfect_discs(mask: NDArray[np.uint8], labels: NDArray[np.uint8], rng: np.
     soft = ndimage.gaussian_filter(mask.astype(np.float32), rng.uniform(0.3, 0.9), truncate=2.5)
     soft += np.float32(rng.uniform(0.0, 0.12)) * smooth_noise(mask.shape, 3.0, rng)
     return (soft > rng.uniform(0.35, 0.6)).astype(np.float32)
+
+
+def worker_rng(seed: list[int]) -> np.random.Generator:
+    """Return the random numbers of a stream; each of several loading processes gets others."""
+    info = get_worker_info()
+    several = info is not None and info.num_workers > 1
+    return np.random.default_rng(np.random.SeedSequence([*seed, info.id + 1] if several else seed))
 
 
 class SyntheticStream(IterableDataset[tuple[Array, NDArray[np.uint8]]]):
@@ -204,7 +230,7 @@ class SyntheticStream(IterableDataset[tuple[Array, NDArray[np.uint8]]]):
         self.seed = seed
 
     def __iter__(self) -> Iterator[tuple[Array, NDArray[np.uint8]]]:
-        rng = np.random.default_rng(np.random.SeedSequence(self.seed))
+        rng = worker_rng(self.seed)
         maps = [np.load(entry.path, mmap_mode="r") for entry in self.pool]
         variants = [spine_variant(labels) for labels in maps]
         weights = np.array([entry.weight for entry in self.pool])
@@ -236,10 +262,9 @@ class SyntheticStream(IterableDataset[tuple[Array, NDArray[np.uint8]]]):
         hinted = bool(rng.random() >= _WITHOUT_DISCS_SHARE)
         # Without the odd discs only the landmarks tell the parity, so it must be the true one.
         swap = self.dataset == 102 and hinted and bool(rng.random() < 0.5)
-        odds = [_CONTRAST_ODDS[name] for name in CONTRASTS]
-        contrast: Contrast = rng.choice(CONTRASTS, p=odds)
+        contrast = draw_contrast_name(rng)
         mm = (self.spacing,) * 3
-        image = acquire(render(posed, rng, contrast=contrast, spacing=mm), rng)
+        image = acquire(render(posed, rng, contrast=contrast, spacing=mm), rng, mm)
         target = semantic_table(self.dataset, swap, variant)[posed]
         channels = [image]
         if self.dataset == 102:

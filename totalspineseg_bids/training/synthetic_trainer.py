@@ -18,14 +18,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from totalspineseg_bids.anatomy import SpineVariant
 from totalspineseg_bids.errors import UsageError
 from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.training.layouts import DATASET_NAMES, DatasetId, dataset_json
+from totalspineseg_bids.training.scout import scout_dataset_json, scout_plans
 from totalspineseg_bids.training.small_plans import CONFIGURATION, PLANS_NAME, small_plans
-from totalspineseg_bids.training.synthetic_stream import PoolEntry, SyntheticStream, build_pool
+from totalspineseg_bids.training.synthetic_stream import build_pool
 
 logger = logging.getLogger(__name__)
 
@@ -57,11 +58,15 @@ class SyntheticTraining:
         CPU threads of the network; None leaves torch's choice.
     start_from
         Checkpoint whose weights are taken where names and shapes agree (input channels that are new start at zero).
-        None takes, for 102 and 103, the finished 101 of the same work folder where there is one.
+        None takes, for 102, the finished 101 of the same work folder where there is one.
     device
         ``cpu``, ``cuda`` or ``mps``.
     learning_rate
         Peak of the schedule.
+    batch_size
+        Images a step; 1 suits a CPU, a GPU wants more.
+    workers
+        Processes that draw images; about 15 images a second each. With another number other images are drawn.
     """
 
     work_dir: Path
@@ -74,10 +79,15 @@ class SyntheticTraining:
     start_from: Path | None = None
     device: str = "cpu"
     learning_rate: float = 1.5e-3
+    batch_size: int = 1
+    workers: int = 1
 
     def __post_init__(self) -> None:
         if self.dataset not in DATASET_NAMES:
             msg = f"dataset must be one of {', '.join(map(str, DATASET_NAMES))}, not {self.dataset}"
+            raise UsageError(msg)
+        if min(self.batch_size, self.workers) < 1:
+            msg = f"batch size and workers must be at least 1, not {self.batch_size} and {self.workers}"
             raise UsageError(msg)
         if self.minutes <= 0:
             msg = f"minutes of training must be above 0, not {self.minutes}"
@@ -124,32 +134,43 @@ def train_bundled(training: SyntheticTraining) -> Path:
         _training_spine,
     )
     torch.manual_seed(training.seed)
+    from totalspineseg_bids.training.nnunet_scout import nnUNetTrainerScout  # noqa: PLC0415
     from totalspineseg_bids.training.nnunet_synthetic import nnUNetTrainerSynthetic  # noqa: PLC0415
 
-    name = DATASET_NAMES[training.dataset]
-    description = dataset_json(training.dataset, len(pool))
-    plans = small_plans(name, description["channel_names"])
+    description, plans = describe(training.dataset, len(pool))
+    trainer_class = nnUNetTrainerScout if training.dataset == 103 else nnUNetTrainerSynthetic
     latest = _checkpoints(training.work_dir, training.dataset) / "checkpoint_latest.pth"
     plans["continue_training"] = latest.exists()
-    trainer = nnUNetTrainerSynthetic(plans, CONFIGURATION, "all", description, torch.device(training.device))
+    trainer = trainer_class(plans, CONFIGURATION, "all", description, torch.device(training.device))
     trainer.prepare(training, pool)
     if latest.exists():
         trainer.load_checkpoint(str(latest))
     else:
-        start_from = training.start_from or finished(training.work_dir, 101)
+        start_from = training.start_from
+        if start_from is None and training.dataset == 102:
+            start_from = finished(training.work_dir, 101)
         if start_from is not None:
             trainer.take_weights(start_from)
     trainer.run_training()
     return Path(trainer.output_folder_base)
 
 
-def model_folder_name() -> str:
+def describe(dataset: DatasetId, num_training: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the ``dataset.json`` and the plans of a bundled model."""
+    if dataset == 103:
+        return scout_dataset_json(num_training), scout_plans()
+    description = dataset_json(dataset, num_training)
+    return description, small_plans(DATASET_NAMES[dataset], description["channel_names"])
+
+
+def model_folder_name(dataset: DatasetId) -> str:
     """Return nnU-Net's name for the model folder, ``<trainer>__<plans>__<configuration>``."""
-    return f"nnUNetTrainerSynthetic__{PLANS_NAME}__{CONFIGURATION}"
+    trainer = "nnUNetTrainerScout" if dataset == 103 else "nnUNetTrainerSynthetic"
+    return f"{trainer}__{PLANS_NAME}__{CONFIGURATION}"
 
 
 def _checkpoints(work_dir: Path, dataset: DatasetId) -> Path:
-    return work_dir / "results" / DATASET_NAMES[dataset] / model_folder_name() / "fold_all"
+    return work_dir / "results" / DATASET_NAMES[dataset] / model_folder_name(dataset) / "fold_all"
 
 
 def finished(work_dir: Path, dataset: DatasetId) -> Path | None:
@@ -159,14 +180,13 @@ def finished(work_dir: Path, dataset: DatasetId) -> Path | None:
 
 
 def stream_batches(
-    pool: list[PoolEntry], dataset: DatasetId, patch: tuple[int, int, int], spacing: float, seed: list[int]
+    stream: IterableDataset[Any], batch_size: int = 1, workers: int = 1
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Draw batches of one patch in a process of its own, a few ahead of the network."""
-    stream = SyntheticStream(pool, dataset, patch, spacing, seed)
+    """Draw batches in processes of their own, a few ahead of the network."""
     loader: DataLoader[Any] = DataLoader(
         stream,
-        batch_size=1,
-        num_workers=1,
+        batch_size=batch_size,
+        num_workers=workers,
         prefetch_factor=4,
         multiprocessing_context="spawn",
         worker_init_fn=_one_thread,

@@ -6,15 +6,17 @@ import contextlib
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, Literal
 
 from totalspineseg_bids.errors import MissingInputError, UsageError
 from totalspineseg_bids.training.layouts import DATASET_NAMES, DatasetId
-from totalspineseg_bids.training.nnunet_env import inline_pools, nnunet_environment
-from totalspineseg_bids.training.plan import CONFIGURATION, plans_kind
+from totalspineseg_bids.training.nnunet_env import inline_pools, nnunet_environment, quiet
+from totalspineseg_bids.training.plan import CONFIGURATION, is_stale, plans_kind
+from totalspineseg_bids.training.testing import run_test_set
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +52,9 @@ class TrainOptions:
     resume
         Go on from the last checkpoint, if there is one.
     validate
-        Predict the held-out cases at the end, as nnU-Net does.
+        Predict the held-out cases of the fold at the end, as nnU-Net does.
+    test
+        Predict the test cases at the end and summarise them in ``test/summary.json``.
     """
 
     work_dir: Path
@@ -66,6 +70,7 @@ class TrainOptions:
     workers: int | None = None
     resume: bool = True
     validate: bool = True
+    test: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,34 +183,23 @@ def _report_epochs(trainer: Any, progress: Callable[[Epoch], None]) -> None:  # 
     trainer.on_epoch_end = on_epoch_end
 
 
-class _Chatter:
-    """A text stream that gives whole lines to the log."""
-
-    def write(self, text: str) -> int:
-        for line in text.splitlines():
-            if line.strip():
-                logger.debug("nnU-Net: %s", line.rstrip())
-        return len(text)
-
-    def flush(self) -> None:
-        """Nothing is held back."""
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    stream: TextIO = _Chatter()  # type: ignore[assignment]
-    with contextlib.redirect_stdout(stream):
-        yield
-
-
 def _run(options: TrainOptions, device: Any, progress: Callable[[Epoch], None] | None) -> None:  # noqa: ANN401
     trainer = _build(options, device)
     if progress is not None:
         _report_epochs(trainer, progress)
     if trainer.current_epoch < trainer.num_epochs:
         trainer.run_training()
-    if options.validate:
+    summary, weights = (
+        Path(trainer.output_folder) / name for name in ("validation/summary.json", "checkpoint_final.pth")
+    )
+    fresh = summary.exists() and weights.exists() and summary.stat().st_mtime > weights.stat().st_mtime
+    if options.validate and not fresh:
         trainer.perform_actual_validation()
+
+
+def _to_terminal(epoch: Epoch) -> None:
+    """Print an epoch from a process of its own, where a callback cannot reach."""
+    sys.stderr.write(describe(epoch) + "\n")
 
 
 def _run_on_gpu(rank: int, options: TrainOptions) -> None:
@@ -218,7 +212,7 @@ def _run_on_gpu(rank: int, options: TrainOptions) -> None:
         setup_ddp(rank, options.gpus)
         torch.cuda.set_device(rank)
         try:
-            _run(options, torch.device("cuda", rank), None)
+            _run(options, torch.device("cuda", rank), _to_terminal if rank == 0 else None)
         finally:
             cleanup_ddp()
 
@@ -246,17 +240,18 @@ def train(options: TrainOptions, progress: Callable[[Epoch], None] | None = None
     options
         What to train and how long.
     progress
-        Called after each epoch (not with several GPUs).
+        Called after each epoch; with several GPUs, the first process writes to standard error instead.
 
     Returns
     -------
     Path
-        The fold's folder, with ``checkpoint_final.pth``, ``progress.png`` and nnU-Net's log.
+        The fold's folder, with ``checkpoint_final.pth``, the curves in ``progress.png``, nnU-Net's log,
+        ``validation/summary.json`` and ``test/summary.json``.
 
     Raises
     ------
     UsageError
-        If the device, the plans or the fold do not exist.
+        If the device, the plans or the fold do not exist, or the images were prepared anew after planning.
     MissingInputError
         If the dataset was not planned.
     """
@@ -265,6 +260,9 @@ def train(options: TrainOptions, progress: Callable[[Epoch], None] | None = None
     if not (preprocessed / f"{identifier}.json").exists():
         msg = f"{preprocessed}: no {identifier}.json; run 'totalspineseg-tools plan' for these plans first"
         raise MissingInputError(msg)
+    if is_stale(options.work_dir, options.dataset, options.plans):
+        msg = f"{preprocessed}: the prepared images have changed since; run 'totalspineseg-tools plan' again"
+        raise UsageError(msg)
     _check_fold(options, preprocessed)
     device = _device(options.device)
     if options.gpus > 1 and device.type != "cuda":
@@ -273,12 +271,16 @@ def train(options: TrainOptions, progress: Callable[[Epoch], None] | None = None
     folder = model_folder(options.work_dir, options.dataset, options.plans, options.trainer) / f"fold_{options.fold}"
     if options.gpus > 1:
         _run_on_gpus(options)
+        if options.test:
+            run_test_set(options.work_dir, options.dataset, folder, device)
         return folder
     with nnunet_environment(options.work_dir, workers=_workers(options, device.type)), contextlib.ExitStack() as stack:
         if device.type != "cuda":
             stack.enter_context(inline_pools())
-        stack.enter_context(_quiet())
+        stack.enter_context(quiet(logger))
         _run(options, device, progress)
+    if options.test:
+        run_test_set(options.work_dir, options.dataset, folder, device)
     return folder
 
 

@@ -17,20 +17,24 @@
     row, i: Number(row.dataset.i), status: row.dataset.status, count: Number(row.dataset.count),
     text: row.textContent.toLowerCase(), flagged: row.querySelector(".tag") !== null,
   }));
+  const keep = new Uint8Array(count).fill(1);
+  let later = 0;
   function filter() {
     const words = $("search").value.toLowerCase().split(/\s+/).filter(Boolean);
-    const status = $("status").value, flagged = $("flagged").checked;
+    const status = $("status").value, flagged = $("flagged").checked, rated = $("rated").value;
     let shown = 0;
     for (const r of rows) {
-      const keep = (!status || r.status === status) && (!flagged || r.flagged) && words.every((w) => r.text.includes(w));
-      r.row.hidden = !keep;
-      shown += keep;
+      const rating = ratingOf(r.i).rating || "unrated";
+      keep[r.i] = (!status || r.status === status) && (!flagged || r.flagged) && (!rated || rated === rating) && words.every((w) => r.text.includes(w)) ? 1 : 0;
+      r.row.hidden = !keep[r.i];
+      shown += keep[r.i];
     }
-    $("shown").textContent = shown === count ? count + " images" : shown + " of " + count + " images";
+    $("shown").textContent = shown === count ? count + " images" : shown + " of " + count + " images; map and plots show these";
+    clearTimeout(later);
+    later = setTimeout(draw, 60);
   }
   $("search").addEventListener("input", filter);
-  $("status").addEventListener("change", filter);
-  $("flagged").addEventListener("change", filter);
+  for (const id of ["status", "flagged", "rated"]) $(id).addEventListener("change", filter);
   const order = new Intl.Collator("en", { numeric: true });
   for (const head of list.querySelectorAll("th[data-key]")) {
     head.querySelector("button").addEventListener("click", () => {
@@ -39,6 +43,7 @@
       head.setAttribute("aria-sort", up ? "ascending" : "descending");
       const value = key === "count" ? (a, b) => a.count - b.count
         : key === "status" ? (a, b) => order.compare(a.status, b.status)
+        : key === "rating" ? (a, b) => order.compare(ratingOf(b.i).rating || "", ratingOf(a.i).rating || "")
         : (a, b) => order.compare(images[key][a.i], images[key][b.i]);
       rows.sort((a, b) => (up ? 1 : -1) * value(a, b) || a.i - b.i);
       body.append(...rows.map((r) => r.row));
@@ -51,29 +56,63 @@
   $("mosaic").addEventListener("click", () => mosaic(!list.classList.contains("mosaic")));
   if (innerWidth <= 640) mosaic(true);
 
-  // ---- ratings ----------------------------------------------------------------------------------------------
-  const store = "totalspineseg_bids ratings " + data.dataset;
-  let ratings = { ...data.ratings };
-  try { ratings = { ...ratings, ...JSON.parse(localStorage.getItem(store) || "{}") }; } catch { /* private window */ }
+  // ---- ratings: kept in the browser, downloaded as a table, read back with --qc-file ---------------------------
+  const print = JSON.stringify(data.ratings);
+  const digest = [...print].reduce((sum, c) => (Math.imul(sum, 31) + c.charCodeAt(0)) | 0, 7);
+  const store = "totalspineseg_bids ratings " + data.dataset + " " + digest;
+  const ratings = new Map(Object.entries(data.ratings));
+  try { for (const [k, v] of Object.entries(JSON.parse(localStorage.getItem(store) || "{}"))) ratings.set(k, v); } catch { /* private window */ }
+  function ratingOf(i) { return ratings.get(images.image[i]) || {}; }
+  function count_ratings() {
+    const done = images.image.filter((_, i) => ratingOf(i).rating).length;
+    $("rated-count").textContent = done ? done + " of " + count + " rated" : "";
+  }
+  function rate(r, change) {
+    ratings.set(images.image[r.i], { ...ratingOf(r.i), ...change });
+    show(r);
+    count_ratings();
+    try { localStorage.setItem(store, JSON.stringify(Object.fromEntries(ratings))); } catch { /* private window */ }
+  }
+  function show(r) {
+    r.select.value = r.select.dataset.value = ratingOf(r.i).rating || "";
+    if (r.note.value !== (ratingOf(r.i).note || "")) r.note.value = ratingOf(r.i).note || "";
+  }
   const choice = document.createElement("select");
   choice.className = "rating";
   for (const value of ["", "good", "doubtful", "bad"]) choice.add(new Option(value || "–", value));
-  for (const { row, i } of rows) {
-    const select = choice.cloneNode(true);
-    select.value = select.dataset.value = ratings[images.image[i]] || "";
-    select.setAttribute("aria-label", "Rating of " + images.image[i]);
-    select.addEventListener("change", () => {
-      select.dataset.value = ratings[images.image[i]] = select.value;
-      try { localStorage.setItem(store, JSON.stringify(ratings)); } catch { /* private window */ }
-    });
-    row.querySelector(".rate").append(select);
+  for (const r of rows) {
+    r.select = choice.cloneNode(true);
+    r.select.setAttribute("aria-label", "Rating of " + images.image[r.i]);
+    r.select.addEventListener("change", () => rate(r, { rating: r.select.value }));
+    r.note = Object.assign(document.createElement("input"), { className: "remark", placeholder: "remark", maxLength: 300 });
+    r.note.setAttribute("aria-label", "Remark on " + images.image[r.i]);
+    r.note.addEventListener("change", () => rate(r, { note: r.note.value.trim() }));
+    show(r);
+    r.row.querySelector(".rate").append(r.select, r.note);
+    r.row.tabIndex = -1;
   }
+  if (rows.length) rows[0].row.tabIndex = 0;
+  count_ratings();
+  body.addEventListener("keydown", (event) => {
+    const at = rows.findIndex((r) => r.row === event.target);
+    if (at < 0 || event.ctrlKey || event.metaKey || event.altKey) return;
+    const value = { 0: "", 1: "good", 2: "doubtful", 3: "bad" }[event.key];
+    const way = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1 }[event.key];
+    if (value !== undefined) rate(rows[at], { rating: value });
+    else if (event.key === "Enter" && images.report[rows[at].i]) location.href = encodeURI(images.report[rows[at].i]);
+    else if (!way) return;
+    event.preventDefault();
+    if (event.key === "Enter") return;
+    let next = at + (way || 1);
+    while (rows[next] && rows[next].row.hidden) next += way || 1;
+    if (rows[next]) rows[next].row.focus();
+  });
   $("download").addEventListener("click", () => {
-    const clean = (text) => String(text).replace(/[\t\r\n]/g, " ") || "n/a";
-    const lines = ["participant\tsession\timage\trating"];
+    const clean = (text) => String(text ?? "").replace(/[\t\r\n]+/g, " ").trim() || "n/a";
+    const lines = ["participant\tsession\timage\trating\tnote"];
     for (let i = 0; i < count; i++) {
-      const rating = ratings[images.image[i]];
-      if (rating) lines.push([images.participant[i], images.session[i], images.image[i], rating].map(clean).join("\t"));
+      const { rating, note } = ratingOf(i);
+      if (rating) lines.push([images.participant[i], images.session[i], images.image[i], rating, note].map(clean).join("\t"));
     }
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([lines.join("\n") + "\n"], { type: "text/tab-separated-values" }));
@@ -81,10 +120,10 @@
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
   });
-  filter();
 
   // ---- tip --------------------------------------------------------------------------------------------------
   const tip = $("tip");
+  const pictureOf = (i) => body.querySelector(`tr[data-i="${i}"] img`)?.src;
   function showTip(event, lines, picture) {
     tip.replaceChildren();
     for (const line of lines) tip.append(Object.assign(document.createElement("div"), { textContent: line }));
@@ -97,7 +136,8 @@
   }
   const hideTip = () => { tip.style.display = "none"; };
   function canvasOf(id, width, height) {
-    const canvas = $(id), ratio = Math.min(3, devicePixelRatio || 1);
+    // A very high map of many images needs no more than one pixel a pixel.
+    const canvas = $(id), ratio = height > 4000 ? 1 : Math.min(3, devicePixelRatio || 1);
     canvas.width = Math.max(1, Math.round(width * ratio));
     canvas.height = Math.max(1, Math.round(height * ratio));
     canvas.style.width = width + "px";
@@ -116,13 +156,14 @@
   const shade = (c) => { const t = (c + 0.5) / 10; return dark() ? `hsl(212 70% ${22 + 46 * t}%)` : `hsl(212 ${45 + 20 * t}% ${86 - 48 * t}%)`; };
   function drawHeat() {
     const levels = data[heat.kind], offset = heat.kind === "vertebrae" ? 0 : data.vertebrae.length;
-    const row = count <= 60 ? 18 : count <= 300 ? 8 : 4;
-    const names = row >= 12, left = names ? Math.min(170, 12 + 7 * Math.max(4, ...images.participant.map((_, i) => name(i).length))) : 14;
+    const shown = images.image.map((_, i) => i).filter((i) => keep[i]);
+    const row = shown.length <= 60 ? 18 : shown.length <= 300 ? 8 : 4;
+    const names = row >= 12, left = names ? Math.min(170, 12 + 7 * shown.reduce((most, i) => Math.max(most, Math.min(24, name(i).length)), 4)) : 14;
     const room = $("heat").closest(".heat").clientWidth - left - 10;
     const cell = Math.max(heat.kind === "discs" ? 15 : 14, Math.min(44, room / Math.max(1, levels.length)));
     const head = heat.kind === "discs" ? 62 : 26;
-    Object.assign(heat, { levels, offset, row, left, cell, head });
-    const pen = canvasOf("heat", Math.max(left + cell * levels.length + 10, 200), head + row * count + 6);
+    Object.assign(heat, { levels, offset, row, left, cell, head, shown });
+    const pen = canvasOf("heat", Math.max(left + cell * levels.length + 10, 200), head + row * shown.length + 6);
     pen.fillStyle = css("--muted");
     levels.forEach((level, k) => {
       pen.save();
@@ -134,14 +175,15 @@
       pen.restore();
     });
     pen.textBaseline = "middle";
-    for (let i = 0; i < count; i++) {
-      const y = head + row * i, gap = row > 6 ? 1 : 0;
+    for (let at = 0; at < shown.length; at++) {
+      const i = shown[at], y = head + row * at, gap = row > 6 ? 1 : 0;
       if (names) { pen.fillStyle = css("--muted"); pen.fillText(name(i).slice(0, 24), 6, y + row / 2); }
       for (let k = 0; k < levels.length; k++) {
         const mark = data.seen[i][offset + k], x = left + cell * k;
         if (mark === ".") { pen.fillStyle = css("--soft"); pen.fillRect(x, y, cell - 1, row - gap); continue; }
-        pen.fillStyle = mark === "p" ? css("--soft") : shade(Number(mark));
+        pen.fillStyle = mark === "p" ? css("--soft") : mark === "a" ? shade(7) : shade(Number(mark));
         pen.fillRect(x, y, cell - 1, row - gap);
+        if (mark === "a") { pen.fillStyle = css("--soft"); pen.beginPath(); pen.moveTo(x, y); pen.lineTo(x + 0.4 * cell, y); pen.lineTo(x, y + 0.6 * row); pen.fill(); }
         if (mark === "p") { pen.fillStyle = shade(6); pen.beginPath(); pen.moveTo(x, y + row - gap); pen.lineTo(x + cell - 1, y); pen.lineTo(x + cell - 1, y + row - gap); pen.fill(); }
       }
     }
@@ -153,6 +195,10 @@
       item.append(swatch, text);
       legend.append(item);
     }
+    const corner = document.createElement("span"), notch = document.createElement("i");
+    notch.style.background = `linear-gradient(135deg, ${css("--soft")} 35%, ${shade(7)} 35%)`;
+    corner.append(notch, "body whole, the rest cut");
+    legend.append(corner);
     const half = document.createElement("span"), swatch = document.createElement("i");
     swatch.style.background = `linear-gradient(135deg, ${css("--soft")} 50%, ${shade(6)} 50%)`;
     half.append(swatch, "cut by the field of view");
@@ -160,7 +206,7 @@
   }
   function heatAt(event) {
     const [x, y] = place(event), i = Math.floor((y - heat.head) / heat.row), k = Math.floor((x - heat.left) / heat.cell);
-    return i >= 0 && i < count ? { i, k } : null;
+    return i >= 0 && i < heat.shown.length ? { i: heat.shown[i], k } : null;
   }
   $("heat").addEventListener("mousemove", (event) => {
     const at = heatAt(event);
@@ -168,7 +214,7 @@
     const lines = [name(at.i), images.image[at.i]], level = heat.levels[at.k];
     if (level) {
       const mark = data.seen[at.i][heat.offset + at.k];
-      lines.push(level + ": " + (mark === "." ? "not in view" : mark === "p" ? "cut by the field of view" : "confidence " + (mark === "9" ? "over 0.9" : "0." + mark + " or more")));
+      lines.push(level + ": " + (mark === "." ? "not in view" : mark === "p" ? "cut by the field of view" : mark === "a" ? "body whole, the rest cut by the field of view" : "confidence " + (mark === "9" ? "over 0.9" : "0." + mark + " or more")));
     }
     $("heat").classList.toggle("pointing", Boolean(images.report[at.i]));
     showTip(event, lines);
@@ -187,128 +233,249 @@
   // ---- values per level -------------------------------------------------------------------------------------
   const strip = { kind: heat.kind, points: [] };
   const OKABE_ITO = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8C8C00", "#7A5195"];
-  for (const m of data.measures) $("measure").add(new Option(m.name + (m.unit ? " (" + m.unit + ")" : ""), m.key));
+  const unitText = (m) => m.name + (m.unit ? " (" + m.unit + ")" : "");
+  for (const m of data.measures) for (const id of ["measure", "change-measure"]) $(id)?.add(new Option(unitText(m), m.key));
   for (const column of ["session", ...data.participants.columns]) {
     if (column !== "session" || new Set(images.session).size > 1) $("by").add(new Option(column, column));
   }
+  const scored = Object.keys(data.scores).length > 0;
+  $("scores").closest("label").hidden = !scored;
   const parsed = new Map();
-  function values(measure, level) {
-    const key = measure + " " + level;
+  function allValues(source, measure, level) {
+    const key = source + " " + measure + " " + level;
     if (!parsed.has(key)) {
-      const text = (data.values[measure] || {})[level];
+      const text = (data[source][measure] || {})[level];
       parsed.set(key, text === undefined ? [] : text.split(",").map((v, i) => [v, i]).filter(([v]) => v !== "").map(([v, i]) => [Number(v), i]));
     }
     return parsed.get(key);
   }
+  const values = (measure, level) => allValues(scored && $("scores").checked && measure !== "angle" ? "scores" : "values", measure, level).filter(([, i]) => keep[i]);
   const quantile = (sorted, p) => { const at = (sorted.length - 1) * p, low = Math.floor(at); return sorted[low] + (at - low) * ((sorted[low + 1] ?? sorted[low]) - sorted[low]); };
+  const median = (list) => quantile([...list].sort((a, b) => a - b), 0.5);
   const spread = (i, k) => ((Math.imul(i + 1, 2654435761) ^ Math.imul(k + 7, 40503)) >>> 8) % 1000 / 1000 - 0.5;
+  const rounded = (v) => { const size = Math.abs(v); return v.toFixed(size >= 100 ? 0 : size >= 10 ? 1 : 2); };
   function ticks(low, high) {
     const raw = (high - low) / 6 || 1, power = 10 ** Math.floor(Math.log10(raw));
     const step = [1, 2, 5, 10].find((s) => s * power >= raw) * power, found = [];
     for (let v = Math.ceil(low / step) * step; v <= high + 1e-9; v += step) found.push(Math.abs(v) < 1e-9 ? 0 : v);
     return [found, Math.max(0, -Math.floor(Math.log10(step)))];
   }
-  function colours(column) {
-    const of = (i) => column === "session" ? images.session[i] : (data.participants.rows[images.participant[i]] || [])[data.participants.columns.indexOf(column)] ?? "";
-    const all = Array.from({ length: count }, (_, i) => of(i)), distinct = [...new Set(all.filter(Boolean))].sort(order.compare);
+  const tickText = (v, decimals) => v.toLocaleString("en", { minimumFractionDigits: decimals, maximumFractionDigits: decimals }).replaceAll(",", "\u202f");
+  // How images differ by a column of participants.tsv: in groups, or along a number.
+  function grouping(column) {
+    if (!column) return null;
+    const place = data.participants.columns.indexOf(column);
+    const all = images.participant.map((p, i) => column === "session" ? images.session[i] : (data.participants.rows[p] || [])[place] ?? "");
+    const distinct = [...new Set(all.filter(Boolean))].sort(order.compare);
     const numeric = distinct.length > 6 && distinct.every((v) => Number.isFinite(Number(v)));
-    if (numeric) {
-      const numbers = distinct.map(Number), low = Math.min(...numbers), high = Math.max(...numbers);
-      const ramp = (v) => `hsl(${260 - 210 * (v - low) / (high - low || 1)} 75% ${dark() ? 62 : 42}%)`;
-      const steps = [0, 0.5, 1].map((t) => low + t * (high - low));
-      return { color: (i) => all[i] === "" ? css("--muted") : ramp(Number(all[i])), legend: steps.map((v) => [ramp(v), String(Math.round(v * 100) / 100)]), text: (i) => all[i] };
-    }
-    const color = (v) => { const at = distinct.indexOf(v); return at < 0 ? css("--muted") : OKABE_ITO[at % OKABE_ITO.length]; };
-    return { color: (i) => color(all[i]), legend: distinct.slice(0, 12).map((v) => [color(v), v]), text: (i) => all[i] };
+    return { column, numeric, names: distinct.slice(0, 8), of: (i) => all[i], number: (i) => (all[i] === "" ? NaN : Number(all[i])), index: (i) => distinct.indexOf(all[i]), color: (i) => { const at = distinct.indexOf(all[i]); return at < 0 || at > 7 ? css("--muted") : OKABE_ITO[at]; } };
   }
-  function drawStrip() {
-    const alignment = strip.kind === "alignment", measure = alignment ? "angle" : $("measure").value;
-    const about = alignment
-      ? { unit: "°", about: "Angles between planes fitted to whole vertebral bodies; lordosis and kyphosis are positive" }
-      : data.measures.find((m) => m.key === measure);
-    $("measure").disabled = alignment;
-    const levels = data[strip.kind].filter((level) => values(measure, level).length);
-    $("about").textContent = about ? about.about + "." : "";
-    const width = $("strip").parentElement.clientWidth, height = Math.max(300, Math.min(460, 0.36 * width)), left = 58, bottom = alignment ? (width < 700 ? 150 : 34) : strip.kind === "discs" ? 62 : 30;
-    const pen = canvasOf("strip", width, height);
-    strip.points = [];
-    $("strip-legend").replaceChildren();
+  function legend(id, entries) {
+    $(id).replaceChildren(...entries.map(([color, text]) => {
+      const item = document.createElement("span"), swatch = document.createElement("i");
+      swatch.style.background = color;
+      item.append(swatch, text);
+      return item;
+    }));
+  }
+  function table(id, head, lines) {
+    const made = document.createElement("table"), top = made.createTHead().insertRow(), rest = made.createTBody();
+    head.forEach((text, k) => { const cell = document.createElement("th"); cell.scope = "col"; cell.textContent = text; if (k) cell.className = "num"; top.append(cell); });
+    for (const line of lines) {
+      const row = rest.insertRow();
+      line.forEach((content, k) => {
+        const cell = k ? row.insertCell() : document.createElement("th");
+        if (!k) { cell.scope = "row"; row.append(cell); } else cell.className = "num";
+        if (content instanceof Node) cell.append(content); else cell.textContent = content;
+      });
+    }
+    $(id).replaceChildren(made);
+  }
+  // Points and boxes by level, or points along a number. Returns what lies where.
+  function chart(id, { levels, pointsOf, by = null, zero = false, turned, tall = 0 }) {
+    const width = $(id).parentElement.clientWidth, height = Math.max(300, Math.min(460, 0.36 * width)) + tall, left = 58;
+    const along = by?.numeric ?? false, step = (width - left - 8) / Math.max(1, along ? 1 : levels.length);
+    const wrap = turned || step < 22, bottom = along ? 44 : wrap ? 62 + tall : 30;
+    const pen = canvasOf(id, width, height), found = [];
     pen.fillStyle = css("--muted");
-    if (!levels.length) { pen.fillText("No whole level with this measure.", left, height / 2); return; }
-    const all = levels.flatMap((level) => values(measure, level).map(([v]) => v));
-    let low = all.reduce((a, b) => Math.min(a, b)), high = all.reduce((a, b) => Math.max(a, b));
-    if (low > 0 && low < 0.5 * high) low = 0;
+    const sets = levels.map((level) => pointsOf(level).filter(([, i]) => !along || Number.isFinite(by.number(i))));
+    const all = sets.flat();
+    if (!all.length) { pen.fillText("No whole level with this measure.", left, height / 2); return found; }
+    let low = Infinity, high = -Infinity;
+    for (const [v] of all) { if (v < low) low = v; if (v > high) high = v; }
+    if (zero) { low = Math.min(low, 0); high = Math.max(high, 0); } else if (low > 0 && low < 0.5 * high) low = 0;
     const margin = 0.04 * (high - low || Math.abs(high) || 1);
-    low = low === 0 ? 0 : low - margin;
+    low = low === 0 && !zero ? 0 : low - margin;
     high += margin;
-    const y = (v) => 12 + (height - bottom - 12) * (1 - (v - low) / (high - low)), step = (width - left - 8) / levels.length, x = (k) => left + step * (k + 0.5);
+    const y = (v) => 12 + (height - bottom - 12) * (1 - (v - low) / (high - low));
     const [marks, decimals] = ticks(low, high);
     pen.textAlign = "right";
     pen.textBaseline = "middle";
     for (const v of marks) {
       pen.fillStyle = css("--muted");
-      pen.fillText(v.toLocaleString("en", { minimumFractionDigits: decimals, maximumFractionDigits: decimals }).replaceAll(",", "\u202f"), left - 8, y(v));
-      pen.strokeStyle = css("--line");
+      pen.fillText(tickText(v, decimals), left - 8, y(v));
+      pen.strokeStyle = zero && v === 0 ? css("--muted") : css("--line");
       pen.beginPath(); pen.moveTo(left, Math.round(y(v)) + 0.5); pen.lineTo(width - 8, Math.round(y(v)) + 0.5); pen.stroke();
     }
-    const by = $("by").value, paint = by ? colours(by) : null, plain = css("--accent");
+    const many = all.length > 3000, dot = (px, py, color, point, level) => {
+      pen.fillStyle = color;
+      if (many) pen.fillRect(px - 1.5, py - 1.5, 3, 3); else { pen.beginPath(); pen.arc(px, py, 3, 0, 7); pen.fill(); }
+      found.push([px, py, point[1], level, point[0]]);
+    };
+    if (along) {
+      const numbers = all.map(([, i]) => by.number(i)), first = Math.min(...numbers), last = Math.max(...numbers);
+      const x = (n) => left + 14 + (width - left - 36) * (n - first) / (last - first || 1), [steps, digits] = ticks(first, last);
+      pen.fillStyle = css("--muted"); pen.textAlign = "center"; pen.textBaseline = "top";
+      for (const n of steps) pen.fillText(tickText(n, digits), x(n), height - bottom + 8);
+      pen.fillText(by.column, (left + width) / 2, height - 16);
+      pen.globalAlpha = 0.75;
+      levels.forEach((level, k) => { for (const p of sets[k]) dot(x(by.number(p[1])), y(p[0]), OKABE_ITO[k % 8], p, level); });
+      pen.globalAlpha = 1;
+      levels.forEach((level, k) => {
+        const line = fit(sets[k].map(([v, i]) => [by.number(i), v]));
+        if (!line) return;
+        pen.strokeStyle = OKABE_ITO[k % 8]; pen.lineWidth = 2;
+        pen.beginPath(); pen.moveTo(x(first), y(line.at(first))); pen.lineTo(x(last), y(line.at(last))); pen.stroke(); pen.lineWidth = 1;
+      });
+      return found;
+    }
+    const groups = by ? [...by.names.keys()] : [0], share = 1 / groups.length;
     levels.forEach((level, k) => {
+      const x = left + step * (k + 0.5);
       pen.fillStyle = css("--muted");
       pen.save();
-      pen.translate(x(k), height - bottom + 10);
-      if (strip.kind === "discs" || step < 22 || (alignment && step < 150)) { pen.rotate(-Math.PI / 2); pen.textAlign = "right"; } else { pen.textAlign = "center"; pen.textBaseline = "top"; }
+      pen.translate(x, height - bottom + 10);
+      if (wrap) { pen.rotate(-Math.PI / 2); pen.textAlign = "right"; } else { pen.textAlign = "center"; pen.textBaseline = "top"; }
       pen.fillText(level, 0, 0);
       pen.restore();
-      const points = values(measure, level), sorted = points.map(([v]) => v).sort((a, b) => a - b);
-      const [q1, q2, q3] = [0.25, 0.5, 0.75].map((p) => quantile(sorted, p)), half = Math.min(16, 0.36 * step);
-      if (sorted.length >= 4) {
-        pen.fillStyle = css("--soft"); pen.strokeStyle = css("--muted");
-        pen.fillRect(x(k) - half, y(q3), 2 * half, y(q1) - y(q3));
-        pen.globalAlpha = 0.5; pen.strokeRect(x(k) - half, y(q3), 2 * half, y(q1) - y(q3)); pen.globalAlpha = 1;
-      }
-      pen.globalAlpha = points.length > 200 ? 0.35 : 0.75;
-      for (const [v, i] of points) {
-        const px = x(k) + (points.length > 1 ? 1.5 * half * spread(i, k) : 0), py = y(v);
-        pen.fillStyle = paint ? paint.color(i) : plain;
-        pen.beginPath(); pen.arc(px, py, points.length > 200 ? 2 : 3, 0, 7); pen.fill();
-        strip.points.push([px, py, i, level, v]);
-      }
-      pen.globalAlpha = 1;
-      if (sorted.length >= 4) { pen.strokeStyle = css("--ink"); pen.lineWidth = 2; pen.beginPath(); pen.moveTo(x(k) - half, y(q2)); pen.lineTo(x(k) + half, y(q2)); pen.stroke(); pen.lineWidth = 1; }
+      groups.forEach((g) => {
+        const points = by ? sets[k].filter(([, i]) => by.index(i) === g) : sets[k], room = 0.84 * step * share;
+        const middle = x + 0.84 * step * ((g + 0.5) * share - 0.5), half = Math.min(16, 0.43 * room), sorted = points.map(([v]) => v).sort((a, b) => a - b);
+        const color = by ? OKABE_ITO[g] : css("--accent");
+        if (sorted.length >= 4) {
+          const [q1, q3] = [0.25, 0.75].map((p) => quantile(sorted, p));
+          pen.fillStyle = css("--soft"); pen.strokeStyle = by ? color : css("--muted");
+          pen.fillRect(middle - half, y(q3), 2 * half, y(q1) - y(q3));
+          pen.globalAlpha = by ? 1 : 0.5; pen.strokeRect(middle - half, y(q3), 2 * half, y(q1) - y(q3));
+        }
+        pen.globalAlpha = points.length > 200 ? 0.35 : 0.75;
+        for (const p of points) dot(middle + (points.length > 1 ? 1.5 * half * spread(p[1], k) : 0), y(p[0]), color, p, level);
+        pen.globalAlpha = 1;
+        if (sorted.length >= 4) { const m = y(quantile(sorted, 0.5)); pen.strokeStyle = css("--ink"); pen.lineWidth = 2; pen.beginPath(); pen.moveTo(middle - half, m); pen.lineTo(middle + half, m); pen.stroke(); pen.lineWidth = 1; }
+      });
     });
-    for (const [color, text] of paint ? paint.legend : []) {
-      const item = document.createElement("span"), swatch = document.createElement("i");
-      swatch.style.background = color;
-      item.append(swatch, text);
-      $("strip-legend").append(item);
+    return found;
+  }
+  // Least squares; null where the numbers do not decide a line.
+  function fit(pairs) {
+    const n = pairs.length, mean = (k) => pairs.reduce((sum, p) => sum + p[k], 0) / n;
+    if (n < 3) return null;
+    const mx = mean(0), my = mean(1);
+    let sxx = 0, sxy = 0, syy = 0;
+    for (const [a, b] of pairs) { sxx += (a - mx) ** 2; sxy += (a - mx) * (b - my); syy += (b - my) ** 2; }
+    if (!sxx) return null;
+    const slope = sxy / sxx;
+    return { n, slope, r: syy ? sxy / Math.sqrt(sxx * syy) : 0, at: (v) => my + slope * (v - mx) };
+  }
+  function drawStrip() {
+    const alignment = strip.kind === "alignment", measure = alignment ? "angle" : $("measure").value, scores = scored && $("scores").checked && !alignment;
+    const about = alignment
+      ? { unit: "°", about: "Angles between planes fitted to whole vertebral bodies; lordosis and kyphosis are positive" }
+      : data.measures.find((m) => m.key === measure);
+    $("measure").disabled = alignment;
+    const by = grouping($("by").value), levels = data[strip.kind].filter((level) => values(measure, level).length);
+    const one = $("level").closest("label");
+    one.hidden = !by?.numeric;
+    if (by?.numeric) {
+      const chosen = levels.includes($("level").value) ? $("level").value : levels[Math.floor(levels.length / 2)];
+      $("level").replaceChildren(...levels.map((level) => new Option(level, level, false, level === chosen)));
     }
-    strip.about = about;
-    strip.paint = paint;
+    const shown = by?.numeric ? levels.filter((level) => level === $("level").value) : levels;
+    $("about").textContent = about ? about.about + (scores ? ". Shown in standard deviations from the reference values of the level" : "") + "." : "";
+    strip.unit = scores ? "SD" : about?.unit ?? "";
+    strip.by = by;
+    strip.points = chart("strip", { levels: shown, pointsOf: (level) => values(measure, level), by, zero: scores, turned: strip.kind === "discs" || (alignment && innerWidth < 1000), tall: alignment && innerWidth < 1000 ? 90 : 0 });
+    legend("strip-legend", !by ? [] : by.numeric ? shown.map((level, k) => [OKABE_ITO[k % 8], level]) : by.names.map((n, k) => [OKABE_ITO[k], n]));
+    $("compare").hidden = !by;
+    if (!by) return;
+    if (by.numeric) {
+      table("compare-table", ["Level", "Images", "Change per unit of " + by.column, "Correlation r"], levels.map((level) => {
+        const line = fit(values(measure, level).filter(([, i]) => Number.isFinite(by.number(i))).map(([v, i]) => [by.number(i), v]));
+        return [level, line ? line.n : "–", line ? rounded(line.slope) + " " + strip.unit : "–", line ? line.r.toFixed(2) : "–"];
+      }));
+    } else {
+      table("compare-table", ["Level", ...by.names.map((n) => n + ": median (images)")], levels.map((level) => [level, ...by.names.map((_, g) => {
+        const list = values(measure, level).filter(([, i]) => by.index(i) === g).map(([v]) => v);
+        return list.length ? `${rounded(median(list))} ${strip.unit} (${list.length})` : "–";
+      })]));
+    }
   }
-  function pointAt(event) {
-    const [x, y] = place(event);
-    let best = null, nearest = 100;
-    for (const p of strip.points) { const d = (p[0] - x) ** 2 + (p[1] - y) ** 2; if (d < nearest) { nearest = d; best = p; } }
-    return best;
+  function hover(id, pointsOf, linesOf) {
+    const at = (event) => {
+      const [x, y] = place(event);
+      let best = null, nearest = 100;
+      for (const p of pointsOf()) { const d = (p[0] - x) ** 2 + (p[1] - y) ** 2; if (d < nearest) { nearest = d; best = p; } }
+      return best;
+    };
+    $(id).addEventListener("mousemove", (event) => {
+      const p = at(event);
+      $(id).classList.toggle("pointing", Boolean(p && images.report[p[2]]));
+      if (p) showTip(event, linesOf(p), pictureOf(p[2])); else hideTip();
+    });
+    $(id).addEventListener("mouseleave", hideTip);
+    $(id).addEventListener("click", (event) => { const p = at(event); if (p && images.report[p[2]]) location.href = encodeURI(images.report[p[2]]); });
   }
-  $("strip").addEventListener("mousemove", (event) => {
-    const p = pointAt(event);
-    $("strip").classList.toggle("pointing", Boolean(p));
-    if (!p) { hideTip(); return; }
-    const lines = [`${p[3]}: ${p[4]} ${strip.about.unit}`, name(p[2]), images.image[p[2]]];
-    if (strip.paint) lines.push($("by").value + ": " + (strip.paint.text(p[2]) || "n/a"));
-    showTip(event, lines, images.thumbnail[p[2]]);
-  });
-  $("strip").addEventListener("mouseleave", hideTip);
-  $("strip").addEventListener("click", (event) => { const p = pointAt(event); if (p && images.report[p[2]]) location.href = encodeURI(images.report[p[2]]); });
-  $("measure").addEventListener("change", drawStrip);
-  $("by").addEventListener("change", drawStrip);
+  hover("strip", () => strip.points, (p) => [`${p[3]}: ${p[4]} ${strip.unit}`, name(p[2]), images.image[p[2]], ...(strip.by ? [strip.by.column + ": " + (strip.by.of(p[2]) || "n/a")] : [])]);
+  for (const id of ["measure", "by", "level", "scores"]) $(id).addEventListener("change", drawStrip);
   document.querySelector('[data-kind="alignment"]').hidden = !data.alignment.length;
   press("kind", (kind) => { strip.kind = kind; drawStrip(); }, strip.kind);
 
-  const draw = () => { drawHeat(); drawStrip(); };
+  // ---- change between sessions --------------------------------------------------------------------------------
+  // Images of one participant that differ in nothing but the session are compared.
+  const change = { kind: heat.kind, points: [] };
+  const pairs = new Map();
+  images.image.forEach((image, i) => {
+    if (!images.session[i]) return;
+    const key = image.replace("_" + images.session[i], "");
+    if (!pairs.has(key)) pairs.set(key, new Map());
+    pairs.get(key).set(images.session[i], i);
+  });
+  const repeated = [...pairs.values()].filter((p) => p.size > 1);
+  const sessions = [...new Set(repeated.flatMap((p) => [...p.keys()]))].sort(order.compare);
+  $("changes").hidden = $("changes-link").hidden = !repeated.length;
+  for (const session of sessions) for (const id of ["from", "to"]) $(id).add(new Option(session, session));
+  if (sessions.length) { $("from").value = sessions[0]; $("to").value = sessions.at(-1); }
+  function differences(measure, level) {
+    const at = new Map(allValues("values", measure, level).map(([v, i]) => [i, v])), found = [];
+    for (const pair of repeated) {
+      const [a, b] = [pair.get($("from").value), pair.get($("to").value)];
+      if (a !== b && at.has(a) && at.has(b) && keep[a] && keep[b]) found.push([Math.round(1000 * (at.get(b) - at.get(a))) / 1000, b, at.get(a), at.get(b)]);
+    }
+    return found;
+  }
+  function drawChange() {
+    if (!repeated.length) return;
+    const alignment = change.kind === "alignment", measure = alignment ? "angle" : $("change-measure").value;
+    $("change-measure").disabled = alignment;
+    const about = alignment ? { unit: "°" } : data.measures.find((m) => m.key === measure), levels = data[change.kind].filter((level) => differences(measure, level).length);
+    change.unit = about?.unit ?? "";
+    change.points = chart("change", { levels, pointsOf: (level) => differences(measure, level), zero: true, turned: change.kind === "discs" || (alignment && innerWidth < 1000), tall: alignment && innerWidth < 1000 ? 90 : 0 });
+    const all = levels.flatMap((level) => differences(measure, level).map((d) => [level, ...d])).sort((a, b) => Math.abs(b[1]) - Math.abs(a[1])).slice(0, 20);
+    table("change-table", ["Participant", "Level", $("from").value, $("to").value, "Change"], all.map(([level, d, i, before, after]) => {
+      const link = document.createElement(images.report[i] ? "a" : "span");
+      if (images.report[i]) link.href = encodeURI(images.report[i]);
+      link.textContent = images.participant[i];
+      return [link, level, rounded(before), rounded(after), (d > 0 ? "+" : "") + rounded(d) + " " + change.unit + (before && !alignment ? ` (${(100 * d / before).toFixed(0)} %)` : "")];
+    }));
+  }
+  hover("change", () => change.points, (p) => [`${p[3]}: ${p[4] > 0 ? "+" : ""}${p[4]} ${change.unit}`, images.participant[p[2]], $("from").value + " → " + $("to").value]);
+  for (const id of ["change-measure", "from", "to"]) $(id).addEventListener("change", drawChange);
+  document.querySelector('[data-change="alignment"]').hidden = !data.alignment.length;
+  press("change", (kind) => { change.kind = kind; drawChange(); }, change.kind);
+
+  const draw = () => { drawHeat(); drawStrip(); drawChange(); };
   let waiting = 0;
   addEventListener("resize", () => { clearTimeout(waiting); waiting = setTimeout(draw, 120); });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
-  draw();
+  filter();
 })();

@@ -29,6 +29,8 @@ from totalspineseg_bids.segmentation.layout import Kind
 #: Stands for "impossible" without the arithmetic of infinities.
 NEVER = -1e9
 _ANCHOR_SHARE = 0.2
+#: Probability of a scout's level from which it is taken for a named level in view.
+_SCOUT_ANCHOR = 0.5
 #: Most places that one step may pass.
 LONGEST_STEP = 8
 #: A map with more level classes of one kind than this names every level.
@@ -154,6 +156,7 @@ def anchors(observations: Sequence[Observation]) -> list[int]:
         or max((s for v in o.votes for s in v.levels.values()), default=0.0) >= _ANCHOR_SHARE
         or o.extra_levels
         or o.hearsay
+        or max(o.scout.values(), default=0.0) >= _SCOUT_ANCHOR
     ]
 
 
@@ -167,6 +170,7 @@ def emissions(
         rows = [n for n, o in enumerate(observations) if o.kind is kind]
         if rows:
             per_variant[rows] = _vote_scores([observations[n] for n in rows], prices)
+    _add_scout(per_variant, observations, prices)
     result = per_variant[:, hypotheses.variant]
     last = np.arange(places)[None] == _last_place(hypotheses)[:, None]
     for n, observation in enumerate(observations):
@@ -250,6 +254,27 @@ def _vote_scores(observations: Sequence[Observation], prices: Prices) -> NDArray
         for table, weight in observation.hearsay:
             score[n] += weight * _hearsay(table, kind, prices)
     return score
+
+
+def _add_scout(score: NDArray[np.float64], observations: Sequence[Observation], prices: Prices) -> None:
+    """Add what a level scout says, shape (N, V, P): a mixture over its levels, each with its slips.
+
+    Its levels of one image are no independent opinions, so that all together count as a few at most.
+    """
+    told = [n for n, o in enumerate(observations) if o.scout]
+    weight = min(1.0, prices.scout_views / max(len(told), 1))
+    chains, places = build_hypotheses().chains, score.shape[2]
+    table = np.array([prices.scout_hit, *prices.scout_slip])
+    for n in told:
+        observation = observations[n]
+        for v, chain in enumerate(chains):
+            likelihood = np.full(places, (1.0 - min(1.0, sum(observation.scout.values()))) / places)
+            for level, share in observation.scout.items():
+                at = places_of(chain, level, observation.kind)
+                if at:
+                    distance = np.min([np.abs(np.arange(places) - place) for place in at], axis=0)
+                    likelihood += share * table[np.minimum(distance, 3)]
+            score[n, v] += weight * np.log(np.maximum(likelihood, prices.scout_slip[-1]))
 
 
 def _hearsay(table: Mapping[str | None, float], kind: Kind, prices: Prices) -> NDArray[np.float64]:

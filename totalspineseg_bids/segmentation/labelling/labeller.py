@@ -25,6 +25,7 @@ from totalspineseg_bids.segmentation.labelling.naming import name_components
 from totalspineseg_bids.segmentation.labelling.observation import Found, Observation, Parts, Scene, SemanticMap, View
 from totalspineseg_bids.segmentation.labelling.painting import STRIDE, paint
 from totalspineseg_bids.segmentation.labelling.reference import Prices
+from totalspineseg_bids.segmentation.labelling.scout import LevelScout, scouted
 from totalspineseg_bids.segmentation.labelling.summary import summarize
 from totalspineseg_bids.segmentation.layout import Kind, Layout
 from totalspineseg_bids.segmentation.result import LabelledSpine, SpineStatus
@@ -35,6 +36,14 @@ _SPACING_TOLERANCE = 0.03
 _CONUS_ROOM_MM = 25.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Lent:
+    """Evidence from outside the map, in scanner space."""
+
+    localizer: Volume | None
+    scout: LevelScout | None
+
+
 def label_map(
     semantic: NDArray[np.uint8],
     affine: Affine,
@@ -42,6 +51,7 @@ def label_map(
     *,
     support: Sequence[tuple[NDArray[np.uint8], Layout]] = (),
     localizer: Volume | None = None,
+    scout: LevelScout | None = None,
     prices: Prices | None = None,
 ) -> LabelledSpine:
     """Label a semantic map of the spine with anatomical levels.
@@ -59,6 +69,8 @@ def label_map(
         Further semantic maps on the same grid whose landmarks count as evidence, such as that of step 1.
     localizer
         Labelled image (canonical ids) that overlaps in scanner space; its levels count as evidence.
+    scout
+        Probabilities of a coarse model that names every level; they count as evidence.
     prices
         What each disagreement of the evidence costs; defaults are told in ``docs/labelling.md``.
 
@@ -68,7 +80,7 @@ def label_map(
         Instances on the grid of ``semantic``. Where the evidence does not decide the levels the status is
         ``ABSTAINED`` and the column is numbered; without canal and disc it is ``NO_SPINE``.
     """
-    return complete(prepare(semantic, affine, layout, support=support, localizer=localizer, prices=prices))
+    return complete(prepare(semantic, affine, layout, support=support, localizer=localizer, scout=scout, prices=prices))
 
 
 @dataclass(frozen=True)
@@ -115,24 +127,25 @@ def prepare(
     *,
     support: Sequence[tuple[NDArray[np.uint8], Layout]] = (),
     localizer: Volume | None = None,
+    scout: LevelScout | None = None,
     prices: Prices | None = None,
 ) -> Prepared:
     """Find the components of an image and their levels; parameters as for :func:`label_map`."""
     native = Geometry(_shape(semantic), np.asarray(affine, np.float64))
     maps = [(np.asarray(semantic, np.uint8), layout), *((np.asarray(s, np.uint8), lay) for s, lay in support)]
-    prices = prices or Prices()
+    prices, lent = prices or Prices(), _Lent(localizer, scout)
     if np.allclose(native.spacing, 1.0, atol=_SPACING_TOLERANCE):
         orientation = nib.orientations.io_orientation(native.affine)
         turned = [SemanticMap(nib.orientations.apply_orientation(m, orientation), lay) for m, lay in maps]
         inverse = nib.orientations.inv_ornt_aff(orientation, native.shape)
         grid = Prepared(native, np.asarray(native.affine @ inverse), _shape(turned[0].labels), orientation)
-        return _search(grid, turned, localizer, prices)
+        return _search(grid, turned, lent, prices)
     working = working_geometry(native)
     moved = [SemanticMap(restore_labels(m, native.affine, working), lay) for m, lay in maps]
-    return _search(Prepared(native, working.affine, working.shape, None), moved, localizer, prices)
+    return _search(Prepared(native, working.affine, working.shape, None), moved, lent, prices)
 
 
-def _search(grid: Prepared, maps: Sequence[SemanticMap], localizer: Volume | None, prices: Prices) -> Prepared:
+def _search(grid: Prepared, maps: Sequence[SemanticMap], lent: _Lent, prices: Prices) -> Prepared:
     """Find components and levels on the working grid."""
     layout = maps[0].layout
     box = foreground_box((layout.kind_table > 0)[maps[0].labels], margin=4)
@@ -147,11 +160,11 @@ def _search(grid: Prepared, maps: Sequence[SemanticMap], localizer: Volume | Non
     if scene is None:
         return replace(grid, box=None, reason="neither a spinal canal nor a disc is in view")
     parts = disc_parts(*discs, scene)
-    found = _find(scene, kinds, parts, localizer=localizer, affine=grid.local, prices=prices)
+    found = _find(scene, kinds, parts, lent=lent, affine=grid.local, prices=prices)
     if not sacrum.is_credible(found.observations, found.solution.levels):
         scene = replace(scene, maps=tuple((sacrum.without_sacrum(m), weight) for m, weight in scene.maps))
         kinds = layout.kind_table[scene.maps[0][0].labels]
-        found = _find(scene, kinds, parts, localizer=localizer, affine=grid.local, prices=prices)
+        found = _find(scene, kinds, parts, lent=lent, affine=grid.local, prices=prices)
     return replace(grid, found=found)
 
 
@@ -239,7 +252,7 @@ def _find(
     kinds: NDArray[np.uint8],
     discs: Parts,
     *,
-    localizer: Volume | None,
+    lent: _Lent,
     affine: Affine,
     prices: Prices,
 ) -> Found:
@@ -249,8 +262,10 @@ def _find(
     observations: list[Observation] = sorted(
         [*discs.observations, *bodies.observations, *sacral.observations], key=lambda o: o.s
     )
-    if localizer is not None:
-        observations = localizer_votes(observations, scene, affine, localizer)
+    if lent.localizer is not None:
+        observations = localizer_votes(observations, scene, affine, lent.localizer)
+    if lent.scout is not None:
+        observations = scouted(observations, (discs, bodies), affine, lent.scout)
     view = _view(scene, kinds)
     return Found(scene, discs, bodies, sacral, tuple(observations), view, solve_levels(observations, view, prices))
 

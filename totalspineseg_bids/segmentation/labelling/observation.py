@@ -80,6 +80,8 @@ class Observation:
         ``"split"`` or ``"joined"`` where the component was repaired.
     extra_levels
         Levels that a localizer gives.
+    scout
+        Level -> probability that a level scout gives (`labelling.scout`).
     hearsay
         What other images of the session say: posterior probability of the levels, and the weight of each.
     """
@@ -98,6 +100,7 @@ class Observation:
     note: str = ""
     length_mm: float = 0.0
     extra_levels: dict[str, float] = field(default_factory=dict)
+    scout: dict[str, float] = field(default_factory=dict)
     hearsay: tuple[tuple[dict[str | None, float], float], ...] = ()
 
 

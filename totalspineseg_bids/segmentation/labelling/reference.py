@@ -79,6 +79,11 @@ class Prices:
         Probability that another image of the session says something of another component (patients move).
     conus_weight
         Weight of the cord's end.
+    scout_hit, scout_slip
+        Probability that a level scout's level is right, and that it is one, two or more levels away.
+    scout_views
+        How many independent opinions the scout's levels of one image are worth at most: its errors go together, a run
+        of neighbours is shifted as one.
     """
 
     missing_disc: float = 2.6
@@ -104,6 +109,9 @@ class Prices:
     localizer_budget: float = 3.0
     mismatch: float = 0.03
     conus_weight: float = 0.7
+    scout_hit: float = 0.80
+    scout_slip: tuple[float, float, float] = (0.08, 0.02, 0.004)
+    scout_views: float = 3.0
 
 
 #: Share of people with each count of thoracic and lumbar vertebrae: roughly one in ten differs from 12 and 5; what

@@ -17,6 +17,7 @@ from totalspineseg_bids.imaging.volume import Affine, Volume
 from totalspineseg_bids.segmentation.labelling.labeller import Prepared, complete, prepare, solved_again
 from totalspineseg_bids.segmentation.labelling.observation import Found, Observation
 from totalspineseg_bids.segmentation.labelling.reference import Prices
+from totalspineseg_bids.segmentation.labelling.scout import LevelScout
 from totalspineseg_bids.segmentation.layout import Kind, Layout
 from totalspineseg_bids.segmentation.result import LabelledSpine, SpineStatus
 
@@ -35,6 +36,7 @@ class SessionImage:
     layout: Layout
     support: Sequence[tuple[NDArray[np.uint8], Layout]] = ()
     localizer: Volume | None = None
+    scout: LevelScout | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,8 @@ def label_session(images: Sequence[SessionImage], prices: Prices | None = None) 
         another name than a labelled image that shows the same thing.
     """
     alone = [
-        prepare(i.semantic, i.affine, i.layout, support=i.support, localizer=i.localizer, prices=prices) for i in images
+        prepare(i.semantic, i.affine, i.layout, support=i.support, localizer=i.localizer, scout=i.scout, prices=prices)
+        for i in images
     ]
     said = [witnesses(prepared) for prepared in alone]
     together = []

@@ -1,4 +1,4 @@
-"""Image files in, labelled files out: the work behind ``segment`` and ``label``."""
+"""Image files in, labelled files out, without BIDS: the work behind the tools ``segment`` and ``label``."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import LabelScheme
+from totalspineseg_bids.app.segmenter import Segmenter
 from totalspineseg_bids.errors import (
     ExitCode,
     ImageError,
@@ -27,14 +28,6 @@ from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.segmentation.result import LabelledSpine, SpineStatus
 
 logger = logging.getLogger(__name__)
-
-
-class Segmenter(Protocol):
-    """What turns an image into a labelled spine."""
-
-    def segment(self, volume: Volume, *, localizer: Volume | None = None) -> LabelledSpine:
-        """Segment an image; the result lies on the working grid."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,108 @@
+"""Files and folders of images without BIDS: what is paired with what, and what a bad file costs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from totalspineseg_bids import anatomy
+from totalspineseg_bids.anatomy import Structure
+from totalspineseg_bids.app.files import Job, find_jobs, segment_files, verdict
+from totalspineseg_bids.app.segmenter import Progress
+from totalspineseg_bids.errors import ExitCode, ImageError, NothingSelectedError, SpineAppError, UsageError
+from totalspineseg_bids.imaging.grid import to_working_grid
+from totalspineseg_bids.imaging.volume import Volume
+from totalspineseg_bids.segmentation.result import Component, LabelledSpine, SpineStatus
+
+TURNED = np.array([[0, 0, -1, 23], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]], float)
+
+
+def save(path: Path, data: np.ndarray, affine: np.ndarray | None = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(data, np.eye(4) if affine is None else affine), path)
+    return path
+
+
+def data(path: Path) -> np.ndarray:
+    return np.asanyarray(nib.load(path).dataobj)
+
+
+class Threshold:
+    """A segmenter that calls bright voxels L3 and dark ones nothing."""
+
+    def segment(
+        self, volume: Volume, *, localizer: Volume | None = None, progress: Progress | None = None
+    ) -> LabelledSpine:
+        working = to_working_grid(volume)
+        label = anatomy.vertebra("L3").id
+        labels = np.where(working.data > 50, label, 0).astype(np.uint8)
+        if working.data.max() > 1000:
+            msg = "out of memory"
+            raise RuntimeError(msg)
+        if not labels.any():
+            return LabelledSpine(labels, working.affine, (), SpineStatus.NO_SPINE, "neither canal nor disc in view")
+        component = Component(label, Structure.VERTEBRA, "L3", 0.9, "L2", None, False, float(labels.sum()), (0, 0, 0))
+        return LabelledSpine(labels, working.affine, (component,), SpineStatus.LABELLED)
+
+
+def block(value: float = 100.0) -> np.ndarray:
+    image = np.zeros((6, 8, 10), np.float32)
+    image[2:4, 3:6, 2:9] = value
+    image[0, 0, 0] = 1
+    return image
+
+
+def test_jobs_of_files_and_folders(tmp_path: Path) -> None:
+    image = save(tmp_path / "in" / "a.nii.gz", block())
+    deeper = save(tmp_path / "in" / "x" / "b.nii", block())
+    save(tmp_path / "in" / "derivatives" / "c.nii.gz", block())
+    out = tmp_path / "out"
+    assert find_jobs(image, out / "z.nii.gz") == [Job(image, out / "z.nii.gz")]
+    assert find_jobs(image, out) == [Job(image, out / "a.nii.gz")]
+    assert find_jobs(tmp_path / "in", out) == [Job(image, out / "a.nii.gz"), Job(deeper, out / "x" / "b.nii")]
+    nested = save(tmp_path / "bids" / "sub-1" / "ses-2" / "anat" / "sub-1_ses-2_T2w.nii.gz", block())
+    save(tmp_path / "bids" / "sub-1" / "ses-2" / "func" / "sub-1_ses-2_bold.nii.gz", block())
+    jobs = find_jobs(tmp_path / "bids", tmp_path / "bids" / "out")
+    assert jobs == [Job(nested, tmp_path / "bids" / "out" / "sub-1" / "ses-2" / "anat" / nested.name)]
+    for target in (image, tmp_path / "in"):
+        with pytest.raises(UsageError, match="replace the input"):
+            find_jobs(image, target)
+    with pytest.raises(UsageError, match="replace the input"):
+        find_jobs(tmp_path / "in", tmp_path / "in")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(NothingSelectedError):
+        find_jobs(tmp_path / "empty", out)
+
+
+def test_one_bad_file_does_not_cost_the_others(tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    image = block()
+    save(source / "a.nii.gz", np.ascontiguousarray(image[::-1].transpose(1, 2, 0)), TURNED)
+    (source / "b.nii.gz").write_bytes((source / "a.nii.gz").read_bytes()[:80])
+    save(source / "c.nii.gz", block(20.0))
+    save(source / "d.nii.gz", block(5000.0))
+    save(source / "e.nii.gz", image)
+    outcomes = list(segment_files(find_jobs(source, out), Threshold(), scheme="totalspineseg", report=True))
+    assert [outcome.error is None for outcome in outcomes] == [True, False, True, False, True]
+    assert "no-spine" in outcomes[2].line
+    assert "d.nii.gz: RuntimeError" in outcomes[3].line
+    assert sorted(path.name for path in out.glob("*.nii.gz")) == ["a.nii.gz", "e.nii.gz"]
+    np.testing.assert_array_equal(data(out / "e.nii.gz"), np.where(image > 50, 43, 0))
+    turned = nib.load(out / "a.nii.gz")
+    np.testing.assert_array_equal(turned.affine, TURNED)
+    np.testing.assert_array_equal(
+        np.asanyarray(turned.dataobj)[:, :, ::-1].transpose(2, 0, 1), np.where(image > 50, 43, 0)
+    )
+    report = json.loads((out / "e.json").read_text())
+    assert report["components"][0] == report["components"][0] | {"label": 43, "level": "L3", "runner_up": "L2"}
+    assert json.loads((out / "c.json").read_text())["status"] == "no-spine"
+    with pytest.raises(SpineAppError, match=r"2 of 5 images failed; the first: .*b\.nii\.gz") as caught:
+        verdict(outcomes)
+    assert caught.value.exit_code is ExitCode.BAD_DATA
+    with pytest.raises(ImageError):
+        verdict(outcomes[1:2])
+    assert verdict([outcomes[0], outcomes[2]]) == 0

@@ -1,0 +1,76 @@
+"""Files at the root of the output: the same whatever run writes them, and true about where they come from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from totalspineseg_bids import __version__
+from totalspineseg_bids.anatomy import LABELS
+from totalspineseg_bids.bids.description import dataset_description, generated_by, lookup_table, write_root_files
+
+
+@pytest.mark.parametrize(
+    ("environment", "container"),
+    [
+        ({}, None),
+        ({"TOTALSPINESEG_BIDS_CONTAINER_TAG": ""}, None),
+        (
+            {"TOTALSPINESEG_BIDS_CONTAINER_TYPE": "docker", "TOTALSPINESEG_BIDS_CONTAINER_TAG": "spine:1"},
+            {"Type": "docker", "Tag": "spine:1"},
+        ),
+        (
+            {"TOTALSPINESEG_BIDS_CONTAINER_TYPE": "docker", "APPTAINER_CONTAINER": "/images/spine.sif"},
+            {"Type": "singularity"},
+        ),
+        ({"SINGULARITY_CONTAINER": "/images/spine.sif"}, {"Type": "singularity"}),
+        (
+            {"TOTALSPINESEG_BIDS_CONTAINER_TYPE": "docker", "TOTALSPINESEG_BIDS_CONTAINER_URI": "docker://x/spine:1"},
+            {"Type": "docker", "URI": "docker://x/spine:1"},
+        ),
+    ],
+)
+def test_the_container_comes_from_the_environment(environment: dict[str, str], container: dict | None) -> None:
+    entry = generated_by(environment)
+    assert entry["Version"] == __version__
+    assert entry.get("Container") == container
+
+
+@pytest.mark.parametrize(
+    ("raw", "output", "link"),
+    [
+        ("/data/raw", "/data/raw/derivatives/spine", "../.."),
+        ("/data/raw", "/data/out", "../raw"),
+        ("/a/b", "/c/d/e", "../../../a/b"),
+    ],
+)
+def test_the_link_to_the_raw_dataset_is_relative(raw: str, output: str, link: str) -> None:
+    content = json.loads(dataset_description(Path(raw), Path(output), "Études", {}))
+    assert content["DatasetLinks"] == {"raw": link}
+    assert content["SourceDatasets"] == [{"URL": link}]
+    assert content["Name"] == "Spine segmentation of Études"
+    assert content["DatasetType"] == "derivative"
+
+
+@pytest.mark.parametrize("scheme", ["seed", "totalspineseg"])
+def test_the_look_up_table_holds_every_label_once(scheme: str) -> None:
+    header, *rows = (line.split("\t") for line in lookup_table(scheme).splitlines())  # type: ignore[arg-type]
+    assert header == ["index", "name", "abbreviation", "color"]
+    assert len({row[0] for row in rows}) == len({row[1] for row in rows}) == len(rows) == len(LABELS)
+    assert [int(row[0]) for row in rows] == sorted(int(row[0]) for row in rows)
+
+
+def test_what_is_right_already_is_not_written_again(tmp_path: Path) -> None:
+    raw, output = tmp_path / "raw", tmp_path / "out"
+    for folder in (raw, output):
+        folder.mkdir()
+    write_root_files(raw, output, "seed")
+    before = {path.name: (path.read_bytes(), path.stat().st_ino) for path in output.iterdir()}
+    assert set(before) == {".bidsignore", "dataset_description.json", "seg-totalspineseg_dseg.tsv"}
+    (output / ".bidsignore").write_text("other")
+    write_root_files(raw, output, "seed")
+    after = {path.name: (path.read_bytes(), path.stat().st_ino) for path in output.iterdir()}
+    assert {name: content for name, (content, _) in after.items()} == {n: content for n, (content, _) in before.items()}
+    assert {name for name in after if after[name] != before[name]} == {".bidsignore"}

@@ -1,0 +1,99 @@
+"""From a release on a server to predictions: zips shaped like the public ones, with networks that really run."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from totalspineseg_bids.cli.tools import main
+from totalspineseg_bids.inference.model import load_model
+from totalspineseg_bids.inference.predictor import Predictor
+from totalspineseg_bids.inference.untrained import Architecture, write_untrained_model
+from totalspineseg_bids.models import catalog
+from totalspineseg_bids.models.registry import resolve
+
+from .conftest import NAMES, Server, dataset_of
+
+#: Labels of the older public releases, with cerebrospinal fluid and, in step 2, odd and even discs.
+OLDER = {
+    "step1": {
+        "background": 0,
+        "disc": [1, 2, 3, 4, 5],
+        **{f"disc_{name}": i for i, name in enumerate(["C2_C3", "C7_T1", "T12_L1", "L5_S"], 2)},
+        "vertebrae": 6,
+        "canal": [7, 8, 9],
+        "csf": 8,
+        "cord": 9,
+    },
+    "step2": {
+        "background": 0,
+        "disc": [1, 2, 3, 4, 5, 6, 7],
+        **{f"disc_{name}": i for i, name in enumerate(["O", "E", "C2_C3", "C7_T1", "T12_L1", "L5_S"], 2)},
+        "vertebrae": [8, 9, 10, 11, 12, 13, 14],
+        **{f"vertebrae_{name}": i for i, name in enumerate(["O", "E", "C2", "T1", "T12"], 9)},
+        "sacrum": 14,
+        "canal": [15, 16, 17],
+        "csf": 16,
+        "cord": 17,
+    },
+}
+
+
+def dataset(role: str, family: str) -> dict:
+    found = dataset_of(role)
+    if family == "older":
+        found = {**found, "labels": OLDER[role], "regions_class_order": list(range(1, len(OLDER[role])))}
+    return found
+
+
+def publish(folder: Path, served: Path, role: str, family: str, architecture: Architecture) -> str:
+    """Write a zip as the public releases have it: a trainer that nnU-Net does not know, and files beside the model."""
+    name = f"{NAMES[role]}_r20251124.zip"
+    top = folder / NAMES[role]
+    model = write_untrained_model(
+        top, dataset(role, family), architecture=architecture, trainer="nnUNetTrainer_16000Images_NoSuchClass"
+    )
+    (model / "fold_0" / "progress.png").write_bytes(b"png")
+    (model / "fold_0" / "debug.json").write_text("{}")
+    with zipfile.ZipFile(served / name, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(top.rglob("*")):
+            if path.is_file():
+                archive.write(path, path.relative_to(folder).as_posix())
+    return name
+
+
+@pytest.mark.parametrize("kind", [("newer", "residual"), ("older", "plain")])
+def test_installed_verified_and_run(
+    server: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    kind: tuple[str, Architecture],
+) -> None:
+    family, architecture = kind
+    names = [publish(tmp_path / "made", tmp_path / "served", role, family, architecture) for role in ("step1", "step2")]
+    urls = tuple(f"{server.address}/{name}" for name in names)
+    monkeypatch.setitem(catalog.RELEASES, "r20251124", catalog.Release("r20251124", urls))
+    server.break_after = [5000]  # the first connection breaks off
+    assert main(["models", "install", "r20251124"]) == 0
+    assert server.ranges[:2] == [None, "bytes=5000-"]
+    assert main(["models", "verify"]) == 0
+    assert "r20251124: 6 files as installed" in capsys.readouterr().out
+    assert main(["models", "list"]) == 0
+    listed = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("r20251124"))
+    assert listed.split()[-3:] == ["yes", "step1,", "step2"]
+    found = resolve("r20251124")
+    image = np.random.default_rng(0).normal(size=(2, 18, 20, 22)).astype(np.float32)
+    for channels, role in ((1, "step1"), (2, "step2")):
+        model = load_model(found.require(role))
+        labels = Predictor(model, device="cpu", engine="torch", threads=1).predict(image[:channels], (1, 1, 1)).labels
+        assert labels.shape == image.shape[1:]
+        assert set(np.unique(labels)) <= {0, *dataset(role, family)["regions_class_order"]}
+        assert len(np.unique(labels)) > 1
+    weights = next(Path(str(found.step2)).glob("fold_0/*.pth"))
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    assert main(["models", "verify", "r20251124"]) == 66
+    assert "checkpoint_final.pth changed" in capsys.readouterr().err.splitlines()[-1]

@@ -1,0 +1,443 @@
+"""The pages as a person uses them, in headless Chromium: clicks, keys, widths, and what leaves the machine."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from totalspineseg_bids.app.group_inputs import Rating, read_ratings
+from totalspineseg_bids.report.context import ImageReport
+from totalspineseg_bids.report.figures import write_figures
+from totalspineseg_bids.report.group import write_group_report
+from totalspineseg_bids.report.subject import write_subject_report
+
+webdriver = pytest.importorskip("selenium.webdriver")
+By = pytest.importorskip("selenium.webdriver.common.by").By
+Keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
+
+EVIL = "<script>window.broken=1</script>"
+WIDTHS = {"phone": 390, "laptop": 1366, "wide": 2200}
+
+
+class Browser:
+    """A browser window and what it has noticed since it was last asked."""
+
+    def __init__(self, window, downloads) -> None:
+        self.window, self.downloads = window, downloads
+
+    def open(self, page, width: int = 1366, height: int = 900) -> None:
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        self.window.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        self.window.get_log("performance")
+        self.window.get_log("browser")
+        self.window.get(page.as_uri())
+
+    def run(self, script: str, *arguments):
+        return self.window.execute_script(script, *arguments)
+
+    def find(self, selector: str):
+        return self.window.find_element(By.CSS_SELECTOR, selector)
+
+    def all(self, selector: str):
+        return self.window.find_elements(By.CSS_SELECTOR, selector)
+
+    def until(self, condition: str):
+        """Wait until a script is true; the figures on a busy machine take their time."""
+        for _ in range(600):
+            found = self.run(f"return {condition}")
+            if found:
+                return found
+            time.sleep(0.1)
+        pytest.fail(f"never true: {condition}")
+
+    def console(self) -> list[str]:
+        return [entry["message"] for entry in self.window.get_log("browser")]
+
+    def requests(self) -> set[str]:
+        """Schemes of everything that was asked for."""
+        messages = [json.loads(entry["message"])["message"] for entry in self.window.get_log("performance")]
+        urls = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+        return {url.split(":", 1)[0] for url in urls}
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    program = next((p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None)
+    driver = shutil.which("chromedriver")
+    if program is None or driver is None:
+        pytest.skip("no Chromium with chromedriver")
+    from selenium.common.exceptions import WebDriverException
+    from selenium.webdriver.chrome.service import Service
+
+    downloads = tmp_path_factory.mktemp("downloads")
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    flags = "headless=new no-sandbox disable-gpu no-first-run disable-background-networking disable-component-update"
+    flags += " force-prefers-reduced-motion"
+    for flag in flags.split():
+        options.add_argument("--" + flag)
+    options.add_argument("--host-resolver-rules=MAP * ~NOTFOUND")
+    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    try:
+        window = webdriver.Chrome(options=options, service=Service(driver))
+    except WebDriverException as error:  # what keeps a browser from starting here is not what is tested
+        pytest.skip(f"Chromium does not start here: {error}")
+    window.set_page_load_timeout(300)
+    window.set_script_timeout(300)
+    yield Browser(window, downloads)
+    window.quit()
+
+
+@pytest.fixture(scope="module")
+def site(spine, rows, tmp_path_factory):
+    """A subject page and a group page of 24 images in two sessions, with everything a page can have."""
+    folder = tmp_path_factory.mktemp("site")
+    image, labels, affine, *_ = spine
+    files = write_figures(folder / "sub-00" / "figures", "sub-00_T2w", image, labels, affine)
+    figures = {kind: f"sub-00/figures/{name}" for kind, name in files.items()}
+    angles = {"Model": "m", "lumbar-lordosis-deg": "41.3"}
+    reports = [
+        ImageReport("sub-00_T2w", {"suffix": "T2w"}, flags=["T13"], rows=rows, figures=figures, provenance=angles),
+        ImageReport("sub-00_T1w", status="abstained", reason="no landmark in view"),
+        ImageReport(
+            EVIL, {"session": EVIL}, "failed", EVIL, [EVIL], [{"name": EVIL, "reason": EVIL}], {}, {EVIL: EVIL}
+        ),
+    ]
+    for name in [f"sub-{n:02d}" for n in range(12)]:
+        write_subject_report(
+            folder / f"{name}.html", name, reports if name == "sub-00" else [], group_page="group.html"
+        )
+    images, volumes, rng = [], [], np.random.default_rng(3)
+    for number, session in itertools.product(range(12), ("ses-1", "ses-2")):
+        name = f"sub-{number:02d}"
+        keys = {"participant": name, "session": session, "image": f"{name}_{session}_T2w"}
+        thumbnail = f"{name}/figures/{session}.png"
+        (folder / thumbnail).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (40, 80), 30 * number % 255).save(folder / thumbnail)
+        state = {
+            "status": "labelled",
+            "levels": "L3,L4,L5,L3-L4,L4-L5",
+            "report": f"{name}.html",
+            "lumbar-lordosis": "40",
+        }
+        images.append({**keys, **state, "thumbnail": thumbnail, "flags": "T13" if number == 5 else ""})
+        for row in rows:
+            scaled = {
+                k: f"{float(v) * rng.normal(1, 0.05):.2f}"
+                for k, v in row.items()
+                if k in ("height-mm", "volume-mm3") and v != "n/a"
+            }
+            volumes.append({**row, **keys, **scaled, "z:height-mm": "1.5" if "height-mm" in scaled else ""})
+    images.append({"participant": EVIL, "image": EVIL, "status": "failed", "reason": EVIL, "levels": ""})
+    images[0].update({"rating": "doubtful", "rating-note": "look again"})
+    people = [
+        {"participant_id": f"sub-{n:02d}", "age": str(30 + 3 * n), "group": ("patient", EVIL)[n % 2]} for n in range(12)
+    ]
+    write_group_report(folder / "group.html", images, volumes, dataset_name=EVIL, participants=people)
+    return folder
+
+
+def shown(browser) -> int:
+    return browser.run("return document.querySelectorAll('#image-list tbody tr:not([hidden])').length")
+
+
+def choose(browser, selector: str, value: str) -> None:
+    browser.run(
+        "const s = document.querySelector(arguments[0]); s.value = arguments[1];"
+        "s.dispatchEvent(new Event('change', { bubbles: true }));",
+        selector,
+        value,
+    )
+
+
+def point_of(browser, canvas: str) -> None:
+    """Click the first point of a plot that leads somewhere, found with the mouse as a person would."""
+    found = browser.run(
+        """
+        const canvas = document.getElementById(arguments[0]), box = canvas.getBoundingClientRect();
+        for (let y = 8; y < box.height - 20; y += 5) for (let x = 60; x < box.width; x += 5) {
+          const at = { clientX: box.left + x, clientY: box.top + y, bubbles: true };
+          canvas.dispatchEvent(new MouseEvent("mousemove", at));
+          if (canvas.classList.contains("pointing")) {
+            const tip = document.getElementById("tip").innerText;
+            canvas.dispatchEvent(new MouseEvent("click", at));
+            return tip;
+          }
+        }
+        return "";
+        """,
+        canvas,
+    )
+    assert found, f"no point in {canvas}"
+
+
+def test_nothing_leaves_the_machine_and_no_error_is_logged(browser, site):
+    for page in ("group.html", "sub-00.html"):
+        browser.open(site / page)
+        browser.run("scrollTo(0, document.body.scrollHeight)")
+        assert browser.requests() <= {"file", "data", "blob"}
+        assert browser.console() == []
+        assert browser.run("return window.broken") is None
+
+
+def test_what_comes_from_the_dataset_is_shown_as_text(browser, site):
+    browser.open(site / "group.html")
+    assert browser.find("h1").text == EVIL
+    choose(browser, "#by", "group")
+    assert EVIL in browser.find("#strip-legend").text
+    assert EVIL in browser.find("#compare-table").get_attribute("textContent")
+    browser.open(site / "sub-00.html")
+    assert EVIL in browser.find("main").text
+    assert browser.run("return window.broken") is None
+
+
+def test_search_filter_and_sort(browser, site):
+    browser.open(site / "group.html")
+    assert shown(browser) == 25
+    browser.find("#search").send_keys("sub-05 ses-2")
+    assert shown(browser) == 1
+    browser.run("document.getElementById('search').value = ''")
+    browser.find("#flagged").click()
+    assert shown(browser) == 2
+    browser.find("#flagged").click()
+    choose(browser, "#status", "failed")
+    assert shown(browser) == 1
+    choose(browser, "#status", "")
+    choose(browser, "#rated", "doubtful")
+    assert shown(browser) == 1
+    choose(browser, "#rated", "")
+    first = "return document.querySelector('#image-list tbody tr td:nth-child(2)').innerText"
+    button = browser.find("th[data-key='participant'] button")
+    button.click()
+    rising = browser.run(first)
+    button.click()
+    assert browser.run(first) != rising
+    assert browser.find("th[data-key='participant']").get_attribute("aria-sort") == "descending"
+
+
+def test_filters_reach_map_and_plots(browser, site):
+    browser.open(site / "group.html")
+    heights = "document.getElementById('heat').clientHeight"
+    whole = browser.run(f"return {heights}")
+    browser.find("#search").send_keys("sub-05")
+    browser.until(f"{heights} < {whole}")
+
+
+def test_ratings_by_key_and_by_list_come_back_through_the_file(browser, site):
+    browser.open(site / "group.html")
+    browser.run("localStorage.clear()")
+    browser.open(site / "group.html")
+    # What --qc-file brought is there.
+    assert browser.find("tr[data-i='0'] .rating").get_attribute("value") == "doubtful"
+    assert browser.find("tr[data-i='0'] .remark").get_attribute("value") == "look again"
+    row = browser.find("tr[data-i='1']")
+    browser.run("arguments[0].focus()", row)
+    row.send_keys("3")
+    assert browser.run("return document.activeElement.dataset.i") == "2"
+    browser.window.switch_to.active_element.send_keys("1")
+    choose(browser, "tr[data-i='4'] .rating", "bad")
+    remark = browser.find("tr[data-i='4'] .remark")
+    remark.send_keys("sub-luxation 123")
+    remark.send_keys(Keys.TAB)
+    assert browser.find("#rated-count").text == "4 of 25 rated"
+    browser.find("#download").click()
+    path = browser.downloads / "ratings.tsv"
+    for _ in range(300):
+        if path.is_file():
+            break
+        time.sleep(0.1)
+    names = browser.run("return JSON.parse(document.getElementById('data').textContent).images.image")
+    assert read_ratings(path, names) == {
+        "sub-00_ses-1_T2w": Rating("doubtful", "look again"),
+        "sub-00_ses-2_T2w": Rating("bad"),
+        "sub-01_ses-1_T2w": Rating("good"),
+        "sub-02_ses-1_T2w": Rating("bad", "sub-luxation 123"),
+    }
+    # They stay in the browser.
+    browser.open(site / "group.html")
+    assert browser.find("tr[data-i='4'] .rating").get_attribute("value") == "bad"
+    browser.run("localStorage.clear()")
+
+
+def test_links_and_points_lead_to_subject_pages(browser, site):
+    browser.open(site / "group.html")
+    browser.find("tr[data-i='0'] a[href='sub-00.html']").click()
+    assert browser.window.current_url.endswith("/sub-00.html")
+    browser.find("a[href='group.html']").click()
+    assert browser.window.current_url.endswith("/group.html")
+    for canvas in ("strip", "change", "heat"):
+        browser.open(site / "group.html")
+        browser.until("document.getElementById('change').clientHeight > 0")
+        time.sleep(0.3)
+        point_of(browser, canvas)
+        browser.until("location.href.includes('/sub-')")
+
+
+def test_comparison_change_and_scores(browser, site):
+    browser.open(site / "group.html")
+    choose(browser, "#measure", "height-mm")
+    choose(browser, "#by", "group")
+    head = browser.find("#compare-table").get_attribute("textContent")
+    assert "patient: median (images)" in head
+    assert "(12)" in head
+    choose(browser, "#by", "age")
+    assert browser.run("return document.getElementById('level').closest('label').hidden") is False
+    assert "Correlation r" in browser.find("#compare-table").get_attribute("textContent")
+    choose(browser, "#by", "")
+    browser.run("document.getElementById('scores').click()")
+    assert "standard deviations" in browser.find("#about").text
+    assert browser.find("#changes").is_displayed()
+    choose(browser, "#change-measure", "height-mm")
+    assert len(browser.all("#change-table tbody tr")) == 20
+    browser.find("[data-kind='discs']").click()
+    browser.find("[data-heat='discs']").click()
+    browser.find("[data-change='alignment']").click()
+    assert browser.console() == []
+
+
+def test_the_viewer_scrolls_jumps_and_reads_labels(browser, site):
+    browser.open(site / "sub-00.html")
+    browser.find("[data-open-viewer]").click()
+    browser.until("document.querySelector('.volume').dataset.at")
+    read = "return document.querySelector('.readout').innerText"
+    jump = browser.find("[aria-label='Go to a structure']")
+    options = {option.text: option.get_attribute("value") for option in jump.find_elements(By.TAG_NAME, "option")}
+    assert {"L3", "L4", "L5", "L3-L4", "Spinal cord", "Spinal canal"} <= set(options)
+    for level in ("L5", "L3-L4", "L3"):
+        choose(browser, "[aria-label='Go to a structure']", options[level])
+        assert browser.run(read).startswith(f"{level} (confidence 0.97)")
+    captions = "return [...document.querySelectorAll('.volume figcaption')].map((c) => c.innerText)"
+    before = browser.run(captions)
+    canvas = browser.all(".volume canvas")[0]
+    browser.run("arguments[0].dispatchEvent(new WheelEvent('wheel', { deltaY: 60, cancelable: true }))", canvas)
+    after = browser.run(captions)
+    assert after[0] != before[0]
+    assert after[1:] == before[1:]
+    canvas.send_keys(Keys.ARROW_DOWN)
+    assert browser.run(captions)[2] != after[2]
+    browser.run(
+        "const b = arguments[0].getBoundingClientRect(); arguments[0].dispatchEvent(new PointerEvent('pointerdown',"
+        "{ clientX: b.left + 2, clientY: b.top + 2, pointerId: 1, buttons: 1 }))",
+        canvas,
+    )
+    assert browser.run(read).startswith("no label")
+    for mode in ("fill", "contour", "off"):
+        choose(browser, "[aria-label='How labels are drawn']", mode)
+    assert browser.console() == []
+    assert browser.requests() <= {"file", "data", "blob"}
+
+
+def test_layers_palette_and_zoom(browser, site):
+    browser.open(site / "sub-00.html")
+    pixels = """
+        const image = document.querySelector("img.fill"), canvas = document.createElement("canvas");
+        canvas.width = image.naturalWidth; canvas.height = image.naturalHeight;
+        const pen = canvas.getContext("2d"); pen.drawImage(image, 0, 0);
+        const d = pen.getImageData(0, 0, canvas.width, canvas.height).data, found = new Set();
+        for (let i = 0; i < d.length; i += 4) if (d[i + 3]) found.add(d[i] + "," + d[i + 1] + "," + d[i + 2]);
+        return [...found].length;
+    """
+    plain = browser.run(pixels)
+    browser.find("[data-layer='fill']").click()
+    assert browser.run("return getComputedStyle(document.querySelector('img.fill')).visibility") == "hidden"
+    browser.find("[data-layer='fill']").click()
+    browser.find("#palette").click()
+    browser.until("document.querySelector('img.fill').dataset.safe")
+    # Three vertebrae, two discs, canal and cord keep at least five colours.
+    assert 5 <= browser.run(pixels) <= plain + 2
+    browser.find(".picture").click()
+    assert browser.find("dialog.zoom").is_displayed()
+    browser.window.switch_to.active_element.send_keys(Keys.ESCAPE)
+    assert not browser.find("dialog.zoom").is_displayed()
+    assert browser.console() == []
+
+
+@pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS)
+@pytest.mark.parametrize("page", ["group.html", "sub-00.html"])
+def test_no_page_is_wider_than_the_screen(browser, site, page, width):
+    browser.open(site / page, width)
+    assert browser.run("return document.documentElement.scrollWidth") <= width
+    assert browser.console() == []
+
+
+@pytest.mark.parametrize("page", ["group.html", "sub-00.html"])
+def test_everything_has_a_name_for_a_screen_reader(browser, site, page):
+    browser.open(site / page)
+    assert browser.run("return document.documentElement.lang") == "en"
+    assert len(browser.all("h1")) == 1
+    nameless = browser.run(
+        """
+        const named = (e) => e.getAttribute("aria-label") || e.getAttribute("aria-labelledby") || e.innerText?.trim()
+          || e.closest("label")?.textContent.trim() || e.querySelector("img[alt]:not([alt=''])");
+        const controls = "button, a[href], input, select, canvas, [role=region], [tabindex='0']";
+        return [...document.querySelectorAll(controls)].filter((e) => !named(e)).map((e) => e.outerHTML.slice(0, 120))
+          .concat([...document.querySelectorAll("img:not([alt])")].map((e) => e.outerHTML.slice(0, 120)));
+        """
+    )
+    assert nameless == []
+
+
+CONTRAST = """
+    const share = (x) => (x / 255 <= 0.03928 ? x / 255 / 12.92 : ((x / 255 + 0.055) / 1.055) ** 2.4);
+    const light = (c) => 0.2126 * share(c[0]) + 0.7152 * share(c[1]) + 0.0722 * share(c[2]);
+    const canvas = document.createElement("canvas");
+    canvas.width = canvas.height = 1;
+    const pen = canvas.getContext("2d", { willReadFrequently: true });
+    const over = (colours) => {
+      for (const c of ["#fff", ...colours]) { pen.fillStyle = c; pen.fillRect(0, 0, 1, 1); }
+      return pen.getImageData(0, 0, 1, 1).data;
+    };
+    const poor = new Set(), texts = "p, td, th, a, span, li, dt, dd, h1, h2, h3, label, button, b, option, summary";
+    for (const e of document.querySelectorAll(texts)) {
+      const own = [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
+      if (!own || !e.checkVisibility() || e.closest(".sr, .tip, .skip")) continue;
+      const grounds = [];
+      for (let p = e; p; p = p.parentElement) grounds.unshift(getComputedStyle(p).backgroundColor);
+      const a = light(over(grounds)), b = light(over([...grounds, getComputedStyle(e).color]));
+      const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+      if (ratio < 4.5) poor.add(`${e.tagName}.${e.className} ${ratio.toFixed(2)}: ${e.textContent.slice(0, 30)}`);
+    }
+    return [...poor];
+"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("page", ["group.html", "sub-00.html"])
+def test_text_stands_out_in_light_and_dark(browser, site, page, scheme):
+    features = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    browser.window.execute_cdp_cmd("Emulation.setEmulatedMedia", features)
+    try:
+        browser.open(site / page)
+        ground = browser.run("return getComputedStyle(document.body).backgroundColor")
+        assert (sum(int(v) for v in ground[4:-1].split(",")) < 200) == (scheme == "dark")
+        assert browser.run(CONTRAST) == []
+    finally:
+        browser.window.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def test_print_leaves_controls_out(browser, site):
+    browser.window.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    try:
+        browser.open(site / "group.html")
+        assert not any(e.is_displayed() for e in browser.all("nav.bar, .controls"))
+        assert browser.find("#image-list").is_displayed()
+    finally:
+        browser.window.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
+def test_a_page_without_scripts_still_shows_pictures_and_tables(browser, site):
+    browser.window.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        browser.open(site / "sub-00.html")
+        assert browser.find(".views img").is_displayed()
+        assert browser.find("table.levels").is_displayed()
+        assert not browser.find("[data-open-viewer]").is_displayed()
+    finally:
+        browser.window.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})

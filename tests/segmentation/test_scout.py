@@ -1,0 +1,110 @@
+"""Levels lent by a coarse model that names them all."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from totalspineseg_bids.segmentation.labelling.levels import solve_levels
+from totalspineseg_bids.segmentation.labelling.naming import name_components
+from totalspineseg_bids.segmentation.labelling.observation import Parts
+from totalspineseg_bids.segmentation.labelling.scout import LevelScout, scouted
+from totalspineseg_bids.segmentation.layout import Kind, LabelMeaning, Layout
+from totalspineseg_bids.segmentation.result import SpineStatus
+
+from .test_levels import _column, _observation, _view
+
+NAMES = ("background", "disc_L3_L4", "disc_L4_L5", "vertebrae_L4", "canal")
+LAYOUT = Layout.from_labels({name: value for value, name in enumerate(NAMES)})
+
+
+def _grid(affine=None):
+    """Coarse grid of 6 x 4 x 20 voxels of 5 x 4 x 3 mm: disc L3-L4 above, L4 in the middle, L4-L5 below."""
+    probabilities = np.zeros((len(NAMES), 6, 4, 20), np.float32)
+    probabilities[0] = 1.0
+    for row, part in ((2, slice(2, 4)), (3, slice(4, 12)), (1, slice(12, 14))):
+        probabilities[:, :, :, part] = 0.0
+        probabilities[row, :, :, part] = 0.7
+        probabilities[1 if row == 2 else 2, :, :, part] = 0.1
+        probabilities[0, :, :, part] = 0.2
+    return LevelScout.from_classes(
+        probabilities, NAMES, LAYOUT, np.diag([5.0, 4.0, 3.0, 1.0]) if affine is None else affine
+    )
+
+
+def _parts(low, high):
+    index = np.argwhere(np.ones((10, 10, high - low), bool)) + np.array([8, 3, low])
+    return Parts(index, np.zeros(len(index), np.int64), ())
+
+
+def test_components_get_the_mean_probability_of_their_kind():
+    observation = _observation(Kind.DISC, 10.0)
+    (found,) = scouted([observation], (_parts(37, 40), _parts(0, 1)), np.eye(4), _grid())
+    assert found.scout["L3-L4"] == pytest.approx(7 / 8, abs=1e-5)
+    assert found.scout["L4-L5"] == pytest.approx(1 / 8, abs=1e-5)
+    vertebra = replace(observation, kind=Kind.VERTEBRA)
+    (found,) = scouted([vertebra], (_parts(0, 1), _parts(14, 30)), np.eye(4), _grid())
+    assert found.scout == pytest.approx({"L4": 1.0})
+
+
+def test_the_grids_need_share_nothing_but_scanner_space():
+    turn = np.array([[0, -1, 0, 40.0], [1, 0, 0, 7.0], [0, 0, 1, -3.0], [0, 0, 0, 1.0]])
+    straight = scouted([_observation(Kind.DISC, 10.0)], (_parts(37, 40), _parts(0, 1)), np.eye(4), _grid())
+    turned_grid = _grid(turn @ np.diag([5.0, 4.0, 3.0, 1.0]))
+    turned = scouted([_observation(Kind.DISC, 10.0)], (_parts(37, 40), _parts(0, 1)), turn, turned_grid)
+    assert turned[0].scout == pytest.approx(straight[0].scout)
+
+
+def test_what_lies_outside_or_on_background_is_not_told():
+    observation = _observation(Kind.DISC, 10.0)
+    for part in (_parts(500, 520), _parts(0, 3)):
+        (found,) = scouted([observation], (part, _parts(0, 1)), np.eye(4), _grid())
+        assert found.scout == {}
+
+
+def test_names_that_no_level_has_are_no_level():
+    scout = LevelScout.from_classes(np.zeros((2, 1, 1, 1), np.float32), ("background", "canal"), LAYOUT, np.eye(4))
+    assert scout.meanings == (None, LabelMeaning(Kind.CANAL))
+
+
+def _without_landmarks(first, last):
+    names, observations = _column(first, last, landmarks=set())
+    return names, [replace(o, votes=tuple(replace(v, levels={}) for v in o.votes)) for o in observations]
+
+
+def _solved(observations):
+    solution = solve_levels(observations, _view(observations))
+    return solution, name_components(observations, solution)
+
+
+def test_a_scout_names_a_column_without_landmarks():
+    names, observations = _without_landmarks("T4", "T11")
+    assert _solved(observations)[1].status is SpineStatus.ABSTAINED
+    told = [replace(o, scout={name: 0.85}) for name, o in zip(names, observations, strict=True)]
+    solution, naming = _solved(told)
+    assert naming.status is SpineStatus.LABELLED
+    assert list(solution.levels) == names
+
+
+def test_a_scout_that_hesitates_between_neighbours_does_not_decide():
+    _names, observations = _without_landmarks("T4", "T11")
+    told = [o for o in observations if o.kind is Kind.VERTEBRA]
+    for n, observation in enumerate(told):
+        told[n] = replace(observation, scout={f"T{4 + n}": 0.5, f"T{5 + n}": 0.5})
+    mixed = sorted([*told, *(o for o in observations if o.kind is Kind.DISC)], key=lambda o: o.s)
+    assert _solved(mixed)[1].status is SpineStatus.ABSTAINED
+
+
+def test_many_votes_of_a_scout_do_not_outweigh_the_sacrum():
+    """A scout shifted by one all along a lumbar column: its votes go together and count as few."""
+    names, observations = _column("T12", "S")
+    told = []
+    for n, observation in enumerate(observations):
+        same_kind = [name for name, o in zip(names, observations, strict=True) if o.kind is observation.kind]
+        here = same_kind.index(names[n]) if names[n] in same_kind else 0
+        wrong = same_kind[here - 1] if here else None
+        told.append(replace(observation, scout={wrong: 0.9}) if wrong else observation)
+    solution, _ = _solved(told)
+    assert list(solution.levels) == names

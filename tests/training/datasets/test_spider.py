@@ -1,0 +1,244 @@
+"""SPIDER's archives from a web server into a BIDS dataset that ``prepare`` takes."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from totalspineseg_bids import anatomy
+from totalspineseg_bids.cli.tools import main
+from totalspineseg_bids.errors import ImageError, MissingInputError, NothingSelectedError
+from totalspineseg_bids.training.datasets import catalog
+from totalspineseg_bids.training.datasets.catalog import DatasetSource, find_source
+from totalspineseg_bids.training.datasets.get import GetOptions, get_dataset, state_of
+from totalspineseg_bids.training.datasets.labels import merge_labels
+from totalspineseg_bids.training.datasets.mha import read_mha
+from totalspineseg_bids.training.datasets.spider import label_table, map_labels
+from totalspineseg_bids.training.prepare import prepare
+
+from .conftest import Server
+
+sitk = pytest.importorskip("SimpleITK")
+
+#: Sagittal slices of 3 mm: the first axis runs from front to back, the second downwards, the third to the left.
+DIRECTION = (0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, -1.0, 0.0)
+SPACING = (0.8, 0.9, 3.0)
+ORIGIN = (-12.0, 5.0, 40.0)
+
+
+def lumbar() -> np.ndarray:
+    """SPIDER's mask of L5 to L3 with discs, canal and a vertebra cut by the field of view, (front-back, down, left)."""
+    mask = np.zeros((40, 60, 8), np.uint8)
+    for number in range(3):
+        top = 44 - 15 * number
+        mask[5:20, top : top + 11, 1:7] = 1 + number
+        mask[5:20, top + 11 : top + 15, 1:7] = 201 + number
+    mask[5:20, :11, 1:7] = 104
+    mask[22:30, :, 3:6] = 100
+    return mask
+
+
+def mha(array: np.ndarray, folder: Path) -> bytes:
+    image = sitk.GetImageFromArray(array.transpose(2, 1, 0))
+    image.SetDirection(DIRECTION)
+    image.SetSpacing(SPACING)
+    image.SetOrigin(ORIGIN)
+    path = folder / "x.mha"
+    sitk.WriteImage(image, str(path), useCompression=True)
+    return path.read_bytes()
+
+
+def zipped(members: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def published(server: Server, tmp_path: Path) -> DatasetSource:
+    """Three series of two patients as Zenodo has them; a fourth has no mask, and a mask holds a strange value."""
+    mask = lumbar()
+    image = (mask.astype(np.int16) * 3 + np.arange(40, dtype=np.int16)[:, None, None]).astype(np.int16)
+    bad = mask.copy()
+    bad[0, 0, 0] = 99
+    images, masks = {}, {}
+    for name in ("1_t1", "1_t2", "12_t2_SPACE", "13_t2", "14_t2"):
+        images[f"images/{name}.mha"] = mha(image, tmp_path)
+        masks[f"masks/{name}.mha"] = mha(bad if name == "14_t2" else mask, tmp_path)
+    del masks["masks/13_t2.mha"]
+    images["__MACOSX/images/._1_t1.mha"] = b"x"
+    server.files["/files/images.zip"] = zipped(images)
+    server.files["/files/masks.zip"] = zipped(masks)
+    digests = {name: hashlib.sha256(server.files[f"/files/{name}"]).hexdigest() for name in ("images.zip", "masks.zip")}
+    return replace(find_source("spider"), url=f"{server.url}/files", digests=digests)
+
+
+def test_values_of_the_masks() -> None:
+    table = label_table()
+    name = {value: anatomy.BY_ID[canonical].name for value, canonical in table.items()}
+    assert (name[1], name[5], name[6], name[24]) == ("vertebrae_L5", "vertebrae_L1", "vertebrae_T12", "vertebrae_C1")
+    assert (name[101], name[124], name[100]) == ("vertebrae_L5", "vertebrae_C1", "spinal_canal")
+    assert (name[201], name[206], name[223]) == ("disc_L5_S", "disc_T12_L1", "disc_C2_C3")
+    assert len(table) == 1 + 2 * 24 + 23
+    mapped = map_labels(np.array([[0, 1], [100, 201]], np.int64), "x")
+    assert mapped.tolist() == [[0, 18], [201, 202]]
+    with pytest.raises(ImageError, match="x: value 99"):
+        map_labels(np.array([0, 99]), "x")
+
+
+def test_place_in_space(tmp_path: Path) -> None:
+    """Every voxel is where SimpleITK says, in RAS."""
+    array = np.arange(2 * 3 * 4, dtype=np.int16).reshape(2, 3, 4)
+    path = tmp_path / "x.mha"
+    path.write_bytes(mha(array, tmp_path))
+    volume = read_mha(path)
+    np.testing.assert_array_equal(volume.data, array)
+    image = sitk.ReadImage(str(path))
+    for index in ((0, 0, 0), (1, 2, 3), (1, 0, 2)):
+        lps = np.array(image.TransformIndexToPhysicalPoint(index))
+        np.testing.assert_allclose(volume.affine @ (*index, 1), [-lps[0], -lps[1], lps[2], 1])
+        assert image.GetPixel(index) == array[index]
+    path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(ImageError, match="own name"):
+        read_mha(path, "own name")
+
+
+def test_get_convert_and_prepare(published: DatasetSource, tmp_path: Path) -> None:
+    root = tmp_path / "bids"
+    result = get_dataset(published, root)
+    assert (result.wanted, result.fetched) == (5, 3)
+    reasons = dict(result.failed)
+    assert "no mask" in reasons["sub-013_acq-lowresSag_T2w"]
+    assert "value 99" in reasons["sub-014_acq-lowresSag_T2w"]
+    folder = root / "spider-challenge-2023"
+    names = {path.name for path in folder.glob("sub-*/anat/*")}
+    assert names == {
+        "sub-001_acq-lowresSag_T1w.nii.gz",
+        "sub-001_acq-lowresSag_T2w.nii.gz",
+        "sub-012_acq-highresSag_T2w.nii.gz",
+    }
+    image = nib.load(folder / "sub-001" / "anat" / "sub-001_acq-lowresSag_T2w.nii.gz")
+    assert nib.aff2axcodes(image.affine) == ("P", "I", "L")
+    assert image.get_data_dtype() == np.int16
+    label = (
+        folder
+        / "derivatives"
+        / "labels"
+        / "sub-012"
+        / "anat"
+        / "sub-012_acq-highresSag_seg-spider_desc-T2w_dseg.nii.gz"
+    )
+    labels = np.asanyarray(nib.load(label).dataobj)
+    assert set(np.unique(labels)) == {0, 18, 19, 20, 21, 201, 202, 203, 204}  # L2 (21) is the one that is cut
+    assert json.loads((folder / "dataset_description.json").read_text())["License"] == "CC BY 4.0"
+    assert (folder / "participants.tsv").read_text().split() == ["participant_id", "sub-001", "sub-012"]
+    summary = prepare([folder], tmp_path / "work", datasets=(101,), label_scheme="auto", test_fraction=0)
+    assert (summary.training, summary.refused) == (3, ())
+    assert summary.levels["disc_L5_S"] == (3, 0)
+
+
+def test_stop_and_go_on(published: DatasetSource, server: Server, tmp_path: Path) -> None:
+    root = tmp_path / "bids"
+    half = len(server.files["/files/images.zip"]) // 2
+    server.breaks["/files/images.zip"] = half
+    get_dataset(published, root, GetOptions(subjects=("001",)))
+    assert ("/files/images.zip?download=1", half) in server.asked
+    server.asked.clear()
+    again = get_dataset(published, root, GetOptions(subjects=("sub-012",)))
+    assert (again.fetched, server.asked) == (1, [])
+    assert get_dataset(published, root, GetOptions(verify=True)).fetched == 0
+    assert state_of(published, root).text == "3 of 5"
+    with pytest.raises(NothingSelectedError, match="no series of 999"):
+        get_dataset(published, root, GetOptions(subjects=("999",)))
+
+
+def test_digests(published: DatasetSource, server: Server, tmp_path: Path) -> None:
+    root = tmp_path / "bids"
+    wrong = replace(published, digests={"images.zip": "0" * 64})
+    with pytest.raises(ImageError, match=r"images\.zip.*published 0000"):
+        get_dataset(wrong, root)
+    # Nobody tells digests: those of the first download are kept, and a file that changes later is refused.
+    silent = replace(published, digests={})
+    get_dataset(silent, root)
+    recorded = json.loads((root / ".downloads" / published.name / "digests.json").read_text())
+    assert recorded["masks.zip"]["origin"] == "first download"
+    archive = root / ".downloads" / published.name / "masks.zip"
+    archive.write_bytes(archive.read_bytes() + b"x")
+    with pytest.raises(ImageError, match="recorded"):
+        get_dataset(silent, root)
+
+
+def test_without_a_network(published: DatasetSource, server: Server, tmp_path: Path) -> None:
+    root = tmp_path / "bids"
+    away = replace(published, url="http://127.0.0.1:9/files")
+    with pytest.raises(MissingInputError, match=r"without a network here.*images\.zip and run the same command again"):
+        get_dataset(away, root)
+    folder = root / ".downloads" / published.name
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("images.zip", "masks.zip"):
+        (folder / name).write_bytes(server.files[f"/files/{name}"])
+    assert get_dataset(away, root).fetched == 3
+
+
+def test_labels_are_merged(tmp_path: Path) -> None:
+    root = tmp_path / "bids"
+    (root / "spider-challenge-2023").mkdir(parents=True)
+    place = "spider-challenge-2023/derivatives/labels_iso/sub-001/anat/x_label-spine_dseg.nii.gz"
+    archive = tmp_path / "labels.zip"
+    archive.write_bytes(
+        zipped(
+            {
+                f"bids/{place}": b"labels",
+                "bids/whole-spine/derivatives/labels_iso/sub-1/anat/y.nii.gz": b"of a dataset that is not here",
+                "bids/spider-challenge-2023/derivatives/../../../../escaped": b"climbs out",
+                "bids/spider-challenge-2023/README": b"no derivative",
+            }
+        )
+    )
+    names = ["spider-challenge-2023", "whole-spine"]
+    assert merge_labels(archive, root, names) == {"spider-challenge-2023": (1, 1)}
+    assert (root / place).read_bytes() == b"labels"
+    assert merge_labels(archive, root, names) == {"spider-challenge-2023": (1, 0)}
+    (root / place).write_bytes(b"other ")
+    assert merge_labels(archive, root, names) == {"spider-challenge-2023": (1, 1)}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bids", "labels.zip"]
+    assert len(list(root.rglob("*"))) == 6
+    archive.write_bytes(b"no zip")
+    with pytest.raises(ImageError, match="not a readable zip"):
+        merge_labels(archive, root, names)
+
+
+def test_command_line(
+    published: DatasetSource,
+    server: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(catalog, "SOURCES", (published,))
+    place = "spider-challenge-2023/derivatives/labels_iso/sub-001/anat/z.nii.gz"
+    server.files["/labels.zip"] = zipped({f"bids/{place}": b"labels"})
+    root = tmp_path / "bids"
+    assert main(["datasets", "list", "--to", str(root)]) == 0
+    assert "absent" in capsys.readouterr().out
+    get = ["datasets", "get", "spider", "--to", str(root), "--labels", f"{server.url}/labels.zip"]
+    assert main([*get, "--subjects", "1", "12"]) == 0
+    out = capsys.readouterr().out
+    assert "3 of 3 files, 3 fetched now" in out
+    assert "1 label files of labels.zip, 1 written now" in out
+    assert (root / place).read_bytes() == b"labels"
+    assert main(["datasets", "list", "--to", str(root)]) == 0
+    assert "complete" in capsys.readouterr().out
+    assert main(get) == 66
+    assert "did not come" in capsys.readouterr().out
+    assert main(["datasets", "get", "mnist", "--to", str(root)]) == 64

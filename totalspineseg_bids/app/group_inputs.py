@@ -1,0 +1,144 @@
+"""What the group level reads besides the derivatives: participants, ratings and reference values."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from totalspineseg_bids.bids.tables import MISSING, read_table
+from totalspineseg_bids.config import RunConfig
+from totalspineseg_bids.errors import MissingInputError, UsageError
+from totalspineseg_bids.measurement.norms import Norms, parse_norms, person_age, person_sex
+
+logger = logging.getLogger(__name__)
+
+#: What a reader can say of an image on the group page.
+RATINGS: Final = ("good", "doubtful", "bad")
+
+
+@dataclass(frozen=True, slots=True)
+class Rating:
+    """What a reader said of an image.
+
+    Attributes
+    ----------
+    rating
+        One of `RATINGS`.
+    note
+        A remark; empty for none.
+    """
+
+    rating: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """What reference values depend on; ``None`` where it is not known."""
+
+    sex: str | None = None
+    age: float | None = None
+
+
+def _table(path: Path) -> list[dict[str, str]]:
+    try:
+        return read_table(path)
+    except (OSError, ValueError) as error:
+        msg = f"{path}: cannot be read ({error}); give a tab-separated table in UTF-8"
+        raise MissingInputError(msg) from error
+
+
+def read_ratings(path: Path | None, images: Iterable[str]) -> dict[str, Rating]:
+    """Read the ratings that were downloaded from a group page.
+
+    Parameters
+    ----------
+    path
+        Table with the columns ``image`` and ``rating``, and perhaps ``note``; ``None`` for none.
+    images
+        Names of the images there are. Ratings of others are told in the log and left out.
+
+    Returns
+    -------
+    dict
+        Image -> rating. Of several for one image the last counts.
+
+    Raises
+    ------
+    UsageError
+        If a column is missing or a rating is unknown.
+    MissingInputError
+        If the file cannot be read.
+    """
+    if path is None:
+        return {}
+    rows, known = _table(path), set(images)
+    found: dict[str, Rating] = {}
+    for line, row in enumerate(rows, start=2):
+        if not {"image", "rating"} <= set(row):
+            msg = f"{path}: has no column image or rating; give a table downloaded from the group page"
+            raise UsageError(msg)
+        rating, note = (_present(row.get(name, "")) for name in ("rating", "note"))
+        if not rating:
+            continue
+        if rating not in RATINGS:
+            msg = f"{path}: line {line}: rating '{rating}' is not one of {', '.join(RATINGS)}; correct it"
+            raise UsageError(msg)
+        if row["image"] in known:
+            found[row["image"]] = Rating(rating, note)
+        else:
+            logger.warning("%s: line %d: there is no image %s, left out", path, line, row["image"])
+    return found
+
+
+def read_norms(path: Path | None) -> Norms | None:
+    """Read reference values; ``None`` without a file.
+
+    Raises
+    ------
+    UsageError
+        If the table makes no sense.
+    MissingInputError
+        If it cannot be read.
+    """
+    if path is None:
+        return None
+    rows = _table(path)
+    if not rows:
+        msg = f"{path}: holds no reference values; it needs the columns measure, level, mean and sd"
+        raise UsageError(msg)
+    try:
+        return parse_norms(rows)
+    except ValueError as error:
+        msg = f"{path}: {error}"
+        raise UsageError(msg) from error
+
+
+def read_participants(config: RunConfig) -> list[dict[str, str]]:
+    """Return the participants of the raw dataset, or of the output folder where the former is not at hand."""
+    for folder in (config.bids_dir, config.output_dir):
+        path = folder / "participants.tsv"
+        try:
+            if path.is_file():
+                return read_table(path)
+        except (OSError, ValueError) as error:
+            logger.warning("%s: cannot be read, the page does without it (%s)", path, error)
+    return []
+
+
+def people(participants: Iterable[Mapping[str, str]]) -> dict[str, Person]:
+    """Return sex and age of each participant, by its name with ``sub-``."""
+    found = {}
+    for row in participants:
+        name = row.get("participant_id", "")
+        if name:
+            sex = person_sex(row.get("sex") or row.get("gender") or "")
+            found["sub-" + name.removeprefix("sub-")] = Person(sex, person_age(row.get("age", "")))
+    return found
+
+
+def _present(text: str) -> str:
+    return "" if text.strip() == MISSING else text.strip()

@@ -1,0 +1,104 @@
+"""``totalspineseg-tools datasets list|get``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from totalspineseg_bids.cli.tools_common import Subparsers, add_subcommand, bar, positive, say
+from totalspineseg_bids.errors import ExitCode, MissingInputError
+
+_ROOT = Path("data/bids")
+
+
+def add_subcommands(subparsers: Subparsers) -> None:
+    """Add ``datasets`` with its own subcommands."""
+    summary = "list and fetch the public datasets that the method was trained on"
+    datasets = subparsers.add_parser("datasets", help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+    actions = datasets.add_subparsers(title="subcommands", metavar="SUBCOMMAND", required=True)
+    show = add_subcommand(actions, "list", _list, "list the datasets, their licences, and what is there of them")
+    show.add_argument(
+        "--to", type=Path, default=_ROOT, metavar="DIR", help="folder of the datasets (default: %(default)s)"
+    )
+    get = add_subcommand(
+        actions,
+        "get",
+        _get,
+        "fetch datasets as BIDS folders with their labels",
+        "Repositories come with git, and git-annex where it is installed, else by plain download with the same "
+        "digests; SPIDER's .mha files are converted. The same command goes on where it was stopped. Without a network "
+        "it says what to put where.",
+    )
+    get.add_argument("names", nargs="+", metavar="NAME", help="as 'datasets list' has them, or 'all'")
+    get.add_argument(
+        "--to", type=Path, default=_ROOT, metavar="DIR", help="folder of the datasets (default: %(default)s)"
+    )
+    get.add_argument("--subjects", nargs="+", default=[], metavar="LABEL", help="only these (of every dataset)")
+    get.add_argument(
+        "--labels",
+        metavar="URL|ZIP|none",
+        help="archive of labels to merge (default: the method's of May 2024); 'none' merges none",
+    )
+    get.add_argument("--revision", metavar="REV", help="branch, tag or commit of the repository (one dataset)")
+    get.add_argument("--url", metavar="URL", help="mirror or clone to fetch from (one dataset)")
+    get.add_argument("--plain", action="store_true", default=None, help="download without git-annex")
+    get.add_argument("--jobs", type=positive, default=4, metavar="N", help="downloads at once (default: %(default)s)")
+    get.add_argument("--verify", action="store_true", help="compare what is there with the digests once more")
+
+
+def _list(options: argparse.Namespace) -> int:
+    from totalspineseg_bids.training.datasets.catalog import SOURCES  # noqa: PLC0415
+    from totalspineseg_bids.training.datasets.get import state_of  # noqa: PLC0415
+
+    rows = [("name", "also", "licence", "size", "here")]
+    rows += [(s.name, s.aliases[0], s.licence, s.size, state_of(s, options.to).text) for s in SOURCES]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    for source in SOURCES:
+        say(f"\n{source.name}: {source.title}\n  {source.page}\n  cite: {source.citation}")
+    return int(ExitCode.SUCCESS)
+
+
+def _get(options: argparse.Namespace) -> int:
+    from totalspineseg_bids.errors import UsageError  # noqa: PLC0415
+    from totalspineseg_bids.training.datasets.catalog import LABELS_URL, SOURCES, find_source  # noqa: PLC0415
+    from totalspineseg_bids.training.datasets.get import GetOptions, fetch_labels, get_dataset  # noqa: PLC0415
+    from totalspineseg_bids.training.datasets.labels import merge_labels  # noqa: PLC0415
+
+    sources = list(SOURCES) if "all" in options.names else [find_source(name) for name in options.names]
+    if len(sources) > 1 and (options.url or options.revision):
+        msg = "--url and --revision are of one dataset; fetch the datasets one by one"
+        raise UsageError(msg)
+    choice = GetOptions(
+        subjects=tuple(options.subjects),
+        revision=options.revision,
+        plain=options.plain,
+        jobs=options.jobs,
+        verify=options.verify,
+        url=options.url,
+    )
+    failed: list[str] = []
+    for source in sources:
+        with bar(0, source.name) as progress:
+
+            def show(done: int, total: int, name: str, progress: object = progress) -> None:
+                progress.total = total  # type: ignore[attr-defined]
+                progress.set_postfix_str(name[-40:], refresh=False)  # type: ignore[attr-defined]
+                progress.update(done - progress.n)  # type: ignore[attr-defined]
+
+            result = get_dataset(source, options.to, choice, show)
+        present = result.wanted - len(result.failed)
+        say(f"{source.name}: {present} of {result.wanted} files, {result.fetched} fetched now: {result.folder}")
+        failed += [f"{source.name}: {name}: {reason}" for name, reason in result.failed]
+    for line in failed:
+        say(f"did not come: {line}")
+    if options.labels != "none":
+        archive = fetch_labels(options.labels or LABELS_URL, options.to)
+        counts = merge_labels(archive, options.to, [source.name for source in sources])
+        for name, (found, written) in counts.items():
+            say(f"{name}: {found} label files of {archive.name}, {written} written now")
+    if failed:
+        msg = f"{len(failed)} files did not come, the first: {failed[0]}; run the same command again to ask for them"
+        raise MissingInputError(msg)
+    return int(ExitCode.SUCCESS)

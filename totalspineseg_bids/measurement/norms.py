@@ -1,0 +1,172 @@
+"""Reference values: how far a measure lies from what is usual at its level, for age and sex."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from totalspineseg_bids.measurement.levels import COLUMNS
+from totalspineseg_bids.measurement.posture import POSTURE_COLUMNS
+
+#: Columns that a table of reference values must have; the others are optional.
+REQUIRED: Final = ("measure", "level", "mean", "sd")
+OPTIONAL: Final = ("sex", "age_min", "age_max")
+_ABSENT: Final = frozenset({"", "n/a", "na", "nan", "any", "all"})
+_UNITS: Final = ("-mm", "-mm2", "-mm3", "-deg")
+
+
+@dataclass(frozen=True, slots=True)
+class Norm:
+    """Mean and standard deviation of a measure in a population.
+
+    Attributes
+    ----------
+    mean, sd
+        In the unit of the measure.
+    sex
+        ``"M"`` or ``"F"``; ``None`` for both.
+    age_min, age_max
+        Ages in years, the upper one excluded; infinite where there is no limit.
+    """
+
+    mean: float
+    sd: float
+    sex: str | None = None
+    age_min: float = -math.inf
+    age_max: float = math.inf
+
+    @property
+    def has_ages(self) -> bool:
+        """Whether it holds for some ages only."""
+        return math.isfinite(self.age_min) or math.isfinite(self.age_max)
+
+    def fits(self, sex: str | None, age: float | None) -> bool:
+        """Tell whether it holds for a person; what is not known of the person must not be asked for."""
+        if self.sex is not None and self.sex != sex:
+            return False
+        if not self.has_ages:
+            return True
+        return age is not None and self.age_min <= age < self.age_max
+
+
+@dataclass(frozen=True, slots=True)
+class Norms:
+    """Reference values by measure and level.
+
+    Attributes
+    ----------
+    entries
+        (column of `levels.COLUMNS` or of `posture.POSTURE_COLUMNS`, level) -> norms; the level of an angle is ``""``.
+    """
+
+    entries: Mapping[tuple[str, str], tuple[Norm, ...]]
+
+    def z(self, measure: str, level: str, value: float, *, sex: str | None, age: float | None) -> float | None:
+        """Return the distance from the mean in standard deviations.
+
+        Of several norms that fit, the one for the person's sex and the narrowest ages counts.
+
+        Parameters
+        ----------
+        measure, level
+            Column and level.
+        value
+            In the unit of the measure.
+        sex, age
+            Of the person, as `person_sex` and `person_age` give them.
+
+        Returns
+        -------
+        float or None
+            ``None`` where no norm fits.
+        """
+        fitting = [norm for norm in self.entries.get((measure, level), ()) if norm.fits(sex, age)]
+        if not fitting:
+            return None
+        best = min(fitting, key=lambda norm: (norm.sex is None, not norm.has_ages, norm.age_max - norm.age_min))
+        return (value - best.mean) / best.sd
+
+
+def parse_norms(rows: Iterable[Mapping[str, str]]) -> Norms:
+    """Read reference values from the rows of a table.
+
+    Parameters
+    ----------
+    rows
+        Columns of `REQUIRED` and, where there are any, of `OPTIONAL`. A measure may be named with or without its unit
+        (``height-mm`` or ``height``); the level of an angle of the whole spine is ``n/a``.
+
+    Raises
+    ------
+    ValueError
+        If a column is missing or a row makes no sense; the message names the line of the table.
+    """
+    entries: dict[tuple[str, str], list[Norm]] = {}
+    columns = {_short(name): name for name in (*COLUMNS, *POSTURE_COLUMNS)}
+    for line, row in enumerate(rows, start=2):
+        missing = [name for name in REQUIRED if name not in row]
+        if missing:
+            msg = f"no column {', '.join(missing)}; it needs {', '.join(REQUIRED)}"
+            raise ValueError(msg)
+        measure = columns.get(_short(row["measure"].strip()))
+        if measure is None:
+            msg = f"line {line}: no measure is called '{row['measure']}'; see group_measures.json for the names"
+            raise ValueError(msg)
+        level = "" if _absent(row["level"]) else row["level"].strip()
+        mean, sd = _number(row["mean"], line, "mean"), _number(row["sd"], line, "sd")
+        if sd <= 0:
+            msg = f"line {line}: sd must be above 0, not {row['sd']}"
+            raise ValueError(msg)
+        low, high = row.get("age_min", ""), row.get("age_max", "")
+        norm = Norm(
+            mean,
+            sd,
+            person_sex(row.get("sex", "")),
+            -math.inf if _absent(low) else _number(low, line, "age_min"),
+            math.inf if _absent(high) else _number(high, line, "age_max"),
+        )
+        if norm.sex is None and not _absent(row.get("sex", "")):
+            msg = f"line {line}: sex must be M, F or n/a, not '{row['sex']}'"
+            raise ValueError(msg)
+        entries.setdefault((measure, level), []).append(norm)
+    return Norms({key: tuple(norms) for key, norms in entries.items()})
+
+
+def person_sex(text: str) -> str | None:
+    """Return ``"M"`` or ``"F"`` from how a participants table writes it (BIDS: M, m, male, F, f, female)."""
+    word = text.strip().lower()
+    return "M" if word in {"m", "male"} else "F" if word in {"f", "female"} else None
+
+
+def person_age(text: str) -> float | None:
+    """Return an age in years; ``None`` where a cell holds no number. BIDS caps ages as ``89+``."""
+    try:
+        age = float(text.strip().removesuffix("+"))
+    except ValueError:
+        return None
+    return age if math.isfinite(age) else None
+
+
+def _short(column: str) -> str:
+    for unit in _UNITS:
+        if column.endswith(unit):
+            return column.removesuffix(unit)
+    return column
+
+
+def _absent(text: str) -> bool:
+    return text.strip().lower() in _ABSENT
+
+
+def _number(text: str, line: int, name: str) -> float:
+    try:
+        value = float(text)
+    except ValueError as error:
+        msg = f"line {line}: {name} must be a number, not '{text}'"
+        raise ValueError(msg) from error
+    if not math.isfinite(value):
+        msg = f"line {line}: {name} must be finite, not '{text}'"
+        raise ValueError(msg)
+    return value

@@ -1,0 +1,106 @@
+"""What a coarse model that names every level says about components: a probability of each level, not a class.
+
+A level scout sees a whole field of view but no detail. Where it hesitates between two neighbouring levels it says so,
+and that is kept: its probabilities are averaged over each component's voxels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from totalspineseg_bids.imaging.volume import Affine
+from totalspineseg_bids.segmentation.labelling.observation import Observation, Parts
+from totalspineseg_bids.segmentation.layout import Kind, LabelMeaning, Layout
+
+#: Fewer voxels than these of a component inside the scout's view say nothing.
+_FEWEST_VOXELS = 20
+#: Share of a component that the scout must take for some level of its kind before its names count in full.
+_FULL_CREDIT = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class LevelScout:
+    """Probabilities of a model that names levels, on its own coarse grid.
+
+    Attributes
+    ----------
+    probabilities
+        float, shape (C, X, Y, Z), one channel a class.
+    meanings
+        What each channel stands for, ``None`` for background and the like, length C.
+    affine
+        4x4, voxel of that grid to scanner space, mm.
+    """
+
+    probabilities: NDArray[np.float32]
+    meanings: tuple[LabelMeaning | None, ...]
+    affine: Affine
+
+    @classmethod
+    def from_classes(
+        cls, probabilities: NDArray[np.float32], names: Sequence[str], layout: Layout, affine: Affine
+    ) -> LevelScout:
+        """Resolve class names through the layout of the model."""
+        values = {name: layout.labels[name] for name in names if name in layout.labels}
+        meanings = tuple(layout.meanings.get(values[name][0]) if name in values else None for name in names)
+        return cls(probabilities, meanings, affine)
+
+
+def scouted(
+    observations: Sequence[Observation], parts: Sequence[Parts], affine: Affine, scout: LevelScout
+) -> list[Observation]:
+    """Give each disc and vertebra the scout's probabilities of its levels.
+
+    Parameters
+    ----------
+    observations
+        Components of the image.
+    parts
+        Their voxels, discs and bodies.
+    affine
+        Voxel of the components' grid to scanner space.
+    scout
+        Probabilities of every level.
+
+    Returns
+    -------
+    list[Observation]
+        The same components with ``scout`` set: level -> probability; they sum to at most 1, and to less where the
+        scout takes part of the component for something else.
+    """
+    to_scout = np.linalg.inv(scout.affine) @ affine
+    rows = {kind: _rows(scout.meanings, kind) for kind in (Kind.DISC, Kind.VERTEBRA)}
+    voxels = dict(zip((Kind.DISC, Kind.VERTEBRA), parts, strict=True))
+    result = []
+    for observation in observations:
+        found = voxels.get(observation.kind)
+        if found is None:
+            result.append(observation)
+            continue
+        index = found.index[found.part == observation.part]
+        shares = _shares(index, to_scout, scout, rows[observation.kind])
+        result.append(replace(observation, scout=shares) if shares else observation)
+    return result
+
+
+def _rows(meanings: Sequence[LabelMeaning | None], kind: Kind) -> dict[str, int]:
+    return {m.level: row for row, m in enumerate(meanings) if m is not None and m.kind is kind and m.level}
+
+
+def _shares(index: NDArray[np.int64], to_scout: Affine, scout: LevelScout, rows: dict[str, int]) -> dict[str, float]:
+    """Mean probability of each level over a component's voxels."""
+    place = np.rint(index @ to_scout[:3, :3].T + to_scout[:3, 3]).astype(np.int64)
+    inside = ((place >= 0) & (place < np.array(scout.probabilities.shape[1:]))).all(axis=1)
+    if np.count_nonzero(inside) < min(_FEWEST_VOXELS, len(index)):
+        return {}
+    x, y, z = place[inside].T
+    mean = scout.probabilities[np.array(list(rows.values()))[:, None], x, y, z].mean(axis=1)
+    total = float(mean.sum())
+    if total < 1e-3:
+        return {}
+    credit = min(1.0, total / _FULL_CREDIT)
+    return {level: float(credit * share / total) for level, share in zip(rows, mean, strict=True) if share > 1e-4}

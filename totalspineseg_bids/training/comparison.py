@@ -1,0 +1,300 @@
+"""Two or more models side by side on one test set, image by image: two-step against single-step, old against new.
+
+Every model is measured on the same images. An image for which a model has no prediction counts as one in which it found
+nothing, unless such images are left out for all models. The difference to the first model comes with a bootstrap
+interval over images (Efron, Annals of Statistics 7, 1979), because levels of one image are not independent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from totalspineseg_bids.anatomy import LabelScheme
+from totalspineseg_bids.errors import NothingSelectedError, UsageError
+from totalspineseg_bids.training.evaluate import Evaluation, evaluate
+from totalspineseg_bids.training.metrics import GROUPS, LEVELLED, ImageResult, LevelResult, Outcome
+from totalspineseg_bids.training.pairing import pair_files
+from totalspineseg_bids.training.surface import TOLERANCE_MM
+
+_DRAWS = 2000
+#: Sum and number of what a metric averages, of one image.
+Part = tuple[float, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A figure that is a mean over levels or images.
+
+    Attributes
+    ----------
+    key, title
+        For tables and for people.
+    unit
+        ``"share"`` (0 to 1, shown with decimals), ``"rate"`` (0 to 1, shown as per cent) or ``"mm"``.
+    better
+        1 where more is better, -1 where less is.
+    part
+        Sum and number over one image.
+    """
+
+    key: str
+    title: str
+    unit: str
+    better: int
+    part: Callable[[ImageResult], Part]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A metric of one model less that of the first, with the 95 % interval of a bootstrap over images."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Evaluations of the same images by several models, the first of which the others are compared with.
+
+    Attributes
+    ----------
+    models
+        Evaluation by name; all hold the same images in the same order.
+    left_out
+        Images that could not be compared for every model, with the reason.
+    without_prediction
+        By model, how many images it has no prediction for and that count as empty.
+    """
+
+    models: dict[str, Evaluation]
+    left_out: tuple[tuple[str, str], ...] = ()
+    without_prediction: dict[str, int] | None = None
+
+    @property
+    def images(self) -> tuple[ImageResult, ...]:
+        """The images as the first model labelled them."""
+        return next(iter(self.models.values())).images
+
+    def groups(self) -> list[tuple[str, str, NDArray[np.intp]]]:
+        """Return tag, value and the numbers of the images for all images and for each value of each tag."""
+        first = next(iter(self.models.values()))
+        found = [("all", "all", np.arange(len(first.images)))]
+        for tag in first.tags():
+            values = np.array([image.tags.get(tag, "n/a") for image in first.images])
+            found += [(tag, str(value), np.flatnonzero(values == value)) for value in np.unique(values)]
+        return found
+
+    def figure(self, metric: Metric, model: str, chosen: NDArray[np.intp] | None = None) -> float:
+        """Return a metric of a model over all images, or over those of some numbers."""
+        parts = _parts(metric, self.models[model])
+        return _ratio(parts if chosen is None else parts[chosen])
+
+    def difference(
+        self, metric: Metric, model: str, chosen: NDArray[np.intp] | None = None, seed: int = 0
+    ) -> Difference:
+        """Return a metric of a model less that of the first model.
+
+        Parameters
+        ----------
+        metric, model
+            What to compare.
+        chosen
+            Numbers of the images; all by default.
+        seed
+            Of the bootstrap.
+        """
+        numbers = np.arange(len(self.images)) if chosen is None else chosen
+        own = _parts(metric, self.models[model])[numbers]
+        other = _parts(metric, next(iter(self.models.values())))[numbers]
+        value = _ratio(own) - _ratio(other)
+        if math.isnan(value) or len(numbers) < 2:
+            return Difference(value, float("nan"), float("nan"))
+        draws = np.random.default_rng(seed).integers(0, len(numbers), (_DRAWS, len(numbers)))
+        sums, others = own[draws].sum(axis=1), other[draws].sum(axis=1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            spread = sums[:, 0] / sums[:, 1] - others[:, 0] / others[:, 1]
+        spread = spread[np.isfinite(spread)]
+        low, high = np.percentile(spread, [2.5, 97.5]) if len(spread) else (np.nan, np.nan)
+        return Difference(value, float(low), float(high))
+
+
+def _parts(metric: Metric, evaluation: Evaluation) -> NDArray[np.float64]:
+    """Return sum and number of each image, shape (images, 2)."""
+    return np.array([metric.part(image) for image in evaluation.images], np.float64).reshape(-1, 2)
+
+
+def _ratio(parts: NDArray[np.float64]) -> float:
+    total, number = parts.sum(axis=0)
+    return float(total / number) if number else float("nan")
+
+
+def _rows(image: ImageResult, group: str) -> list[LevelResult]:
+    rows = [row for row in image.levels if row.in_truth and row.full_view]
+    return [row for row in rows if (row.structure in LEVELLED if group == "levels" else row.group == group)]
+
+
+def _mean_of(attribute: str, group: str) -> Callable[[ImageResult], Part]:
+    def part(image: ImageResult) -> Part:
+        values = [float(value) for row in _rows(image, group) if (value := getattr(row, attribute)) is not None]
+        finite = [value for value in values if not math.isnan(value)]
+        return sum(finite), len(finite)
+
+    return part
+
+
+def _outcome_rate(*outcomes: Outcome) -> Callable[[ImageResult], Part]:
+    return lambda image: (float(image.outcome in outcomes), 1)
+
+
+def _all_right(image: ImageResult) -> Part:
+    return float(image.all_right), int(image.levels_in_full_view > 0)
+
+
+def _all_right_with_landmark(image: ImageResult) -> Part:
+    judged = image.levels_in_full_view > 0 and image.landmark_in_view
+    return float(image.all_right and judged), int(judged)
+
+
+def _metrics() -> tuple[Metric, ...]:
+    metrics = [Metric("dice_levels", "Dice, levels", "share", 1, _mean_of("dice", "levels"))]
+    for name in GROUPS.values():
+        title = name.replace("_", " ")
+        metrics.append(Metric(f"dice_{name}", f"Dice, {title}", "share", 1, _mean_of("dice", name)))
+    metrics.append(Metric("nsd_levels", "NSD, levels", "share", 1, _mean_of("nsd", "levels")))
+    for name in GROUPS.values():
+        title = name.replace("_", " ")
+        metrics.append(Metric(f"nsd_{name}", f"NSD, {title}", "share", 1, _mean_of("nsd", name)))
+    metrics += [
+        Metric(f"identified_{name}", f"identified, {name}", "rate", 1, _mean_of("identified", name))
+        for name in ("levels", "vertebrae", "discs", "sacrum")
+    ]
+    metrics += [
+        Metric("localisation_mm", "localisation error, mm", "mm", -1, _mean_of("distance_mm", "levels")),
+        Metric("all_levels_right", "all levels right", "rate", 1, _all_right),
+        Metric("all_levels_right_with_landmark", "… with a landmark in view", "rate", 1, _all_right_with_landmark),
+        Metric("abstained", "abstained or empty", "rate", -1, _outcome_rate(Outcome.ABSTAINED, Outcome.EMPTY)),
+        Metric("silently_wrong", "silently wrong", "rate", -1, _outcome_rate(Outcome.WRONG)),
+    ]
+    return tuple(metrics)
+
+
+#: What models are compared by, in the order of tables.
+METRICS: tuple[Metric, ...] = _metrics()
+
+
+def _pairs(predictions: Mapping[str, Path], truth: Path) -> tuple[list[Path], dict[str, list[Path | None]]]:
+    """Return the truths, and for each model its prediction for each of them."""
+    truths: list[Path] = []
+    found: dict[str, list[Path | None]] = {}
+    for name, folder in predictions.items():
+        pairs = pair_files(folder, truth)
+        truths = [path for _, path in pairs]
+        found[name] = [path for path, _ in pairs]
+    return truths, found
+
+
+def compare_models(
+    predictions: Mapping[str, Path],
+    truth: Path,
+    *,
+    label_scheme: LabelScheme = "seed",
+    truth_scheme: LabelScheme | None = None,
+    drop_missing: bool = False,
+    tolerance_mm: float = TOLERANCE_MM,
+    progress: Callable[[int, int], None] | None = None,
+) -> Comparison:
+    """Measure the predictions of several models on the same images.
+
+    Parameters
+    ----------
+    predictions
+        File or folder of each model by its name; the first is what the others are compared with.
+    truth
+        File or folder of the truth; pairs as `pair_files` tells.
+    label_scheme, truth_scheme
+        Ids of predictions and truth.
+    drop_missing
+        Leave out images that not every model has a prediction for, instead of counting them as empty.
+    tolerance_mm
+        Of the normalised surface distance.
+    progress
+        Called after each image with number done and number of images.
+
+    Returns
+    -------
+    Comparison
+        The same images for every model.
+
+    Raises
+    ------
+    UsageError
+        If there are fewer than two models.
+    MissingInputError, NothingSelectedError
+        If a folder does not exist, or no image is left to compare.
+    """
+    if len(predictions) < 2:
+        msg = "name at least two predictions to compare, each as NAME=FOLDER"
+        raise UsageError(msg)
+    truths, found = _pairs(predictions, truth)
+    results: dict[str, list[ImageResult]] = {name: [] for name in predictions}
+    without = dict.fromkeys(predictions, 0)
+    left_out: list[tuple[str, str]] = []
+    for number, path in enumerate(truths):
+        own = {name: paths[number] for name, paths in found.items()}
+        missing = [name for name, prediction in own.items() if prediction is None]
+        if missing and drop_missing:
+            left_out.append((path.name, f"no prediction of {', '.join(missing)}"))
+        else:
+            single = {
+                name: evaluate(
+                    [prediction],
+                    [path],
+                    label_scheme=label_scheme,
+                    truth_scheme=truth_scheme,
+                    tolerance_mm=tolerance_mm,
+                )
+                for name, prediction in own.items()
+            }
+            failed = [reason for evaluation in single.values() for _, reason in evaluation.failed]
+            if failed:
+                left_out.append((path.name, failed[0]))
+            else:
+                # The truth's name tells the contrast where it can, so that all models group alike.
+                tags = next(iter(single.values())).images[0].tags
+                for name, evaluation in single.items():
+                    results[name].append(replace(evaluation.images[0], tags=tags))
+                    without[name] += name in missing
+        if progress is not None:
+            progress(number + 1, len(truths))
+    if not any(results.values()):
+        msg = f"{truth}: no image can be compared for every model; the first: {left_out[0][0]}: {left_out[0][1]}"
+        raise NothingSelectedError(msg)
+    models = {name: Evaluation(tuple(images), (), tolerance_mm) for name, images in results.items()}
+    return Comparison(models, tuple(left_out), without)
+
+
+def parse_predictions(texts: Sequence[str]) -> dict[str, Path]:
+    """Read ``NAME=FOLDER`` (or a folder alone, which is then named after itself) from the command line.
+
+    Raises
+    ------
+    UsageError
+        If a name comes twice.
+    """
+    found: dict[str, Path] = {}
+    for text in texts:
+        name, equals, folder = text.partition("=")
+        path = Path(folder if equals else text)
+        name = name if equals else path.name
+        if name in found:
+            msg = f"two predictions are called '{name}'; name them apart as NAME=FOLDER"
+            raise UsageError(msg)
+        found[name] = path
+    return found

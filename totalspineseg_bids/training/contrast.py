@@ -1,0 +1,91 @@
+"""Images of other contrast from an image and its labels, for `prepare`.
+
+The method multiplies its training images by redrawing intensities structure by structure (discs, vertebrae, cord,
+canal), so that a network learns shapes and not the contrasts of a few scanners. Here each structure gets a new mean and
+keeps its own texture, stronger or weaker; the rest of the body keeps its picture under a new, possibly inverted, curve
+of brightness. Idea: domain randomisation (Billot et al., "SynthSeg", Medical Image Analysis 86, 2023).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from totalspineseg_bids import anatomy
+from totalspineseg_bids.anatomy import Structure
+
+#: Structures that share a mean; the others of a level are the next of kin, so that no level is told by its brightness.
+_KINDS: tuple[tuple[Structure, ...], ...] = (
+    (Structure.DISC,),
+    (Structure.VERTEBRA, Structure.SACRUM),
+    (Structure.CORD,),
+    (Structure.CANAL,),
+)
+_KEPT = 0.25  # share of structures that keep their mean
+_EDGE_MM = 0.7
+_PERCENTILES = (1.0, 99.0)
+
+
+def _kind_table() -> NDArray[np.uint8]:
+    """Return the kind (from 1) of each canonical id; 0 for what is no structure of the spine."""
+    table = np.zeros(256, np.uint8)
+    for number, structures in enumerate(_KINDS, start=1):
+        for label in anatomy.LABELS:
+            if label.structure in structures:
+                table[label.id] = number
+    return table
+
+
+def _curve(values: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Return values in [0, 1] under a random gamma, inverted at times."""
+    curved = np.clip(values, 0, 1) ** np.float32(np.exp(rng.uniform(-0.5, 0.5)))
+    if rng.random() < 0.3:
+        # Air stays dark: only what is brighter than a tenth of the range is turned over.
+        curved = np.where(values > 0.1, 1.1 - curved, curved)
+    return np.asarray(curved, np.float32)
+
+
+def recontrast(image: NDArray[np.float32], labels: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Return an image with the same anatomy and another contrast.
+
+    Parameters
+    ----------
+    image
+        Shape (X, Y, Z), 1 mm.
+    labels
+        Canonical ids on the same grid.
+    rng
+        Source of the draw; the same state gives the same image.
+
+    Returns
+    -------
+    ndarray of float32
+        Same shape, in the range of the image's intensities (its 1st to 99th percentile, and a little beyond).
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
+    """
+    if image.shape != labels.shape:
+        msg = f"image {image.shape} and labels {labels.shape} are not on one grid"
+        raise ValueError(msg)
+    low, high = (float(value) for value in np.percentile(image, _PERCENTILES))
+    if high <= low:
+        low, high = float(image.min()), float(image.max())
+    scale = (high - low) or 1.0
+    values = ((image - low) / scale).astype(np.float32)
+    kinds = _kind_table()[labels]
+    mixed = _curve(values, rng)
+    for number in range(1, len(_KINDS) + 1):
+        # Drawn for every kind, there or not, so that what one image lacks does not shift the draws of another.
+        mean, gain, kept = rng.uniform(0.05, 1.0), rng.uniform(0.3, 1.5), rng.random() < _KEPT
+        mask = kinds == number
+        if not mask.any():
+            continue
+        own = float(values[mask].mean())
+        redrawn = np.float32(own if kept else mean) + np.float32(gain) * (values - np.float32(own))
+        weight = ndimage.gaussian_filter(mask.astype(np.float32), _EDGE_MM)
+        mixed = mixed * (1 - weight) + redrawn * weight
+    return np.asarray(np.clip(mixed, -0.2, 1.3) * scale + low, np.float32)

@@ -1,0 +1,229 @@
+"""Fetching a public dataset from its entry in the catalog to a BIDS folder that `prepare` takes."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from totalspineseg_bids import __version__
+from totalspineseg_bids.errors import ImageError
+from totalspineseg_bids.imaging.atomic import write_text
+from totalspineseg_bids.training.datasets.annex import clone, damaged_files, get_content, missing_files, wanted_files
+from totalspineseg_bids.training.datasets.catalog import DatasetSource
+from totalspineseg_bids.training.datasets.records import fetch
+from totalspineseg_bids.training.datasets.spider import ARCHIVES, convert_spider
+
+logger = logging.getLogger(__name__)
+
+#: Beside the datasets, hidden so that a pattern such as ``bids/*`` gives datasets only: archives, their digests, and
+#: what was fetched of each dataset.
+DOWNLOADS = ".downloads"
+
+
+@dataclass(frozen=True, slots=True)
+class GetOptions:
+    """How a dataset is fetched.
+
+    Attributes
+    ----------
+    subjects
+        Labels with or without ``sub-``; all by default.
+    revision
+        Of a git repository.
+    plain
+        Without git-annex; ``None`` decides by whether it is installed.
+    jobs
+        Downloads at once.
+    verify
+        Compare the content of every file with its digest once more.
+    url
+        Address to use instead of the catalog's: a mirror, or a clone on a disk.
+    """
+
+    subjects: tuple[str, ...] = ()
+    revision: str | None = None
+    plain: bool | None = None
+    jobs: int = 4
+    verify: bool = False
+    url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GetResult:
+    """What is there of a dataset after a call.
+
+    Attributes
+    ----------
+    folder
+        Root of the dataset.
+    wanted
+        Files (of SPIDER: series) that belong to it.
+    fetched
+        Those that came with this call.
+    failed
+        Name and reason of those that are not there.
+    version
+        Commit of the repository, or digests of the archives.
+    """
+
+    folder: Path
+    wanted: int
+    fetched: int
+    failed: tuple[tuple[str, str], ...]
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """How much of a dataset is there: files with content, and files that are asked for."""
+
+    present: int
+    wanted: int
+
+    @property
+    def text(self) -> str:
+        """One word, or the numbers."""
+        if self.wanted == 0:
+            return "absent"
+        return "complete" if self.present == self.wanted else f"{self.present} of {self.wanted}"
+
+
+def get_dataset(
+    source: DatasetSource,
+    root: Path,
+    options: GetOptions | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> GetResult:
+    """Fetch a dataset, going on where an earlier call stopped.
+
+    Parameters
+    ----------
+    source
+        Entry of the catalog.
+    root
+        Folder of all datasets; this one goes into ``<root>/<name>``.
+    options
+        How; by default everything.
+    progress
+        Called with files done, files in all and a name.
+
+    Returns
+    -------
+    GetResult
+        Files that did not come are told in ``failed``, and asked for again by the next call.
+
+    Raises
+    ------
+    MissingInputError
+        If the source cannot be reached; the message says what to do without a network.
+    ImageError
+        If an archive does not have its digest.
+    """
+    options = options or GetOptions()
+    root = Path(root).resolve()
+    result = (_get_annex if source.kind == "annex" else _get_spider)(source, root, options, progress)
+    _record(source, root, options, result)
+    return result
+
+
+def _get_annex(
+    source: DatasetSource, root: Path, options: GetOptions, progress: Callable[[int, int, str], None] | None
+) -> GetResult:
+    folder = root / source.name
+    commit = clone(options.url or source.url, folder, options.revision)
+    files = wanted_files(folder, options.subjects)
+    if options.verify:
+        for name in damaged_files(folder, files):
+            logger.warning("%s: content damaged, fetching it again", name)
+            _drop(folder / name)
+    got = get_content(folder, files, plain=options.plain, jobs=options.jobs, progress=progress)
+    return GetResult(folder, got.wanted, got.fetched, got.failed, commit)
+
+
+def _drop(path: Path) -> None:
+    """Remove damaged content behind a link; git-annex keeps it read-only in a read-only folder."""
+    content = path.resolve()
+    content.parent.chmod(0o755)
+    content.unlink()
+
+
+def _get_spider(
+    source: DatasetSource, root: Path, options: GetOptions, progress: Callable[[int, int, str], None] | None
+) -> GetResult:
+    downloads = root / DOWNLOADS / source.name
+    base = (options.url or source.url).rstrip("/")
+
+    def bytes_of(name: str) -> Callable[[int, int | None], None]:
+        def show(done: int, whole: int | None) -> None:
+            if progress is not None:
+                progress(done >> 20, (whole or done) >> 20, f"{name}, MB")
+
+        return show
+
+    for name in ARCHIVES:
+        url = f"{base}/{name}?download=1"
+        fetch(url, downloads, source.digests.get(name), bytes_of(name), recheck=options.verify)
+    folder = root / source.name
+    done = convert_spider(source, downloads, folder, subjects=options.subjects, progress=progress)
+    known = json.loads((downloads / "digests.json").read_text(encoding="utf-8"))
+    version = ", ".join(f"{name} sha256:{known[name]['sha256']}" for name in ARCHIVES)
+    return GetResult(folder, done.images + len(done.failed), done.written, done.failed, version)
+
+
+def _record(source: DatasetSource, root: Path, options: GetOptions, result: GetResult) -> None:
+    """Keep where a dataset came from, for the model card of whoever trains with it."""
+    path = root / DOWNLOADS / f"{source.name}.json"
+    content = {
+        "name": source.name,
+        "url": options.url or source.url,
+        "page": source.page,
+        "licence": source.licence,
+        "citation": source.citation,
+        "version": result.version,
+        "subjects": list(options.subjects) or "all",
+        "wanted": result.wanted,
+        "failed": [{"name": name, "reason": reason} for name, reason in result.failed],
+        "one_person": source.one_person,
+        "tool": f"totalspineseg_bids {__version__}",
+    }
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def state_of(source: DatasetSource, root: Path) -> State:
+    """Tell how much of a dataset is in a folder, without asking anybody."""
+    folder = Path(root) / source.name
+    if not folder.is_dir():
+        return State(0, 0)
+    if source.kind == "annex":
+        try:
+            files = wanted_files(folder)
+        except Exception:  # noqa: BLE001 - whatever is there, it is not the dataset
+            return State(0, 0)
+        return State(len(files) - len(missing_files(folder, files)), len(files))
+    try:
+        wanted = int(json.loads((Path(root) / DOWNLOADS / f"{source.name}.json").read_text())["wanted"])
+    except (OSError, ValueError, KeyError):
+        return State(0, 0)
+    return State(len(list(folder.glob("sub-*/anat/*.nii.gz"))), wanted)
+
+
+def fetch_labels(labels: str, root: Path, progress: Callable[[int, int | None], None] | None = None) -> Path:
+    """Return an archive of labels: a file that is there, or downloaded to the folder of downloads.
+
+    Raises
+    ------
+    ImageError
+        If a file is named that is not there.
+    MissingInputError
+        If the address cannot be reached.
+    """
+    if labels.startswith(("http://", "https://")):
+        return fetch(labels, Path(root).resolve() / DOWNLOADS / "labels", None, progress)
+    path = Path(labels)
+    if not path.is_file():
+        msg = f"{path}: no such archive of labels"
+        raise ImageError(msg)
+    return path
