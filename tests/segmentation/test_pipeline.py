@@ -99,6 +99,19 @@ def test_every_mode_labels_the_column(mode):
     assert set(segmenter.digests) == used
 
 
+def test_images_of_a_session_help_each_other():
+    chest, low = make_column(first="T6", last="T11"), make_column(first="T8", last="L4")
+    volumes = [Volume(c.truth.astype(np.float32), c.affine) for c in (chest, low)]
+    segmenter, _ = _segmenter()
+    assert segmenter.segment(volumes[0]).status is SpineStatus.ABSTAINED
+    spines = segmenter.segment_session(volumes)
+    for spine, column in zip(spines, (chest, low), strict=True):
+        assert spine.status is SpineStatus.LABELLED
+        assert all(levels_right(spine.labels, column).values())
+        assert spine.cord_probability is not None
+        assert spine.cord_probability.shape == spine.labels.shape
+
+
 def test_step_2_gets_the_box_and_the_odd_discs():
     column = lumbar()
     segmenter, readers = _segmenter()

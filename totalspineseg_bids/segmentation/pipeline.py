@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from totalspineseg_bids.errors import ModelError, UsageError
 from totalspineseg_bids.imaging.grid import paste, to_working_grid
-from totalspineseg_bids.imaging.volume import Volume
+from totalspineseg_bids.imaging.volume import Affine, Volume
 from totalspineseg_bids.models.roles import Role, needed_roles
-from totalspineseg_bids.segmentation.labelling import LevelScout, label_map, odd_discs
+from totalspineseg_bids.segmentation.labelling import LevelScout, SessionImage, label_map, label_session, odd_discs
 from totalspineseg_bids.segmentation.layout import Layout
 from totalspineseg_bids.segmentation.result import LabelledSpine, SpineStatus
 from totalspineseg_bids.segmentation.stages import keep_spine, probability_roles, spine_box
@@ -48,6 +48,16 @@ class _Lent(NamedTuple):
 
     localizer: Volume | None = None
     scout: LevelScout | None = None
+
+
+class _Seen(NamedTuple):
+    """What the networks made of one image: all that its labelling needs, on the working grid."""
+
+    semantic: _Semantic
+    affine: Affine
+    lent: _Lent
+    support: tuple[tuple[NDArray[np.uint8], Layout], ...] = ()
+    flags: tuple[str, ...] = ()
 
 
 class SpineSegmenter:
@@ -156,26 +166,80 @@ class SpineSegmenter:
             If a model cannot be loaded or does not fit its step.
         """
         tell = progress or (lambda _stage, _part: None)
+        seen = self._see(volume, localizer, tell)
+        tell("label", 0.0)
+        lent = seen.lent
+        spine = label_map(
+            seen.semantic.labels,
+            seen.affine,
+            seen.semantic.layout,
+            support=seen.support,
+            localizer=lent.localizer,
+            scout=lent.scout,
+        )
+        tell("label", 1.0)
+        return _finished(spine, seen)
+
+    def segment_session(
+        self,
+        volumes: Sequence[Volume],
+        *,
+        localizers: Sequence[Volume | None] | None = None,
+        progress: Progress | None = None,
+    ) -> list[LabelledSpine]:
+        """Segment images of one session and label them together, so that what one shows helps the others.
+
+        Parameters
+        ----------
+        volumes
+            3D images that share scanner space; those that overlap with no other are labelled as if alone.
+        localizers
+            Labelled image for each, as for :meth:`segment`.
+        progress
+            As for :meth:`segment`.
+
+        Returns
+        -------
+        list[LabelledSpine]
+            In the order of the images.
+
+        Raises
+        ------
+        ModelError
+            If a model cannot be loaded or does not fit its step.
+        """
+        tell = progress or (lambda _stage, _part: None)
+        lent = localizers if localizers is not None else [None] * len(volumes)
+        seen = [self._see(volume, localizer, tell) for volume, localizer in zip(volumes, lent, strict=True)]
+        images = [
+            SessionImage(s.semantic.labels, s.affine, s.semantic.layout, s.support, s.lent.localizer, s.lent.scout)
+            for s in seen
+        ]
+        tell("label", 0.0)
+        spines = label_session(images)
+        tell("label", 1.0)
+        return [_finished(spine, s) for spine, s in zip(spines, seen, strict=True)]
+
+    def _see(self, volume: Volume, localizer: Volume | None, tell: Progress) -> _Seen:
+        """Run the networks on one image."""
         tell("resample", 0.0)
         image = to_working_grid(volume, WORKING_SPACING_MM)
         tell("resample", 1.0)
         if self.single_step:
-            semantic = self._run("single", image.data[None], image, tell)
-            return self._finish(semantic, image, [], _Lent(localizer), tell)
+            return _Seen(self._run("single", image.data[None], image, tell), image.affine, _Lent(localizer))
         first = self._run("step1", image.data[None], image, tell)
         if not first.labels.any():
-            return self._finish(first, image, [], _Lent(localizer), tell)
+            return _Seen(first, image.affine, _Lent(localizer))
         lent = _Lent(localizer, self._scout(image, tell))
         if self.step1_only:
-            return self._finish(first, image, [], lent, tell)
+            return _Seen(first, image.affine, lent)
         tell("discs", 0.0)
         discs = label_map(first.labels, image.affine, first.layout, localizer=lent.localizer, scout=lent.scout)
         tell("discs", 1.0)
         second = self._second_step(image, first, odd_discs(discs), tell)
         if second is None:
-            spine = self._finish(first, image, [], lent, tell)
-            return replace(spine, flags=(*spine.flags, "step2-empty"))
-        return self._finish(second, image, [first], lent, tell)
+            return _Seen(first, image.affine, lent, flags=("step2-empty",))
+        return _Seen(second, image.affine, lent, support=((first.labels, first.layout),))
 
     def _second_step(self, image: Volume, first: _Semantic, odd: NDArray[np.uint8], tell: Progress) -> _Semantic | None:
         """Run step 2 on the box around the spine; ``None`` where it finds no canal and no disc."""
@@ -220,29 +284,14 @@ class SpineSegmenter:
         layout = Layout.from_labels(predictor.model.labels, str(predictor.model.path))
         return LevelScout.from_classes(found.probabilities, found.names, layout, image.affine @ found.to_image)
 
-    def _finish(
-        self,
-        semantic: _Semantic,
-        image: Volume,
-        support: Sequence[_Semantic],
-        lent: _Lent,
-        tell: Progress,
-    ) -> LabelledSpine:
-        """Label the final map and add the probabilities."""
-        tell("label", 0.0)
-        spine = label_map(
-            semantic.labels,
-            image.affine,
-            semantic.layout,
-            support=[(s.labels, s.layout) for s in support],
-            localizer=lent.localizer,
-            scout=lent.scout,
-        )
-        if spine.status is SpineStatus.NO_SPINE:
-            return replace(spine, reason=NOTHING_FOUND)
-        tell("label", 1.0)
-        return replace(
-            spine,
-            cord_probability=semantic.probabilities.get("cord"),
-            canal_probability=semantic.probabilities.get("canal"),
-        )
+
+def _finished(spine: LabelledSpine, seen: _Seen) -> LabelledSpine:
+    """Add the probabilities and flags of an image to its labels."""
+    if spine.status is SpineStatus.NO_SPINE:
+        return replace(spine, reason=NOTHING_FOUND, flags=(*spine.flags, *seen.flags))
+    return replace(
+        spine,
+        flags=(*spine.flags, *seen.flags),
+        cord_probability=seen.semantic.probabilities.get("cord"),
+        canal_probability=seen.semantic.probabilities.get("canal"),
+    )
