@@ -335,6 +335,20 @@ def _scout(kind: str) -> Change:
     return change
 
 
+def _level_scout(kind: str) -> Change:
+    """Give probabilities of levels, as ``labelling.scout`` does, instead of a map."""
+
+    def change(seen: Seen, rng: np.random.Generator) -> bool:
+        if not _scout(kind)(seen, rng):
+            return False
+        for row, item in enumerate(seen.items):
+            levels = dict(item.votes[-1].levels)
+            seen.items[row] = replace(item, votes=item.votes[:-1], scout=levels)
+        return True
+
+    return change
+
+
 CHANGES: dict[str, Change] = {
     "clean": _none,
     "missing disc": _lose((1, 1)),
@@ -358,6 +372,9 @@ CHANGES: dict[str, Change] = {
     "scout right": _scout("right"),
     "scout shifted by one": _scout("run"),
     "scout shifted all over": _scout("all"),
+    "level scout right": _level_scout("right"),
+    "level scout shifted by one": _level_scout("run"),
+    "level scout shifted all over": _level_scout("all"),
 }
 
 

@@ -33,6 +33,14 @@ _SACRUM_TOP_MM = 25.0
 _FUSED_RATIO, _NEIGHBOURS_MM = 1.65, 110.0
 
 
+def extent(values: NDArray[np.float64], tail: float) -> tuple[float, float]:
+    """Return the values that a share of ``tail`` lies below and above, without interpolation."""
+    low = int(tail * (len(values) - 1))
+    high = len(values) - 1 - low
+    ordered = np.partition(values, (low, high))
+    return float(ordered[low]), float(ordered[high])
+
+
 def measure(
     kind: Kind,
     index: NDArray[np.int64],
@@ -82,10 +90,10 @@ def measure(
             continue
         rows = order[start:stop]
         s = projection.s[rows]
-        ends = np.percentile(s, (1, 99)) if kind is Kind.SACRUM else np.zeros(2)
+        ends = extent(s, 0.01) if kind is Kind.SACRUM else (0.0, 0.0)
         if kind is Kind.SACRUM:
             rows = rows[s <= ends[0] + _SACRUM_TOP_MM]
-        low, high = np.percentile(s, (5, 95))
+        low, high = extent(s, 0.05)
         found.append(
             Observation(
                 kind=kind,
@@ -281,7 +289,7 @@ def _cut_long(
         rows = np.flatnonzero(part == n)
         if len(rows) == 0:
             continue
-        low, high = np.percentile(s[rows], (3, 97))
+        low, high = extent(s[rows], 0.03)
         inside = np.flatnonzero((places > low + 0.25 * step) & (places < high - 0.25 * step))
         if high - low < 1.2 * step or len(inside) == 0:
             continue
@@ -308,14 +316,14 @@ def _cut_fused(
     places = np.array([d.s for d in discs.observations if d.anterior > 3.0 and d.volume_mm3 > SMALL_DISC_MM3])
     if len(numbers) < 4 or len(places) < 2:
         return part, frozenset()
-    ends = {n: np.percentile(s[part == n], (3, 97)) for n in numbers}
+    ends = {n: extent(s[part == n], 0.03) for n in numbers}
     fused: set[int] = set()
     part = part.copy()
     fresh = max(numbers) + 1
     for n in numbers:
         low, high = ends[n]
         middle, length = (low + high) / 2, high - low
-        near = [np.ptp(e) for m, e in ends.items() if m != n and abs((e[0] + e[1]) / 2 - middle) < _NEIGHBOURS_MM]
+        near = [e[1] - e[0] for m, e in ends.items() if m != n and abs((e[0] + e[1]) / 2 - middle) < _NEIGHBOURS_MM]
         if len(near) < 3:
             continue
         typical = max(float(np.median(near)), 1.0)

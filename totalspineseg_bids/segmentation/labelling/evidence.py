@@ -70,11 +70,14 @@ class Hypotheses:
         return int(self.position.shape[1])
 
     @cached_property
-    def steps(self) -> list[list[list[NDArray[np.float64]]]]:
+    def steps(self) -> list[list[list[NDArray[np.float32]]]]:
         """Distance from a place of one side to one of another ``q`` places on, mm: ``[from][to][q]``, (H, P - q)."""
         return [
             [
-                [self.position[:, q:, b] - self.position[:, : self.places - q, a] for q in range(LONGEST_STEP + 1)]
+                [
+                    (self.position[:, q:, b] - self.position[:, : self.places - q, a]).astype(np.float32)
+                    for q in range(LONGEST_STEP + 1)
+                ]
                 for b in (0, 1)
             ]
             for a in (0, 1)

@@ -60,7 +60,7 @@ class _Step(NamedTuple):
     """
 
     jumps: tuple[int, ...]
-    weight: tuple[Table, ...]
+    weight: tuple[NDArray[np.float32], ...]
     scale: float
 
 
@@ -222,11 +222,11 @@ def _step(upper: Observation, lower: Observation, hypotheses: Hypotheses, prices
     jumps, logs = [], []
     for q in _plausible(distance, (a, b), extra, hypotheses, prices):
         expected = hypotheses.steps[a][b][q]
-        variance = (prices.spacing_sd * np.maximum(expected, 1.0)) ** 2 + extra
+        variance = np.square(np.float32(prices.spacing_sd) * np.maximum(expected, np.float32(1.0))) + np.float32(extra)
         # The dens and the ring of C1 vary in what the map makes of them.
         if a == 0 or b == 0:
             variance[:, : max(0, 2 + (b == 1) - q)] += _TOP_SD_MM**2
-        deviation = 0.5 * (distance - expected) ** 2 / variance
+        deviation = np.square(np.float32(distance) - expected) / (2 * variance)
         jumps.append(q)
         logs.append(
             -np.minimum(deviation, prices.spacing_cap) - _gap(q, (a, b), hypotheses.places, prices, bodies=bodies)
@@ -251,18 +251,18 @@ def _plausible(
 
 
 @cache
-def _gap(q: int, sides: tuple[int, int], places: int, prices: Prices, *, bodies: bool) -> Table:
+def _gap(q: int, sides: tuple[int, int], places: int, prices: Prices, *, bodies: bool) -> NDArray[np.float32]:
     """Price of the places passed over in a step of ``q`` places, shape (places - q,); further ones cost less."""
     a, b = sides
     # C1 has no disc below it, so that a step that starts there passes one disc less.
     discs = np.full(places - q, max(q - (1 if a == 1 else 0), 0), float)
     if a == 0:
         discs[:1] = np.maximum(discs[:1] - 1, 0)
-    cost = _affine(discs, prices.missing_disc)
+    cost: NDArray[np.floating] = _affine(discs, prices.missing_disc)
     if bodies:
         vertebrae = np.asarray(float(max(q - (1 if b == 0 else 0), 0)))
         cost = cost + _affine(vertebrae, prices.missing_vertebra)
-    return cost
+    return cost.astype(np.float32)
 
 
 def _affine(number: Table, first: float) -> Table:

@@ -83,8 +83,9 @@ def _components(
     to_scanner: Callable[[NDArray[np.float64]], NDArray[np.float64]],
 ) -> tuple[Component, ...]:
     by_id = {label: n for n, label in enumerate(naming.ids) if label is not None}
-    index = np.nonzero(part)
-    value = part[index]
+    flat = part.ravel()
+    filled = np.flatnonzero(flat)
+    index, value = np.unravel_index(filled, part.shape), flat[filled]
     counts = np.bincount(value, minlength=256)
     means = np.stack([np.bincount(value, index[k], minlength=256) for k in range(3)], axis=1)
     edges = _at_edge(part, scene)
