@@ -39,6 +39,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import itertools
+
 from tests.segmentation.suite import observed
 from tests.segmentation.suite.cases import SPLITS, VARIANTS, Plan, make_all, plans
 from tests.segmentation.suite.score import Row, Score, score, total
@@ -142,7 +144,7 @@ def report_calibration(confidences: list[tuple[float, bool]]) -> None:
         return
     table = np.array(confidences, float)
     print(f"{'confidence':>12s} {'named':>7s} {'mean':>7s} {'right':>7s}")
-    for low, high in zip(_BINS[:-1], _BINS[1:], strict=True):
+    for low, high in itertools.pairwise(_BINS):
         inside = table[(table[:, 0] >= low) & (table[:, 0] < high)]
         if len(inside):
             mean, right = inside.mean(axis=0)
