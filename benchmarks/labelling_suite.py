@@ -27,6 +27,7 @@ It costs a tenth, so that rare failures show, but leaves out what the geometry o
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 import time
@@ -142,7 +143,7 @@ def report_calibration(confidences: list[tuple[float, bool]]) -> None:
         return
     table = np.array(confidences, float)
     print(f"{'confidence':>12s} {'named':>7s} {'mean':>7s} {'right':>7s}")
-    for low, high in zip(_BINS[:-1], _BINS[1:], strict=True):
+    for low, high in itertools.pairwise(_BINS):
         inside = table[(table[:, 0] >= low) & (table[:, 0] < high)]
         if len(inside):
             mean, right = inside.mean(axis=0)
