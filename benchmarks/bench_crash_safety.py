@@ -22,7 +22,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "app"))
 
 from processes import IMAGES, config, dataset, finish, kill_and_go_on, start
-from tiny_spine import contents
+from tiny_spine import contents, one_dot
+
+from totalspineseg_bids.report import figures
 
 
 def moments(folder: Path, number: int, seed: int) -> bool:
@@ -73,7 +75,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--moments", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--dots", action="store_true", help="write a dot in place of the figures (half the time)"
+    )
     options = parser.parse_args()
+    if options.dots:
+        figures.write_figures = one_dot
     with tempfile.TemporaryDirectory() as folder:
         safe = moments(Path(folder), options.moments, options.seed)
         safe = side_by_side(Path(folder)) and safe

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_spine import TinySegmenter  # type: ignore[import-not-found]
+from tiny_spine import TinySegmenter, one_dot  # type: ignore[import-not-found]
 
 from totalspineseg_bids.app.segmenter import LoadedSegmenter
 from totalspineseg_bids.config import RunConfig
@@ -26,16 +26,7 @@ def factory(segmenter: TinySegmenter) -> Callable[[RunConfig], LoadedSegmenter]:
 @pytest.fixture
 def fast_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """One tiny picture an image in place of the real ones, where a test is not about them."""
-
-    def write_figures(folder: Path, stem: str, *_: Any) -> dict[str, str]:
-        png = bytes.fromhex(
-            "89504e470d0a1a0a0000000d4948445200000001000000010806000000"
-            "1f15c4890000000d49444154789c626001000000ffff03000006000557bfabd40000000049454e44ae426082"
-        )
-        (folder / f"{stem}_thumbnail.png").write_bytes(png)
-        return {"thumbnail": f"{stem}_thumbnail.png"}
-
-    monkeypatch.setattr("totalspineseg_bids.report.figures.write_figures", write_figures)
+    monkeypatch.setattr("totalspineseg_bids.report.figures.write_figures", one_dot)
 
 
 @pytest.fixture

@@ -81,7 +81,7 @@ def test_ratings_are_read_back(
     head = "participant\tsession\timage\trating\tnote\n"
     lines = [
         "sub-01\tses-a\tsub-01_ses-a_T2w\tbad\tmoved",
-        "sub-02\tn/a\tsub-02_T2w\tgood\tn/a",
+        "sub-02\tn/a\tsub-02_T2w\tn/a\tnice",
         "x\tn/a\tgone\tgood\tn/a",
     ]
     ratings.write_text(head + "\n".join(lines) + "\n")
@@ -89,7 +89,7 @@ def test_ratings_are_read_back(
     images = read_table(tmp_path / "out" / "group_images.tsv")
     assert [(row["rating"], row["rating-note"]) for row in images[:3]] == [
         ("bad", "moved"),
-        ("good", "n/a"),
+        ("n/a", "nice"),
         ("n/a", "n/a"),
     ]
     assert "there is no image gone" in capsys.readouterr().err

@@ -95,9 +95,7 @@ def test_real_images_give_a_valid_dataset_on_their_own_grids(tmp_path: Path) -> 
     finish(config(SHARED, out, "group"))
     sources = sorted(SHARED.glob("sub-*/anat/*.nii.gz"))
     expected = {".bidsignore", "dataset_description.json", "seg-totalspineseg_dseg.tsv"}
-    expected |= {"group.html"} | {
-        f"group_{table}.{kind}" for table in ("images", "volumes") for kind in ("tsv", "json")
-    }
+    expected.add("group.html")
     for source in sources:
         stem, suffix = source.relative_to(SHARED).as_posix().removesuffix(".nii.gz").rsplit("_", 1)
         expected |= {f"{stem}_seg-totalspineseg_desc-{suffix}_dseg.{kind}" for kind in ("nii.gz", "json", "tsv")}
@@ -111,7 +109,9 @@ def test_real_images_give_a_valid_dataset_on_their_own_grids(tmp_path: Path) -> 
         assert labels.shape == nib.load(source).shape
         assert set(np.unique(labels.dataobj)) == {0, 20, 21, 200, 201, 204}
     assert len(sources) == 5
-    assert set(tree(out)) == expected
+    found = set(tree(out))
+    assert {name for name in found if not name.startswith("group_")} == expected
+    assert {"group_images.tsv", "group_images.json", "group_volumes.tsv", "group_volumes.json"} <= found
     assert validate(out) == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import nibabel as nib
@@ -10,6 +11,7 @@ import numpy as np
 
 from totalspineseg_bids.anatomy import BY_ID, CANAL_ID, CORD_ID, Structure, unnamed
 from totalspineseg_bids.app.segmenter import Progress
+from totalspineseg_bids.imaging.atomic import write_bytes
 from totalspineseg_bids.imaging.grid import to_canonical, to_working_grid
 from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.segmentation.result import Component, DiscPoint, LabelledSpine, SpineStatus
@@ -67,12 +69,19 @@ class TinySegmenter:
     def __init__(self) -> None:
         self.calls = 0
         self.localizers: list[Volume | None] = []
+        self.companions: list[int] = []
 
     def segment(
-        self, volume: Volume, *, localizer: Volume | None = None, progress: Progress | None = None
+        self,
+        volume: Volume,
+        *,
+        localizer: Volume | None = None,
+        companions: Sequence[Volume] = (),
+        progress: Progress | None = None,
     ) -> LabelledSpine:
         self.calls += 1
         self.localizers.append(localizer)
+        self.companions.append(len(companions))
         image = to_canonical(volume)
         if progress is not None:
             progress("thresholds", 0.5)
@@ -113,7 +122,12 @@ class BoxSegmenter:
     """Finds the same boxes in the middle of any image: what is written of real images can be looked at with it."""
 
     def segment(
-        self, volume: Volume, *, localizer: Volume | None = None, progress: Progress | None = None
+        self,
+        volume: Volume,
+        *,
+        localizer: Volume | None = None,
+        companions: Sequence[Volume] = (),
+        progress: Progress | None = None,
     ) -> LabelledSpine:
         image = to_working_grid(volume)
         x, y, z = (size // 2 for size in image.data.shape)
@@ -125,6 +139,16 @@ class BoxSegmenter:
         names = tuple(_component(labels, int(label), image.affine) for label in np.unique(labels[labels > 0]))
         cord = (labels == CORD_ID).astype(np.float32)
         return LabelledSpine(labels, image.affine, names, SpineStatus.LABELLED, cord_probability=cord)
+
+
+def one_dot(folder: Path, stem: str, *_: object) -> dict[str, str]:
+    """Write one picture of a single dot in place of an image's figures."""
+    png = bytes.fromhex(
+        "89504e470d0a1a0a0000000d4948445200000001000000010806000000"
+        "1f15c4890000000d49444154789c626001000000ffff03000006000557bfabd40000000049454e44ae426082"
+    )
+    write_bytes(folder / f"{stem}_thumbnail.png", png)
+    return {"thumbnail": f"{stem}_thumbnail.png"}
 
 
 def _without_names(labels: np.ndarray) -> np.ndarray:

@@ -138,7 +138,7 @@ def test_the_real_segmenter_says_which_model_is_missing(
     assert "r00000000" in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_and_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
     assert all(
@@ -148,10 +148,14 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert max(len(line) for line in text.splitlines()) <= 120
     assert main([]) == 0
     capsys.readouterr()
+    monkeypatch.setenv("TOTALSPINESEG_BIDS_MODELS", str(tmp_path))
+    assert main(["--version"]) == 0
+    assert "default model r20251124, not installed)" in capsys.readouterr().out
+    (tmp_path / "r20251124").mkdir()
     assert main(["--version"]) == 0
     version = capsys.readouterr().out
     assert version.startswith(f"totalspineseg-bids {__version__} (nnU-Net ")
-    assert all(name in version for name in ("torch", "OpenVINO", "model"))
+    assert all(name in version for name in ("torch", "OpenVINO", "default model r20251124)"))
 
 
 def test_help_loads_none_of_the_heavy_libraries() -> None:
@@ -227,6 +231,11 @@ def test_the_invocation_schema_and_its_example_fit_the_descriptor() -> None:
         "run: python -m totalspineseg_bids.cli.boutiques boutiques.json docs/platforms/invocation.schema.json"
     )
     schema = json.loads(boutiques.schema_text())
+    from boutiques import bosh
+
+    done = bosh(["exec", "simulate", str(ROOT / "boutiques.json"), "-i", str(folder / "invocation.json")])
+    (command,) = {line.strip() for line in str(done).splitlines() if line.startswith(bids_app.PROGRAM)}
+    assert command in (folder / "platforms.md").read_text(encoding="utf-8")
     example = json.loads((folder / "invocation.json").read_text())
     jsonschema.validate(example, schema)
     for wrong in ({"level": "session"}, {"n_cpus": "four"}, {"nonsense": 1}, {"single_step": True, "step1_only": True}):

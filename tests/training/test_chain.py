@@ -98,6 +98,14 @@ def test_plans_see_both_channels_and_all_regions(trained: Path) -> None:
     assert all(size <= limit for size, limit in zip(configuration["patch_size"], SMALL["patch"], strict=True))
 
 
+def test_plans_by_name(trained: Path) -> None:
+    path = plan_and_preprocess(trained, 101, "resenc-m")
+    assert path.name == "nnUNetResEncUNetMPlans.json"
+    configuration = json.loads(path.read_text())["configurations"]["3d_fullres"]
+    assert configuration["architecture"]["network_class_name"].endswith("ResidualEncoderUNet")
+    assert configuration["spacing"] == [1.0, 1.0, 1.0]
+
+
 def test_second_plan_does_nothing(trained: Path) -> None:
     data = trained / "nnUNet_preprocessed" / "Dataset102_TotalSpineSeg_step2" / "nnUNetPlans_3d_fullres"
     before = {path: path.stat().st_mtime_ns for path in data.iterdir()}

@@ -213,7 +213,9 @@ def find_images(root: Path, selection: Selection, *, database: Path | None = Non
     layout = _read_layout(root, _ignore_patterns(scope, None if database else _datatypes(queries)), database)
     found: dict[str, SourceImage] = {}
     for query in queries:
-        filters = _translate({"extension": list(EXTENSIONS), **query})
+        # What the folders that were read imply is said all the same: an index holds every participant.
+        labels = {"subject": list(selection.participants)} if selection.participants else {}
+        filters = _translate({"extension": list(EXTENSIONS), **labels, **query})
         for path in _get(layout, filters):
             relative = Path(os.path.relpath(path, layout.root)).as_posix()
             if not is_source_name(relative):

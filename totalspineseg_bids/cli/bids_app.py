@@ -22,12 +22,18 @@ from totalspineseg_bids.config import (
     read_toml,
 )
 from totalspineseg_bids.errors import ExitCode, SpineAppError, UsageError
-from totalspineseg_bids.models.catalog import DEFAULT_MODEL
+from totalspineseg_bids.models.catalog import BUNDLED, CACHE_VARIABLE, DEFAULT_MODEL, cache_folder
 
 PROGRAM = "totalspineseg-bids"
 
 _USAGE = f"{PROGRAM} BIDS_DIR OUTPUT_DIR {{participant,group}} [options]"
-_VARIABLES = "\n".join(f"  {name}  default of --{key.replace('_', '-')}" for key, name in ENVIRONMENT.items())
+_VARIABLES = "\n".join(
+    f"  {name:33}{what}"
+    for name, what in (
+        *((name, f"default of --{key.replace('_', '-')}") for key, name in ENVIRONMENT.items()),
+        (CACHE_VARIABLE, "folder of installed models"),
+    )
+)
 _EXAMPLES = f"""\
 examples:
   label every spine of a dataset, then gather the numbers
@@ -48,7 +54,6 @@ exit codes:
 
 environment:
 {_VARIABLES}
-  TOTALSPINESEG_BIDS_MODELS  folder of installed models
 """
 
 
@@ -98,7 +103,9 @@ def version_text() -> str:
     packages = (("nnU-Net", "nnunetv2"), ("torch", "torch"), ("OpenVINO", "openvino"))
     parts = [f"{title} {version(package)}" for title, package in packages]
     model = os.environ.get(ENVIRONMENT["model"]) or DEFAULT_MODEL
-    return f"{PROGRAM} {__version__} ({', '.join(parts)}; default model {model})"
+    there = model == BUNDLED or (cache_folder() / model).is_dir() or Path(model).exists()
+    note = "" if there else ", not installed"
+    return f"{PROGRAM} {__version__} ({', '.join(parts)}; default model {model}{note})"
 
 
 def _whole_number(text: str) -> int:
@@ -224,6 +231,13 @@ def _add_method(parser: Parser) -> None:
         "--localizer",
         metavar="FILTER",
         help="image of the same participant whose labels help the others, such as acq-loc or acq-wide_T2w",
+    )
+    group.add_argument(
+        "--joint-session",
+        "--joint_session",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="find the levels of a session's images together where they overlap (default: yes)",
     )
 
 

@@ -313,7 +313,11 @@ def _tiles(images: Sequence[Row], counts: Counter[str], table: _Tables) -> list[
 
 
 def _ratings(images: Sequence[Row]) -> dict[str, dict[str, str]]:
-    rated = ((present(row.get("image")), row) for row in images if present(row.get("rating")))
+    rated = (
+        (present(row.get("image")), row)
+        for row in images
+        if present(row.get("rating")) or present(row.get("rating-note"))
+    )
     return {
         image: {"rating": present(row.get("rating")), "note": present(row.get("rating-note"))} for image, row in rated
     }
