@@ -27,6 +27,7 @@ It costs a tenth, so that rare failures show, but leaves out what the geometry o
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 import time

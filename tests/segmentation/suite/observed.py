@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy import ndimage
 
 from totalspineseg_bids.anatomy import SpineVariant
 from totalspineseg_bids.segmentation.labelling.centerline import Centerline
@@ -88,7 +89,8 @@ def observe(rng: np.random.Generator, variant: SpineVariant, layout: Layout, vie
     if rng.random() < 0.1:
         drawn = replace(drawn, scale=float(rng.uniform(0.65, 0.82)))
     column = build_column(rng, variant, drawn)
-    canal = column.canal.points
+    # As smooth as the centreline that the labelling fits; the canal itself bulges behind every body.
+    canal = ndimage.gaussian_filter1d(column.canal.points, 2.7, axis=0, mode="nearest")
     arc = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(canal, axis=0), axis=1))])
     line = Centerline(canal, arc, float(arc[-1]))
     table = table_of(variant, layout, swap=bool(rng.random() < 0.5))
@@ -282,7 +284,8 @@ def _false_disc(where: str) -> Change:
                 anterior=anterior,
                 lateral=lateral,
                 volume_mm3=disc.volume_mm3 * float(share),
-                votes=(replace(disc.votes[0], levels={}, odd=0.0, even=0.0),),
+                votes=tuple(replace(v, levels={}, odd=0.0, even=0.0) for v in disc.votes),
+                scout={},
             )
         )
         return True
@@ -304,7 +307,11 @@ def _false_sacrum(seen: Seen, rng: np.random.Generator) -> bool:
     seen.items[row] = replace(
         seen.items[row],
         kind=Kind.SACRUM,
-        votes=(Votes({"S": 1.0}, {}, 0.0, 0.0, 1.0, seen.layout.level_names),),
+        votes=(
+            Votes({"S": 1.0}, {}, 0.0, 0.0, 1.0, seen.layout.level_names),
+            *(replace(v, levels={}) for v in seen.items[row].votes[1:]),
+        ),
+        scout={},
         length_mm=float(rng.uniform(25, 45)),
     )
     seen.names[row] = None

@@ -31,7 +31,7 @@ from totalspineseg_bids.segmentation.labelling.evidence import (
     parity_scores,
 )
 from totalspineseg_bids.segmentation.labelling.observation import LevelSolution, Observation, View
-from totalspineseg_bids.segmentation.labelling.reference import Prices
+from totalspineseg_bids.segmentation.labelling.reference import Chain, Prices
 from totalspineseg_bids.segmentation.layout import Kind
 
 Table = NDArray[np.float64]
@@ -44,6 +44,8 @@ _LARGEST_SKIP = 14.0
 #: Steps over a number of places whose distance is this much (nats) out of line everywhere are not considered.
 _HOPELESS = 8.0
 _TOP_SD_MM = 4.0
+#: Hypotheses with a smaller share of the probability than this are dropped after the forward recursion.
+_NEGLIGIBLE = 1e-7
 
 
 class _Step(NamedTuple):
@@ -105,10 +107,14 @@ def solve_levels(observations: Sequence[Observation], view: View, prices: Prices
     if not observations:
         return LevelSolution((), (), (), SpineVariant(), 0.0, 1.0)
     lattice = _build_lattice(observations, hypotheses, view, prices)
-    posterior = _posterior(lattice, _forward(lattice, maximum=False), _backward(lattice))
+    forward = _forward(lattice, maximum=False)
+    rows = _plausible_hypotheses(lattice, forward)
+    lattice, forward = _only(lattice, rows), [f._replace(table=f.table[rows]) for f in forward]
+    variant = hypotheses.variant[rows]
+    posterior = _posterior(lattice, forward, _backward(lattice))
     hypothesis, places = _trace(lattice, _forward(lattice, maximum=True))
-    chain = hypotheses.chains[int(hypotheses.variant[hypothesis])]
-    tables = [_by_name(posterior[n], o.kind, hypotheses) for n, o in enumerate(observations)]
+    chain = hypotheses.chains[int(variant[hypothesis])]
+    tables = [_by_name(posterior[n], o.kind, hypotheses.chains, variant) for n, o in enumerate(observations)]
     levels, confidence, runner_up = [], [], []
     for n, observation in enumerate(observations):
         place = places.get(n)
@@ -123,8 +129,8 @@ def solve_levels(observations: Sequence[Observation], view: View, prices: Prices
     # Every path has one variant throughout; the component that is most surely part of the column tells its share.
     witness = max(matched, key=lambda n: confidence[n]) if matched else 0
     by_variant = np.zeros(len(hypotheses.chains))
-    np.add.at(by_variant, hypotheses.variant, posterior[witness].sum(axis=1))
-    share = float(by_variant[int(hypotheses.variant[hypothesis])] / max(by_variant.sum(), 1e-12))
+    np.add.at(by_variant, variant, posterior[witness].sum(axis=1))
+    share = float(by_variant[int(variant[hypothesis])] / max(by_variant.sum(), 1e-12))
     middle = float(np.median([confidence[n] for n in matched])) if matched else 0.0
     return LevelSolution(
         levels=tuple(levels),
@@ -132,7 +138,7 @@ def solve_levels(observations: Sequence[Observation], view: View, prices: Prices
         runner_up=tuple(runner_up),
         variant=chain.variant,
         variant_confidence=share,
-        scale=float(hypotheses.scale[hypothesis]),
+        scale=float(hypotheses.scale[rows[hypothesis]]),
         missing=_missing(observations, places, chain.discs),
         anchored=any(n in places for n in anchors(observations)),
         shift_margin=float(np.log(max(middle, 1e-9)) - np.log(max(1 - middle, 1e-9))),
@@ -148,12 +154,14 @@ def _missing(observations: Sequence[Observation], places: dict[int, int], discs:
     return tuple(discs[p] for p in range(min(found), max(found)) if p not in found and discs[p])
 
 
-def _by_name(posterior: Table, kind: Kind, hypotheses: Hypotheses) -> dict[str | None, float]:
+def _by_name(
+    posterior: Table, kind: Kind, chains: Sequence[Chain], variant: NDArray[np.int64]
+) -> dict[str | None, float]:
     """Sum a component's posterior (H, P) over hypotheses by level name; ``None`` is "no part of the column"."""
     table: dict[str | None, float] = {}
-    for v, chain in enumerate(hypotheses.chains):
+    for v, chain in enumerate(chains):
         names = chain.discs if kind is Kind.DISC else chain.vertebrae
-        share = posterior[hypotheses.variant == v].sum(axis=0)
+        share = posterior[variant == v].sum(axis=0)
         for place, name in enumerate(names):
             if name and share[place] > 1e-9:
                 table[name] = table.get(name, 0.0) + float(share[place])
@@ -323,6 +331,30 @@ def _forward(lattice: _Lattice, *, maximum: bool) -> list[_Scaled]:
         result.append(_rescaled(incoming.table * emission.table, incoming.scale + emission.scale))
         moved.append(_flipped(result[-1].table, lattice.flips, maximum=maximum))
     return result
+
+
+def _plausible_hypotheses(lattice: _Lattice, forward: list[_Scaled]) -> NDArray[np.int64]:
+    """Return the hypotheses that hold any share of the probability worth the name."""
+    finals = [(f, e) for f, e in zip(forward, lattice.end, strict=True) if e is not None]
+    top = max(f.scale + e.scale for f, e in finals)
+    mass = sum(np.einsum("hfp,hfp->h", f.table, e.table) * np.exp(f.scale + e.scale - top) for f, e in finals)
+    return np.flatnonzero(np.asarray(mass) > _NEGLIGIBLE * np.sum(mass))
+
+
+def _only(lattice: _Lattice, rows: NDArray[np.int64]) -> _Lattice:
+    """Keep some of the hypotheses."""
+
+    def cut(part: _Scaled | None) -> _Scaled | None:
+        return None if part is None else part._replace(table=part.table[rows])
+
+    return _Lattice(
+        emission=[part._replace(table=part.table[rows]) for part in lattice.emission],
+        start=[cut(part) for part in lattice.start],
+        end=[cut(part) for part in lattice.end],
+        steps={k: step._replace(weight=tuple(w[rows] for w in step.weight)) for k, step in lattice.steps.items()},
+        flips=lattice.flips,
+        shape=(len(rows), *lattice.shape[1:]),
+    )
 
 
 def _backward(lattice: _Lattice) -> list[_Scaled]:
