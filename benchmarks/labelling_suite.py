@@ -40,7 +40,6 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import itertools
 
 from tests.segmentation.suite import observed
 from tests.segmentation.suite.cases import SPLITS, VARIANTS, Plan, make_all, plans
