@@ -56,9 +56,12 @@ container-test:  ## Build the Dockerfile without a Docker engine and run the ima
 
 bench: $(STAMP)  ## Print the figures that the README quotes
 	$(BIN)/python benchmarks/bench_labelling.py
+	$(BIN)/python benchmarks/labelling_suite.py
+	$(BIN)/python benchmarks/calibrate_scout.py
 	$(BIN)/python benchmarks/bench_inference.py
 	$(BIN)/python benchmarks/bench_query.py
 	$(BIN)/python benchmarks/bench_crash_safety.py
+	$(BIN)/python benchmarks/bench_group_report.py
 	$(BIN)/python benchmarks/evaluate_synthetic.py
 
 # Minutes of training, on one CPU core each; LABEL_MAPS is a folder of tissue label maps. FROM_SHIPPED=1 starts from the

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
+import os
 import shutil
 import subprocess
 import sys
@@ -145,12 +145,14 @@ def build(raw: Path, out: Path, *extra: str) -> tuple[float, float]:
     tuple
         Seconds of CPU and GiB of memory at most.
     """
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [sys.executable, "-m", "totalspineseg_bids", str(raw), str(out), "group", "-q", *extra]
-    subprocess.run(command, check=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return seconds, after.ru_maxrss / 2**20
+    process = subprocess.Popen(command)
+    # Of this process alone, not of a browser that ran before it.
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 2**20
 
 
 def load(page: Path) -> dict[str, float] | None:

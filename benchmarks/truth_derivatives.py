@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,10 +39,15 @@ class TruthSegmenter:
     path: Path
 
     def segment(
-        self, volume: Volume, *, localizer: Volume | None = None, progress: Progress | None = None
+        self,
+        volume: Volume,
+        *,
+        localizer: Volume | None = None,
+        companions: Sequence[Volume] = (),
+        progress: Progress | None = None,
     ) -> LabelledSpine:
         """Return the labels of the file, on its own grid in RAS orientation."""
-        del volume, localizer, progress
+        del volume, localizer, companions, progress
         truth = to_canonical(read_labels(self.path))
         labels = truth.data.astype(np.uint8)
         components = components_of(labels, truth.affine)

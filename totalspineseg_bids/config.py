@@ -57,7 +57,9 @@ ENVIRONMENT: Mapping[str, str] = MappingProxyType(
     }
 )
 #: Settings that change what is computed; they make the configuration digest, the others do not.
-_RESULT_FIELDS = ("label_scheme", "output_resolution", "single_step", "step1_only", "localizer", "volume")
+_RESULT_FIELDS = (
+    "label_scheme", "output_resolution", "single_step", "step1_only", "localizer", "joint_session", "volume"
+)  # fmt: skip
 _DEVICE = re.compile(r"^(auto|cpu|mps|cuda(:\d+)?)$")
 _LABEL = re.compile(r"^[0-9a-zA-Z+]+$")
 _CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -102,6 +104,8 @@ class RunConfig:
         Stop after the first step.
     localizer
         Filter that names the image of a participant whose labels help to label the others.
+    joint_session
+        Find the levels of a session's images together, where they show the same part of the person.
     volume
         Volume of a 4D series: a number from 0, or ``"mean"``.
     n_cpus, omp_nthreads
@@ -146,6 +150,7 @@ class RunConfig:
     single_step: bool = False
     step1_only: bool = False
     localizer: str | None = None
+    joint_session: bool = True
     volume: int | Literal["mean"] = "mean"
     n_cpus: int | None = None
     omp_nthreads: int | None = None

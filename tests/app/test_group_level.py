@@ -14,6 +14,7 @@ from totalspineseg_bids.app.run import run
 from totalspineseg_bids.app.segmenter import LoadedSegmenter
 from totalspineseg_bids.bids.tables import read_table
 from totalspineseg_bids.config import RunConfig
+from totalspineseg_bids.errors import MissingInputError
 
 Configure = Callable[..., RunConfig]
 Factory = Callable[[RunConfig], LoadedSegmenter]
@@ -80,7 +81,7 @@ def test_ratings_are_read_back(
     head = "participant\tsession\timage\trating\tnote\n"
     lines = [
         "sub-01\tses-a\tsub-01_ses-a_T2w\tbad\tmoved",
-        "sub-02\tn/a\tsub-02_T2w\tgood\tn/a",
+        "sub-02\tn/a\tsub-02_T2w\tn/a\tnice",
         "x\tn/a\tgone\tgood\tn/a",
     ]
     ratings.write_text(head + "\n".join(lines) + "\n")
@@ -88,7 +89,7 @@ def test_ratings_are_read_back(
     images = read_table(tmp_path / "out" / "group_images.tsv")
     assert [(row["rating"], row["rating-note"]) for row in images[:3]] == [
         ("bad", "moved"),
-        ("good", "n/a"),
+        ("n/a", "nice"),
         ("n/a", "n/a"),
     ]
     assert "there is no image gone" in capsys.readouterr().err
@@ -101,6 +102,12 @@ def test_ratings_are_read_back(
     assert run(configure("group", qc_file=ratings)) == 64
     ratings.write_bytes(b"\xff\xfe\x00")
     assert run(configure("group", qc_file=ratings)) == 66
+
+
+@pytest.mark.parametrize("name", ["qc_file", "norms"])
+def test_a_file_that_is_not_there_is_said_before_the_run(tmp_path: Path, configure: Configure, name: str) -> None:
+    with pytest.raises(MissingInputError, match=r"gone\.tsv: no such file of"):
+        configure("group", **{name: tmp_path / "gone.tsv"})
 
 
 def test_norms_give_scores(

@@ -555,3 +555,44 @@ def test_every_run_leaves_a_log_and_a_record_that_can_be_run_again(
 
     assert RunConfig.from_mapping(read_toml(record)) == config
     assert logging.getLogger("totalspineseg_bids").handlers == []
+
+
+def test_images_of_a_session_that_overlap_are_companions(
+    tmp_path: Path, configure: Configure, factory: Factory, segmenter: TinySegmenter
+) -> None:
+    far = tmp_path / "raw/sub-01/anat/sub-01_acq-far_T2w.nii.gz"
+    dataset(tmp_path, f"{STEM}_T1w.nii.gz", f"{STEM}_T2w.nii.gz", "sub-02/anat/sub-02_T2w.nii.gz")
+    near = nib.load(tmp_path / f"raw/{STEM}_T2w.nii.gz")
+    affine = near.affine.copy()
+    affine[2, 3] += 500
+    nib.save(nib.Nifti1Image(np.asarray(near.dataobj), affine), far)
+    assert run(configure(), factory=factory) == 0
+    assert sorted(segmenter.companions) == [0, 0, 1, 1]
+    sidecar = tmp_path / "out" / f"{STEM}_seg-totalspineseg_desc-T1w_dseg.json"
+    assert json.loads(sidecar.read_text())["Settings"]["joint_with"] == [f"{STEM}_T2w.nii.gz"]
+    # Nothing changed: nothing is done. A companion that changed changes both.
+    segmenter.companions.clear()
+    assert run(configure(), factory=factory) == 0
+    assert segmenter.companions == []
+    save(tmp_path / f"raw/{STEM}_T2w.nii.gz", tiny_image(seed=99))
+    assert run(configure(), factory=factory) == 0
+    assert segmenter.companions == [1, 1]
+
+
+def test_images_can_be_labelled_each_alone(
+    tmp_path: Path, configure: Configure, factory: Factory, segmenter: TinySegmenter
+) -> None:
+    dataset(tmp_path, f"{STEM}_T1w.nii.gz", f"{STEM}_T2w.nii.gz")
+    assert run(configure(joint_session=False), factory=factory) == 0
+    assert segmenter.companions == [0, 0]
+
+
+def test_a_companion_that_cannot_be_read_costs_only_itself(
+    tmp_path: Path, configure: Configure, factory: Factory, segmenter: TinySegmenter
+) -> None:
+    dataset(tmp_path, f"{STEM}_T1w.nii.gz", f"{STEM}_T2w.nii.gz")
+    broken = tmp_path / f"raw/{STEM}_T2w.nii.gz"
+    broken.write_bytes(broken.read_bytes()[:-200])
+    assert run(configure(), factory=factory) != 0
+    assert segmenter.companions == [0]
+    assert (tmp_path / "out" / f"{STEM}_seg-totalspineseg_desc-T1w_dseg.json").is_file()

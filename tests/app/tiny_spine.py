@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import nibabel as nib
@@ -68,12 +69,19 @@ class TinySegmenter:
     def __init__(self) -> None:
         self.calls = 0
         self.localizers: list[Volume | None] = []
+        self.companions: list[int] = []
 
     def segment(
-        self, volume: Volume, *, localizer: Volume | None = None, progress: Progress | None = None
+        self,
+        volume: Volume,
+        *,
+        localizer: Volume | None = None,
+        companions: Sequence[Volume] = (),
+        progress: Progress | None = None,
     ) -> LabelledSpine:
         self.calls += 1
         self.localizers.append(localizer)
+        self.companions.append(len(companions))
         image = to_canonical(volume)
         if progress is not None:
             progress("thresholds", 0.5)
@@ -114,7 +122,12 @@ class BoxSegmenter:
     """Finds the same boxes in the middle of any image: what is written of real images can be looked at with it."""
 
     def segment(
-        self, volume: Volume, *, localizer: Volume | None = None, progress: Progress | None = None
+        self,
+        volume: Volume,
+        *,
+        localizer: Volume | None = None,
+        companions: Sequence[Volume] = (),
+        progress: Progress | None = None,
     ) -> LabelledSpine:
         image = to_working_grid(volume)
         x, y, z = (size // 2 for size in image.data.shape)

@@ -84,7 +84,7 @@ def test_usage_errors(arguments: list[str], capsys: pytest.CaptureFixture[str]) 
 
 def test_options_of_the_seed_workflow() -> None:
     options = build_parser().parse_args(["train", "work", "102", "--fold", "all", "--c", "--device", "cpu"])
-    assert (options.dataset, options.fold, options.resume) == (102, "all", True)
+    assert (options.datasets, options.fold, options.resume) == ([102], "all", True)
     assert build_parser().parse_args(["train", "work", "101", "--fold", "3"]).fold == 3
 
 

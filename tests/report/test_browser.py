@@ -157,6 +157,14 @@ def choose(browser, selector: str, value: str) -> None:
     )
 
 
+def scroll_to(browser, canvas: str) -> None:
+    """Bring a plot into view, which is when it is drawn."""
+    browser.until("!document.getElementById('changes').hidden")
+    browser.run("document.getElementById(arguments[0]).scrollIntoView({ block: 'center' })", canvas)
+    browser.until(f"document.getElementById('{canvas}').style.width")
+    time.sleep(0.3)
+
+
 def point_of(browser, canvas: str) -> None:
     """Click the first point of a plot that leads somewhere, found with the mouse as a person would."""
     found = browser.run(
@@ -224,6 +232,7 @@ def test_search_filter_and_sort(browser, site):
 
 def test_filters_reach_map_and_plots(browser, site):
     browser.open(site / "group.html")
+    scroll_to(browser, "heat")
     heights = "document.getElementById('heat').clientHeight"
     whole = browser.run(f"return {heights}")
     browser.find("#search").send_keys("sub-05")
@@ -234,6 +243,7 @@ def test_ratings_by_key_and_by_list_come_back_through_the_file(browser, site):
     browser.open(site / "group.html")
     browser.run("localStorage.clear()")
     browser.open(site / "group.html")
+    browser.until("document.querySelector('tr[data-i=\"4\"] .rating')")
     # What --qc-file brought is there.
     assert browser.find("tr[data-i='0'] .rating").get_attribute("value") == "doubtful"
     assert browser.find("tr[data-i='0'] .remark").get_attribute("value") == "look again"
@@ -262,6 +272,7 @@ def test_ratings_by_key_and_by_list_come_back_through_the_file(browser, site):
     }
     # They stay in the browser.
     browser.open(site / "group.html")
+    browser.until("document.querySelector('tr[data-i=\"4\"] .rating')")
     assert browser.find("tr[data-i='4'] .rating").get_attribute("value") == "bad"
     browser.run("localStorage.clear()")
 
@@ -274,8 +285,7 @@ def test_links_and_points_lead_to_subject_pages(browser, site):
     assert browser.window.current_url.endswith("/group.html")
     for canvas in ("strip", "change", "heat"):
         browser.open(site / "group.html")
-        browser.until("document.getElementById('change').clientHeight > 0")
-        time.sleep(0.3)
+        scroll_to(browser, canvas)
         point_of(browser, canvas)
         browser.until("location.href.includes('/sub-')")
 

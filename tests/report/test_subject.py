@@ -109,7 +109,10 @@ def test_what_comes_from_the_dataset_stays_text(tmp_path):
 
 def test_confidence_of_each_level_comes_first(image):
     folder, report = image
-    rows = [{**row, "confidence": "0.31", "partial": "true"} if row["level"] == "L4" else row for row in report.rows]
+    rows = [
+        {**row, "confidence": "0.31", "partial": "true", "height-mm": "n/a"} if row["level"] == "L4" else row
+        for row in report.rows
+    ]
     page = write(folder, [dataclasses.replace(report, rows=rows)])
     assert page.index('class="certainty"') < page.index('class="views"') < page.index("<h3>Levels</h3>")
     assert 'title="L4, confidence 0.31, cut by the field of view' in page

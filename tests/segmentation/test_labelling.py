@@ -9,6 +9,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import SpineVariant, Structure
@@ -18,7 +20,7 @@ from totalspineseg_bids.segmentation.api import label, to_grid
 from totalspineseg_bids.segmentation.labelling import label_map, odd_discs
 from totalspineseg_bids.segmentation.labelling.parity import disc_turns
 from totalspineseg_bids.segmentation.layout import Layout
-from totalspineseg_bids.segmentation.result import SpineStatus
+from totalspineseg_bids.segmentation.result import LabelledSpine, SpineStatus
 
 from . import corruptions
 from .columns import Column, dice, levels_right, make_column, semantic_of, semantic_of_variant
@@ -182,20 +184,43 @@ def test_thirteen_thoracic_vertebrae():
     assert all(a != b for a, b in itertools.pairwise(turns))
 
 
-def test_orientation_and_voxel_size_of_the_file_do_not_matter():
-    column = lumbar()
+@cache
+def low_back() -> tuple[Column, np.ndarray, LabelledSpine]:
+    column = make_column(first="L3")
     semantic = semantic_of(column.truth, STEP2)
-    plain = label_map(semantic, column.affine, STEP2)
-    orientation = np.array([[2, -1], [0, 1], [1, -1]])
+    return column, semantic, label_map(semantic, column.affine, STEP2)
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.permutations([0, 1, 2]), st.tuples(*[st.sampled_from([-1, 1])] * 3))
+def test_the_orientation_of_the_file_does_not_matter(axes, flips):
+    column, semantic, plain = low_back()
+    orientation = np.array([[axis, flip] for axis, flip in zip(axes, flips, strict=True)])
     turned = nib.orientations.apply_orientation(semantic, orientation)
     affine = column.affine @ nib.orientations.inv_ornt_aff(orientation, semantic.shape)
     spine = label_map(turned, affine, STEP2)
     np.testing.assert_array_equal(spine.labels, nib.orientations.apply_orientation(plain.labels, orientation))
     assert spine.components == plain.components
-    coarse = Geometry((42, 50, semantic.shape[2] // 2), column.affine @ np.diag([1.5, 1.5, 2.0, 1.0]))
-    sampled = label_map(restore_labels(semantic, column.affine, coarse), coarse.affine, STEP2)
-    assert [c.level for c in sampled.components] == [c.level for c in plain.components]
-    assert _all_right(to_grid(sampled, Geometry(semantic.shape, column.affine)), column) == []
+    np.testing.assert_array_equal(spine.affine, affine)
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.tuples(st.floats(0.7, 4.0), st.floats(0.6, 1.6), st.floats(0.6, 1.6)),
+    st.permutations([0, 1, 2]),
+    st.tuples(*[st.sampled_from([-1, 1])] * 3),
+)
+def test_the_voxel_size_of_the_file_does_not_matter(voxel, axes, flips):
+    column, semantic, plain = low_back()
+    shape = [max(1, int(n / v)) for n, v in zip(semantic.shape, voxel, strict=True)]
+    coarse = Geometry((shape[0], shape[1], shape[2]), column.affine @ np.diag([*voxel, 1.0]))
+    sampled = restore_labels(semantic, column.affine, coarse)
+    orientation = np.array([[axis, flip] for axis, flip in zip(axes, flips, strict=True)])
+    turned = nib.orientations.apply_orientation(sampled, orientation)
+    affine = coarse.affine @ nib.orientations.inv_ornt_aff(orientation, sampled.shape)
+    spine = label_map(turned, affine, STEP2)
+    assert [c.level for c in spine.components] == [c.level for c in plain.components]
+    assert _all_right(to_grid(spine, Geometry(semantic.shape, column.affine)), column) == []
 
 
 def test_canal_is_closed_and_free_of_cord():

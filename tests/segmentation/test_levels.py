@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from totalspineseg_bids.anatomy import SpineVariant
-from totalspineseg_bids.segmentation.labelling.evidence import View, build_hypotheses
+from totalspineseg_bids.segmentation.labelling.evidence import build_hypotheses
 from totalspineseg_bids.segmentation.labelling.levels import solve_levels
 from totalspineseg_bids.segmentation.labelling.naming import NO_ANCHOR, name_components
-from totalspineseg_bids.segmentation.labelling.observation import Observation, Votes
+from totalspineseg_bids.segmentation.labelling.observation import Observation, View, Votes
 from totalspineseg_bids.segmentation.labelling.reference import chain_of
 from totalspineseg_bids.segmentation.layout import Kind, Layout
 from totalspineseg_bids.segmentation.result import SpineStatus

@@ -99,6 +99,43 @@ def test_every_mode_labels_the_column(mode):
     assert set(segmenter.digests) == used
 
 
+def test_images_of_a_session_help_each_other():
+    chest, low = make_column(first="T6", last="T11"), make_column(first="T8", last="L4")
+    volumes = [Volume(c.truth.astype(np.float32), c.affine) for c in (chest, low)]
+    segmenter, _ = _segmenter()
+    assert segmenter.segment(volumes[0]).status is SpineStatus.ABSTAINED
+    for volume, other, column in ((*volumes, chest), (*volumes[::-1], low)):
+        spine = segmenter.segment(volume, companions=[other])
+        assert spine.status is SpineStatus.LABELLED
+        assert all(levels_right(spine.labels, column).values())
+        assert spine.cord_probability is not None
+        assert spine.cord_probability.shape == spine.labels.shape
+
+
+def test_an_image_without_landmarks_takes_its_levels_from_its_companion():
+    column = lumbar()
+    whole = Volume(column.truth.astype(np.float32), column.affine)
+    rows = np.argwhere(np.isin(column.truth, [anatomy.vertebra(level).id for level in ("L2", "L3", "L4")]))[:, 2]
+    low, high = int(rows.min()) + 8, int(rows.max()) - 8
+    affine = column.affine.copy()
+    affine[2, 3] += low * column.affine[2, 2]
+    part = Volume(np.ascontiguousarray(whole.data[:, :, low:high]), affine)
+    segmenter, readers = _segmenter()
+    assert segmenter.segment(part).status is SpineStatus.ABSTAINED
+    readers["step1"].seen.clear()
+    together = segmenter.segment(part, companions=[whole])
+    assert together.status is SpineStatus.LABELLED
+    named = {c.level for c in together.components if c.level}
+    assert {"L3", "L2-L3", "L3-L4"} <= named
+    for level in ("L3", "L2-L3"):
+        label = anatomy.disc(level) if "-" in level else anatomy.vertebra(level)
+        assert dice(together.labels == label.id, column.truth[:, :, low:high] == label.id) > 0.9
+    other = segmenter.segment(whole, companions=[part])
+    assert other.status is SpineStatus.LABELLED
+    # Each image is segmented once for the session, in whatever turn it comes.
+    assert len(readers["step1"].seen) == 2
+
+
 def test_step_2_gets_the_box_and_the_odd_discs():
     column = lumbar()
     segmenter, readers = _segmenter()

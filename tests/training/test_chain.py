@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -25,7 +26,6 @@ from totalspineseg_bids.training.train import Epoch, TrainOptions, train
 from .conftest import box_spine, image_of, write
 
 SMALL = {"patch": (32, 16, 16), "features": (4, 8, 8), "batch_size": 1}
-DEFAULTS = dict(plan_and_preprocess.__kwdefaults__ or {})
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +98,14 @@ def test_plans_see_both_channels_and_all_regions(trained: Path) -> None:
     assert all(size <= limit for size, limit in zip(configuration["patch_size"], SMALL["patch"], strict=True))
 
 
+def test_plans_by_name(trained: Path) -> None:
+    path = plan_and_preprocess(trained, 101, "resenc-m")
+    assert path.name == "nnUNetResEncUNetMPlans.json"
+    configuration = json.loads(path.read_text())["configurations"]["3d_fullres"]
+    assert configuration["architecture"]["network_class_name"].endswith("ResidualEncoderUNet")
+    assert configuration["spacing"] == [1.0, 1.0, 1.0]
+
+
 def test_second_plan_does_nothing(trained: Path) -> None:
     data = trained / "nnUNet_preprocessed" / "Dataset102_TotalSpineSeg_step2" / "nnUNetPlans_3d_fullres"
     before = {path: path.stat().st_mtime_ns for path in data.iterdir()}
@@ -106,7 +114,7 @@ def test_second_plan_does_nothing(trained: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in data.iterdir()} == before
 
 
-@pytest.mark.filterwarnings("ignore:Mean of empty slice")  # levels that no held-out case has
+@pytest.mark.filterwarnings("ignore:Mean of empty slice")  # levels that no held-out case of the fold has
 def test_training_goes_on_where_it_stopped(trained: Path) -> None:
     options = TrainOptions(
         trained, 102, plans="small", epochs=2, iterations=1, validation_iterations=1, device="cpu", test=False
@@ -180,6 +188,17 @@ def test_exported_models_install_and_segment(
     assert main([*segment, "--threads", "1", "--report"]) == 0
     assert "sub-00_T2w.nii.gz: " in capsys.readouterr().out
     assert (tmp_path / "out" / "sub-00_T2w.json").exists()
+    # The test set of `prepare` is what models are compared on: these have learnt nothing and say nothing.
+    test = trained / "test"
+    names = sorted(path.name for path in (test / "images").iterdir())
+    assert names == sorted(path.name for path in (test / "labels").iterdir())
+    two_steps = ["segment", str(test / "images"), str(tmp_path / "two"), "--model", "own", "--device", "cpu"]
+    assert main([*two_steps, "--engine", "torch", "--threads", "1"]) == 0
+    (tmp_path / "two").mkdir(exist_ok=True)
+    copies = shutil.copytree(test / "labels", tmp_path / "perfect")
+    capsys.readouterr()
+    assert main(["compare", str(test / "labels"), f"right={copies}", f"own={tmp_path / 'two'}"]) == 0
+    assert f"{len(names)} images, the same for every model" in capsys.readouterr().out
 
 
 def test_what_is_missing_is_said(bids: Path, tmp_path: Path) -> None:
@@ -204,12 +223,7 @@ def test_images_that_were_prepared_anew_must_be_planned_anew(trained: Path) -> N
         table.write_text(before)
 
 
-def test_fold_all_and_planning_on_the_way(
-    bids: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from totalspineseg_bids.training import plan
-
-    monkeypatch.setattr(plan.plan_and_preprocess, "__kwdefaults__", {**DEFAULTS, **SMALL})
+def test_fold_all_and_planning_on_the_way(bids: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", str(tmp_path)]) == 66
     assert "prepare" in capsys.readouterr().err
     prepare([bids], tmp_path, datasets=(103,), test_fraction=0)

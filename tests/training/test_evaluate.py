@@ -214,6 +214,27 @@ def test_plain_folders_pair_by_name(tmp_path: Path) -> None:
         pair_files(tmp_path / "empty", tmp_path / "truth")
 
 
+def test_same_subject_of_two_datasets_pairs_by_name(tmp_path: Path) -> None:
+    truth = box_spine()
+    for dataset, predicted in (("a", truth), ("data-multi-subject", shifted(truth))):
+        write(tmp_path / "truth" / f"{dataset}_sub-1_T2w.nii.gz", truth)
+        write(tmp_path / "pred" / f"{dataset}_sub-1_T2w.nii.gz", predicted)
+    pairs = pair_files(tmp_path / "pred", tmp_path / "truth")
+    assert [(p and p.name) for p, _ in pairs] == [t.name for _, t in pairs]
+    result = evaluate([p for p, _ in pairs], [t for _, t in pairs])
+    assert [image.outcome for image in result.images] == [Outcome.RIGHT, Outcome.WRONG]
+    assert list(result.by("contrast")) == ["T2w"]
+
+
+def test_plainest_name_of_several_predictions_counts(tmp_path: Path) -> None:
+    truth = write(tmp_path / "truth" / "sub-1_T2w_label-spine_dseg.nii.gz", box_spine())
+    for added in ("res-1mm_seg-x_desc-T2w", "seg-x_desc-T2w"):
+        write(tmp_path / "pred" / f"sub-1_{added}_dseg.nii.gz", box_spine())
+    ((predicted, _),) = pair_files(tmp_path / "pred", truth.parent)
+    assert predicted is not None
+    assert predicted.name == "sub-1_seg-x_desc-T2w_dseg.nii.gz"
+
+
 def test_bad_file_does_not_stop_the_others(tmp_path: Path) -> None:
     truth = box_spine()
     good = write(tmp_path / "good.nii.gz", truth)

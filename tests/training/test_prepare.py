@@ -61,6 +61,16 @@ def test_all_three_datasets(bids: Path, tmp_path: Path) -> None:
                 np.testing.assert_array_equal(data(channel), odd_disc_mask(labels, swap))
 
 
+def test_test_cases_with_every_level(bids: Path, tmp_path: Path) -> None:
+    summary = prepare([bids], tmp_path, datasets=(102,), test_fraction=0.25)
+    images = sorted((tmp_path / "test" / "images").iterdir())
+    assert len(images) == summary.test > 0
+    for path in images:
+        np.testing.assert_array_equal(data(tmp_path / "test" / "labels" / path.name), box_spine())
+    prepare([bids], tmp_path, datasets=(102,), test_fraction=0)
+    assert not list((tmp_path / "test").rglob("*.nii.gz"))
+
+
 def test_rerun_keeps_what_is_complete_and_redoes_what_changed(own: Path, tmp_path: Path) -> None:
     work = tmp_path / "work"
     prepare([own], work, datasets=(101,))

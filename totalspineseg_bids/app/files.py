@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +174,7 @@ def report_of(spine: LabelledSpine, scheme: LabelScheme) -> dict[str, Any]:
         "reason": spine.reason,
         "flags": list(spine.flags),
         "label_scheme": scheme,
+        "hypothesis": None if spine.hypothesis is None else asdict(spine.hypothesis),
         "components": components,
     }
 

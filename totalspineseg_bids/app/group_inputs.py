@@ -26,7 +26,7 @@ class Rating:
     Attributes
     ----------
     rating
-        One of `RATINGS`.
+        One of `RATINGS`; empty for a remark alone.
     note
         A remark; empty for none.
     """
@@ -82,9 +82,9 @@ def read_ratings(path: Path | None, images: Iterable[str]) -> dict[str, Rating]:
             msg = f"{path}: has no column image or rating; give a table downloaded from the group page"
             raise UsageError(msg)
         rating, note = (_present(row.get(name, "")) for name in ("rating", "note"))
-        if not rating:
+        if not rating and not note:
             continue
-        if rating not in RATINGS:
+        if rating and rating not in RATINGS:
             msg = f"{path}: line {line}: rating '{rating}' is not one of {', '.join(RATINGS)}; correct it"
             raise UsageError(msg)
         if row["image"] in known:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from totalspineseg_bids.anatomy import from_scheme, level_point_value, to_scheme
 from totalspineseg_bids.app.crash import clear_crash
 from totalspineseg_bids.app.segmenter import LoadedSegmenter, Progress
+from totalspineseg_bids.app.session import companions_of, read_companions
 from totalspineseg_bids.bids.names import DerivativeNames, SourceImage
 from totalspineseg_bids.bids.publish import complete, is_complete, remove, withdraw
 from totalspineseg_bids.bids.sidecar import (
@@ -45,6 +46,7 @@ from totalspineseg_bids.segmentation.result import DiscPoint, LabelledSpine, Spi
 
 logger = logging.getLogger(__name__)
 
+
 _DESCRIPTIONS = {
     "SC": "Probability of the spinal cord, from 0 to 1",
     "canal": "Probability of the spinal canal, from 0 to 1",
@@ -67,15 +69,24 @@ class Job:
         Digests of input, settings and model.
     localizer
         Label image of the same participant that helps, and its BIDS URI; ``None`` without one.
+    companions
+        Images of the same session whose levels are found together with those of this one.
     """
 
     source: SourceImage
     names: DerivativeNames
     digests: Digests
     localizer: tuple[Path, str] | None = None
+    companions: tuple[SourceImage, ...] = ()
 
 
-def plan(source: SourceImage, config: RunConfig, loaded: LoadedSegmenter, localizer: SourceImage | None = None) -> Job:
+def plan(
+    source: SourceImage,
+    config: RunConfig,
+    loaded: LoadedSegmenter,
+    localizer: SourceImage | None = None,
+    session: Sequence[SourceImage] = (),
+) -> Job:
     """Return the job for an image.
 
     Parameters
@@ -88,6 +99,8 @@ def plan(source: SourceImage, config: RunConfig, loaded: LoadedSegmenter, locali
         The segmenter.
     localizer
         Image of the same participant whose labels help; used where they exist.
+    session
+        Images of the same session, among which companions are sought.
 
     Raises
     ------
@@ -102,7 +115,12 @@ def plan(source: SourceImage, config: RunConfig, loaded: LoadedSegmenter, locali
         if path.is_file():
             found = path, derivative_uri(names, resolution)
             digest = hashlib.sha256(f"{digest} {file_digest(path)}".encode()).hexdigest()
-    return Job(source, DerivativeNames.of(source), Digests(digest, config.digest, loaded.digest), found)
+    companions = companions_of(source, session) if config.joint_session else ()
+    if companions:
+        # What an image's levels are depends on the companions too: where one changes, the image is done again.
+        parts = " ".join(sorted(file_digest(companion.path) for companion in companions))
+        digest = hashlib.sha256(f"{digest} {parts}".encode()).hexdigest()
+    return Job(source, DerivativeNames.of(source), Digests(digest, config.digest, loaded.digest), found, companions)
 
 
 def is_done(job: Job, config: RunConfig) -> bool:
@@ -135,7 +153,8 @@ def process(job: Job, config: RunConfig, loaded: LoadedSegmenter, progress: Prog
     for note in image.notes:
         logger.warning("%s: %s", job.source.name, note)
     localizer = _read_localizer(job, config)
-    spine = loaded.segmenter.segment(image.volume, localizer=localizer, progress=progress)
+    companions = read_companions(job.companions, job.source, config)
+    spine = loaded.segmenter.segment(image.volume, localizer=localizer, companions=companions, progress=progress)
     if progress is not None:
         progress("measure and write", 0.0)
     writer = _Writer(job, config, loaded, image, spine)
@@ -200,6 +219,7 @@ class _Writer:
                 "single_step": config.single_step,
                 "step1_only": config.step1_only,
                 "localizer": config.localizer,
+                "joint_with": [companion.relative for companion in job.companions] or None,
                 "volume": config.volume if image.volumes > 1 else None,
             },
             notes=image.notes,

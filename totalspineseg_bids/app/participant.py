@@ -204,20 +204,22 @@ class _Run:
         """Work on the images of a participant; tell whether the run is to stop."""
         for source, localizer in self.in_order(sources):
             bar.set_description_str(source.name)
-            failed = self._image(source, localizer, bar)
+            failed = self._image(source, localizer, _session(source, sources), bar)
             bar.update()
             if failed and self.config.stop_on_first_crash:
                 logger.error("stopped at the first failure, as asked")
                 return True
         return False
 
-    def _image(self, source: SourceImage, localizer: SourceImage | None, bar: tqdm[None]) -> bool:
+    def _image(
+        self, source: SourceImage, localizer: SourceImage | None, session: Sequence[SourceImage], bar: tqdm[None]
+    ) -> bool:
         def progress(stage: str, fraction: float) -> None:
             bar.set_postfix_str(f"{stage} {fraction:.0%}")
 
         try:
             self._check_name(source)
-            job = images.plan(source, self.config, self.loaded, localizer)
+            job = images.plan(source, self.config, self.loaded, localizer, session)
             if not self.config.force and images.is_done(job, self.config):
                 clear_crash(self.config.output_dir, source)
                 logger.info("%s: complete, skipped", source.name)
@@ -270,13 +272,15 @@ class _Run:
     def list_work(self) -> None:
         """Say on standard output what would be done."""
         for _, group in itertools.groupby(self.sources, key=lambda source: source.participant):
-            for source, localizer in self.in_order(list(group)):
-                sys.stdout.write(f"{self._state(source, localizer)}\t{source.relative}\n")
+            sources = list(group)
+            for source, localizer in self.in_order(sources):
+                state = self._state(source, localizer, _session(source, sources))
+                sys.stdout.write(f"{state}\t{source.relative}\n")
 
-    def _state(self, source: SourceImage, localizer: SourceImage | None) -> str:
+    def _state(self, source: SourceImage, localizer: SourceImage | None, session: Sequence[SourceImage]) -> str:
         try:
             self._check_name(source)
-            job = images.plan(source, self.config, self.loaded, localizer)
+            job = images.plan(source, self.config, self.loaded, localizer, session)
         except SpineAppError as error:
             logger.warning("%s", error)
             return "would fail"
@@ -286,6 +290,11 @@ class _Run:
 
 def _target(source: SourceImage) -> str:
     return DerivativeNames.of(source).labels(".json")
+
+
+def _session(source: SourceImage, sources: Iterable[SourceImage]) -> list[SourceImage]:
+    """Return the images of the same person and session."""
+    return [other for other in sources if (other.participant, other.session) == (source.participant, source.session)]
 
 
 def _matches(source: SourceImage, terms: dict[str, str]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -23,7 +23,12 @@ class Segmenter(Protocol):
     """Turns an image into a labelled spine."""
 
     def segment(
-        self, volume: Volume, *, localizer: Volume | None = None, progress: Progress | None = None
+        self,
+        volume: Volume,
+        *,
+        localizer: Volume | None = None,
+        companions: Sequence[Volume] = (),
+        progress: Progress | None = None,
     ) -> LabelledSpine:
         """Segment an image.
 
@@ -33,6 +38,8 @@ class Segmenter(Protocol):
             float32 image on its own grid.
         localizer
             Canonical labels (uint8) of the same person, on any grid of the same scanner space.
+        companions
+            Images of the same session whose levels are found together with those of this one.
         progress
             Called with the name of the stage and its fraction done.
 

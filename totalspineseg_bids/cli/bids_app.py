@@ -232,6 +232,13 @@ def _add_method(parser: Parser) -> None:
         metavar="FILTER",
         help="image of the same participant whose labels help the others, such as acq-loc or acq-wide_T2w",
     )
+    group.add_argument(
+        "--joint-session",
+        "--joint_session",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="find the levels of a session's images together where they overlap (default: yes)",
+    )
 
 
 def _add_output(parser: Parser) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from totalspineseg_bids.anatomy import LABEL_SCHEMES
 from totalspineseg_bids.cli.tools_common import (
@@ -16,6 +17,9 @@ from totalspineseg_bids.cli.tools_common import (
     say,
 )
 from totalspineseg_bids.errors import ExitCode, ImageError, UsageError
+
+if TYPE_CHECKING:
+    from totalspineseg_bids.training.layouts import DatasetId
 
 _DATASETS = (101, 102, 103)
 _PLANS = ("default", "resenc-m", "resenc-l", "small")
@@ -250,7 +254,7 @@ def _add_train(subparsers: Subparsers) -> None:
     parser.add_argument("--no-test", action="store_true", help="do not predict the test cases at the end")
 
 
-def _prepared(work_dir: Path) -> list[int]:
+def _prepared(work_dir: Path) -> list[DatasetId]:
     """Return the datasets that a work folder has."""
     from totalspineseg_bids.training.layouts import DATASET_NAMES, DATASETS  # noqa: PLC0415
     from totalspineseg_bids.training.plan import raw_folder  # noqa: PLC0415
@@ -258,7 +262,7 @@ def _prepared(work_dir: Path) -> list[int]:
     found = [d for d in DATASETS if (work_dir / "nnUNet_raw" / DATASET_NAMES[d] / "dataset.json").exists()]
     if not found:
         raw_folder(work_dir, DATASETS[0])  # says what to do
-    return list(found)
+    return found
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -273,7 +277,8 @@ def _train(options: argparse.Namespace) -> int:
         terminal.write(describe(epoch) + "\n")
         terminal.flush()
 
-    for dataset in options.datasets or _prepared(options.work_dir):
+    chosen: list[DatasetId] = options.datasets or _prepared(options.work_dir)
+    for dataset in chosen:
         if not plans_file(options.work_dir, dataset, options.plans).exists():
             say(f"planned and preprocessed: {plan_and_preprocess(options.work_dir, dataset, options.plans)}")
         settings = TrainOptions(

@@ -1,4 +1,9 @@
-"""Cross-sections of cord and canal perpendicular to the centreline."""
+"""Cross-sections of cord and canal perpendicular to the centreline.
+
+Areas (mm²) are taken in planes perpendicular to the centreline, as is usual for the cord (De Leener et al., NeuroImage
+2017, 145:24); diameters (mm) are chords through the middle, the anteroposterior one as on a mid-sagittal image (Pavlov
+et al., Radiology 1987, 164:771). The share of the canal that the cord fills is the quotient of both areas.
+"""
 
 from __future__ import annotations
 

@@ -132,6 +132,7 @@ class _Tables:
         self.values: list[Value] = []
         self.confidence: dict[tuple[int, str], float] = {}
         self.partial: set[tuple[int, str]] = set()
+        self.arch_only: set[tuple[int, str]] = set()
         self.scores: list[Value] = []
         self.partial_count = self.unnamed_count = 0
         self.reasons: Counter[str] = Counter()
@@ -157,6 +158,8 @@ class _Tables:
         if is_true(row.get("partial")):
             self.partial.add((index, level))
             self.partial_count += 1
+            if number(row.get("height-mm")) is not None:
+                self.arch_only.add((index, level))
         self.reasons.update(reason.strip() for reason in present(row.get("measure-note")).split(";") if reason.strip())
         for measure in measures:
             value = number(row.get(measure))
@@ -189,7 +192,10 @@ class _Tables:
         return {_participant(row) for row in self.images}
 
     def seen(self) -> list[str]:
-        """One string an image, a character a vertebra and disc: ``.`` absent, ``p`` partial, 0-9 confidence."""
+        """One string an image, a character a vertebra and disc.
+
+        ``.`` is absent, ``p`` cut by the field of view, ``a`` cut but for its body, 0 to 9 the confidence.
+        """
         levels = (*self.vertebrae, *self.discs)
         strings = []
         for index, row in enumerate(self.images):
@@ -198,7 +204,7 @@ class _Tables:
             for level in levels:
                 confidence = self.confidence.get((index, level), 1.0 if level in listed else None)
                 if (index, level) in self.partial:
-                    marks.append("p")
+                    marks.append("a" if (index, level) in self.arch_only else "p")
                 else:
                     marks.append("." if confidence is None else str(int(np.clip(10 * confidence, 0, 9))))
             strings.append("".join(marks))
@@ -307,7 +313,11 @@ def _tiles(images: Sequence[Row], counts: Counter[str], table: _Tables) -> list[
 
 
 def _ratings(images: Sequence[Row]) -> dict[str, dict[str, str]]:
-    rated = ((present(row.get("image")), row) for row in images if present(row.get("rating")))
+    rated = (
+        (present(row.get("image")), row)
+        for row in images
+        if present(row.get("rating")) or present(row.get("rating-note"))
+    )
     return {
         image: {"rating": present(row.get("rating")), "note": present(row.get("rating-note"))} for image, row in rated
     }

@@ -213,8 +213,12 @@ def _certainty(rows: Sequence[Mapping[str, str]], image: int) -> list[list[dict[
         entry = _row(row, (), _anchor(image, position))
         sure = entry["confidence"]
         words = [entry["label"], "no level" if sure is None else f"confidence {sure:.2f}"]
-        words += ["cut by the field of view"] if entry["partial"] else []
-        lines[group].append({**entry, "title": ", ".join([*words, *([entry["note"]] if entry["note"] else [])])})
+        # A body that is measured is whole, whatever is cut of the arch; the remarks say that.
+        cut = entry["partial"] and number(row.get("height-mm")) is None
+        words += ["cut by the field of view"] if cut else []
+        lines[group].append(
+            {**entry, "partial": cut, "title": ", ".join([*words, *([entry["note"]] if entry["note"] else [])])}
+        )
     return [line for line in lines.values() if line]
 
 

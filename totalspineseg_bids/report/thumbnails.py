@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 #: What all thumbnails of a page may take together, bytes (a third more once they are text).
 _BUDGET: Final = 12_000_000
@@ -40,7 +40,7 @@ def _inline(path: Path, side: int, quality: int) -> str:
     try:
         with Image.open(path) as opened:
             picture = opened.convert("RGB")
-    except (OSError, UnidentifiedImageError):
+    except (OSError, ValueError, SyntaxError):  # Pillow calls a damaged PNG a syntax error
         return ""
     picture.thumbnail((side, side), Image.Resampling.BOX)
     buffer = io.BytesIO()

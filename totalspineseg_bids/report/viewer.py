@@ -101,7 +101,7 @@ def read_layout(labels: bytes) -> tuple[dict[str, Any], list[int]] | None:
         with Image.open(io.BytesIO(labels)) as picture:
             layout = json.loads(str(picture.info[_FIELD]))
             ids = np.flatnonzero(np.bincount(np.asarray(picture.convert("L")).ravel(), minlength=256))
-    except (OSError, KeyError, ValueError):
+    except (OSError, KeyError, ValueError, SyntaxError):  # Pillow calls a damaged PNG a syntax error
         return None
     if not isinstance(layout, dict) or not {"shape", "step", "columns", "affine"} <= set(layout):
         return None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,9 +14,15 @@ from numpy.typing import NDArray
 
 from totalspineseg_bids.errors import ModelError, UsageError
 from totalspineseg_bids.imaging.grid import paste, to_working_grid
-from totalspineseg_bids.imaging.volume import Volume
+from totalspineseg_bids.imaging.volume import Affine, Volume
 from totalspineseg_bids.models.roles import Role, needed_roles
-from totalspineseg_bids.segmentation.labelling import LevelScout, label_map, odd_discs
+from totalspineseg_bids.segmentation.labelling import (
+    LevelScout,
+    SessionImage,
+    label_map,
+    label_session,
+    odd_discs,
+)
 from totalspineseg_bids.segmentation.layout import Layout
 from totalspineseg_bids.segmentation.result import LabelledSpine, SpineStatus
 from totalspineseg_bids.segmentation.stages import keep_spine, probability_roles, spine_box
@@ -32,6 +40,8 @@ Progress = Callable[[str, float], None]
 WORKING_SPACING_MM = 1.0
 #: Around the spine that step 1 found; step 2 sees what step 1 may have missed at the ends of processes.
 CROP_MARGIN_MM = 20.0
+#: Images whose segmentation is kept for the sake of their companions.
+_REMEMBERED = 8
 NOTHING_FOUND = "no spine in view: step 1 found neither a spinal canal nor a disc"
 
 
@@ -43,11 +53,19 @@ class _Semantic(NamedTuple):
     probabilities: dict[str, NDArray[np.float32]]
 
 
-class _Lent(NamedTuple):
-    """Evidence for levels from beside the two steps."""
+class _Perception(NamedTuple):
+    """What the networks make of an image, before any level is decided."""
 
-    localizer: Volume | None = None
+    affine: Affine
+    final: _Semantic
+    support: _Semantic | None = None
     scout: LevelScout | None = None
+    flags: tuple[str, ...] = ()
+
+    def as_session_image(self, localizer: Volume | None) -> SessionImage:
+        """Return it as an input of the labelling."""
+        support = () if self.support is None else ((self.support.labels, self.support.layout),)
+        return SessionImage(self.final.labels, self.affine, self.final.layout, support, localizer, self.scout)
 
 
 class SpineSegmenter:
@@ -100,6 +118,8 @@ class SpineSegmenter:
         self._threads = threads
         self._precision: Precision = precision
         self._predictors: dict[str, Predictor] = {}
+        self._perceptions: OrderedDict[str, _Perception] = OrderedDict()
+        self._sessions: OrderedDict[tuple[str, ...], list[LabelledSpine]] = OrderedDict()
         for role in self.roles:
             models.require(role)
 
@@ -131,7 +151,12 @@ class SpineSegmenter:
         return self._predictors[role]
 
     def segment(
-        self, volume: Volume, *, localizer: Volume | None = None, progress: Progress | None = None
+        self,
+        volume: Volume,
+        *,
+        localizer: Volume | None = None,
+        companions: Sequence[Volume] = (),
+        progress: Progress | None = None,
     ) -> LabelledSpine:
         """Segment and label one image.
 
@@ -141,6 +166,9 @@ class SpineSegmenter:
             3D image of any orientation and voxel size; it is not changed.
         localizer
             Labelled image of the same session (canonical ids) that overlaps in scanner space.
+        companions
+            Other images of the same session, in scanner space. The levels of all are found together; what the networks
+            made of the last images is kept, so that each is segmented once when they come as companions of each other.
         progress
             Called with the name of the stage and the finished part of it.
 
@@ -156,26 +184,61 @@ class SpineSegmenter:
             If a model cannot be loaded or does not fit its step.
         """
         tell = progress or (lambda _stage, _part: None)
+        if not companions:
+            own = self._perceive(volume, localizer, tell)
+            tell("label", 0.0)
+            (spine,) = label_session([own.as_session_image(localizer)])
+        else:
+            own, spine = self._in_session(volume, localizer, companions, tell)
+        tell("label", 1.0)
+        return _finished(own, spine)
+
+    def _in_session(
+        self, volume: Volume, localizer: Volume | None, companions: Sequence[Volume], tell: Progress
+    ) -> tuple[_Perception, LabelledSpine]:
+        """Label an image together with others; what is worked out for it serves when its companions come."""
+        volumes = [volume, *companions]
+        keys = [_fingerprint(v, localizer) for v in volumes]
+        # In an order of their own, so that it does not matter which image is asked for.
+        order = sorted(range(len(keys)), key=lambda n: keys[n])
+        whole = tuple(keys[n] for n in order)
+        if whole not in self._sessions:
+            seen = [self._remembered(keys[n], volumes[n], localizer, tell) for n in order]
+            tell("label", 0.0)
+            self._sessions[whole] = label_session([one.as_session_image(localizer) for one in seen])
+            while len(self._sessions) > 1:
+                self._sessions.popitem(last=False)
+        own = self._remembered(keys[0], volume, localizer, tell)
+        return own, self._sessions[whole][whole.index(keys[0])]
+
+    def _remembered(self, key: str, volume: Volume, localizer: Volume | None, tell: Progress) -> _Perception:
+        if key not in self._perceptions:
+            self._perceptions[key] = self._perceive(volume, localizer, tell)
+            while len(self._perceptions) > _REMEMBERED:
+                self._perceptions.popitem(last=False)
+        self._perceptions.move_to_end(key)
+        return self._perceptions[key]
+
+    def _perceive(self, volume: Volume, localizer: Volume | None, tell: Progress) -> _Perception:
+        """Run the networks on one image."""
         tell("resample", 0.0)
         image = to_working_grid(volume, WORKING_SPACING_MM)
         tell("resample", 1.0)
         if self.single_step:
-            semantic = self._run("single", image.data[None], image, tell)
-            return self._finish(semantic, image, [], _Lent(localizer), tell)
+            return _Perception(image.affine, self._run("single", image.data[None], image, tell))
         first = self._run("step1", image.data[None], image, tell)
         if not first.labels.any():
-            return self._finish(first, image, [], _Lent(localizer), tell)
-        lent = _Lent(localizer, self._scout(image, tell))
+            return _Perception(image.affine, first)
+        scout = self._scout(image, tell)
         if self.step1_only:
-            return self._finish(first, image, [], lent, tell)
+            return _Perception(image.affine, first, scout=scout)
         tell("discs", 0.0)
-        discs = label_map(first.labels, image.affine, first.layout, localizer=lent.localizer, scout=lent.scout)
+        discs = label_map(first.labels, image.affine, first.layout, localizer=localizer, scout=scout)
         tell("discs", 1.0)
         second = self._second_step(image, first, odd_discs(discs), tell)
         if second is None:
-            spine = self._finish(first, image, [], lent, tell)
-            return replace(spine, flags=(*spine.flags, "step2-empty"))
-        return self._finish(second, image, [first], lent, tell)
+            return _Perception(image.affine, first, scout=scout, flags=("step2-empty",))
+        return _Perception(image.affine, second, first, scout)
 
     def _second_step(self, image: Volume, first: _Semantic, odd: NDArray[np.uint8], tell: Progress) -> _Semantic | None:
         """Run step 2 on the box around the spine; ``None`` where it finds no canal and no disc."""
@@ -220,29 +283,25 @@ class SpineSegmenter:
         layout = Layout.from_labels(predictor.model.labels, str(predictor.model.path))
         return LevelScout.from_classes(found.probabilities, found.names, layout, image.affine @ found.to_image)
 
-    def _finish(
-        self,
-        semantic: _Semantic,
-        image: Volume,
-        support: Sequence[_Semantic],
-        lent: _Lent,
-        tell: Progress,
-    ) -> LabelledSpine:
-        """Label the final map and add the probabilities."""
-        tell("label", 0.0)
-        spine = label_map(
-            semantic.labels,
-            image.affine,
-            semantic.layout,
-            support=[(s.labels, s.layout) for s in support],
-            localizer=lent.localizer,
-            scout=lent.scout,
-        )
-        if spine.status is SpineStatus.NO_SPINE:
-            return replace(spine, reason=NOTHING_FOUND)
-        tell("label", 1.0)
-        return replace(
-            spine,
-            cord_probability=semantic.probabilities.get("cord"),
-            canal_probability=semantic.probabilities.get("canal"),
-        )
+
+def _fingerprint(volume: Volume, localizer: Volume | None) -> str:
+    """Return what tells an image, with the localizer that helps it, from others."""
+    whole = hashlib.sha256()
+    for part in (volume, localizer):
+        if part is not None:
+            whole.update(repr((part.data.shape, str(part.data.dtype))).encode())
+            whole.update(np.ascontiguousarray(part.affine).tobytes())
+            whole.update(np.ascontiguousarray(part.data).tobytes())
+    return whole.hexdigest()
+
+
+def _finished(own: _Perception, spine: LabelledSpine) -> LabelledSpine:
+    """Add to the labels what the networks say besides."""
+    if spine.status is SpineStatus.NO_SPINE:
+        return replace(spine, reason=NOTHING_FOUND)
+    return replace(
+        spine,
+        flags=(*spine.flags, *own.flags),
+        cord_probability=own.final.probabilities.get("cord"),
+        canal_probability=own.final.probabilities.get("canal"),
+    )

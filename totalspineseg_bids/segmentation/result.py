@@ -68,6 +68,32 @@ class DiscPoint:
 
 
 @dataclass(frozen=True, slots=True)
+class ColumnHypothesis:
+    """The best explanation of a column.
+
+    Attributes
+    ----------
+    thoracic, lumbar
+        Numbers of vertebrae that it supposes.
+    confidence
+        Posterior probability of these numbers.
+    scale
+        Size of the subject against an adult.
+    margin
+        Log-ratio (nats) of the probability of its levels to that of all others together, at the median component.
+    runner_up
+        What the median component is called by the next best explanation; ``None`` if that leaves it out.
+    """
+
+    thoracic: int
+    lumbar: int
+    confidence: float
+    scale: float
+    margin: float
+    runner_up: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class LabelledSpine:
     """A labelled spine on one grid.
 
@@ -89,6 +115,8 @@ class LabelledSpine:
         Canal centreline from cranial to caudal, shape (N, 3), scanner space (RAS+, mm).
     disc_points
         Disc levels projected on the canal centreline, craniocaudally.
+    hypothesis
+        The explanation of the column that the levels follow.
     cord_probability, canal_probability
         float32 in [0, 1] on the grid of ``labels``, where they were kept.
     """
@@ -101,5 +129,6 @@ class LabelledSpine:
     flags: tuple[str, ...] = ()
     centerline_mm: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 3)))
     disc_points: tuple[DiscPoint, ...] = ()
+    hypothesis: ColumnHypothesis | None = None
     cord_probability: NDArray[np.float32] | None = None
     canal_probability: NDArray[np.float32] | None = None

@@ -176,7 +176,7 @@ def _metrics() -> tuple[Metric, ...]:
         for name in ("levels", "vertebrae", "discs", "sacrum")
     ]
     metrics += [
-        Metric("localisation_mm", "localisation error", "mm", -1, _mean_of("distance_mm", "levels")),
+        Metric("localisation_mm", "localisation error, mm", "mm", -1, _mean_of("distance_mm", "levels")),
         Metric("all_levels_right", "all levels right", "rate", 1, _all_right),
         Metric("all_levels_right_with_landmark", "… with a landmark in view", "rate", 1, _all_right_with_landmark),
         Metric("abstained", "abstained or empty", "rate", -1, _outcome_rate(Outcome.ABSTAINED, Outcome.EMPTY)),

@@ -13,6 +13,9 @@ from totalspineseg_bids.training.evaluation_html import environment, millimetres
 from totalspineseg_bids.training.evaluation_output import columns, plain, tsv
 from totalspineseg_bids.training.metrics import GROUPS
 
+#: What the text says of each contrast; the page and the tables have everything.
+_MAIN = ("dice_levels", "nsd_levels", "identified_levels", "all_levels_right", "silently_wrong")
+
 
 def shown(metric: Metric, value: float) -> str:
     """Return a figure as people read it."""
@@ -40,6 +43,8 @@ def comparison_table(comparison: Comparison) -> str:
         rows = [[f"{tag} {value} ({len(chosen)})" if tag != "all" else "all", *head[1:]]]
         for metric in METRICS:
             figures = [comparison.figure(metric, name, chosen) for name in names]
+            if tag != "all" and metric.key not in _MAIN:
+                continue
             if all(math.isnan(figure) for figure in figures):
                 continue
             row = [metric.title, *(shown(metric, figure) for figure in figures)]

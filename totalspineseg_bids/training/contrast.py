@@ -23,7 +23,10 @@ _KINDS: tuple[tuple[Structure, ...], ...] = (
     (Structure.CANAL,),
 )
 _KEPT = 0.25  # share of structures that keep their mean
+_INVERTED = 0.3  # share of copies whose background is turned over
+_AIR_MM = 1.5
 _EDGE_MM = 0.7
+_MARGIN = 4  # voxels; beyond them the filter's kernel is cut off
 _PERCENTILES = (1.0, 99.0)
 
 
@@ -40,9 +43,10 @@ def _kind_table() -> NDArray[np.uint8]:
 def _curve(values: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
     """Return values in [0, 1] under a random gamma, inverted at times."""
     curved = np.clip(values, 0, 1) ** np.float32(np.exp(rng.uniform(-0.5, 0.5)))
-    if rng.random() < 0.3:
-        # Air stays dark: only what is brighter than a tenth of the range is turned over.
-        curved = np.where(values > 0.1, 1.1 - curved, curved)
+    if rng.random() < _INVERTED:
+        # Air stays dark: what is bright around it is turned over, told by a smoothed image, or noise would speckle.
+        inside = np.clip((ndimage.gaussian_filter(values, _AIR_MM) - 0.05) / 0.1, 0, 1)
+        curved = inside * (1.1 - curved) + (1 - inside) * curved
     return np.asarray(curved, np.float32)
 
 
@@ -81,11 +85,14 @@ def recontrast(image: NDArray[np.float32], labels: NDArray[np.uint8], rng: np.ra
     for number in range(1, len(_KINDS) + 1):
         # Drawn for every kind, there or not, so that what one image lacks does not shift the draws of another.
         mean, gain, kept = rng.uniform(0.05, 1.0), rng.uniform(0.3, 1.5), rng.random() < _KEPT
-        mask = kinds == number
-        if not mask.any():
+        found = ndimage.find_objects(kinds == number, max_label=1)[0]
+        if found is None:
             continue
-        own = float(values[mask].mean())
-        redrawn = np.float32(own if kept else mean) + np.float32(gain) * (values - np.float32(own))
+        # The structure and as far around it as its soft edge reaches.
+        box = tuple(slice(max(0, span.start - _MARGIN), span.stop + _MARGIN) for span in found)
+        mask, before = kinds[box] == number, values[box]
+        own = before[mask].mean()
+        redrawn = np.float32(own if kept else mean) + np.float32(gain) * (before - own)
         weight = ndimage.gaussian_filter(mask.astype(np.float32), _EDGE_MM)
-        mixed = mixed * (1 - weight) + redrawn * weight
+        mixed[box] += weight * (redrawn - mixed[box])
     return np.asarray(np.clip(mixed, -0.2, 1.3) * scale + low, np.float32)

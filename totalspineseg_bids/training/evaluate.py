@@ -17,7 +17,7 @@ from totalspineseg_bids.anatomy import LabelScheme
 from totalspineseg_bids.errors import ImageError, SpineAppError
 from totalspineseg_bids.imaging.grid import restore_labels
 from totalspineseg_bids.imaging.io import read_labels
-from totalspineseg_bids.training.cases import parse_name
+from totalspineseg_bids.training.cases import IMAGE_SUFFIXES, parse_name
 from totalspineseg_bids.training.metrics import GROUPS, LEVELLED, ImageResult, LevelResult, Outcome, compare
 from totalspineseg_bids.training.surface import TOLERANCE_MM
 
@@ -138,7 +138,7 @@ def _identified(rows: Sequence[LevelResult]) -> float:
 
 def _tags(path: Path) -> dict[str, str]:
     name = parse_name(path)
-    contrast = name.source_suffix
+    contrast = name.source_suffix or (name.suffix if name.suffix in IMAGE_SUFFIXES else None)
     return {"contrast": contrast} if contrast else {}
 
 

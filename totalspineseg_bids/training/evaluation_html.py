@@ -61,20 +61,17 @@ def environment() -> jinja2.Environment:
 
 def _image_rows(images: Sequence[ImageResult], evaluation: Evaluation) -> list[dict[str, Any]]:
     """Return the images, those that need a look first."""
-    rows = []
-    for image in sorted(images, key=lambda item: (_WORST_FIRST.index(item.outcome), item.name)):
-        missed = [row.name for row in image.levels if row.full_view and row.identified is False]
-        rows.append(
-            {
-                "name": image.name,
-                "outcome": image.outcome.value,
-                "tags": image.tags,
-                "figures": evaluation.summary([image]),
-                "misnamed": [row.name for row in image.levels if row.misnamed],
-                "missed": missed,
-            }
-        )
-    return rows
+    return [
+        {
+            "name": image.name,
+            "outcome": image.outcome.value,
+            "tags": image.tags,
+            "figures": evaluation.summary([image]),
+            "misnamed": [row.level for row in image.levels if row.misnamed],
+            "missed": [row.level for row in image.levels if row.full_view and row.identified is False],
+        }
+        for image in sorted(images, key=lambda item: (_WORST_FIRST.index(item.outcome), item.name))
+    ]
 
 
 def evaluation_page(evaluation: Evaluation, extra: dict[str, Any] | None = None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,19 @@ from typing import Any
 from totalspineseg_bids.errors import MissingInputError, NothingSelectedError
 from totalspineseg_bids.training.cases import LABEL_SUFFIXES, parse_name
 
+logger = logging.getLogger(__name__)
+
+
+def _stem(path: Path, root: Path) -> str:
+    """Return the name below a folder without its ending."""
+    return re.sub(r"\.nii(\.gz)?$", "", path.relative_to(root).as_posix())
+
 
 def _key(path: Path, root: Path) -> tuple[frozenset[tuple[str, str]], str] | str:
     """Return what pairs a prediction with its truth: BIDS entities and suffix of the source, else the relative name."""
     name = parse_name(path)
     if name.get("sub") is None:
-        return re.sub(r"\.nii(\.gz)?$", "", path.relative_to(root).as_posix())
+        return _stem(path, root)
     source = name.source_suffix or (name.suffix if name.suffix not in LABEL_SUFFIXES else "")
     return name.source_entities, source
 
@@ -35,9 +43,9 @@ def pair_files(predicted: Path, truth: Path) -> list[tuple[Path | None, Path]]:
     Parameters
     ----------
     predicted, truth
-        Both files or both folders, searched to any depth. Files pair by BIDS entities and suffix of the source image
-        where they have any (also where the suffix is told on one side only and there is no choice), else by the name
-        below the folder.
+        Both files or both folders, searched to any depth. Files pair by the name below the folder where that is the
+        same, else by BIDS entities and suffix of the source image (also where the suffix is told on one side only and
+        there is no choice).
 
     Returns
     -------
@@ -60,11 +68,18 @@ def pair_files(predicted: Path, truth: Path) -> list[tuple[Path | None, Path]]:
     if predicted.is_file() or truth.is_file():
         msg = f"{predicted} and {truth}: give two files or two folders"
         raise MissingInputError(msg)
-    predictions = {_key(path, predicted): path for path in _label_files(predicted)}
+    files = _label_files(predicted)
+    by_name = {_stem(path, predicted): path for path in files}
+    predictions: dict[Any, Path] = {}
+    # Of several predictions of one image, such as a copy with res-, that with the plainest name counts.
+    for path in sorted(files, key=lambda path: (len(parse_name(path).entities), path)):
+        first = predictions.setdefault(_key(path, predicted), path)
+        if first is not path:
+            logger.info("%s: passed over, %s is of the same image", path, first.name)
     pairs: list[tuple[Path | None, Path]] = []
     for path in _label_files(truth):
         key = _key(path, truth)
-        found = predictions.get(key) or _only_candidate(key, predictions)
+        found = by_name.get(_stem(path, truth)) or predictions.get(key) or _only_candidate(key, predictions)
         pairs.append((found, path))
     if not any(found for found, _ in pairs):
         msg = f"no file of {predicted} pairs with one of {truth}; names must agree, or the BIDS entities in them"

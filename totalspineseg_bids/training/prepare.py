@@ -8,6 +8,7 @@ the work folder afterwards is what nnU-Net documents (``documentation/dataset_fo
                                              /imagesTs/...                 labelsTs/...
     nnUNet_raw/Dataset102_TotalSpineSeg_step2/  every case twice, <case>_odd and <case>_even, with channel _0001
     nnUNet_raw/Dataset103_TotalSpineSeg_full/
+    test/{images,labels}/<case>.nii.gz          test cases with every level by its id, to segment and evaluate
     prepared/<case>.json                        what a case was made from; a rerun skips it while that is unchanged
     prepared/levels.tsv                         how many images of each part show each structure
 
@@ -158,7 +159,7 @@ def _signature(job: _Job, scheme: SchemeChoice) -> dict[str, Any]:
     }
 
 
-def _outputs(job: _Job, folders: dict[DatasetId, Path]) -> list[Path]:
+def _outputs(job: _Job, folders: dict[DatasetId, Path], work_dir: Path) -> list[Path]:
     tag = "Tr" if job.part == "train" else "Ts"
     paths: list[Path] = []
     for dataset, folder in folders.items():
@@ -166,10 +167,14 @@ def _outputs(job: _Job, folders: dict[DatasetId, Path]) -> list[Path]:
             paths.append(folder / f"labels{tag}" / f"{name}.nii.gz")
             channels = 2 if dataset == 102 else 1
             paths += [folder / f"images{tag}" / f"{name}_{channel:04d}.nii.gz" for channel in range(channels)]
+    if job.part == "test":
+        paths += [work_dir / "test" / what / f"{job.case.case_id}.nii.gz" for what in ("images", "labels")]
     return paths
 
 
-def _write_case(job: _Job, image: Volume, labels: NDArray[np.uint8], folders: dict[DatasetId, Path]) -> None:
+def _write_case(
+    job: _Job, image: Volume, labels: NDArray[np.uint8], folders: dict[DatasetId, Path], work_dir: Path
+) -> None:
     """Write a case and its copies; what two datasets or copies share is written once."""
     tag = "Tr" if job.part == "train" else "Ts"
     written: dict[tuple[Any, ...], Path] = {}
@@ -194,6 +199,11 @@ def _write_case(job: _Job, image: Volume, labels: NDArray[np.uint8], folders: di
                 path = folder / f"labels{tag}" / f"{name}.nii.gz"
                 semantic = semantic_map(labels, dataset, swap_parity=swapped)
                 once(path, ("labels", dataset, swapped), partial(write_labels, path, semantic, image.affine))
+    if job.part == "test":
+        name = f"{job.case.case_id}.nii.gz"
+        path = work_dir / "test" / "images" / name
+        once(path, ("image", 0), partial(_write_image, path, image.data, image.affine))
+        write_labels(work_dir / "test" / "labels" / name, labels, image.affine)
 
 
 def _make_folders(work_dir: Path, datasets: Sequence[DatasetId]) -> dict[DatasetId, Path]:
@@ -208,7 +218,8 @@ def _make_folders(work_dir: Path, datasets: Sequence[DatasetId]) -> dict[Dataset
                 (folder / part).mkdir(parents=True, exist_ok=True)
             # Marks the folder as ours from the first case on.
             (folder / "prepared.tsv").touch()
-            (work_dir / "prepared").mkdir(exist_ok=True)
+            for name in ("prepared", "test/images", "test/labels"):
+                (work_dir / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             msg = f"{folder}: cannot be written ({error.strerror}); choose another work folder"
             raise OutputError(msg) from error
@@ -216,13 +227,14 @@ def _make_folders(work_dir: Path, datasets: Sequence[DatasetId]) -> dict[Dataset
     return folders
 
 
-def _remove_strangers(folders: dict[DatasetId, Path], expected: set[Path]) -> None:
+def _remove_strangers(folders: dict[DatasetId, Path], work_dir: Path, expected: set[Path]) -> None:
     """Remove what earlier runs wrote for cases that are gone, refused or in the other part now."""
-    for folder in folders.values():
-        for part in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
-            for path in (folder / part).iterdir():
-                if path not in expected:
-                    path.unlink()
+    parts = ("imagesTr", "labelsTr", "imagesTs", "labelsTs")
+    places = [folder / part for folder in folders.values() for part in parts]
+    for place in (*places, work_dir / "test" / "images", work_dir / "test" / "labels"):
+        for path in place.iterdir():
+            if path not in expected:
+                path.unlink()
 
 
 def _write_descriptions(
@@ -286,7 +298,9 @@ def _write_levels(path: Path, levels: dict[str, tuple[int, int]]) -> None:
     write_text(path, "\n".join(rows) + "\n")
 
 
-def _make_case(job: _Job, mark: Path, folders: dict[DatasetId, Path], scheme: SchemeChoice) -> tuple[bool, list[str]]:
+def _make_case(
+    job: _Job, folders: dict[DatasetId, Path], work_dir: Path, scheme: SchemeChoice
+) -> tuple[bool, list[str]]:
     """Make a case unless it is complete; return whether it was made now, and the structures in it.
 
     Raises
@@ -296,13 +310,14 @@ def _make_case(job: _Job, mark: Path, folders: dict[DatasetId, Path], scheme: Sc
     """
     for path in (job.case.image, *job.case.labels.paths):
         check_file(path)
+    mark = work_dir / "prepared" / f"{job.case.case_id}.json"
     signature = _signature(job, scheme)
     known = _read_mark(mark)
-    if known.get("signature") == signature and all(path.exists() for path in _outputs(job, folders)):
+    if known.get("signature") == signature and all(path.exists() for path in _outputs(job, folders, work_dir)):
         return False, list(known["structures"])
     mark.unlink(missing_ok=True)
     image, labels = load_case(job.case, scheme)
-    _write_case(job, image, labels, folders)
+    _write_case(job, image, labels, folders, work_dir)
     present = np.bincount(labels.ravel(), minlength=256) > 0
     structures = [label.name for label in anatomy.LABELS if present[label.id]]
     write_text(mark, json.dumps({"signature": signature, "structures": structures}))
@@ -376,22 +391,20 @@ def prepare(
         held_out = case.person in test
         job = _Job(case, "test" if held_out else "train", 0 if held_out else copies, seed)
         try:
-            made, shown[case.case_id] = _make_case(
-                job, work_dir / "prepared" / f"{case.case_id}.json", folders, label_scheme
-            )
+            made, shown[case.case_id] = _make_case(job, folders, work_dir, label_scheme)
         except SpineAppError as error:
             logger.warning("left out: %s", error)
             refusals.append(Refusal(case.image, str(error)))
         else:
             written += made
             done.append(job)
-            expected.update(_outputs(job, folders))
+            expected.update(_outputs(job, folders, work_dir))
         if progress is not None:
             progress(number, len(cases), case.case_id)
     if not any(job.part == "train" for job in done):
         msg = f"no image is left to train on; the first refused: {refusals[0].image}: {refusals[0].reason}"
         raise NothingSelectedError(msg)
-    _remove_strangers(folders, expected)
+    _remove_strangers(folders, work_dir, expected)
     _write_descriptions(folders, done, refusals, seed)
     levels = _count_levels(done, shown)
     _write_levels(work_dir / "prepared" / "levels.tsv", levels)

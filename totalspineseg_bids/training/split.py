@@ -82,7 +82,8 @@ def held_out_persons(cases: Sequence[TrainingCase], fraction: float = 0.1, seed:
     while len(chosen) < total - 1 and (len(chosen) < wanted or max(lacking.values()) >= _HALF):
         key = max(
             (key for key in lacking if any(key in strata[person] for person in waiting)),
-            key=lambda k: (lacking[k], k),
+            # Equal lacks fall to no contrast by its name, but by a hash.
+            key=lambda k: (lacking[k], _rank(k, seed, "stratum")),
         )
         # Of those who have what lacks most, the one whose other contrasts lack most too; then in the order of the hash.
         person = max(

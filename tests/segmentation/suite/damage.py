@@ -291,7 +291,7 @@ def leaking_bone(case: Case, rng: np.random.Generator) -> bool:
         value = int(np.median(case.semantic[case.truth == number]))
         case.semantic[box][grown] = value
         centre = case.centre(number)
-        _blob(case, centre + [rng.choice([-1, 1]) * 38, -12, 0], (9, 7, 12), value, free=True)
+        _blob(case, centre + np.array([rng.choice([-1, 1]) * 38.0, -12.0, 0.0]), (9, 7, 12), value, free=True)
     return True
 
 
@@ -333,7 +333,7 @@ def false_above(case: Case, rng: np.random.Generator) -> bool:
     if not case.seen(_disc("C2-C3")):
         return False
     up = float(rng.uniform(11, 26))
-    centre = case.centre(_disc("C2-C3")) + [rng.uniform(-3, 3), rng.uniform(-4, 4), up]
+    centre = case.centre(_disc("C2-C3")) + np.array([rng.uniform(-3, 3), rng.uniform(-4, 4), up])
     radii = (float(rng.uniform(6, 9)), float(rng.uniform(5, 8)), float(rng.uniform(2.2, 3.5)))
     return _blob(case, centre, radii, case.value("disc"), free=False) > 60
 
@@ -374,7 +374,9 @@ def false_canal(case: Case, rng: np.random.Generator) -> bool:
     discs = case.discs()
     if not discs:
         return False
-    centre = case.centre(_disc(_pick(rng, discs))) + [rng.choice([-1, 1]) * rng.uniform(20, 40), rng.uniform(10, 30), 0]
+    centre = case.centre(_disc(_pick(rng, discs))) + np.array(
+        [rng.choice([-1, 1]) * rng.uniform(20, 40), rng.uniform(10, 30), 0.0]
+    )
     value = case.value("canal")
     return _blob(case, centre, (5, 5, float(rng.uniform(15, 35))), value, free=True) > 60
 

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy import ndimage
 
 from totalspineseg_bids.anatomy import SpineVariant
 from totalspineseg_bids.segmentation.labelling.centerline import Centerline
-from totalspineseg_bids.segmentation.labelling.evidence import View
-from totalspineseg_bids.segmentation.labelling.levels import LevelSolution, solve_levels
+from totalspineseg_bids.segmentation.labelling.levels import solve_levels
 from totalspineseg_bids.segmentation.labelling.naming import Naming, name_components
-from totalspineseg_bids.segmentation.labelling.observation import Observation, Votes
+from totalspineseg_bids.segmentation.labelling.observation import LevelSolution, Observation, View, Votes
 from totalspineseg_bids.segmentation.labelling.reference import Prices
 from totalspineseg_bids.segmentation.layout import Kind, Layout, Parity
 from totalspineseg_bids.segmentation.result import SpineStatus
@@ -89,7 +89,8 @@ def observe(rng: np.random.Generator, variant: SpineVariant, layout: Layout, vie
     if rng.random() < 0.1:
         drawn = replace(drawn, scale=float(rng.uniform(0.65, 0.82)))
     column = build_column(rng, variant, drawn)
-    canal = column.canal.points
+    # As smooth as the centreline that the labelling fits; the canal itself bulges behind every body.
+    canal = ndimage.gaussian_filter1d(column.canal.points, 2.7, axis=0, mode="nearest")
     arc = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(canal, axis=0), axis=1))])
     line = Centerline(canal, arc, float(arc[-1]))
     table = table_of(variant, layout, swap=bool(rng.random() < 0.5))
@@ -278,12 +279,13 @@ def _false_disc(where: str) -> Change:
         seen.add(
             replace(
                 disc,
-                center=disc.center + [lateral - disc.lateral, 0, -shift],
+                center=disc.center + np.array([lateral - disc.lateral, 0.0, -shift]),
                 s=disc.s + shift,
                 anterior=anterior,
                 lateral=lateral,
                 volume_mm3=disc.volume_mm3 * float(share),
-                votes=(replace(disc.votes[0], levels={}, odd=0.0, even=0.0),),
+                votes=tuple(replace(v, levels={}, odd=0.0, even=0.0) for v in disc.votes),
+                scout={},
             )
         )
         return True
@@ -305,7 +307,11 @@ def _false_sacrum(seen: Seen, rng: np.random.Generator) -> bool:
     seen.items[row] = replace(
         seen.items[row],
         kind=Kind.SACRUM,
-        votes=(Votes({"S": 1.0}, {}, 0.0, 0.0, 1.0, seen.layout.level_names),),
+        votes=(
+            Votes({"S": 1.0}, {}, 0.0, 0.0, 1.0, seen.layout.level_names),
+            *(replace(v, levels={}) for v in seen.items[row].votes[1:]),
+        ),
+        scout={},
         length_mm=float(rng.uniform(25, 45)),
     )
     seen.names[row] = None
@@ -336,6 +342,20 @@ def _scout(kind: str) -> Change:
     return change
 
 
+def _level_scout(kind: str) -> Change:
+    """Give probabilities of levels, as ``labelling.scout`` does, instead of a map."""
+
+    def change(seen: Seen, rng: np.random.Generator) -> bool:
+        if not _scout(kind)(seen, rng):
+            return False
+        for row, item in enumerate(seen.items):
+            levels = dict(item.votes[-1].levels)
+            seen.items[row] = replace(item, votes=item.votes[:-1], scout=levels)
+        return True
+
+    return change
+
+
 CHANGES: dict[str, Change] = {
     "clean": _none,
     "missing disc": _lose((1, 1)),
@@ -359,6 +379,9 @@ CHANGES: dict[str, Change] = {
     "scout right": _scout("right"),
     "scout shifted by one": _scout("run"),
     "scout shifted all over": _scout("all"),
+    "level scout right": _level_scout("right"),
+    "level scout shifted by one": _level_scout("run"),
+    "level scout shifted all over": _level_scout("all"),
 }
 
 

@@ -118,7 +118,7 @@ def test_plain_download(server: Server, tmp_path: Path, *, by_path: bool) -> Non
     assert not any((root / "small" / name).exists() for name in OTHERS)
     assert state_of(source, root).text == "complete"
     assert git(root / "small", "status", "--porcelain").split() == ["M", WANTED[1]]  # the unlocked one
-    record = json.loads((root / "downloads" / "small.json").read_text())
+    record = json.loads((root / ".downloads" / "small.json").read_text())
     assert record["version"] == git(origin, "rev-parse", "main").strip()
 
 

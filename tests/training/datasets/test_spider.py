@@ -170,9 +170,9 @@ def test_digests(published: DatasetSource, server: Server, tmp_path: Path) -> No
     # Nobody tells digests: those of the first download are kept, and a file that changes later is refused.
     silent = replace(published, digests={})
     get_dataset(silent, root)
-    recorded = json.loads((root / "downloads" / published.name / "digests.json").read_text())
+    recorded = json.loads((root / ".downloads" / published.name / "digests.json").read_text())
     assert recorded["masks.zip"]["origin"] == "first download"
-    archive = root / "downloads" / published.name / "masks.zip"
+    archive = root / ".downloads" / published.name / "masks.zip"
     archive.write_bytes(archive.read_bytes() + b"x")
     with pytest.raises(ImageError, match="recorded"):
         get_dataset(silent, root)
@@ -183,7 +183,7 @@ def test_without_a_network(published: DatasetSource, server: Server, tmp_path: P
     away = replace(published, url="http://127.0.0.1:9/files")
     with pytest.raises(MissingInputError, match=r"without a network here.*images\.zip and run the same command again"):
         get_dataset(away, root)
-    folder = root / "downloads" / published.name
+    folder = root / ".downloads" / published.name
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("images.zip", "masks.zip"):
         (folder / name).write_bytes(server.files[f"/files/{name}"])

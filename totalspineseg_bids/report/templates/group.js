@@ -15,8 +15,10 @@
   const body = list.querySelector("tbody");
   const rows = [...body.rows].map((row) => ({
     row, i: Number(row.dataset.i), status: row.dataset.status, count: Number(row.dataset.count),
-    text: row.textContent.toLowerCase(), flagged: row.querySelector(".tag") !== null,
+    flagged: row.querySelector(".tag") !== null,
   }));
+  // The last cell holds the rating, whose choices are not what is searched for.
+  const textOf = (r) => (r.text ??= [...r.row.cells].slice(0, -1).map((cell) => cell.textContent).join(" ").toLowerCase());
   const keep = new Uint8Array(count).fill(1);
   let later = 0;
   function filter() {
@@ -25,7 +27,7 @@
     let shown = 0;
     for (const r of rows) {
       const rating = ratingOf(r.i).rating || "unrated";
-      keep[r.i] = (!status || r.status === status) && (!flagged || r.flagged) && (!rated || rated === rating) && words.every((w) => r.text.includes(w)) ? 1 : 0;
+      keep[r.i] = (!status || r.status === status) && (!flagged || r.flagged) && (!rated || rated === rating) && words.every((w) => textOf(r).includes(w)) ? 1 : 0;
       r.row.hidden = !keep[r.i];
       shown += keep[r.i];
     }
@@ -74,13 +76,16 @@
     try { localStorage.setItem(store, JSON.stringify(Object.fromEntries(ratings))); } catch { /* private window */ }
   }
   function show(r) {
+    if (!r.select) return;
     r.select.value = r.select.dataset.value = ratingOf(r.i).rating || "";
     if (r.note.value !== (ratingOf(r.i).note || "")) r.note.value = ratingOf(r.i).note || "";
   }
   const choice = document.createElement("select");
   choice.className = "rating";
   for (const value of ["", "good", "doubtful", "bad"]) choice.add(new Option(value || "–", value));
-  for (const r of rows) {
+  // Thousands of lists and fields would take longer than all the rest: they are made when their row comes into view.
+  function equip(r) {
+    if (r.select) return;
     r.select = choice.cloneNode(true);
     r.select.setAttribute("aria-label", "Rating of " + images.image[r.i]);
     r.select.addEventListener("change", () => rate(r, { rating: r.select.value }));
@@ -89,8 +94,12 @@
     r.note.addEventListener("change", () => rate(r, { note: r.note.value.trim() }));
     show(r);
     r.row.querySelector(".rate").append(r.select, r.note);
-    r.row.tabIndex = -1;
   }
+  const byRow = new Map(rows.map((r) => [r.row, r]));
+  const watch = new IntersectionObserver((entries) => {
+    for (const entry of entries) if (entry.isIntersecting) { equip(byRow.get(entry.target)); watch.unobserve(entry.target); }
+  }, { root: list, rootMargin: "600px" });
+  for (const r of rows) { r.row.tabIndex = -1; watch.observe(r.row); }
   if (rows.length) rows[0].row.tabIndex = 0;
   count_ratings();
   body.addEventListener("keydown", (event) => {
@@ -112,7 +121,7 @@
     const lines = ["participant\tsession\timage\trating\tnote"];
     for (let i = 0; i < count; i++) {
       const { rating, note } = ratingOf(i);
-      if (rating) lines.push([images.participant[i], images.session[i], images.image[i], rating, note].map(clean).join("\t"));
+      if (rating || note) lines.push([images.participant[i], images.session[i], images.image[i], rating, note].map(clean).join("\t"));
     }
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([lines.join("\n") + "\n"], { type: "text/tab-separated-values" }));
@@ -156,7 +165,8 @@
   const shade = (c) => { const t = (c + 0.5) / 10; return dark() ? `hsl(212 70% ${22 + 46 * t}%)` : `hsl(212 ${45 + 20 * t}% ${86 - 48 * t}%)`; };
   function drawHeat() {
     const levels = data[heat.kind], offset = heat.kind === "vertebrae" ? 0 : data.vertebrae.length;
-    const shown = images.image.map((_, i) => i).filter((i) => keep[i]);
+    const shown = images.image.map((_, i) => i).filter((i) => keep[i]), soft = css("--soft"), ink = css("--muted");
+    const shades = Array.from({ length: 10 }, (_, c) => shade(c));
     const row = shown.length <= 60 ? 18 : shown.length <= 300 ? 8 : 4;
     const names = row >= 12, left = names ? Math.min(170, 12 + 7 * shown.reduce((most, i) => Math.max(most, Math.min(24, name(i).length)), 4)) : 14;
     const room = $("heat").closest(".heat").clientWidth - left - 10;
@@ -175,17 +185,32 @@
       pen.restore();
     });
     pen.textBaseline = "middle";
+    const gap = row > 6 ? 1 : 0, wide = cell - 1, high = row - gap;
+    // One colour after the other: a change of colour costs more than a rectangle.
+    const cells = new Map();
     for (let at = 0; at < shown.length; at++) {
-      const i = shown[at], y = head + row * at, gap = row > 6 ? 1 : 0;
-      if (names) { pen.fillStyle = css("--muted"); pen.fillText(name(i).slice(0, 24), 6, y + row / 2); }
+      const marks = data.seen[shown[at]];
       for (let k = 0; k < levels.length; k++) {
-        const mark = data.seen[i][offset + k], x = left + cell * k;
-        if (mark === ".") { pen.fillStyle = css("--soft"); pen.fillRect(x, y, cell - 1, row - gap); continue; }
-        pen.fillStyle = mark === "p" ? css("--soft") : shade(Number(mark));
-        pen.fillRect(x, y, cell - 1, row - gap);
-        if (mark === "p") { pen.fillStyle = shade(6); pen.beginPath(); pen.moveTo(x, y + row - gap); pen.lineTo(x + cell - 1, y); pen.lineTo(x + cell - 1, y + row - gap); pen.fill(); }
+        const mark = marks[offset + k];
+        if (!cells.has(mark)) cells.set(mark, []);
+        cells.get(mark).push(left + cell * k, head + row * at);
       }
     }
+    for (const [mark, places] of cells) {
+      pen.fillStyle = mark === "." || mark === "p" ? soft : mark === "a" ? shades[7] : shades[Number(mark)];
+      for (let n = 0; n < places.length; n += 2) pen.fillRect(places[n], places[n + 1], wide, high);
+      if (mark !== "p" && mark !== "a") continue;
+      pen.fillStyle = mark === "p" ? shades[6] : soft;
+      pen.beginPath();
+      for (let n = 0; n < places.length; n += 2) {
+        const x = places[n], y = places[n + 1];
+        // Slanted edges need room; in low rows a cut level is a short one.
+        if (high < 7) pen.rect(mark === "p" ? x + 0.5 * wide : x, y, (mark === "p" ? 0.5 : 0.2) * wide, high);
+        else if (mark === "p") { pen.moveTo(x, y + high); pen.lineTo(x + wide, y); pen.lineTo(x + wide, y + high); } else { pen.moveTo(x, y); pen.lineTo(x + 0.4 * cell, y); pen.lineTo(x, y + 0.6 * row); }
+      }
+      pen.fill();
+    }
+    if (names) shown.forEach((i, at) => { pen.fillStyle = ink; pen.fillText(name(i).slice(0, 24), 6, head + row * (at + 0.5)); });
     const legend = $("heat-legend");
     legend.replaceChildren();
     for (const [color, text] of [[css("--soft"), "not in view"], [shade(2), "seen, doubtful"], [shade(9), "seen, sure"]]) {
@@ -194,6 +219,10 @@
       item.append(swatch, text);
       legend.append(item);
     }
+    const corner = document.createElement("span"), notch = document.createElement("i");
+    notch.style.background = `linear-gradient(135deg, ${css("--soft")} 35%, ${shade(7)} 35%)`;
+    corner.append(notch, "body whole, the rest cut");
+    legend.append(corner);
     const half = document.createElement("span"), swatch = document.createElement("i");
     swatch.style.background = `linear-gradient(135deg, ${css("--soft")} 50%, ${shade(6)} 50%)`;
     half.append(swatch, "cut by the field of view");
@@ -209,7 +238,7 @@
     const lines = [name(at.i), images.image[at.i]], level = heat.levels[at.k];
     if (level) {
       const mark = data.seen[at.i][heat.offset + at.k];
-      lines.push(level + ": " + (mark === "." ? "not in view" : mark === "p" ? "cut by the field of view" : "confidence " + (mark === "9" ? "over 0.9" : "0." + mark + " or more")));
+      lines.push(level + ": " + (mark === "." ? "not in view" : mark === "p" ? "cut by the field of view" : mark === "a" ? "body whole, the rest cut by the field of view" : "confidence " + (mark === "9" ? "over 0.9" : "0." + mark + " or more")));
     }
     $("heat").classList.toggle("pointing", Boolean(images.report[at.i]));
     showTip(event, lines);
@@ -468,7 +497,15 @@
   document.querySelector('[data-change="alignment"]').hidden = !data.alignment.length;
   press("change", (kind) => { change.kind = kind; drawChange(); }, change.kind);
 
-  const draw = () => { drawHeat(); drawStrip(); drawChange(); };
+  // Each is drawn when it comes into view, and again there when something has changed.
+  const charts = new Map([["heat", drawHeat], ["strip", drawStrip], ["change", drawChange]].map(([id, act]) => [$(id).parentElement, { act, near: false, stale: true }]));
+  const refresh = (chart) => { if (chart.stale && chart.near) { chart.stale = false; chart.act(); } };
+  const sight = new IntersectionObserver((entries) => {
+    for (const entry of entries) { const chart = charts.get(entry.target); chart.near = entry.isIntersecting; refresh(chart); }
+  }, { rootMargin: "200px" });
+  for (const place of charts.keys()) sight.observe(place);
+  const draw = () => { for (const chart of charts.values()) { chart.stale = true; refresh(chart); } };
+  addEventListener("beforeprint", () => { for (const chart of charts.values()) chart.act(); });
   let waiting = 0;
   addEventListener("resize", () => { clearTimeout(waiting); waiting = setTimeout(draw, 120); });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);

@@ -60,26 +60,26 @@ class SpineViewer {
     if (first !== undefined) this.goTo(first); else this.draw();
   }
 
+  // Where to go for each label: the voxel next to its middle, for a vertebra next to the middle of its body.
   findCentres() {
-    const [nx, ny, nz] = this.layout.shape, sums = new Map();
-    for (let z = 0, i = 0; z < nz; z++) for (let y = 0; y < ny; y++) for (let x = 0; x < nx; x++, i++) {
-      const id = this.labels[i];
-      if (!id) continue;
-      let s = sums.get(id);
-      if (!s) sums.set(id, (s = [0, 0, 0, 0]));
-      s[0] += x; s[1] += y; s[2] += z; s[3]++;
-    }
-    const centres = [...sums].map(([id, s]) => [id, [s[0] / s[3], s[1] / s[3], s[2] / s[3]], Infinity, null]);
-    // The middle of a ring lies outside it: take the voxel next to the middle.
-    const by = new Map(centres.map((c) => [c[0], c]));
-    for (let z = 0, i = 0; z < nz; z++) for (let y = 0; y < ny; y++) for (let x = 0; x < nx; x++, i++) {
-      if (!this.labels[i]) continue;
-      const c = by.get(this.labels[i]), [sx, sy, sz] = this.layout.step;
-      const d = (sx * (x - c[1][0])) ** 2 + (sy * (y - c[1][1])) ** 2 + (sz * (z - c[1][2])) ** 2;
-      if (d < c[2]) { c[2] = d; c[3] = [x, y, z]; }
-    }
-    for (const c of centres) c[1] = c[3];
-    return new Map(centres.sort((a, b) => b[1][2] - a[1][2]));
+    const [nx, ny, nz] = this.layout.shape, [sx, sy, sz] = this.layout.step, found = new Map();
+    const each = (act) => {
+      for (let z = 0, i = 0; z < nz; z++) for (let y = 0; y < ny; y++) for (let x = 0; x < nx; x++, i++) {
+        if (this.labels[i]) act(this.labels[i], x, y, z);
+      }
+    };
+    const sums = new Float64Array(256 * 4), front = new Float64Array(256 * 4);
+    const add = (sum, id, x, y, z) => { sum[4 * id] += x; sum[4 * id + 1] += y; sum[4 * id + 2] += z; sum[4 * id + 3]++; };
+    const bone = (id) => this.names.get(id)?.[3] === "vertebra";
+    each((id, x, y, z) => add(sums, id, x, y, z));
+    // The body is what lies in front of the middle of the whole, which is about the canal.
+    each((id, x, y, z) => { if (!bone(id) || y * sums[4 * id + 3] >= sums[4 * id + 1]) add(front, id, x, y, z); });
+    each((id, x, y, z) => {
+      const n = front[4 * id + 3], d = (sx * (x - front[4 * id] / n)) ** 2 + (sy * (y - front[4 * id + 1] / n)) ** 2 + (sz * (z - front[4 * id + 2] / n)) ** 2;
+      const best = found.get(id);
+      if (!best || d < best[0]) found.set(id, [d, [x, y, z]]);
+    });
+    return new Map([...found].map(([id, [, at]]) => [id, at]).sort((a, b) => b[1][2] - a[1][2]));
   }
 
   build() {
@@ -228,14 +228,25 @@ class SpineViewer {
   }
 
   letters(pen, plane, nu, nv, fu, fv, ratio) {
-    const sums = new Map();
-    for (let row = 0, p = 0; row < nv; row++) for (let column = 0; column < nu; column++, p++) {
-      const id = plane.ids[p];
-      if (!id || this.mode === "off" || !["vertebra", "disc", "sacrum"].includes(this.names.get(id)?.[3])) continue;
-      let s = sums.get(id);
-      if (!s) sums.set(id, (s = [0, 0, 0]));
-      s[0] += column; s[1] += row; s[2]++;
-    }
+    if (this.mode === "off") return;
+    const wanted = (id) => id && ["vertebra", "sacrum"].includes(this.names.get(id)?.[3]);
+    const middles = (keep) => {
+      const sums = new Map();
+      for (let row = 0, p = 0; row < nv; row++) for (let column = 0; column < nu; column++, p++) {
+        const id = plane.ids[p];
+        if (!wanted(id) || !keep(id, column, row)) continue;
+        let s = sums.get(id);
+        if (!s) sums.set(id, (s = [0, 0, 0]));
+        s[0] += column; s[1] += row; s[2]++;
+      }
+      return sums;
+    };
+    // On the body rather than between body and spinous process: what lies in front of the middle.
+    const whole = middles(() => true);
+    const sums = middles((id, column, row) => {
+      const [u, v, n] = whole.get(id);
+      return plane.axis === 0 ? column * n <= u : plane.axis === 2 ? row * n <= v : true;
+    });
     pen.font = `600 ${12 * ratio}px system-ui, sans-serif`;
     pen.textAlign = "center";
     pen.textBaseline = "middle";
@@ -244,7 +255,7 @@ class SpineViewer {
     pen.strokeStyle = "rgb(0 0 0 / 75%)";
     pen.fillStyle = "#fff";
     const write = (text, x, y) => { pen.strokeText(text, x, y); pen.fillText(text, x, y); };
-    for (const [id, [u, v, n]] of sums) if (n * fu * fv > 150 * ratio * ratio && this.names.get(id)[3] !== "disc") write(this.names.get(id)[1], (u / n + 0.5) * fu, (v / n + 0.5) * fv);
+    for (const [id, [u, v, n]] of sums) if (n * fu * fv > 150 * ratio * ratio) write(this.names.get(id)[1], (u / n + 0.5) * fu, (v / n + 0.5) * fv);
   }
 
   sides(pen, plane, ratio) {

@@ -7,5 +7,6 @@ instances. No file, no network and no BIDS may appear here; ``docs/labelling.md`
 from totalspineseg_bids.segmentation.labelling.labeller import label_map
 from totalspineseg_bids.segmentation.labelling.parity import odd_discs
 from totalspineseg_bids.segmentation.labelling.scout import LevelScout
+from totalspineseg_bids.segmentation.labelling.session import SessionImage, label_session
 
-__all__ = ["LevelScout", "label_map", "odd_discs"]
+__all__ = ["LevelScout", "SessionImage", "label_map", "label_session", "odd_discs"]

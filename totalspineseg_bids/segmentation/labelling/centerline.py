@@ -24,6 +24,8 @@ Points = NDArray[np.float64]
 _CELL_MM = 4.0
 _LOOKUP_MM = 6.0
 _MANY_POINTS = 3000
+#: Points of the canal that its centreline is fitted to, about.
+_FIT_POINTS = 8000
 _BIN_MM = 5.0
 _SMOOTH_MM = 8.0
 _EXTENSION_MM = 250.0
@@ -49,6 +51,10 @@ class Projection(NamedTuple):
     s: NDArray[np.float64]
     anterior: NDArray[np.float64]
     lateral: NDArray[np.float64]
+
+    def rows(self, which: NDArray[np.bool_] | NDArray[np.int64]) -> Projection:
+        """Return some of the points, by mask or index."""
+        return Projection(self.s[which], self.anterior[which], self.lateral[which])
 
 
 @dataclass(frozen=True)
@@ -157,6 +163,7 @@ def centerline_from_canal(points: Points, cell_volume_mm3: float) -> Centerline 
         return _short_line(points[_members(points, cells, kept)])
     members = _members(points, cells, kept)
     inside = points[members]
+    inside = inside[:: max(1, len(inside) // _FIT_POINTS)]
     _, cell_of = cKDTree(cells[kept]).query(inside)
     position = along[kept][cell_of]
     path = _binned_path(inside, position)

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from totalspineseg_bids.imaging.grid import foreground_box
+from totalspineseg_bids.segmentation.labelling.centerline import Projection
 from totalspineseg_bids.segmentation.labelling.observation import Observation, Parts, Scene, SemanticMap, Votes
 from totalspineseg_bids.segmentation.labelling.planes import disc_plane, slots_by_cuts
 from totalspineseg_bids.segmentation.labelling.repair import join_pieces, split_bridged
@@ -27,6 +29,16 @@ SACRUM_SPECK_MM3 = 1500.0
 BODY_FRONT_MM = 7.0
 BODY_SIDE_MM = 22.0
 _SACRUM_TOP_MM = 25.0
+#: A body this many times as long as those around it (within so many mm) is a block.
+_FUSED_RATIO, _NEIGHBOURS_MM = 1.65, 110.0
+
+
+def extent(values: NDArray[np.float64], tail: float) -> tuple[float, float]:
+    """Return the values that a share of ``tail`` lies below and above, without interpolation."""
+    low = int(tail * (len(values) - 1))
+    high = len(values) - 1 - low
+    ordered = np.partition(values, (low, high))
+    return float(ordered[low]), float(ordered[high])
 
 
 def measure(
@@ -35,6 +47,8 @@ def measure(
     part: NDArray[np.int64],
     scene: Scene,
     stride: int = 1,
+    *,
+    place: Projection | None = None,
 ) -> list[Observation]:
     """Describe numbered components.
 
@@ -48,6 +62,8 @@ def measure(
         Maps, grid and centreline.
     stride
         The voxels are every ``stride``-th on each axis.
+    place
+        The voxels seen from the centreline, if that is known already.
 
     Returns
     -------
@@ -59,7 +75,7 @@ def measure(
     if len(part) == 0:
         return []
     points = index * scene.spacing
-    projection = scene.line.project(points)
+    projection = scene.line.project(points) if place is None else place.rows(used)
     voxel = scene.voxel_mm3 * stride**3
     number = int(part.max()) + 1
     tables = [_tally(m, index, part, number) for m, _ in scene.maps]
@@ -74,10 +90,10 @@ def measure(
             continue
         rows = order[start:stop]
         s = projection.s[rows]
-        ends = np.percentile(s, (1, 99)) if kind is Kind.SACRUM else np.zeros(2)
+        ends = extent(s, 0.01) if kind is Kind.SACRUM else (0.0, 0.0)
         if kind is Kind.SACRUM:
             rows = rows[s <= ends[0] + _SACRUM_TOP_MM]
-        low, high = np.percentile(s, (5, 95))
+        low, high = extent(s, 0.05)
         found.append(
             Observation(
                 kind=kind,
@@ -124,6 +140,23 @@ def _votes(counts: NDArray[np.int64], layout: Layout, weight: float, kind: Kind)
     return Votes(levels, regions, parity[Parity.ODD], parity[Parity.EVEN], weight, layout.level_names)
 
 
+def connected(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Find and number the connected parts of a mask.
+
+    Returns
+    -------
+    tuple
+        Voxel indices, shape (N, 3), and the part of each, from 0.
+    """
+    box = foreground_box(mask)
+    if box is None:
+        return np.zeros((0, 3), np.int64), np.zeros(0, np.int64)
+    inside = np.ascontiguousarray(mask[box])
+    numbered, _ = ndimage.label(inside)
+    index = np.argwhere(inside) + np.array([s.start for s in box])
+    return index, np.asarray(numbered[inside], np.int64) - 1
+
+
 def numbered_discs(mask: NDArray[np.bool_], voxel_mm3: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Give the connected parts of the disc mask numbers.
 
@@ -132,9 +165,7 @@ def numbered_discs(mask: NDArray[np.bool_], voxel_mm3: float) -> tuple[NDArray[n
     tuple
         Voxel indices, shape (N, 3), and the part of each from 0, -1 for specks.
     """
-    numbered, _ = ndimage.label(mask)
-    index = np.argwhere(mask)
-    part = np.asarray(numbered[index[:, 0], index[:, 1], index[:, 2]], np.int64) - 1
+    index, part = connected(mask)
     counts = np.bincount(part) if len(part) else np.zeros(0, np.int64)
     large = counts * voxel_mm3 >= DISC_SPECK_MM3
     renumbered = np.where(large, np.cumsum(large) - 1, -1)
@@ -162,10 +193,10 @@ def disc_parts(
     """
     projection = scene.line.project(index * scene.spacing)
     part, cut = split_bridged(part, projection.s, projection.anterior, projection.lateral)
-    first = measure(Kind.DISC, index, part, scene)
+    first = measure(Kind.DISC, index, part, scene, place=projection)
     part, joined = join_pieces(first, part, cut)
     if joined or len(first) != len(np.unique(part[part >= 0])):
-        first = measure(Kind.DISC, index, part, scene)
+        first = measure(Kind.DISC, index, part, scene, place=projection)
     observations = []
     for found in first:
         if found.volume_mm3 < SMALL_DISC_MM3 and not found.touches_edge:
@@ -173,7 +204,7 @@ def disc_parts(
             continue
         note = "joined" if found.part in joined else "split" if found.part in cut else ""
         observations.append(replace(found, note=note) if note else found)
-    return Parts(index, part, tuple(observations))
+    return Parts(index, part, tuple(observations), projection)
 
 
 def body_parts(
@@ -207,17 +238,18 @@ def body_parts(
     """
     vertebra_values = [v for v, m in layout.meanings.items() if m.kind is Kind.VERTEBRA]
     telling = [v for v in vertebra_values if layout.separates_vertebrae or layout.meanings[v].level is not None]
-    index_lists, part_lists, offset = [], [], 0
+    row_lists, part_lists, offset = [], [], 0
     voxel = scene.voxel_mm3 * stride**3
     table = np.zeros(256, bool)
     table[telling] = True
     coarse = np.argwhere(table[values])
     projection = scene.line.project(coarse * (stride * scene.spacing))
-    front = (projection.anterior > BODY_FRONT_MM) & (np.abs(projection.lateral) < BODY_SIDE_MM)
+    front = np.flatnonzero((projection.anterior > BODY_FRONT_MM) & (np.abs(projection.lateral) < BODY_SIDE_MM))
     body = coarse[front]
     classes = values[body[:, 0], body[:, 1], body[:, 2]]
     for value in telling:
-        mine = body[classes == value]
+        rows = front[classes == value]
+        mine = coarse[rows]
         if len(mine) * voxel < BODY_SPECK_MM3:
             continue
         low = mine.min(axis=0)
@@ -227,33 +259,37 @@ def body_parts(
         numbered, number = ndimage.label(grid)
         part = np.asarray(numbered[local[:, 0], local[:, 1], local[:, 2]], np.int64) - 1
         part[np.bincount(part, minlength=number)[part] * voxel < BODY_SPECK_MM3] = -1
-        index_lists.append(mine[part >= 0] * stride)
+        row_lists.append(rows[part >= 0])
         part_lists.append(part[part >= 0] + offset)
         offset += number
-    index = np.concatenate(index_lists) if index_lists else np.zeros((0, 3), np.int64)
+    rows = np.concatenate(row_lists) if row_lists else np.zeros(0, np.int64)
     part = np.concatenate(part_lists) if part_lists else np.zeros(0, np.int64)
-    part = _cut_long(index, part, scene, discs)
-    bodies = measure(Kind.VERTEBRA, index, part, scene, stride)
-    part, bodies = _join_bodies(index, part, bodies, scene, stride)
+    index, place = coarse[rows] * stride, projection.rows(rows)
+    part = _cut_long(index, part, place.s, scene, discs)
+    part, fused = _cut_fused(part, place.s, discs)
+    bodies = measure(Kind.VERTEBRA, index, part, scene, stride, place=place)
+    part, bodies = _join_bodies(index, part, bodies, scene, stride, place=place)
     sacrum = _sacrum_parts(values, layout, scene, stride)
-    return Parts(index, part, tuple(bodies)), sacrum
+    noted = tuple(replace(b, note="fused") if b.part in fused else b for b in bodies)
+    return Parts(index, part, noted, place), sacrum
 
 
-def _cut_long(index: NDArray[np.int64], part: NDArray[np.int64], scene: Scene, discs: Parts) -> NDArray[np.int64]:
+def _cut_long(
+    index: NDArray[np.int64], part: NDArray[np.int64], s: NDArray[np.float64], scene: Scene, discs: Parts
+) -> NDArray[np.int64]:
     """Cut parts that are longer than a vertebra at the discs within them (two bodies of one class that touch)."""
     ordinary = [d for d in discs.observations if d.anterior > 3.0 and d.volume_mm3 > SMALL_DISC_MM3]
     if len(part) == 0 or len(ordinary) < 2:
         return part
     step = float(np.median(np.diff([d.s for d in ordinary])))
     places = np.array([d.s for d in ordinary])
-    s = scene.line.project(index * scene.spacing).s
     part = part.copy()
     fresh = int(part.max()) + 1
     for n in range(fresh):
         rows = np.flatnonzero(part == n)
         if len(rows) == 0:
             continue
-        low, high = np.percentile(s[rows], (3, 97))
+        low, high = extent(s[rows], 0.03)
         inside = np.flatnonzero((places > low + 0.25 * step) & (places < high - 0.25 * step))
         if high - low < 1.2 * step or len(inside) == 0:
             continue
@@ -264,12 +300,54 @@ def _cut_long(index: NDArray[np.int64], part: NDArray[np.int64], scene: Scene, d
     return part
 
 
+def _cut_fused(
+    part: NDArray[np.int64], s: NDArray[np.float64], discs: Parts
+) -> tuple[NDArray[np.int64], frozenset[int]]:
+    """Cut parts as long as two or three of their neighbours into equal ones: blocks of vertebrae without a disc.
+
+    Only between two discs, because C2 with its dens is as long as two bodies and has none above.
+
+    Returns
+    -------
+    tuple
+        New part numbers, and the numbers of those that came from a cut.
+    """
+    numbers = [int(n) for n in np.unique(part) if n >= 0]
+    places = np.array([d.s for d in discs.observations if d.anterior > 3.0 and d.volume_mm3 > SMALL_DISC_MM3])
+    if len(numbers) < 4 or len(places) < 2:
+        return part, frozenset()
+    ends = {n: extent(s[part == n], 0.03) for n in numbers}
+    fused: set[int] = set()
+    part = part.copy()
+    fresh = max(numbers) + 1
+    for n in numbers:
+        low, high = ends[n]
+        middle, length = (low + high) / 2, high - low
+        near = [e[1] - e[0] for m, e in ends.items() if m != n and abs((e[0] + e[1]) / 2 - middle) < _NEIGHBOURS_MM]
+        if len(near) < 3:
+            continue
+        typical = max(float(np.median(near)), 1.0)
+        inside = (places > low + 0.25 * typical) & (places < high - 0.25 * typical)
+        between = (places < low + 0.25 * typical).any() and (places > high - 0.25 * typical).any()
+        pieces = round(float(length) / typical)
+        if length < _FUSED_RATIO * typical or pieces > 3 or inside.any() or not between:
+            continue
+        rows = np.flatnonzero(part == n)
+        slot = np.clip(((s[rows] - low) / length * pieces).astype(np.int64), 0, pieces - 1)
+        part[rows] = np.where(slot > 0, fresh + slot - 1, n)
+        fused |= {n, *range(fresh, fresh + pieces - 1)}
+        fresh += pieces - 1
+    return part, frozenset(fused)
+
+
 def _join_bodies(
     index: NDArray[np.int64],
     part: NDArray[np.int64],
     bodies: list[Observation],
     scene: Scene,
     stride: int,
+    *,
+    place: Projection,
 ) -> tuple[NDArray[np.int64], list[Observation]]:
     """Join pieces of one body: those whose extent along the canal lies mostly inside a larger one's."""
     target = np.arange(int(part.max()) + 1 if len(part) else 0)
@@ -291,7 +369,7 @@ def _join_bodies(
     if not changed:
         return part, bodies
     part = target[part]
-    return part, measure(Kind.VERTEBRA, index, part, scene, stride)
+    return part, measure(Kind.VERTEBRA, index, part, scene, stride, place=place)
 
 
 def _named_apart(a: Observation, b: Observation) -> bool:
@@ -316,12 +394,9 @@ def _sacrum_parts(
 ) -> Parts:
     """Find the sacrum: the largest part of its class."""
     table = layout.kind_table == Kind.SACRUM
-    mask = table[values]
-    index = np.argwhere(mask)
+    index, part = connected(table[values])
     if len(index) == 0:
-        return Parts(index, np.zeros(0, np.int64), ())
-    numbered, _ = ndimage.label(mask)
-    part = np.asarray(numbered[index[:, 0], index[:, 1], index[:, 2]], np.int64) - 1
+        return Parts(index, part, ())
     largest = int(np.argmax(np.bincount(part)))
     part = np.where(part == largest, 0, -1)
     volume = np.count_nonzero(part == 0) * scene.voxel_mm3 * stride**3

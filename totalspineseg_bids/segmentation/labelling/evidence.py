@@ -6,7 +6,7 @@ alternating classes; they differ in where the places of the chain lie and what i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from totalspineseg_bids.segmentation.labelling.observation import Observation, Votes
+from totalspineseg_bids.segmentation.labelling.observation import Observation, View, Votes
 from totalspineseg_bids.segmentation.labelling.reference import (
     CONUS_LEVEL,
     CONUS_SD_LEVELS,
@@ -37,23 +37,6 @@ LONGEST_STEP = 8
 _MOST_LANDMARKS = 8
 #: Extent along the canal of a vertebra with its processes, and of a sacrum, mm.
 _VERTEBRA_LONG_MM, _SACRUM_LONG_MM = 40.0, 75.0
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """What the image shows of the column besides the components.
-
-    Attributes
-    ----------
-    canal_top, canal_bottom
-        Arc length of the ends of the canal in view, mm.
-    conus
-        Arc length of the cord's lower end where canal goes on below it, mm.
-    """
-
-    canal_top: float
-    canal_bottom: float
-    conus: float | None = None
 
 
 @dataclass(frozen=True)
@@ -87,11 +70,14 @@ class Hypotheses:
         return int(self.position.shape[1])
 
     @cached_property
-    def steps(self) -> list[list[list[NDArray[np.float64]]]]:
+    def steps(self) -> list[list[list[NDArray[np.float32]]]]:
         """Distance from a place of one side to one of another ``q`` places on, mm: ``[from][to][q]``, (H, P - q)."""
         return [
             [
-                [self.position[:, q:, b] - self.position[:, : self.places - q, a] for q in range(LONGEST_STEP + 1)]
+                [
+                    (self.position[:, q:, b] - self.position[:, : self.places - q, a]).astype(np.float32)
+                    for q in range(LONGEST_STEP + 1)
+                ]
                 for b in (0, 1)
             ]
             for a in (0, 1)
@@ -169,6 +155,7 @@ def anchors(observations: Sequence[Observation]) -> list[int]:
         if o.kind is Kind.SACRUM
         or max((s for v in o.votes for s in v.levels.values()), default=0.0) >= _ANCHOR_SHARE
         or o.extra_levels
+        or o.hearsay
         or max(o.scout.values(), default=0.0) >= _SCOUT_ANCHOR
     ]
 
@@ -263,6 +250,9 @@ def _vote_scores(observations: Sequence[Observation], prices: Prices) -> NDArray
             slip = _slips(level, kind, prices)
             if slip is not None:
                 score[n] += weight * share * slip
+    for n, observation in enumerate(observations):
+        for table, weight in observation.hearsay:
+            score[n] += weight * _hearsay(table, kind, prices)
     return score
 
 
@@ -287,6 +277,16 @@ def _add_scout(score: NDArray[np.float64], observations: Sequence[Observation], 
             score[n, v] += weight * np.log(np.maximum(likelihood, prices.scout_slip[-1]))
 
 
+def _hearsay(table: Mapping[str | None, float], kind: Kind, prices: Prices) -> NDArray[np.float64]:
+    """Log-probability that another image gives each place, shape (V, P), never surer than the match of the two is."""
+    hypotheses = build_hypotheses()
+    result = np.zeros((len(hypotheses.chains), hypotheses.places))
+    for v, chain in enumerate(hypotheses.chains):
+        names = chain.discs if kind is Kind.DISC else chain.vertebrae
+        result[v, : len(names)] = [table.get(name, 0.0) if name else 0.0 for name in names]
+    return np.asarray(np.log(result * (1 - prices.mismatch) + prices.mismatch / 10))
+
+
 def _map_scores(votes: Sequence[Votes], kind: Kind, prices: Prices) -> NDArray[np.float64]:
     """Log-likelihood of what one map's classes say of components of one kind, shape (N, V, P)."""
     hypotheses = build_hypotheses()
@@ -294,6 +294,10 @@ def _map_scores(votes: Sequence[Votes], kind: Kind, prices: Prices) -> NDArray[n
     known = [level for level in sorted(votes[0].known) if ("-" in level) == (kind is Kind.DISC) and level != "S"]
     seen = {level: sum(v.levels.get(level, 0.0) for v in votes) for level in known}
     weight = votes[0].weight * _tempering(votes, known, kind, prices)
+    # There is one disc L5-S. A class that is seen all along the column says little of where it belongs.
+    trust = {level: min(1.0, prices.landmark_repeats / total) ** 2 for level, total in seen.items() if total > 0}
+    if len(known) > _MOST_LANDMARKS:
+        trust = {}
     missed = np.log(1.0 - prices.landmark_hit)
     silent = {level: _owners(level, kind) * missed for level in known}
     for n, vote in enumerate(votes):
@@ -301,7 +305,7 @@ def _map_scores(votes: Sequence[Votes], kind: Kind, prices: Prices) -> NDArray[n
         for level, share in vote.levels.items():
             slip = _slips(level, kind, prices) if level in seen else None
             if slip is not None:
-                score[n] += share * slip
+                score[n] += share * trust.get(level, 1.0) * slip
                 voted += share
         for level in known:
             # A class that is seen on another component has slipped, which is priced there.
@@ -320,8 +324,7 @@ def _tempering(votes: Sequence[Votes], known: Sequence[str], kind: Kind, prices:
     """
     if len(known) <= _MOST_LANDMARKS:
         return 1.0 if kind is Kind.DISC else prices.vertebra_landmark_weight
-    voters = sum(min(1.0, sum(v.levels.values())) for v in votes)
-    return min(prices.named_weight, prices.named_budget / max(voters, 1.0))
+    return min(prices.named_weight, prices.named_budget / max(len(votes), 1))
 
 
 def _volume_score(observation: Observation, hypotheses: Hypotheses, prices: Prices) -> NDArray[np.float64]:

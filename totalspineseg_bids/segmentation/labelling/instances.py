@@ -7,6 +7,8 @@ with its own vertebra however far down it points.
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, sparse
@@ -168,7 +170,8 @@ def paint_vertebrae(
     label = grid[0][parent]
     astray = np.flatnonzero(grid[1][parent] != fine_class)
     if len(astray):
-        label[astray] = 0
+        label[astray] = _of_neighbours(grid, tuple(p[astray] for p in parent), fine_class[astray])
+        astray = astray[label[astray] == 0]
         for value in np.unique(fine_class[astray]):
             mine = astray[fine_class[astray] == value]
             same = np.flatnonzero((classes == value) & (instance > 0))
@@ -179,6 +182,30 @@ def paint_vertebrae(
             near, nearest = _nearest(points[pool], fine[mine] * scene.spacing, reach)
             label[mine[near]] = instance[pool[nearest]]
     out[fine_at] = label
+
+
+def _of_neighbours(
+    grid: NDArray[np.uint8], cell: tuple[NDArray[np.int64], ...], classes: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
+    """Return the instance of a neighbouring cell of the same class, the nearest kind of neighbour first; 0 without.
+
+    Parameters
+    ----------
+    grid
+        Instance and class of each cell, shape (2, X, Y, Z).
+    cell, classes
+        Where to look from, and the class to look for, N each.
+    """
+    padded = np.pad(grid, ((0, 0), (1, 1), (1, 1), (1, 1)))
+    result = np.zeros(len(classes), np.uint8)
+    left = np.arange(len(classes))
+    steps = [*_NEIGHBOURS, *itertools.product((-1, 1), repeat=3)]
+    for step in sorted({*steps, *(tuple(-k for k in s) for s in steps)}, key=lambda s: sum(map(abs, s))):
+        at = tuple(c[left] + 1 + k for c, k in zip(cell, step, strict=True))
+        same = padded[1][at] == classes[left]
+        result[left[same]] = padded[0][at][same]
+        left = left[result[left] == 0]
+    return result
 
 
 def body_cells(points: NDArray[np.float64], scene: Scene) -> NDArray[np.bool_]:

@@ -24,15 +24,14 @@ from totalspineseg_bids.segmentation.labelling.evidence import (
     LONGEST_STEP,
     Hypotheses,
     Parities,
-    View,
     anchors,
     build_hypotheses,
     emissions,
     false_prices,
     parity_scores,
 )
-from totalspineseg_bids.segmentation.labelling.observation import Observation
-from totalspineseg_bids.segmentation.labelling.reference import Prices
+from totalspineseg_bids.segmentation.labelling.observation import LevelSolution, Observation, View
+from totalspineseg_bids.segmentation.labelling.reference import Chain, Prices
 from totalspineseg_bids.segmentation.layout import Kind
 
 Table = NDArray[np.float64]
@@ -45,44 +44,8 @@ _LARGEST_SKIP = 14.0
 #: Steps over a number of places whose distance is this much (nats) out of line everywhere are not considered.
 _HOPELESS = 8.0
 _TOP_SD_MM = 4.0
-
-
-@dataclass(frozen=True, slots=True)
-class LevelSolution:
-    """Levels of the components of one column.
-
-    Attributes
-    ----------
-    levels
-        Level of each component on the best path; ``None`` for those that are no part of the column.
-    confidence
-        Posterior probability of that level (of being no part of the column for ``None``).
-    runner_up
-        The next most probable level, ``None`` if that is "no part of the column".
-    variant
-        Numbers of vertebrae on the best path.
-    variant_confidence
-        Posterior probability of that variant.
-    scale
-        Size of the subject against an adult.
-    missing
-        Discs between the first and the last component that were not found, on the best path.
-    anchored
-        Whether anything in view names a level.
-    shift_margin
-        Log-ratio of the probability of the best path's naming to that of all namings shifted against it by one
-        level or more, nats.
-    """
-
-    levels: tuple[str | None, ...]
-    confidence: tuple[float, ...]
-    runner_up: tuple[str | None, ...]
-    variant: SpineVariant
-    variant_confidence: float
-    scale: float
-    missing: tuple[str, ...] = ()
-    anchored: bool = False
-    shift_margin: float = 0.0
+#: Hypotheses with a smaller share of the probability than this are dropped after the forward recursion.
+_NEGLIGIBLE = 1e-7
 
 
 class _Step(NamedTuple):
@@ -99,7 +62,7 @@ class _Step(NamedTuple):
     """
 
     jumps: tuple[int, ...]
-    weight: tuple[Table, ...]
+    weight: tuple[NDArray[np.float32], ...]
     scale: float
 
 
@@ -144,10 +107,14 @@ def solve_levels(observations: Sequence[Observation], view: View, prices: Prices
     if not observations:
         return LevelSolution((), (), (), SpineVariant(), 0.0, 1.0)
     lattice = _build_lattice(observations, hypotheses, view, prices)
-    posterior = _posterior(lattice, _forward(lattice, maximum=False), _backward(lattice))
+    forward = _forward(lattice, maximum=False)
+    rows = _plausible_hypotheses(lattice, forward)
+    lattice, forward = _only(lattice, rows), [f._replace(table=f.table[rows]) for f in forward]
+    variant = hypotheses.variant[rows]
+    posterior = _posterior(lattice, forward, _backward(lattice))
     hypothesis, places = _trace(lattice, _forward(lattice, maximum=True))
-    chain = hypotheses.chains[int(hypotheses.variant[hypothesis])]
-    tables = [_by_name(posterior[n], o.kind, hypotheses) for n, o in enumerate(observations)]
+    chain = hypotheses.chains[int(variant[hypothesis])]
+    tables = [_by_name(posterior[n], o.kind, hypotheses.chains, variant) for n, o in enumerate(observations)]
     levels, confidence, runner_up = [], [], []
     for n, observation in enumerate(observations):
         place = places.get(n)
@@ -162,8 +129,8 @@ def solve_levels(observations: Sequence[Observation], view: View, prices: Prices
     # Every path has one variant throughout; the component that is most surely part of the column tells its share.
     witness = max(matched, key=lambda n: confidence[n]) if matched else 0
     by_variant = np.zeros(len(hypotheses.chains))
-    np.add.at(by_variant, hypotheses.variant, posterior[witness].sum(axis=1))
-    share = float(by_variant[int(hypotheses.variant[hypothesis])] / max(by_variant.sum(), 1e-12))
+    np.add.at(by_variant, variant, posterior[witness].sum(axis=1))
+    share = float(by_variant[int(variant[hypothesis])] / max(by_variant.sum(), 1e-12))
     middle = float(np.median([confidence[n] for n in matched])) if matched else 0.0
     return LevelSolution(
         levels=tuple(levels),
@@ -171,10 +138,11 @@ def solve_levels(observations: Sequence[Observation], view: View, prices: Prices
         runner_up=tuple(runner_up),
         variant=chain.variant,
         variant_confidence=share,
-        scale=float(hypotheses.scale[hypothesis]),
+        scale=float(hypotheses.scale[rows[hypothesis]]),
         missing=_missing(observations, places, chain.discs),
         anchored=any(n in places for n in anchors(observations)),
         shift_margin=float(np.log(max(middle, 1e-9)) - np.log(max(1 - middle, 1e-9))),
+        tables=tuple(tables),
     )
 
 
@@ -186,12 +154,14 @@ def _missing(observations: Sequence[Observation], places: dict[int, int], discs:
     return tuple(discs[p] for p in range(min(found), max(found)) if p not in found and discs[p])
 
 
-def _by_name(posterior: Table, kind: Kind, hypotheses: Hypotheses) -> dict[str | None, float]:
+def _by_name(
+    posterior: Table, kind: Kind, chains: Sequence[Chain], variant: NDArray[np.int64]
+) -> dict[str | None, float]:
     """Sum a component's posterior (H, P) over hypotheses by level name; ``None`` is "no part of the column"."""
     table: dict[str | None, float] = {}
-    for v, chain in enumerate(hypotheses.chains):
+    for v, chain in enumerate(chains):
         names = chain.discs if kind is Kind.DISC else chain.vertebrae
-        share = posterior[hypotheses.variant == v].sum(axis=0)
+        share = posterior[variant == v].sum(axis=0)
         for place, name in enumerate(names):
             if name and share[place] > 1e-9:
                 table[name] = table.get(name, 0.0) + float(share[place])
@@ -258,24 +228,27 @@ def _step(upper: Observation, lower: Observation, hypotheses: Hypotheses, prices
         for o in (upper, lower)
     )
     jumps, logs = [], []
-    for q in _plausible(distance, a, b, extra, hypotheses, prices):
+    for q in _plausible(distance, (a, b), extra, hypotheses, prices):
         expected = hypotheses.steps[a][b][q]
-        variance = (prices.spacing_sd * np.maximum(expected, 1.0)) ** 2 + extra
+        variance = np.square(np.float32(prices.spacing_sd) * np.maximum(expected, np.float32(1.0))) + np.float32(extra)
         # The dens and the ring of C1 vary in what the map makes of them.
         if a == 0 or b == 0:
             variance[:, : max(0, 2 + (b == 1) - q)] += _TOP_SD_MM**2
-        deviation = 0.5 * (distance - expected) ** 2 / variance
+        deviation = np.square(np.float32(distance) - expected) / (2 * variance)
         jumps.append(q)
-        logs.append(-np.minimum(deviation, prices.spacing_cap) - _gap(q, a, b, hypotheses.places, prices, bodies))
+        logs.append(
+            -np.minimum(deviation, prices.spacing_cap) - _gap(q, (a, b), hypotheses.places, prices, bodies=bodies)
+        )
     top = max(float(log.max()) for log in logs)
     return _Step(tuple(jumps), tuple(np.exp(log - top)[:, None] for log in logs), top)
 
 
 def _plausible(
-    distance: float, a: int, b: int, extra: float, hypotheses: Hypotheses, prices: Prices
+    distance: float, sides: tuple[int, int], extra: float, hypotheses: Hypotheses, prices: Prices
 ) -> tuple[int, ...]:
     """Numbers of places that a distance may span: those for which it is not hopelessly out of line everywhere."""
     costs = {}
+    a, b = sides
     for q in range(1 if b <= a else 0, LONGEST_STEP + 1):
         low, high = hypotheses.reach[a][b][q]
         nearest = min(max(distance, low), high)
@@ -286,17 +259,18 @@ def _plausible(
 
 
 @cache
-def _gap(q: int, a: int, b: int, places: int, prices: Prices, bodies: bool) -> Table:
+def _gap(q: int, sides: tuple[int, int], places: int, prices: Prices, *, bodies: bool) -> NDArray[np.float32]:
     """Price of the places passed over in a step of ``q`` places, shape (places - q,); further ones cost less."""
+    a, b = sides
     # C1 has no disc below it, so that a step that starts there passes one disc less.
     discs = np.full(places - q, max(q - (1 if a == 1 else 0), 0), float)
     if a == 0:
         discs[:1] = np.maximum(discs[:1] - 1, 0)
-    cost = _affine(discs, prices.missing_disc)
+    cost: NDArray[np.floating] = _affine(discs, prices.missing_disc)
     if bodies:
         vertebrae = np.asarray(float(max(q - (1 if b == 0 else 0), 0)))
         cost = cost + _affine(vertebrae, prices.missing_vertebra)
-    return cost
+    return cost.astype(np.float32)
 
 
 def _affine(number: Table, first: float) -> Table:
@@ -357,6 +331,30 @@ def _forward(lattice: _Lattice, *, maximum: bool) -> list[_Scaled]:
         result.append(_rescaled(incoming.table * emission.table, incoming.scale + emission.scale))
         moved.append(_flipped(result[-1].table, lattice.flips, maximum=maximum))
     return result
+
+
+def _plausible_hypotheses(lattice: _Lattice, forward: list[_Scaled]) -> NDArray[np.int64]:
+    """Return the hypotheses that hold any share of the probability worth the name."""
+    finals = [(f, e) for f, e in zip(forward, lattice.end, strict=True) if e is not None]
+    top = max(f.scale + e.scale for f, e in finals)
+    mass = sum(np.einsum("hfp,hfp->h", f.table, e.table) * np.exp(f.scale + e.scale - top) for f, e in finals)
+    return np.flatnonzero(np.asarray(mass) > _NEGLIGIBLE * np.sum(mass))
+
+
+def _only(lattice: _Lattice, rows: NDArray[np.int64]) -> _Lattice:
+    """Keep some of the hypotheses."""
+
+    def cut(part: _Scaled | None) -> _Scaled | None:
+        return None if part is None else part._replace(table=part.table[rows])
+
+    return _Lattice(
+        emission=[part._replace(table=part.table[rows]) for part in lattice.emission],
+        start=[cut(part) for part in lattice.start],
+        end=[cut(part) for part in lattice.end],
+        steps={k: step._replace(weight=tuple(w[rows] for w in step.weight)) for k, step in lattice.steps.items()},
+        flips=lattice.flips,
+        shape=(len(rows), *lattice.shape[1:]),
+    )
 
 
 def _backward(lattice: _Lattice) -> list[_Scaled]:

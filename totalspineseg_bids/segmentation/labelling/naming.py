@@ -9,8 +9,7 @@ import numpy as np
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
-from totalspineseg_bids.segmentation.labelling.levels import LevelSolution
-from totalspineseg_bids.segmentation.labelling.observation import Observation
+from totalspineseg_bids.segmentation.labelling.observation import LevelSolution, Observation
 from totalspineseg_bids.segmentation.labelling.reference import chain_of
 from totalspineseg_bids.segmentation.layout import Kind
 from totalspineseg_bids.segmentation.result import SpineStatus
@@ -110,13 +109,13 @@ def confirmations(observations: Sequence[Observation], levels: Sequence[str | No
     """Count the landmarks that agree with the levels.
 
     A landmark disc counts by the share of its voxels that carry its class, a landmark vertebra half as much (its errors
-    go with those of the disc beside it), a sacrum as long as one is counts 1 and a shorter one 0.5. All that a second
-    map that names every level says counts 0.5, and 1.5 where it is the only map; a localizer that agrees on two
-    components counts 1.5.
+    go with those of the disc beside it), a sacrum as long as one is counts 1 and a shorter one 0.5. All that a level
+    scout, or a second map that names every level, says counts 0.5, and 1.5 where that map is the only one. A localizer
+    that agrees on two components counts 1.5, and other images of the session that agree on two 0.5.
     """
     total = 0.0
     voters = [0] * max((len(o.votes) for o in observations), default=0)
-    local = 0
+    local = scouted = 0
     for observation, level in zip(observations, levels, strict=True):
         if level is None:
             continue
@@ -124,6 +123,7 @@ def confirmations(observations: Sequence[Observation], levels: Sequence[str | No
             total += 1.0 if observation.length_mm >= _SACRUM_LONG_MM else 0.5
             continue
         local += level in observation.extra_levels
+        scouted += observation.scout.get(level, 0.0) >= 0.5
         best = 0.0
         for k, votes in enumerate(observation.votes):
             share = votes.levels.get(level, 0.0)
@@ -135,7 +135,11 @@ def confirmations(observations: Sequence[Observation], levels: Sequence[str | No
     for k, number in enumerate(voters):
         if number >= 3:
             total += 1.5 if k == 0 else 0.5
-    return total + (1.5 if local >= 2 else 0.0)
+    heard = [
+        o for o, level in zip(observations, levels, strict=True) if any(t.get(level, 0) > 0.5 for t, _ in o.hearsay)
+    ]
+    total += 1.5 if local >= 2 else 0.0
+    return total + 0.5 * (len(heard) >= 2) + 0.5 * (scouted >= 3)
 
 
 def _caution(observation: Observation, n: int, solution: LevelSolution) -> str | None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from totalspineseg_bids.segmentation.labelling.centerline import Centerline
+from totalspineseg_bids.anatomy import SpineVariant
+from totalspineseg_bids.segmentation.labelling.centerline import Centerline, Projection
 from totalspineseg_bids.segmentation.layout import Kind, Layout
 
 
@@ -78,9 +79,11 @@ class Observation:
     note
         ``"split"`` or ``"joined"`` where the component was repaired.
     extra_levels
-        Level -> weight that a localizer gives.
+        Levels that a localizer gives.
     scout
         Level -> probability that a level scout gives (`labelling.scout`).
+    hearsay
+        What other images of the session say: posterior probability of the levels, and the weight of each.
     """
 
     kind: Kind
@@ -98,6 +101,7 @@ class Observation:
     length_mm: float = 0.0
     extra_levels: dict[str, float] = field(default_factory=dict)
     scout: dict[str, float] = field(default_factory=dict)
+    hearsay: tuple[tuple[dict[str | None, float], float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +116,14 @@ class Parts:
         Number of the component of each voxel, -1 for specks, shape (N,).
     observations
         Components ordered from cranial to caudal.
+    place
+        Each voxel seen from the centreline, where it was kept.
     """
 
     index: NDArray[np.int64]
     part: NDArray[np.int64]
     observations: tuple[Observation, ...]
+    place: Projection | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,3 +152,88 @@ class Scene:
     def voxel_mm3(self) -> float:
         """Volume of a voxel, mm³."""
         return float(np.prod(self.spacing))
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What the image shows of the column besides the components.
+
+    Attributes
+    ----------
+    canal_top, canal_bottom
+        Arc length of the ends of the canal in view, mm.
+    conus
+        Arc length of the cord's lower end where canal goes on below it, mm.
+    """
+
+    canal_top: float
+    canal_bottom: float
+    conus: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LevelSolution:
+    """Levels of the components of one column.
+
+    Attributes
+    ----------
+    levels
+        Level of each component on the best path; ``None`` for those that are no part of the column.
+    confidence
+        Posterior probability of that level (of being no part of the column for ``None``).
+    runner_up
+        The next most probable level, ``None`` if that is "no part of the column".
+    variant
+        Numbers of vertebrae on the best path.
+    variant_confidence
+        Posterior probability of that variant.
+    scale
+        Size of the subject against an adult.
+    missing
+        Discs between the first and the last component that were not found, on the best path.
+    anchored
+        Whether anything in view names a level.
+    shift_margin
+        Log-ratio of the probability of the best path's naming to that of all namings shifted against it by one
+        level or more, nats.
+    tables
+        Posterior probability of each level of each component; ``None`` stands for "no part of the column".
+    """
+
+    levels: tuple[str | None, ...]
+    confidence: tuple[float, ...]
+    runner_up: tuple[str | None, ...]
+    variant: SpineVariant
+    variant_confidence: float
+    scale: float
+    missing: tuple[str, ...] = ()
+    anchored: bool = False
+    shift_margin: float = 0.0
+    tables: tuple[dict[str | None, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Components of one image with their levels.
+
+    Attributes
+    ----------
+    scene
+        Grid, maps and centreline.
+    discs, bodies, sacrum
+        Voxels of the components by kind.
+    observations
+        All components from cranial to caudal.
+    view
+        What else the image shows of the column.
+    solution
+        Levels of the components.
+    """
+
+    scene: Scene
+    discs: Parts
+    bodies: Parts
+    sacrum: Parts
+    observations: tuple[Observation, ...]
+    view: View
+    solution: LevelSolution

@@ -57,6 +57,9 @@ class Prices:
         What carries the class of the sacrum is none: price where it is as short as a vertebra, and as long as a sacrum.
     vertebra_landmark_weight
         Weight of the landmark vertebrae (C1, C2, T1, T12), whose errors go with those of the landmark discs.
+    landmark_repeats
+        Sum of the shares of voxels, over all components, up to which a landmark's class counts in full; beyond, by the
+        square of the ratio, because a class seen on many components is one that the model does not know.
     parity_error
         Probability that a vertebra gets the wrong one of the alternating classes.
     parity_flip
@@ -75,6 +78,8 @@ class Prices:
         and of all components of one kind together.
     localizer_budget
         How many independent names all that a localizer says of one kind is worth.
+    mismatch
+        Probability that another image of the session says something of another component (patients move).
     conus_weight
         Weight of the cord's end.
     scout_hit, scout_slip
@@ -94,6 +99,7 @@ class Prices:
     landmark_hit: float = 0.85
     landmark_slip: tuple[float, float, float] = (0.04, 0.012, 0.004)
     vertebra_landmark_weight: float = 0.7
+    landmark_repeats: float = 1.4
     parity_error: float = 0.05
     parity_flip: float = 5.0
     spacing_sd: float = 0.11
@@ -105,10 +111,11 @@ class Prices:
     named_weight: float = 0.5
     named_budget: float = 0.8
     localizer_budget: float = 3.0
+    mismatch: float = 0.03
     conus_weight: float = 0.7
     scout_hit: float = 0.80
     scout_slip: tuple[float, float, float] = (0.08, 0.02, 0.004)
-    scout_views: float = 3.0
+    scout_views: float = 1.5
 
 
 #: Share of people with each count of thoracic and lumbar vertebrae: roughly one in ten differs from 12 and 5; what

@@ -13,6 +13,8 @@ from totalspineseg_bids.segmentation.labelling.observation import Observation
 
 #: Pieces larger than this are worth a note when they are joined, mm³.
 NOTABLE_MM3 = 80.0
+#: Halves of one disc lie nearer to each other across the canal than this, a false disc beside the column does not, mm.
+_PIECES_APART_MM = 30.0
 _PITCHES = np.arange(-0.6, 0.61, 0.15)
 _ROLLS = (-0.2, 0.0, 0.2)
 
@@ -129,7 +131,12 @@ def join_pieces(
             around = [g for g in gaps[max(0, k - 3) : k + 4] if g > 8.0]
             limit = float(np.clip(0.4 * np.median(around), 5.0, 12.0)) if around else 6.0
             apart = float(np.hypot(a[3] - b[3], a[4] - b[4]))
-            if gap < limit and apart < 45.0 and not (a[2] in cut and b[2] in cut) and (best is None or gap < best[0]):
+            if (
+                gap < limit
+                and apart < _PIECES_APART_MM
+                and not (a[2] in cut and b[2] in cut)
+                and (best is None or gap < best[0])
+            ):
                 best = gap, k
         if best is None:
             break

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from totalspineseg_bids.imaging.grid import foreground_box
 from totalspineseg_bids.segmentation.labelling.observation import Observation, SemanticMap
 from totalspineseg_bids.segmentation.layout import Kind, Layout
 
@@ -40,12 +41,14 @@ def one_sacrum(semantic: SemanticMap) -> SemanticMap:
     mask = _is_sacrum(semantic)
     if not mask.any():
         return semantic
-    part, number = ndimage.label(mask)
-    if number == 1:
+    box = foreground_box(mask)
+    part, number = ndimage.label(mask[box])
+    if box is None or number == 1:
         return semantic
     sizes = np.bincount(part.ravel())
     sizes[0] = 0
-    return _demoted(semantic, mask & (part != int(sizes.argmax())))
+    mask[box] &= part != int(sizes.argmax())
+    return _demoted(semantic, mask)
 
 
 def without_sacrum(semantic: SemanticMap) -> SemanticMap:

@@ -11,11 +11,10 @@ from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.imaging.grid import Box
 from totalspineseg_bids.imaging.volume import Volume
-from totalspineseg_bids.segmentation.labelling.levels import LevelSolution
 from totalspineseg_bids.segmentation.labelling.naming import Naming
-from totalspineseg_bids.segmentation.labelling.observation import Observation, Parts, Scene
+from totalspineseg_bids.segmentation.labelling.observation import Found, LevelSolution, Observation, Parts, Scene
 from totalspineseg_bids.segmentation.layout import Kind
-from totalspineseg_bids.segmentation.result import Component, DiscPoint, LabelledSpine, SpineStatus
+from totalspineseg_bids.segmentation.result import ColumnHypothesis, Component, DiscPoint, LabelledSpine, SpineStatus
 
 _CLEAR_VARIANT = 0.6
 
@@ -23,12 +22,8 @@ _CLEAR_VARIANT = 0.6
 def summarize(
     labels: Volume,
     box: Box,
-    scene: Scene,
-    *,
-    observations: Sequence[Observation],
-    solution: LevelSolution,
+    found: Found,
     naming: Naming,
-    discs: Parts,
 ) -> LabelledSpine:
     """Put the result together.
 
@@ -38,13 +33,12 @@ def summarize(
         Label map of the whole field of view, canonical ids.
     box
         Where the foreground lies.
-    scene
-        Grid and centreline of that box.
-    observations, solution, naming
-        Components with levels and ids.
-    discs
-        Voxels of the discs.
+    found
+        Components of that box with their levels.
+    naming
+        Their ids.
     """
+    scene, observations, solution, discs = found.scene, found.observations, found.solution, found.discs
     offset = np.array([s.start for s in box], float)
     affine = labels.affine
 
@@ -59,12 +53,25 @@ def summarize(
         status=naming.status,
         reason=naming.reason,
         flags=_flags(observations, solution, naming),
+        hypothesis=_hypothesis(solution),
         centerline_mm=to_scanner(scene.line.seen),
         disc_points=tuple(
             DiscPoint(level, (float(p[0]), float(p[1]), float(p[2])))
             for level, s in _disc_places(observations, solution, naming, scene, discs)
             for p in [to_scanner(scene.line.at(s)[None])[0]]
         ),
+    )
+
+
+def _hypothesis(solution: LevelSolution) -> ColumnHypothesis:
+    rows = sorted((n for n, level in enumerate(solution.levels) if level), key=lambda n: solution.confidence[n])
+    return ColumnHypothesis(
+        thoracic=solution.variant.thoracic,
+        lumbar=solution.variant.lumbar,
+        confidence=solution.variant_confidence,
+        scale=solution.scale,
+        margin=solution.shift_margin,
+        runner_up=solution.runner_up[rows[len(rows) // 2]] if rows else None,
     )
 
 
@@ -76,12 +83,12 @@ def _components(
     to_scanner: Callable[[NDArray[np.float64]], NDArray[np.float64]],
 ) -> tuple[Component, ...]:
     by_id = {label: n for n, label in enumerate(naming.ids) if label is not None}
-    index = np.argwhere(part)
-    value = part[index[:, 0], index[:, 1], index[:, 2]]
+    flat = part.ravel()
+    filled = np.flatnonzero(flat)
+    index, value = np.unravel_index(filled, part.shape), flat[filled]
     counts = np.bincount(value, minlength=256)
-    means = np.stack([np.bincount(value, index[:, k], minlength=256) for k in range(3)], axis=1)
-    at_edge = ((index <= scene.first) | (index >= scene.last)).any(axis=1)
-    edges = np.bincount(value[at_edge], minlength=256)
+    means = np.stack([np.bincount(value, index[k], minlength=256) for k in range(3)], axis=1)
+    edges = _at_edge(part, scene)
     rows: list[tuple[float, Component]] = []
     for number in np.flatnonzero(counts):
         known = anatomy.BY_ID[int(number)]
@@ -108,6 +115,20 @@ def _components(
         )
         rows.append((place, component))
     return tuple(component for _, component in sorted(rows, key=lambda row: row[0]))
+
+
+def _at_edge(part: NDArray[np.uint8], scene: Scene) -> NDArray[np.int64]:
+    """Count the voxels of each id in the outermost layer of the field of view, shape (256,)."""
+    counts = np.zeros(256, np.int64)
+    rest = part
+    for axis in range(3):
+        low, high = int(scene.first[axis]) + 1, int(scene.last[axis])
+        layers = np.moveaxis(rest, axis, 0)
+        for outer in (layers[: max(low, 0)], layers[max(high, low, 0) :]):
+            counts += np.bincount(outer.ravel(), minlength=256)
+        rest = np.moveaxis(layers[max(low, 0) : max(high, low, 0)], 0, axis)
+    counts[0] = 0
+    return counts
 
 
 def _certainty(
@@ -177,7 +198,10 @@ def _disc_places(
             tops[level] = observation.s
         if observation.kind is not Kind.DISC:
             continue
-        projection = scene.line.project(discs.index[discs.part == observation.part] * scene.spacing)
+        rows = discs.part == observation.part
+        projection = (
+            scene.line.project(discs.index[rows] * scene.spacing) if discs.place is None else discs.place.rows(rows)
+        )
         hind = projection.anterior <= np.percentile(projection.anterior, 33)
         places.append((level, float(projection.s[hind].mean())))
     if {"C1", "C2"} <= tops.keys():

@@ -18,8 +18,9 @@ from totalspineseg_bids.training.datasets.spider import ARCHIVES, convert_spider
 
 logger = logging.getLogger(__name__)
 
-#: Beside the datasets: archives, their digests, and what was fetched of each dataset.
-DOWNLOADS = "downloads"
+#: Beside the datasets, hidden so that a pattern such as ``bids/*`` gives datasets only: archives, their digests, and
+#: what was fetched of each dataset.
+DOWNLOADS = ".downloads"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,9 @@ Source of the format: https://itk.org/Wiki/ITK/MetaIO/Documentation. Read with S
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,8 +38,8 @@ def read_mha(path: Path, name: str | None = None) -> Volume:
     ImageError
         If it cannot be read, or is no scalar 3D image.
     """
-    import SimpleITK as sitk  # noqa: N813, PLC0415 - its usual name
-
+    # Heavy, and without types.
+    sitk: Any = importlib.import_module("SimpleITK")
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:

@@ -1,0 +1,144 @@
+"""How often the level scout is right, and how many independent opinions its levels of one image are worth.
+
+``python benchmarks/calibrate_scout.py [--model bundled]``: draws fields of view of spines that no training saw, asks
+the scout, and compares with the truth. Prints the share of levels that are right and within one; the levels off,
+counted; and ``scout_views`` (``labelling.reference.Prices``), fitted by maximum likelihood: with how much weight the
+sum of the scout's log-likelihoods over the components of an image tells best whether the column is shifted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+
+from totalspineseg_bids import anatomy
+from totalspineseg_bids.anatomy import Structure
+from totalspineseg_bids.cli.tools_common import bar, positive
+from totalspineseg_bids.imaging.grid import to_canonical
+from totalspineseg_bids.imaging.io import read_labels
+from totalspineseg_bids.inference.model import load_model
+from totalspineseg_bids.inference.predictor import Predictor
+from totalspineseg_bids.models.registry import resolve
+from totalspineseg_bids.segmentation.labelling.reference import Prices
+from totalspineseg_bids.synthesis.appearance import render
+from totalspineseg_bids.synthesis.dataset import EVALUATION_DOMAIN
+from totalspineseg_bids.synthesis.parametric import make_spine
+from totalspineseg_bids.synthesis.pose import Warp, sample
+from totalspineseg_bids.training.scout_stream import draw_view
+from totalspineseg_bids.training.synthetic_stream import TRAINING_POSE, acquire, draw_contrast_name
+
+#: x, y, z; mm.
+SPACING = (5.0, 3.5, 3.0)
+SLICES = 5
+#: Shifts of the column that are told apart.
+SHIFTS = 6
+ORDER = {
+    Structure.VERTEBRA: {level: rank for rank, level in enumerate(anatomy.VERTEBRA_LEVELS)},
+    Structure.DISC: {level: rank for rank, level in enumerate(anatomy.DISC_LEVELS)},
+}
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description="Measure and calibrate the level scout.")
+    parser.add_argument("--model", default="bundled")
+    parser.add_argument("--views", type=positive, default=120, help="fields of view (default: %(default)s)")
+    parser.add_argument("--spines", type=positive, default=8, help="spines they are drawn from (default: %(default)s)")
+    parser.add_argument("--label-maps", type=Path, help="folder of label maps to draw from instead")
+    parser.add_argument("--seed", type=int, default=11)
+    return parser.parse_args()
+
+
+def bodies(options: argparse.Namespace) -> list[np.ndarray]:
+    """Return the label maps to draw from."""
+    if options.label_maps is not None:
+        return [to_canonical(read_labels(file)).data for file in sorted(options.label_maps.glob("*.nii.gz"))]
+    seeds = np.random.SeedSequence([EVALUATION_DOMAIN, options.seed]).spawn(options.spines)
+    return [make_spine(np.random.default_rng(seed)).data for seed in seeds]
+
+
+def disc_centres(labels: np.ndarray) -> np.ndarray:
+    """Return the centres of the discs, voxels, shape (N, 3)."""
+    discs = [anatomy.disc(level).id for level in anatomy.DISC_LEVELS]
+    return np.array([np.argwhere(labels == label).mean(axis=0) for label in discs if (labels == label).any()])
+
+
+def levels_told(truth: np.ndarray, probabilities: np.ndarray, names: tuple[str, ...]) -> list[dict[int, float]]:
+    """Return, for each level in view, the scout's probability of each number of levels away."""
+    told = []
+    for structure, prefix in ((Structure.VERTEBRA, "vertebrae_"), (Structure.DISC, "disc_")):
+        order = ORDER[structure]
+        rows = {
+            name.removeprefix(prefix).replace("_", "-"): n for n, name in enumerate(names) if name.startswith(prefix)
+        }
+        for level in rows:
+            label = anatomy.vertebra(level) if structure is Structure.VERTEBRA else anatomy.disc(level)
+            voxels = truth == label.id
+            if np.count_nonzero(voxels) < 8:
+                continue
+            mean = {other: float(probabilities[row][voxels].mean()) for other, row in rows.items()}
+            total = max(sum(mean.values()), 1e-9)
+            told.append({order[other] - order[level]: share / total for other, share in mean.items()})
+    return told
+
+
+def log_likelihoods(told: list[dict[int, float]], prices: Prices) -> np.ndarray:
+    """Return the sum over components of the log-likelihood of each shift, shape (2 SHIFTS + 1,)."""
+    table = np.array([prices.scout_hit, *prices.scout_slip])
+    shifts = np.arange(-SHIFTS, SHIFTS + 1)
+    total = np.zeros(len(shifts))
+    for shares in told:
+        likelihood = sum(share * table[np.minimum(np.abs(shifts - away), 3)] for away, share in shares.items())
+        total += np.log(np.maximum(likelihood, prices.scout_slip[-1]))
+    return total / max(len(told), 1)
+
+
+def main() -> int:
+    """Run the benchmark."""
+    options = parse()
+    scout = resolve(options.model, need=["single"]).require("scout")
+    predictor = Predictor(load_model(scout), threads=1)
+    rng = np.random.default_rng(options.seed)
+    maps = bodies(options)
+    centres = [disc_centres(labels) for labels in maps]
+    away: Counter[int] = Counter()
+    means = []
+    with bar(options.views, "views") as progress:
+        for number in range(options.views):
+            labels, discs = maps[number % len(maps)], centres[number % len(maps)]
+            centre, (depth, length) = draw_view(discs, rng)
+            centre[0] = discs[:, 0].mean()
+            shape = (SLICES, round(depth / SPACING[1]), round(length / SPACING[2]))
+            posed = sample(labels, centre, shape, SPACING, Warp.draw(shape, SPACING, rng, TRAINING_POSE))
+            image = acquire(render(posed, rng, contrast=draw_contrast_name(rng), spacing=SPACING), rng, SPACING)
+            found = predictor.predict_coarse(image[None], SPACING)
+            told = levels_told(posed, found.probabilities, found.names)
+            away.update(max(shares, key=lambda k: shares[k]) for shares in told)
+            if len(told) > 2:
+                means.append(log_likelihoods(told, Prices()))
+            progress.update()
+    total = sum(away.values())
+    near = sum(away[k] for k in (-1, 0, 1))
+    print(f"{options.views} fields of view, {total} levels: right {away[0] / total:.3f}, within one {near / total:.3f}")
+    print("levels off: " + ", ".join(f"{k:+d}: {away[k]}" for k in sorted(away)))
+    stack = np.stack(means)
+    right = float((stack.argmax(axis=1) == SHIFTS).mean())
+
+    def cost(views: float) -> float:
+        scaled = stack * views
+        return float((np.logaddexp.reduce(scaled, axis=1) - scaled[:, SHIFTS]).mean())
+
+    fitted = minimize_scalar(cost, bounds=(0.05, 40.0), method="bounded")
+    print(f"columns whose best shift is none: {right:.3f}")
+    print(f"scout_views: {fitted.x:.2f}, mean probability of the truth {math.exp(-cost(fitted.x)):.2f}")
+    print(f"scout_views in use: {Prices().scout_views}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

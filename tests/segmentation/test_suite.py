@@ -1,0 +1,105 @@
+"""A small part of the corruption suite; ``benchmarks/labelling_suite.py`` runs the whole."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from totalspineseg_bids import anatomy
+from totalspineseg_bids.anatomy import SpineVariant
+from totalspineseg_bids.segmentation.labelling import label_map
+from totalspineseg_bids.segmentation.layout import Layout
+from totalspineseg_bids.training.semantic import semantic_table
+
+from .suite import observed
+from .suite.cases import LAYOUTS, VARIANTS, plans
+from .suite.damage import DAMAGES
+from .suite.score import Row, is_anchored, score, total
+from .suite.subjects import BLIND_VIEWS, VIEWS, make_case, make_subject, table_of
+
+SEED = 77
+
+
+@pytest.mark.parametrize("variant", [SpineVariant(), SpineVariant(13, 5), SpineVariant(12, 4)], ids=str)
+@pytest.mark.parametrize("swap", [False, True])
+def test_semantic_classes_are_those_that_models_are_trained_with(variant, swap):
+    ours, theirs = table_of(variant, Layout.named("r20240601-step2"), swap=swap), semantic_table(102, swap, variant)
+    levels = [*(anatomy.vertebra(v).id for v in variant.vertebrae()), *(anatomy.disc(d).id for d in variant.discs())]
+    levels += [anatomy.CORD_ID, anatomy.CANAL_ID]
+    np.testing.assert_array_equal(ours[levels], theirs[levels])
+
+
+def test_a_clean_view_scores_as_all_right_and_a_shifted_one_as_silently_wrong():
+    case = make_case(make_subject(SEED), "lumbar", Layout.named(LAYOUTS[1]), np.random.default_rng(0))
+    assert is_anchored(case)
+    spine = label_map(case.semantic, case.affine, case.layout)
+    good = score(case, spine)
+    assert good.all_right
+    assert good.silent == 0
+    assert good.sure == good.sure_right
+    shift = np.arange(256, dtype=np.uint8)
+    for upper, lower in zip(anatomy.REGULAR_DISCS[:-1], anatomy.REGULAR_DISCS[1:], strict=True):
+        shift[anatomy.disc(lower).id] = anatomy.disc(upper).id
+    spine.labels[...] = shift[spine.labels]
+    bad = score(case, spine)
+    assert bad.wrong >= 5
+    assert not bad.all_right
+    assert bad.silent > 0
+    row = total([row for row in (Row(), Row()) if row.add(good) is None and row.add(bad) is None])
+    assert row.rates()["all_right"] == 0.5
+    assert row.rates()["silently_wrong"] == 0.5
+
+
+@pytest.mark.parametrize("kind", sorted(set(DAMAGES) - {"clean", "parity flips", "tilted", "ragged", "thick slices"}))
+def test_every_damage_changes_the_map_and_leaves_the_truth(kind):
+    rng = np.random.default_rng(3)
+    view = "cervical" if "C2-C3" in kind else "lumbar"
+    case = make_case(make_subject(SEED), view, Layout.named(LAYOUTS[0]), rng)
+    before, truth = case.semantic.copy(), case.truth.copy()
+    assert DAMAGES[kind](case, rng)
+    if case.truth.shape == truth.shape:
+        np.testing.assert_array_equal(case.truth, truth)
+        assert case.support or not np.array_equal(case.semantic, before)
+
+
+def test_plans_repeat_and_the_splits_differ():
+    first, second = plans("fit", 1, 5, 2), plans("fit", 1, 5, 2)
+    assert first == second
+    assert len(first) == len(DAMAGES) + len(VARIANTS) + 3 + 7
+    assert [p.kind for p in plans("report", 0, 5, 0)] != [p.kind for p in plans("fit", 0, 5, 0)]
+
+
+@pytest.mark.parametrize("view", [*VIEWS, *BLIND_VIEWS])
+def test_components_of_a_parametric_column_are_those_of_its_view(view):
+    seen = observed.observe(np.random.default_rng(5), SpineVariant(), Layout.named(LAYOUTS[1]), view)
+    first, last = {**VIEWS, **BLIND_VIEWS}[view]
+    assert (seen.names[0], seen.names[-1]) == (first, last)
+    assert [o.s for o in seen.items] == sorted(o.s for o in seen.items)
+
+
+@pytest.mark.parametrize("kind", ["missing disc", "landmark specks", "parity flips", "false sacrum", "scout right"])
+def test_single_damages_to_components_cost_no_level_and_never_silently(kind):
+    rows = [Row(), Row()]
+    for seed in range(4):
+        seen = observed.draw((kind,), seed, 9)
+        if seen is not None:
+            rows[seen.lone_right].add(observed.solve(seen))
+    rates = rows[1].rates()
+    assert rates["identified"] > 0.95
+    assert total(rows).rates()["silently_wrong"] == 0.0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_scout_that_is_off_by_one_does_not_outvote_landmarks(seed):
+    seen = observed.draw(("scout shifted all over",), seed, 9)
+    assert seen is not None
+    assert observed.solve(seen).silent == 0
+
+
+def test_views_without_landmark_are_left_unnamed():
+    for seed in range(4):
+        seen = observed.draw((), seed, 9, blind=True)
+        assert seen is not None
+        result = observed.solve(seen)
+        assert result.abstained
+        assert result.wrong == 0

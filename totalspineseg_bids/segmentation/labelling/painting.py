@@ -1,0 +1,115 @@
+"""From components with ids to voxels: the whole label map of one image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from totalspineseg_bids import anatomy
+from totalspineseg_bids.anatomy import Structure
+from totalspineseg_bids.segmentation.labelling import instances, planes
+from totalspineseg_bids.segmentation.labelling.naming import Naming
+from totalspineseg_bids.segmentation.labelling.observation import Found, Parts
+from totalspineseg_bids.segmentation.labelling.reference import ATLAS_ABOVE_DISC_MM
+from totalspineseg_bids.segmentation.layout import Kind
+
+#: Step of the subsample on which bone is treated, voxels of the working grid.
+STRIDE = 2
+#: How far the arch and facets of L5 reach below the middle of disc L5-S, mm in the adult table.
+_ARCH_BELOW_DISC_MM = 15.0
+
+
+def paint(out: NDArray[np.uint8], kinds: NDArray[np.uint8], found: Found, naming: Naming) -> None:
+    """Write all instances into a label map.
+
+    Parameters
+    ----------
+    out
+        Label map to write to, zeros, shape (X, Y, Z).
+    kinds
+        Tissue of each voxel on the same grid.
+    found, naming
+        Components, and the id of each.
+    """
+    scene, layout = found.scene, found.scene.maps[0][0].layout
+    by_part: dict[Kind, dict[int, int]] = {Kind.DISC: {}, Kind.VERTEBRA: {}, Kind.SACRUM: {}}
+    for n, observation in enumerate(found.observations):
+        label = naming.ids[n]
+        if label is not None:
+            by_part[observation.kind][observation.part] = label
+    seeds = _seeds(kinds, found, naming, by_part)
+    instances.paint_vertebrae(out, scene.maps[0][0].labels, layout, seeds, stride=STRIDE, scene=scene)
+    _part_atlas(out, found, naming)
+    _part_sacrum(out, found, naming)
+    if found.sacrum.observations:
+        out[kinds == Kind.SACRUM] = anatomy.SACRUM_ID
+    instances.paint_parts(out, found.discs, by_part[Kind.DISC])
+    instances.paint_canal(out, kinds, anatomy.CORD_ID, anatomy.CANAL_ID, scene)
+
+
+def _seeds(
+    kinds: NDArray[np.uint8], found: Found, naming: Naming, by_part: Mapping[Kind, Mapping[int, int]]
+) -> NDArray[np.uint8]:
+    """Mark body cells with the id of their vertebra on the subsampled grid."""
+    scene = found.scene
+    coarse = kinds[::STRIDE, ::STRIDE, ::STRIDE]
+    seeds = np.zeros(coarse.shape, np.uint8)
+    instances.paint_parts(
+        seeds, Parts(found.bodies.index // STRIDE, found.bodies.part, ()), dict(by_part[Kind.VERTEBRA])
+    )
+    if naming.vertebra_slots:
+        cuts = _cuts(found, naming)
+        cells = np.argwhere((coarse == Kind.VERTEBRA) & (seeds == 0))
+        points = cells * (STRIDE * scene.spacing)
+        body = instances.body_cells(points, scene)
+        cells, points = cells[body], points[body]
+        slot = planes.slots_by_cuts(points, cuts, scene)
+        table = np.array([label or 0 for label in naming.vertebra_slots], np.uint8)
+        seeds[cells[:, 0], cells[:, 1], cells[:, 2]] = table[np.minimum(slot, len(table) - 1)]
+    return seeds
+
+
+def _part_atlas(out: NDArray[np.uint8], found: Found, naming: Naming) -> None:
+    """Part C1 from C2 by height where no class does and no disc can: bone above C2-C3 but for the dens."""
+    axis, atlas = anatomy.vertebra("C2").id, anatomy.vertebra("C1").id
+    if not naming.vertebra_slots or naming.vertebra_slots[0] != axis or naming.cut_observations[0] is None:
+        return
+    if atlas in naming.ids:
+        return
+    scene, disc = found.scene, found.observations[naming.cut_observations[0]]
+    index = np.argwhere(out == axis)
+    place = scene.line.project(index * scene.spacing)
+    high = disc.s - place.s > ATLAS_ABOVE_DISC_MM * found.solution.scale
+    dens = (np.abs(place.lateral) < 7.0) & (place.anterior > 5.0) & (place.anterior < disc.anterior + 3.0)
+    rows = high & ~dens
+    out[index[rows, 0], index[rows, 1], index[rows, 2]] = atlas
+
+
+def _part_sacrum(out: NDArray[np.uint8], found: Found, naming: Naming) -> None:
+    """Take bone below disc L5-S for sacrum where its class is missing or patchy: it must not swell L5."""
+    last = anatomy.disc("L5-S").id
+    if last not in naming.ids:
+        return
+    scene, disc = found.scene, found.observations[naming.ids.index(last)]
+    above = [anatomy.vertebra("L5").id, anatomy.vertebra("L6").id]
+    unnamed = [anatomy.unnamed(Structure.VERTEBRA, n).id for n in range(1, anatomy.MAX_UNNAMED + 1)]
+    index = np.argwhere(np.isin(out, [*above, *unnamed]))
+    place = scene.line.project(index * scene.spacing)
+    # The arch of L5 hangs beside the disc and the first sacral level; its body ends above the disc.
+    depth = np.where(place.anterior > 0, 0.0, _ARCH_BELOW_DISC_MM * found.solution.scale)
+    rows = place.s - disc.s > depth
+    out[index[rows, 0], index[rows, 1], index[rows, 2]] = anatomy.SACRUM_ID
+
+
+def _cuts(found: Found, naming: Naming) -> list[planes.Cut]:
+    """Planes between the vertebral slots: of the discs found, and supposed ones where a disc was not."""
+    cuts: list[planes.Cut | None] = []
+    for n in naming.cut_observations:
+        if n is None:
+            cuts.append(None)
+        else:
+            part = found.observations[n].part
+            cuts.append(planes.disc_plane(found.discs.index[found.discs.part == part], found.scene))
+    return planes.filled(cuts, naming.step_mm)

@@ -1,0 +1,173 @@
+"""Images of one session labelled together: what one image knows of its levels helps the others.
+
+Every image is first solved alone. Then each is solved once more with the posterior probabilities that the *others*
+found alone, carried over through scanner space. One such round does not depend on the order of the images, and what an
+image knows never comes back to it as news.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from totalspineseg_bids.imaging.volume import Affine, Volume
+from totalspineseg_bids.segmentation.labelling.labeller import Prepared, complete, prepare, solved_again
+from totalspineseg_bids.segmentation.labelling.observation import Found, Observation
+from totalspineseg_bids.segmentation.labelling.reference import Prices
+from totalspineseg_bids.segmentation.labelling.scout import LevelScout
+from totalspineseg_bids.segmentation.layout import Kind, Layout
+from totalspineseg_bids.segmentation.result import LabelledSpine, SpineStatus
+
+#: Components of two images are the same where their centres lie this near, mm; patients move between scans.
+NEAR_MM = 9.0
+_ASIDE_MM = 25.0
+DISAGREES = "session-disagrees"
+
+
+@dataclass(frozen=True)
+class SessionImage:
+    """One image of a session; the fields are the parameters of ``label_map``."""
+
+    semantic: NDArray[np.uint8]
+    affine: Affine
+    layout: Layout
+    support: Sequence[tuple[NDArray[np.uint8], Layout]] = ()
+    localizer: Volume | None = None
+    scout: LevelScout | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """What an image that was solved alone says of one component.
+
+    Attributes
+    ----------
+    kind
+        Disc or vertebra.
+    position_mm
+        Centre in scanner space, shape (3,).
+    table
+        Posterior probability of its levels; ``None`` stands for "no part of the column".
+    """
+
+    kind: Kind
+    position_mm: NDArray[np.float64]
+    table: dict[str | None, float]
+
+
+def label_session(images: Sequence[SessionImage], prices: Prices | None = None) -> list[LabelledSpine]:
+    """Label images of one person that share scanner space, each with the help of the others.
+
+    Parameters
+    ----------
+    images
+        Semantic maps, any grids; those that overlap with no other are labelled as if alone.
+    prices
+        What each disagreement of the evidence costs.
+
+    Returns
+    -------
+    list[LabelledSpine]
+        In the order of ``images``. The flag ``session-disagrees`` marks labelled images that call something by
+        another name than a labelled image that shows the same thing.
+    """
+    alone = [
+        prepare(i.semantic, i.affine, i.layout, support=i.support, localizer=i.localizer, scout=i.scout, prices=prices)
+        for i in images
+    ]
+    said = [witnesses(prepared) for prepared in alone]
+    together = []
+    for n, prepared in enumerate(alone):
+        observations = hear(prepared, [s for m, s in enumerate(said) if m != n])
+        together.append(prepared if observations is None else solved_again(prepared, observations, prices))
+    spines = [complete(prepared) for prepared in together]
+    apart = _disagreeing(together, spines)
+    return [replace(spine, flags=(*spine.flags, DISAGREES)) if n in apart else spine for n, spine in enumerate(spines)]
+
+
+def witnesses(prepared: Prepared) -> list[Witness]:
+    """List what an image says of its components."""
+    found = prepared.found
+    if found is None:
+        return []
+    return [
+        Witness(o.kind, _scanner(prepared, found, o), table)
+        for o, table in zip(found.observations, found.solution.tables, strict=True)
+        if o.kind is not Kind.SACRUM and not o.touches_edge
+    ]
+
+
+def _scanner(prepared: Prepared, found: Found, observation: Observation) -> NDArray[np.float64]:
+    index = observation.center / found.scene.spacing
+    return np.asarray(prepared.local[:3, :3] @ index + prepared.local[:3, 3])
+
+
+def hear(prepared: Prepared, others: Sequence[Sequence[Witness]]) -> list[Observation] | None:
+    """Tell each component what the other images say of it.
+
+    All that one image says is one piece of evidence, however many components it speaks of, because it is right or
+    wrong about all of them: its weight is shared out among them.
+
+    Returns
+    -------
+    list[Observation] or None
+        The components; ``None`` if no other image says anything.
+    """
+    found = prepared.found
+    if found is None:
+        return None
+    observations = list(found.observations)
+    heard = False
+    for other in others:
+        matches = _matches(prepared, found, observations, other)
+        for n, witness in matches.items():
+            told = (witness.table, 1.0 / len(matches))
+            observations[n] = replace(observations[n], hearsay=(*observations[n].hearsay, told))
+            heard = True
+    return observations if heard else None
+
+
+def _matches(
+    prepared: Prepared, found: Found, observations: Sequence[Observation], other: Sequence[Witness]
+) -> dict[int, Witness]:
+    """Which component each statement is about: the nearest of its kind along the canal, each at most once."""
+    if not other:
+        return {}
+    inverse = np.linalg.inv(prepared.local)
+    points = np.stack([inverse[:3, :3] @ w.position_mm + inverse[:3, 3] for w in other]) * found.scene.spacing
+    place = found.scene.line.project(points)
+    pairs = sorted(
+        (abs(float(place.s[k]) - o.s), n, k)
+        for n, o in enumerate(observations)
+        for k, w in enumerate(other)
+        if w.kind is o.kind
+        and abs(float(place.s[k]) - o.s) < NEAR_MM
+        and np.hypot(place.anterior[k] - o.anterior, place.lateral[k] - o.lateral) < _ASIDE_MM
+    )
+    matched: dict[int, Witness] = {}
+    used: set[int] = set()
+    for _, n, k in pairs:
+        if n not in matched and k not in used:
+            matched[n] = other[k]
+            used.add(k)
+    return matched
+
+
+def _disagreeing(together: Sequence[Prepared], spines: Sequence[LabelledSpine]) -> set[int]:
+    """Which labelled images differ from another labelled image about what both show."""
+    apart: set[int] = set()
+    named = [n for n, spine in enumerate(spines) if spine.status is SpineStatus.LABELLED]
+    for n in named:
+        found = together[n].found
+        for m in named:
+            if found is None or m == n:
+                continue
+            matches = _matches(together[n], found, found.observations, witnesses(together[m]))
+            for row, witness in matches.items():
+                best = max(witness.table, key=lambda level: witness.table[level])
+                if best is not None and found.solution.levels[row] not in (None, best):
+                    apart |= {n, m}
+    return apart
