@@ -75,9 +75,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--moments", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument(
-        "--dots", action="store_true", help="write a dot in place of the figures (half the time)"
-    )
+    parser.add_argument("--dots", action="store_true", help="write a dot in place of the figures (half the time)")
     options = parser.parse_args()
     if options.dots:
         figures.write_figures = one_dot

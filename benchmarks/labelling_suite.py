@@ -40,6 +40,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+
 from tests.segmentation.suite import observed
 from tests.segmentation.suite.cases import SPLITS, VARIANTS, Plan, make_all, plans
 from tests.segmentation.suite.score import Row, Score, score, total

@@ -99,6 +99,19 @@ def test_every_mode_labels_the_column(mode):
     assert set(segmenter.digests) == used
 
 
+def test_images_of_a_session_help_each_other():
+    chest, low = make_column(first="T6", last="T11"), make_column(first="T8", last="L4")
+    volumes = [Volume(c.truth.astype(np.float32), c.affine) for c in (chest, low)]
+    segmenter, _ = _segmenter()
+    assert segmenter.segment(volumes[0]).status is SpineStatus.ABSTAINED
+    for volume, other, column in ((*volumes, chest), (*volumes[::-1], low)):
+        spine = segmenter.segment(volume, companions=[other])
+        assert spine.status is SpineStatus.LABELLED
+        assert all(levels_right(spine.labels, column).values())
+        assert spine.cord_probability is not None
+        assert spine.cord_probability.shape == spine.labels.shape
+
+
 def test_an_image_without_landmarks_takes_its_levels_from_its_companion():
     column = lumbar()
     whole = Volume(column.truth.astype(np.float32), column.affine)

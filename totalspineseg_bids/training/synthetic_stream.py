@@ -194,8 +194,9 @@ def imperfect_discs(mask: NDArray[np.uint8], labels: NDArray[np.uint8], rng: np.
 def worker_rng(seed: list[int]) -> np.random.Generator:
     """Return the random numbers of a stream; each of several loading processes gets others."""
     info = get_worker_info()
-    several = info is not None and info.num_workers > 1
-    return np.random.default_rng(np.random.SeedSequence([*seed, info.id + 1] if several else seed))
+    if info is not None and info.num_workers > 1:
+        seed = [*seed, info.id + 1]
+    return np.random.default_rng(np.random.SeedSequence(seed))
 
 
 class SyntheticStream(IterableDataset[tuple[Array, NDArray[np.uint8]]]):

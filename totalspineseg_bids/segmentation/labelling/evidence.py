@@ -294,6 +294,10 @@ def _map_scores(votes: Sequence[Votes], kind: Kind, prices: Prices) -> NDArray[n
     known = [level for level in sorted(votes[0].known) if ("-" in level) == (kind is Kind.DISC) and level != "S"]
     seen = {level: sum(v.levels.get(level, 0.0) for v in votes) for level in known}
     weight = votes[0].weight * _tempering(votes, known, kind, prices)
+    # There is one disc L5-S. A class that is seen all along the column says little of where it belongs.
+    trust = {level: min(1.0, prices.landmark_repeats / total) ** 2 for level, total in seen.items() if total > 0}
+    if len(known) > _MOST_LANDMARKS:
+        trust = {}
     missed = np.log(1.0 - prices.landmark_hit)
     silent = {level: _owners(level, kind) * missed for level in known}
     for n, vote in enumerate(votes):
@@ -301,7 +305,7 @@ def _map_scores(votes: Sequence[Votes], kind: Kind, prices: Prices) -> NDArray[n
         for level, share in vote.levels.items():
             slip = _slips(level, kind, prices) if level in seen else None
             if slip is not None:
-                score[n] += share * slip
+                score[n] += share * trust.get(level, 1.0) * slip
                 voted += share
         for level in known:
             # A class that is seen on another component has slipped, which is priced there.

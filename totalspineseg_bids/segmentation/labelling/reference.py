@@ -57,6 +57,9 @@ class Prices:
         What carries the class of the sacrum is none: price where it is as short as a vertebra, and as long as a sacrum.
     vertebra_landmark_weight
         Weight of the landmark vertebrae (C1, C2, T1, T12), whose errors go with those of the landmark discs.
+    landmark_repeats
+        Sum of the shares of voxels, over all components, up to which a landmark's class counts in full; beyond, by the
+        square of the ratio, because a class seen on many components is one that the model does not know.
     parity_error
         Probability that a vertebra gets the wrong one of the alternating classes.
     parity_flip
@@ -96,6 +99,7 @@ class Prices:
     landmark_hit: float = 0.85
     landmark_slip: tuple[float, float, float] = (0.04, 0.012, 0.004)
     vertebra_landmark_weight: float = 0.7
+    landmark_repeats: float = 1.4
     parity_error: float = 0.05
     parity_flip: float = 5.0
     spacing_sd: float = 0.11
