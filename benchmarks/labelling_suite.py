@@ -135,7 +135,7 @@ def main() -> None:
     report_calibration(confidences)
     print(f"labelling took {spent:.0f} s of processor time for {len(records)} images")
     if options.json:
-        options.json.write_text(json.dumps(records, indent=1))
+        options.json.write_text(json.dumps(records, indent=1, default=int))
 
 
 def report_calibration(confidences: list[tuple[float, bool]]) -> None:

@@ -115,7 +115,7 @@ class Prices:
     conus_weight: float = 0.7
     scout_hit: float = 0.80
     scout_slip: tuple[float, float, float] = (0.08, 0.02, 0.004)
-    scout_views: float = 3.0
+    scout_views: float = 2.0
 
 
 #: Share of people with each count of thoracic and lumbar vertebrae: roughly one in ten differs from 12 and 5; what
