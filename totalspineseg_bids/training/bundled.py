@@ -46,7 +46,7 @@ results; install a public release instead (`totalspineseg-tools models install`)
 |---|---|
 | Task | {task} |
 | Network | plain 3D U-Net, {parameters:.1f} M parameters, nnU-Net v2 plans `{plans}` |
-| Voxels | {spacing} mm, patches of {patch} (superior-inferior, posterior-anterior, left-right) |
+| Voxels | {spacing} mm, patches of {patch} voxels ({axes}) |
 | Classes | {classes} |
 | Training images | synthetic, drawn on the fly: random pose, bending, contrast, slice thickness, bias field, noise |
 | Label maps drawn from | {maps} |
@@ -90,6 +90,12 @@ _ALONE = (
     "Trained from scratch. Beside the two steps it serves as level scout: its probabilities of each level are evidence "
     "for the labelling."
 )
+_STEP_AXES = "superior-inferior, posterior-anterior, left-right"
+_AXES: dict[DatasetId, str] = {
+    101: _STEP_AXES,
+    102: _STEP_AXES,
+    103: "left-right, superior-inferior, posterior-anterior",
+}
 _LOSSES: dict[DatasetId, str] = {
     101: "nnU-Net's Dice + binary cross-entropy over regions",
     102: "nnU-Net's Dice + binary cross-entropy over regions",
@@ -275,6 +281,7 @@ def _card(
         classes=", ".join(f"`{label}`" for label in description["labels"] if label != "background"),
         maps=f"{len(pool) - len(real)} parametric spines" + "".join(f", `{name}`" for name in real),
         stages="\n".join(f"- {stage}" for stage in _stages_of(dataset, recipe)),
+        axes=_AXES[dataset],
         note=_ALONE if dataset == 103 else _ONE_NETWORK,
         loss=_LOSSES[dataset],
         machine=f"CPU, {torch.get_num_threads()} threads ({platform.machine()})",
