@@ -119,7 +119,7 @@ class SpineSegmenter:
         self._precision: Precision = precision
         self._predictors: dict[str, Predictor] = {}
         self._perceptions: OrderedDict[str, _Perception] = OrderedDict()
-        self._sessions: OrderedDict[tuple[str, ...], list[LabelledSpine]] = OrderedDict()
+        self._session: tuple[tuple[str, ...], list[LabelledSpine]] = ((), [])
         for role in self.roles:
             models.require(role)
 
@@ -202,14 +202,12 @@ class SpineSegmenter:
         # In an order of their own, so that it does not matter which image is asked for.
         order = sorted(range(len(keys)), key=lambda n: keys[n])
         whole = tuple(keys[n] for n in order)
-        if whole not in self._sessions:
+        if whole != self._session[0]:
             seen = [self._remembered(keys[n], volumes[n], localizer, tell) for n in order]
             tell("label", 0.0)
-            self._sessions[whole] = label_session([one.as_session_image(localizer) for one in seen])
-            while len(self._sessions) > 1:
-                self._sessions.popitem(last=False)
+            self._session = whole, label_session([one.as_session_image(localizer) for one in seen])
         own = self._remembered(keys[0], volume, localizer, tell)
-        return own, self._sessions[whole][whole.index(keys[0])]
+        return own, self._session[1][whole.index(keys[0])]
 
     def _remembered(self, key: str, volume: Volume, localizer: Volume | None, tell: Progress) -> _Perception:
         if key not in self._perceptions:

@@ -182,10 +182,10 @@ def publish(
         msg = f"{work_dir} holds no trained model; run `totalspineseg-tools train-bundled {work_dir}` first"
         raise ModelError(msg)
     checkpoints = {dataset: read_checkpoint(file) for dataset, file in trained.items()}
+    stages = {dataset: f"Dataset{dataset}: {_stage(checkpoint)}" for dataset, checkpoint in checkpoints.items()}
     if 102 in checkpoints:
         weights = step1_of_step2(checkpoints[102]["network_weights"])
         checkpoints[101] = {**checkpoints[102], "network_weights": weights}
-    stages = {dataset: f"Dataset{dataset}: {_stage(read_checkpoint(file))}" for dataset, file in trained.items()}
     destination.mkdir(parents=True, exist_ok=True)
     published = [
         _publish_one(dataset, checkpoint, destination, _Recipe(work_dir, stages, tuple(earlier), figures or {}))

@@ -29,6 +29,8 @@ from totalspineseg_bids.segmentation.layout import Kind
 #: Stands for "impossible" without the arithmetic of infinities.
 NEVER = -1e9
 _ANCHOR_SHARE = 0.2
+#: Entry of ``_levels_away`` where a chain lacks the level, one after those of the slips.
+_NO_PLACE = 4
 #: Probability of a scout's level from which it is taken for a named level in view.
 _SCOUT_ANCHOR = 0.5
 #: Most places that one step may pass.
@@ -199,17 +201,26 @@ def _slips(level: str, kind: Kind, prices: Prices) -> NDArray[np.float64] | None
     A class is seen on a neighbour of its own place with the probability of a slip; where a chain lacks the level, its
     class is as unlikely everywhere as one that is far away.
     """
+    away = _levels_away(level, kind)
+    if (away == _NO_PLACE).all():
+        return None
+    table = np.log(np.array([prices.landmark_hit, *prices.landmark_slip, prices.landmark_slip[-1]]))
+    return np.asarray(table[away])
+
+
+@cache
+def _levels_away(level: str, kind: Kind) -> NDArray[np.int64]:
+    """How many levels each place is from those of a level, 3 for more, shape (V, P).
+
+    Where a chain lacks the level it is ``_NO_PLACE`` all over.
+    """
     hypotheses = build_hypotheses()
-    table = np.log(np.array([prices.landmark_hit, *prices.landmark_slip]))
-    result = np.full((len(hypotheses.chains), hypotheses.places), table[-1])
-    found = False
+    result = np.full((len(hypotheses.chains), hypotheses.places), _NO_PLACE)
     for v, chain in enumerate(hypotheses.chains):
         at = places_of(chain, level, kind)
         if at:
-            found = True
-            distance = np.min([np.abs(np.arange(hypotheses.places) - place) for place in at], axis=0)
-            result[v] = table[np.minimum(distance, 3)]
-    return result if found else None
+            result[v] = np.minimum(np.min([np.abs(np.arange(hypotheses.places) - place) for place in at], axis=0), 3)
+    return result
 
 
 @cache
@@ -263,18 +274,14 @@ def _add_scout(score: NDArray[np.float64], observations: Sequence[Observation], 
     """
     told = [n for n, o in enumerate(observations) if o.scout]
     weight = min(1.0, prices.scout_views / max(len(told), 1))
-    chains, places = build_hypotheses().chains, score.shape[2]
-    table = np.array([prices.scout_hit, *prices.scout_slip])
+    # A chain without the level says nothing for any of its places.
+    table = np.array([prices.scout_hit, *prices.scout_slip, 0.0])
     for n in told:
         observation = observations[n]
-        for v, chain in enumerate(chains):
-            likelihood = np.full(places, (1.0 - min(1.0, sum(observation.scout.values()))) / places)
-            for level, share in observation.scout.items():
-                at = places_of(chain, level, observation.kind)
-                if at:
-                    distance = np.min([np.abs(np.arange(places) - place) for place in at], axis=0)
-                    likelihood += share * table[np.minimum(distance, 3)]
-            score[n, v] += weight * np.log(np.maximum(likelihood, prices.scout_slip[-1]))
+        likelihood = np.full(score.shape[1:], (1.0 - min(1.0, sum(observation.scout.values()))) / score.shape[2])
+        for level, share in observation.scout.items():
+            likelihood += share * table[_levels_away(level, observation.kind)]
+        score[n] += weight * np.log(np.maximum(likelihood, prices.scout_slip[-1]))
 
 
 def _hearsay(table: Mapping[str | None, float], kind: Kind, prices: Prices) -> NDArray[np.float64]:
