@@ -253,7 +253,8 @@ class _Writer:
             self.provenance, self.spine, outputs=self.written, figures=figures, posture=posture, resolution=main
         )
         complete(self.output, self.names, main, content)
-        return [*self.written, *figures.values()]
+        # The mark too: a run beside this one may have set it after this one's `withdraw`, as a file of its own.
+        return [*self.written, *figures.values(), self.names.labels(".json", main)]
 
     def _write_text(self, name: str, text: str) -> None:
         write_text(self.output / name, text)

@@ -112,27 +112,36 @@ class Warp:
 
 
 def sample(
-    labels: NDArray[np.uint8], centre: NDArray[np.float64], shape: tuple[int, int, int], spacing: Spacing, warp: Warp
+    labels: NDArray[np.uint8],
+    centre: NDArray[np.float64],
+    shape: tuple[int, int, int],
+    spacing: Spacing,
+    warp: Warp,
+    *,
+    source_spacing: float = 1.0,
 ) -> NDArray[np.uint8]:
-    """Sample a 1 mm label map through a warp; nearest neighbour, 0 outside.
+    """Sample a label map through a warp; nearest neighbour, 0 outside.
 
     Parameters
     ----------
     labels
-        uint8, 1 mm isotropic, RAS.
+        uint8, isotropic, RAS.
     centre
         Voxel of ``labels`` that comes to lie in the middle of the output.
     shape, spacing
         Output grid, mm.
     warp
         Drawn for that grid.
+    source_spacing
+        Voxel size of ``labels``, mm.
     """
     output = np.empty(shape, np.uint8)
     steps = np.broadcast_to(np.asarray(spacing, float), 3)
     axes = [((np.arange(n) - (n - 1) / 2) * step).astype(np.float32) for n, step in zip(shape, steps, strict=True)]
-    matrix = warp.matrix.astype(np.float32)
+    voxels = np.float32(1.0 / source_spacing)
+    matrix, bend = warp.matrix.astype(np.float32) * voxels, warp.bend * voxels
     # Interpolated along the long axis first: the two short ones are done sheet by sheet.
-    tall = resize_axis(warp.control, shape[2], 3)
+    tall = resize_axis(warp.control * voxels, shape[2], 3)
     size = np.array(labels.shape)
     for start in range(0, shape[2], _SHEETS):
         part = slice(start, min(start + _SHEETS, shape[2]))
@@ -144,7 +153,7 @@ def sample(
             position += matrix[axis, 0] * axes[0][:, None, None] + np.float32(centre[axis])
             position += matrix[axis, 1] * axes[1][:, None] + matrix[axis, 2] * axes[2][part]
             if axis < 2:
-                position += warp.bend[part, axis]
+                position += bend[part, axis]
             index = np.rint(position).astype(np.int32)
             inside &= (index >= 0) & (index < size[axis])
             flat *= size[axis]

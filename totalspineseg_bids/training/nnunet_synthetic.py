@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss
+from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from totalspineseg_bids.inference.checkpoint import read_checkpoint
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
     from torch.utils.data import IterableDataset
 
 _TRAINING_STREAM, _VALIDATION_STREAM = 0, 1
+_PARITIES = ("_O", "_E")
+#: Voxels added to both sides of the Dice fraction, about a fifth of a disc. Without them a class that is not in view
+#: costs the same whether a whole disc or a thousand voxels are painted with it, so that nothing is ever taken back.
+_SMOOTH = 200.0
 
 
 def matching_heads(own: Iterable[str], other: Iterable[str]) -> list[int]:
@@ -99,6 +105,13 @@ class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
         for row, region in enumerate(regions):
             table[row, list(region) if isinstance(region, (tuple, list)) else [region]] = 1.0
         self.region_table = torch.from_numpy(table).to(self.device)
+        names = [name for name in self.dataset_json["labels"] if name != "background"]
+        self.without_parity = [row for row, name in enumerate(names) if not name.endswith(_PARITIES)]
+
+    def _build_loss(self) -> torch.nn.Module:
+        """nnU-Net's loss for regions, with a Dice that tells how much is wrong in a class that is not in view."""
+        dice = {"batch_dice": False, "do_bg": True, "smooth": _SMOOTH, "ddp": False}
+        return DC_and_BCE_loss({}, dice, dice_class=MemoryEfficientSoftDiceLoss)
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, None]:
         """AdamW; the learning rate follows the clock, so there is no scheduler."""
@@ -191,9 +204,18 @@ class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
         return {"loss": loss.detach().cpu().numpy()}
 
     def loss_of(self, data: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Return the loss of a batch as it leaves ``_to_device``."""
-        loss: torch.Tensor = self.loss(self.network(data).float(), target)
-        return loss
+        """Return the loss of a batch as it leaves ``_to_device``.
+
+        An image that comes without odd discs does not say which discs and vertebrae are odd: not asked.
+        """
+        output = self.network(data).float()
+        if data.shape[1] < 2:
+            return torch.as_tensor(self.loss(output, target))
+        losses = []
+        for number, hinted in enumerate(data[:, 1].flatten(1).any(1).tolist()):
+            rows = slice(None) if hinted else self.without_parity
+            losses.append(self.loss(output[number, rows][None], target[number, rows][None]))
+        return torch.stack(losses).mean()
 
     def validation_step(self, batch: Any) -> dict[str, Any]:  # noqa: ANN401
         """Pseudo Dice of a patch, as nnU-Net counts it."""

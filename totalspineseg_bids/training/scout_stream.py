@@ -67,10 +67,11 @@ class ScoutStream(IterableDataset[tuple[Array, NDArray[np.uint8]]]):
         table = scout_table()
         while True:
             number = int(rng.choice(len(maps), p=weights))
-            centre, (depth, length) = draw_view(np.array(self.pool[number].discs), rng)
+            entry = self.pool[number]
+            centre, (depth, length) = draw_view(np.array(entry.discs) * entry.spacing, rng)
             shape = (1, min(_DEPTH, round(depth / _SPACING[1])), min(_LENGTH, round(length / _SPACING[2])))
             warp = Warp.draw(shape, _SPACING, rng, TRAINING_POSE)
-            posed = sample(maps[number], centre, shape, _SPACING, warp)
+            posed = sample(maps[number], centre / entry.spacing, shape, _SPACING, warp, source_spacing=entry.spacing)
             for _ in range(_RENDERS_PER_POSE):
                 signal = render(posed, rng, contrast=draw_contrast_name(rng), spacing=_SPACING)
                 image = acquire(signal, rng, _SPACING)
@@ -83,14 +84,14 @@ def draw_view(discs: NDArray[np.float64], rng: np.random.Generator) -> tuple[NDA
     Parameters
     ----------
     discs
-        Centres of the discs of a 1 mm label map, voxels, shape (N, 3).
+        Centres of the discs of a label map, mm, shape (N, 3).
     rng
         Source of randomness.
 
     Returns
     -------
     centre, extent
-        Middle of the field in the label map, voxels, shape (3,), and its extent along y and z, mm.
+        Middle of the field in the label map, mm, shape (3,), and its extent along y and z, mm.
     """
     low, high = float(discs[:, 2].min()), float(discs[:, 2].max())
     length = float(rng.uniform(400, 640) if rng.random() < _WHOLE_SHARE else rng.uniform(110, 420))

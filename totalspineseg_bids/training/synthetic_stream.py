@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import nibabel as nib
@@ -31,10 +31,8 @@ Array = NDArray[np.float32]
 TRAINING_POSE = Pose(rotation_deg=(13.0, 7.0, 7.0), log_scale=0.10, log_stretch=0.06, bend_mm=(5.0, 8.0), warp_mm=2.0)
 #: Most draws resemble a sequence; the others make the network indifferent to contrast.
 _CONTRAST_ODDS = {"T2w": 0.36, "T1w": 0.28, "STIR": 0.08, "T2starw": 0.08, "random": 0.20}
-#: Share of the patches drawn from maps of real anatomy where both kinds are there.
-_REAL_SHARE = 0.5
 #: Share of the patches drawn around a landmark disc; they are few among 23 and decide the labels.
-_LANDMARK_SHARE = 0.6
+_LANDMARK_SHARE = 0.4
 #: Share of the patches that lie anywhere in the map: air, jaw and belly must not be taken for spine.
 _ELSEWHERE_SHARE = 0.1
 #: Share of step 2's patches that come without odd discs. The network then does what step 1 does, whose classes are
@@ -46,15 +44,35 @@ _RENDERS_PER_POSE = 2
 
 @dataclass(frozen=True, slots=True)
 class PoolEntry:
-    """A label map in the pool: where it is, how often it is drawn, where its discs are (voxels)."""
+    """A label map in the pool: where it is, how often it is drawn, where its discs are (voxels), its spacing (mm)."""
 
     path: str
     weight: float
     discs: list[list[float]]
     landmarks: list[list[float]]
+    spacing: float = 1.0
 
 
-def _entry(path: Path, labels: NDArray[np.uint8], weight: float) -> PoolEntry:
+@dataclass(frozen=True, slots=True)
+class PoolRecipe:
+    """What a pool of label maps is made of.
+
+    Attributes
+    ----------
+    spines
+        Number of parametric spines.
+    spacing
+        Their voxel size, mm.
+    real_share
+        Share of the images drawn from maps of real anatomy where both kinds are there.
+    """
+
+    spines: int
+    spacing: float = 1.0
+    real_share: float = 0.5
+
+
+def _entry(path: Path, labels: NDArray[np.uint8], weight: float, spacing: float = 1.0) -> PoolEntry:
     present = np.flatnonzero(np.bincount(labels.reshape(-1), minlength=256))
     wanted = {label.id: label.level for label in anatomy.LABELS if label.structure is anatomy.Structure.DISC}
     boxes = ndimage.find_objects(labels, max_label=255)
@@ -65,15 +83,15 @@ def _entry(path: Path, labels: NDArray[np.uint8], weight: float) -> PoolEntry:
         discs.append(centre)
         if wanted[label_id] in anatomy.LANDMARK_DISCS:
             landmarks.append(centre)
-    return PoolEntry(str(path), weight, discs, landmarks)
+    return PoolEntry(str(path), weight, discs, landmarks, spacing)
 
 
 def build_pool(
     folder: Path,
     label_maps: Path | None,
-    spines: int,
+    recipe: PoolRecipe,
     seed: int,
-    make_spine: Callable[[np.random.Generator, int], Volume],
+    make_spine: Callable[[np.random.Generator, int, float], Volume],
 ) -> list[PoolEntry]:
     """Write the label maps a training draws from as ``.npy``; what is there from an earlier run is kept.
 
@@ -83,12 +101,12 @@ def build_pool(
         Where the pool lies.
     label_maps
         Folder of tissue label maps (``*.nii.gz``, 1 mm, RAS), or None.
-    spines
-        How many parametric spines to add.
+    recipe
+        How many parametric spines to add, and how often each kind is drawn.
     seed
         Of the parametric spines.
     make_spine
-        Called with a generator and the number of the spine.
+        Called with a generator, the number of the spine and its voxel size (mm).
 
     Raises
     ------
@@ -113,18 +131,18 @@ def build_pool(
             # Long maps hold more different patches; the square root keeps short ones from being forgotten.
             entries.append(_entry(path, labels, float(np.sqrt(labels.shape[2]))))
         total = sum(entry.weight for entry in entries)
-        share = _REAL_SHARE if spines else 1.0
-        entries = [PoolEntry(e.path, e.weight / total * share, e.discs, e.landmarks) for e in entries]
+        share = recipe.real_share if recipe.spines else 1.0
+        entries = [replace(entry, weight=entry.weight / total * share) for entry in entries]
     rest = 1.0 - sum(entry.weight for entry in entries)
-    for number in range(spines):
+    for number in range(recipe.spines):
         path = folder / f"parametric_{number:03d}.npy"
         if not path.exists():
-            labels = make_spine(np.random.default_rng(np.random.SeedSequence([seed, number])), number).data
+            labels = make_spine(np.random.default_rng([seed, number]), number, recipe.spacing).data
             temporary = folder / f"{path.stem}.tmp.npy"
             np.save(temporary, np.ascontiguousarray(labels))
             temporary.replace(path)
         labels = np.load(path, mmap_mode="r")
-        entries.append(_entry(path, labels, rest / spines))
+        entries.append(_entry(path, labels, rest / recipe.spines, recipe.spacing))
     temporary = index.with_suffix(".tmp")
     temporary.write_text(json.dumps([asdict(entry) for entry in entries]))
     temporary.replace(index)
@@ -243,7 +261,7 @@ class SyntheticStream(IterableDataset[tuple[Array, NDArray[np.uint8]]]):
             centre = self._centre(entry, rng)
             if rng.random() < _ELSEWHERE_SHARE:
                 centre = rng.uniform(0.0, 1.0, 3) * labels.shape
-            posed = sample(labels, centre, self.shape, self.spacing, warp)
+            posed = sample(labels, centre, self.shape, self.spacing, warp, source_spacing=entry.spacing)
             for _ in range(_RENDERS_PER_POSE):
                 yield self._patch(posed, variants[number], rng)
 
@@ -261,7 +279,6 @@ class SyntheticStream(IterableDataset[tuple[Array, NDArray[np.uint8]]]):
         self, posed: NDArray[np.uint8], variant: anatomy.SpineVariant, rng: np.random.Generator
     ) -> tuple[Array, NDArray[np.uint8]]:
         hinted = bool(rng.random() >= _WITHOUT_DISCS_SHARE)
-        # Without the odd discs only the landmarks tell the parity, so it must be the true one.
         swap = self.dataset == 102 and hinted and bool(rng.random() < 0.5)
         contrast = draw_contrast_name(rng)
         mm = (self.spacing,) * 3

@@ -12,7 +12,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,17 @@ from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.training.layouts import DATASET_NAMES, DatasetId, dataset_json
 from totalspineseg_bids.training.scout import scout_dataset_json, scout_plans
 from totalspineseg_bids.training.small_plans import CONFIGURATION, PLANS_NAME, small_plans
-from totalspineseg_bids.training.synthetic_stream import build_pool
+from totalspineseg_bids.training.synthetic_stream import PoolRecipe, build_pool
 
 logger = logging.getLogger(__name__)
 
+#: What tells a level from its neighbour is how the whole column is built, so the scout needs many spines, and may have
+#: them coarse: half a CPU second and 4 MB each. What a disc looks like, steps 1 and 2 learn from few.
+POOLS: dict[DatasetId, PoolRecipe] = {
+    101: PoolRecipe(spines=100),
+    102: PoolRecipe(spines=100),
+    103: PoolRecipe(spines=600, spacing=2.0, real_share=0.3),
+}
 _WARM_UP_STEPS = 100
 _EMA_DECAY = 0.998
 #: The running average starts to matter after about this many steps.
@@ -51,7 +58,7 @@ class SyntheticTraining:
     label_maps
         Folder of tissue label maps of real anatomy, or None for parametric spines only.
     spines
-        Parametric spines in the pool.
+        Parametric spines in the pool; None takes the recipe of the dataset.
     seed
         Of spines, patches and weights.
     threads
@@ -73,7 +80,7 @@ class SyntheticTraining:
     dataset: DatasetId
     minutes: float
     label_maps: Path | None = None
-    spines: int = 48
+    spines: int | None = None
     seed: int = 2024
     threads: int | None = None
     start_from: Path | None = None
@@ -94,13 +101,13 @@ class SyntheticTraining:
             raise UsageError(msg)
 
 
-def _training_spine(rng: np.random.Generator, number: int) -> Volume:
+def _training_spine(rng: np.random.Generator, number: int, spacing: float) -> Volume:
     """Draw a parametric spine; every fifth has a supernumerary or missing level."""
     from totalspineseg_bids.synthesis.parametric import make_spine  # noqa: PLC0415 - scipy-heavy, used once
 
     variants = ((12, 5), (12, 5), (12, 5), (12, 5), (11, 5), (12, 5), (12, 5), (12, 5), (12, 5), (13, 5),
                 (12, 5), (12, 5), (12, 5), (12, 5), (12, 4), (12, 5), (12, 5), (12, 5), (12, 5), (12, 6))  # fmt: skip
-    return make_spine(rng, variant=SpineVariant(*variants[number % len(variants)]))
+    return make_spine(rng, variant=SpineVariant(*variants[number % len(variants)]), spacing=spacing)
 
 
 def train_bundled(training: SyntheticTraining) -> Path:
@@ -126,10 +133,13 @@ def train_bundled(training: SyntheticTraining) -> Path:
     os.environ.setdefault("nnUNet_preprocessed", str(training.work_dir / "preprocessed"))
     if training.threads is not None:
         torch.set_num_threads(training.threads)
+    recipe = POOLS[training.dataset]
+    if training.spines is not None:
+        recipe = replace(recipe, spines=training.spines)
     pool = build_pool(
-        training.work_dir / "pool",
+        training.work_dir / f"pool_{recipe.spines}_{recipe.spacing:g}mm",
         training.label_maps,
-        training.spines,
+        recipe,
         TRAINING_DOMAIN + training.seed,
         _training_spine,
     )

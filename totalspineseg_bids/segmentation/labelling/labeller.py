@@ -152,7 +152,10 @@ def _search(grid: Prepared, maps: Sequence[SemanticMap], lent: _Lent, prices: Pr
     if box is None:
         return replace(grid, reason="the map holds no class of the spine")
     grid = replace(grid, box=box)
-    cropped = [sacrum.one_sacrum(SemanticMap(np.ascontiguousarray(m.labels[box]), m.layout)) for m in maps]
+    cropped = [SemanticMap(np.ascontiguousarray(m.labels[box]), m.layout) for m in maps]
+    if lent.scout is not None:
+        cropped = [sacrum.as_scouted(m, grid.local, lent.scout) for m in cropped]
+    cropped = [sacrum.one_sacrum(m) for m in cropped]
     kinds = layout.kind_table[cropped[0].labels]
     spacing = np.asarray(Geometry(_shape(kinds), grid.affine).spacing)
     discs = numbered_discs(kinds == Kind.DISC, float(np.prod(spacing)))

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from totalspineseg_bids.imaging.grid import foreground_box
+from totalspineseg_bids.imaging.volume import Affine
 from totalspineseg_bids.segmentation.labelling.observation import Observation, SemanticMap
+from totalspineseg_bids.segmentation.labelling.scout import LevelScout, sacrum_mask
 from totalspineseg_bids.segmentation.layout import Kind, Layout
 
 #: Nothing of the column may lie further below the upper end of the sacrum than this, mm.
@@ -49,6 +51,24 @@ def one_sacrum(semantic: SemanticMap) -> SemanticMap:
     sizes[0] = 0
     mask[box] &= part != int(sizes.argmax())
     return _demoted(semantic, mask)
+
+
+def as_scouted(semantic: SemanticMap, affine: Affine, scout: LevelScout) -> SemanticMap:
+    """Give bone that a level scout takes for sacrum the class of the sacrum, where the layout has one.
+
+    A sacrum looks like one more vertebra to a network that sees a part of the column; the scout sees where the column
+    ends.
+    """
+    values = semantic.layout.values_of("sacrum")
+    if not values:
+        return semantic
+    bone = (semantic.layout.kind_table == Kind.VERTEBRA)[semantic.labels]
+    sacral = sacrum_mask(bone, affine, scout)
+    if not sacral.any():
+        return semantic
+    labels = semantic.labels.copy()
+    labels[sacral] = next(iter(values))
+    return replace(semantic, labels=labels)
 
 
 def without_sacrum(semantic: SemanticMap) -> SemanticMap:

@@ -20,6 +20,8 @@ from totalspineseg_bids.segmentation.layout import Kind, LabelMeaning, Layout
 _FEWEST_VOXELS = 20
 #: Share of a component that the scout must take for some level of its kind before its names count in full.
 _FULL_CREDIT = 0.3
+#: Probability of the sacrum from which bone may be one, where no vertebra is more probable.
+_SACRUM_SEEN = 0.15
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,41 @@ class LevelScout:
         values = {name: layout.labels[name] for name in names if name in layout.labels}
         meanings = tuple(layout.meanings.get(values[name][0]) if name in values else None for name in names)
         return cls(probabilities, meanings, affine)
+
+
+def sacrum_mask(semantic: NDArray[np.bool_], affine: Affine, scout: LevelScout) -> NDArray[np.bool_]:
+    """Tell which voxels of a bone mask the scout takes for sacrum rather than for any vertebra.
+
+    Parameters
+    ----------
+    semantic
+        Vertebrae and sacrum, shape (X, Y, Z).
+    affine
+        Voxel of that grid to scanner space.
+    scout
+        Probabilities of every level.
+
+    Returns
+    -------
+    ndarray
+        Boolean, shape of ``semantic``.
+    """
+    sacral = [row for row, m in enumerate(scout.meanings) if m is not None and m.kind is Kind.SACRUM]
+    others = [row for row, m in enumerate(scout.meanings) if m is not None and m.kind is Kind.VERTEBRA]
+    result = np.zeros(semantic.shape, bool)
+    if not sacral:
+        return result
+    probability = scout.probabilities[sacral].sum(axis=0)
+    seen = (probability > _SACRUM_SEEN) & (probability > scout.probabilities[others].sum(axis=0))
+    if not seen.any():
+        return result
+    index = np.argwhere(semantic)
+    to_scout = np.linalg.inv(scout.affine) @ affine
+    place = np.rint(index @ to_scout[:3, :3].T + to_scout[:3, 3]).astype(np.int64)
+    inside = ((place >= 0) & (place < np.array(seen.shape))).all(axis=1)
+    index, place = index[inside], place[inside]
+    result[tuple(index.T)] = seen[tuple(place.T)]
+    return result
 
 
 def scouted(
