@@ -22,7 +22,8 @@ from processes import (  # type: ignore[import-not-found]
 )
 from tiny_spine import TinySegmenter, contents  # type: ignore[import-not-found]
 
-from totalspineseg_bids.bids.names import report_name
+from totalspineseg_bids.app import image
+from totalspineseg_bids.bids.names import DerivativeNames, report_name
 from totalspineseg_bids.bids.validate import validate
 from totalspineseg_bids.imaging import atomic
 
@@ -116,6 +117,20 @@ def test_eight_processes_write_what_one_writes(tmp_path: Path, share: str) -> No
     assert contents(many) == contents(one)
     assert len(list((many / "logs").glob("run-*.toml"))) == 9
     assert validate(many) == []
+
+
+def test_the_mark_that_another_run_sets_meanwhile_stays(
+    tmp_path: Path, raw: Path, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken_back = image.withdraw
+
+    def beaten(output: Path, names: DerivativeNames) -> list[str]:
+        # Another run completes the image between the removal of the mark and the look at what else is there.
+        return [*taken_back(output, names), names.labels(".json", None)]
+
+    monkeypatch.setattr(image, "withdraw", beaten)
+    finish(config(raw, tmp_path / "out"))
+    assert contents(tmp_path / "out") == whole
 
 
 class Slow(TinySegmenter):

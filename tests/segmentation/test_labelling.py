@@ -311,3 +311,17 @@ def test_real_anatomy(layout, rows):
     cut = {c.level for c in spine.components if c.touches_edge}
     edge = {anatomy.BY_ID[int(n)].level for n in np.unique(truth[:, :, [0, 1, -2, -1]]) if n in anatomy.BY_ID}
     assert _all_right(spine, column, but=cut | edge) == []
+
+
+def test_pieces_between_two_discs_are_one_vertebra():
+    layout = Layout.named("r20240601-step2")
+    column = make_column(first="C7", last="L2")
+    semantic = semantic_of(column.truth, layout)
+    body = np.argwhere(column.truth == anatomy.vertebra("T6").id)
+    upper = body[body[:, 2] > np.median(body[:, 2])]
+    # As large as the rest of the vertebra, of a class that names another level.
+    semantic[tuple(upper.T)] = layout.labels["vertebrae_T12"][0]
+    spine = label_map(semantic, column.affine, layout)
+    for level in ("T5", "T6", "T7"):
+        label = anatomy.vertebra(level).id
+        assert dice(spine.labels == label, column.truth == label) > 0.95, level

@@ -6,7 +6,8 @@ import pytest
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.segmentation.labelling import label_map
 from totalspineseg_bids.segmentation.labelling.observation import SemanticMap
-from totalspineseg_bids.segmentation.labelling.sacrum import one_sacrum, undecided_vertebra, without_sacrum
+from totalspineseg_bids.segmentation.labelling.sacrum import as_scouted, one_sacrum, undecided_vertebra, without_sacrum
+from totalspineseg_bids.segmentation.labelling.scout import LevelScout
 from totalspineseg_bids.segmentation.layout import Layout
 from totalspineseg_bids.segmentation.result import SpineStatus
 
@@ -60,3 +61,32 @@ def test_bone_below_the_last_disc_is_sacrum_even_where_its_class_is_missing(name
     assert dice(spine.labels == sacrum, column.truth == sacrum) > 0.9
     assert dice(spine.labels == last, column.truth == last) > 0.9
     assert {"S", "L5"} <= {c.level for c in spine.components}
+
+
+def scout_of(truth, affine, step=4):
+    """Return what a coarse model sees that knows the sacrum from vertebrae, and no level."""
+    names = ("background", "sacrum", "vertebrae_L3", "canal")
+    layout = Layout.from_labels({name: value for value, name in enumerate(names)})
+    coarse = truth[::step, ::step, ::step]
+    sacrum = coarse == anatomy.SACRUM_ID
+    bone = np.isin(coarse, [anatomy.vertebra(level).id for level in anatomy.VERTEBRA_LEVELS]) & ~sacrum
+    probabilities = np.stack([~sacrum & ~bone, sacrum, bone, np.zeros_like(bone)]).astype(np.float32) * 0.8
+    return LevelScout.from_classes(probabilities, names, layout, affine @ np.diag([step, step, step, 1.0]))
+
+
+def test_a_scout_tells_the_sacrum_from_one_more_vertebra():
+    column = make_column(first="T11")
+    whole = SemanticMap(semantic_of(column.truth, LAYOUT), LAYOUT)
+    scout = scout_of(column.truth, column.affine)
+    lent = as_scouted(without_sacrum(whole), column.affine, scout).labels
+    assert dice(lent == SACRUM, whole.labels == SACRUM) > 0.9
+    no_landmark = np.where(np.isin(lent, LAYOUT.labels["disc_L5_S"]), LAYOUT.labels["disc_O"][0], lent)
+    spine = label_map(without_sacrum(SemanticMap(no_landmark, LAYOUT)).labels, column.affine, LAYOUT, scout=scout)
+    assert dice(spine.labels == anatomy.SACRUM_ID, column.truth == anatomy.SACRUM_ID) > 0.9
+
+
+def test_without_a_class_of_its_own_no_sacrum_is_lent():
+    layout = Layout.named("r20240601-step1")
+    column = make_column(first="T11")
+    semantic = SemanticMap(semantic_of(column.truth, layout), layout)
+    assert as_scouted(semantic, column.affine, scout_of(column.truth, column.affine)) is semantic

@@ -20,11 +20,17 @@ from totalspineseg_bids.training.layouts import dataset_json
 from totalspineseg_bids.training.scout import IGNORE, PATCH, scout_dataset_json, scout_plans, scout_table
 from totalspineseg_bids.training.scout_stream import ScoutStream
 from totalspineseg_bids.training.small_plans import small_plans
-from totalspineseg_bids.training.synthetic_stream import SyntheticStream, acquire, build_pool, imperfect_discs
+from totalspineseg_bids.training.synthetic_stream import (
+    PoolRecipe,
+    SyntheticStream,
+    acquire,
+    build_pool,
+    imperfect_discs,
+)
 from totalspineseg_bids.training.synthetic_trainer import SyntheticTraining, learning_rate_factor
 
 
-def boxes(_rng=None, _number=0):
+def boxes(_rng=None, _number=0, _spacing=1.0):
     labels = np.full((64, 72, 130), 2, np.uint8)
     for i, (vertebra, disc) in enumerate([(22, 206), (21, 205), (20, 204), (19, 203)]):
         z = 110 - 28 * i
@@ -37,21 +43,21 @@ def boxes(_rng=None, _number=0):
 
 @pytest.fixture
 def pool(tmp_path):
-    return build_pool(tmp_path / "pool", None, 2, 1, boxes)
+    return build_pool(tmp_path / "pool", None, PoolRecipe(2), 1, boxes)
 
 
 def test_pool_is_kept_for_the_next_run(pool, tmp_path):
     def never(*_):
         raise AssertionError
 
-    assert build_pool(tmp_path / "pool", None, 2, 1, never) == pool
+    assert build_pool(tmp_path / "pool", None, PoolRecipe(2), 1, never) == pool
     assert len(pool[0].discs) == 3
     assert sum(entry.weight for entry in pool) == pytest.approx(1.0)
 
 
 def test_an_empty_folder_of_label_maps_is_an_error_that_names_it(tmp_path):
     with pytest.raises(MissingInputError, match="maps"):
-        build_pool(tmp_path / "pool", tmp_path / "maps", 0, 1, boxes)
+        build_pool(tmp_path / "pool", tmp_path / "maps", PoolRecipe(0), 1, boxes)
 
 
 @pytest.mark.parametrize(("dataset", "channels"), [(101, 1), (102, 2), (103, 1)])

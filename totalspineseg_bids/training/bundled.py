@@ -26,7 +26,7 @@ from totalspineseg_bids.models.export import strip_checkpoint
 from totalspineseg_bids.models.verify import write_manifest
 from totalspineseg_bids.training.layouts import DATASET_NAMES, DatasetId, dataset_json
 from totalspineseg_bids.training.small_plans import CONFIGURATION
-from totalspineseg_bids.training.synthetic_trainer import describe, finished, model_folder_name
+from totalspineseg_bids.training.synthetic_trainer import describe, finished, model_folder_name, pool_folder
 
 StateDict = dict[str, torch.Tensor]
 
@@ -96,9 +96,10 @@ _AXES: dict[DatasetId, str] = {
     102: _STEP_AXES,
     103: "left-right, superior-inferior, posterior-anterior",
 }
+_STEP_LOSS = "nnU-Net's Dice (smoothed, so that classes out of view count too) + binary cross-entropy over regions"
 _LOSSES: dict[DatasetId, str] = {
-    101: "nnU-Net's Dice + binary cross-entropy over regions",
-    102: "nnU-Net's Dice + binary cross-entropy over regions",
+    101: _STEP_LOSS,
+    102: _STEP_LOSS,
     103: "cross-entropy over levels, in and around the spine and at a sample of the other voxels",
 }
 
@@ -225,9 +226,8 @@ def _shared(weights: StateDict) -> StateDict:
 
 def _publish_one(dataset: DatasetId, checkpoint: dict[str, Any], destination: Path, recipe: _Recipe) -> Published:
     name = DATASET_NAMES[dataset]
-    pool = sorted(
-        Path(entry["path"]).stem for entry in json.loads((recipe.work_dir / "pool" / "pool.json").read_text())
-    )
+    index = pool_folder(recipe.work_dir, dataset) / "pool.json"
+    pool = sorted(Path(entry["path"]).stem for entry in json.loads(index.read_text()))
     description, plans = describe(dataset, len(pool))
     weights = _shared(checkpoint["network_weights"])
     with tempfile.TemporaryDirectory(dir=destination, prefix=f".{name}.") as folder:

@@ -111,7 +111,8 @@ class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
     def _build_loss(self) -> torch.nn.Module:
         """nnU-Net's loss for regions, with a Dice that tells how much is wrong in a class that is not in view."""
         dice = {"batch_dice": False, "do_bg": True, "smooth": _SMOOTH, "ddp": False}
-        return DC_and_BCE_loss({}, dice, dice_class=MemoryEfficientSoftDiceLoss)
+        loss: torch.nn.Module = DC_and_BCE_loss({}, dice, dice_class=MemoryEfficientSoftDiceLoss)
+        return loss
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, None]:
         """AdamW; the learning rate follows the clock, so there is no scheduler."""

@@ -137,7 +137,7 @@ def train_bundled(training: SyntheticTraining) -> Path:
     if training.spines is not None:
         recipe = replace(recipe, spines=training.spines)
     pool = build_pool(
-        training.work_dir / f"pool_{recipe.spines}_{recipe.spacing:g}mm",
+        pool_folder(training.work_dir, training.dataset),
         training.label_maps,
         recipe,
         TRAINING_DOMAIN + training.seed,
@@ -177,6 +177,11 @@ def model_folder_name(dataset: DatasetId) -> str:
     """Return nnU-Net's name for the model folder, ``<trainer>__<plans>__<configuration>``."""
     trainer = "nnUNetTrainerScout" if dataset == 103 else "nnUNetTrainerSynthetic"
     return f"{trainer}__{PLANS_NAME}__{CONFIGURATION}"
+
+
+def pool_folder(work_dir: Path, dataset: DatasetId) -> Path:
+    """Return where the label maps lie that a training draws from; those of the two steps share one pool."""
+    return work_dir / ("pool-scout" if dataset == 103 else "pool-steps")
 
 
 def _checkpoints(work_dir: Path, dataset: DatasetId) -> Path:

@@ -7,6 +7,7 @@ neighbours do not touch as they do at the facets.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -31,6 +32,8 @@ BODY_SIDE_MM = 22.0
 _SACRUM_TOP_MM = 25.0
 #: A body this many times as long as those around it (within so many mm) is a block.
 _FUSED_RATIO, _NEIGHBOURS_MM = 1.65, 110.0
+#: Between two discs this many times as far apart as those around them lies one body at most.
+_ONE_BODY = 1.4
 
 
 def extent(values: NDArray[np.float64], tail: float) -> tuple[float, float]:
@@ -268,6 +271,8 @@ def body_parts(
     part = _cut_long(index, part, place.s, scene, discs)
     part, fused = _cut_fused(part, place.s, discs)
     bodies = measure(Kind.VERTEBRA, index, part, scene, stride, place=place)
+    part = _join_between_discs(part, bodies, discs)
+    bodies = measure(Kind.VERTEBRA, index, part, scene, stride, place=place)
     part, bodies = _join_bodies(index, part, bodies, scene, stride, place=place)
     sacrum = _sacrum_parts(values, layout, scene, stride)
     noted = tuple(replace(b, note="fused") if b.part in fused else b for b in bodies)
@@ -340,6 +345,14 @@ def _cut_fused(
     return part, frozenset(fused)
 
 
+def _join_between_discs(part: NDArray[np.int64], bodies: Sequence[Observation], discs: Parts) -> NDArray[np.int64]:
+    """Join the pieces that lie between the same two discs; return the new part numbers."""
+    target = np.arange(int(part.max()) + 1 if len(part) else 0)
+    for pieces in _between_discs(bodies, discs):
+        target[[piece.part for piece in pieces]] = max(pieces, key=lambda o: o.volume_mm3).part
+    return np.where(part >= 0, target[part], -1) if len(target) else part
+
+
 def _join_bodies(
     index: NDArray[np.int64],
     part: NDArray[np.int64],
@@ -368,8 +381,28 @@ def _join_bodies(
             changed = True
     if not changed:
         return part, bodies
-    part = target[part]
+    part = np.where(part >= 0, target[part], -1)
     return part, measure(Kind.VERTEBRA, index, part, scene, stride, place=place)
+
+
+def _between_discs(bodies: Sequence[Observation], discs: Parts) -> list[list[Observation]]:
+    """Return the pieces between each two discs that are neighbours, where there are several.
+
+    Where a disc was not found two bodies lie between those that were, so the two must not be further apart than others
+    around them.
+    """
+    ordinary = [d for d in discs.observations if d.anterior > 3.0 and d.volume_mm3 > SMALL_DISC_MM3]
+    places = np.array([d.s for d in ordinary])
+    gaps = np.diff(places)
+    found = []
+    for n, gap in enumerate(gaps):
+        around = [g for m, g in enumerate(gaps) if m != n and abs(places[m] - places[n]) < _NEIGHBOURS_MM]
+        if not around or gap > _ONE_BODY * float(np.median(around)):
+            continue
+        pieces = [o for o in bodies if places[n] < o.s < places[n + 1]]
+        if len(pieces) > 1:
+            found.append(pieces)
+    return found
 
 
 def _named_apart(a: Observation, b: Observation) -> bool:

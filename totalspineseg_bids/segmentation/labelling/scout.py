@@ -132,7 +132,7 @@ def _shares(index: NDArray[np.int64], to_scout: Affine, scout: LevelScout, rows:
     """Mean probability of each level over a component's voxels."""
     place = np.rint(index @ to_scout[:3, :3].T + to_scout[:3, 3]).astype(np.int64)
     inside = ((place >= 0) & (place < np.array(scout.probabilities.shape[1:]))).all(axis=1)
-    if np.count_nonzero(inside) < min(_FEWEST_VOXELS, len(index)):
+    if not rows or np.count_nonzero(inside) < min(_FEWEST_VOXELS, len(index)):
         return {}
     x, y, z = place[inside].T
     mean = scout.probabilities[np.array(list(rows.values()))[:, None], x, y, z].mean(axis=1)
