@@ -305,7 +305,8 @@ def _map_scores(votes: Sequence[Votes], kind: Kind, prices: Prices) -> NDArray[n
     trust = {level: min(1.0, prices.landmark_repeats / total) ** 2 for level, total in seen.items() if total > 0}
     if len(known) > _MOST_LANDMARKS:
         trust = {}
-    missed = np.log(1.0 - prices.landmark_hit)
+    # Nor does it say much that such a map is silent about other landmarks.
+    missed = np.log(1.0 - prices.landmark_hit) * min(trust.values(), default=1.0)
     silent = {level: _owners(level, kind) * missed for level in known}
     for n, vote in enumerate(votes):
         voted = 0.0
