@@ -87,7 +87,9 @@ def make_column(
 
 def _boundaries(position: np.ndarray) -> list[tuple[float, float]]:
     vertebrae = position[0::2]
-    discs = position[1::2]
+    discs = position[1::2].copy()
+    # No dens here: C1 begins where in people only the dens goes on, about 19 mm above C2-C3 (which is at 0).
+    discs[0] = 0.62 * vertebrae[0]
     edges = [(vertebrae[0] - 8, discs[0])]
     edges += [(discs[n], discs[n + 1]) for n in range(len(discs) - 1)]
     edges.append((discs[-1], vertebrae[-1] + 38))

@@ -7,9 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from totalspineseg_bids.segmentation.labelling.evidence import false_prices
 from totalspineseg_bids.segmentation.labelling.levels import solve_levels
 from totalspineseg_bids.segmentation.labelling.naming import name_components
 from totalspineseg_bids.segmentation.labelling.observation import Parts
+from totalspineseg_bids.segmentation.labelling.reference import Prices
 from totalspineseg_bids.segmentation.labelling.scout import LevelScout, scouted
 from totalspineseg_bids.segmentation.layout import Kind, LabelMeaning, Layout
 from totalspineseg_bids.segmentation.result import SpineStatus
@@ -39,27 +41,30 @@ def _parts(low, high):
     return Parts(index, np.zeros(len(index), np.int64), ())
 
 
+NO_SACRUM = _parts(0, 1)
+
+
 def test_components_get_the_mean_probability_of_their_kind():
     observation = _observation(Kind.DISC, 10.0)
-    (found,) = scouted([observation], (_parts(37, 40), _parts(0, 1)), np.eye(4), _grid())
+    (found,) = scouted([observation], (_parts(37, 40), _parts(0, 1), NO_SACRUM), np.eye(4), _grid())
     assert found.scout["L3-L4"] == pytest.approx(7 / 8, abs=1e-5)
     assert found.scout["L4-L5"] == pytest.approx(1 / 8, abs=1e-5)
     vertebra = replace(observation, kind=Kind.VERTEBRA)
-    (found,) = scouted([vertebra], (_parts(0, 1), _parts(14, 30)), np.eye(4), _grid())
+    (found,) = scouted([vertebra], (_parts(0, 1), _parts(14, 30), NO_SACRUM), np.eye(4), _grid())
     assert found.scout == pytest.approx({"L4": 1.0})
 
 
 def test_the_grids_need_share_nothing_but_scanner_space():
     turn = np.array([[0, -1, 0, 40.0], [1, 0, 0, 7.0], [0, 0, 1, -3.0], [0, 0, 0, 1.0]])
-    straight = scouted([_observation(Kind.DISC, 10.0)], (_parts(37, 40), _parts(0, 1)), np.eye(4), _grid())
+    straight = scouted([_observation(Kind.DISC, 10.0)], (_parts(37, 40), _parts(0, 1), NO_SACRUM), np.eye(4), _grid())
     turned_grid = _grid(turn @ np.diag([5.0, 4.0, 3.0, 1.0]))
-    turned = scouted([_observation(Kind.DISC, 10.0)], (_parts(37, 40), _parts(0, 1)), turn, turned_grid)
+    turned = scouted([_observation(Kind.DISC, 10.0)], (_parts(37, 40), _parts(0, 1), NO_SACRUM), turn, turned_grid)
     assert turned[0].scout == pytest.approx(straight[0].scout)
 
 
 def test_what_lies_outside_or_on_background_is_not_told():
     observation = _observation(Kind.DISC, 10.0)
-    for part in (_parts(500, 520), _parts(0, 3)):
+    for part in (_parts(500, 520), _parts(0, 3), NO_SACRUM):
         (found,) = scouted([observation], (part, _parts(0, 1)), np.eye(4), _grid())
         assert found.scout == {}
 
@@ -108,3 +113,20 @@ def test_many_votes_of_a_scout_do_not_outweigh_the_sacrum():
         told.append(replace(observation, scout={wrong: 0.9}) if wrong else observation)
     solution, _ = _solved(told)
     assert list(solution.levels) == names
+
+
+def test_a_sacrum_is_told_from_more_vertebrae():
+    names = ("background", "sacrum", "vertebrae_L5", "canal")
+    layout = Layout.from_labels({name: value for value, name in enumerate(names)})
+    probabilities = np.full((4, 6, 4, 20), 0.05, np.float32)
+    probabilities[1] = 0.6
+    probabilities[2] = 0.2
+    scout = LevelScout.from_classes(probabilities, names, layout, np.diag([5.0, 4.0, 3.0, 1.0]))
+    sacrum = _observation(Kind.SACRUM, 10.0)
+    (found,) = scouted([sacrum], (NO_SACRUM, NO_SACRUM, _parts(14, 30)), np.eye(4), scout)
+    assert found.scout == pytest.approx({"S": 0.75, "L5": 0.25})
+    prices = Prices()
+    doubted = replace(found, scout={"S": 0.1, "L5": 0.9})
+    sure, neutral, doubtful = (false_prices([o], prices)[0] for o in (found, sacrum, doubted))
+    assert sure == pytest.approx(neutral + prices.scout_sacrum / 2)
+    assert doubtful < neutral

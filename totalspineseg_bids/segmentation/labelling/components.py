@@ -30,6 +30,8 @@ SACRUM_SPECK_MM3 = 1500.0
 BODY_FRONT_MM = 7.0
 BODY_SIDE_MM = 22.0
 _SACRUM_TOP_MM = 25.0
+#: Share of a sacrum in front of the canal, below which the canal in view ends above it.
+_FEWEST_BODY = 0.05
 #: A body this many times as long as those around it (within so many mm) is a block.
 _FUSED_RATIO, _NEIGHBOURS_MM = 1.65, 110.0
 #: Between two discs this many times as far apart as those around them lies one body at most.
@@ -95,7 +97,8 @@ def measure(
         s = projection.s[rows]
         ends = extent(s, 0.01) if kind is Kind.SACRUM else (0.0, 0.0)
         if kind is Kind.SACRUM:
-            rows = rows[s <= ends[0] + _SACRUM_TOP_MM]
+            rows = _sacrum_top(rows, projection)
+            s = projection.s[rows]
         low, high = extent(s, 0.05)
         found.append(
             Observation(
@@ -117,6 +120,15 @@ def measure(
             )
         )
     return sorted(found, key=lambda o: o.s)
+
+
+def _sacrum_top(rows: NDArray[np.int64], projection: Projection) -> NDArray[np.int64]:
+    """Return the rows of the upper end of a sacrum's body; its wings and arches reach higher than the disc above it."""
+    body = rows[(projection.anterior[rows] > BODY_FRONT_MM) & (np.abs(projection.lateral[rows]) < BODY_SIDE_MM)]
+    if len(body) < _FEWEST_BODY * len(rows):
+        body = rows
+    s = projection.s[body]
+    return body[s <= extent(s, 0.01)[0] + _SACRUM_TOP_MM]
 
 
 def _tally(semantic: SemanticMap, index: NDArray[np.int64], part: NDArray[np.int64], number: int) -> NDArray[np.int64]:

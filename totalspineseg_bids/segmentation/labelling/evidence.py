@@ -39,6 +39,10 @@ LONGEST_STEP = 8
 _MOST_LANDMARKS = 8
 #: Extent along the canal of a vertebra with its processes, and of a sacrum, mm.
 _VERTEBRA_LONG_MM, _SACRUM_LONG_MM = 40.0, 75.0
+#: Least cost of taking a sacrum for none, nats.
+_LEAST_FALSE_SACRUM = 0.5
+#: Share of a component that carries a landmark's class, from which the model has seen a landmark.
+_SEEN_SHARE = 0.3
 
 
 @dataclass(frozen=True)
@@ -168,10 +172,11 @@ def emissions(
     """Log-likelihood of each component at each place, shape (N, H, P); parity is left to the phases."""
     places = hypotheses.places
     per_variant = np.zeros((len(observations), len(hypotheses.chains), places))
+    silences = _silences(observations, prices)
     for kind in (Kind.DISC, Kind.VERTEBRA, Kind.SACRUM):
         rows = [n for n, o in enumerate(observations) if o.kind is kind]
         if rows:
-            per_variant[rows] = _vote_scores([observations[n] for n in rows], prices)
+            per_variant[rows] = _vote_scores([observations[n] for n in rows], silences, prices)
     _add_scout(per_variant, observations, prices)
     result = per_variant[:, hypotheses.variant]
     last = np.arange(places)[None] == _last_place(hypotheses)[:, None]
@@ -246,13 +251,22 @@ def _elsewhere(region: str, kind: Kind) -> NDArray[np.float64]:
     return result
 
 
-def _vote_scores(observations: Sequence[Observation], prices: Prices) -> NDArray[np.float64]:
+def _silences(observations: Sequence[Observation], prices: Prices) -> list[float]:
+    """How much it counts where each map names no landmark: less if it names none at all, for it may not know them."""
+    result = []
+    for k in range(len(observations[0].votes) if observations else 0):
+        shares = (share for o in observations for level, share in o.votes[k].levels.items() if level != "S")
+        result.append(1.0 if max(shares, default=0.0) >= _SEEN_SHARE else prices.silence)
+    return result
+
+
+def _vote_scores(observations: Sequence[Observation], silences: Sequence[float], prices: Prices) -> NDArray[np.float64]:
     """Log-likelihood of what the maps' classes and the localizer say, shape (N, V, P), for components of one kind."""
     hypotheses = build_hypotheses()
     kind = observations[0].kind
     score = np.zeros((len(observations), len(hypotheses.chains), hypotheses.places))
     for k in range(len(observations[0].votes)):
-        score += _map_scores([o.votes[k] for o in observations], kind, prices)
+        score += _map_scores([o.votes[k] for o in observations], kind, silences[k], prices)
     named = [n for n, o in enumerate(observations) if o.extra_levels]
     # What a localizer says of neighbours is one thing said often: if it is off, it is off for all of them.
     weight = min(1.0, prices.localizer_budget / max(len(named), 1))
@@ -272,7 +286,7 @@ def _add_scout(score: NDArray[np.float64], observations: Sequence[Observation], 
 
     Its levels of one image are no independent opinions, so that all together count as a few at most.
     """
-    told = [n for n, o in enumerate(observations) if o.scout]
+    told = [n for n, o in enumerate(observations) if o.scout and o.kind is not Kind.SACRUM]
     weight = min(1.0, prices.scout_views / max(len(told), 1))
     # A chain without the level says nothing for any of its places.
     table = np.array([prices.scout_hit, *prices.scout_slip, 0.0])
@@ -294,7 +308,7 @@ def _hearsay(table: Mapping[str | None, float], kind: Kind, prices: Prices) -> N
     return np.asarray(np.log(result * (1 - prices.mismatch) + prices.mismatch / 10))
 
 
-def _map_scores(votes: Sequence[Votes], kind: Kind, prices: Prices) -> NDArray[np.float64]:
+def _map_scores(votes: Sequence[Votes], kind: Kind, silence: float, prices: Prices) -> NDArray[np.float64]:
     """Log-likelihood of what one map's classes say of components of one kind, shape (N, V, P)."""
     hypotheses = build_hypotheses()
     score = np.zeros((len(votes), len(hypotheses.chains), hypotheses.places))
@@ -306,7 +320,7 @@ def _map_scores(votes: Sequence[Votes], kind: Kind, prices: Prices) -> NDArray[n
     if len(known) > _MOST_LANDMARKS:
         trust = {}
     # Nor does it say much that such a map is silent about other landmarks.
-    missed = np.log(1.0 - prices.landmark_hit) * min(trust.values(), default=1.0)
+    missed = silence * np.log(1.0 - prices.landmark_hit) * min(trust.values(), default=1.0)
     silent = {level: _owners(level, kind) * missed for level in known}
     for n, vote in enumerate(votes):
         voted = 0.0
@@ -430,7 +444,13 @@ def false_prices(observations: Sequence[Observation], prices: Prices) -> NDArray
 
 
 def _false_sacrum(sacrum: Observation, prices: Prices) -> float:
-    """Cost of taking the sacrum for none: high for one as long as a sacrum is, low for one of a vertebra's length."""
+    """Cost of taking the sacrum for none: high for one as long as a sacrum is, low for one of a vertebra's length.
+
+    A level scout that takes it for one makes it dearer, and one that takes it for vertebrae cheaper.
+    """
     short, long = prices.false_sacrum
     share = float(np.clip((sacrum.length_mm - _VERTEBRA_LONG_MM) / (_SACRUM_LONG_MM - _VERTEBRA_LONG_MM), 0.0, 1.0))
-    return short + (long - short) * share
+    cost = short + (long - short) * share
+    if sacrum.scout:
+        cost += prices.scout_sacrum * (2.0 * sacrum.scout.get("S", 0.0) - 1.0)
+    return max(cost, _LEAST_FALSE_SACRUM)

@@ -268,7 +268,7 @@ def _find(
     if lent.localizer is not None:
         observations = localizer_votes(observations, scene, affine, lent.localizer)
     if lent.scout is not None:
-        observations = scouted(observations, (discs, bodies), affine, lent.scout)
+        observations = scouted(observations, (discs, bodies, sacral), affine, lent.scout)
     view = _view(scene, kinds)
     return Found(scene, discs, bodies, sacral, tuple(observations), view, solve_levels(observations, view, prices))
 

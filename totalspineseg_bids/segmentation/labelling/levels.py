@@ -268,8 +268,10 @@ def _gap(q: int, sides: tuple[int, int], places: int, prices: Prices, *, bodies:
         discs[:1] = np.maximum(discs[:1] - 1, 0)
     cost: NDArray[np.floating] = _affine(discs, prices.missing_disc)
     if bodies:
-        vertebrae = np.asarray(float(max(q - (1 if b == 0 else 0), 0)))
-        cost = cost + _affine(vertebrae, prices.missing_vertebra)
+        vertebrae = max(q - (1 if b == 0 else 0), 0)
+        cost = cost + _affine(np.asarray(float(vertebrae)), prices.missing_vertebra)
+        if a == 0 and vertebrae:
+            cost[:1] += prices.missing_axis
     return cost.astype(np.float32)
 
 

@@ -19,6 +19,8 @@ from totalspineseg_bids.segmentation.layout import Kind
 STRIDE = 2
 #: How far the arch and facets of L5 reach below the middle of disc L5-S, mm in the adult table.
 _ARCH_BELOW_DISC_MM = 15.0
+#: About a sixth of C1, mm³ in the adult table.
+_LEAST_ATLAS_MM3 = 1500.0
 
 
 def paint(out: NDArray[np.uint8], kinds: NDArray[np.uint8], found: Found, naming: Naming) -> None:
@@ -72,19 +74,20 @@ def _seeds(
 
 
 def _part_atlas(out: NDArray[np.uint8], found: Found, naming: Naming) -> None:
-    """Part C1 from C2 by height where no class does and no disc can: bone above C2-C3 but for the dens."""
-    axis, atlas = anatomy.vertebra("C2").id, anatomy.vertebra("C1").id
-    if not naming.vertebra_slots or naming.vertebra_slots[0] != axis or naming.cut_observations[0] is None:
+    """Part C1 from C2 by height where they are one component: bone above C2-C3 but for the dens."""
+    axis, atlas, below = anatomy.vertebra("C2").id, anatomy.vertebra("C1").id, anatomy.disc("C2-C3").id
+    named = axis in naming.ids or naming.vertebra_slots[:1] == (axis,)
+    if not named or atlas in naming.ids or below not in naming.ids:
         return
-    if atlas in naming.ids:
-        return
-    scene, disc = found.scene, found.observations[naming.cut_observations[0]]
+    scene, disc = found.scene, found.observations[naming.ids.index(below)]
     index = np.argwhere(out == axis)
     place = scene.line.project(index * scene.spacing)
     high = disc.s - place.s > ATLAS_ABOVE_DISC_MM * found.solution.scale
     dens = (np.abs(place.lateral) < 7.0) & (place.anterior > 5.0) & (place.anterior < disc.anterior + 3.0)
     rows = high & ~dens
-    out[index[rows, 0], index[rows, 1], index[rows, 2]] = atlas
+    # Where C1 is out of view, what is left of C2 up there is no vertebra.
+    if np.count_nonzero(rows) * scene.voxel_mm3 > _LEAST_ATLAS_MM3 * found.solution.scale**3:
+        out[index[rows, 0], index[rows, 1], index[rows, 2]] = atlas
 
 
 def _part_sacrum(out: NDArray[np.uint8], found: Found, naming: Naming) -> None:

@@ -23,10 +23,10 @@ DISC_VOLUME_MM3: tuple[float, ...] = (
     *(1700, 2100, 2100, 2800, 3700, 5000, 5700, 6000, 6300, 8000, 9500),
     *(11000, 12500, 13000, 12500, 14500, 13500),
 )
-#: Centre of the body of C2 (with the dens) above disc C2-C3, of C1's anterior arch above that, and the upper 25 mm of
-#: the sacrum's body below disc L5-S, mm.
-C2_ABOVE_DISC_MM = 12.5
-C1_ABOVE_C2_MM = 13.0
+#: Centre of what is in front of the canal, of C2 (with the dens) above disc C2-C3, of C1 above that, and of the upper
+#: 25 mm of the sacrum's body below disc L5-S, mm.
+C2_ABOVE_DISC_MM = 15.5
+C1_ABOVE_C2_MM = 15.0
 SACRUM_BELOW_DISC_MM = 18.0
 #: Height above disc C2-C3 from which bone beside the dens is C1's.
 ATLAS_ABOVE_DISC_MM = 16.0
@@ -45,6 +45,8 @@ class Prices:
     ----------
     missing_disc, missing_vertebra
         A level between two found ones was not found.
+    missing_axis
+        Added where C1 was found and C2 was not: it is the largest vertebra of the neck.
     end_level
         A level that should be in view beyond the last one found; ``end_limit`` is the most that one end can cost.
     false_disc, false_vertebra
@@ -84,6 +86,11 @@ class Prices:
         Weight of the cord's end.
     scout_hit, scout_slip
         Probability that a level scout's level is right, and that it is one, two or more levels away.
+    scout_sacrum
+        What a level scout that is sure of a sacrum, or sure of vertebrae, adds to the price of a false one, or takes
+        from it.
+    silence
+        Weight of what a map does not say of landmarks where it names none at all: it may not know them.
     scout_views
         How many independent opinions the scout's levels of one image are worth at most: its errors go together, a run
         of neighbours is shifted as one.
@@ -91,6 +98,7 @@ class Prices:
 
     missing_disc: float = 2.6
     missing_vertebra: float = 1.5
+    missing_axis: float = 2.5
     end_level: float = 0.5
     end_limit: float = 1.5
     false_disc: float = 4.5
@@ -115,6 +123,8 @@ class Prices:
     conus_weight: float = 0.7
     scout_hit: float = 0.80
     scout_slip: tuple[float, float, float] = (0.08, 0.02, 0.004)
+    scout_sacrum: float = 4.0
+    silence: float = 0.25
     scout_views: float = 2.0
 
 

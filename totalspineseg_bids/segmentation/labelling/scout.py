@@ -90,14 +90,14 @@ def sacrum_mask(semantic: NDArray[np.bool_], affine: Affine, scout: LevelScout) 
 def scouted(
     observations: Sequence[Observation], parts: Sequence[Parts], affine: Affine, scout: LevelScout
 ) -> list[Observation]:
-    """Give each disc and vertebra the scout's probabilities of its levels.
+    """Give each disc and vertebra the scout's probabilities of its levels, and the sacrum that of being one.
 
     Parameters
     ----------
     observations
         Components of the image.
     parts
-        Their voxels, discs and bodies.
+        Their voxels: discs, bodies and sacrum.
     affine
         Voxel of the components' grid to scanner space.
     scout
@@ -110,14 +110,14 @@ def scouted(
         scout takes part of the component for something else.
     """
     to_scout = np.linalg.inv(scout.affine) @ affine
-    rows = {kind: _rows(scout.meanings, kind) for kind in (Kind.DISC, Kind.VERTEBRA)}
-    voxels = dict(zip((Kind.DISC, Kind.VERTEBRA), parts, strict=True))
+    kinds = (Kind.DISC, Kind.VERTEBRA, Kind.SACRUM)
+    rows = {kind: _rows(scout.meanings, kind) for kind in kinds}
+    # The question there is whether it is one, or more vertebrae.
+    rows[Kind.SACRUM] |= rows[Kind.VERTEBRA]
+    voxels = dict(zip(kinds, parts, strict=True))
     result = []
     for observation in observations:
-        found = voxels.get(observation.kind)
-        if found is None:
-            result.append(observation)
-            continue
+        found = voxels[observation.kind]
         index = found.index[found.part == observation.part]
         shares = _shares(index, to_scout, scout, rows[observation.kind])
         result.append(replace(observation, scout=shares) if shares else observation)
