@@ -64,8 +64,8 @@ def test_the_grids_need_share_nothing_but_scanner_space():
 
 def test_what_lies_outside_or_on_background_is_not_told():
     observation = _observation(Kind.DISC, 10.0)
-    for part in (_parts(500, 520), _parts(0, 3), NO_SACRUM):
-        (found,) = scouted([observation], (part, _parts(0, 1)), np.eye(4), _grid())
+    for part in (_parts(500, 520), _parts(0, 3)):
+        (found,) = scouted([observation], (part, NO_SACRUM, NO_SACRUM), np.eye(4), _grid())
         assert found.scout == {}
 
 
