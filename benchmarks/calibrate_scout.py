@@ -2,8 +2,9 @@
 
 ``python benchmarks/calibrate_scout.py [--model bundled]``: draws fields of view of spines that no training saw, asks
 the scout, and compares with the truth. Prints the share of levels that are right and within one; the levels off,
-counted; and ``scout_views`` (``labelling.reference.Prices``), fitted by maximum likelihood: with how much weight the
-sum of the scout's log-likelihoods over the components of an image tells best whether the column is shifted.
+counted; and ``scout_end`` and ``scout_views`` (``labelling.reference.Prices``), fitted by maximum likelihood: with how
+much weight the scout's log-likelihoods of the components that it takes for an end of the column (each), and of the
+others (all together), tell best whether the column is shifted.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import argparse
 import math
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
@@ -24,7 +26,7 @@ from totalspineseg_bids.imaging.io import read_labels
 from totalspineseg_bids.inference.model import load_model
 from totalspineseg_bids.inference.predictor import Predictor
 from totalspineseg_bids.models.registry import resolve
-from totalspineseg_bids.segmentation.labelling.reference import Prices
+from totalspineseg_bids.segmentation.labelling.reference import SCOUT_ENDS, Prices
 from totalspineseg_bids.synthesis.appearance import render
 from totalspineseg_bids.synthesis.dataset import EVALUATION_DOMAIN
 from totalspineseg_bids.synthesis.parametric import make_spine
@@ -68,8 +70,23 @@ def disc_centres(labels: np.ndarray) -> np.ndarray:
     return np.array([np.argwhere(labels == label).mean(axis=0) for label in discs if (labels == label).any()])
 
 
-def levels_told(truth: np.ndarray, probabilities: np.ndarray, names: tuple[str, ...]) -> list[dict[int, float]]:
-    """Return, for each level in view, the scout's probability of each number of levels away."""
+class Told(NamedTuple):
+    """What the scout says of one level in view.
+
+    Attributes
+    ----------
+    shares
+        Probability of each number of levels away.
+    is_end
+        Whether it takes it for a level at an end of the column.
+    """
+
+    shares: dict[int, float]
+    is_end: bool
+
+
+def levels_told(truth: np.ndarray, probabilities: np.ndarray, names: tuple[str, ...]) -> list[Told]:
+    """Return what the scout says of each level in view."""
     told = []
     for structure, prefix in ((Structure.VERTEBRA, "vertebrae_"), (Structure.DISC, "disc_")):
         order = ORDER[structure]
@@ -83,19 +100,21 @@ def levels_told(truth: np.ndarray, probabilities: np.ndarray, names: tuple[str, 
                 continue
             mean = {other: float(probabilities[row][voxels].mean()) for other, row in rows.items()}
             total = max(sum(mean.values()), 1e-9)
-            told.append({order[other] - order[level]: share / total for other, share in mean.items()})
+            shares = {order[other] - order[level]: share / total for other, share in mean.items()}
+            told.append(Told(shares, max(mean, key=lambda other: mean[other]) in SCOUT_ENDS))
     return told
 
 
-def log_likelihoods(told: list[dict[int, float]], prices: Prices) -> np.ndarray:
-    """Return the sum over components of the log-likelihood of each shift, shape (2 SHIFTS + 1,)."""
+def log_likelihoods(told: list[Told], prices: Prices) -> np.ndarray:
+    """Return the log-likelihood of each shift, shape (2, 2 SHIFTS + 1): sum over the ends, mean over the others."""
     table = np.array([prices.scout_hit, *prices.scout_slip])
     shifts = np.arange(-SHIFTS, SHIFTS + 1)
-    total = np.zeros(len(shifts))
-    for shares in told:
+    total = np.zeros((2, len(shifts)))
+    for shares, is_end in told:
         likelihood = sum(share * table[np.minimum(np.abs(shifts - away), 3)] for away, share in shares.items())
-        total += np.log(np.maximum(likelihood, prices.scout_slip[-1]))
-    return total / max(len(told), 1)
+        total[int(not is_end)] += np.log(np.maximum(likelihood, prices.scout_slip[-1]))
+    total[1] /= max(sum(not t.is_end for t in told), 1)
+    return total
 
 
 def main() -> int:
@@ -118,7 +137,7 @@ def main() -> int:
             image = acquire(render(posed, rng, contrast=draw_contrast_name(rng), spacing=SPACING), rng, SPACING)
             found = predictor.predict_coarse(image[None], SPACING)
             told = levels_told(posed, found.probabilities, found.names)
-            away.update(max(shares, key=lambda k: shares[k]) for shares in told)
+            away.update(max(t.shares, key=lambda k: t.shares[k]) for t in told)
             if len(told) > 2:
                 means.append(log_likelihoods(told, Prices()))
             progress.update()
@@ -127,16 +146,19 @@ def main() -> int:
     print(f"{options.views} fields of view, {total} levels: right {away[0] / total:.3f}, within one {near / total:.3f}")
     print("levels off: " + ", ".join(f"{k:+d}: {away[k]}" for k in sorted(away)))
     stack = np.stack(means)
-    right = float((stack.argmax(axis=1) == SHIFTS).mean())
+    in_use = np.array([Prices().scout_end, Prices().scout_views])
 
-    def cost(views: float) -> float:
-        scaled = stack * views
+    def cost(weights: np.ndarray) -> float:
+        scaled = np.tensordot(stack, weights, axes=(1, 0))
         return float((np.logaddexp.reduce(scaled, axis=1) - scaled[:, SHIFTS]).mean())
 
-    fitted = minimize_scalar(cost, bounds=(0.05, 40.0), method="bounded")
+    right = float((np.tensordot(stack, in_use, axes=(1, 0)).argmax(axis=1) == SHIFTS).mean())
+    fitted = minimize(lambda x: cost(np.exp(x)), np.log(in_use), method="Nelder-Mead")
+    end, views = np.exp(fitted.x)
     print(f"columns whose best shift is none: {right:.3f}")
-    print(f"scout_views: {fitted.x:.2f}, mean probability of the truth {math.exp(-cost(fitted.x)):.2f}")
-    print(f"scout_views in use: {Prices().scout_views}")
+    print("mean probability of the true shift")
+    print(f"  fitted: scout_end {end:.2f}, scout_views {views:.2f}: {math.exp(-fitted.fun):.2f}")
+    print(f"  in use: scout_end {in_use[0]}, scout_views {in_use[1]}: {math.exp(-cost(in_use)):.2f}")
     return 0
 
 

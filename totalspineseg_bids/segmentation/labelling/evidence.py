@@ -19,6 +19,7 @@ from totalspineseg_bids.segmentation.labelling.reference import (
     CONUS_LEVEL,
     CONUS_SD_LEVELS,
     SCALES,
+    SCOUT_ENDS,
     VARIANT_PRIOR,
     Chain,
     Prices,
@@ -284,10 +285,13 @@ def _vote_scores(observations: Sequence[Observation], silences: Sequence[float],
 def _add_scout(score: NDArray[np.float64], observations: Sequence[Observation], prices: Prices) -> None:
     """Add what a level scout says, shape (N, V, P): a mixture over its levels, each with its slips.
 
-    Its levels of one image are no independent opinions, so that all together count as a few at most.
+    At the ends of the column a level is known by its own shape, and the scout is nearly always right. In between it
+    counts, so that its levels there go astray together and are hardly more than one opinion.
     """
     told = [n for n, o in enumerate(observations) if o.scout and o.kind is not Kind.SACRUM]
-    weight = min(1.0, prices.scout_views / max(len(told), 1))
+    ends = {n for n in told if max(observations[n].scout.items(), key=lambda item: item[1])[0] in SCOUT_ENDS}
+    end_weight = min(prices.scout_end, prices.scout_ends / max(len(ends), 1))
+    between_weight = min(1.0, prices.scout_views / max(len(told) - len(ends), 1))
     # A chain without the level says nothing for any of its places.
     table = np.array([prices.scout_hit, *prices.scout_slip, 0.0])
     for n in told:
@@ -295,6 +299,7 @@ def _add_scout(score: NDArray[np.float64], observations: Sequence[Observation], 
         likelihood = np.full(score.shape[1:], (1.0 - min(1.0, sum(observation.scout.values()))) / score.shape[2])
         for level, share in observation.scout.items():
             likelihood += share * table[_levels_away(level, observation.kind)]
+        weight = end_weight if n in ends else between_weight
         score[n] += weight * np.log(np.maximum(likelihood, prices.scout_slip[-1]))
 
 

@@ -37,6 +37,10 @@ CONUS_LEVEL = "L1"
 CONUS_SD_LEVELS = 1.1
 
 
+#: Levels that a level scout knows by their own shape, or right beside such a one; the sacrum has a price of its own.
+SCOUT_ENDS = frozenset({"C1", "C2", "C2-C3", "C3", "L4", "L4-L5", "L5", "L5-S"})
+
+
 @dataclass(frozen=True, slots=True)
 class Prices:
     """What each kind of disagreement costs, nats.
@@ -91,9 +95,11 @@ class Prices:
         from it.
     silence
         Weight of what a map does not say of landmarks where it names none at all: it may not know them.
+    scout_end, scout_ends
+        Weight of a component that the scout takes for one of `SCOUT_ENDS`, and of all of them at most.
     scout_views
-        How many independent opinions the scout's levels of one image are worth at most: its errors go together, a run
-        of neighbours is shifted as one.
+        How many independent opinions all its other levels of one image are worth at most: their errors go together, a
+        run of neighbours is shifted as one.
     """
 
     missing_disc: float = 2.6
@@ -125,6 +131,8 @@ class Prices:
     scout_slip: tuple[float, float, float] = (0.08, 0.02, 0.004)
     scout_sacrum: float = 4.0
     silence: float = 0.25
+    scout_end: float = 1.3
+    scout_ends: float = 4.0
     scout_views: float = 2.0
 
 
