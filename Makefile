@@ -69,14 +69,14 @@ bench: $(STAMP)  ## Print the figures that the README quotes
 LABEL_MAPS :=
 FROM_SHIPPED :=
 TRAINING := training-runs/bundled
-MINUTES_STEPS := 235
-MINUTES_SCOUT := 120
+MINUTES_STEPS := 340
+MINUTES_SCOUT := 190
 TRAINING_OPTIONS := --threads 1 $(if $(LABEL_MAPS),--label-maps $(LABEL_MAPS))
 BUNDLED := totalspineseg_bids/models/bundled
 shipped = $(if $(FROM_SHIPPED),--start-from $(wildcard $(BUNDLED)/Dataset$(1)_*/*/fold_all/checkpoint_final.pth))
 bundled-models: $(STAMP)  ## Train the bundled models and put them in place; goes on where an earlier call stopped
 	$(TOOLS) train-bundled $(TRAINING) --dataset 102 --minutes $(MINUTES_STEPS) $(TRAINING_OPTIONS) $(call shipped,102)
-	$(TOOLS) train-bundled $(TRAINING) --dataset 103 --minutes $(MINUTES_SCOUT) $(TRAINING_OPTIONS) $(call shipped,103)
+	$(TOOLS) train-bundled $(TRAINING) --dataset 103 --minutes $(MINUTES_SCOUT) --batch-size 8 $(TRAINING_OPTIONS) $(call shipped,103)
 	$(BIN)/python -m totalspineseg_bids.training.bundled $(TRAINING) $(BUNDLED)
 
 clean:  ## Remove what demo and checks leave behind
