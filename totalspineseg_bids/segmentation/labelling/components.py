@@ -322,7 +322,8 @@ def _cut_fused(
 ) -> tuple[NDArray[np.int64], frozenset[int]]:
     """Cut parts as long as two or three of their neighbours into equal ones: blocks of vertebrae without a disc.
 
-    Only between two discs, because C2 with its dens is as long as two bodies and has none above.
+    Only between two discs and below another body, because C2 with its dens, alone or run together with C1, is as long
+    as two bodies, and what looks like a disc above it is none.
 
     Returns
     -------
@@ -346,8 +347,9 @@ def _cut_fused(
         typical = max(float(np.median(near)), 1.0)
         inside = (places > low + 0.25 * typical) & (places < high - 0.25 * typical)
         between = (places < low + 0.25 * typical).any() and (places > high - 0.25 * typical).any()
+        first = not any(e[1] < low + 0.25 * typical for m, e in ends.items() if m != n)
         pieces = round(float(length) / typical)
-        if length < _FUSED_RATIO * typical or pieces > 3 or inside.any() or not between:
+        if first or length < _FUSED_RATIO * typical or pieces > 3 or inside.any() or not between:
             continue
         rows = np.flatnonzero(part == n)
         slot = np.clip(((s[rows] - low) / length * pieces).astype(np.int64), 0, pieces - 1)

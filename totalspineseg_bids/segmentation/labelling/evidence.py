@@ -42,6 +42,8 @@ _MOST_LANDMARKS = 8
 _VERTEBRA_LONG_MM, _SACRUM_LONG_MM = 40.0, 75.0
 #: Least cost of taking a sacrum for none, nats.
 _LEAST_FALSE_SACRUM = 0.5
+#: What a false disc costs less where the scout sees none.
+_UNSEEN_DISC = 0.7
 #: Share of a component that carries a landmark's class, from which the model has seen a landmark.
 _SEEN_SHARE = 0.3
 
@@ -443,6 +445,9 @@ def false_prices(observations: Sequence[Observation], prices: Prices) -> NDArray
         cost[n] = 0.4 + (base - 0.4) * float(np.sqrt(relative))
         if o.kind is Kind.DISC and (o.anterior < 3.0 or abs(o.lateral) > 22.0):
             cost[n] = min(cost[n], 0.5)
+        if o.kind is Kind.DISC and o.scout:
+            # A scout that sees a whole field of view sees no disc in the dens.
+            cost[n] *= 1.0 - _UNSEEN_DISC * (1.0 - min(1.0, sum(o.scout.values())))
         voted = max((s for v in o.votes for s in v.levels.values()), default=0.0)
         cost[n] += 1.5 * voted
     return cost
