@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from totalspineseg_bids.segmentation.labelling import SessionImage, label_map, label_session
-from totalspineseg_bids.segmentation.labelling.session import DISAGREES
+from totalspineseg_bids.segmentation.labelling.labeller import prepare
+from totalspineseg_bids.segmentation.labelling.session import DISAGREES, witnesses
 from totalspineseg_bids.segmentation.layout import Layout
 from totalspineseg_bids.segmentation.result import SpineStatus
 
@@ -71,3 +72,10 @@ def test_no_image_and_an_empty_one():
     spines = label_session([empty, _image(low)])
     assert spines[0].status is SpineStatus.NO_SPINE
     assert spines[1].status is SpineStatus.LABELLED
+
+
+def test_an_image_without_a_landmark_has_no_say():
+    for first, last, says in (("T3", "T9", False), ("T10", "S", True)):
+        column = make_column(first=first, last=last)
+        prepared = prepare(semantic_of(column.truth, STEP2), column.affine, STEP2)
+        assert bool(witnesses(prepared)) is says

@@ -89,9 +89,12 @@ def label_session(images: Sequence[SessionImage], prices: Prices | None = None) 
 
 
 def witnesses(prepared: Prepared) -> list[Witness]:
-    """List what an image says of its components."""
+    """List what an image says of its components: nothing where no landmark is in view.
+
+    Its guess would otherwise count as a landmark for the others.
+    """
     found = prepared.found
-    if found is None:
+    if found is None or not found.solution.anchored:
         return []
     return [
         Witness(o.kind, _scanner(prepared, found, o), table)
