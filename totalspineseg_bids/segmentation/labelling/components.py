@@ -122,9 +122,14 @@ def measure(
     return sorted(found, key=lambda o: o.s)
 
 
+def _in_front(place: Projection) -> NDArray[np.bool_]:
+    """Tell which voxels lie where bodies do, in front of the canal."""
+    return np.asarray((place.anterior > BODY_FRONT_MM) & (np.abs(place.lateral) < BODY_SIDE_MM))
+
+
 def _sacrum_top(rows: NDArray[np.int64], projection: Projection) -> NDArray[np.int64]:
     """Return the rows of the upper end of a sacrum's body; its wings and arches reach higher than the disc above it."""
-    body = rows[(projection.anterior[rows] > BODY_FRONT_MM) & (np.abs(projection.lateral[rows]) < BODY_SIDE_MM)]
+    body = rows[_in_front(projection.rows(rows))]
     if len(body) < _FEWEST_BODY * len(rows):
         body = rows
     s = projection.s[body]
@@ -259,7 +264,7 @@ def body_parts(
     table[telling] = True
     coarse = np.argwhere(table[values])
     projection = scene.line.project(coarse * (stride * scene.spacing))
-    front = np.flatnonzero((projection.anterior > BODY_FRONT_MM) & (np.abs(projection.lateral) < BODY_SIDE_MM))
+    front = np.flatnonzero(_in_front(projection))
     body = coarse[front]
     classes = values[body[:, 0], body[:, 1], body[:, 2]]
     for value in telling:
@@ -283,19 +288,26 @@ def body_parts(
     part = _cut_long(index, part, place.s, scene, discs)
     part, fused = _cut_fused(part, place.s, discs)
     bodies = measure(Kind.VERTEBRA, index, part, scene, stride, place=place)
-    part = _join_between_discs(part, bodies, discs)
-    bodies = measure(Kind.VERTEBRA, index, part, scene, stride, place=place)
+    pieces = _between_discs(bodies, discs)
+    if pieces:
+        part = _joined(part, pieces)
+        bodies = measure(Kind.VERTEBRA, index, part, scene, stride, place=place)
     part, bodies = _join_bodies(index, part, bodies, scene, stride, place=place)
     sacrum = _sacrum_parts(values, layout, scene, stride)
     noted = tuple(replace(b, note="fused") if b.part in fused else b for b in bodies)
     return Parts(index, part, noted, place), sacrum
 
 
+def _ordinary(discs: Parts) -> list[Observation]:
+    """Return the discs that lie in front of the canal and are no specks: bodies are told apart by them."""
+    return [d for d in discs.observations if d.anterior > 3.0 and d.volume_mm3 > SMALL_DISC_MM3]
+
+
 def _cut_long(
     index: NDArray[np.int64], part: NDArray[np.int64], s: NDArray[np.float64], scene: Scene, discs: Parts
 ) -> NDArray[np.int64]:
     """Cut parts that are longer than a vertebra at the discs within them (two bodies of one class that touch)."""
-    ordinary = [d for d in discs.observations if d.anterior > 3.0 and d.volume_mm3 > SMALL_DISC_MM3]
+    ordinary = _ordinary(discs)
     if len(part) == 0 or len(ordinary) < 2:
         return part
     step = float(np.median(np.diff([d.s for d in ordinary])))
@@ -331,7 +343,7 @@ def _cut_fused(
         New part numbers, and the numbers of those that came from a cut.
     """
     numbers = [int(n) for n in np.unique(part) if n >= 0]
-    places = np.array([d.s for d in discs.observations if d.anterior > 3.0 and d.volume_mm3 > SMALL_DISC_MM3])
+    places = np.array([d.s for d in _ordinary(discs)])
     if len(numbers) < 4 or len(places) < 2:
         return part, frozenset()
     ends = {n: extent(s[part == n], 0.03) for n in numbers}
@@ -359,12 +371,12 @@ def _cut_fused(
     return part, frozenset(fused)
 
 
-def _join_between_discs(part: NDArray[np.int64], bodies: Sequence[Observation], discs: Parts) -> NDArray[np.int64]:
-    """Join the pieces that lie between the same two discs; return the new part numbers."""
-    target = np.arange(int(part.max()) + 1 if len(part) else 0)
-    for pieces in _between_discs(bodies, discs):
+def _joined(part: NDArray[np.int64], groups: Sequence[Sequence[Observation]]) -> NDArray[np.int64]:
+    """Give the pieces of each group the number of its largest."""
+    target = np.arange(int(part.max()) + 1)
+    for pieces in groups:
         target[[piece.part for piece in pieces]] = max(pieces, key=lambda o: o.volume_mm3).part
-    return np.where(part >= 0, target[part], -1) if len(target) else part
+    return np.where(part >= 0, target[part], -1)
 
 
 def _join_bodies(
@@ -405,7 +417,7 @@ def _between_discs(bodies: Sequence[Observation], discs: Parts) -> list[list[Obs
     Where a disc was not found two bodies lie between those that were, so the two must not be further apart than others
     around them.
     """
-    ordinary = [d for d in discs.observations if d.anterior > 3.0 and d.volume_mm3 > SMALL_DISC_MM3]
+    ordinary = _ordinary(discs)
     places = np.array([d.s for d in ordinary])
     gaps = np.diff(places)
     found = []

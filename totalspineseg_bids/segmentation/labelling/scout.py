@@ -79,11 +79,8 @@ def sacrum_mask(semantic: NDArray[np.bool_], affine: Affine, scout: LevelScout) 
     if not seen.any():
         return result
     index = np.argwhere(semantic)
-    to_scout = np.linalg.inv(scout.affine) @ affine
-    place = np.rint(index @ to_scout[:3, :3].T + to_scout[:3, 3]).astype(np.int64)
-    inside = ((place >= 0) & (place < np.array(seen.shape))).all(axis=1)
-    index, place = index[inside], place[inside]
-    result[tuple(index.T)] = seen[tuple(place.T)]
+    place, inside = _places(index, np.linalg.inv(scout.affine) @ affine, scout)
+    result[tuple(index[inside].T)] = seen[tuple(place[inside].T)]
     return result
 
 
@@ -128,10 +125,18 @@ def _rows(meanings: Sequence[LabelMeaning | None], kind: Kind) -> dict[str, int]
     return {m.level: row for row, m in enumerate(meanings) if m is not None and m.kind is kind and m.level}
 
 
+def _places(
+    index: NDArray[np.int64], to_scout: Affine, scout: LevelScout
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return the scout's voxel that is nearest to each voxel, shape (N, 3), and whether it has one there, (N,)."""
+    place = np.rint(index @ to_scout[:3, :3].T + to_scout[:3, 3]).astype(np.int64)
+    inside = (place >= 0) & (place < np.array(scout.probabilities.shape[1:]))
+    return place, np.asarray(inside.all(axis=1))
+
+
 def _shares(index: NDArray[np.int64], to_scout: Affine, scout: LevelScout, rows: dict[str, int]) -> dict[str, float]:
     """Mean probability of each level over a component's voxels."""
-    place = np.rint(index @ to_scout[:3, :3].T + to_scout[:3, 3]).astype(np.int64)
-    inside = ((place >= 0) & (place < np.array(scout.probabilities.shape[1:]))).all(axis=1)
+    place, inside = _places(index, to_scout, scout)
     if not rows or np.count_nonzero(inside) < min(_FEWEST_VOXELS, len(index)):
         return {}
     x, y, z = place[inside].T
