@@ -13,9 +13,12 @@ from totalspineseg_bids.segmentation.labelling.naming import name_components
 from totalspineseg_bids.segmentation.labelling.observation import Parts
 from totalspineseg_bids.segmentation.labelling.reference import Prices
 from totalspineseg_bids.segmentation.labelling.scout import LevelScout, scouted
+from totalspineseg_bids.segmentation.labelling.second_opinion import solve
 from totalspineseg_bids.segmentation.layout import Kind, LabelMeaning, Layout
 from totalspineseg_bids.segmentation.result import SpineStatus
 
+from .suite import observed
+from .suite.cases import SPLITS
 from .test_levels import _column, _observation, _view
 
 NAMES = ("background", "disc_L3_L4", "disc_L4_L5", "vertebrae_L4", "canal")
@@ -80,7 +83,7 @@ def _without_landmarks(first, last):
 
 
 def _solved(observations):
-    solution = solve_levels(observations, _view(observations))
+    solution = solve(observations, _view(observations))
     return solution, name_components(observations, solution)
 
 
@@ -113,6 +116,45 @@ def test_many_votes_of_a_scout_do_not_outweigh_the_sacrum():
         told.append(replace(observation, scout={wrong: 0.9}) if wrong else observation)
     solution, _ = _solved(told)
     assert list(solution.levels) == names
+
+
+def _shifted(names, observations, kinds=(Kind.DISC, Kind.VERTEBRA)):
+    """Let a scout say of every component what the one above it is."""
+    told = []
+    for n, observation in enumerate(observations):
+        above = [name for name, o in zip(names[:n], observations, strict=False) if o.kind is observation.kind]
+        told.append(
+            replace(observation, scout={above[-1]: 0.95}) if above and observation.kind in kinds else observation
+        )
+    return told
+
+
+def test_a_scout_alone_adds_no_vertebra():
+    """A lumbar column with its sacrum, and a scout shifted by one: L5 would have to be L6."""
+    seen = observed.draw(("level scout shifted all over",), 1, SPLITS["report"])
+    assert solve_levels(seen.items, seen.view).variant.lumbar == 6
+    solution = solve(seen.items, seen.view)
+    assert list(solution.levels) == seen.names
+    assert "L6" in solution.disputed
+    naming = name_components(seen.items, solution)
+    assert any("level scout" in (reason or "") for reason in naming.reasons)
+
+
+def test_names_that_a_scout_and_the_landmarks_dispute_come_with_a_warning():
+    names, observations = _column("T2", "L2", landmarks={"T12-L1"})
+    told = _shifted(names, observations)
+    strong = Prices(scout_end=4.0, scout_ends=12.0, scout_views=30.0)
+    solution = solve(told, _view(told), strong)
+    naming = name_components(told, solution)
+    assert naming.status is SpineStatus.LABELLED
+    wrong = [n for n, name in enumerate(names) if solution.levels[n] != name]
+    assert wrong
+    assert all("level scout" in (naming.reasons[n] or "") or "class of" in (naming.reasons[n] or "") for n in wrong)
+
+
+def test_without_a_scout_nothing_is_disputed():
+    _names, observations = _column("T11", "S")
+    assert solve(observations, _view(observations)).disputed is None
 
 
 def test_a_sacrum_is_told_from_more_vertebrae():

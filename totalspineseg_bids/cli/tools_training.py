@@ -348,6 +348,7 @@ def _add_train_bundled(subparsers: Subparsers) -> None:
     parser.add_argument("--seed", type=int, metavar="S", help="of spines, patches and weights")
     parser.add_argument("--batch-size", type=positive, metavar="N", help="images a step (default: 1; a GPU wants more)")
     parser.add_argument("--workers", type=positive, metavar="N", help="processes that draw images (default: 1)")
+    parser.add_argument("--learning-rate", type=float, metavar="R", help="peak of the schedule (default: 0.0015)")
     parser.add_argument("--start-from", type=Path, metavar="CHECKPOINT", help="take weights where they fit")
 
 
@@ -356,7 +357,7 @@ def _train_bundled(options: argparse.Namespace) -> int:
 
     chosen = {
         name: value
-        for name in ("label_maps", "threads", "seed", "start_from", "device", "batch_size", "workers")
+        for name in ("label_maps", "threads", "seed", "start_from", "device", "batch_size", "workers", "learning_rate")
         if (value := getattr(options, name)) is not None
     }
     training = SyntheticTraining(work_dir=options.work_dir, dataset=options.dataset, minutes=options.minutes, **chosen)

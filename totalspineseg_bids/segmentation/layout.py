@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from totalspineseg_bids.anatomy import DISC_LEVELS, VERTEBRA_LEVELS
 from totalspineseg_bids.errors import MissingInputError, UsageError
+from totalspineseg_bids.imaging.masks import looked_up
 
 #: Releases that share the numbers of an earlier one.
 _SAME_AS: dict[str, str] = {
@@ -251,6 +252,10 @@ class Layout:
         for value, meaning in self.meanings.items():
             table[value] = meaning.kind
         return table
+
+    def kinds(self, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return the :class:`Kind` of each voxel of a map, same shape."""
+        return looked_up(labels, self.kind_table)
 
     @property
     def level_names(self) -> frozenset[str]:

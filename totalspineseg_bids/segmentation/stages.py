@@ -36,7 +36,7 @@ def keep_spine(semantic: NDArray[np.uint8], layout: Layout) -> NDArray[np.uint8]
     NDArray[np.uint8]
         The map without what is far; all zero if there is neither canal nor disc.
     """
-    kinds = layout.kind_table[semantic]
+    kinds = layout.kinds(semantic)
     core = (kinds == Kind.DISC) | (kinds == Kind.CANAL) | (kinds == Kind.CORD)
     if np.count_nonzero(core) < _SMALLEST_SPINE_MM3:
         return np.zeros_like(semantic)

@@ -13,6 +13,7 @@ from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from totalspineseg_bids.inference.checkpoint import read_checkpoint
+from totalspineseg_bids.training.nested_loss import nested_loss, nested_rows
 from totalspineseg_bids.training.synthetic_stream import PoolEntry, SyntheticStream
 from totalspineseg_bids.training.synthetic_trainer import (
     Clock,
@@ -21,9 +22,10 @@ from totalspineseg_bids.training.synthetic_trainer import (
     learning_rate_factor,
     stream_batches,
 )
+from totalspineseg_bids.training.warm_start import matching_heads, started_from
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from torch.utils.data import IterableDataset
 
@@ -32,19 +34,8 @@ _PARITIES = ("_O", "_E")
 #: Voxels added to both sides of the Dice fraction, about a fifth of a disc. Without them a class that is not in view
 #: costs the same whether a whole disc or a thousand voxels are painted with it, so that nothing is ever taken back.
 _SMOOTH = 200.0
-
-
-def matching_heads(own: Iterable[str], other: Iterable[str]) -> list[int]:
-    """Return for each region of one network the output of another to start from.
-
-    The same region where the other has it, else the union it belongs to (``vertebrae_T1`` starts as ``vertebrae``).
-    """
-    names = [name for name in other if name != "background"]
-    return [
-        names.index(name if name in names else name.split("_", maxsplit=1)[0] if "_" in name else "vertebrae")
-        for name in own
-        if name != "background"
-    ]
+#: Of the loss inside the unions, beside nnU-Net's own.
+_NESTED_WEIGHT = 0.8
 
 
 class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 - nnU-Net finds trainers by such names
@@ -107,6 +98,7 @@ class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
         self.region_table = torch.from_numpy(table).to(self.device)
         names = [name for name in self.dataset_json["labels"] if name != "background"]
         self.without_parity = [row for row, name in enumerate(names) if not name.endswith(_PARITIES)]
+        self.nested = nested_rows(regions)
 
     def _build_loss(self) -> torch.nn.Module:
         """nnU-Net's loss for regions, with a Dice that tells how much is wrong in a class that is not in view."""
@@ -119,26 +111,11 @@ class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
         return torch.optim.AdamW(self.network.parameters(), lr=self.initial_lr, weight_decay=1e-3), None
 
     def take_weights(self, checkpoint: Path) -> None:
-        """Start from another model's weights, a bundled one's too; input channels that are new start at zero."""
+        """Start from another model's weights, a bundled one's too; new channels count for nothing at first."""
         source = read_checkpoint(checkpoint)["network_weights"]
         labels = json.loads((checkpoint.parent.parent / "dataset.json").read_text(encoding="utf-8"))["labels"]
-        own = self.network.state_dict()
         heads = matching_heads(self.dataset_json["labels"], labels)
-        taken = 0
-        for name, value in own.items():
-            other = source.get(name)
-            if other is None:
-                continue
-            if other.shape == value.shape:
-                own[name] = other.to(value.dtype)
-            elif other.ndim == 5 and other.shape[0] == value.shape[0] and other.shape[1] < value.shape[1]:
-                own[name] = torch.zeros_like(value)
-                own[name][:, : other.shape[1]] = other
-            elif other.shape[1:] == value.shape[1:] and value.shape[0] == len(heads):
-                own[name] = other[heads].to(value.dtype)
-            else:
-                continue
-            taken += 1
+        own, taken = started_from(self.network.state_dict(), source, heads)
         self.network.load_state_dict(own)
         self.average = RunningAverage(self.network)
         self.print_to_log_file(f"{taken} of {len(own)} tensors start from {checkpoint.name}")
@@ -210,12 +187,14 @@ class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
         An image that comes without odd discs does not say which discs and vertebrae are odd: not asked.
         """
         output = self.network(data).float()
-        if data.shape[1] < 2:
-            return torch.as_tensor(self.loss(output, target))
         losses = []
-        for number, hinted in enumerate(data[:, 1].flatten(1).any(1).tolist()):
-            rows = slice(None) if hinted else self.without_parity
-            losses.append(self.loss(output[number, rows][None], target[number, rows][None]))
+        for logits, truth, image in zip(output, target, data, strict=True):
+            hinted = len(image) > 1 and bool(image[1].any())
+            asked = range(len(logits)) if hinted else self.without_parity
+            rows = torch.tensor(asked, device=logits.device)
+            nested = [(outer, [row for row in within if row in asked]) for outer, within in self.nested]
+            own = self.loss(logits[rows][None], truth[rows][None])
+            losses.append(own + _NESTED_WEIGHT * nested_loss(logits, truth, nested))
         return torch.stack(losses).mean()
 
     def validation_step(self, batch: Any) -> dict[str, Any]:  # noqa: ANN401

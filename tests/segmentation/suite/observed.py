@@ -15,10 +15,10 @@ from scipy import ndimage
 
 from totalspineseg_bids.anatomy import SpineVariant
 from totalspineseg_bids.segmentation.labelling.centerline import Centerline
-from totalspineseg_bids.segmentation.labelling.levels import solve_levels
 from totalspineseg_bids.segmentation.labelling.naming import Naming, name_components
 from totalspineseg_bids.segmentation.labelling.observation import LevelSolution, Observation, View, Votes
 from totalspineseg_bids.segmentation.labelling.reference import Prices
+from totalspineseg_bids.segmentation.labelling.second_opinion import solve as solve_twice
 from totalspineseg_bids.segmentation.layout import Kind, Layout, Parity
 from totalspineseg_bids.segmentation.result import SpineStatus
 from totalspineseg_bids.synthesis.curve import SpineParameters, build_column
@@ -456,5 +456,5 @@ def _numbered(naming: Naming, n: int) -> bool:
 
 def solve(seen: Seen, prices: Prices | None = None) -> Score:
     """Label and score a case."""
-    solution = solve_levels(seen.items, seen.view, prices)
+    solution = solve_twice(seen.items, seen.view, prices)
     return evaluate(seen, solution, name_components(seen.items, solution))

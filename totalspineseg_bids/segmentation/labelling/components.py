@@ -12,9 +12,9 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from totalspineseg_bids.imaging.grid import foreground_box
+from totalspineseg_bids.imaging.masks import connected_parts, indices_of
 from totalspineseg_bids.segmentation.labelling.centerline import Projection
 from totalspineseg_bids.segmentation.labelling.observation import Observation, Parts, Scene, SemanticMap, Votes
 from totalspineseg_bids.segmentation.labelling.planes import disc_plane, slots_by_cuts
@@ -172,8 +172,8 @@ def connected(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.in
     if box is None:
         return np.zeros((0, 3), np.int64), np.zeros(0, np.int64)
     inside = np.ascontiguousarray(mask[box])
-    numbered, _ = ndimage.label(inside)
-    index = np.argwhere(inside) + np.array([s.start for s in box])
+    numbered, _ = connected_parts(inside)
+    index = indices_of(inside) + np.array([s.start for s in box])
     return index, np.asarray(numbered[inside], np.int64) - 1
 
 
@@ -262,7 +262,7 @@ def body_parts(
     voxel = scene.voxel_mm3 * stride**3
     table = np.zeros(256, bool)
     table[telling] = True
-    coarse = np.argwhere(table[values])
+    coarse = indices_of(table[values])
     projection = scene.line.project(coarse * (stride * scene.spacing))
     front = np.flatnonzero(_in_front(projection))
     body = coarse[front]
@@ -276,7 +276,7 @@ def body_parts(
         grid = np.zeros(mine.max(axis=0) - low + 1, bool)
         local = mine - low
         grid[local[:, 0], local[:, 1], local[:, 2]] = True
-        numbered, number = ndimage.label(grid)
+        numbered, number = connected_parts(grid)
         part = np.asarray(numbered[local[:, 0], local[:, 1], local[:, 2]], np.int64) - 1
         part[np.bincount(part, minlength=number)[part] * voxel < BODY_SPECK_MM3] = -1
         row_lists.append(rows[part >= 0])

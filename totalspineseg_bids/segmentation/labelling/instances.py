@@ -15,6 +15,7 @@ from scipy import ndimage, sparse
 from scipy.sparse import csgraph
 from scipy.spatial import cKDTree
 
+from totalspineseg_bids.imaging.masks import closed, connected_parts, indices_of
 from totalspineseg_bids.segmentation.labelling.components import BODY_FRONT_MM, BODY_SIDE_MM
 from totalspineseg_bids.segmentation.labelling.observation import Parts, Scene
 from totalspineseg_bids.segmentation.layout import Kind, Layout
@@ -145,9 +146,9 @@ def paint_vertebrae(
     scene
         Grid and centreline.
     """
-    is_bone = layout.kind_table == Kind.VERTEBRA
+    bone = layout.kinds(values) == Kind.VERTEBRA
     coarse = values[::stride, ::stride, ::stride]
-    cells = np.argwhere(is_bone[coarse])
+    cells = indices_of(bone[::stride, ::stride, ::stride])
     if len(cells) == 0:
         return
     at = cells[:, 0], cells[:, 1], cells[:, 2]
@@ -163,25 +164,47 @@ def paint_vertebrae(
             instance = spread_through_bone(cells, classes, instance, loose)
     grid = np.zeros((2, *coarse.shape), np.uint8)
     grid[0][at], grid[1][at] = instance, classes
-    fine = np.argwhere(is_bone[values])
-    fine_at = fine[:, 0], fine[:, 1], fine[:, 2]
-    parent = fine[:, 0] // stride, fine[:, 1] // stride, fine[:, 2] // stride
-    fine_class = values[fine_at]
-    label = grid[0][parent]
-    astray = np.flatnonzero(grid[1][parent] != fine_class)
+    # Most voxels have the class of the cell they lie in; few are looked up one by one.
+    label, cell_class = (_refined(part, stride, values.shape) for part in grid)
+    label[~bone] = 0
+    astray = indices_of(bone & (cell_class != values))
     if len(astray):
-        label[astray] = _of_neighbours(grid, tuple(p[astray] for p in parent), fine_class[astray])
-        astray = astray[label[astray] == 0]
-        for value in np.unique(fine_class[astray]):
-            mine = astray[fine_class[astray] == value]
-            same = np.flatnonzero((classes == value) & (instance > 0))
-            pool = same if len(same) else np.flatnonzero(instance > 0)
-            if len(pool) == 0:
-                continue
-            reach = 4.0 * stride * float(scene.spacing.max())
-            near, nearest = _nearest(points[pool], fine[mine] * scene.spacing, reach)
-            label[mine[near]] = instance[pool[nearest]]
-    out[fine_at] = label
+        at = astray[:, 0], astray[:, 1], astray[:, 2]
+        label[at] = _of_strays(astray, values[at], grid, cells, stride=stride, spacing=scene.spacing)
+    np.copyto(out, label, where=bone)
+
+
+def _refined(grid: NDArray[np.uint8], stride: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Give every voxel the value of the cell of the subsampled grid that it lies in."""
+    for axis in range(3):
+        grid = grid.repeat(stride, axis)
+    return np.ascontiguousarray(grid[: shape[0], : shape[1], : shape[2]])
+
+
+def _of_strays(
+    astray: NDArray[np.int64],
+    fine_class: NDArray[np.uint8],
+    grid: NDArray[np.uint8],
+    cells: NDArray[np.int64],
+    *,
+    stride: int,
+    spacing: NDArray[np.float64],
+) -> NDArray[np.uint8]:
+    """Return the instance of voxels whose class is not that of the cell they lie in; 0 where there is none near."""
+    label = _of_neighbours(grid, tuple((astray // stride).T), fine_class)
+    at = cells[:, 0], cells[:, 1], cells[:, 2]
+    instance, classes = grid[0][at], grid[1][at]
+    left = np.flatnonzero(label == 0)
+    for value in np.unique(fine_class[left]):
+        mine = left[fine_class[left] == value]
+        same = np.flatnonzero((classes == value) & (instance > 0))
+        pool = same if len(same) else np.flatnonzero(instance > 0)
+        if len(pool) == 0:
+            continue
+        reach = 4.0 * stride * float(spacing.max())
+        near, nearest = _nearest(cells[pool] * (stride * spacing), astray[mine] * spacing, reach)
+        label[mine[near]] = instance[pool[nearest]]
+    return label
 
 
 def _of_neighbours(
@@ -239,22 +262,21 @@ def paint_canal(out: NDArray[np.uint8], kinds: NDArray[np.uint8], cord_id: int, 
         return
     box = tuple(slice(max(s.start - 3, 0), min(s.stop + 3, n)) for s, n in zip(slices[0], whole.shape, strict=True))
     whole = whole[box]
-    numbered, number = ndimage.label(whole)
+    numbered, number = connected_parts(whole)
     sizes = np.bincount(numbered.ravel())[1:] * scene.voxel_mm3
     speck = np.concatenate([[True], (sizes < _CANAL_SPECK_MM3) & (sizes < sizes.max())])
     if number > 1 and speck[1:].any():
         whole = ~speck[numbered]
-    padded = np.pad(whole, ((3, 3), (3, 3), (3, 3)))
-    closed = ndimage.binary_closing(padded, ndimage.generate_binary_structure(3, 1), 2)
+    filled = closed(np.pad(whole, 1), 2)
     # Holes of all axial slices at once: what is not joined to the border within its slice.
-    outside, _ = ndimage.label(~closed, _IN_PLANE)
+    outside, _ = ndimage.label(~filled, _IN_PLANE)
     at_border = np.zeros(int(outside.max()) + 1, bool)
     for edge in (outside[0], outside[-1], outside[:, 0], outside[:, -1]):
         at_border[edge.ravel()] = True
-    closed |= ~at_border[outside]
-    closed = closed[3:-3, 3:-3, 3:-3]
+    filled |= ~at_border[outside]
+    filled = filled[1:-1, 1:-1, 1:-1]
     region, kind = out[box], kinds[box]
     cord = whole & (kind == Kind.CORD)
     free = (region == 0) & (kind == Kind.NONE)
-    region[(whole & ~cord) | (closed & free)] = canal_id
+    region[(whole & ~cord) | (filled & free)] = canal_id
     region[cord] = cord_id

@@ -19,13 +19,13 @@ from totalspineseg_bids.segmentation.labelling.centerline import (
     extend_with_discs,
 )
 from totalspineseg_bids.segmentation.labelling.components import body_parts, disc_parts, numbered_discs
-from totalspineseg_bids.segmentation.labelling.levels import solve_levels
 from totalspineseg_bids.segmentation.labelling.localizer import localizer_votes
 from totalspineseg_bids.segmentation.labelling.naming import name_components
 from totalspineseg_bids.segmentation.labelling.observation import Found, Observation, Parts, Scene, SemanticMap, View
 from totalspineseg_bids.segmentation.labelling.painting import STRIDE, paint
 from totalspineseg_bids.segmentation.labelling.reference import Prices
 from totalspineseg_bids.segmentation.labelling.scout import LevelScout, scouted
+from totalspineseg_bids.segmentation.labelling.second_opinion import solve
 from totalspineseg_bids.segmentation.labelling.summary import summarize
 from totalspineseg_bids.segmentation.layout import Kind, Layout
 from totalspineseg_bids.segmentation.result import LabelledSpine, SpineStatus
@@ -148,7 +148,7 @@ def prepare(
 def _search(grid: Prepared, maps: Sequence[SemanticMap], lent: _Lent, prices: Prices) -> Prepared:
     """Find components and levels on the working grid."""
     layout = maps[0].layout
-    box = foreground_box((layout.kind_table > 0)[maps[0].labels], margin=4)
+    box = foreground_box(layout.kinds(maps[0].labels) > 0, margin=4)
     if box is None:
         return replace(grid, reason="the map holds no class of the spine")
     grid = replace(grid, box=box)
@@ -156,7 +156,7 @@ def _search(grid: Prepared, maps: Sequence[SemanticMap], lent: _Lent, prices: Pr
     if lent.scout is not None:
         cropped = [sacrum.as_scouted(m, grid.local, lent.scout) for m in cropped]
     cropped = [sacrum.one_sacrum(m) for m in cropped]
-    kinds = layout.kind_table[cropped[0].labels]
+    kinds = layout.kinds(cropped[0].labels)
     spacing = np.asarray(Geometry(_shape(kinds), grid.affine).spacing)
     discs = numbered_discs(kinds == Kind.DISC, float(np.prod(spacing)))
     scene = _scene(cropped, kinds, spacing, discs, box=box, shape=grid.shape, prices=prices)
@@ -166,7 +166,7 @@ def _search(grid: Prepared, maps: Sequence[SemanticMap], lent: _Lent, prices: Pr
     found = _find(scene, kinds, parts, lent=lent, affine=grid.local, prices=prices)
     if not sacrum.is_credible(found.observations, found.solution.levels):
         scene = replace(scene, maps=tuple((sacrum.without_sacrum(m), weight) for m, weight in scene.maps))
-        kinds = layout.kind_table[scene.maps[0][0].labels]
+        kinds = layout.kinds(scene.maps[0][0].labels)
         found = _find(scene, kinds, parts, lent=lent, affine=grid.local, prices=prices)
     return replace(grid, found=found)
 
@@ -176,7 +176,7 @@ def solved_again(prepared: Prepared, observations: Sequence[Observation], prices
     found = prepared.found
     if found is None:
         return prepared
-    solution = solve_levels(observations, found.view, prices or Prices())
+    solution = solve(observations, found.view, prices or Prices())
     return replace(prepared, found=replace(found, observations=tuple(observations), solution=solution))
 
 
@@ -190,7 +190,7 @@ def complete(prepared: Prepared) -> LabelledSpine:
         naming = name_components(found.observations, found.solution)
         semantic = found.scene.maps[0][0]
         out = np.zeros(semantic.labels.shape, np.uint8)
-        paint(out, semantic.layout.kind_table[semantic.labels], found, naming)
+        paint(out, semantic.layout.kinds(semantic.labels), found, naming)
         labels[box] = out
         spine = summarize(Volume(labels, prepared.affine), box, found, naming)
     if prepared.orientation is not None:
@@ -270,7 +270,7 @@ def _find(
     if lent.scout is not None:
         observations = scouted(observations, (discs, bodies, sacral), affine, lent.scout)
     view = _view(scene, kinds)
-    return Found(scene, discs, bodies, sacral, tuple(observations), view, solve_levels(observations, view, prices))
+    return Found(scene, discs, bodies, sacral, tuple(observations), view, solve(observations, view, prices))
 
 
 def _view(scene: Scene, kinds: NDArray[np.uint8]) -> View:

@@ -75,12 +75,7 @@ def name_components(observations: Sequence[Observation], solution: LevelSolution
         Their levels.
     """
     kept = [n for n, level in enumerate(solution.levels) if level is not None]
-    bare = [n for n in kept if observations[n].kind is not Kind.SACRUM]
-    reason = None
-    if not solution.anchored:
-        reason = NO_ANCHOR
-    elif bare and np.median([solution.confidence[n] for n in bare]) < SURE_COLUMN:
-        reason = _doubt(solution, bare)
+    reason = unnamed_because(observations, solution)
     doubt = ONE_LANDMARK if confirmations(observations, solution.levels) < ENOUGH_LANDMARKS else None
     ids: list[int | None] = [None] * len(observations)
     reasons: list[str | None] = [None] * len(observations)
@@ -97,12 +92,31 @@ def name_components(observations: Sequence[Observation], solution: LevelSolution
             reasons[n] = reason or SHIFT_POSSIBLE
         else:
             ids[n] = (anatomy.disc(level) if kind is Kind.DISC else anatomy.vertebra(level)).id
-            reasons[n] = _caution(observations[n], n, solution) or doubt
+            reasons[n] = _caution(observations[n], n, solution) or _disputed(n, solution) or doubt
     status = SpineStatus.LABELLED if reason is None else SpineStatus.ABSTAINED
     slots, cuts = _slots(observations, solution, ids)
     steps = [b.s - a.s for a, b in zip(_discs(observations, kept)[:-1], _discs(observations, kept)[1:], strict=True)]
     step = float(np.median(steps)) if steps else 30.0
     return Naming(status, reason, tuple(ids), tuple(reasons), doubt, slots, cuts, step)
+
+
+def unnamed_because(observations: Sequence[Observation], solution: LevelSolution) -> str | None:
+    """Why a column is not named; ``None`` where it is."""
+    if not solution.anchored:
+        return NO_ANCHOR
+    bare = [
+        n for n, level in enumerate(solution.levels) if level is not None and observations[n].kind is not Kind.SACRUM
+    ]
+    if bare and np.median([solution.confidence[n] for n in bare]) < SURE_COLUMN:
+        return _doubt(solution, bare)
+    return None
+
+
+def _disputed(n: int, solution: LevelSolution) -> str | None:
+    """Warn of a level that the map alone and the map with the level scout do not agree on."""
+    if solution.disputed is None or solution.disputed[n] == solution.levels[n]:
+        return None
+    return f"the level scout is at odds with the landmarks: may be {solution.disputed[n] or 'no part of the column'}"
 
 
 def confirmations(observations: Sequence[Observation], levels: Sequence[str | None]) -> float:

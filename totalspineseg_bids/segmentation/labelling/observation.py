@@ -198,6 +198,9 @@ class LevelSolution:
         level or more, nats.
     tables
         Posterior probability of each level of each component; ``None`` stands for "no part of the column".
+    disputed
+        The levels of another opinion that names the column too: without the level scout, or with it; ``None`` where
+        there is none.
     """
 
     levels: tuple[str | None, ...]
@@ -210,6 +213,7 @@ class LevelSolution:
     anchored: bool = False
     shift_margin: float = 0.0
     tables: tuple[dict[str | None, float], ...] = ()
+    disputed: tuple[str | None, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

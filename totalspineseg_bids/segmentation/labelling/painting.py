@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
+from totalspineseg_bids.imaging.masks import indices_of, looked_up
 from totalspineseg_bids.segmentation.labelling import instances, planes
 from totalspineseg_bids.segmentation.labelling.naming import Naming
 from totalspineseg_bids.segmentation.labelling.observation import Found, Parts
@@ -80,7 +81,7 @@ def _part_atlas(out: NDArray[np.uint8], found: Found, naming: Naming) -> None:
     if not named or atlas in naming.ids or below not in naming.ids:
         return
     scene, disc = found.scene, found.observations[naming.ids.index(below)]
-    index = np.argwhere(out == axis)
+    index = indices_of(out == axis)
     place = scene.line.project(index * scene.spacing)
     high = disc.s - place.s > ATLAS_ABOVE_DISC_MM * found.solution.scale
     dens = (np.abs(place.lateral) < 7.0) & (place.anterior > 5.0) & (place.anterior < disc.anterior + 3.0)
@@ -98,7 +99,9 @@ def _part_sacrum(out: NDArray[np.uint8], found: Found, naming: Naming) -> None:
     scene, disc = found.scene, found.observations[naming.ids.index(last)]
     above = [anatomy.vertebra("L5").id, anatomy.vertebra("L6").id]
     unnamed = [anatomy.unnamed(Structure.VERTEBRA, n).id for n in range(1, anatomy.MAX_UNNAMED + 1)]
-    index = np.argwhere(np.isin(out, [*above, *unnamed]))
+    bone = np.zeros(256, np.uint8)
+    bone[[*above, *unnamed]] = 1
+    index = indices_of(looked_up(out, bone) > 0)
     place = scene.line.project(index * scene.spacing)
     # The arch of L5 hangs beside the disc and the first sacral level; its body ends above the disc.
     depth = np.where(place.anterior > 0, 0.0, _ARCH_BELOW_DISC_MM * found.solution.scale)

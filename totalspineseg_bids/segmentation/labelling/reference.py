@@ -111,7 +111,7 @@ class Prices:
     false_vertebra: float = 5.0
     false_sacrum: tuple[float, float] = (2.0, 7.0)
     landmark_hit: float = 0.85
-    landmark_slip: tuple[float, float, float] = (0.04, 0.012, 0.004)
+    landmark_slip: tuple[float, float, float] = (0.04, 0.01, 0.001)
     vertebra_landmark_weight: float = 0.7
     landmark_repeats: float = 1.4
     parity_error: float = 0.05

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from totalspineseg_bids.imaging.grid import foreground_box
+from totalspineseg_bids.imaging.masks import connected_parts
 from totalspineseg_bids.imaging.volume import Affine
 from totalspineseg_bids.segmentation.labelling.observation import Observation, SemanticMap
 from totalspineseg_bids.segmentation.labelling.scout import LevelScout, sacrum_mask
@@ -28,7 +28,7 @@ def undecided_vertebra(layout: Layout) -> int | None:
 
 
 def _is_sacrum(semantic: SemanticMap) -> NDArray[np.bool_]:
-    mask: NDArray[np.bool_] = (semantic.layout.kind_table == Kind.SACRUM)[semantic.labels]
+    mask: NDArray[np.bool_] = semantic.layout.kinds(semantic.labels) == Kind.SACRUM
     return mask
 
 
@@ -44,7 +44,7 @@ def one_sacrum(semantic: SemanticMap) -> SemanticMap:
     if not mask.any():
         return semantic
     box = foreground_box(mask)
-    part, number = ndimage.label(mask[box])
+    part, number = connected_parts(mask[box])
     if box is None or number == 1:
         return semantic
     sizes = np.bincount(part.ravel())
