@@ -203,16 +203,17 @@ def _last_place(hypotheses: Hypotheses) -> NDArray[np.int64]:
 
 
 @cache
-def _slips(level: str, kind: Kind, prices: Prices) -> NDArray[np.float64] | None:
+def _slips(level: str, kind: Kind, prices: Prices, *, named: bool) -> NDArray[np.float64] | None:
     """Log-probability that the class of a level is seen at each place, shape (V, P); None where no chain has it.
 
-    A class is seen on a neighbour of its own place with the probability of a slip; where a chain lacks the level, its
-    class is as unlikely everywhere as one that is far away.
+    A class is seen on a neighbour of its own place with the probability of a slip, greater where every level is
+    ``named``; where a chain lacks the level, its class is as unlikely everywhere as one that is far away.
     """
     away = _levels_away(level, kind)
     if (away == _NO_PLACE).all():
         return None
-    table = np.log(np.array([prices.landmark_hit, *prices.landmark_slip, prices.landmark_slip[-1]]))
+    hit, slip = (prices.named_hit, prices.named_slip) if named else (prices.landmark_hit, prices.landmark_slip)
+    table = np.log(np.array([hit, *slip, slip[-1]]))
     return np.asarray(table[away])
 
 
@@ -275,7 +276,7 @@ def _vote_scores(observations: Sequence[Observation], silences: Sequence[float],
     weight = min(1.0, prices.localizer_budget / max(len(named), 1))
     for n in named:
         for level, share in observations[n].extra_levels.items():
-            slip = _slips(level, kind, prices)
+            slip = _slips(level, kind, prices, named=True)
             if slip is not None:
                 score[n] += weight * share * slip
     for n, observation in enumerate(observations):
@@ -324,7 +325,8 @@ def _map_scores(votes: Sequence[Votes], kind: Kind, silence: float, prices: Pric
     weight = votes[0].weight * _tempering(votes, known, kind, prices)
     # There is one disc L5-S. A class that is seen all along the column says little of where it belongs.
     trust = {level: min(1.0, prices.landmark_repeats / total) ** 2 for level, total in seen.items() if total > 0}
-    if len(known) > _MOST_LANDMARKS:
+    named = len(known) > _MOST_LANDMARKS
+    if named:
         trust = {}
     # Nor does it say much that such a map is silent about other landmarks.
     missed = silence * np.log(1.0 - prices.landmark_hit) * min(trust.values(), default=1.0)
@@ -332,7 +334,7 @@ def _map_scores(votes: Sequence[Votes], kind: Kind, silence: float, prices: Pric
     for n, vote in enumerate(votes):
         voted = 0.0
         for level, share in vote.levels.items():
-            slip = _slips(level, kind, prices) if level in seen else None
+            slip = _slips(level, kind, prices, named=named) if level in seen else None
             if slip is not None:
                 score[n] += share * trust.get(level, 1.0) * slip
                 voted += share

@@ -79,6 +79,8 @@ class Prices:
         the errors of neighbours go together.
     support_weight
         Weight of a second map of the same image (its errors resemble the first one's).
+    named_hit, named_slip
+        The same as for landmarks, where a map or a localizer names every level.
     named_weight, named_budget
         Weight of a class where a map names every level, with errors that go together: that of one component at most,
         and of all components of one kind together.
@@ -110,8 +112,8 @@ class Prices:
     false_disc: float = 4.5
     false_vertebra: float = 5.0
     false_sacrum: tuple[float, float] = (2.0, 7.0)
-    landmark_hit: float = 0.85
-    landmark_slip: tuple[float, float, float] = (0.04, 0.01, 0.001)
+    landmark_hit: float = 0.88
+    landmark_slip: tuple[float, float, float] = (0.01, 0.005, 0.001)
     vertebra_landmark_weight: float = 0.7
     landmark_repeats: float = 1.4
     parity_error: float = 0.05
@@ -122,6 +124,8 @@ class Prices:
     volume_sd: float = 0.55
     volume_weight: float = 0.4
     support_weight: float = 0.6
+    named_hit: float = 0.85
+    named_slip: tuple[float, float, float] = (0.04, 0.012, 0.004)
     named_weight: float = 0.5
     named_budget: float = 0.8
     localizer_budget: float = 3.0
@@ -139,11 +143,11 @@ class Prices:
 #: Share of people with each count of thoracic and lumbar vertebrae: roughly one in ten differs from 12 and 5; what
 #: differs in both regions is rarer. How the tenth is shared out is an assumption.
 VARIANT_PRIOR: dict[SpineVariant, float] = {
-    SpineVariant(12, 5): 0.905,
+    SpineVariant(12, 5): 0.885,
     SpineVariant(11, 5): 0.01,
     SpineVariant(13, 5): 0.01,
-    SpineVariant(12, 4): 0.03,
-    SpineVariant(12, 6): 0.035,
+    SpineVariant(12, 4): 0.04,
+    SpineVariant(12, 6): 0.045,
     SpineVariant(11, 6): 0.005,
     SpineVariant(13, 4): 0.005,
 }
