@@ -2,8 +2,8 @@
 
 The column is a hidden chain of places (C1, C2, C2-C3, C3, … sacrum). Each component is either at a place, after all
 earlier ones, or no part of the column; places between two components may go unobserved at a price. The sum over all
-assignments (forward and backward recursion) gives each component's posterior probability of every level; the greatest
-one (Viterbi) gives the labelling.
+assignments (forward and backward recursion) gives each component's posterior probability of every level, and
+`decoding` makes one naming of them.
 
 The recursions run on probabilities, not on their logarithms: each component's table is kept relative to its largest
 entry, whose logarithm is kept beside it. In double precision that reaches about 700 nats below the best explanation.
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from totalspineseg_bids.anatomy import SpineVariant
+from totalspineseg_bids.segmentation.labelling.decoding import expected_naming
 from totalspineseg_bids.segmentation.labelling.evidence import (
     LONGEST_STEP,
     Hypotheses,
@@ -100,21 +101,26 @@ def solve_levels(observations: Sequence[Observation], view: View, prices: Prices
     Returns
     -------
     LevelSolution
-        Best path, posterior probabilities and what is missing. Without components everything is empty.
+        The naming, posterior probabilities and what is missing. Without components everything is empty.
     """
     prices = prices or Prices()
     hypotheses = build_hypotheses()
     if not observations:
         return LevelSolution((), (), (), SpineVariant(), 0.0, 1.0)
     lattice = _build_lattice(observations, hypotheses, view, prices)
-    forward = _forward(lattice, maximum=False)
+    forward = _forward(lattice)
     rows = _plausible_hypotheses(lattice, forward)
     lattice, forward = _only(lattice, rows), [f._replace(table=f.table[rows]) for f in forward]
     variant = hypotheses.variant[rows]
     posterior = _posterior(lattice, forward, _backward(lattice))
-    hypothesis, places = _trace(lattice, _forward(lattice, maximum=True))
-    chain = hypotheses.chains[int(variant[hypothesis])]
     tables = [_by_name(posterior[n], o.kind, hypotheses.chains, variant) for n, o in enumerate(observations)]
+    # Every path has one variant throughout; the component that is most surely part of the column tells its share.
+    by_hypothesis = posterior[min(range(len(tables)), key=lambda n: tables[n][None])].sum(axis=1)
+    by_variant = np.bincount(variant, by_hypothesis / max(by_hypothesis.sum(), 1e-12), len(hypotheses.chains))
+    sides = [1 if o.kind is Kind.DISC else 0 for o in observations]
+    number, places = expected_naming(tables, sides, hypotheses.chains, by_variant.tolist())
+    chain = hypotheses.chains[number]
+    scale = hypotheses.scale[rows[int(np.argmax(np.where(variant == number, by_hypothesis, -1.0)))]]
     levels, confidence, runner_up = [], [], []
     for n, observation in enumerate(observations):
         place = places.get(n)
@@ -126,19 +132,14 @@ def solve_levels(observations: Sequence[Observation], view: View, prices: Prices
         others = {name: p for name, p in table.items() if name != level}
         runner_up.append(max(others, key=lambda name: others[name]) if others else None)
     matched = [n for n in range(len(observations)) if n in places]
-    # Every path has one variant throughout; the component that is most surely part of the column tells its share.
-    witness = max(matched, key=lambda n: confidence[n]) if matched else 0
-    by_variant = np.zeros(len(hypotheses.chains))
-    np.add.at(by_variant, variant, posterior[witness].sum(axis=1))
-    share = float(by_variant[int(variant[hypothesis])] / max(by_variant.sum(), 1e-12))
     middle = float(np.median([confidence[n] for n in matched])) if matched else 0.0
     return LevelSolution(
         levels=tuple(levels),
         confidence=tuple(float(np.clip(c, 0.0, 1.0)) for c in confidence),
         runner_up=tuple(runner_up),
         variant=chain.variant,
-        variant_confidence=share,
-        scale=float(hypotheses.scale[rows[hypothesis]]),
+        variant_confidence=float(by_variant[number]),
+        scale=float(scale),
         missing=_missing(observations, places, chain.discs),
         anchored=any(n in places for n in anchors(observations)),
         shift_margin=float(np.log(max(middle, 1e-9)) - np.log(max(1 - middle, 1e-9))),
@@ -279,25 +280,19 @@ def _affine(number: Table, first: float) -> Table:
     return np.where(number > 0, first * (1 + _FURTHER_MISSING * (number - 1)), 0.0)
 
 
-def _flipped(values: Table, flips: Table, *, maximum: bool) -> Table:
+def _flipped(values: Table, flips: Table) -> Table:
     """Let the alternating classes change their phase between two components, at a price."""
     if len(flips) == 1:
         return values
-    if maximum:
-        return np.asarray((values[:, :, None] * flips[None, :, :, None]).max(axis=1))
     return np.asarray(np.einsum("hfp,fg->hgp", values, flips))
 
 
-def _gather(parts: list[_Scaled], *, maximum: bool) -> _Scaled:
-    """Add up tables of different scales, or take their maximum."""
+def _gather(parts: list[_Scaled]) -> _Scaled:
+    """Add up tables of different scales."""
     top = max(part.scale for part in parts)
     total = np.zeros_like(parts[0].table)
     for part in parts:
-        share = part.table * np.exp(part.scale - top)
-        if maximum:
-            np.maximum(total, share, out=total)
-        else:
-            total = total + share
+        total = total + part.table * np.exp(part.scale - top)
     return _Scaled(total, top)
 
 
@@ -308,8 +303,8 @@ def _rescaled(table: Table, scale: float) -> _Scaled:
     return _Scaled(table / top, scale + float(np.log(top)))
 
 
-def _forward(lattice: _Lattice, *, maximum: bool) -> list[_Scaled]:
-    """Return the (greatest) probability of everything down to each component with it at each place."""
+def _forward(lattice: _Lattice) -> list[_Scaled]:
+    """Return the probability of everything down to each component with it at each place."""
     result: list[_Scaled] = []
     moved: list[Table] = []
     for n, emission in enumerate(lattice.emission):
@@ -323,15 +318,11 @@ def _forward(lattice: _Lattice, *, maximum: bool) -> list[_Scaled]:
                 continue
             arriving = np.zeros(lattice.shape)
             for q, weight in zip(step.jumps, step.weight, strict=True):
-                reached = moved[m][:, :, : lattice.shape[2] - q] * weight
-                if maximum:
-                    np.maximum(arriving[:, :, q:], reached, out=arriving[:, :, q:])
-                else:
-                    arriving[:, :, q:] += reached
+                arriving[:, :, q:] += moved[m][:, :, : lattice.shape[2] - q] * weight
             parts.append(_Scaled(arriving, result[m].scale + step.scale))
-        incoming = _gather(parts, maximum=maximum)
+        incoming = _gather(parts)
         result.append(_rescaled(incoming.table * emission.table, incoming.scale + emission.scale))
-        moved.append(_flipped(result[-1].table, lattice.flips, maximum=maximum))
+        moved.append(_flipped(result[-1].table, lattice.flips))
     return result
 
 
@@ -376,9 +367,9 @@ def _backward(lattice: _Lattice) -> list[_Scaled]:
             leaving = np.zeros(lattice.shape)
             for q, weight in zip(step.jumps, step.weight, strict=True):
                 leaving[:, :, : lattice.shape[2] - q] += arriving[n].table[:, :, q:] * weight
-            leaving = _flipped(leaving, lattice.flips, maximum=False)
+            leaving = _flipped(leaving, lattice.flips)
             parts.append(_Scaled(leaving, arriving[n].scale + step.scale))
-        gathered = _gather(parts, maximum=False)
+        gathered = _gather(parts)
         result[m] = _rescaled(gathered.table, gathered.scale)
         emission = lattice.emission[m]
         arriving[m] = _rescaled(result[m].table * emission.table, result[m].scale + emission.scale)
@@ -398,41 +389,3 @@ def _posterior(lattice: _Lattice, forward: list[_Scaled], backward: list[_Scaled
         np.asarray((f.table * b.table).sum(axis=1) * np.exp(min(f.scale + b.scale - evidence, 50.0)))
         for f, b in zip(forward, backward, strict=True)
     ]
-
-
-def _trace(lattice: _Lattice, best: list[_Scaled]) -> tuple[int, dict[int, int]]:
-    """Follow the best path back; return its hypothesis and the place of each component on it."""
-    finals = [
-        -np.inf if e is None else f.scale + e.scale + np.log(max(float((f.table * e.table).max()), 1e-300))
-        for f, e in zip(best, lattice.end, strict=True)
-    ]
-    n = int(np.argmax(finals))
-    last = lattice.end[n]
-    scores = best[n].table if last is None else best[n].table * last.table
-    h, f, p = (int(k) for k in np.unravel_index(int(np.argmax(scores)), scores.shape))
-    places = {n: p}
-    while True:
-        options: list[tuple[float, int, int, int]] = []
-        first = lattice.start[n]
-        if first is not None:
-            table = np.broadcast_to(first.table, lattice.shape)
-            options.append((first.scale + _log(table[h, f, p]), -1, 0, f))
-        for m in range(max(0, n - _WINDOW), n):
-            step = lattice.steps.get((m, n))
-            if step is None:
-                continue
-            for q, weight in zip(step.jumps, step.weight, strict=True):
-                if q > p:
-                    continue
-                ways = best[m].table[h, :, p - q] * lattice.flips[:, f] * weight[h, 0, p - q]
-                g = int(np.argmax(ways))
-                options.append((best[m].scale + step.scale + _log(ways[g]), m, q, g))
-        _, m, q, f = max(options)
-        if m < 0:
-            return h, places
-        n, p = m, p - q
-        places[n] = p
-
-
-def _log(value: float) -> float:
-    return float(np.log(value)) if value > 0 else -np.inf

@@ -178,24 +178,23 @@ class LevelSolution:
     Attributes
     ----------
     levels
-        Level of each component on the best path; ``None`` for those that are no part of the column.
+        Level of each component; ``None`` for those that are no part of the column.
     confidence
         Posterior probability of that level (of being no part of the column for ``None``).
     runner_up
         The next most probable level, ``None`` if that is "no part of the column".
     variant
-        Numbers of vertebrae on the best path.
+        Numbers of vertebrae.
     variant_confidence
         Posterior probability of that variant.
     scale
         Size of the subject against an adult.
     missing
-        Discs between the first and the last component that were not found, on the best path.
+        Discs between the first and the last component that were not found.
     anchored
         Whether anything in view names a level.
     shift_margin
-        Log-ratio of the probability of the best path's naming to that of all namings shifted against it by one
-        level or more, nats.
+        Log-ratio of the probability of this naming to that of all others at the median component, nats.
     tables
         Posterior probability of each level of each component; ``None`` stands for "no part of the column".
     disputed

@@ -135,9 +135,9 @@ class Prices:
     scout_slip: tuple[float, float, float] = (0.08, 0.02, 0.004)
     scout_sacrum: float = 4.0
     silence: float = 0.25
-    scout_end: float = 1.0
-    scout_ends: float = 3.0
-    scout_views: float = 1.0
+    scout_end: float = 1.5
+    scout_ends: float = 4.0
+    scout_views: float = 3.0
 
 
 #: Share of people with each count of thoracic and lumbar vertebrae: roughly one in ten differs from 12 and 5; what

@@ -1,0 +1,69 @@
+"""One naming out of posterior probabilities."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from totalspineseg_bids.anatomy import SpineVariant
+from totalspineseg_bids.segmentation.labelling.decoding import expected_naming
+from totalspineseg_bids.segmentation.labelling.reference import chain_of
+
+REGULAR, SIX = chain_of(SpineVariant()), chain_of(SpineVariant(12, 6))
+
+
+def _names(places, sides, chain):
+    return {n: (chain.discs if sides[n] else chain.vertebrae)[place] for n, place in places.items()}
+
+
+def test_each_component_gets_its_most_probable_level_where_they_are_in_order():
+    tables = [{"C2": 0.9, None: 0.1}, {"C2-C3": 0.8, "C3-C4": 0.1, None: 0.1}, {"C3": 1.0, None: 0.0}]
+    number, places = expected_naming(tables, [0, 1, 0], [REGULAR], [1.0])
+    assert number == 0
+    assert _names(places, [0, 1, 0], REGULAR) == {0: "C2", 1: "C2-C3", 2: "C3"}
+
+
+def test_no_level_is_given_twice_and_none_out_of_order():
+    tables = [{"L2": 0.6, "L1": 0.4, None: 0.0}, {"L2": 0.55, "L3": 0.45, None: 0.0}, {"L1": 0.9, "L4": 0.1, None: 0.0}]
+    _, places = expected_naming(tables, [0, 0, 0], [REGULAR], [1.0])
+    assert _names(places, [0, 0, 0], REGULAR) == {0: "L2", 1: "L3", 2: "L4"}
+
+
+def test_a_component_that_is_probably_none_is_left_out():
+    tables = [{"T5": 0.9, None: 0.1}, {"T5-T6": 0.2, None: 0.8}, {"T5-T6": 0.7, None: 0.3}]
+    _, places = expected_naming(tables, [0, 1, 1], [REGULAR], [1.0])
+    assert _names(places, [0, 1, 1], REGULAR) == {0: "T5", 2: "T5-T6"}
+
+
+def test_the_variant_follows_the_names_and_else_its_probability():
+    tables = [{"L5": 0.9, None: 0.0}, {"L6": 0.6, None: 0.4}, {"S": 1.0, None: 0.0}]
+    assert expected_naming(tables, [0, 0, 0], [REGULAR, SIX], [0.4, 0.6])[0] == 1
+    both = [{"T5": 1.0, None: 0.0}]
+    assert expected_naming(both, [0], [REGULAR, SIX], [0.7, 0.3])[0] == 0
+    assert expected_naming(both, [0], [REGULAR, SIX], [0.3, 0.7])[0] == 1
+
+
+@given(st.integers(0, 100_000))
+def test_it_is_the_best_of_all_namings(seed):
+    rng = np.random.default_rng(seed)
+    sides = rng.integers(0, 2, 3).tolist()
+    tables = []
+    for side in sides:
+        names = [n for n in (REGULAR.discs if side else REGULAR.vertebrae)[3:6] if n]
+        shares = rng.dirichlet(np.ones(len(names) + 1))
+        tables.append({None: float(shares[-1]), **dict(zip(names, shares[:-1].tolist(), strict=True))})
+
+    def spot(n, name):
+        return 2 * (REGULAR.discs if sides[n] else REGULAR.vertebrae).index(name) + sides[n]
+
+    best = 0.0
+    for chosen in itertools.product(*tables):
+        spots = [spot(n, name) for n, name in enumerate(chosen) if name is not None]
+        if all(a < b for a, b in itertools.pairwise(spots)):
+            best = max(best, sum(table[name] for table, name in zip(tables, chosen, strict=True)))
+    _, places = expected_naming(tables, sides, [REGULAR], [1.0])
+    named = _names(places, sides, REGULAR)
+    assert np.isclose(sum(table[named.get(n)] for n, table in enumerate(tables)), best)
