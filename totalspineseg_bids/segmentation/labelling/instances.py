@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 
+import cc3d
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, sparse
@@ -23,6 +24,8 @@ from totalspineseg_bids.segmentation.layout import Kind, Layout
 #: Bone further than this from every body that was found is left out, mm.
 _LOOSE_MM = 18.0
 _CANAL_SPECK_MM3 = 100.0
+#: Bone of another class than the vertebra beside it is a slip of that class up to this size, mm³.
+_SLIP_MM3 = 800.0
 _IN_PLANE = np.zeros((3, 3, 3), bool)
 _IN_PLANE[1, :, 1] = _IN_PLANE[:, 1, 1] = True
 #: Half of the neighbours of a voxel, by which a grid's edges are listed once.
@@ -85,6 +88,7 @@ def adopt_rest(
     points: NDArray[np.float64],
     classes: NDArray[np.uint8],
     instance: NDArray[np.int64],
+    left: NDArray[np.bool_],
     *,
     same_class: bool,
 ) -> NDArray[np.int64]:
@@ -96,18 +100,40 @@ def adopt_rest(
         Local mm, shape (N, 3).
     classes, instance
         Class and instance number (0 for none) of each cell.
+    left
+        Cells to give away, those that no seed reached.
     same_class
         Look for cells of the same class only.
     """
     result = instance.copy()
-    groups = np.unique(classes[instance == 0]) if same_class else [None]
+    groups = np.unique(classes[left]) if same_class else [None]
     for value in groups:
         mine = np.ones(len(classes), bool) if value is None else classes == value
         known = np.flatnonzero(mine & (instance > 0))
-        rest = np.flatnonzero(mine & (instance == 0))
+        rest = np.flatnonzero(mine & left)
         if len(known) and len(rest):
             near, nearest = _nearest(points[known], points[rest], _LOOSE_MM)
             result[rest[near]] = instance[known[nearest]]
+    return result
+
+
+def _large_pieces(
+    cells: NDArray[np.int64], classes: NDArray[np.uint8], left: NDArray[np.bool_], cell_mm3: float
+) -> NDArray[np.bool_]:
+    """Tell which cells belong to a connected piece of one class that is too large to be a slip of that class.
+
+    It is of a vertebra whose body is out of view or was missed; its neighbours have the other class.
+    """
+    result = np.zeros(len(cells), bool)
+    rows = np.flatnonzero(left)
+    if len(rows) == 0:
+        return result
+    low = cells[rows].min(axis=0)
+    at = tuple((cells[rows] - low).T)
+    grid = np.zeros(cells[rows].max(axis=0) - low + 1, np.uint8)
+    grid[at] = classes[rows]
+    piece = cc3d.connected_components(grid, connectivity=26)[at]
+    result[rows] = np.bincount(piece)[piece] * cell_mm3 > _SLIP_MM3
     return result
 
 
@@ -160,7 +186,10 @@ def paint_vertebrae(
     for same_class in (True, False):
         # Pieces cut off from their body, such as a spinous process whose lamina was missed, follow the nearest bone.
         if (instance == 0).any():
-            instance = adopt_rest(points, classes, instance, same_class=same_class)
+            left = instance == 0
+            if not same_class and layout.separates_vertebrae:
+                left &= np.isin(classes, loose) | ~_large_pieces(cells, classes, left, scene.voxel_mm3 * stride**3)
+            instance = adopt_rest(points, classes, instance, left, same_class=same_class)
             instance = spread_through_bone(cells, classes, instance, loose)
     grid = np.zeros((2, *coarse.shape), np.uint8)
     grid[0][at], grid[1][at] = instance, classes
