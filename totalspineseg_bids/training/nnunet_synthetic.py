@@ -35,7 +35,7 @@ _PARITIES = ("_O", "_E")
 #: costs the same whether a whole disc or a thousand voxels are painted with it, so that nothing is ever taken back.
 _SMOOTH = 200.0
 #: Of the loss inside the unions, beside nnU-Net's own.
-_NESTED_WEIGHT = 0.8
+_NESTED_WEIGHT = 0.5
 
 
 class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 - nnU-Net finds trainers by such names
