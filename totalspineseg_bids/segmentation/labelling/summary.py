@@ -13,6 +13,7 @@ from totalspineseg_bids.imaging.grid import Box
 from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.segmentation.labelling.naming import Naming
 from totalspineseg_bids.segmentation.labelling.observation import Found, LevelSolution, Observation, Parts, Scene
+from totalspineseg_bids.segmentation.labelling.plausibility import out_of_line
 from totalspineseg_bids.segmentation.layout import Kind
 from totalspineseg_bids.segmentation.result import ColumnHypothesis, Component, DiscPoint, LabelledSpine, SpineStatus
 
@@ -89,6 +90,11 @@ def _components(
     counts = np.bincount(value, minlength=256)
     means = np.stack([np.bincount(value, index[k], minlength=256) for k in range(3)], axis=1)
     edges = _at_edge(part, scene)
+    bones = [v for v in anatomy.VERTEBRA_LEVELS if v != "S" and counts[anatomy.vertebra(v).id]]
+    odd_sizes = out_of_line(
+        {v: float(counts[anatomy.vertebra(v).id]) for v in bones},
+        {v for v in bones if edges[anatomy.vertebra(v).id] > 3},
+    )
     rows: list[tuple[float, Component]] = []
     for number in np.flatnonzero(counts):
         known = anatomy.BY_ID[int(number)]
@@ -108,7 +114,7 @@ def _components(
             level=level,
             confidence=confidence,
             runner_up=runner_up,
-            reason=reason,
+            reason=reason or odd_sizes.get(known.level if known.structure is Structure.VERTEBRA else ""),
             touches_edge=bool(edges[number] > 3),
             volume_mm3=float(counts[number] * scene.voxel_mm3),
             centroid_mm=(float(center[0]), float(center[1]), float(center[2])),
