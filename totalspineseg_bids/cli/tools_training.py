@@ -349,6 +349,10 @@ def _add_train_bundled(subparsers: Subparsers) -> None:
     parser.add_argument("--batch-size", type=positive, metavar="N", help="images a step (default: 1; a GPU wants more)")
     parser.add_argument("--workers", type=positive, metavar="N", help="processes that draw images (default: 1)")
     parser.add_argument("--learning-rate", type=float, metavar="R", help="peak of the schedule (default: 0.0015)")
+    parser.add_argument(
+        "--nested-weight", type=float, metavar="W", help="of the loss of regions within others (default: 0, none)"
+    )
+    parser.add_argument("--first-features", type=positive, metavar="N", help="width of the first stage of 101 and 102")
     parser.add_argument("--start-from", type=Path, metavar="CHECKPOINT", help="take weights where they fit")
 
 
@@ -357,7 +361,10 @@ def _train_bundled(options: argparse.Namespace) -> int:
 
     chosen = {
         name: value
-        for name in ("label_maps", "threads", "seed", "start_from", "device", "batch_size", "workers", "learning_rate")
+        for name in (
+            *("label_maps", "threads", "seed", "start_from", "device", "batch_size", "workers"),
+            *("learning_rate", "nested_weight", "first_features"),
+        )
         if (value := getattr(options, name)) is not None
     }
     training = SyntheticTraining(work_dir=options.work_dir, dataset=options.dataset, minutes=options.minutes, **chosen)

@@ -96,10 +96,7 @@ _AXES: dict[DatasetId, str] = {
     102: _STEP_AXES,
     103: "left-right, superior-inferior, posterior-anterior",
 }
-_STEP_LOSS = (
-    "nnU-Net's Dice (smoothed, so that classes out of view count too) + binary cross-entropy over regions, "
-    "and of parts of a region within that region"
-)
+_STEP_LOSS = "nnU-Net's Dice (smoothed, so that classes out of view count too) + binary cross-entropy over regions"
 _LOSSES: dict[DatasetId, str] = {
     101: _STEP_LOSS,
     102: _STEP_LOSS,

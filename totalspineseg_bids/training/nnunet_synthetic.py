@@ -34,8 +34,6 @@ _PARITIES = ("_O", "_E")
 #: Voxels added to both sides of the Dice fraction, about a fifth of a disc. Without them a class that is not in view
 #: costs the same whether a whole disc or a thousand voxels are painted with it, so that nothing is ever taken back.
 _SMOOTH = 200.0
-#: Of the loss inside the unions, beside nnU-Net's own.
-_NESTED_WEIGHT = 0.5
 
 
 class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 - nnU-Net finds trainers by such names
@@ -194,7 +192,9 @@ class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
             rows = torch.tensor(asked, device=logits.device)
             nested = [(outer, [row for row in within if row in asked]) for outer, within in self.nested]
             own = self.loss(logits[rows][None], truth[rows][None])
-            losses.append(own + _NESTED_WEIGHT * nested_loss(logits, truth, nested))
+            if self.training.nested_weight:
+                own = own + self.training.nested_weight * nested_loss(logits, truth, nested)
+            losses.append(own)
         return torch.stack(losses).mean()
 
     def validation_step(self, batch: Any) -> dict[str, Any]:  # noqa: ANN401

@@ -12,9 +12,7 @@ from typing import Any
 PATCH: tuple[int, int, int] = (128, 64, 32)
 #: mm; fine enough for a neck's discs, coarse enough for a patch to hold 22 cm of the column and with it a landmark.
 SPACING = 1.75
-#: The first stage's features are also what the outputs are made of: seventeen regions don't come out of eight (a
-#: network of that width gave up its landmarks and the sacrum).
-FEATURES: tuple[int, ...] = (16, 24, 48, 96, 128, 128)
+FEATURES: tuple[int, ...] = (8, 24, 48, 96, 128, 128)
 STRIDES: tuple[tuple[int, int, int], ...] = ((1, 1, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 1))
 
 #: nnU-Net wants the intensities of the training images here; only CT's normalisation reads them.

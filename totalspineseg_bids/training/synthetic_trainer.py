@@ -25,7 +25,7 @@ from totalspineseg_bids.errors import UsageError
 from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.training.layouts import DATASET_NAMES, DatasetId, dataset_json
 from totalspineseg_bids.training.scout import scout_dataset_json, scout_plans
-from totalspineseg_bids.training.small_plans import CONFIGURATION, PLANS_NAME, small_plans
+from totalspineseg_bids.training.small_plans import CONFIGURATION, FEATURES, PLANS_NAME, small_plans
 from totalspineseg_bids.training.synthetic_stream import PoolRecipe, build_pool
 
 logger = logging.getLogger(__name__)
@@ -74,6 +74,10 @@ class SyntheticTraining:
         Images a step; 1 suits a CPU, a GPU wants more.
     workers
         Processes that draw images; about 15 images a second each. With another number other images are drawn.
+    nested_weight
+        Weight of the loss of regions within others (101 and 102) beside nnU-Net's own; 0 leaves it out.
+    first_features
+        Features of the first stage (101 and 102), of which the outputs are made; None takes those of the plans.
     """
 
     work_dir: Path
@@ -88,6 +92,8 @@ class SyntheticTraining:
     learning_rate: float = 1.5e-3
     batch_size: int = 1
     workers: int = 1
+    nested_weight: float = 0.0
+    first_features: int | None = None
 
     def __post_init__(self) -> None:
         if self.dataset not in DATASET_NAMES:
@@ -147,7 +153,7 @@ def train_bundled(training: SyntheticTraining) -> Path:
     from totalspineseg_bids.training.nnunet_scout import nnUNetTrainerScout  # noqa: PLC0415
     from totalspineseg_bids.training.nnunet_synthetic import nnUNetTrainerSynthetic  # noqa: PLC0415
 
-    description, plans = describe(training.dataset, len(pool))
+    description, plans = describe(training.dataset, len(pool), training.first_features)
     trainer_class = nnUNetTrainerScout if training.dataset == 103 else nnUNetTrainerSynthetic
     latest = _checkpoints(training.work_dir, training.dataset) / "checkpoint_latest.pth"
     plans["continue_training"] = latest.exists()
@@ -165,12 +171,15 @@ def train_bundled(training: SyntheticTraining) -> Path:
     return Path(trainer.output_folder_base)
 
 
-def describe(dataset: DatasetId, num_training: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def describe(
+    dataset: DatasetId, num_training: int, first_features: int | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the ``dataset.json`` and the plans of a bundled model."""
     if dataset == 103:
         return scout_dataset_json(num_training), scout_plans()
     description = dataset_json(dataset, num_training)
-    return description, small_plans(DATASET_NAMES[dataset], description["channel_names"])
+    features = (first_features or FEATURES[0], *FEATURES[1:])
+    return description, small_plans(DATASET_NAMES[dataset], description["channel_names"], features=features)
 
 
 def model_folder_name(dataset: DatasetId) -> str:
