@@ -13,7 +13,7 @@ from totalspineseg_bids.imaging.grid import Box
 from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.segmentation.labelling.naming import Naming
 from totalspineseg_bids.segmentation.labelling.observation import Found, LevelSolution, Observation, Parts, Scene
-from totalspineseg_bids.segmentation.labelling.plausibility import out_of_line
+from totalspineseg_bids.segmentation.labelling.plausibility import TOO_LARGE, TOO_SMALL, out_of_line
 from totalspineseg_bids.segmentation.layout import Kind
 from totalspineseg_bids.segmentation.result import ColumnHypothesis, Component, DiscPoint, LabelledSpine, SpineStatus
 
@@ -47,13 +47,15 @@ def summarize(
         index = local / scene.spacing + offset
         return np.asarray(index @ affine[:3, :3].T + affine[:3, 3])
 
+    components = _components(labels.data[box], scene, solution, naming, to_scanner)
+    odd_sizes = [f"odd-size:{c.level}" for c in components if c.reason in {TOO_LARGE, TOO_SMALL}]
     return LabelledSpine(
         labels=labels.data,
         affine=affine,
-        components=_components(labels.data[box], scene, solution, naming, to_scanner),
+        components=components,
         status=naming.status,
         reason=naming.reason,
-        flags=_flags(observations, solution, naming),
+        flags=(*_flags(observations, solution, naming), *odd_sizes),
         hypothesis=_hypothesis(solution),
         centerline_mm=to_scanner(scene.line.seen),
         disc_points=tuple(
