@@ -22,6 +22,8 @@ STRIDE = 2
 _ARCH_BELOW_DISC_MM = 15.0
 #: About a sixth of C1, mm³ in the adult table.
 _LEAST_ATLAS_MM3 = 1500.0
+#: How far the top of C1 lies above the middle of disc C2-C3, and its transverse processes from the midline, mm.
+_ATLAS_TOP_MM, _ATLAS_SIDE_MM = 50.0, 48.0
 
 
 def paint(out: NDArray[np.uint8], kinds: NDArray[np.uint8], found: Found, naming: Naming) -> None:
@@ -44,7 +46,7 @@ def paint(out: NDArray[np.uint8], kinds: NDArray[np.uint8], found: Found, naming
             by_part[observation.kind][observation.part] = label
     seeds = _seeds(kinds, found, naming, by_part)
     instances.paint_vertebrae(out, scene.maps[0][0].labels, layout, seeds, stride=STRIDE, scene=scene)
-    _part_atlas(out, found, naming)
+    _part_atlas(out, kinds, found, naming)
     _part_sacrum(out, found, naming)
     if found.sacrum.observations:
         out[kinds == Kind.SACRUM] = anatomy.SACRUM_ID
@@ -74,16 +76,17 @@ def _seeds(
     return seeds
 
 
-def _part_atlas(out: NDArray[np.uint8], found: Found, naming: Naming) -> None:
-    """Part C1 from C2 by height where they are one component: bone above C2-C3 but for the dens."""
+def _part_atlas(out: NDArray[np.uint8], kinds: NDArray[np.uint8], found: Found, naming: Naming) -> None:
+    """Give C1 what is its own where no component is: bone of C2 and of nobody above C2-C3, but for the dens."""
     axis, atlas, below = anatomy.vertebra("C2").id, anatomy.vertebra("C1").id, anatomy.disc("C2-C3").id
     named = axis in naming.ids or naming.vertebra_slots[:1] == (axis,)
     if not named or atlas in naming.ids or below not in naming.ids:
         return
     scene, disc = found.scene, found.observations[naming.ids.index(below)]
-    index = indices_of(out == axis)
+    index = indices_of((out == axis) | ((out == 0) & (kinds == Kind.VERTEBRA)))
     place = scene.line.project(index * scene.spacing)
-    high = disc.s - place.s > ATLAS_ABOVE_DISC_MM * found.solution.scale
+    above = (disc.s - place.s) / found.solution.scale
+    high = (above > ATLAS_ABOVE_DISC_MM) & (above < _ATLAS_TOP_MM) & (np.abs(place.lateral) < _ATLAS_SIDE_MM)
     dens = (np.abs(place.lateral) < 7.0) & (place.anterior > 5.0) & (place.anterior < disc.anterior + 3.0)
     rows = high & ~dens
     # Where C1 is out of view, what is left of C2 up there is no vertebra.
