@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -180,3 +182,17 @@ def test_hypotheses_cover_all_variants():
         assert len(chain.discs) == len(chain.vertebrae) - 1
         assert len(chain.disc_volume_mm3) == len(chain.discs)
         assert (np.diff(chain.position_mm) > 0).all()
+
+
+def test_a_heap_of_pieces_that_no_order_explains_does_not_stop_the_labelling():
+    """Dozens of pieces beside the column, of which more follow each other than may be left out together."""
+    _names, observations = _column("T10", "S")
+    heap = [
+        replace(_observation(Kind.DISC, observations[4].s + 0.05 * n, volume=6000.0), part=100 + n) for n in range(60)
+    ]
+    mixed = sorted([*observations, *heap], key=lambda o: o.s)
+    solution = _solve(mixed)
+    assert len(solution.levels) == len(solution.confidence) == len(solution.tables) == len(mixed)
+    naming = name_components(mixed, solution)
+    assert len(naming.ids) == len(mixed)
+    assert naming.status is SpineStatus.ABSTAINED

@@ -12,7 +12,7 @@ entry, whose logarithm is kept beside it. In double precision that reaches about
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import NamedTuple
 
@@ -40,6 +40,8 @@ Table = NDArray[np.float64]
 #: Most components that may lie between two that are kept.
 _WINDOW = 7
 _FURTHER_MISSING = 0.4
+#: Where so much is found that no order of levels explains it all, what is cheaper than this to leave out is left out.
+_LEFT_OUT_BELOW = (0.0, 2.0, 3.0)
 #: Runs of components that are dearer than this to leave out are not considered, nats.
 _LARGEST_SKIP = 14.0
 #: Steps over a number of places whose distance is this much (nats) out of line everywhere are not considered.
@@ -104,12 +106,37 @@ def solve_levels(observations: Sequence[Observation], view: View, prices: Prices
         The naming, posterior probabilities and what is missing. Without components everything is empty.
     """
     prices = prices or Prices()
-    hypotheses = build_hypotheses()
     if not observations:
         return LevelSolution((), (), (), SpineVariant(), 0.0, 1.0)
+    costs = false_prices(observations, prices)
+    for least in _LEFT_OUT_BELOW:
+        kept = [n for n, cost in enumerate(costs) if cost >= least]
+        solution = _solved([observations[n] for n in kept], view, prices) if kept else None
+        if solution is not None:
+            return solution if len(kept) == len(observations) else _among_all(solution, kept, len(observations))
+    return _among_all(LevelSolution((), (), (), SpineVariant(), 0.0, 1.0), (), len(observations))
+
+
+def _among_all(solution: LevelSolution, kept: Sequence[int], count: int) -> LevelSolution:
+    """Put the levels of some components in their places among all; the others are no part of the column."""
+    row = {n: k for k, n in enumerate(kept)}
+    return replace(
+        solution,
+        levels=tuple(solution.levels[row[n]] if n in row else None for n in range(count)),
+        confidence=tuple(solution.confidence[row[n]] if n in row else 1.0 for n in range(count)),
+        runner_up=tuple(solution.runner_up[row[n]] if n in row else None for n in range(count)),
+        tables=tuple(solution.tables[row[n]] if n in row else {None: 1.0} for n in range(count)),
+    )
+
+
+def _solved(observations: Sequence[Observation], view: View, prices: Prices) -> LevelSolution | None:
+    """Find the levels; ``None`` where no order of levels explains the components."""
+    hypotheses = build_hypotheses()
     lattice = _build_lattice(observations, hypotheses, view, prices)
     forward = _forward(lattice)
     rows = _plausible_hypotheses(lattice, forward)
+    if len(rows) == 0:
+        return None
     lattice, forward = _only(lattice, rows), [f._replace(table=f.table[rows]) for f in forward]
     variant = hypotheses.variant[rows]
     posterior = _posterior(lattice, forward, _backward(lattice))

@@ -22,6 +22,9 @@ ENOUGH_LANDMARKS = 1.5
 NO_ANCHOR = "no landmark of the column is in view"
 SHIFT_POSSIBLE = "a shift by one level cannot be ruled out"
 ONE_LANDMARK = "the levels rest on a single landmark"
+UNEXPLAINED = "most of what was found fits no order of levels"
+#: Share of the volume of all components that a named column has at least.
+_LEAST_EXPLAINED = 0.4
 _SACRUM_LONG_MM = 60.0
 _NAMES_EVERY_LEVEL = 8
 
@@ -107,6 +110,9 @@ def unnamed_because(observations: Sequence[Observation], solution: LevelSolution
     bare = [
         n for n, level in enumerate(solution.levels) if level is not None and observations[n].kind is not Kind.SACRUM
     ]
+    volumes = {n: o.volume_mm3 for n, o in enumerate(observations) if o.kind is not Kind.SACRUM}
+    if sum(volumes[n] for n in bare) < _LEAST_EXPLAINED * sum(volumes.values()):
+        return UNEXPLAINED
     if bare and np.median([solution.confidence[n] for n in bare]) < SURE_COLUMN:
         return _doubt(solution, bare)
     return None
