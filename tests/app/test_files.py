@@ -42,7 +42,7 @@ class Threshold:
         labels = np.where(working.data > 50, label, 0).astype(np.uint8)
         if working.data.max() > 1000:
             msg = "out of memory"
-            raise RuntimeError(msg)
+            raise (ValueError if working.data.max() > 6000 else RuntimeError)(msg)
         if not labels.any():
             return LabelledSpine(labels, working.affine, (), SpineStatus.NO_SPINE, "neither canal nor disc in view")
         component = Component(label, Structure.VERTEBRA, "L3", 0.9, "L2", None, False, float(labels.sum()), (0, 0, 0))
@@ -85,11 +85,12 @@ def test_one_bad_file_does_not_cost_the_others(tmp_path: Path) -> None:
     (source / "b.nii.gz").write_bytes((source / "a.nii.gz").read_bytes()[:80])
     save(source / "c.nii.gz", block(20.0))
     save(source / "d.nii.gz", block(5000.0))
+    save(source / "d2.nii.gz", block(9000.0))
     save(source / "e.nii.gz", image)
     outcomes = list(segment_files(find_jobs(source, out), Threshold(), scheme="totalspineseg", report=True))
-    assert [outcome.error is None for outcome in outcomes] == [True, False, True, False, True]
+    assert [outcome.error is None for outcome in outcomes] == [True, False, True, False, False, True]
     assert "no-spine" in outcomes[2].line
-    assert "d.nii.gz: RuntimeError" in outcomes[3].line
+    assert {outcome.line.split(":")[-2].strip() for outcome in outcomes[3:5]} == {"RuntimeError", "ValueError"}
     assert sorted(path.name for path in out.glob("*.nii.gz")) == ["a.nii.gz", "e.nii.gz"]
     np.testing.assert_array_equal(data(out / "e.nii.gz"), np.where(image > 50, 43, 0))
     turned = nib.load(out / "a.nii.gz")
@@ -100,7 +101,7 @@ def test_one_bad_file_does_not_cost_the_others(tmp_path: Path) -> None:
     report = json.loads((out / "e.json").read_text())
     assert report["components"][0] == report["components"][0] | {"label": 43, "level": "L3", "runner_up": "L2"}
     assert json.loads((out / "c.json").read_text())["status"] == "no-spine"
-    with pytest.raises(SpineAppError, match=r"2 of 5 images failed; the first: .*b\.nii\.gz") as caught:
+    with pytest.raises(SpineAppError, match=r"3 of 6 images failed; the first: .*b\.nii\.gz") as caught:
         verdict(outcomes)
     assert caught.value.exit_code is ExitCode.BAD_DATA
     with pytest.raises(ImageError):

@@ -259,8 +259,10 @@ def _outcome(job: Job, segmenter: Segmenter, scheme: LabelScheme, localizer: Vol
         spine = _segment_one(job, segmenter, scheme, localizer, report=report)
     except SpineAppError as error:
         return Outcome(job, f"failed: {error}", error)
-    except (MemoryError, RuntimeError) as error:
-        # What torch and numpy raise when memory runs out; the next image may be smaller.
+    except OSError:
+        # A full disk or a folder that is gone is not the image's fault, and meets the next one too.
+        raise
+    except Exception as error:
         logger.debug("segmenting failed", exc_info=True)
         failure = ImageError(f"{job.source}: {type(error).__name__}: {error}")
         return Outcome(job, f"failed: {failure}", failure)
