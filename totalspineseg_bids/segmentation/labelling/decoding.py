@@ -16,6 +16,8 @@ from totalspineseg_bids.segmentation.labelling.reference import Chain
 
 #: Preference, in names, for the variant that is more probable as a whole where two name as much.
 _TIE = 1e-3
+#: Variants with a smaller share of the probability of the most probable one are not asked.
+_NEGLIGIBLE = 1e-3
 
 
 def expected_naming(
@@ -45,6 +47,8 @@ def expected_naming(
     """
     results = []
     for number, chain in enumerate(chains):
+        if shares[number] < _NEGLIGIBLE * max(shares):
+            continue
         gain, places = _in_chain(tables, sides, chain)
         results.append((gain + _TIE * shares[number], number, places))
     _, number, places = max(results, key=lambda result: result[0])
