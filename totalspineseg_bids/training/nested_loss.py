@@ -57,10 +57,11 @@ def nested_loss(
         Scalar; 0 where no outer region is in view.
     """
     rows = [row for _, within in nested for row in within]
-    outer = target[[row for row, _ in nested]].amax(0, keepdim=True) if nested else target[:0]
-    near = functional.max_pool3d(outer, 2 * _MARGIN + 1, 1, _MARGIN)[0] > 0 if nested else target[0] < 0
-    if not rows or not bool(near.any()):
+    if not rows:
         return output.sum() * 0.0
-    logits = torch.stack([output[row][near] for row in rows])
-    truth = torch.stack([target[row][near] for row in rows])
-    return functional.binary_cross_entropy_with_logits(logits, truth) * (len(rows) / len(nested))
+    outer = target[[row for row, _ in nested]].amax(0, keepdim=True)
+    near = functional.max_pool3d(outer, 2 * _MARGIN + 1, 1, _MARGIN)[0] > 0
+    if not bool(near.any()):
+        return output.sum() * 0.0
+    loss = functional.binary_cross_entropy_with_logits(output[rows][:, near], target[rows][:, near])
+    return loss * (len(rows) / len(nested))

@@ -188,11 +188,10 @@ class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
         losses = []
         for logits, truth, image in zip(output, target, data, strict=True):
             hinted = len(image) > 1 and bool(image[1].any())
-            asked = range(len(logits)) if hinted else self.without_parity
-            rows = torch.tensor(asked, device=logits.device)
-            nested = [(outer, [row for row in within if row in asked]) for outer, within in self.nested]
-            own = self.loss(logits[rows][None], truth[rows][None])
+            asked = list(range(len(logits))) if hinted else self.without_parity
+            own = self.loss(logits[asked][None], truth[asked][None])
             if self.training.nested_weight:
+                nested = [(outer, [row for row in within if row in asked]) for outer, within in self.nested]
                 own = own + self.training.nested_weight * nested_loss(logits, truth, nested)
             losses.append(own)
         return torch.stack(losses).mean()

@@ -122,14 +122,14 @@ def measure(
     return sorted(found, key=lambda o: o.s)
 
 
-def _in_front(place: Projection) -> NDArray[np.bool_]:
+def in_front(place: Projection) -> NDArray[np.bool_]:
     """Tell which voxels lie where bodies do, in front of the canal."""
     return np.asarray((place.anterior > BODY_FRONT_MM) & (np.abs(place.lateral) < BODY_SIDE_MM))
 
 
 def _sacrum_top(rows: NDArray[np.int64], projection: Projection) -> NDArray[np.int64]:
     """Return the rows of the upper end of a sacrum's body; its wings and arches reach higher than the disc above it."""
-    body = rows[_in_front(projection.rows(rows))]
+    body = rows[in_front(projection.rows(rows))]
     if len(body) < _FEWEST_BODY * len(rows):
         body = rows
     s = projection.s[body]
@@ -264,7 +264,7 @@ def body_parts(
     table[telling] = True
     coarse = indices_of(table[values])
     projection = scene.line.project(coarse * (stride * scene.spacing))
-    front = np.flatnonzero(_in_front(projection))
+    front = np.flatnonzero(in_front(projection))
     body = coarse[front]
     classes = values[body[:, 0], body[:, 1], body[:, 2]]
     for value in telling:

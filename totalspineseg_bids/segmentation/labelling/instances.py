@@ -17,7 +17,7 @@ from scipy.sparse import csgraph
 from scipy.spatial import cKDTree
 
 from totalspineseg_bids.imaging.masks import closed, connected_parts, indices_of
-from totalspineseg_bids.segmentation.labelling.components import BODY_FRONT_MM, BODY_SIDE_MM
+from totalspineseg_bids.segmentation.labelling.components import in_front
 from totalspineseg_bids.segmentation.labelling.observation import Parts, Scene
 from totalspineseg_bids.segmentation.layout import Kind, Layout
 
@@ -195,7 +195,6 @@ def paint_vertebrae(
     grid[0][at], grid[1][at] = instance, classes
     # Most voxels have the class of the cell they lie in; few are looked up one by one.
     label, cell_class = (_refined(part, stride, values.shape) for part in grid)
-    label[~bone] = 0
     astray = indices_of(bone & (cell_class != values))
     if len(astray):
         at = astray[:, 0], astray[:, 1], astray[:, 2]
@@ -262,9 +261,7 @@ def _of_neighbours(
 
 def body_cells(points: NDArray[np.float64], scene: Scene) -> NDArray[np.bool_]:
     """Tell which points lie where vertebral bodies do: in front of the canal and near the midline."""
-    projection = scene.line.project(points)
-    inside: NDArray[np.bool_] = (projection.anterior > BODY_FRONT_MM) & (np.abs(projection.lateral) < BODY_SIDE_MM)
-    return inside
+    return in_front(scene.line.project(points))
 
 
 def paint_parts(out: NDArray[np.uint8], parts: Parts, ids: dict[int, int]) -> None:

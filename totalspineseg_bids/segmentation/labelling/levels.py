@@ -41,7 +41,7 @@ Table = NDArray[np.float64]
 _WINDOW = 7
 _FURTHER_MISSING = 0.4
 #: Where so much is found that no order of levels explains it all, what is cheaper than this to leave out is left out.
-_LEFT_OUT_BELOW = (0.0, 2.0, 3.0)
+_LEFT_OUT_BELOW = (2.0, 3.0)
 #: Runs of components that are dearer than this to leave out are not considered, nats.
 _LARGEST_SKIP = 14.0
 #: Steps over a number of places whose distance is this much (nats) out of line everywhere are not considered.
@@ -108,12 +108,15 @@ def solve_levels(observations: Sequence[Observation], view: View, prices: Prices
     prices = prices or Prices()
     if not observations:
         return LevelSolution((), (), (), SpineVariant(), 0.0, 1.0)
+    solution = _solved(observations, view, prices)
+    if solution is not None:
+        return solution
     costs = false_prices(observations, prices)
     for least in _LEFT_OUT_BELOW:
         kept = [n for n, cost in enumerate(costs) if cost >= least]
         solution = _solved([observations[n] for n in kept], view, prices) if kept else None
         if solution is not None:
-            return solution if len(kept) == len(observations) else _among_all(solution, kept, len(observations))
+            return _among_all(solution, kept, len(observations))
     return _among_all(LevelSolution((), (), (), SpineVariant(), 0.0, 1.0), (), len(observations))
 
 
