@@ -36,6 +36,16 @@ def test_equals_nnunets_label_manager(seed: int, name: str, scale: float) -> Non
         np.testing.assert_allclose(values, probabilities[heads.names.index(role)], atol=1e-5)
 
 
+def test_a_region_that_yields_is_overwritten_with_its_parts() -> None:
+    labels = {"background": (0,), "disc": (1, 2), "disc_O": (2,), "vertebrae": (3, 4), "vertebrae_O": (4,)}
+    heads = Heads.from_dataset(labels, [1, 2, 3, 4])
+    assert heads.families == (0, 0, 2, 2)
+    #          both     disc only  bone only  parts of both
+    logits = torch.tensor([[1.0, 1, -1, 1], [-1, -1, -1, 1], [2, -1, 1, 2], [-1, -1, 1, 2]])[:, None, None]
+    assert decode(logits.__getitem__, heads)[0].flatten().tolist() == [3, 1, 4, 4]
+    assert decode(logits.__getitem__, heads, yielding=["vertebrae"])[0].flatten().tolist() == [1, 1, 4, 2]
+
+
 def test_ignore_label_has_no_output() -> None:
     heads = Heads.from_dataset({"background": (0,), "a": (1, 2), "b": (2,), "ignore": (3,)}, [1, 2])
     assert heads.names == ("a", "b")

@@ -14,6 +14,7 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.errors import MissingInputError, ModelError, UsageError
 from totalspineseg_bids.imaging.volume import Volume
+from totalspineseg_bids.inference.model import load_model
 from totalspineseg_bids.models.roles import Role, is_scout, role_of
 from totalspineseg_bids.training.bundled import publish, step1_of_step2
 from totalspineseg_bids.training.layouts import dataset_json
@@ -195,7 +196,7 @@ from pathlib import Path
 from totalspineseg_bids.training.synthetic_trainer import SyntheticTraining, train_bundled
 
 if __name__ == "__main__":
-    train_bundled(SyntheticTraining(Path(sys.argv[1]), 101, float(sys.argv[2]), spines=1, threads=1))
+    train_bundled(SyntheticTraining(Path(sys.argv[1]), 101, float(sys.argv[2]), spines=1, threads=1, first_features=4))
 """
 
 
@@ -219,3 +220,5 @@ def test_training_resumes_and_is_published(tmp_path):
     card = (published[0].folder / "MODEL_CARD.md").read_text()
     assert "parametric spines" in card
     assert published[0].size < 15 * 2**20
+    # The plans are those of the network that was trained, whatever its width.
+    assert load_model(published[0].folder).networks()[0].encoder.output_channels[0] == 4

@@ -22,11 +22,14 @@ class Heads:
         Integer each output writes into the label map.
     regions
         True where outputs are independent and may overlap (sigmoid), false where they exclude each other (softmax).
+    families
+        For each region the output of the outermost region that holds it; its own where none does.
     """
 
     names: tuple[str, ...]
     values: tuple[int, ...]
     regions: bool
+    families: tuple[int, ...]
 
     @classmethod
     def from_dataset(cls, labels: Mapping[str, tuple[int, ...]], order: Sequence[int] | None) -> Heads:
@@ -57,23 +60,33 @@ class Heads:
         if max(values) > _MAX_LABEL:
             msg = f"label {max(values)} does not fit into 8 bits"
             raise ValueError(msg)
-        return cls(names, values, regions)
+        return cls(names, values, regions, _families([frozenset(kept[name]) for name in names]))
+
+
+def _families(regions: Sequence[frozenset[int]]) -> tuple[int, ...]:
+    families = []
+    for own, region in enumerate(regions):
+        holders = [index for index, other in enumerate(regions) if region < other]
+        families.append(max(holders, key=lambda index: len(regions[index]), default=own))
+    return tuple(families)
 
 
 def decode(
-    head: Callable[[int], torch.Tensor], heads: Heads, keep: Collection[str] = ()
+    head: Callable[[int], torch.Tensor], heads: Heads, keep: Collection[str] = (), yielding: Collection[str] = ()
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Turn logits into labels and the probabilities asked for.
 
     Parameters
     ----------
     head
-        Returns the logits of one output, shape (A, B, C). It is called once an output, in order, and the result may
-        be changed in place, so that no more than one or two outputs need be held at full size.
+        Returns the logits of one output, shape (A, B, C). It is called once an output, and the result may be
+        changed in place, so that no more than one or two outputs need be held at full size.
     heads
         What the outputs mean.
     keep
         Roles whose probability is returned.
+    yielding
+        Outermost regions that all others overwrite, with their parts; by nnU-Net's rule the order alone decides.
 
     Returns
     -------
@@ -87,21 +100,23 @@ def decode(
     A sigmoid exceeds one half where the logit exceeds zero, and the largest softmax is the largest logit; no
     probability is computed where none is asked for.
     """
-    return _decode_regions(head, heads, keep) if heads.regions else _decode_classes(head, heads, keep)
+    if not heads.regions:
+        return _decode_classes(head, heads, keep)
+    return _decode_regions(head, heads, keep, yielding)
 
 
 def _decode_regions(
-    head: Callable[[int], torch.Tensor], heads: Heads, keep: Collection[str]
+    head: Callable[[int], torch.Tensor], heads: Heads, keep: Collection[str], yielding: Collection[str]
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     labels: torch.Tensor | None = None
     probabilities: dict[str, torch.Tensor] = {}
-    for index, (name, value) in enumerate(zip(heads.names, heads.values, strict=True)):
+    for index in sorted(range(len(heads.names)), key=lambda index: heads.names[heads.families[index]] not in yielding):
         logits = head(index)
         if labels is None:
             labels = torch.zeros(logits.shape, dtype=torch.uint8, device=logits.device)
-        labels.masked_fill_(logits > 0, value)
-        if name in keep:
-            probabilities[name] = torch.sigmoid(logits.float())
+        labels.masked_fill_(logits > 0, heads.values[index])
+        if heads.names[index] in keep:
+            probabilities[heads.names[index]] = torch.sigmoid(logits.float())
     assert labels is not None  # noqa: S101 - a model has at least one output
     return labels, probabilities
 

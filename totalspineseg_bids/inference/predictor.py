@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -82,6 +82,8 @@ class Predictor:
         Average over mirrored patches, where the model was trained with mirroring.
     step
         Distance of neighbouring patches as part of their size.
+    yielding
+        Outermost regions that all others overwrite where several are found; none gives nnU-Net's label map.
 
     Notes
     -----
@@ -98,6 +100,7 @@ class Predictor:
         precision: Precision = "auto",
         mirror: bool = False,
         step: float = STEP,
+        yielding: Collection[str] = (),
     ) -> None:
         if threads is not None and threads < 1:
             msg = f"the number of threads must be at least 1, not {threads}"
@@ -112,6 +115,7 @@ class Predictor:
         self._precision: Precision = precision
         self._mirror = mirror
         self._step = step
+        self._yielding = yielding
         self._engine: Engine | None = None
 
     @property
@@ -237,7 +241,7 @@ class Predictor:
         patch = self.model.network_patch_size
         for slab in slide(prepared.data, engine, patch, device=engine.device, step=self._step, progress=progress):
             self._check_finite(slab.logits)
-            found, kept = decode(slab.logits.__getitem__, self.model.heads, keep)
+            found, kept = decode(slab.logits.__getitem__, self.model.heads, keep, self._yielding)
             at = tuple(slice(slab.start, slab.stop) if axis == slab.axis else slice(None) for axis in range(3))
             labels[at] = found.cpu().numpy()
             for role, values in kept.items():
@@ -250,7 +254,7 @@ class Predictor:
         """Keep logits on the network's grid, then resample and decode one output at a time."""
         logits = self._all_logits(prepared, engine, progress)
         restore = head_restorer(self.model, prepared)
-        labels, kept = decode(lambda index: restore(logits[index]), self.model.heads, keep)
+        labels, kept = decode(lambda index: restore(logits[index]), self.model.heads, keep, self._yielding)
         return labels.numpy(), {role: values.numpy() for role, values in kept.items()}
 
     def _all_logits(self, prepared: Prepared, engine: Engine, progress: Progress | None) -> torch.Tensor:

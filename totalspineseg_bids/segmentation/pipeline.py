@@ -40,6 +40,9 @@ Progress = Callable[[str, float], None]
 WORKING_SPACING_MM = 1.0
 #: Around the spine that step 1 found; step 2 sees what step 1 may have missed at the ends of processes.
 CROP_MARGIN_MM = 20.0
+#: By nnU-Net's order vertebrae overwrite discs. Dice makes a network paint the larger of two neighbours over the border
+#: rather than the smaller, so where both are found it is the disc (docs/labelling.md).
+YIELDING = ("vertebrae",)
 #: Images whose segmentation is kept for the sake of their companions.
 _REMEMBERED = 8
 NOTHING_FOUND = "no spine in view: step 1 found neither a spinal canal nor a disc"
@@ -147,6 +150,7 @@ class SpineSegmenter:
                 engine=self._engine,
                 threads=self._threads,
                 precision=self._precision,
+                yielding=YIELDING,
             )
         return self._predictors[role]
 

@@ -224,12 +224,16 @@ def _shared(weights: StateDict) -> StateDict:
     return result
 
 
+def _first_features(weights: StateDict) -> int:
+    return next(len(value) for name, value in weights.items() if name.startswith(_FIRST_LAYER) and value.ndim == 5)
+
+
 def _publish_one(dataset: DatasetId, checkpoint: dict[str, Any], destination: Path, recipe: _Recipe) -> Published:
     name = DATASET_NAMES[dataset]
     index = pool_folder(recipe.work_dir, dataset) / "pool.json"
     pool = sorted(Path(entry["path"]).stem for entry in json.loads(index.read_text()))
-    description, plans = describe(dataset, len(pool))
     weights = _shared(checkpoint["network_weights"])
+    description, plans = describe(dataset, len(pool), _first_features(weights))
     with tempfile.TemporaryDirectory(dir=destination, prefix=f".{name}.") as folder:
         source = Path(folder) / "source"
         (source / "fold_all").mkdir(parents=True)
