@@ -352,7 +352,12 @@ def _add_train_bundled(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--nested-weight", type=float, metavar="W", help="of the loss of regions within others (default: 0, none)"
     )
-    parser.add_argument("--first-features", type=positive, metavar="N", help="width of the first stage of 101 and 102")
+    parser.add_argument(
+        "--first-features", type=positive, metavar="N", help="width of the first stage of 101 and 102 (default: 8)"
+    )
+    parser.add_argument(
+        "--convolutions", type=positive, metavar="N", help="in every stage of 101 and 102 (default: 2)"
+    )
     parser.add_argument("--start-from", type=Path, metavar="CHECKPOINT", help="take weights where they fit")
 
 
@@ -363,7 +368,7 @@ def _train_bundled(options: argparse.Namespace) -> int:
         name: value
         for name in (
             *("label_maps", "threads", "seed", "start_from", "device", "batch_size", "workers"),
-            *("learning_rate", "nested_weight", "first_features"),
+            *("learning_rate", "nested_weight", "first_features", "convolutions"),
         )
         if (value := getattr(options, name)) is not None
     }

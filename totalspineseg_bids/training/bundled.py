@@ -9,6 +9,7 @@ import argparse
 import hashlib
 import json
 import platform
+import re
 import shutil
 import sys
 import tempfile
@@ -36,6 +37,7 @@ SIZE_LIMIT = 15 * 1024 * 1024
 _STEPS: tuple[DatasetId, ...] = (101, 102)
 _STEP2_CHANNELS = 2
 _FIRST_LAYER = ("encoder.stages.0.", "decoder.encoder.stages.0.")
+_CONVOLUTION = r"encoder\.stages\.0\.0\.convs\.\d+\.conv\.weight"
 
 _CARD = """# Model card: {name}
 
@@ -224,8 +226,10 @@ def _shared(weights: StateDict) -> StateDict:
     return result
 
 
-def _first_features(weights: StateDict) -> int:
-    return next(len(value) for name, value in weights.items() if name.startswith(_FIRST_LAYER) and value.ndim == 5)
+def _size_of(weights: StateDict) -> dict[str, int]:
+    """Return the width of a network's first stage and the convolutions of each, as ``describe`` takes them."""
+    first = [value for name, value in weights.items() if re.fullmatch(_CONVOLUTION, name)]
+    return {"first_features": len(first[0]), "convolutions": len(first)}
 
 
 def _publish_one(dataset: DatasetId, checkpoint: dict[str, Any], destination: Path, recipe: _Recipe) -> Published:
@@ -233,7 +237,7 @@ def _publish_one(dataset: DatasetId, checkpoint: dict[str, Any], destination: Pa
     index = pool_folder(recipe.work_dir, dataset) / "pool.json"
     pool = sorted(Path(entry["path"]).stem for entry in json.loads(index.read_text()))
     weights = _shared(checkpoint["network_weights"])
-    description, plans = describe(dataset, len(pool), _first_features(weights))
+    description, plans = describe(dataset, len(pool), **_size_of(weights))
     with tempfile.TemporaryDirectory(dir=destination, prefix=f".{name}.") as folder:
         source = Path(folder) / "source"
         (source / "fold_all").mkdir(parents=True)

@@ -68,6 +68,7 @@ def scout_plans() -> dict[str, Any]:
         spacing=SPACING,
         features=FEATURES,
         strides=STRIDES,
+        convolutions=1,
         kernel=KERNEL,
         transpose=TRANSPOSE,
     )

@@ -13,6 +13,9 @@ PATCH: tuple[int, int, int] = (128, 64, 32)
 #: mm; fine enough for a neck's discs, coarse enough for a patch to hold 22 cm of the column and with it a landmark.
 SPACING = 1.75
 FEATURES: tuple[int, ...] = (8, 24, 48, 96, 128, 128)
+#: Of a stage. Two, because an edge of bone is told by comparing what is bright here with what is bright nearby, whatever
+#: the contrast, and one convolution with a rectifier after it cannot compare.
+CONVOLUTIONS = 2
 STRIDES: tuple[tuple[int, int, int], ...] = ((1, 1, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 1))
 
 #: nnU-Net wants the intensities of the training images here; only CT's normalisation reads them.
@@ -32,6 +35,7 @@ def small_plans(
     spacing: float | tuple[float, float, float] = SPACING,
     features: tuple[int, ...] = FEATURES,
     strides: tuple[tuple[int, int, int], ...] = STRIDES,
+    convolutions: int = CONVOLUTIONS,
     kernel: tuple[int, int, int] = (3, 3, 3),
     transpose: tuple[int, int, int] = (0, 1, 2),
 ) -> dict[str, Any]:
@@ -46,6 +50,8 @@ def small_plans(
     patch, spacing, features, strides
         Of the network, in the order in which it takes the axes; one entry of ``features`` and ``strides`` a stage.
         Spacing in mm, one for all axes or one each.
+    convolutions
+        Of every stage, on the way down and on the way up.
     kernel
         Of every convolution.
     transpose
@@ -88,8 +94,8 @@ def small_plans(
                         "conv_op": "torch.nn.modules.conv.Conv3d",
                         "kernel_sizes": [list(kernel)] * stages,
                         "strides": [list(stride) for stride in strides],
-                        "n_conv_per_stage": [1] * stages,
-                        "n_conv_per_stage_decoder": [1] * (stages - 1),
+                        "n_conv_per_stage": [convolutions] * stages,
+                        "n_conv_per_stage_decoder": [convolutions] * (stages - 1),
                         "conv_bias": True,
                         "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
                         "norm_op_kwargs": {"eps": 1e-05, "affine": True},

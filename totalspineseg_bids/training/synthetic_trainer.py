@@ -25,7 +25,7 @@ from totalspineseg_bids.errors import UsageError
 from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.training.layouts import DATASET_NAMES, DatasetId, dataset_json
 from totalspineseg_bids.training.scout import scout_dataset_json, scout_plans
-from totalspineseg_bids.training.small_plans import CONFIGURATION, FEATURES, PLANS_NAME, small_plans
+from totalspineseg_bids.training.small_plans import CONFIGURATION, CONVOLUTIONS, FEATURES, PLANS_NAME, small_plans
 from totalspineseg_bids.training.synthetic_stream import PoolRecipe, build_pool
 
 logger = logging.getLogger(__name__)
@@ -77,7 +77,9 @@ class SyntheticTraining:
     nested_weight
         Weight of the loss of regions within others (101 and 102) beside nnU-Net's own; 0 leaves it out.
     first_features
-        Features of the first stage (101 and 102), of which the outputs are made; None takes those of the plans.
+        Features of the first stage (101 and 102), of which the outputs are made.
+    convolutions
+        Of every stage (101 and 102).
     """
 
     work_dir: Path
@@ -93,7 +95,8 @@ class SyntheticTraining:
     batch_size: int = 1
     workers: int = 1
     nested_weight: float = 0.0
-    first_features: int | None = None
+    first_features: int = FEATURES[0]
+    convolutions: int = CONVOLUTIONS
 
     def __post_init__(self) -> None:
         if self.dataset not in DATASET_NAMES:
@@ -153,7 +156,9 @@ def train_bundled(training: SyntheticTraining) -> Path:
     from totalspineseg_bids.training.nnunet_scout import nnUNetTrainerScout  # noqa: PLC0415
     from totalspineseg_bids.training.nnunet_synthetic import nnUNetTrainerSynthetic  # noqa: PLC0415
 
-    description, plans = describe(training.dataset, len(pool), training.first_features)
+    description, plans = describe(
+        training.dataset, len(pool), first_features=training.first_features, convolutions=training.convolutions
+    )
     trainer_class = nnUNetTrainerScout if training.dataset == 103 else nnUNetTrainerSynthetic
     latest = _checkpoints(training.work_dir, training.dataset) / "checkpoint_latest.pth"
     plans["continue_training"] = latest.exists()
@@ -172,14 +177,19 @@ def train_bundled(training: SyntheticTraining) -> Path:
 
 
 def describe(
-    dataset: DatasetId, num_training: int, first_features: int | None = None
+    dataset: DatasetId, num_training: int, *, first_features: int, convolutions: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the ``dataset.json`` and the plans of a bundled model."""
     if dataset == 103:
         return scout_dataset_json(num_training), scout_plans()
     description = dataset_json(dataset, num_training)
-    features = (first_features or FEATURES[0], *FEATURES[1:])
-    return description, small_plans(DATASET_NAMES[dataset], description["channel_names"], features=features)
+    plans = small_plans(
+        DATASET_NAMES[dataset],
+        description["channel_names"],
+        features=(first_features, *FEATURES[1:]),
+        convolutions=convolutions,
+    )
+    return description, plans
 
 
 def model_folder_name(dataset: DatasetId) -> str:

@@ -1,12 +1,19 @@
-"""Start a network from the weights of another, narrower one or one with other outputs, so that it does the same."""
+"""Start a network from the weights of another, narrower or shallower or with other outputs, so that it does the same."""
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterable, Mapping
 
 import torch
 
 StateDict = dict[str, torch.Tensor]
+
+#: Convolution of a stage, and what of it: nnU-Net names the layers of a block twice.
+_LAYER = re.compile(r"(?P<stage>.*\.convs\.)(?P<number>\d+)\.(?P<part>.*)")
+_PARTS = {"conv": "conv", "norm": "norm", "all_modules.0": "conv", "all_modules.1": "norm"}
+_LEAK = 0.01  # slope of torch's LeakyReLU below 0
 
 
 def matching_heads(own: Iterable[str], other: Iterable[str]) -> list[int]:
@@ -26,14 +33,16 @@ def started_from(own: StateDict, source: Mapping[str, torch.Tensor], heads: list
     """Return a U-Net's weights with those of another in them, and how many tensors took something.
 
     Channels that the other network does not have keep their own weights and are not listened to at first: what reads
-    them starts at zero. The new network thus computes what the other did, and learns to use the rest.
+    them starts at zero. Convolutions that a stage has beside those of the other network hand on what they are given. The
+    new network thus computes what the other did, and learns to use the rest. Convolutions that are added change a
+    little: their norm takes the same mean and spread for every image.
 
     Parameters
     ----------
     own
         Weights of nnU-Net's ``PlainConvUNet``.
     source
-        Weights of another one with the same stages.
+        Weights of another one with the same stages, as many or fewer convolutions in each.
     heads
         For each output of ``own`` that of ``source`` to start from (`matching_heads`).
     """
@@ -41,6 +50,9 @@ def started_from(own: StateDict, source: Mapping[str, torch.Tensor], heads: list
     for name, value in own.items():
         other = source.get(name)
         if other is None:
+            handed_on = _handed_on(name, value, result)
+            if handed_on is not None:
+                result[name] = handed_on
             continue
         if ".seg_layers." in name:
             other = other[heads]
@@ -73,3 +85,33 @@ def _fitted(own: torch.Tensor, other: torch.Tensor, *, halves: bool) -> torch.Te
     else:
         result[:rows, : other.shape[1]] = other
     return result
+
+
+def _handed_on(name: str, own: torch.Tensor, weights: StateDict) -> torch.Tensor | None:
+    """Return the tensor of a convolution after the first of a stage with which it hands on what it is given.
+
+    A convolution by the unit kernel; after it a norm to the mean and spread that its input has by the norm and
+    rectifier before it, were that norm's output normally distributed.
+    """
+    match = _LAYER.fullmatch(name)
+    layer, _, kind = match["part"].rpartition(".") if match else ("", "", "")
+    if match is None or match["number"] == "0" or layer not in _PARTS:
+        return None
+    if _PARTS[layer] == "conv":
+        return torch.nn.init.dirac_(torch.empty_like(own)) if kind == "weight" else torch.zeros_like(own)
+    norm = f"{match['stage']}{int(match['number']) - 1}.{layer}."
+    mean, spread = _after_rectifier(weights[norm + "bias"].double(), weights[norm + "weight"].double().abs())
+    return (spread if kind == "weight" else mean).to(own.dtype)
+
+
+def _after_rectifier(mean: torch.Tensor, spread: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return mean and standard deviation of LeakyReLU(x) for normal x of the given ones."""
+    spread = spread.clamp_min(1e-6)
+    scaled = mean / spread
+    above = 0.5 * (1.0 + torch.erf(scaled / math.sqrt(2.0)))
+    density = torch.exp(-0.5 * scaled**2) / math.sqrt(2.0 * math.pi)
+    first = mean * above + spread * density  # of max(x, 0)
+    second = (mean**2 + spread**2) * above + mean * spread * density
+    both = first + _LEAK * (mean - first)
+    square = second + _LEAK**2 * (mean**2 + spread**2 - second)
+    return both, (square - both**2).clamp_min(1e-12).sqrt()

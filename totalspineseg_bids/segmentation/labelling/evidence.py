@@ -177,11 +177,11 @@ def emissions(
     """Log-likelihood of each component at each place, shape (N, H, P); parity is left to the phases."""
     places = hypotheses.places
     per_variant = np.zeros((len(observations), len(hypotheses.chains), places))
-    silences = _silences(observations, prices)
+    missed = _missed(observations, prices)
     for kind in (Kind.DISC, Kind.VERTEBRA, Kind.SACRUM):
         rows = [n for n, o in enumerate(observations) if o.kind is kind]
         if rows:
-            per_variant[rows] = _vote_scores([observations[n] for n in rows], silences, prices)
+            per_variant[rows] = _vote_scores([observations[n] for n in rows], missed, prices)
     _add_scout(per_variant, observations, prices)
     result = per_variant[:, hypotheses.variant]
     last = np.arange(places)[None] == _last_place(hypotheses)[:, None]
@@ -257,22 +257,37 @@ def _elsewhere(region: str, kind: Kind) -> NDArray[np.float64]:
     return result
 
 
-def _silences(observations: Sequence[Observation], prices: Prices) -> list[float]:
-    """How much it counts where each map names no landmark: less if it names none at all, for it may not know them."""
-    result = []
+def _missed(observations: Sequence[Observation], prices: Prices) -> list[dict[str, float]]:
+    """What it costs where each map does not show the class of a landmark, by level.
+
+    The model has missed it, or has not learned the class: likelier where it names no landmark at all. Two maps that do
+    not show a class say so once, for they are mostly of one training.
+    """
+    result: list[dict[str, float]] = []
+    before: set[str] = set()
     for k in range(len(observations[0].votes) if observations else 0):
-        shares = (share for o in observations for level, share in o.votes[k].levels.items() if level != "S")
-        result.append(1.0 if max(shares, default=0.0) >= _SEEN_SHARE else prices.silence)
+        shares: dict[str, float] = {}
+        for o in observations:
+            for level in o.votes[k].known:
+                shares[level] = max(shares.get(level, 0.0), o.votes[k].levels.get(level, 0.0))
+        unseen = {level for level, share in shares.items() if share < _SEEN_SHARE}
+        others = {level for level in shares if level != "S"} - unseen
+        unknown = prices.landmark_unknown[0 if others else 1]
+        cost = float(np.log(unknown + (1.0 - unknown) * (1.0 - prices.landmark_hit)))
+        result.append({level: 0.0 if level in unseen & before else cost for level in shares})
+        before |= unseen
     return result
 
 
-def _vote_scores(observations: Sequence[Observation], silences: Sequence[float], prices: Prices) -> NDArray[np.float64]:
+def _vote_scores(
+    observations: Sequence[Observation], missed: Sequence[Mapping[str, float]], prices: Prices
+) -> NDArray[np.float64]:
     """Log-likelihood of what the maps' classes and the localizer say, shape (N, V, P), for components of one kind."""
     hypotheses = build_hypotheses()
     kind = observations[0].kind
     score = np.zeros((len(observations), len(hypotheses.chains), hypotheses.places))
     for k in range(len(observations[0].votes)):
-        score += _map_scores([o.votes[k] for o in observations], kind, silences[k], prices)
+        score += _map_scores([o.votes[k] for o in observations], kind, missed[k], prices)
     named = [n for n, o in enumerate(observations) if o.extra_levels]
     # What a localizer says of neighbours is one thing said often: if it is off, it is off for all of them.
     weight = min(1.0, prices.localizer_budget / max(len(named), 1))
@@ -318,7 +333,9 @@ def _hearsay(table: Mapping[str | None, float], kind: Kind, prices: Prices) -> N
     return np.asarray(np.log(result * (1 - prices.mismatch) + prices.mismatch / 10))
 
 
-def _map_scores(votes: Sequence[Votes], kind: Kind, silence: float, prices: Prices) -> NDArray[np.float64]:
+def _map_scores(
+    votes: Sequence[Votes], kind: Kind, missed: Mapping[str, float], prices: Prices
+) -> NDArray[np.float64]:
     """Log-likelihood of what one map's classes say of components of one kind, shape (N, V, P)."""
     hypotheses = build_hypotheses()
     score = np.zeros((len(votes), len(hypotheses.chains), hypotheses.places))
@@ -331,8 +348,8 @@ def _map_scores(votes: Sequence[Votes], kind: Kind, silence: float, prices: Pric
     if named:
         trust = {}
     # Nor does it say much that such a map is silent about other landmarks.
-    missed = silence * np.log(1.0 - prices.landmark_hit) * min(trust.values(), default=1.0)
-    silent = {level: _owners(level, kind) * missed for level in known}
+    heard = min(trust.values(), default=1.0)
+    silent = {level: _owners(level, kind) * missed[level] * heard for level in known}
     for n, vote in enumerate(votes):
         voted = 0.0
         for level, share in vote.levels.items():

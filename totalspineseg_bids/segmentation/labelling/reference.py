@@ -95,8 +95,9 @@ class Prices:
     scout_sacrum
         What a level scout that is sure of a sacrum, or sure of vertebrae, adds to the price of a false one, or takes
         from it.
-    silence
-        Weight of what a map does not say of landmarks where it names none at all: it may not know them.
+    landmark_unknown
+        Probability that a model has not learned the class of a landmark: of one that another of its classes is seen of,
+        and of one that names no landmark at all.
     scout_end, scout_ends
         Weight of a component that the scout takes for one of `SCOUT_ENDS`, and of all of them at most.
     scout_views
@@ -134,7 +135,7 @@ class Prices:
     scout_hit: float = 0.80
     scout_slip: tuple[float, float, float] = (0.08, 0.02, 0.004)
     scout_sacrum: float = 4.0
-    silence: float = 0.25
+    landmark_unknown: tuple[float, float] = (0.15, 0.53)
     scout_end: float = 1.5
     scout_ends: float = 4.0
     scout_views: float = 3.0
