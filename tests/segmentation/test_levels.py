@@ -169,6 +169,14 @@ def test_posteriors_of_a_component_sum_to_one_over_its_alternatives():
         assert 0.5 < confidence <= 1.0
 
 
+@pytest.mark.parametrize("first", ["T11", "T12", "L1"])
+def test_classes_that_a_model_has_not_learned_do_not_make_a_sixth_lumbar_vertebra(first):
+    names, observations = _column(first, landmarks={"L5-S"})
+    second = [replace(o, votes=(*o.votes, replace(o.votes[0], weight=0.6))) for o in observations]
+    solution = _solve(second)
+    assert list(solution.levels) == names
+
+
 def test_no_component_no_level():
     solution = solve_levels([], View(0.0, 0.0))
     assert solution.levels == ()

@@ -9,7 +9,7 @@ from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from totalspineseg_bids.training.warm_start import matching_heads, started_from
 
 
-def _network(seed, features=(4, 8, 12), channels=1, outputs=3):
+def _network(seed, features=(4, 8, 12), channels=1, outputs=3, convolutions=1):
     torch.manual_seed(seed)
     stages = len(features)
     network = PlainConvUNet(
@@ -19,9 +19,9 @@ def _network(seed, features=(4, 8, 12), channels=1, outputs=3):
         torch.nn.Conv3d,
         3,
         [1, 2, 2],
-        1,
+        convolutions,
         outputs,
-        1,
+        convolutions,
         conv_bias=True,
         norm_op=torch.nn.InstanceNorm3d,
         norm_op_kwargs={"affine": True},
@@ -41,6 +41,19 @@ def test_a_wider_network_starts_as_the_narrow_one(features):
     image = torch.randn(1, 1, 8, 8, 8)
     with torch.no_grad():
         torch.testing.assert_close(wide(image), narrow(image), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("convolutions", [2, 3])
+def test_a_deeper_network_starts_much_as_the_shallow_one(convolutions):
+    shallow, deep, other = _network(1), _network(2, convolutions=convolutions), _network(2)
+    weights, taken = started_from(deep.state_dict(), shallow.state_dict(), [0, 1, 2])
+    assert taken == len(shallow.state_dict())
+    deep.load_state_dict(weights)
+    image = torch.randn(1, 1, 32, 32, 32)
+    with torch.no_grad():
+        wanted, started, unlike = (network(image).flatten() for network in (shallow, deep, other))
+    assert torch.corrcoef(torch.stack([wanted, started]))[0, 1] > 0.9
+    assert torch.corrcoef(torch.stack([wanted, unlike]))[0, 1] < 0.5
 
 
 def test_what_is_new_can_be_learned():
