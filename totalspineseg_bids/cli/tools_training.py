@@ -355,9 +355,7 @@ def _add_train_bundled(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--first-features", type=positive, metavar="N", help="width of the first stage of 101 and 102 (default: 8)"
     )
-    parser.add_argument(
-        "--convolutions", type=positive, metavar="N", help="in every stage of 101 and 102 (default: 2)"
-    )
+    parser.add_argument("--convolutions", type=positive, metavar="N", help="in every stage of 101 and 102 (default: 2)")
     parser.add_argument("--start-from", type=Path, metavar="CHECKPOINT", help="take weights where they fit")
 
 

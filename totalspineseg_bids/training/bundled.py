@@ -28,8 +28,7 @@ from totalspineseg_bids.models.verify import write_manifest
 from totalspineseg_bids.training.layouts import DATASET_NAMES, DatasetId, dataset_json
 from totalspineseg_bids.training.small_plans import CONFIGURATION
 from totalspineseg_bids.training.synthetic_trainer import describe, finished, model_folder_name, pool_folder
-
-StateDict = dict[str, torch.Tensor]
+from totalspineseg_bids.training.warm_start import StateDict
 
 #: Weights that ship must not be larger than this, bytes.
 SIZE_LIMIT = 15 * 1024 * 1024

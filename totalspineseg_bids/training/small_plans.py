@@ -13,8 +13,8 @@ PATCH: tuple[int, int, int] = (128, 64, 32)
 #: mm; fine enough for a neck's discs, coarse enough for a patch to hold 22 cm of the column and with it a landmark.
 SPACING = 1.75
 FEATURES: tuple[int, ...] = (8, 24, 48, 96, 128, 128)
-#: Of a stage. Two, because an edge of bone is told by comparing what is bright here with what is bright nearby, whatever
-#: the contrast, and one convolution with a rectifier after it cannot compare.
+#: Of a stage. Two, because an edge of bone is told by comparing what is bright here with what is bright nearby,
+#: whatever the contrast, and one convolution with a rectifier after it cannot compare.
 CONVOLUTIONS = 2
 STRIDES: tuple[tuple[int, int, int], ...] = ((1, 1, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 1))
 

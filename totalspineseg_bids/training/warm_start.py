@@ -1,4 +1,4 @@
-"""Start a network from the weights of another, narrower or shallower or with other outputs, so that it does the same."""
+"""Start a network from the weights of a narrower or shallower one, or one with other outputs, to do the same."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def started_from(own: StateDict, source: Mapping[str, torch.Tensor], heads: list
     """Return a U-Net's weights with those of another in them, and how many tensors took something.
 
     Channels that the other network does not have keep their own weights and are not listened to at first: what reads
-    them starts at zero. Convolutions that a stage has beside those of the other network hand on what they are given. The
-    new network thus computes what the other did, and learns to use the rest. Convolutions that are added change a
+    them starts at zero. Convolutions that a stage has beside those of the other network hand on what they are given.
+    The new network thus computes what the other did, and learns to use the rest. Convolutions that are added change a
     little: their norm takes the same mean and spread for every image.
 
     Parameters

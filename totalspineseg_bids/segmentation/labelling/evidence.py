@@ -258,7 +258,7 @@ def _elsewhere(region: str, kind: Kind) -> NDArray[np.float64]:
 
 
 def _missed(observations: Sequence[Observation], prices: Prices) -> list[dict[str, float]]:
-    """What it costs where each map does not show the class of a landmark, by level.
+    """Price, by level, the places of landmarks at which a map does not show their class.
 
     The model has missed it, or has not learned the class: likelier where it names no landmark at all. Two maps that do
     not show a class say so once, for they are mostly of one training.
@@ -333,9 +333,7 @@ def _hearsay(table: Mapping[str | None, float], kind: Kind, prices: Prices) -> N
     return np.asarray(np.log(result * (1 - prices.mismatch) + prices.mismatch / 10))
 
 
-def _map_scores(
-    votes: Sequence[Votes], kind: Kind, missed: Mapping[str, float], prices: Prices
-) -> NDArray[np.float64]:
+def _map_scores(votes: Sequence[Votes], kind: Kind, missed: Mapping[str, float], prices: Prices) -> NDArray[np.float64]:
     """Log-likelihood of what one map's classes say of components of one kind, shape (N, V, P)."""
     hypotheses = build_hypotheses()
     score = np.zeros((len(votes), len(hypotheses.chains), hypotheses.places))
