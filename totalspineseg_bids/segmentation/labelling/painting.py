@@ -10,20 +10,15 @@ from numpy.typing import NDArray
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.imaging.masks import indices_of, looked_up
-from totalspineseg_bids.segmentation.labelling import instances, planes
+from totalspineseg_bids.segmentation.labelling import craniocervical, instances, planes
 from totalspineseg_bids.segmentation.labelling.naming import Naming
 from totalspineseg_bids.segmentation.labelling.observation import Found, Parts
-from totalspineseg_bids.segmentation.labelling.reference import ATLAS_ABOVE_DISC_MM
 from totalspineseg_bids.segmentation.layout import Kind
 
 #: Step of the subsample on which bone is treated, voxels of the working grid.
 STRIDE = 2
 #: How far the arch and facets of L5 reach below the middle of disc L5-S, mm in the adult table.
 _ARCH_BELOW_DISC_MM = 15.0
-#: About a sixth of C1, mm³ in the adult table.
-_LEAST_ATLAS_MM3 = 1500.0
-#: How far the top of C1 lies above the middle of disc C2-C3, and its transverse processes from the midline, mm.
-_ATLAS_TOP_MM, _ATLAS_SIDE_MM = 50.0, 48.0
 
 
 def paint(out: NDArray[np.uint8], kinds: NDArray[np.uint8], found: Found, naming: Naming) -> None:
@@ -46,7 +41,7 @@ def paint(out: NDArray[np.uint8], kinds: NDArray[np.uint8], found: Found, naming
             by_part[observation.kind][observation.part] = label
     seeds = _seeds(kinds, found, naming, by_part)
     instances.paint_vertebrae(out, scene.maps[0][0].labels, layout, seeds, stride=STRIDE, scene=scene)
-    _part_atlas(out, kinds, found, naming)
+    craniocervical.part(out, kinds, found, naming)
     _part_sacrum(out, found, naming)
     if found.sacrum.observations:
         out[kinds == Kind.SACRUM] = anatomy.SACRUM_ID
@@ -74,24 +69,6 @@ def _seeds(
         table = np.array([label or 0 for label in naming.vertebra_slots], np.uint8)
         seeds[cells[:, 0], cells[:, 1], cells[:, 2]] = table[np.minimum(slot, len(table) - 1)]
     return seeds
-
-
-def _part_atlas(out: NDArray[np.uint8], kinds: NDArray[np.uint8], found: Found, naming: Naming) -> None:
-    """Give C1 what is its own where no component is: bone of C2 and of nobody above C2-C3, but for the dens."""
-    axis, atlas, below = anatomy.vertebra("C2").id, anatomy.vertebra("C1").id, anatomy.disc("C2-C3").id
-    named = axis in naming.ids or naming.vertebra_slots[:1] == (axis,)
-    if not named or atlas in naming.ids or below not in naming.ids:
-        return
-    scene, disc = found.scene, found.observations[naming.ids.index(below)]
-    index = indices_of((out == axis) | ((out == 0) & (kinds == Kind.VERTEBRA)))
-    place = scene.line.project(index * scene.spacing)
-    above = (disc.s - place.s) / found.solution.scale
-    high = (above > ATLAS_ABOVE_DISC_MM) & (above < _ATLAS_TOP_MM) & (np.abs(place.lateral) < _ATLAS_SIDE_MM)
-    dens = (np.abs(place.lateral) < 7.0) & (place.anterior > 5.0) & (place.anterior < disc.anterior + 3.0)
-    rows = high & ~dens
-    # Where C1 is out of view, what is left of C2 up there is no vertebra.
-    if np.count_nonzero(rows) * scene.voxel_mm3 > _LEAST_ATLAS_MM3 * found.solution.scale**3:
-        out[index[rows, 0], index[rows, 1], index[rows, 2]] = atlas
 
 
 def _part_sacrum(out: NDArray[np.uint8], found: Found, naming: Naming) -> None:

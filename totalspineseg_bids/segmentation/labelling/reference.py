@@ -28,8 +28,6 @@ DISC_VOLUME_MM3: tuple[float, ...] = (
 C2_ABOVE_DISC_MM = 15.5
 C1_ABOVE_C2_MM = 15.0
 SACRUM_BELOW_DISC_MM = 18.0
-#: Height above disc C2-C3 from which bone beside the dens is C1's.
-ATLAS_ABOVE_DISC_MM = 16.0
 
 #: Canal end of the cord: at the disc L1-L2 on average, standard deviation about one level
 #: (Saifuddin 1998, 504 adults: mean lower third of L1, range T12 to L3).
