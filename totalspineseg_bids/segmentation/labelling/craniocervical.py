@@ -27,7 +27,7 @@ _LEAST_ATLAS_MM3 = 1500.0
 
 
 def part(out: NDArray[np.uint8], kinds: NDArray[np.uint8], found: Found, naming: Naming) -> None:
-    """Draw the border between C1 and C2 by shape where the map does not: the dens is C1's, or what stands beside it C2's.
+    """Draw the border of C1 and C2 by shape where the map is wrong: the dens is C1's, or what stands beside it C2's.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def part(out: NDArray[np.uint8], kinds: NDArray[np.uint8], found: Found, naming:
 
 
 def _mostly(ids: NDArray[np.uint8], one: int, other: int) -> bool:
-    return np.count_nonzero(ids == one) >= np.count_nonzero(ids == other)
+    return bool(np.count_nonzero(ids == one) >= np.count_nonzero(ids == other))
 
 
 def _dens(place: Projection, front: float, scale: float, margin: float) -> NDArray[np.bool_]:
