@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from totalspineseg_bids.anatomy import SpineVariant
-from totalspineseg_bids.segmentation.labelling.evidence import build_hypotheses
+from totalspineseg_bids.segmentation.labelling.hypotheses import build_hypotheses
 from totalspineseg_bids.segmentation.labelling.levels import solve_levels
 from totalspineseg_bids.segmentation.labelling.naming import NO_ANCHOR, name_components
 from totalspineseg_bids.segmentation.labelling.observation import Observation, View, Votes

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from totalspineseg_bids.segmentation.labelling.evidence import false_prices
+from totalspineseg_bids.segmentation.labelling.false_pieces import false_prices
 from totalspineseg_bids.segmentation.labelling.levels import solve_levels
 from totalspineseg_bids.segmentation.labelling.naming import name_components
 from totalspineseg_bids.segmentation.labelling.observation import Parts

@@ -1,0 +1,67 @@
+"""What it costs to take a component for no part of the column."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from totalspineseg_bids.segmentation.labelling.observation import Observation
+from totalspineseg_bids.segmentation.labelling.reference import Prices
+from totalspineseg_bids.segmentation.layout import Kind
+
+#: Extent along the canal of a vertebra with its processes, and of a sacrum, mm.
+_VERTEBRA_LONG_MM, _SACRUM_LONG_MM = 40.0, 75.0
+#: Least cost of taking a sacrum for none, nats.
+_LEAST_FALSE_SACRUM = 0.5
+#: What a false disc costs less where the scout sees none.
+_UNSEEN_DISC = 0.7
+#: Probability that a scout's levels of two pieces agree from which they are one vertebra to it.
+_SAME_VERTEBRA = 0.6
+
+
+def false_prices(observations: Sequence[Observation], prices: Prices) -> NDArray[np.float64]:
+    """Cost of taking each component for none, shape (N,): less for small ones and for those out of line."""
+    cost = np.zeros(len(observations))
+    for n, o in enumerate(observations):
+        if o.kind is Kind.SACRUM:
+            cost[n] = _false_sacrum(o, prices)
+            continue
+        base = prices.false_disc if o.kind is Kind.DISC else prices.false_vertebra
+        peers = [p.volume_mm3 for p in observations if p.kind is o.kind and abs(p.s - o.s) < 80 and p is not o]
+        typical = float(np.median(peers)) if peers else o.volume_mm3
+        # What the field of view cuts is small for that reason.
+        relative = 1.0 if o.touches_edge else min(o.volume_mm3 / max(typical, 1.0), 1.0)
+        cost[n] = 0.4 + (base - 0.4) * float(np.sqrt(relative))
+        if o.kind is Kind.DISC and (o.anterior < 3.0 or abs(o.lateral) > 22.0):
+            cost[n] = min(cost[n], 0.5)
+        if o.kind is Kind.DISC and o.scout:
+            # A scout that sees a whole field of view sees no disc in the dens, but one vertebra above and below.
+            unseen = 1.0 - min(1.0, sum(o.scout.values()))
+            cost[n] *= 1.0 - _UNSEEN_DISC * unseen * _alike(observations, n)
+        voted = max((s for v in o.votes for s in v.levels.values()), default=0.0)
+        cost[n] += 1.5 * voted
+    return cost
+
+
+def _alike(observations: Sequence[Observation], n: int) -> float:
+    """How surely a scout takes the vertebrae next to a component for one and the same, 0 to 1."""
+    above = next((o.scout for o in reversed(observations[:n]) if o.kind is Kind.VERTEBRA), {})
+    below = next((o.scout for o in observations[n + 1 :] if o.kind is Kind.VERTEBRA), {})
+    if not above or not below:
+        return 1.0
+    return min(1.0, sum(share * below.get(level, 0.0) for level, share in above.items()) / _SAME_VERTEBRA)
+
+
+def _false_sacrum(sacrum: Observation, prices: Prices) -> float:
+    """Cost of taking the sacrum for none: high for one as long as a sacrum is, low for one of a vertebra's length.
+
+    A level scout that takes it for one makes it dearer, and one that takes it for vertebrae cheaper.
+    """
+    short, long = prices.false_sacrum
+    share = float(np.clip((sacrum.length_mm - _VERTEBRA_LONG_MM) / (_SACRUM_LONG_MM - _VERTEBRA_LONG_MM), 0.0, 1.0))
+    cost = short + (long - short) * share
+    if sacrum.scout:
+        cost += prices.scout_sacrum * (2.0 * sacrum.scout.get("S", 0.0) - 1.0)
+    return max(cost, _LEAST_FALSE_SACRUM)
