@@ -69,7 +69,7 @@ def make_column(
             ring = rows & (along > position[0] - 5)
             truth[:, :, rows & ~ring] = 0
             dens = (np.abs(dx) < 6) & (dy > 8) & (dy < 18)
-            truth[dens & (along >= position[0]) & (along < high)] = anatomy.vertebra("C2").id
+            truth[dens & (along >= position[0] - 4) & (along < high)] = anatomy.vertebra("C2").id
         bodies[name] = place(position[2 * n])
     for n, name in enumerate(chain.discs):
         if not name:
@@ -90,8 +90,8 @@ def make_column(
 def _boundaries(position: np.ndarray) -> list[tuple[float, float]]:
     vertebrae = position[0::2]
     discs = position[1::2].copy()
-    # C1 begins about 19 mm above C2-C3 (which is at 0); the dens goes on to the middle of its ring.
-    discs[0] = 0.62 * vertebrae[0]
+    # C1 begins about 21 mm above C2-C3 (which is at 0); the dens goes on to the middle of its ring.
+    discs[0] = 0.69 * vertebrae[0]
     edges = [(vertebrae[0] - 8, discs[0])]
     edges += [(discs[n], discs[n + 1]) for n in range(len(discs) - 1)]
     edges.append((discs[-1], vertebrae[-1] + 38))

@@ -20,14 +20,15 @@ _JOINT_MM = 21.0
 _TOP_MM, _SIDE_MM = 50.0, 48.0
 #: The dens: half its width, its back in front of the canal's middle, its front beyond the middle of the disc.
 _DENS_HALF_WIDTH_MM, _DENS_BACK_MM, _DENS_FRONT_MM = 7.5, 4.0, 5.0
-#: Its core: narrower by this on each side, and not higher than this; bone here is C2's in everybody.
-_CORE_MARGIN_MM, _CORE_TOP_MM = 2.5, 33.0
+_DENS_TOP_MM = 40.0
+#: Share of C1 or of C2 on the other's side of this border from which the map is not believed.
+_ASTRAY = 0.3
 #: About a sixth of C1, mm³.
 _LEAST_ATLAS_MM3 = 1500.0
 
 
 def part(out: NDArray[np.uint8], kinds: NDArray[np.uint8], found: Found, naming: Naming) -> None:
-    """Draw the border of C1 and C2 by shape where the map is wrong: the dens is C1's, or what stands beside it C2's.
+    """Draw the border of C1 and C2 by shape where the map is wrong: a good part of one is where only the other can be.
 
     Parameters
     ----------
@@ -48,10 +49,10 @@ def part(out: NDArray[np.uint8], kinds: NDArray[np.uint8], found: Found, naming:
     above = (disc.s - place.s) / scale
     near = (above < _TOP_MM) & (np.abs(place.lateral) < _SIDE_MM * scale)
     ids = out[index[:, 0], index[:, 1], index[:, 2]]
-    high = near & (above > _JOINT_MM)
-    ours = high & ~_dens(place, disc.anterior, scale, 0.0)
-    core = high & (above < _CORE_TOP_MM) & _dens(place, disc.anterior, scale, _CORE_MARGIN_MM)
-    if _mostly(ids[core], axis, atlas) and _mostly(ids[ours], atlas, axis):
+    dens = _dens(place, disc.anterior, scale) & (above < _DENS_TOP_MM)
+    ours = near & (above > _JOINT_MM) & ~dens
+    astray = (_share(near & ~ours, ids == atlas), _share(ours, ids == axis))
+    if atlas in named and max(astray) < _ASTRAY:
         return
     # Where C1 is out of view, what is left of C2 up there is no vertebra.
     if np.count_nonzero(ours) * scene.voxel_mm3 <= _LEAST_ATLAS_MM3 * scale**3:
@@ -61,13 +62,13 @@ def part(out: NDArray[np.uint8], kinds: NDArray[np.uint8], found: Found, naming:
         out[index[rows, 0], index[rows, 1], index[rows, 2]] = label
 
 
-def _mostly(ids: NDArray[np.uint8], one: int, other: int) -> bool:
-    return bool(np.count_nonzero(ids == one) >= np.count_nonzero(ids == other))
+def _share(part: NDArray[np.bool_], whole: NDArray[np.bool_]) -> float:
+    return int(np.count_nonzero(part & whole)) / max(int(np.count_nonzero(whole)), 1)
 
 
-def _dens(place: Projection, front: float, scale: float, margin: float) -> NDArray[np.bool_]:
+def _dens(place: Projection, front: float, scale: float) -> NDArray[np.bool_]:
     return (
-        (np.abs(place.lateral) < (_DENS_HALF_WIDTH_MM - margin) * scale)
-        & (place.anterior > (_DENS_BACK_MM + margin) * scale)
-        & (place.anterior < front + (_DENS_FRONT_MM - margin) * scale)
+        (np.abs(place.lateral) < _DENS_HALF_WIDTH_MM * scale)
+        & (place.anterior > _DENS_BACK_MM * scale)
+        & (place.anterior < front + _DENS_FRONT_MM * scale)
     )
