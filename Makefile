@@ -64,14 +64,14 @@ bench: $(STAMP)  ## Print the figures that the README quotes
 	$(BIN)/python benchmarks/bench_group_report.py
 	$(BIN)/python benchmarks/evaluate_synthetic.py
 
-# Minutes of training, on one CPU core each; LABEL_MAPS is a folder of tissue label maps. FROM_SHIPPED=1 starts from the
+# Minutes of training, on one CPU core (two threads) each; LABEL_MAPS is a folder of tissue label maps. FROM_SHIPPED=1 starts from the
 # weights that are in place where no earlier call left a checkpoint of its own.
 LABEL_MAPS :=
 FROM_SHIPPED :=
 TRAINING := training-runs/bundled
-MINUTES_STEPS := 340
+MINUTES_STEPS := 720
 MINUTES_SCOUT := 190
-TRAINING_OPTIONS := --threads 1 $(if $(LABEL_MAPS),--label-maps $(LABEL_MAPS))
+TRAINING_OPTIONS := --threads 2 $(if $(LABEL_MAPS),--label-maps $(LABEL_MAPS))
 BUNDLED := totalspineseg_bids/models/bundled
 shipped = $(if $(FROM_SHIPPED),--start-from $(wildcard $(BUNDLED)/Dataset$(1)_*/*/fold_all/checkpoint_final.pth))
 bundled-models: $(STAMP)  ## Train the bundled models and put them in place; goes on where an earlier call stopped

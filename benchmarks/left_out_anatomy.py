@@ -77,7 +77,7 @@ def train(options: argparse.Namespace, name: str, maps: Path) -> Path:
     """Train one network and return its folder of stripped models."""
     work, models = options.output / "training" / name, Path(options.output) / "models" / name
     training = SyntheticTraining(
-        work, 102, options.minutes, label_maps=maps, spines=SPINES, threads=options.threads, convolutions=1
+        work, 102, options.minutes, label_maps=maps, spines=SPINES, threads=options.threads, first_features=8
     )
     # nnU-Net takes its folders from the environment when it is imported, so each training is a process of its own.
     process = multiprocessing.get_context("spawn").Process(target=train_bundled, args=(training,))

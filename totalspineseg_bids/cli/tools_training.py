@@ -350,10 +350,13 @@ def _add_train_bundled(subparsers: Subparsers) -> None:
     parser.add_argument("--workers", type=positive, metavar="N", help="processes that draw images (default: 1)")
     parser.add_argument("--learning-rate", type=float, metavar="R", help="peak of the schedule (default: 0.0015)")
     parser.add_argument(
-        "--nested-weight", type=float, metavar="W", help="of the loss of regions within others (default: 0, none)"
+        "--nested-weight",
+        type=float,
+        metavar="W",
+        help="of the loss of regions within others (default: 0.1; 0 is none)",
     )
     parser.add_argument(
-        "--first-features", type=positive, metavar="N", help="width of the first stage of 101 and 102 (default: 8)"
+        "--first-features", type=positive, metavar="N", help="width of the first stage of 101 and 102 (default: 16)"
     )
     parser.add_argument("--convolutions", type=positive, metavar="N", help="in every stage of 101 and 102 (default: 2)")
     parser.add_argument("--start-from", type=Path, metavar="CHECKPOINT", help="take weights where they fit")

@@ -97,7 +97,10 @@ _AXES: dict[DatasetId, str] = {
     102: _STEP_AXES,
     103: "left-right, superior-inferior, posterior-anterior",
 }
-_STEP_LOSS = "nnU-Net's Dice (smoothed, so that classes out of view count too) + binary cross-entropy over regions"
+_STEP_LOSS = (
+    "nnU-Net's Dice (smoothed, so that classes out of view count too) + binary cross-entropy over regions "
+    "+ cross-entropy of regions within others, with the weight told below"
+)
 _LOSSES: dict[DatasetId, str] = {
     101: _STEP_LOSS,
     102: _STEP_LOSS,
@@ -209,9 +212,10 @@ class _Recipe:
 
 def _stage(checkpoint: Mapping[str, Any]) -> str:
     state = checkpoint["synthetic"]
+    nested = f", weight of regions within others {state['nested_weight']}" if state.get("nested_weight") else ""
     return (
         f"{state['step']} steps in {state['seconds'] / 60:.0f} minutes, {state['skipped']} left out as not finite, "
-        f"peak learning rate {state['learning_rate']}, seed {state['seed']}"
+        f"peak learning rate {state['learning_rate']}, seed {state['seed']}{nested}"
     )
 
 

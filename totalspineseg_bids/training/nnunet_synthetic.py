@@ -223,6 +223,7 @@ class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
                 "seed": self.training.seed,
                 "minutes": self.training.minutes,
                 "learning_rate": self.training.learning_rate,
+                "nested_weight": self.training.nested_weight,
             },
         }
         temporary = Path(filename + ".tmp")

@@ -94,7 +94,7 @@ class SyntheticTraining:
     learning_rate: float = 1.5e-3
     batch_size: int = 1
     workers: int = 1
-    nested_weight: float = 0.0
+    nested_weight: float = 0.1
     first_features: int = FEATURES[0]
     convolutions: int = CONVOLUTIONS
 
