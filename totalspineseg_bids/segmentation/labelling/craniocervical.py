@@ -51,14 +51,14 @@ def part(out: NDArray[np.uint8], kinds: NDArray[np.uint8], found: Found, naming:
     ids = out[index[:, 0], index[:, 1], index[:, 2]]
     dens = _dens(place, disc.anterior, scale) & (above < _DENS_TOP_MM)
     ours = near & (above > _JOINT_MM) & ~dens
-    astray = (_share(near & ~ours, ids == atlas), _share(ours, ids == axis))
+    theirs = near & ~ours
+    astray = (_share(theirs, ids == atlas), _share(ours, ids == axis))
     if atlas in named and max(astray) < _ASTRAY:
         return
     # Where C1 is out of view, what is left of C2 up there is no vertebra.
     if np.count_nonzero(ours) * scene.voxel_mm3 <= _LEAST_ATLAS_MM3 * scale**3:
         return
-    theirs = near & ~ours & (ids == atlas)
-    for rows, label in ((ours, atlas), (theirs, axis)):
+    for rows, label in ((ours, atlas), (theirs & (ids == atlas), axis)):
         out[index[rows, 0], index[rows, 1], index[rows, 2]] = label
 
 

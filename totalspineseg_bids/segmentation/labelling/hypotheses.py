@@ -148,13 +148,8 @@ def levels_away(level: str, kind: Kind) -> NDArray[np.int64]:
 @cache
 def owners(level: str, kind: Kind) -> NDArray[np.float64]:
     """1 at the place of a level in each chain, shape (V, P); 0 all over where the class may be on either of two."""
-    hypotheses = build_hypotheses()
-    result = np.zeros((len(hypotheses.chains), hypotheses.places))
-    for v, chain in enumerate(hypotheses.chains):
-        at = places_of(chain, level, kind)
-        if len(at) == 1:
-            result[v, at[0]] = 1.0
-    return result
+    own = levels_away(level, kind) == 0
+    return np.asarray(own & (own.sum(axis=1, keepdims=True) == 1), np.float64)
 
 
 @cache
