@@ -187,7 +187,9 @@ def publish(
         msg = f"{work_dir} holds no trained model; run `totalspineseg-tools train-bundled {work_dir}` first"
         raise ModelError(msg)
     checkpoints = {dataset: read_checkpoint(file) for dataset, file in trained.items()}
-    stages = {dataset: f"Dataset{dataset}: {_stage(checkpoint)}" for dataset, checkpoint in checkpoints.items()}
+    stages = {
+        dataset: f"Dataset{dataset}: {_stage(dataset, checkpoint)}" for dataset, checkpoint in checkpoints.items()
+    }
     if 102 in checkpoints:
         weights = step1_of_step2(checkpoints[102]["network_weights"])
         checkpoints[101] = {**checkpoints[102], "network_weights": weights}
@@ -210,9 +212,11 @@ class _Recipe:
     figures: Mapping[str, Any]
 
 
-def _stage(checkpoint: Mapping[str, Any]) -> str:
+def _stage(dataset: DatasetId, checkpoint: Mapping[str, Any]) -> str:
     state = checkpoint["synthetic"]
-    nested = f", weight of regions within others {state['nested_weight']}" if state.get("nested_weight") else ""
+    # The scout's classes are no regions, so that its loss has no such term.
+    weight = state.get("nested_weight") if dataset in _STEPS else None
+    nested = f", weight of regions within others {weight}" if weight else ""
     return (
         f"{state['step']} steps in {state['seconds'] / 60:.0f} minutes, {state['skipped']} left out as not finite, "
         f"peak learning rate {state['learning_rate']}, seed {state['seed']}{nested}"
