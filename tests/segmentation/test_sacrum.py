@@ -5,10 +5,16 @@ import pytest
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.segmentation.labelling import label_map
-from totalspineseg_bids.segmentation.labelling.observation import SemanticMap
-from totalspineseg_bids.segmentation.labelling.sacrum import as_scouted, one_sacrum, undecided_vertebra, without_sacrum
+from totalspineseg_bids.segmentation.labelling.observation import Observation, SemanticMap
+from totalspineseg_bids.segmentation.labelling.sacrum import (
+    as_scouted,
+    is_credible,
+    one_sacrum,
+    undecided_vertebra,
+    without_sacrum,
+)
 from totalspineseg_bids.segmentation.labelling.scout import LevelScout
-from totalspineseg_bids.segmentation.layout import Layout
+from totalspineseg_bids.segmentation.layout import Kind, Layout
 from totalspineseg_bids.segmentation.result import SpineStatus
 
 from .columns import dice, make_column, semantic_of
@@ -90,3 +96,24 @@ def test_without_a_class_of_its_own_no_sacrum_is_lent():
     column = make_column(first="T11")
     semantic = SemanticMap(semantic_of(column.truth, layout), layout)
     assert as_scouted(semantic, column.affine, scout_of(column.truth, column.affine)) is semantic
+
+
+def rest_of_s1_s2(*, scouted):
+    """Return a lumbar column whose sacrum has a disc painted into it, and their levels."""
+
+    def component(kind, s, volume, scout):
+        centre = np.array([0.0, 15.0, -s])
+        return Observation(
+            kind, centre, s, s - 3, s + 3, 15.0, 0.0, volume, False, (), 0, scout=scout if scouted else {}
+        )
+
+    levels = ("L3-L4", "L4-L5", "L5-S")
+    discs = [component(Kind.DISC, 40.0 * n, 12_000.0, {level: 0.8}) for n, level in enumerate(levels)]
+    sacrum = component(Kind.SACRUM, 95.0, 90_000.0, {"S": 0.9})
+    inside = component(Kind.DISC, 115.0, 5_000.0, {"L5-S": 0.03})
+    return [*discs, sacrum, inside], (*levels, "S", None)
+
+
+def test_a_disc_within_the_sacrum_does_not_refute_it_where_a_scout_sees_none_there():
+    assert is_credible(*rest_of_s1_s2(scouted=True))
+    assert not is_credible(*rest_of_s1_s2(scouted=False))

@@ -18,6 +18,8 @@ from totalspineseg_bids.segmentation.layout import Kind, Layout
 #: Nothing of the column may lie further below the upper end of the sacrum than this, mm.
 _BELOW_MM = 12.0
 _SMALL_SHARE = 0.3
+#: Sum of a level scout's probabilities of all discs below which it sees none in a place.
+_NO_DISC = 0.2
 
 
 def undecided_vertebra(layout: Layout) -> int | None:
@@ -95,6 +97,8 @@ def is_credible(observations: Sequence[Observation], levels: Sequence[str | None
     if any(levels[n] is None for n in sacra):
         return False
     discs = [o for o in observations if o.kind is Kind.DISC]
+    if any(observations[n].scout for n in sacra):
+        discs = [o for o in discs if sum(o.scout.values()) >= _NO_DISC]
     typical = float(np.median([o.volume_mm3 for o in discs])) if discs else 0.0
     lowest = max((o.s for o in discs if _is_disc_of_column(o, typical)), default=-np.inf)
     return all(observations[n].s > lowest - _BELOW_MM for n in sacra)
