@@ -41,3 +41,27 @@ def test_a_large_piece_of_the_other_class_is_no_part_of_its_neighbour(other, siz
     out = _painted(values)
     assert (out[LOWER] == 40).all()
     assert (out[at] == expected).all()
+
+
+def test_a_process_that_points_down_to_its_neighbour_stays_with_its_own_body():
+    """Neither arch has a class of its own, and what is painted between them joins them."""
+    values = np.zeros((40, 60, 80), np.uint8)
+    canal = np.stack([np.full(80, 20.0), np.full(80, 30.0), np.arange(80.0)], axis=1)
+    scene = Scene((), np.ones(3), np.zeros(3, int), np.array(values.shape) - 1, centerline_from_canal(canal, 20.0))
+    seeds = np.zeros((20, 30, 40), np.uint8)
+    expected = np.zeros(values.shape, np.uint8)
+    loose = LAYOUT.labels["vertebrae"][0]
+    for height, label, parity in ((56, 40, ODD), (30, 39, EVEN)):
+        values[12:28, 38:52, height - 8 : height + 8] = parity
+        seeds[6:14, 19:26, height // 2 - 4 : height // 2 + 4] = label
+        for y in range(4, 38):
+            # As in an adult's chest: a spinous process ends about a level below its body.
+            middle = height - round(0.6 * max(0, 28 - y))
+            values[17:23, y, middle - 3 : middle + 4] = loose
+            expected[17:23, y, middle - 3 : middle + 4] = label
+    between = values[17:23, 4:38, 20:60]
+    between[between == 0] = loose
+    out = np.zeros(values.shape, np.uint8)
+    paint_vertebrae(out, values, LAYOUT, seeds, stride=2, scene=scene)
+    tips = expected[:, :16] > 0
+    assert (out == expected)[:, :16][tips].mean() > 0.98

@@ -1,8 +1,9 @@
 """Voxels to instances: every voxel of a vertebra is given to one of the levels that were found.
 
 Bodies are told apart first (by their class, or by the planes of the discs between them); the posterior elements follow
-the bone: each voxel belongs to the body that is nearest *through* bone of its class, so that a spinous process stays
-with its own vertebra however far down it points.
+the bone: each voxel belongs to the body that is nearest *through* bone of its class. Ways that leave the height of the
+body are long ones (`slope.py`), so that a spinous process stays with its own vertebra however far down it points, also
+where its class is not known and it touches the arches of its neighbours.
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ from scipy.spatial import cKDTree
 from totalspineseg_bids.imaging.masks import closed, connected_parts, indices_of
 from totalspineseg_bids.segmentation.labelling.components import in_front
 from totalspineseg_bids.segmentation.labelling.observation import Parts, Scene
+from totalspineseg_bids.segmentation.labelling.slope import body_height
 from totalspineseg_bids.segmentation.layout import Kind, Layout
 
 #: Bone further than this from every body that was found is left out, mm.
 _LOOSE_MM = 18.0
+#: How much longer a way through bone is for what it changes in the height of the body.
+_CLIMB = 8.0
 _CANAL_SPECK_MM3 = 100.0
 #: Bone of another class than the vertebra beside it is a slip of that class up to this size, mm³.
 _SLIP_MM3 = 800.0
@@ -33,7 +37,11 @@ _NEIGHBOURS = ((0, 0, 1), (0, 1, 0), (1, 0, 0), (0, 1, 1), (0, 1, -1), (1, 0, 1)
 
 
 def spread_through_bone(
-    cells: NDArray[np.int64], classes: NDArray[np.uint8], seeds: NDArray[np.int64], loose: NDArray[np.uint8]
+    cells: NDArray[np.int64],
+    classes: NDArray[np.uint8],
+    seeds: NDArray[np.int64],
+    loose: NDArray[np.uint8],
+    height: NDArray[np.float64],
 ) -> NDArray[np.int64]:
     """Give every bone cell to the seed that is nearest through cells of its class.
 
@@ -47,6 +55,8 @@ def spread_through_bone(
         Instance number of each seed cell, 0 for others.
     loose
         Classes that connect to every other class (the undecided ones).
+    height
+        Of the body that each cell is likely to belong to, in cells, shape (N,).
 
     Returns
     -------
@@ -70,9 +80,11 @@ def spread_through_bone(
         same = (classes[mine] == classes[other]) | is_loose[mine] | is_loose[other]
         # Two cells of different instances need no edge: a seed keeps its own.
         same &= (seeds[mine] == 0) | (seeds[other] == 0)
-        rows.append(mine[same])
-        columns.append(other[same])
-        weights.append(np.full(np.count_nonzero(same), float(np.sqrt(np.abs(step).sum()))))
+        mine, other = mine[same], other[same]
+        climb = np.abs(height[mine] - height[other])
+        rows.append(mine)
+        columns.append(other)
+        weights.append(np.sqrt(np.abs(step).sum()) + _CLIMB * climb)
     links = np.concatenate(weights), (np.concatenate(rows), np.concatenate(columns))
     graph = sparse.coo_matrix(links, shape=(len(cells), len(cells))).tocsr()
     starts = np.flatnonzero(seeds)
@@ -182,7 +194,8 @@ def paint_vertebrae(
     loose = np.array([v for v, m in meanings.items() if m.kind is Kind.VERTEBRA and not m.parity and not m.level])
     classes = coarse[at]
     points = cells * (stride * scene.spacing)
-    instance = spread_through_bone(cells, classes, seeds[at].astype(np.int64), loose)
+    height = body_height(points, scene.line) / (stride * float(scene.spacing.mean()))
+    instance = spread_through_bone(cells, classes, seeds[at].astype(np.int64), loose, height)
     for same_class in (True, False):
         # Pieces cut off from their body, such as a spinous process whose lamina was missed, follow the nearest bone.
         if (instance == 0).any():
@@ -190,7 +203,7 @@ def paint_vertebrae(
             if not same_class and layout.separates_vertebrae:
                 left &= np.isin(classes, loose) | ~_large_pieces(cells, classes, left, scene.voxel_mm3 * stride**3)
             instance = adopt_rest(points, classes, instance, left, same_class=same_class)
-            instance = spread_through_bone(cells, classes, instance, loose)
+            instance = spread_through_bone(cells, classes, instance, loose, height)
     grid = np.zeros((2, *coarse.shape), np.uint8)
     grid[0][at], grid[1][at] = instance, classes
     # Most voxels have the class of the cell they lie in; few are looked up one by one.
