@@ -65,3 +65,18 @@ def test_a_process_that_points_down_to_its_neighbour_stays_with_its_own_body():
     paint_vertebrae(out, values, LAYOUT, seeds, stride=2, scene=scene)
     tips = expected[:, :16] > 0
     assert (out == expected)[:, :16][tips].mean() > 0.98
+
+
+def test_bone_of_the_same_class_two_levels_further_down_is_left_out():
+    values = np.zeros((40, 60, 120), np.uint8)
+    canal = np.stack([np.full(120, 20.0), np.full(120, 30.0), np.arange(120.0)], axis=1)
+    scene = Scene((), np.ones(3), np.zeros(3, int), np.array(values.shape) - 1, centerline_from_canal(canal, 20.0))
+    values[12:28, 38:52, 92:108] = ODD
+    values[12:28, 14:38, 100:104] = ODD
+    values[17:23, 10:20, 10:104] = ODD
+    seeds = np.zeros((20, 30, 60), np.uint8)
+    seeds[6:14, 19:26, 46:54] = 40
+    out = np.zeros(values.shape, np.uint8)
+    paint_vertebrae(out, values, LAYOUT, seeds, stride=2, scene=scene)
+    assert (out[17:23, 10:20, 94:104] == 40).all()
+    assert not out[:, :, :60].any()

@@ -27,6 +27,8 @@ from totalspineseg_bids.segmentation.layout import Kind, Layout
 _LOOSE_MM = 18.0
 #: How much longer a way through bone is for what it changes in the height of the body.
 _CLIMB = 8.0
+#: Bone behind whose height (`slope.py`) is this much above or below those of a body is none of its vertebra's, mm.
+_OUT_OF_HEIGHT_MM = 5.0
 _CANAL_SPECK_MM3 = 100.0
 #: Bone of another class than the vertebra beside it is a slip of that class up to this size, mm³.
 _SLIP_MM3 = 800.0
@@ -129,6 +131,23 @@ def adopt_rest(
     return result
 
 
+def _out_of_height(
+    instance: NDArray[np.int64], seeds: NDArray[np.uint8], height: NDArray[np.float64]
+) -> NDArray[np.bool_]:
+    """Tell which cells were given to a vertebra whose body is at another height than theirs.
+
+    They are of one whose body is out of view or was missed, and only its class, which every second vertebra has, led
+    to the one they were given to.
+    """
+    seeded = np.flatnonzero(seeds)
+    low, high = np.full(int(instance.max()) + 1, np.inf), np.full(int(instance.max()) + 1, -np.inf)
+    np.minimum.at(low, seeds[seeded], height[seeded])
+    np.maximum.at(high, seeds[seeded], height[seeded])
+    outside = (height < low[instance] - _OUT_OF_HEIGHT_MM) | (height > high[instance] + _OUT_OF_HEIGHT_MM)
+    result: NDArray[np.bool_] = (instance > 0) & outside
+    return result
+
+
 def _large_pieces(
     cells: NDArray[np.int64], classes: NDArray[np.uint8], left: NDArray[np.bool_], cell_mm3: float
 ) -> NDArray[np.bool_]:
@@ -193,9 +212,10 @@ def paint_vertebrae(
     meanings = layout.meanings
     loose = np.array([v for v, m in meanings.items() if m.kind is Kind.VERTEBRA and not m.parity and not m.level])
     classes = coarse[at]
-    points = cells * (stride * scene.spacing)
-    height = body_height(points, scene.line) / (stride * float(scene.spacing.mean()))
-    instance = spread_through_bone(cells, classes, seeds[at].astype(np.int64), loose, height)
+    points, cell_mm = cells * (stride * scene.spacing), stride * float(scene.spacing.mean())
+    height, behind = body_height(points, scene.line)
+    instance = spread_through_bone(cells, classes, seeds[at].astype(np.int64), loose, height / cell_mm)
+    instance[behind & _out_of_height(instance, seeds[at], height)] = 0
     for same_class in (True, False):
         # Pieces cut off from their body, such as a spinous process whose lamina was missed, follow the nearest bone.
         if (instance == 0).any():
@@ -203,7 +223,8 @@ def paint_vertebrae(
             if not same_class and layout.separates_vertebrae:
                 left &= np.isin(classes, loose) | ~_large_pieces(cells, classes, left, scene.voxel_mm3 * stride**3)
             instance = adopt_rest(points, classes, instance, left, same_class=same_class)
-            instance = spread_through_bone(cells, classes, instance, loose, height)
+            instance = spread_through_bone(cells, classes, instance, loose, height / cell_mm)
+            instance[behind & _out_of_height(instance, seeds[at], height)] = 0
     grid = np.zeros((2, *coarse.shape), np.uint8)
     grid[0][at], grid[1][at] = instance, classes
     # Most voxels have the class of the cell they lie in; few are looked up one by one.
