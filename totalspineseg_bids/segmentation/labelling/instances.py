@@ -66,7 +66,7 @@ def spread_through_bone(
         Instance number of each cell; 0 where no seed can be reached.
     """
     result = seeds.copy()
-    if len(cells) == 0 or not seeds.any():
+    if len(cells) == 0 or not seeds.any() or seeds.all():
         return result
     low = cells.min(axis=0)
     shape = cells.max(axis=0) - low + 3
