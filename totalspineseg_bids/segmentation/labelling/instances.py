@@ -27,8 +27,9 @@ from totalspineseg_bids.segmentation.layout import Kind, Layout
 _LOOSE_MM = 18.0
 #: How much longer a way through bone is for what it changes in the height of the body.
 _CLIMB = 8.0
-#: Bone behind whose height (`slope.py`) is this much above or below those of a body is none of its vertebra's, mm.
-_OUT_OF_HEIGHT_MM = 5.0
+#: Bone behind whose height (`slope.py`) is this much above or below those of a body, and nearer to another, may be of
+#: the other's vertebra, and beyond the second number is not of the first one's, mm.
+_OUT_OF_HEIGHT_MM = (5.0, 8.0)
 _CANAL_SPECK_MM3 = 100.0
 #: Bone of another class than the vertebra beside it is a slip of that class up to this size, mm³.
 _SLIP_MM3 = 800.0
@@ -132,19 +133,24 @@ def adopt_rest(
 
 
 def _out_of_height(
-    instance: NDArray[np.int64], seeds: NDArray[np.uint8], height: NDArray[np.float64]
+    instance: NDArray[np.int64], seeds: NDArray[np.uint8], height: NDArray[np.float64], most_mm: float
 ) -> NDArray[np.bool_]:
-    """Tell which cells were given to a vertebra whose body is at another height than theirs.
+    """Tell which cells were given to a vertebra whose body is at another height than theirs, where another is nearer.
 
     They are of one whose body is out of view or was missed, and only its class, which every second vertebra has, led
-    to the one they were given to.
+    past its neighbour to the one they were given to.
     """
     seeded = np.flatnonzero(seeds)
-    low, high = np.full(int(instance.max()) + 1, np.inf), np.full(int(instance.max()) + 1, -np.inf)
+    low, high = np.full(256, np.inf), np.full(256, -np.inf)
     np.minimum.at(low, seeds[seeded], height[seeded])
     np.maximum.at(high, seeds[seeded], height[seeded])
-    outside = (height < low[instance] - _OUT_OF_HEIGHT_MM) | (height > high[instance] + _OUT_OF_HEIGHT_MM)
-    result: NDArray[np.bool_] = (instance > 0) & outside
+    result = np.zeros(len(instance), bool)
+    given = np.flatnonzero(instance)
+    off = np.maximum(low[instance[given]] - height[given], height[given] - high[instance[given]])
+    given, off = given[off > most_mm], off[off > most_mm]
+    bodies = np.flatnonzero(np.isfinite(low))
+    there = height[given, None]
+    result[given] = (np.maximum(low[bodies] - there, there - high[bodies]) < off[:, None]).any(axis=1)
     return result
 
 
@@ -214,8 +220,10 @@ def paint_vertebrae(
     classes = coarse[at]
     points, cell_mm = cells * (stride * scene.spacing), stride * float(scene.spacing.mean())
     height, behind = body_height(points, scene.line)
-    instance = spread_through_bone(cells, classes, seeds[at].astype(np.int64), loose, height / cell_mm)
-    instance[behind & _out_of_height(instance, seeds[at], height)] = 0
+    near, far = _OUT_OF_HEIGHT_MM
+    first = instance = spread_through_bone(cells, classes, seeds[at].astype(np.int64), loose, height / cell_mm)
+    instance = instance.copy()
+    instance[behind & _out_of_height(instance, seeds[at], height, near)] = 0
     for same_class in (True, False):
         # Pieces cut off from their body, such as a spinous process whose lamina was missed, follow the nearest bone.
         if (instance == 0).any():
@@ -224,7 +232,10 @@ def paint_vertebrae(
                 left &= np.isin(classes, loose) | ~_large_pieces(cells, classes, left, scene.voxel_mm3 * stride**3)
             instance = adopt_rest(points, classes, instance, left, same_class=same_class)
             instance = spread_through_bone(cells, classes, instance, loose, height / cell_mm)
-            instance[behind & _out_of_height(instance, seeds[at], height)] = 0
+            instance[behind & _out_of_height(instance, seeds[at], height, near)] = 0
+    # What no other vertebra took stays with the first one, unless it is far from it.
+    back = (instance == 0) & ~(behind & _out_of_height(first, seeds[at], height, far))
+    instance[back] = first[back]
     grid = np.zeros((2, *coarse.shape), np.uint8)
     grid[0][at], grid[1][at] = instance, classes
     # Most voxels have the class of the cell they lie in; few are looked up one by one.
