@@ -132,25 +132,31 @@ def adopt_rest(
     return result
 
 
+def _body_heights(seeds: NDArray[np.uint8], height: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the lowest and the highest height of each instance's body, shape (2, 256); reversed infinities without."""
+    seeded = np.flatnonzero(seeds)
+    low, high = np.full(256, np.inf), np.full(256, -np.inf)
+    np.minimum.at(low, seeds[seeded], height[seeded])
+    np.maximum.at(high, seeds[seeded], height[seeded])
+    return np.stack([low, high])
+
+
 def _out_of_height(
-    instance: NDArray[np.int64], seeds: NDArray[np.uint8], height: NDArray[np.float64], most_mm: float
+    instance: NDArray[np.int64], bodies: NDArray[np.float64], height: NDArray[np.float64], most_mm: float
 ) -> NDArray[np.bool_]:
     """Tell which cells were given to a vertebra whose body is at another height than theirs, where another is nearer.
 
     They are of one whose body is out of view or was missed, and only its class, which every second vertebra has, led
     past its neighbour to the one they were given to.
     """
-    seeded = np.flatnonzero(seeds)
-    low, high = np.full(256, np.inf), np.full(256, -np.inf)
-    np.minimum.at(low, seeds[seeded], height[seeded])
-    np.maximum.at(high, seeds[seeded], height[seeded])
+    low, high = bodies
     result = np.zeros(len(instance), bool)
     given = np.flatnonzero(instance)
     off = np.maximum(low[instance[given]] - height[given], height[given] - high[instance[given]])
     given, off = given[off > most_mm], off[off > most_mm]
-    bodies = np.flatnonzero(np.isfinite(low))
+    found = np.isfinite(low)
     there = height[given, None]
-    result[given] = (np.maximum(low[bodies] - there, there - high[bodies]) < off[:, None]).any(axis=1)
+    result[given] = (np.maximum(low[found] - there, there - high[found]) < off[:, None]).any(axis=1)
     return result
 
 
@@ -221,9 +227,10 @@ def paint_vertebrae(
     points, cell_mm = cells * (stride * scene.spacing), stride * float(scene.spacing.mean())
     height, behind = body_height(points, scene.line)
     near, far = _OUT_OF_HEIGHT_MM
-    first = instance = spread_through_bone(cells, classes, seeds[at].astype(np.int64), loose, height / cell_mm)
-    instance = instance.copy()
-    instance[behind & _out_of_height(instance, seeds[at], height, near)] = 0
+    bodies = _body_heights(seeds[at], height)
+    first = spread_through_bone(cells, classes, seeds[at].astype(np.int64), loose, height / cell_mm)
+    instance = first.copy()
+    instance[behind & _out_of_height(instance, bodies, height, near)] = 0
     for same_class in (True, False):
         # Pieces cut off from their body, such as a spinous process whose lamina was missed, follow the nearest bone.
         if (instance == 0).any():
@@ -232,9 +239,9 @@ def paint_vertebrae(
                 left &= np.isin(classes, loose) | ~_large_pieces(cells, classes, left, scene.voxel_mm3 * stride**3)
             instance = adopt_rest(points, classes, instance, left, same_class=same_class)
             instance = spread_through_bone(cells, classes, instance, loose, height / cell_mm)
-            instance[behind & _out_of_height(instance, seeds[at], height, near)] = 0
+            instance[behind & _out_of_height(instance, bodies, height, near)] = 0
     # What no other vertebra took stays with the first one, unless it is far from it.
-    back = (instance == 0) & ~(behind & _out_of_height(first, seeds[at], height, far))
+    back = (instance == 0) & ~(behind & _out_of_height(first, bodies, height, far))
     instance[back] = first[back]
     grid = np.zeros((2, *coarse.shape), np.uint8)
     grid[0][at], grid[1][at] = instance, classes
