@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -205,8 +206,11 @@ def train_tiny(work_dir, minutes):
     script = work_dir / "run.py"
     script.write_text(_RUN)
     subprocess.run([sys.executable, str(script), str(work_dir), str(minutes)], check=True, capture_output=True)
-    (checkpoint,) = work_dir.glob("results/*/*/fold_all/checkpoint_final.pth")
-    return torch.load(checkpoint, weights_only=False)["synthetic"]
+    (file,) = work_dir.glob("results/*/*/fold_all/checkpoint_final.pth")
+    checkpoint = torch.load(file, weights_only=False)
+    # Whatever the network computes in while it learns, no step is rounded away when it is added to the weights.
+    assert {w.dtype for w in checkpoint["training_weights"].values() if w.is_floating_point()} == {torch.float32}
+    return checkpoint["synthetic"]
 
 
 @pytest.mark.slow
@@ -222,3 +226,37 @@ def test_training_resumes_and_is_published(tmp_path):
     assert published[0].size < 15 * 2**20
     # The plans are those of the network that was trained, whatever its width.
     assert load_model(published[0].folder).networks()[0].encoder.output_channels[0] == 4
+
+
+_BOTH_WIDTHS = """
+import sys
+from pathlib import Path
+
+import torch
+from totalspineseg_bids.training.nnunet_synthetic import nnUNetTrainerSynthetic
+from totalspineseg_bids.training.synthetic_trainer import SyntheticTraining, describe
+
+description, plans = describe(102, 1, first_features=4, convolutions=1)
+plans["continue_training"] = False
+trainer = nnUNetTrainerSynthetic(plans, "3d_fullres", "all", description, torch.device("cpu"))
+trainer.prepare(SyntheticTraining(Path(sys.argv[1]), 102, 1.0, first_features=4, convolutions=1), [])
+# A step changes the weights by nothing to speak of, so that the next one starts where it did.
+trainer.initial_lr = 1e-12
+torch.manual_seed(0)
+batch = torch.randn(1, 2, 128, 64, 32), torch.randint(0, 14, (1, 128, 64, 32))
+for trainer.bfloat16 in (False, True):
+    print("loss", trainer.train_step(batch)["loss"])
+print("skipped", trainer.skipped)
+"""
+
+
+@pytest.mark.slow
+def test_a_step_in_16_bits_asks_for_the_same_as_one_in_32(tmp_path):
+    environment = os.environ | {f"nnUNet_{name}": str(tmp_path) for name in ("raw", "preprocessed", "results")}
+    run = subprocess.run(
+        [sys.executable, "-c", _BOTH_WIDTHS, str(tmp_path)], check=True, capture_output=True, text=True, env=environment
+    )
+    wide, narrow = (float(line.split()[1]) for line in run.stdout.splitlines() if line.startswith("loss"))
+    assert narrow == pytest.approx(wide, rel=0.01)
+    assert narrow != wide
+    assert "skipped 0" in run.stdout

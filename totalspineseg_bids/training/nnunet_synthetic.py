@@ -36,6 +36,15 @@ _PARITIES = ("_O", "_E")
 _SMOOTH = 200.0
 
 
+def computes_bfloat16(device: torch.device) -> bool:
+    """Tell whether a device multiplies in bfloat16 itself; a processor that does not is slower with it."""
+    if device.type == "cpu":
+        # Older releases of torch do not tell; they go on in 32 bits.
+        capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
+        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return device.type == "cuda"
+
+
 class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 - nnU-Net finds trainers by such names
     """Train on synthetic patches until a budget of time is spent.
 
@@ -56,6 +65,8 @@ class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
         self.num_iterations_per_epoch = 100
         self.num_val_iterations_per_epoch = 4
         self.save_every = 5
+        #: Whether the network computes in 16 bits while it learns; weights, losses and what is saved have 32.
+        self.bfloat16 = computes_bfloat16(self.device)
         self.clock = Clock()
         self.step = 0
         self.skipped = 0
@@ -166,8 +177,7 @@ class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
-        with autocast:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             loss = self.loss_of(data, target)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), 2.0)

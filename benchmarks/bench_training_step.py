@@ -1,0 +1,80 @@
+"""Time of a training step of the bundled networks in 32 and in 16 bits: ``python benchmarks/bench_training_step.py``.
+
+The trainer is the one of ``make bundled-models``. Both kinds of steps take the same drawn patch in turn. Drawing is not
+in the time: other processes do it. Prints seconds a step (median) and their ratio.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from totalspineseg_bids.cli.tools_common import bar, positive
+from totalspineseg_bids.training.small_plans import CONFIGURATION, CONVOLUTIONS, FEATURES, PATCH, SPACING
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description="Time a training step in 32 and in 16 bits.")
+    parser.add_argument("--steps", type=positive, default=20, help="of each kind (default: %(default)s)")
+    parser.add_argument("--threads", type=positive, default=2, help="default: %(default)s")
+    parser.add_argument("--device", default="cpu")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the benchmark."""
+    options = parse(argv)
+    torch.set_num_threads(options.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("raw", "preprocessed", "results"):
+            os.environ[f"nnUNet_{name}"] = str(Path(folder) / name)
+        measure(options, Path(folder))
+    return 0
+
+
+def measure(options: argparse.Namespace, folder: Path) -> None:
+    """Take steps of both kinds in turn and print the table."""
+    # nnU-Net reads its folders from the environment when it is imported.
+    from totalspineseg_bids.synthesis.dataset import TRAINING_DOMAIN  # noqa: PLC0415
+    from totalspineseg_bids.synthesis.parametric import make_spine  # noqa: PLC0415
+    from totalspineseg_bids.training.nnunet_synthetic import computes_bfloat16, nnUNetTrainerSynthetic  # noqa: PLC0415
+    from totalspineseg_bids.training.synthetic_stream import PoolRecipe, SyntheticStream, build_pool  # noqa: PLC0415
+    from totalspineseg_bids.training.synthetic_trainer import SyntheticTraining, describe  # noqa: PLC0415
+
+    recipe = PoolRecipe(1, spacing=2.0)
+    pool = build_pool(
+        folder / "pool", None, recipe, TRAINING_DOMAIN, lambda rng, _number, spacing: make_spine(rng, spacing=spacing)
+    )
+    description, plans = describe(102, 1, first_features=FEATURES[0], convolutions=CONVOLUTIONS)
+    plans["continue_training"] = False
+    device = torch.device(options.device)
+    trainer = nnUNetTrainerSynthetic(plans, CONFIGURATION, "all", description, device)
+    trainer.prepare(SyntheticTraining(folder, 102, minutes=1e6, device=options.device), pool)
+    stream = SyntheticStream(pool, 102, PATCH, SPACING, [1])
+    # With odd discs, so that all outputs are asked for.
+    batch = next(batch for batch in torch.utils.data.DataLoader(stream) if batch[0][0, 1].any())
+    seconds: dict[bool, list[float]] = {False: [], True: []}
+    with bar(2 * (options.steps + 2), "train") as progress:
+        for number in range(options.steps + 2):
+            for bfloat16 in (False, True):
+                trainer.bfloat16 = bfloat16
+                start = time.perf_counter()
+                trainer.train_step(batch)
+                # The first two steps warm the device up.
+                if number >= 2:
+                    seconds[bfloat16].append(time.perf_counter() - start)
+                progress.update()
+    wide, narrow = (statistics.median(seconds[key]) for key in (False, True))
+    print(f"32 bits\t{wide:.3f} s\n16 bits\t{narrow:.3f} s\nratio\t{wide / narrow:.2f}")
+    print(f"a training on this device takes {16 if computes_bfloat16(device) else 32} bits")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
