@@ -59,6 +59,7 @@ bench: $(STAMP)  ## Print the figures that the README quotes
 	$(BIN)/python benchmarks/labelling_suite.py
 	$(BIN)/python benchmarks/calibrate_scout.py
 	$(BIN)/python benchmarks/bench_inference.py
+	$(BIN)/python benchmarks/bench_training_step.py
 	$(BIN)/python benchmarks/bench_query.py
 	$(BIN)/python benchmarks/bench_crash_safety.py
 	$(BIN)/python benchmarks/bench_group_report.py

@@ -15,16 +15,23 @@ ODD, EVEN = LAYOUT.labels["vertebrae_O"][0], LAYOUT.labels["vertebrae_E"][0]
 LOWER = (slice(10, 30), slice(10, 30), slice(10, 30))
 
 
-def _painted(values):
-    """Paint a map in which the lower block is seeded as vertebra 40 and nothing else is."""
-    canal = np.stack([np.full(80, 20.0), np.full(80, 5.0), np.arange(80.0)], axis=1)
+def _painted(values, seeds, canal_at):
+    """Paint a map with seeds (block of the coarse grid, id) and a straight canal ``canal_at`` voxels from the back."""
+    length = values.shape[2]
+    canal = np.stack([np.full(length, 20.0), np.full(length, canal_at), np.arange(float(length))], axis=1)
     line = centerline_from_canal(canal, 20.0)
     scene = Scene((), np.ones(3), np.zeros(3, int), np.array(values.shape) - 1, line)
-    seeds = np.zeros((20, 20, 40), np.uint8)
-    seeds[7:13, 7:13, 7:13] = 40
+    coarse = np.zeros([n // 2 for n in values.shape], np.uint8)
+    for block, label in seeds:
+        coarse[block] = label
     out = np.zeros(values.shape, np.uint8)
-    paint_vertebrae(out, values, LAYOUT, seeds, stride=2, scene=scene)
+    paint_vertebrae(out, values, LAYOUT, coarse, stride=2, scene=scene)
     return out
+
+
+def _body(height):
+    """Seed of a body whose middle is at a height (voxels)."""
+    return slice(6, 14), slice(19, 26), slice(height // 2 - 4, height // 2 + 4)
 
 
 def _block(other, size):
@@ -38,7 +45,7 @@ def _block(other, size):
 @pytest.mark.parametrize(("other", "size", "expected"), [(EVEN, 16, 0), (EVEN, 6, 40), (ODD, 16, 40)])
 def test_a_large_piece_of_the_other_class_is_no_part_of_its_neighbour(other, size, expected):
     values, at = _block(other, size)
-    out = _painted(values)
+    out = _painted(values, [((slice(7, 13),) * 3, 40)], canal_at=5.0)
     assert (out[LOWER] == 40).all()
     assert (out[at] == expected).all()
 
@@ -46,14 +53,11 @@ def test_a_large_piece_of_the_other_class_is_no_part_of_its_neighbour(other, siz
 def test_a_process_that_points_down_to_its_neighbour_stays_with_its_own_body():
     """Neither arch has a class of its own, and what is painted between them joins them."""
     values = np.zeros((40, 60, 80), np.uint8)
-    canal = np.stack([np.full(80, 20.0), np.full(80, 30.0), np.arange(80.0)], axis=1)
-    scene = Scene((), np.ones(3), np.zeros(3, int), np.array(values.shape) - 1, centerline_from_canal(canal, 20.0))
-    seeds = np.zeros((20, 30, 40), np.uint8)
     expected = np.zeros(values.shape, np.uint8)
     loose = LAYOUT.labels["vertebrae"][0]
-    for height, label, parity in ((56, 40, ODD), (30, 39, EVEN)):
+    bodies = ((56, 40, ODD), (30, 39, EVEN))
+    for height, label, parity in bodies:
         values[12:28, 38:52, height - 8 : height + 8] = parity
-        seeds[6:14, 19:26, height // 2 - 4 : height // 2 + 4] = label
         for y in range(4, 38):
             # As in an adult's chest: a spinous process ends about a level below its body.
             middle = height - round(0.6 * max(0, 28 - y))
@@ -61,24 +65,17 @@ def test_a_process_that_points_down_to_its_neighbour_stays_with_its_own_body():
             expected[17:23, y, middle - 3 : middle + 4] = label
     between = values[17:23, 4:38, 20:60]
     between[between == 0] = loose
-    out = np.zeros(values.shape, np.uint8)
-    paint_vertebrae(out, values, LAYOUT, seeds, stride=2, scene=scene)
+    out = _painted(values, [(_body(height), label) for height, label, _ in bodies], canal_at=30.0)
     tips = expected[:, :16] > 0
     assert (out == expected)[:, :16][tips].mean() > 0.98
 
 
 def test_bone_of_the_same_class_two_levels_further_down_is_left_out():
     values = np.zeros((40, 60, 120), np.uint8)
-    canal = np.stack([np.full(120, 20.0), np.full(120, 30.0), np.arange(120.0)], axis=1)
-    scene = Scene((), np.ones(3), np.zeros(3, int), np.array(values.shape) - 1, centerline_from_canal(canal, 20.0))
     values[12:28, 38:52, 92:108] = ODD
     values[12:28, 14:38, 100:104] = ODD
     values[17:23, 10:20, 10:104] = ODD
     values[12:28, 38:52, 66:82] = EVEN
-    seeds = np.zeros((20, 30, 60), np.uint8)
-    seeds[6:14, 19:26, 46:54] = 40
-    seeds[6:14, 19:26, 33:41] = 39
-    out = np.zeros(values.shape, np.uint8)
-    paint_vertebrae(out, values, LAYOUT, seeds, stride=2, scene=scene)
+    out = _painted(values, [(_body(100), 40), (_body(74), 39)], canal_at=30.0)
     assert (out[17:23, 10:20, 94:104] == 40).all()
     assert not (out[:, :, :60] == 40).any()

@@ -1,23 +1,22 @@
 """Voxels to instances: every voxel of a vertebra is given to one of the levels that were found.
 
 Bodies are told apart first (by their class, or by the planes of the discs between them); the posterior elements follow
-the bone: each voxel belongs to the body that is nearest *through* bone of its class. Ways that leave the height of the
-body are long ones (`slope.py`), so that a spinous process stays with its own vertebra however far down it points, also
-where its class is not known and it touches the arches of its neighbours.
+the bone: each voxel belongs to the body that is nearest *through* bone of its class (`bone_graph.py`).
 """
 
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 
 import cc3d
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage, sparse
-from scipy.sparse import csgraph
+from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from totalspineseg_bids.imaging.masks import closed, connected_parts, indices_of
+from totalspineseg_bids.segmentation.labelling.bone_graph import NEIGHBOURS, BoneGraph
 from totalspineseg_bids.segmentation.labelling.components import in_front
 from totalspineseg_bids.segmentation.labelling.observation import Parts, Scene
 from totalspineseg_bids.segmentation.labelling.slope import body_height
@@ -25,8 +24,6 @@ from totalspineseg_bids.segmentation.layout import Kind, Layout
 
 #: Bone further than this from every body that was found is left out, mm.
 _LOOSE_MM = 18.0
-#: How much longer a way through bone is for what it changes in the height of the body.
-_CLIMB = 8.0
 #: Bone behind whose height (`slope.py`) is this much above or below those of a body, and nearer to another, may be of
 #: the other's vertebra, and beyond the second number is not of the first one's, mm.
 _OUT_OF_HEIGHT_MM = (5.0, 8.0)
@@ -35,68 +32,6 @@ _CANAL_SPECK_MM3 = 100.0
 _SLIP_MM3 = 800.0
 _IN_PLANE = np.zeros((3, 3, 3), bool)
 _IN_PLANE[1, :, 1] = _IN_PLANE[:, 1, 1] = True
-#: Half of the neighbours of a voxel, by which a grid's edges are listed once.
-_NEIGHBOURS = ((0, 0, 1), (0, 1, 0), (1, 0, 0), (0, 1, 1), (0, 1, -1), (1, 0, 1), (1, 0, -1), (1, 1, 0), (1, -1, 0))
-
-
-def spread_through_bone(
-    cells: NDArray[np.int64],
-    classes: NDArray[np.uint8],
-    seeds: NDArray[np.int64],
-    loose: NDArray[np.uint8],
-    height: NDArray[np.float64],
-) -> NDArray[np.int64]:
-    """Give every bone cell to the seed that is nearest through cells of its class.
-
-    Parameters
-    ----------
-    cells
-        Grid indices, shape (N, 3).
-    classes
-        Class of each cell; cells are neighbours only within a class.
-    seeds
-        Instance number of each seed cell, 0 for others.
-    loose
-        Classes that connect to every other class (the undecided ones).
-    height
-        Of the body that each cell is likely to belong to, in cells, shape (N,).
-
-    Returns
-    -------
-    NDArray[np.int64]
-        Instance number of each cell; 0 where no seed can be reached.
-    """
-    result = seeds.copy()
-    if len(cells) == 0 or not seeds.any() or seeds.all():
-        return result
-    low = cells.min(axis=0)
-    shape = cells.max(axis=0) - low + 3
-    number = np.full(tuple(shape), -1, np.int32)
-    local = cells - low + 1
-    number[local[:, 0], local[:, 1], local[:, 2]] = np.arange(len(cells))
-    is_loose = np.isin(classes, loose)
-    rows, columns, weights = [], [], []
-    for step in _NEIGHBOURS:
-        other = number[local[:, 0] + step[0], local[:, 1] + step[1], local[:, 2] + step[2]]
-        mine = np.flatnonzero(other >= 0)
-        other = other[mine]
-        same = (classes[mine] == classes[other]) | is_loose[mine] | is_loose[other]
-        # Two cells of different instances need no edge: a seed keeps its own.
-        same &= (seeds[mine] == 0) | (seeds[other] == 0)
-        mine, other = mine[same], other[same]
-        climb = np.abs(height[mine] - height[other])
-        rows.append(mine)
-        columns.append(other)
-        weights.append(np.sqrt(np.abs(step).sum()) + _CLIMB * climb)
-    links = np.concatenate(weights), (np.concatenate(rows), np.concatenate(columns))
-    graph = sparse.coo_matrix(links, shape=(len(cells), len(cells))).tocsr()
-    starts = np.flatnonzero(seeds)
-    distance, _, source = csgraph.dijkstra(
-        graph, directed=False, indices=starts, min_only=True, return_predecessors=True
-    )
-    reached = np.flatnonzero(np.isfinite(distance))
-    result[reached] = seeds[np.asarray(source)[reached]]
-    return result
 
 
 def adopt_rest(
@@ -132,7 +67,7 @@ def adopt_rest(
     return result
 
 
-def _body_heights(seeds: NDArray[np.uint8], height: NDArray[np.float64]) -> NDArray[np.float64]:
+def _body_heights(seeds: NDArray[np.int64], height: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the lowest and the highest height of each instance's body, shape (2, 256); reversed infinities without."""
     seeded = np.flatnonzero(seeds)
     low, high = np.full(256, np.inf), np.full(256, -np.inf)
@@ -189,6 +124,59 @@ def _nearest(
     return near, np.asarray(nearest, np.intp)[near]
 
 
+@dataclass(frozen=True, slots=True)
+class _Bone:
+    """The bone of an image on a subsampled grid.
+
+    Attributes
+    ----------
+    cells
+        Grid indices, shape (N, 3).
+    points
+        The same in local mm.
+    classes
+        Value of the semantic map, shape (N,).
+    height, behind
+        Of the body that each is likely to belong to, mm along the canal, and whether it lies behind the bodies.
+    cell_mm
+        Size of a cell.
+    """
+
+    cells: NDArray[np.int64]
+    points: NDArray[np.float64]
+    classes: NDArray[np.uint8]
+    height: NDArray[np.float64]
+    behind: NDArray[np.bool_]
+    cell_mm: float
+
+
+def _shared_out(bone: _Bone, seeds: NDArray[np.int64], layout: Layout) -> NDArray[np.int64]:
+    """Give every bone cell to one of the instances whose bodies are the seeds, or to none (0)."""
+    meanings = layout.meanings
+    loose = np.array([v for v, m in meanings.items() if m.kind is Kind.VERTEBRA and not m.parity and not m.level])
+    bodies = _body_heights(seeds, bone.height)
+
+    def in_height(instance: NDArray[np.int64], most_mm: float) -> NDArray[np.int64]:
+        """Take back what was given to a vertebra of another height."""
+        return np.where(bone.behind & _out_of_height(instance, bodies, bone.height, most_mm), 0, instance)
+
+    near, far = _OUT_OF_HEIGHT_MM
+    ways = BoneGraph(bone.cells, bone.classes, loose, bone.height / bone.cell_mm)
+    first = ways.spread(seeds)
+    instance = in_height(first, near)
+    for same_class in (True, False):
+        # Pieces cut off from their body, such as a spinous process whose lamina was missed, follow the nearest bone.
+        left = instance == 0
+        if not left.any():
+            break
+        if not same_class and layout.separates_vertebrae:
+            left &= np.isin(bone.classes, loose) | ~_large_pieces(bone.cells, bone.classes, left, bone.cell_mm**3)
+        instance = adopt_rest(bone.points, bone.classes, instance, left, same_class=same_class)
+        instance = in_height(ways.spread(instance), near)
+    # What no other vertebra took stays with the first one, unless it is far from it.
+    return np.where(instance == 0, in_height(first, far), instance)
+
+
 def paint_vertebrae(
     out: NDArray[np.uint8],
     values: NDArray[np.uint8],
@@ -215,43 +203,23 @@ def paint_vertebrae(
     scene
         Grid and centreline.
     """
-    bone = layout.kinds(values) == Kind.VERTEBRA
+    mask = layout.kinds(values) == Kind.VERTEBRA
     coarse = values[::stride, ::stride, ::stride]
-    cells = indices_of(bone[::stride, ::stride, ::stride])
+    cells = indices_of(mask[::stride, ::stride, ::stride])
     if len(cells) == 0:
         return
     at = cells[:, 0], cells[:, 1], cells[:, 2]
-    meanings = layout.meanings
-    loose = np.array([v for v, m in meanings.items() if m.kind is Kind.VERTEBRA and not m.parity and not m.level])
-    classes = coarse[at]
-    points, cell_mm = cells * (stride * scene.spacing), stride * float(scene.spacing.mean())
-    height, behind = body_height(points, scene.line)
-    near, far = _OUT_OF_HEIGHT_MM
-    bodies = _body_heights(seeds[at], height)
-    first = spread_through_bone(cells, classes, seeds[at].astype(np.int64), loose, height / cell_mm)
-    instance = first.copy()
-    instance[behind & _out_of_height(instance, bodies, height, near)] = 0
-    for same_class in (True, False):
-        # Pieces cut off from their body, such as a spinous process whose lamina was missed, follow the nearest bone.
-        if (instance == 0).any():
-            left = instance == 0
-            if not same_class and layout.separates_vertebrae:
-                left &= np.isin(classes, loose) | ~_large_pieces(cells, classes, left, scene.voxel_mm3 * stride**3)
-            instance = adopt_rest(points, classes, instance, left, same_class=same_class)
-            instance = spread_through_bone(cells, classes, instance, loose, height / cell_mm)
-            instance[behind & _out_of_height(instance, bodies, height, near)] = 0
-    # What no other vertebra took stays with the first one, unless it is far from it.
-    back = (instance == 0) & ~(behind & _out_of_height(first, bodies, height, far))
-    instance[back] = first[back]
+    points = cells * (stride * scene.spacing)
+    bone = _Bone(cells, points, coarse[at], *body_height(points, scene.line), stride * float(scene.spacing.mean()))
     grid = np.zeros((2, *coarse.shape), np.uint8)
-    grid[0][at], grid[1][at] = instance, classes
+    grid[0][at], grid[1][at] = _shared_out(bone, seeds[at].astype(np.int64), layout), bone.classes
     # Most voxels have the class of the cell they lie in; few are looked up one by one.
     label, cell_class = (_refined(part, stride, values.shape) for part in grid)
-    astray = indices_of(bone & (cell_class != values))
+    astray = indices_of(mask & (cell_class != values))
     if len(astray):
         at = astray[:, 0], astray[:, 1], astray[:, 2]
         label[at] = _of_strays(astray, values[at], grid, cells, stride=stride, spacing=scene.spacing)
-    np.copyto(out, label, where=bone)
+    np.copyto(out, label, where=mask)
 
 
 def _refined(grid: NDArray[np.uint8], stride: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -302,7 +270,7 @@ def _of_neighbours(
     padded = np.pad(grid, ((0, 0), (1, 1), (1, 1), (1, 1)))
     result = np.zeros(len(classes), np.uint8)
     left = np.arange(len(classes))
-    steps = [*_NEIGHBOURS, *itertools.product((-1, 1), repeat=3)]
+    steps = [*NEIGHBOURS, *itertools.product((-1, 1), repeat=3)]
     for step in sorted({*steps, *(tuple(-k for k in s) for s in steps)}, key=lambda s: sum(map(abs, s))):
         at = tuple(c[left] + 1 + k for c, k in zip(cell, step, strict=True))
         same = padded[1][at] == classes[left]
