@@ -2,8 +2,8 @@
 
 For every label map of a folder (tissue label maps of real anatomy, 1 mm) and region of the column, prints how far below
 the middle of its body the bone of a vertebra lies on average, by how far it is in front of the canal's middle (mm). The
-last line, from which ``segmentation/labelling/slope.py`` has its profile, is the mean of neck (below C2), chest and
-loins, each the mean of the maps that show it.
+last lines, from which ``segmentation/labelling/slope.py`` has its profiles, are those of neck (below C2), chest and
+loins, each the mean of the maps that show it, and the mean of the three.
 """
 
 from __future__ import annotations
@@ -84,9 +84,11 @@ def main(argv: list[str] | None = None) -> int:
             means = np.nanmean(rows, axis=0)
             print(f"{file.name}\t{name}\t{len(rows)}\t" + "\t".join(f"{value:.1f}" for value in means))
             of_region[name].append(means)
-    below_axis = [np.nanmean(rows, axis=0) for name, rows in of_region.items() if name not in ("C1", "C2")]
+    below_axis = {name: np.nanmean(rows, axis=0) for name, rows in of_region.items() if name not in ("C1", "C2")}
+    for name, means in below_axis.items():
+        print(f"all\t{name}\t\t" + "\t".join(f"{value:.1f}" for value in means))
     if below_axis:
-        print("all\tbelow C2\t\t" + "\t".join(f"{value:.1f}" for value in np.mean(below_axis, axis=0)))
+        print("all\tbelow C2\t\t" + "\t".join(f"{value:.1f}" for value in np.mean(list(below_axis.values()), axis=0)))
     return 0
 
 

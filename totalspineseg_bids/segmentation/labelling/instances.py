@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
+from totalspineseg_bids import anatomy
+from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.imaging.masks import closed, connected_parts, indices_of
 from totalspineseg_bids.segmentation.labelling.bone_graph import NEIGHBOURS, BoneGraph
 from totalspineseg_bids.segmentation.labelling.components import in_front
@@ -22,6 +24,9 @@ from totalspineseg_bids.segmentation.labelling.observation import Parts, Scene
 from totalspineseg_bids.segmentation.labelling.slope import body_height
 from totalspineseg_bids.segmentation.layout import Kind, Layout
 
+_REGION_OF_ID = {
+    label.id: label.level[0] for label in anatomy.LABELS if label.structure is Structure.VERTEBRA and label.level
+}
 #: Bone further than this from every body that was found is left out, mm.
 _LOOSE_MM = 18.0
 #: Bone behind whose height (`slope.py`) is this much above or below those of a body, and nearer to another, may be of
@@ -34,64 +39,76 @@ _IN_PLANE = np.zeros((3, 3, 3), bool)
 _IN_PLANE[1, :, 1] = _IN_PLANE[:, 1, 1] = True
 
 
+class _Heights:
+    """Heights of the bodies that were found, against those of bone behind them.
+
+    Parameters
+    ----------
+    seeds
+        Instance number of each cell of a body, 0 for others, shape (N,).
+    height
+        Of the body that each cell is likely to belong to, mm, shape (N,).
+    behind
+        Whether it lies behind the bodies; only there heights tell anything.
+    """
+
+    def __init__(self, seeds: NDArray[np.int64], height: NDArray[np.float64], behind: NDArray[np.bool_]) -> None:
+        seeded = np.flatnonzero(seeds)
+        self._low, self._high = np.full(256, np.inf), np.full(256, -np.inf)
+        np.minimum.at(self._low, seeds[seeded], height[seeded])
+        np.maximum.at(self._high, seeds[seeded], height[seeded])
+        self._height, self._behind = height, behind
+        found = np.isfinite(self._low)
+        there = height[:, None]
+        #: How far each cell is out of the heights of the body to whose it is nearest.
+        self._least = np.maximum(self._low[found] - there, there - self._high[found]).min(axis=1, initial=np.inf)
+
+    def fits(self, instance: NDArray[np.int64], most_mm: float) -> NDArray[np.bool_]:
+        """Tell which cells may be of an instance (one each, or one for all): none at another height, nearer to another.
+
+        What does not fit is of a vertebra whose body is out of view or was missed, and only its class, which every
+        second vertebra has, led past its neighbour to the instance.
+        """
+        off = np.maximum(self._low[instance] - self._height, self._height - self._high[instance])
+        return np.asarray(~self._behind | (off <= most_mm) | (off <= self._least))
+
+    def taken_back(self, instance: NDArray[np.int64], most_mm: float) -> NDArray[np.int64]:
+        """Return the instances without the cells that do not fit them."""
+        return np.where((instance == 0) | self.fits(instance, most_mm), instance, 0)
+
+
 def adopt_rest(
     points: NDArray[np.float64],
-    classes: NDArray[np.uint8],
+    groups: NDArray[np.uint8],
     instance: NDArray[np.int64],
     left: NDArray[np.bool_],
-    *,
-    same_class: bool,
+    heights: _Heights,
 ) -> NDArray[np.int64]:
-    """Give cells that no seed reached to the nearest instance within about 18 mm.
+    """Give cells that no seed reached to the nearest instance in whose height they are, within about 18 mm.
 
     Parameters
     ----------
     points
         Local mm, shape (N, 3).
-    classes, instance
-        Class and instance number (0 for none) of each cell.
+    groups, instance
+        Number of the group, within which an instance is looked for, and of the instance (0 for none) of each cell.
     left
-        Cells to give away, those that no seed reached.
-    same_class
-        Look for cells of the same class only.
+        Cells to give away.
+    heights
+        Of the bodies.
     """
     result = instance.copy()
-    groups = np.unique(classes[left]) if same_class else [None]
-    for value in groups:
-        mine = np.ones(len(classes), bool) if value is None else classes == value
-        known = np.flatnonzero(mine & (instance > 0))
-        rest = np.flatnonzero(mine & left)
-        if len(known) and len(rest):
-            near, nearest = _nearest(points[known], points[rest], _LOOSE_MM)
-            result[rest[near]] = instance[known[nearest]]
-    return result
-
-
-def _body_heights(seeds: NDArray[np.int64], height: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the lowest and the highest height of each instance's body, shape (2, 256); reversed infinities without."""
-    seeded = np.flatnonzero(seeds)
-    low, high = np.full(256, np.inf), np.full(256, -np.inf)
-    np.minimum.at(low, seeds[seeded], height[seeded])
-    np.maximum.at(high, seeds[seeded], height[seeded])
-    return np.stack([low, high])
-
-
-def _out_of_height(
-    instance: NDArray[np.int64], bodies: NDArray[np.float64], height: NDArray[np.float64], most_mm: float
-) -> NDArray[np.bool_]:
-    """Tell which cells were given to a vertebra whose body is at another height than theirs, where another is nearer.
-
-    They are of one whose body is out of view or was missed, and only its class, which every second vertebra has, led
-    past its neighbour to the one they were given to.
-    """
-    low, high = bodies
-    result = np.zeros(len(instance), bool)
-    given = np.flatnonzero(instance)
-    off = np.maximum(low[instance[given]] - height[given], height[given] - high[instance[given]])
-    given, off = given[off > most_mm], off[off > most_mm]
-    found = np.isfinite(low)
-    there = height[given, None]
-    result[given] = (np.maximum(low[found] - there, there - high[found]) < off[:, None]).any(axis=1)
+    nearest = np.full(len(instance), _LOOSE_MM)
+    for number in np.unique(instance[instance > 0]):
+        rest = left & heights.fits(number, _OUT_OF_HEIGHT_MM[0])
+        for group in np.unique(groups[rest]):
+            known = np.flatnonzero((instance == number) & (groups == group))
+            wanted = np.flatnonzero(rest & (groups == group))
+            if len(known):
+                distance = np.asarray(cKDTree(points[known]).query(points[wanted], distance_upper_bound=_LOOSE_MM)[0])
+                closer = distance < nearest[wanted]
+                result[wanted[closer]] = number
+                nearest[wanted[closer]] = distance[closer]
     return result
 
 
@@ -150,20 +167,27 @@ class _Bone:
     cell_mm: float
 
 
+def _regions(s: NDArray[np.float64], seeds: NDArray[np.int64]) -> NDArray[np.str_]:
+    """Return the region of the body that is nearest along the canal; empty where it has no name."""
+    numbers = np.unique(seeds[seeds > 0])
+    if len(numbers) == 0:
+        return np.full(len(s), "", "<U1")
+    middle = np.array([s[seeds == number].mean() for number in numbers])
+    names = np.array([_REGION_OF_ID.get(int(number), "") for number in numbers], "<U1")
+    order = np.argsort(middle)
+    borders = (middle[order][1:] + middle[order][:-1]) / 2
+    return np.asarray(names[order][np.searchsorted(borders, s)])
+
+
 def _shared_out(bone: _Bone, seeds: NDArray[np.int64], layout: Layout) -> NDArray[np.int64]:
     """Give every bone cell to one of the instances whose bodies are the seeds, or to none (0)."""
     meanings = layout.meanings
     loose = np.array([v for v, m in meanings.items() if m.kind is Kind.VERTEBRA and not m.parity and not m.level])
-    bodies = _body_heights(seeds, bone.height)
-
-    def in_height(instance: NDArray[np.int64], most_mm: float) -> NDArray[np.int64]:
-        """Take back what was given to a vertebra of another height."""
-        return np.where(bone.behind & _out_of_height(instance, bodies, bone.height, most_mm), 0, instance)
-
+    heights = _Heights(seeds, bone.height, bone.behind)
     near, far = _OUT_OF_HEIGHT_MM
     ways = BoneGraph(bone.cells, bone.classes, loose, bone.height / bone.cell_mm)
     first = ways.spread(seeds)
-    instance = in_height(first, near)
+    instance = heights.taken_back(first, near)
     for same_class in (True, False):
         # Pieces cut off from their body, such as a spinous process whose lamina was missed, follow the nearest bone.
         left = instance == 0
@@ -171,10 +195,11 @@ def _shared_out(bone: _Bone, seeds: NDArray[np.int64], layout: Layout) -> NDArra
             break
         if not same_class and layout.separates_vertebrae:
             left &= np.isin(bone.classes, loose) | ~_large_pieces(bone.cells, bone.classes, left, bone.cell_mm**3)
-        instance = adopt_rest(bone.points, bone.classes, instance, left, same_class=same_class)
-        instance = in_height(ways.spread(instance), near)
+        groups = bone.classes if same_class else np.zeros_like(bone.classes)
+        instance = adopt_rest(bone.points, groups, instance, left, heights)
+        instance = heights.taken_back(ways.spread(instance), near)
     # What no other vertebra took stays with the first one, unless it is far from it.
-    return np.where(instance == 0, in_height(first, far), instance)
+    return np.where(instance == 0, heights.taken_back(first, far), instance)
 
 
 def paint_vertebrae(
@@ -209,10 +234,12 @@ def paint_vertebrae(
     if len(cells) == 0:
         return
     at = cells[:, 0], cells[:, 1], cells[:, 2]
-    points = cells * (stride * scene.spacing)
-    bone = _Bone(cells, points, coarse[at], *body_height(points, scene.line), stride * float(scene.spacing.mean()))
+    points, bodies = cells * (stride * scene.spacing), seeds[at].astype(np.int64)
+    place = scene.line.project(points)
+    height, behind = body_height(place, _regions(place.s, bodies))
+    bone = _Bone(cells, points, coarse[at], height, behind, stride * float(scene.spacing.mean()))
     grid = np.zeros((2, *coarse.shape), np.uint8)
-    grid[0][at], grid[1][at] = _shared_out(bone, seeds[at].astype(np.int64), layout), bone.classes
+    grid[0][at], grid[1][at] = _shared_out(bone, bodies, layout), bone.classes
     # Most voxels have the class of the cell they lie in; few are looked up one by one.
     label, cell_class = (_refined(part, stride, values.shape) for part in grid)
     astray = indices_of(mask & (cell_class != values))
