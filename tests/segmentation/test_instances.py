@@ -79,3 +79,17 @@ def test_bone_of_the_same_class_two_levels_further_down_is_left_out():
     out = _painted(values, [(_body(100), 40), (_body(74), 39)], canal_at=30.0)
     assert (out[17:23, 10:20, 94:104] == 40).all()
     assert not (out[:, :, :60] == 40).any()
+
+
+def test_an_arch_without_a_way_to_its_body_stays_with_it():
+    """It hangs on its neighbour by undecided bone, and its lower end is as near to the height of that one."""
+    loose = LAYOUT.labels["vertebrae"][0]
+    values = np.zeros((40, 60, 80), np.uint8)
+    for height, parity in ((56, EVEN), (30, ODD)):
+        values[12:28, 38:52, height - 8 : height + 8] = parity
+    values[12:28, 22:38, 24:34] = loose
+    values[14:26, 24:30, 34:40] = loose
+    values[12:28, 24:35, 40:60] = EVEN
+    out = _painted(values, [(_body(56), 40), (_body(30), 39)], canal_at=30.0)
+    assert (out[12:28, 24:35, 47:60] == 40).all()
+    assert (out[12:28, 22:38, 24:34] == 39).all()

@@ -194,7 +194,9 @@ def _shared_out(bone: _Bone, seeds: NDArray[np.int64], layout: Layout) -> NDArra
         if not left.any():
             break
         if not same_class and layout.separates_vertebrae:
-            left &= np.isin(bone.classes, loose) | ~_large_pieces(bone.cells, bone.classes, left, bone.cell_mm**3)
+            # What its class joins to a body is not of one whose class is another.
+            slip = (first == 0) & ~_large_pieces(bone.cells, bone.classes, left, bone.cell_mm**3)
+            left &= np.isin(bone.classes, loose) | slip
         groups = bone.classes if same_class else np.zeros_like(bone.classes)
         instance = adopt_rest(bone.points, groups, instance, left, heights)
         instance = heights.taken_back(ways.spread(instance), near)
