@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from totalspineseg_bids import anatomy
+from totalspineseg_bids.segmentation.labelling.bone import _regions
 from totalspineseg_bids.segmentation.labelling.centerline import Projection
 from totalspineseg_bids.segmentation.labelling.slope import body_height
 
@@ -23,9 +25,6 @@ def test_processes_hang_below_their_bodies_and_arches_of_the_neck_lower_than_tho
 
 
 def test_the_region_is_that_of_the_nearest_body_with_a_name():
-    from totalspineseg_bids import anatomy
-    from totalspineseg_bids.segmentation.labelling.instances import _regions
-
     ids = [anatomy.vertebra("C7").id, anatomy.vertebra("T1").id, anatomy.unnamed(anatomy.Structure.VERTEBRA, 1).id]
     s = np.array([0.0, 20.0, 40.0, 4.0, 24.0, 36.0])
     assert _regions(s, np.array([*ids, 0, 0, 0])).tolist() == ["C", "T", "", "C", "T", ""]
