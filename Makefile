@@ -70,7 +70,7 @@ bench: $(STAMP)  ## Print the figures that the README quotes
 LABEL_MAPS :=
 FROM_SHIPPED :=
 TRAINING := training-runs/bundled
-MINUTES_STEPS := 820
+MINUTES_STEPS := 915
 MINUTES_SCOUT := 190
 TRAINING_OPTIONS := --threads 2 $(if $(LABEL_MAPS),--label-maps $(LABEL_MAPS))
 BUNDLED := totalspineseg_bids/models/bundled

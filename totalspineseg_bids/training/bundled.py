@@ -220,6 +220,7 @@ def _stage(dataset: DatasetId, checkpoint: Mapping[str, Any]) -> str:
     return (
         f"{state['step']} steps in {state['seconds'] / 60:.0f} minutes, {state['skipped']} left out as not finite, "
         f"peak learning rate {state['learning_rate']}, seed {state['seed']}{nested}"
+        f"{', computing in bfloat16' if state.get('bfloat16') else ''}"
     )
 
 

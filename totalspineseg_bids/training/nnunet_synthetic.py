@@ -234,6 +234,7 @@ class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
                 "minutes": self.training.minutes,
                 "learning_rate": self.training.learning_rate,
                 "nested_weight": self.training.nested_weight,
+                "bfloat16": self.bfloat16,
             },
         }
         temporary = Path(filename + ".tmp")
