@@ -3,7 +3,7 @@
 Writes a BIDS dataset of synthetic images (fields of view and contrasts mixed, seeds of the evaluation domain), labels
 each with the model through ``SpineSegmenter``, and compares with the truth. Prints Dice a structure group and level,
 a contrast and a field of view; how many images have every level in full view right; how many abstained and how many
-are silently wrong; seconds an image. The folder keeps the dataset, the labels, TSV and JSON.
+have a wrong name, with which warning; seconds an image. The folder keeps the dataset, the labels, TSV and JSON.
 """
 
 from __future__ import annotations
@@ -120,6 +120,13 @@ def compare_all(outcomes: list[Outcome], bids: Path) -> Evaluation:
     )
 
 
+def reasons_told(outcome: Outcome) -> dict[str, str | None]:
+    """Return what the labelling warns of in an image, by the name of the structure."""
+    target = outcome.job.target
+    report = json.loads(target.with_name(target.name.removesuffix(".nii.gz") + ".json").read_text(encoding="utf-8"))
+    return {component["name"]: component["reason"] for component in report["components"]}
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the benchmark."""
     options = parse(argv)
@@ -140,10 +147,11 @@ def main(argv: list[str] | None = None) -> int:
     print(table(result))
     for line in failed:
         print(line)
-    for image in result.images:
+    for image, outcome in zip(result.images, outcomes, strict=True):
         if image.outcome.value == "wrong":
-            names = ", ".join(row.name for row in image.levels if row.misnamed)
-            print(f"silently wrong: {image.name}: {names}")
+            reasons = reasons_told(outcome)
+            names = (f"{row.name} ({reasons.get(row.name) or 'no warning'})" for row in image.levels if row.misnamed)
+            print(f"wrong: {image.name}: {', '.join(names)}")
     print(f"seconds an image: mean {timing['mean']:.1f}, median {timing['median']:.1f}, most {timing['max']:.1f}")
     print(f"written to {options.output}")
     return 0

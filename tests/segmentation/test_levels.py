@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from totalspineseg_bids.anatomy import SpineVariant
+from totalspineseg_bids.segmentation.labelling.evidence import emissions
 from totalspineseg_bids.segmentation.labelling.hypotheses import build_hypotheses
 from totalspineseg_bids.segmentation.labelling.levels import solve_levels
 from totalspineseg_bids.segmentation.labelling.naming import NO_ANCHOR, name_components
 from totalspineseg_bids.segmentation.labelling.observation import Observation, View, Votes
-from totalspineseg_bids.segmentation.labelling.reference import chain_of
+from totalspineseg_bids.segmentation.labelling.reference import AXIS_PLACE, Prices, chain_of
 from totalspineseg_bids.segmentation.layout import Kind, Layout
 from totalspineseg_bids.segmentation.result import SpineStatus
 
@@ -204,3 +205,17 @@ def test_a_heap_of_pieces_that_no_order_explains_does_not_stop_the_labelling():
     naming = name_components(mixed, solution)
     assert len(naming.ids) == len(mixed)
     assert naming.status is SpineStatus.ABSTAINED
+
+
+def test_c2_is_twice_as_large_as_the_vertebrae_below():
+    """What broke off its dens is likelier anything else; what the field of view cuts says nothing."""
+    below = [_observation(Kind.VERTEBRA, 20.0 * n, volume=4e3) for n in (1, 2, 3)]
+
+    def at_c2(volume, edge=False):
+        first = _observation(Kind.VERTEBRA, 0.0, volume=volume, edge=edge)
+        table = emissions([first, *below], build_hypotheses(), View(-20.0, 80.0), Prices())
+        return table[0, :, AXIS_PLACE] - table[0, :, AXIS_PLACE + 2]
+
+    whole, piece, cut = at_c2(8e3), at_c2(1.7e3), at_c2(1.7e3, edge=True)
+    assert (whole - piece > 1.0).all()
+    np.testing.assert_allclose(cut, whole)

@@ -17,7 +17,14 @@ from totalspineseg_bids.segmentation.labelling.hypotheses import (
     owners,
 )
 from totalspineseg_bids.segmentation.labelling.observation import Observation, View, Votes
-from totalspineseg_bids.segmentation.labelling.reference import CONUS_LEVEL, CONUS_SD_LEVELS, SCOUT_ENDS, Prices
+from totalspineseg_bids.segmentation.labelling.reference import (
+    AXIS_PLACE,
+    AXIS_VOLUME,
+    CONUS_LEVEL,
+    CONUS_SD_LEVELS,
+    SCOUT_ENDS,
+    Prices,
+)
 from totalspineseg_bids.segmentation.layout import Kind
 
 #: Stands for "impossible" without the arithmetic of infinities.
@@ -27,6 +34,8 @@ _ANCHOR_SHARE = 0.2
 _SCOUT_ANCHOR = 0.5
 #: A map with more level classes of one kind than this names every level.
 _MOST_LANDMARKS = 8
+#: Vertebrae below C2 that its volume is measured by.
+_AXIS_NEIGHBOURS = 3
 #: Share of a component that carries a landmark's class, from which the model has seen a landmark.
 _SEEN_SHARE = 0.3
 
@@ -67,6 +76,7 @@ def emissions(
             result[n][~last] = NEVER
         elif observation.kind is Kind.VERTEBRA:
             result[n][last] = NEVER
+            result[n][:, AXIS_PLACE] += _axis_score(observations, n, prices)
     if view.conus is not None:
         _add_conus(result, observations, hypotheses, view.conus, prices)
     return result
@@ -211,7 +221,24 @@ def _tempering(votes: Sequence[Votes], known: Sequence[str], kind: Kind, prices:
 
 
 def _volume_score(observation: Observation, hypotheses: Hypotheses, prices: Prices) -> NDArray[np.float64]:
-    deviation = (np.log(observation.volume_mm3) - hypotheses.log_volume) / prices.volume_sd
+    """Log-likelihood of a disc's volume at each place, shape (H, P)."""
+    return _size_score(observation, hypotheses.log_volume, prices)
+
+
+def _axis_score(observations: Sequence[Observation], n: int, prices: Prices) -> float:
+    """Log-likelihood of a vertebra's volume, were it C2: what broke off its dens is too small for it.
+
+    Measured by the vertebrae below and not by the subject's size, of which a faulty C2 must not decide.
+    """
+    below = [o.volume_mm3 for o in observations[n + 1 :] if o.kind is Kind.VERTEBRA and not o.touches_edge]
+    if observations[n].touches_edge or len(below) < _AXIS_NEIGHBOURS:
+        return 0.0
+    expected = np.log(AXIS_VOLUME * np.median(below[:_AXIS_NEIGHBOURS]))
+    return float(_size_score(observations[n], expected, prices))
+
+
+def _size_score(observation: Observation, expected: NDArray[np.float64] | float, prices: Prices) -> NDArray[np.float64]:
+    deviation = (np.log(observation.volume_mm3) - expected) / prices.volume_sd
     return np.asarray(-prices.volume_weight * np.minimum(0.5 * deviation**2, 4.0))
 
 

@@ -23,6 +23,10 @@ DISC_VOLUME_MM3: tuple[float, ...] = (
     *(1700, 2100, 2100, 2800, 3700, 5000, 5700, 6000, 6300, 8000, 9500),
     *(11000, 12500, 13000, 12500, 14500, 13500),
 )
+#: Volume of C2 in front of the canal (with the dens) against the median of C3 to C5: 1.6 and 2.1 in two atlases, 1.8 to
+#: 2.4 in synthetic necks. And its place in the chain.
+AXIS_VOLUME = 2.0
+AXIS_PLACE = 1
 #: Centre of what is in front of the canal, of C2 (with the dens) above disc C2-C3, of C1 above that, and of the upper
 #: 25 mm of the sacrum's body below disc L5-S, mm.
 C2_ABOVE_DISC_MM = 15.5
@@ -73,8 +77,8 @@ class Prices:
     spacing_cap
         Largest cost of one distance.
     volume_sd
-        Standard deviation of the logarithm of a disc's volume given the scale; ``volume_weight`` tempers it because
-        the errors of neighbours go together.
+        Standard deviation of the logarithm of a disc's volume given the scale, and of C2's given that of the vertebrae
+        below; ``volume_weight`` tempers it because the errors of neighbours go together.
     support_weight
         Weight of a second map of the same image (its errors resemble the first one's).
     named_hit, named_slip
