@@ -38,6 +38,13 @@ def test_a_component_that_is_probably_none_is_left_out():
     assert _names(places, [0, 1, 1], REGULAR) == {0: "T5", 2: "T5-T6"}
 
 
+def test_a_disc_of_unknown_level_is_still_a_disc():
+    levels = REGULAR.discs[4:14]
+    tables = [{None: 0.3} | dict.fromkeys(levels, 0.07), {None: 0.6} | dict.fromkeys(levels, 0.04)]
+    _, places = expected_naming(tables, [1, 1], [REGULAR], [1.0])
+    assert set(places) == {0}
+
+
 def test_the_variant_follows_the_names_and_else_its_probability():
     tables = [{"L5": 0.9, None: 0.0}, {"L6": 0.6, None: 0.4}, {"S": 1.0, None: 0.0}]
     assert expected_naming(tables, [0, 0, 0], [REGULAR, SIX], [0.4, 0.6])[0] == 1
@@ -59,11 +66,16 @@ def test_it_is_the_best_of_all_namings(seed):
     def spot(n, name):
         return 2 * (REGULAR.discs if sides[n] else REGULAR.vertebrae).index(name) + sides[n]
 
+    def right(n, name):
+        """Of the two questions: is it part of the column, and which."""
+        false = tables[n][None]
+        return 2 * false if name is None else tables[n][name] + 1 - false
+
     best = 0.0
     for chosen in itertools.product(*tables):
         spots = [spot(n, name) for n, name in enumerate(chosen) if name is not None]
         if all(a < b for a, b in itertools.pairwise(spots)):
-            best = max(best, sum(table[name] for table, name in zip(tables, chosen, strict=True)))
+            best = max(best, sum(right(n, name) for n, name in enumerate(chosen)))
     _, places = expected_naming(tables, sides, [REGULAR], [1.0])
     named = _names(places, sides, REGULAR)
-    assert np.isclose(sum(table[named.get(n)] for n, table in enumerate(tables)), best)
+    assert np.isclose(sum(right(n, named.get(n)) for n in range(len(tables))), best)

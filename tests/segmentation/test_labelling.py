@@ -325,3 +325,15 @@ def test_pieces_between_two_discs_are_one_vertebra():
     for level in ("T5", "T6", "T7"):
         label = anatomy.vertebra(level).id
         assert dice(spine.labels == label, column.truth == label) > 0.95, level
+
+
+def test_two_lumbar_discs_far_apart_take_turns():
+    """Alone in view they are numbered; their gap would do for two levels of the chest."""
+    semantic = np.zeros((60, 70, 90), np.uint8)
+    semantic[20:40, 14:28] = STEP1.labels["canal"][0]
+    for z in (66, 28):
+        semantic[10:50, 30:62, z - 5 : z + 6] = STEP1.labels["disc"][0]
+    spine = label_map(semantic, np.eye(4), STEP1)
+    assert spine.status is SpineStatus.ABSTAINED
+    assert [turn for _, turn in disc_turns(spine)] == [0, 1]
+    assert np.count_nonzero(odd_discs(spine)) == np.count_nonzero(semantic[:, 30:62, 61:72])

@@ -172,3 +172,12 @@ def test_a_sacrum_is_told_from_more_vertebrae():
     sure, neutral, doubtful = (false_prices([o], prices)[0] for o in (found, sacrum, doubted))
     assert sure == pytest.approx(neutral + prices.scout_sacrum / 2)
     assert doubtful < neutral
+
+
+def test_a_scout_that_made_out_nothing_takes_no_disc_for_a_false_one():
+    """Two lumbar discs alone in view, 38 mm apart, of which it says a little of everything."""
+    discs = [_observation(Kind.DISC, s, volume=16e3) for s in (20.0, 58.0)]
+    levels = ("T10-T11", "T11-T12", "T12-L1", "L1-L2", "L2-L3")
+    blind = [replace(o, scout=dict.fromkeys(levels, 0.06)) for o in discs]
+    for seen in (discs, blind):
+        assert all(level is not None for level in solve_levels(seen, _view(seen)).levels)

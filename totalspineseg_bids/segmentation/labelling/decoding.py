@@ -1,9 +1,10 @@
 """From posterior probabilities to one naming: the one with the most right names in expectation.
 
 The single most probable path may stand alone between many of another naming that differ in size, phase or a skipped
-component, and lose to them together. What counts is the name of each component, so the naming is chosen that maximises
-the sum of the posterior probabilities of its names, in the order of the column (posterior decoding with the grammar of
-the chain; Käll, Krogh and Sonnhammer, Bioinformatics 21, 2005).
+component, and lose to them together. What counts is the name of each component, and before that whether it is part of
+the column at all, so the naming is chosen that gets most of both right in expectation, in the order of the column
+(posterior decoding with the grammar of the chain; Käll, Krogh and Sonnhammer, Bioinformatics 21, 2005). Were names all
+that counts, a disc of which nothing tells the level would be none, because no level is as probable as that.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 
 from totalspineseg_bids.segmentation.labelling.reference import Chain
 
-#: Preference, in names, for the variant that is more probable as a whole where two name as much.
+#: Preference, in right answers, for the variant that is more probable as a whole where two name as much.
 _TIE = 1e-3
 #: Variants with a smaller share of the probability of the most probable one are not asked.
 _NEGLIGIBLE = 1e-3
@@ -58,7 +59,7 @@ def expected_naming(
 def _in_chain(
     tables: Sequence[Mapping[str | None, float]], sides: Sequence[int], chain: Chain
 ) -> tuple[float, dict[int, int]]:
-    """Return the expected number of right names of the best naming by one chain, and the naming."""
+    """Return how much the best naming by one chain gets right in expectation, and the naming."""
     names = (chain.vertebrae, chain.discs)
     spots = 2 * len(chain.vertebrae)
     # The best of the components so far within the first ``k`` spots, for every ``k``, and how it came about.
@@ -66,11 +67,12 @@ def _in_chain(
     spot_of = np.zeros((len(tables), spots + 1), np.int64)
     for n, (table, side) in enumerate(zip(tables, sides, strict=True)):
         gain = np.full(spots, -np.inf)
+        false = table.get(None, 0.0)
         own = [table.get(name, 0.0) if name else 0.0 for name in names[side]]
-        gain[side : side + 2 * len(own) : 2] = [share or -np.inf for share in own]
+        gain[side : side + 2 * len(own) : 2] = [share + (1.0 - false) if share else -np.inf for share in own]
         at_spot = np.concatenate([[-np.inf], best[:-1] + gain])
         within = np.maximum.accumulate(at_spot)
-        skipped = best + table.get(None, 0.0)
+        skipped = best + 2.0 * false
         # Spots count from 1; 0 stands for a component that is skipped.
         reached = np.maximum.accumulate(np.where(at_spot >= within, np.arange(spots + 1), 0))
         spot_of[n] = np.where(within > skipped, reached, 0)

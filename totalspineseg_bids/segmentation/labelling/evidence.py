@@ -34,6 +34,8 @@ _ANCHOR_SHARE = 0.2
 _SCOUT_ANCHOR = 0.5
 #: A map with more level classes of one kind than this names every level.
 _MOST_LANDMARKS = 8
+#: Likelihood of its best level, at the median component, below which a scout has not made out where it is.
+_BLIND_SCOUT = 0.2
 #: Vertebrae below C2 that its volume is measured by.
 _AXIS_NEIGHBOURS = 3
 #: Share of a component that carries a landmark's class, from which the model has seen a landmark.
@@ -159,13 +161,19 @@ def _add_scout(score: NDArray[np.float64], observations: Sequence[Observation], 
     between_weight = min(1.0, prices.scout_views / max(len(told) - len(ends), 1))
     # A chain without the level says nothing for any of its places.
     table = np.array([prices.scout_hit, *prices.scout_slip, 0.0])
-    for n in told:
+    logs = np.zeros((len(told), *score.shape[1:]))
+    for row, n in enumerate(told):
         observation = observations[n]
         likelihood = np.full(score.shape[1:], (1.0 - min(1.0, sum(observation.scout.values()))) / score.shape[2])
         for level, share in observation.scout.items():
             likelihood += share * table[levels_away(level, observation.kind)]
-        weight = end_weight if n in ends else between_weight
-        score[n] += weight * np.log(np.maximum(likelihood, prices.scout_slip[-1]))
+        logs[row] = np.log(np.maximum(likelihood, prices.scout_slip[-1]))
+    # A scout that has not made out where it is, as in a view of two vertebrae, says nothing against any one piece.
+    usual = float(np.median(logs.max(axis=(1, 2)))) if told else 0.0
+    if usual < np.log(_BLIND_SCOUT):
+        logs -= usual
+    for row, n in enumerate(told):
+        score[n] += (end_weight if n in ends else between_weight) * logs[row]
 
 
 def _hearsay(table: Mapping[str | None, float], kind: Kind, prices: Prices) -> NDArray[np.float64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,14 +47,25 @@ def disc_turns(spine: LabelledSpine) -> list[tuple[Component, int]]:
     known = [n for n, turn in enumerate(turns) if turn is not None]
     if discs and not known:
         turns[0], known = 0, [0]
-    gaps = [float(np.linalg.norm(np.subtract(a.centroid_mm, b.centroid_mm))) for a, b in itertools.pairwise(discs)]
+    # A numbered disc's best guess may be off, but it is so for its neighbours too, and counts what is missing between.
+    guesses = [order.get(c.level or c.runner_up or "") for c in discs]
+    steps = [_step(discs, guesses, n) for n in range(len(discs) - 1)]
     for n in range(1, len(discs)):
         if turns[n] is None and turns[n - 1] is not None:
-            turns[n] = (turns[n - 1] or 0) + _steps(gaps, n - 1)
+            turns[n] = (turns[n - 1] or 0) + steps[n - 1]
     for n in range(len(discs) - 2, -1, -1):
         if turns[n] is None:
-            turns[n] = (turns[n + 1] or 0) - _steps(gaps, n)
+            turns[n] = (turns[n + 1] or 0) - steps[n]
     return [(c, t or 0) for c, t in zip(discs, turns, strict=True)]
+
+
+def _step(discs: Sequence[Component], guesses: Sequence[int | None], n: int) -> int:
+    """How many levels lie between a disc and the next one: by their best guesses, else by the gap."""
+    here, there = guesses[n], guesses[n + 1]
+    if here is not None and there is not None and there > here:
+        return there - here
+    gaps = [float(np.linalg.norm(np.subtract(a.centroid_mm, b.centroid_mm))) for a, b in itertools.pairwise(discs)]
+    return _steps(gaps, n)
 
 
 def _steps(gaps: list[float], n: int) -> int:
