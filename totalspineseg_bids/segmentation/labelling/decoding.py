@@ -1,4 +1,4 @@
-"""From posterior probabilities to one naming: the one with the most right names in expectation.
+"""From posterior probabilities to one naming: the one that gets most right in expectation.
 
 The single most probable path may stand alone between many of another naming that differ in size, phase or a skipped
 component, and lose to them together. What counts is the name of each component, and before that whether it is part of

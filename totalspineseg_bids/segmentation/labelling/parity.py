@@ -49,7 +49,8 @@ def disc_turns(spine: LabelledSpine) -> list[tuple[Component, int]]:
         turns[0], known = 0, [0]
     # A numbered disc's best guess may be off, but it is so for its neighbours too, and counts what is missing between.
     guesses = [order.get(c.level or c.runner_up or "") for c in discs]
-    steps = [_step(discs, guesses, n) for n in range(len(discs) - 1)]
+    gaps = [float(np.linalg.norm(np.subtract(a.centroid_mm, b.centroid_mm))) for a, b in itertools.pairwise(discs)]
+    steps = [_steps(guesses, gaps, n) for n in range(len(gaps))]
     for n in range(1, len(discs)):
         if turns[n] is None and turns[n - 1] is not None:
             turns[n] = (turns[n - 1] or 0) + steps[n - 1]
@@ -59,17 +60,11 @@ def disc_turns(spine: LabelledSpine) -> list[tuple[Component, int]]:
     return [(c, t or 0) for c, t in zip(discs, turns, strict=True)]
 
 
-def _step(discs: Sequence[Component], guesses: Sequence[int | None], n: int) -> int:
-    """How many levels lie between a disc and the next one: by their best guesses, else by the gap."""
+def _steps(guesses: Sequence[int | None], gaps: Sequence[float], n: int) -> int:
+    """How many levels lie between a disc and the next one: by their best guesses, else by the gaps around it."""
     here, there = guesses[n], guesses[n + 1]
     if here is not None and there is not None and there > here:
         return there - here
-    gaps = [float(np.linalg.norm(np.subtract(a.centroid_mm, b.centroid_mm))) for a, b in itertools.pairwise(discs)]
-    return _steps(gaps, n)
-
-
-def _steps(gaps: list[float], n: int) -> int:
-    """How many levels a gap spans, against the gaps around it."""
     around = [g for k, g in enumerate(gaps[max(0, n - 3) : n + 4], start=max(0, n - 3)) if k != n]
     typical = float(np.median(around)) if around else _ADULT_STEP_MM
     return max(1, round(gaps[n] / max(typical, 8.0)))
