@@ -52,7 +52,7 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
     pool = build_pool(
         folder / "pool", None, recipe, TRAINING_DOMAIN, lambda rng, _number, spacing: make_spine(rng, spacing=spacing)
     )
-    description, plans = describe(102, 1, first_features=FEATURES[0], convolutions=CONVOLUTIONS)
+    description, plans = describe(102, 1, features=FEATURES, convolutions=CONVOLUTIONS)
     plans["continue_training"] = False
     device = torch.device(options.device)
     trainer = nnUNetTrainerSynthetic(plans, CONFIGURATION, "all", description, device)

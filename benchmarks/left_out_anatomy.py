@@ -30,6 +30,7 @@ from totalspineseg_bids.segmentation.pipeline import SpineSegmenter
 from totalspineseg_bids.synthesis.dataset import write_dataset
 from totalspineseg_bids.training.bundled import publish
 from totalspineseg_bids.training.cases import find_cases
+from totalspineseg_bids.training.small_plans import FEATURES
 from totalspineseg_bids.training.synthetic_trainer import SyntheticTraining, train_bundled
 
 #: Parametric spines in the pool of each training.
@@ -77,7 +78,7 @@ def train(options: argparse.Namespace, name: str, maps: Path) -> Path:
     """Train one network and return its folder of stripped models."""
     work, models = options.output / "training" / name, Path(options.output) / "models" / name
     training = SyntheticTraining(
-        work, 102, options.minutes, label_maps=maps, spines=SPINES, threads=options.threads, first_features=8
+        work, 102, options.minutes, label_maps=maps, spines=SPINES, threads=options.threads, features=(8, *FEATURES[1:])
     )
     # nnU-Net takes its folders from the environment when it is imported, so each training is a process of its own.
     process = multiprocessing.get_context("spawn").Process(target=train_bundled, args=(training,))

@@ -356,7 +356,11 @@ def _add_train_bundled(subparsers: Subparsers) -> None:
         help="of the loss of regions within others (default: 0.1; 0 is none)",
     )
     parser.add_argument(
-        "--first-features", type=positive, metavar="N", help="width of the first stage of 101 and 102 (default: 16)"
+        "--features",
+        type=positive,
+        nargs=6,
+        metavar="N",
+        help="of each stage of 101 and 102 (default: 16 24 48 96 128 128)",
     )
     parser.add_argument("--convolutions", type=positive, metavar="N", help="in every stage of 101 and 102 (default: 2)")
     parser.add_argument("--start-from", type=Path, metavar="CHECKPOINT", help="take weights where they fit")
@@ -369,10 +373,12 @@ def _train_bundled(options: argparse.Namespace) -> int:
         name: value
         for name in (
             *("label_maps", "threads", "seed", "start_from", "device", "batch_size", "workers"),
-            *("learning_rate", "nested_weight", "first_features", "convolutions"),
+            *("learning_rate", "nested_weight", "convolutions"),
         )
         if (value := getattr(options, name)) is not None
     }
+    if options.features is not None:
+        chosen["features"] = tuple(options.features)
     training = SyntheticTraining(work_dir=options.work_dir, dataset=options.dataset, minutes=options.minutes, **chosen)
     say(f"trained: {train_bundled(training)}")
     return int(ExitCode.SUCCESS)

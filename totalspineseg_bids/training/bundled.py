@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import platform
 import re
 import shutil
 import sys
@@ -36,7 +35,8 @@ SIZE_LIMIT = 15 * 1024 * 1024
 _STEPS: tuple[DatasetId, ...] = (101, 102)
 _STEP2_CHANNELS = 2
 _FIRST_LAYER = ("encoder.stages.0.", "decoder.encoder.stages.0.")
-_CONVOLUTION = r"encoder\.stages\.0\.0\.convs\.\d+\.conv\.weight"
+_FIRST_OF_STAGE = re.compile(r"encoder\.stages\.(?P<stage>\d+)\.0\.convs\.0\.conv\.weight")
+_OF_FIRST_STAGE = re.compile(r"encoder\.stages\.0\.0\.convs\.\d+\.conv\.weight")
 
 _CARD = """# Model card: {name}
 
@@ -51,7 +51,6 @@ results; install a public release instead (`totalspineseg-tools models install`)
 | Classes | {classes} |
 | Training images | synthetic, drawn on the fly: random pose, bending, contrast, slice thickness, bias field, noise |
 | Label maps drawn from | {maps} |
-| Machine | {machine} |
 | Optimiser | AdamW, polynomial decay over the training time; a running average of the weights is kept |
 | Loss | {loss} |
 | Made with | totalspineseg_bids {version}, torch {torch} |
@@ -217,8 +216,10 @@ def _stage(dataset: DatasetId, checkpoint: Mapping[str, Any]) -> str:
     # The scout's classes are no regions, so that its loss has no such term.
     weight = state.get("nested_weight") if dataset in _STEPS else None
     nested = f", weight of regions within others {weight}" if weight else ""
+    batch = state.get("batch_size", 1)
     return (
-        f"{state['step']} steps in {state['seconds'] / 60:.0f} minutes, {state['skipped']} left out as not finite, "
+        f"{state['step']} steps{f' of {batch} images' if batch > 1 else ''} in {state['seconds'] / 60:.0f} minutes"
+        f"{f' on {machine}' if (machine := state.get('machine')) else ''}, {state['skipped']} left out as not finite, "
         f"peak learning rate {state['learning_rate']}, seed {state['seed']}{nested}"
         f"{', computing in bfloat16' if state.get('bfloat16') else ''}"
     )
@@ -234,10 +235,13 @@ def _shared(weights: StateDict) -> StateDict:
     return result
 
 
-def _size_of(weights: StateDict) -> dict[str, int]:
-    """Return the width of a network's first stage and the convolutions of each, as ``describe`` takes them."""
-    first = [value for name, value in weights.items() if re.fullmatch(_CONVOLUTION, name)]
-    return {"first_features": len(first[0]), "convolutions": len(first)}
+def _size_of(weights: StateDict) -> dict[str, Any]:
+    """Return the width of a network's stages and the convolutions of each, as ``describe`` takes them."""
+    first = {
+        int(match["stage"]): len(value) for name, value in weights.items() if (match := _FIRST_OF_STAGE.fullmatch(name))
+    }
+    convolutions = sum(1 for name in weights if _OF_FIRST_STAGE.fullmatch(name))
+    return {"features": tuple(first[stage] for stage in sorted(first)), "convolutions": convolutions}
 
 
 def _publish_one(dataset: DatasetId, checkpoint: dict[str, Any], destination: Path, recipe: _Recipe) -> Published:
@@ -300,7 +304,6 @@ def _card(
         axes=_AXES[dataset],
         note=_ALONE if dataset == 103 else _ONE_NETWORK,
         loss=_LOSSES[dataset],
-        machine=f"CPU, {torch.get_num_threads()} threads ({platform.machine()})",
         version=__version__,
         torch=torch.__version__.split("+")[0],
         real=_ATTRIBUTION if real else "",

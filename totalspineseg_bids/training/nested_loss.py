@@ -42,26 +42,26 @@ def nested_loss(
 
     The margin and the other outer regions matter: what is asked within its own outer region alone spills out of it,
     and overwrites what is there. Summed over the inner regions: that there are six landmarks makes none of them matter
-    less.
+    less. A mean over images; one with no outer region in view counts as 0.
 
     Parameters
     ----------
     output, target
-        Logits and truth (0 or 1) of one image, shape (regions, Z, Y, X).
+        Logits and truth (0 or 1) of a batch, shape (images, regions, Z, Y, X).
     nested
         As ``nested_rows`` returns it; inner regions that are not asked left out.
 
     Returns
     -------
     Tensor
-        Scalar; 0 where no outer region is in view.
+        Scalar.
     """
     rows = [row for _, within in nested for row in within]
     if not rows:
         return output.sum() * 0.0
-    outer = target[[row for row, _ in nested]].amax(0, keepdim=True)
-    near = functional.max_pool3d(outer, 2 * _MARGIN + 1, 1, _MARGIN)[0] > 0
-    if not bool(near.any()):
-        return output.sum() * 0.0
-    loss = functional.binary_cross_entropy_with_logits(output[rows][:, near], target[rows][:, near])
-    return loss * (len(rows) / len(nested))
+    outer = target[:, [row for row, _ in nested]].amax(1, keepdim=True)
+    near = (functional.max_pool3d(outer, 2 * _MARGIN + 1, 1, _MARGIN) > 0).to(output.dtype)
+    # By weights, not by picking voxels: how many there are would have to be waited for on a GPU.
+    loss = functional.binary_cross_entropy_with_logits(output[:, rows], target[:, rows], near, reduction="none")
+    each = loss.sum((1, 2, 3, 4)) / near.sum((1, 2, 3, 4)).clamp_min(1.0)
+    return each.mean() / len(nested)

@@ -56,8 +56,9 @@ class nnUNetTrainerScout(nnUNetTrainerSynthetic):  # noqa: N801 - nnU-Net finds 
         flat = features.permute(0, 2, 3, 4, 1).reshape(-1, features.shape[1])[index]
         return functional.linear(flat.float(), layer.weight.flatten(1), layer.bias)
 
-    def loss_of(self, data: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def batch_loss(self, batch: Any) -> torch.Tensor:  # noqa: ANN401
         """Cross-entropy at the voxels that count."""
+        data, target = self._to_device(batch)
         index = self._counted(target)
         return functional.cross_entropy(self._logits(data, index), target.flatten()[index].long())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ from totalspineseg_bids.training.synthetic_trainer import (
 from totalspineseg_bids.training.warm_start import matching_heads, started_from
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from torch.utils.data import IterableDataset
 
@@ -34,6 +35,8 @@ _PARITIES = ("_O", "_E")
 #: Voxels added to both sides of the Dice fraction, about a fifth of a disc. Without them a class that is not in view
 #: costs the same whether a whole disc or a thousand voxels are painted with it, so that nothing is ever taken back.
 _SMOOTH = 200.0
+#: Steps between two lines of the log. Drawing curves and saving take a second, in which a GPU does dozens of steps.
+_STEPS_AN_EPOCH = {"cpu": 100, "cuda": 500}
 
 
 def computes_bfloat16(device: torch.device) -> bool:
@@ -43,6 +46,13 @@ def computes_bfloat16(device: torch.device) -> bool:
         capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
         return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
     return device.type == "cuda"
+
+
+def describe_machine(device: torch.device) -> str:
+    """Return in words what a training ran on."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type.upper()}, {torch.get_num_threads()} threads ({platform.machine()})"
 
 
 class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 - nnU-Net finds trainers by such names
@@ -62,7 +72,7 @@ class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
         # nnU-Net records these by name in the checkpoint, so the signature has to be its own.
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.enable_deep_supervision = False
-        self.num_iterations_per_epoch = 100
+        self.num_iterations_per_epoch = _STEPS_AN_EPOCH.get(self.device.type, 100)
         self.num_val_iterations_per_epoch = 4
         self.save_every = 5
         #: Whether the network computes in 16 bits while it learns; weights, losses and what is saved have 32.
@@ -89,6 +99,10 @@ class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
             self.label_manager.num_segmentation_heads,
             self.enable_deep_supervision,
         ).to(self.device, memory_format=torch.channels_last_3d)
+        #: The network as a step computes it: compiled where nnU-Net does so, with the same weights.
+        self.stepped: Callable[[torch.Tensor], torch.Tensor] = (
+            torch.compile(self.network) if self._do_i_compile() else self.network
+        )
         self.optimizer, self.lr_scheduler = self.configure_optimizers()
         self._set_batch_size_and_oversample()
         self.loss = self._build_loss()
@@ -117,7 +131,8 @@ class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, None]:
         """AdamW; the learning rate follows the clock, so there is no scheduler."""
-        return torch.optim.AdamW(self.network.parameters(), lr=self.initial_lr, weight_decay=1e-3), None
+        fused = self.device.type == "cuda"
+        return torch.optim.AdamW(self.network.parameters(), lr=self.initial_lr, weight_decay=1e-3, fused=fused), None
 
     def take_weights(self, checkpoint: Path) -> None:
         """Start from another model's weights, a bundled one's too; new channels count for nothing at first."""
@@ -133,7 +148,9 @@ class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
         """Open the streams; validation draws the same patches in every epoch only as far as its seed goes."""
         seed, dataset = self.training.seed, self.training.dataset
         stream = self._stream([seed, dataset, _TRAINING_STREAM, self.step])
-        training = stream_batches(stream, self.training.batch_size, self.training.workers)
+        training = stream_batches(
+            stream, self.training.batch_size, self.training.workers, pinned=self.device.type == "cuda"
+        )
         validation = stream_batches(self._stream([seed, dataset, _VALIDATION_STREAM]))
         return training, validation
 
@@ -165,46 +182,64 @@ class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
 
     def _to_device(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:  # noqa: ANN401
         data, values = batch
-        data = data.to(self.device).contiguous(memory_format=torch.channels_last_3d)
-        values = values.to(self.device).long()
+        data = data.to(self.device, non_blocking=True).contiguous(memory_format=torch.channels_last_3d)
+        values = values.to(self.device, non_blocking=True).long()
         target = self.region_table[:, values].transpose(0, 1)
         return data, target
 
+    def batch_loss(self, batch: Any) -> torch.Tensor:  # noqa: ANN401
+        """Return the loss of a batch as the stream gives it."""
+        groups = self._groups_of(batch)
+        data, target = self._to_device(batch)
+        return self.loss_of(self.stepped(data).float(), target, groups)
+
+    def _groups_of(self, batch: Any) -> list[list[int]]:  # noqa: ANN401
+        """Part the images of a batch, before it leaves for the device, by what they are asked for: all or no parity."""
+        images = batch[0]
+        hinted = images[:, 1:].flatten(1).any(1).tolist()
+        return [[i for i, has in enumerate(hinted) if not has], [i for i, has in enumerate(hinted) if has]]
+
     def train_step(self, batch: Any) -> dict[str, Any]:  # noqa: ANN401
         """Do one step; one whose loss or gradient is not finite changes nothing."""
-        data, target = self._to_device(batch)
         rate = self.initial_lr * learning_rate_factor(self._progress(), self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-            loss = self.loss_of(data, target)
+            loss = self.batch_loss(batch)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), 2.0)
         self.step += 1
-        if bool(torch.isfinite(loss)) and bool(torch.isfinite(norm)):
+        if bool(torch.isfinite(loss + norm)):
             self.optimizer.step()
             self.average.update(self.network)
         else:
             self.skipped += 1
         return {"loss": loss.detach().cpu().numpy()}
 
-    def loss_of(self, data: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Return the loss of a batch as it leaves ``_to_device``.
+    def loss_of(self, output: torch.Tensor, target: torch.Tensor, groups: list[list[int]]) -> torch.Tensor:
+        """Return the loss of a batch, a mean over its images.
 
         An image that comes without odd discs does not say which discs and vertebrae are odd: not asked.
+
+        Parameters
+        ----------
+        output, target
+            Logits and truth, shape (images, regions, Z, Y, X).
+        groups
+            Images without and with odd discs.
         """
-        output = self.network(data).float()
-        losses = []
-        for logits, truth, image in zip(output, target, data, strict=True):
-            hinted = len(image) > 1 and bool(image[1].any())
-            asked = list(range(len(logits))) if hinted else self.without_parity
-            own = self.loss(logits[asked][None], truth[asked][None])
+        total = output.new_zeros(())
+        for images, asked in zip(groups, (self.without_parity, list(range(output.shape[1]))), strict=True):
+            if not images:
+                continue
+            logits, truth = output[images], target[images]
+            own = self.loss(logits[:, asked], truth[:, asked])
             if self.training.nested_weight:
                 nested = [(outer, [row for row in within if row in asked]) for outer, within in self.nested]
                 own = own + self.training.nested_weight * nested_loss(logits, truth, nested)
-            losses.append(own)
-        return torch.stack(losses).mean()
+            total = total + own * (len(images) / len(output))
+        return total
 
     def validation_step(self, batch: Any) -> dict[str, Any]:  # noqa: ANN401
         """Pseudo Dice of a patch, as nnU-Net counts it."""
@@ -235,6 +270,8 @@ class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
                 "learning_rate": self.training.learning_rate,
                 "nested_weight": self.training.nested_weight,
                 "bfloat16": self.bfloat16,
+                "batch_size": self.training.batch_size,
+                "machine": describe_machine(self.device),
             },
         }
         temporary = Path(filename + ".tmp")

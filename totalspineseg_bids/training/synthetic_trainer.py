@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, IterableDataset
 
 from totalspineseg_bids.anatomy import SpineVariant
@@ -76,8 +77,8 @@ class SyntheticTraining:
         Processes that draw images; about 15 images a second each. With another number other images are drawn.
     nested_weight
         Weight of the loss of regions within others (101 and 102) beside nnU-Net's own; 0 leaves it out.
-    first_features
-        Features of the first stage (101 and 102), of which the outputs are made.
+    features
+        Of each stage (101 and 102); of those of the first the outputs are made.
     convolutions
         Of every stage (101 and 102).
     """
@@ -95,7 +96,7 @@ class SyntheticTraining:
     batch_size: int = 1
     workers: int = 1
     nested_weight: float = 0.1
-    first_features: int = FEATURES[0]
+    features: tuple[int, ...] = FEATURES
     convolutions: int = CONVOLUTIONS
 
     def __post_init__(self) -> None:
@@ -153,11 +154,13 @@ def train_bundled(training: SyntheticTraining) -> Path:
         _training_spine,
     )
     torch.manual_seed(training.seed)
+    if training.device == "cuda":
+        torch.backends.cudnn.benchmark = True  # as nnU-Net does where it trains
     from totalspineseg_bids.training.nnunet_scout import nnUNetTrainerScout  # noqa: PLC0415
     from totalspineseg_bids.training.nnunet_synthetic import nnUNetTrainerSynthetic  # noqa: PLC0415
 
     description, plans = describe(
-        training.dataset, len(pool), first_features=training.first_features, convolutions=training.convolutions
+        training.dataset, len(pool), features=training.features, convolutions=training.convolutions
     )
     trainer_class = nnUNetTrainerScout if training.dataset == 103 else nnUNetTrainerSynthetic
     latest = _checkpoints(training.work_dir, training.dataset) / "checkpoint_latest.pth"
@@ -177,7 +180,7 @@ def train_bundled(training: SyntheticTraining) -> Path:
 
 
 def describe(
-    dataset: DatasetId, num_training: int, *, first_features: int, convolutions: int
+    dataset: DatasetId, num_training: int, *, features: tuple[int, ...], convolutions: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the ``dataset.json`` and the plans of a bundled model."""
     if dataset == 103:
@@ -186,7 +189,7 @@ def describe(
     plans = small_plans(
         DATASET_NAMES[dataset],
         description["channel_names"],
-        features=(first_features, *FEATURES[1:]),
+        features=features,
         convolutions=convolutions,
     )
     return description, plans
@@ -214,9 +217,9 @@ def finished(work_dir: Path, dataset: DatasetId) -> Path | None:
 
 
 def stream_batches(
-    stream: IterableDataset[Any], batch_size: int = 1, workers: int = 1
+    stream: IterableDataset[Any], batch_size: int = 1, workers: int = 1, *, pinned: bool = False
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Draw batches in processes of their own, a few ahead of the network."""
+    """Draw batches in processes of their own, a few ahead of the network; pinned memory is copied to a GPU faster."""
     loader: DataLoader[Any] = DataLoader(
         stream,
         batch_size=batch_size,
@@ -224,6 +227,7 @@ def stream_batches(
         prefetch_factor=4,
         multiprocessing_context="spawn",
         worker_init_fn=_one_thread,
+        pin_memory=pinned,
     )
     return iter(loader)
 
@@ -266,8 +270,9 @@ class RunningAverage:
         """Take the network's weights into the average."""
         self.steps += 1
         decay = min(_EMA_DECAY, (1 + self.steps) / (_EMA_DELAY + self.steps))
-        for name, value in network.state_dict().items():
-            if value.is_floating_point():
-                self.weights[name].lerp_(value, 1.0 - decay)
-            else:
-                self.weights[name].copy_(value)
+        current = network.state_dict()
+        floating = [name for name, value in current.items() if value.is_floating_point()]
+        # All at once: a GPU would wait for hundreds of small calls.
+        get_ema_multi_avg_fn(decay)([self.weights[name] for name in floating], [current[name] for name in floating], 0)
+        for name in current.keys() - set(floating):
+            self.weights[name].copy_(current[name])
