@@ -65,18 +65,22 @@ bench: $(STAMP)  ## Print the figures that the README quotes
 	$(BIN)/python benchmarks/bench_group_report.py
 	$(BIN)/python benchmarks/evaluate_synthetic.py
 
-# Minutes of training, on one CPU core (two threads) each; LABEL_MAPS is a folder of tissue label maps. FROM_SHIPPED=1 starts from the
-# weights that are in place where no earlier call left a checkpoint of its own.
+# Minutes of training; those of a CPU are of one core (two threads). LABEL_MAPS is a folder of tissue label maps. DEVICE=cuda trains the
+# steps on a GPU, WORKERS processes draw its images. FROM_SHIPPED=1 starts from the weights that are in place where no earlier call left
+# a checkpoint of its own.
 LABEL_MAPS :=
 FROM_SHIPPED :=
 TRAINING := training-runs/bundled
-MINUTES_STEPS := 915
+DEVICE := cpu
+WORKERS := 15
+MINUTES_STEPS := $(if $(filter cuda,$(DEVICE)),30,2100)
+STEPS_OPTIONS := $(if $(filter cuda,$(DEVICE)),--device cuda --batch-size 8 --workers $(WORKERS))
 MINUTES_SCOUT := 190
 TRAINING_OPTIONS := --threads 2 $(if $(LABEL_MAPS),--label-maps $(LABEL_MAPS))
 BUNDLED := totalspineseg_bids/models/bundled
 shipped = $(if $(FROM_SHIPPED),--start-from $(wildcard $(BUNDLED)/Dataset$(1)_*/*/fold_all/checkpoint_final.pth))
 bundled-models: $(STAMP)  ## Train the bundled models and put them in place; goes on where an earlier call stopped
-	$(TOOLS) train-bundled $(TRAINING) --dataset 102 --minutes $(MINUTES_STEPS) $(TRAINING_OPTIONS) $(call shipped,102)
+	$(TOOLS) train-bundled $(TRAINING) --dataset 102 --minutes $(MINUTES_STEPS) $(TRAINING_OPTIONS) $(STEPS_OPTIONS) $(call shipped,102)
 	$(TOOLS) train-bundled $(TRAINING) --dataset 103 --minutes $(MINUTES_SCOUT) --batch-size 8 $(TRAINING_OPTIONS) $(call shipped,103)
 	$(BIN)/python -m totalspineseg_bids.training.bundled $(TRAINING) $(BUNDLED)
 

@@ -194,11 +194,11 @@ def test_step1_cut_out_of_step2_gives_what_step2_gives_without_discs():
 _RUN = """
 import sys
 from pathlib import Path
-from totalspineseg_bids.training.small_plans import FEATURES
 from totalspineseg_bids.training.synthetic_trainer import SyntheticTraining, train_bundled
 
 if __name__ == "__main__":
-    train_bundled(SyntheticTraining(Path(sys.argv[1]), 101, float(sys.argv[2]), spines=1, threads=1, features=(4, *FEATURES[1:])))
+    features = (4, 8, 8, 8, 8, 8)
+    train_bundled(SyntheticTraining(Path(sys.argv[1]), 101, float(sys.argv[2]), spines=1, threads=1, features=features))
 """
 
 
@@ -226,7 +226,7 @@ def test_training_resumes_and_is_published(tmp_path):
     assert "parametric spines" in card
     assert published[0].size < 15 * 2**20
     # The plans are those of the network that was trained, whatever its width.
-    assert load_model(published[0].folder).networks()[0].encoder.output_channels[0] == 4
+    assert load_model(published[0].folder).networks()[0].encoder.output_channels == [4, 8, 8, 8, 8, 8]
 
 
 _BOTH_WIDTHS = """
@@ -235,13 +235,12 @@ from pathlib import Path
 
 import torch
 from totalspineseg_bids.training.nnunet_synthetic import nnUNetTrainerSynthetic
-from totalspineseg_bids.training.small_plans import FEATURES
 from totalspineseg_bids.training.synthetic_trainer import SyntheticTraining, describe
 
-description, plans = describe(102, 1, features=(4, *FEATURES[1:]), convolutions=1)
+description, plans = describe(102, 1, features=(4, 8, 8, 8, 8, 8), convolutions=1)
 plans["continue_training"] = False
 trainer = nnUNetTrainerSynthetic(plans, "3d_fullres", "all", description, torch.device("cpu"))
-trainer.prepare(SyntheticTraining(Path(sys.argv[1]), 102, 1.0, features=(4, *FEATURES[1:]), convolutions=1), [])
+trainer.prepare(SyntheticTraining(Path(sys.argv[1]), 102, 1.0, features=(4, 8, 8, 8, 8, 8), convolutions=1), [])
 # A step changes the weights by nothing to speak of, so that the next one starts where it did.
 trainer.initial_lr = 1e-12
 torch.manual_seed(0)

@@ -360,7 +360,7 @@ def _add_train_bundled(subparsers: Subparsers) -> None:
         type=positive,
         nargs=6,
         metavar="N",
-        help="of each stage of 101 and 102 (default: 16 24 48 96 128 128)",
+        help="of each stage of 101 and 102 (default: 32 32 64 128 144 144)",
     )
     parser.add_argument("--convolutions", type=positive, metavar="N", help="in every stage of 101 and 102 (default: 2)")
     parser.add_argument("--start-from", type=Path, metavar="CHECKPOINT", help="take weights where they fit")

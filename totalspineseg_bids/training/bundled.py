@@ -46,7 +46,7 @@ results; install a public release instead (`totalspineseg-tools models install`)
 | | |
 |---|---|
 | Task | {task} |
-| Network | plain 3D U-Net, {parameters:.1f} M parameters, nnU-Net v2 plans `{plans}` |
+| Network | plain 3D U-Net, {parameters:.1f} M parameters, stages of {features} features, nnU-Net v2 plans `{plans}` |
 | Voxels | {spacing} mm, patches of {patch} voxels ({axes}) |
 | Classes | {classes} |
 | Training images | synthetic, drawn on the fly: random pose, bending, contrast, slice thickness, bias field, noise |
@@ -295,6 +295,7 @@ def _card(
         name=DATASET_NAMES[dataset],
         task=_TASKS[dataset],
         parameters=parameters,
+        features=", ".join(map(str, configuration["architecture"]["arch_kwargs"]["features_per_stage"])),
         plans=plans["plans_name"],
         spacing=" x ".join(f"{step:g}" for step in configuration["spacing"]),
         patch=" x ".join(map(str, configuration["patch_size"])),

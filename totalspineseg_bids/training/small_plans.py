@@ -13,7 +13,7 @@ PATCH: tuple[int, int, int] = (128, 64, 32)
 #: mm; fine enough for a neck's discs, coarse enough for a patch to hold 22 cm of the column and with it a landmark.
 SPACING = 1.75
 #: Of a stage. The first is as wide as it is because seventeen outputs are made of its features.
-FEATURES: tuple[int, ...] = (16, 24, 48, 96, 128, 128)
+FEATURES: tuple[int, ...] = (32, 32, 64, 128, 144, 144)
 #: Of a stage. Two, because an edge of bone is told by comparing what is bright here with what is bright nearby,
 #: whatever the contrast, and one convolution with a rectifier after it cannot compare.
 CONVOLUTIONS = 2
