@@ -46,6 +46,24 @@ def test_a_region_that_yields_is_overwritten_with_its_parts() -> None:
     assert decode(logits.__getitem__, heads, yielding=["vertebrae"])[0].flatten().tolist() == [1, 1, 4, 2]
 
 
+def test_the_most_probable_part_gets_what_is_divided_even_below_one_half() -> None:
+    labels = {"background": (0,), "disc": (1,), "vertebrae": (2, 3, 4), "vertebrae_O": (3,), "vertebrae_E": (4,)}
+    heads = Heads.from_dataset(labels, [1, 2, 3, 4])
+    #                        no part  odd more  a disc  bone by its part  both above one half  neither
+    logits = torch.tensor(
+        [
+            [-1.0, -1, 1, -1, -1, -1],
+            [-1.0, 1, 1, -1, 1, 1],
+            [-1.0, -1, -1, 1, 3, -4],
+            [-1.0, -2, -2, -1, 2, -5],
+        ]
+    )[:, None, None]
+    plain = decode(logits.__getitem__, heads, yielding=["vertebrae"])[0].flatten().tolist()
+    divided = decode(logits.__getitem__, heads, yielding=["vertebrae"], divided=True)[0].flatten().tolist()
+    assert plain == [0, 2, 1, 3, 4, 2]
+    assert divided == [0, 3, 1, 3, 3, 2]
+
+
 def test_ignore_label_has_no_output() -> None:
     heads = Heads.from_dataset({"background": (0,), "a": (1, 2), "b": (2,), "ignore": (3,)}, [1, 2])
     assert heads.names == ("a", "b")

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 
 _MAX_LABEL = 255
+#: Logit (about 5 %) that a part must exceed to get a voxel that no part has with more than one half.
+_LEAST_LOGIT = -3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,12 @@ def _families(regions: Sequence[frozenset[int]]) -> tuple[int, ...]:
 
 
 def decode(
-    head: Callable[[int], torch.Tensor], heads: Heads, keep: Collection[str] = (), yielding: Collection[str] = ()
+    head: Callable[[int], torch.Tensor],
+    heads: Heads,
+    keep: Collection[str] = (),
+    yielding: Collection[str] = (),
+    *,
+    divided: bool = False,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Turn logits into labels and the probabilities asked for.
 
@@ -87,6 +94,9 @@ def decode(
         Roles whose probability is returned.
     yielding
         Outermost regions that all others overwrite, with their parts; by nnU-Net's rule the order alone decides.
+    divided
+        Whether each voxel of a yielding region is of one of its parts, as each vertebra is odd or even: it gets the
+        most probable one, even where that is less probable than one half. By nnU-Net's rule it gets none there.
 
     Returns
     -------
@@ -102,23 +112,57 @@ def decode(
     """
     if not heads.regions:
         return _decode_classes(head, heads, keep)
-    return _decode_regions(head, heads, keep, yielding)
+    return _decode_regions(head, heads, keep, yielding, divided=divided)
 
 
 def _decode_regions(
-    head: Callable[[int], torch.Tensor], heads: Heads, keep: Collection[str], yielding: Collection[str]
+    head: Callable[[int], torch.Tensor],
+    heads: Heads,
+    keep: Collection[str],
+    yielding: Collection[str],
+    *,
+    divided: bool,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     labels: torch.Tensor | None = None
     probabilities: dict[str, torch.Tensor] = {}
+    parts: dict[int, _Parts] = {}
     for index in sorted(range(len(heads.names)), key=lambda index: heads.names[heads.families[index]] not in yielding):
+        family = heads.families[index]
         logits = head(index)
         if labels is None:
             labels = torch.zeros(logits.shape, dtype=torch.uint8, device=logits.device)
-        labels.masked_fill_(logits > 0, heads.values[index])
+        if divided and heads.names[family] in yielding and index != family:
+            chosen = parts.setdefault(family, _Parts(labels == heads.values[family], logits)).chosen(logits)
+        else:
+            chosen = logits > 0
+        labels.masked_fill_(chosen, heads.values[index])
         if heads.names[index] in keep:
             probabilities[heads.names[index]] = torch.sigmoid(logits.float())
     assert labels is not None  # noqa: S101 - a model has at least one output
     return labels, probabilities
+
+
+class _Parts:
+    """The parts of a region, one after the other, for voxels that are of just one of them.
+
+    Parameters
+    ----------
+    whole
+        Voxels of the region.
+    like
+        Any logits of the same shape.
+    """
+
+    def __init__(self, whole: torch.Tensor, like: torch.Tensor) -> None:
+        self._whole = whole
+        self._best = torch.full_like(like, _LEAST_LOGIT)
+
+    def chosen(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the voxels that a part takes from those before it."""
+        self._whole |= logits > 0
+        chosen = self._whole & (logits > self._best)
+        torch.maximum(self._best, logits, out=self._best)
+        return chosen
 
 
 def _decode_classes(

@@ -84,6 +84,8 @@ class Predictor:
         Distance of neighbouring patches as part of their size.
     yielding
         Outermost regions that all others overwrite where several are found; none gives nnU-Net's label map.
+    divided
+        Whether each voxel of such a region is of one of its parts (`decode.decode`).
 
     Notes
     -----
@@ -101,6 +103,7 @@ class Predictor:
         mirror: bool = False,
         step: float = STEP,
         yielding: Collection[str] = (),
+        divided: bool = False,
     ) -> None:
         if threads is not None and threads < 1:
             msg = f"the number of threads must be at least 1, not {threads}"
@@ -115,7 +118,7 @@ class Predictor:
         self._precision: Precision = precision
         self._mirror = mirror
         self._step = step
-        self._yielding = yielding
+        self._yielding, self._divided = yielding, divided
         self._engine: Engine | None = None
 
     @property
@@ -241,7 +244,7 @@ class Predictor:
         patch = self.model.network_patch_size
         for slab in slide(prepared.data, engine, patch, device=engine.device, step=self._step, progress=progress):
             self._check_finite(slab.logits)
-            found, kept = decode(slab.logits.__getitem__, self.model.heads, keep, self._yielding)
+            found, kept = self._decoded(slab.logits.__getitem__, keep)
             at = tuple(slice(slab.start, slab.stop) if axis == slab.axis else slice(None) for axis in range(3))
             labels[at] = found.cpu().numpy()
             for role, values in kept.items():
@@ -254,8 +257,13 @@ class Predictor:
         """Keep logits on the network's grid, then resample and decode one output at a time."""
         logits = self._all_logits(prepared, engine, progress)
         restore = head_restorer(self.model, prepared)
-        labels, kept = decode(lambda index: restore(logits[index]), self.model.heads, keep, self._yielding)
+        labels, kept = self._decoded(lambda index: restore(logits[index]), keep)
         return labels.numpy(), {role: values.numpy() for role, values in kept.items()}
+
+    def _decoded(
+        self, head: Callable[[int], torch.Tensor], keep: Sequence[str]
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        return decode(head, self.model.heads, keep, self._yielding, divided=self._divided)
 
     def _all_logits(self, prepared: Prepared, engine: Engine, progress: Progress | None) -> torch.Tensor:
         """Return the logits of every output on the network's grid, on the CPU."""

@@ -29,6 +29,7 @@ from totalspineseg_bids.segmentation.stages import keep_spine, probability_roles
 
 if TYPE_CHECKING:
     from totalspineseg_bids.inference.engines import EngineName, Precision
+    from totalspineseg_bids.inference.model import NnUNetModel
     from totalspineseg_bids.inference.predictor import Predictor
     from totalspineseg_bids.models.registry import ModelSet
 
@@ -144,13 +145,15 @@ class SpineSegmenter:
             from totalspineseg_bids.inference.model import load_model  # noqa: PLC0415
             from totalspineseg_bids.inference.predictor import Predictor  # noqa: PLC0415
 
+            model = load_model(self.models.require(role))
             self._predictors[role] = Predictor(
-                load_model(self.models.require(role)),
+                model,
                 device=self._device,
                 engine=self._engine,
                 threads=self._threads,
                 precision=self._precision,
                 yielding=YIELDING,
+                divided=_layout(model).has_parity,
             )
         return self._predictors[role]
 
@@ -268,10 +271,7 @@ class SpineSegmenter:
                 "check which step it was trained for"
             )
             raise ModelError(msg)
-        try:
-            layout = Layout.from_labels(model.labels, str(model.path))
-        except UsageError as error:
-            raise ModelError(str(error)) from error
+        layout = _layout(model)
         keep = probability_roles(model.labels)
         prediction = predictor.predict(channels, image.spacing, keep=keep, progress=lambda part: tell(role, part))
         return _Semantic(keep_spine(prediction.labels, layout), layout, prediction.probabilities)
@@ -284,6 +284,14 @@ class SpineSegmenter:
         found = predictor.predict_coarse(image.data[None], image.spacing, progress=lambda part: tell("scout", part))
         layout = Layout.from_labels(predictor.model.labels, str(predictor.model.path))
         return LevelScout.from_classes(found.probabilities, found.names, layout, image.affine @ found.to_image)
+
+
+def _layout(model: NnUNetModel) -> Layout:
+    """Return what the integers of a model mean."""
+    try:
+        return Layout.from_labels(model.labels, str(model.path))
+    except UsageError as error:
+        raise ModelError(str(error)) from error
 
 
 def _fingerprint(volume: Volume, localizer: Volume | None) -> str:

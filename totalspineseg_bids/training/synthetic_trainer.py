@@ -273,6 +273,7 @@ class RunningAverage:
         current = network.state_dict()
         floating = [name for name, value in current.items() if value.is_floating_point()]
         # All at once: a GPU would wait for hundreds of small calls.
-        get_ema_multi_avg_fn(decay)([self.weights[name] for name in floating], [current[name] for name in floating], 0)
+        update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        update([self.weights[name] for name in floating], [current[name] for name in floating], 0)
         for name in current.keys() - set(floating):
             self.weights[name].copy_(current[name])

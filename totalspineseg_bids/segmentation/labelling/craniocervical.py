@@ -23,6 +23,10 @@ _DENS_HALF_WIDTH_MM, _DENS_BACK_MM, _DENS_FRONT_MM = 7.5, 4.0, 5.0
 _DENS_TOP_MM = 40.0
 #: Share of C1 or of C2 on the other's side of this border from which the map is not believed.
 _ASTRAY = 0.3
+#: Share of C2 on its side of this border that has C2's class where a model tells C2 from others.
+_PAINTED = 0.5
+#: From here up bone without that class is C1's.
+_CLASS_FROM_MM = 23.0
 #: About a sixth of C1, mm³.
 _LEAST_ATLAS_MM3 = 1500.0
 
@@ -52,14 +56,27 @@ def part(out: NDArray[np.uint8], kinds: NDArray[np.uint8], found: Found, naming:
     dens = _dens(place, disc.anterior, scale) & (above < _DENS_TOP_MM)
     ours = near & (above > _JOINT_MM) & ~dens
     theirs = near & ~ours
-    astray = (_share(theirs, ids == atlas), _share(ours, ids == axis))
-    if atlas in named and max(astray) < _ASTRAY:
-        return
+    own = _class_of_axis(found)[index[:, 0], index[:, 1], index[:, 2]] if atlas in named else np.zeros(len(index), bool)
+    if _share(own, theirs) > _PAINTED:
+        # The class tells them apart, and better than shape.
+        ours = near & (above > _CLASS_FROM_MM) & ~own
+        theirs = near & own
+    else:
+        astray = (_share(theirs, ids == atlas), _share(ours, ids == axis))
+        if atlas in named and max(astray) < _ASTRAY:
+            return
     # Where C1 is out of view, what is left of C2 up there is no vertebra.
     if np.count_nonzero(ours) * scene.voxel_mm3 <= _LEAST_ATLAS_MM3 * scale**3:
         return
     for rows, label in ((ours, atlas), (theirs & (ids == atlas), axis)):
         out[index[rows, 0], index[rows, 1], index[rows, 2]] = label
+
+
+def _class_of_axis(found: Found) -> NDArray[np.bool_]:
+    """Return where the map has the class that only C2 has; nowhere if its model has no such class."""
+    semantic = found.scene.maps[0][0]
+    values = [v for v, m in semantic.layout.meanings.items() if m.kind is Kind.VERTEBRA and m.level == "C2"]
+    return np.isin(semantic.labels, values)
 
 
 def _share(part: NDArray[np.bool_], whole: NDArray[np.bool_]) -> float:
