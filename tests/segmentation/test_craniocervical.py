@@ -10,10 +10,15 @@ from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.segmentation.labelling import label_map
 from totalspineseg_bids.segmentation.layout import Layout
 from totalspineseg_bids.synthesis.parametric import make_spine
+from totalspineseg_bids.training.layouts import dataset_json
 
 from .columns import dice, semantic_of
 
 STEP2 = Layout.named("r20241115-step2")
+#: With a class that only C2 has.
+WITH_C2 = Layout.from_labels(
+    {name: np.atleast_1d(value).tolist() for name, value in dataset_json(102, 0)["labels"].items()}, "with C2"
+)
 C1, C2, DISC = anatomy.vertebra("C1").id, anatomy.vertebra("C2").id, anatomy.disc("C2-C3").id
 
 
@@ -31,8 +36,8 @@ def _height(neck: Volume) -> np.ndarray:
     return np.arange(neck.data.shape[2]) - np.argwhere(neck.data == DISC)[:, 2].mean()
 
 
-def _dice_of(neck: Volume, semantic: np.ndarray) -> tuple[float, float]:
-    spine = label_map(semantic, neck.affine, STEP2)
+def _dice_of(neck: Volume, semantic: np.ndarray, layout: Layout = STEP2) -> tuple[float, float]:
+    spine = label_map(semantic, neck.affine, layout)
     return dice(spine.labels == C1, neck.data == C1), dice(spine.labels == C2, neck.data == C2)
 
 
@@ -51,3 +56,18 @@ def test_a_piece_that_holds_dens_and_atlas_is_parted(neck: Volume, swallowed: st
     atlas, axis = _dice_of(neck, semantic)
     assert atlas > 0.85
     assert axis > 0.85
+
+
+def test_the_class_of_c2_draws_the_border_where_it_is_painted(neck: Volume) -> None:
+    """The upper half of C1 has a class that every second vertebra has; only C2's own class says that it is not C2."""
+    semantic = semantic_of(neck.data, WITH_C2)
+    semantic[(neck.data == C1) & (_height(neck) > 34)] = WITH_C2.labels["vertebrae_E"][0]
+    atlas, axis = _dice_of(neck, semantic, WITH_C2)
+    assert atlas > 0.95
+    assert axis > 0.95
+
+
+def test_the_class_of_c2_is_not_believed_where_c1_has_it_too(neck: Volume) -> None:
+    semantic = semantic_of(neck.data, WITH_C2)
+    semantic[neck.data == C1] = int(np.bincount(semantic[neck.data == C2]).argmax())
+    assert min(_dice_of(neck, semantic, WITH_C2)) > 0.85

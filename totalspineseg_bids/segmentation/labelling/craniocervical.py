@@ -57,7 +57,7 @@ def part(out: NDArray[np.uint8], kinds: NDArray[np.uint8], found: Found, naming:
     ours = near & (above > _JOINT_MM) & ~dens
     theirs = near & ~ours
     own = _class_of_axis(found)[index[:, 0], index[:, 1], index[:, 2]] if atlas in named else np.zeros(len(index), bool)
-    if _share(own, theirs) > _PAINTED:
+    if _share(own, theirs) > _PAINTED and _share(own, ours) < _ASTRAY:
         # The class tells them apart, and better than shape.
         ours = near & (above > _CLASS_FROM_MM) & ~own
         theirs = near & own
