@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 
+from totalspineseg_bids import anatomy
 from totalspineseg_bids.segmentation.labelling import SessionImage, label_map, label_session
 from totalspineseg_bids.segmentation.labelling.labeller import prepare
-from totalspineseg_bids.segmentation.labelling.session import DISAGREES, witnesses
+from totalspineseg_bids.segmentation.labelling.session import DISAGREES, OUTVOTED, witnesses
 from totalspineseg_bids.segmentation.layout import Layout
 from totalspineseg_bids.segmentation.result import SpineStatus
+from totalspineseg_bids.training.layouts import dataset_json
 
 from . import corruptions
 from .columns import Column, levels_right, make_column, semantic_of
 
 STEP2 = Layout.named("r20241115-step2")
+#: With a class that only C2 has.
+WITH_C2 = Layout.from_labels(
+    {name: np.atleast_1d(value).tolist() for name, value in dataset_json(102, 0)["labels"].items()}, "with C2"
+)
 
 
 def _image(column: Column, semantic: np.ndarray | None = None) -> SessionImage:
@@ -63,6 +69,28 @@ def test_a_lone_false_landmark_gives_way_or_disagreement_is_flagged():
     if first.status is SpineStatus.LABELLED and _wrong(first, low):
         assert DISAGREES in first.flags
         assert all(c.reason for c in first.components if c.level)
+
+
+def test_a_single_landmark_gives_way_to_an_image_that_is_surer_of_other_names():
+    """Both show C2 to C5; in one of them the class of disc C2-C3 is on the disc below, and that of C2 on C3."""
+    neck = make_column(last="C5")
+    truth = semantic_of(neck.truth, WITH_C2)
+    part = neck.truth.copy()
+    part[np.isin(neck.truth, [anatomy.vertebra("C1").id, anatomy.vertebra("C2").id, anatomy.disc("C2-C3").id])] = 0
+    damaged = semantic_of(part, WITH_C2)
+    shifted = {"C3-C4": "disc_C2_C3", "C3": "vertebrae_C2"}
+    for level, name in shifted.items():
+        label = anatomy.disc(level) if "-" in level else anatomy.vertebra(level)
+        damaged[part == label.id] = WITH_C2.labels[name][0]
+    low, whole = SessionImage(damaged, neck.affine, WITH_C2), SessionImage(truth, neck.affine, WITH_C2)
+    (alone,) = label_session([low])
+    assert alone.status is SpineStatus.LABELLED
+    first, second = label_session([low, whole])
+    assert _wrong(second, neck) == []
+    assert first.status is SpineStatus.ABSTAINED
+    assert first.reason == OUTVOTED
+    assert DISAGREES in first.flags
+    assert DISAGREES in second.flags
 
 
 def test_no_image_and_an_empty_one():

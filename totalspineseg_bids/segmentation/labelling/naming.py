@@ -64,7 +64,7 @@ class Naming:
     step_mm: float = 30.0
 
 
-def name_components(observations: Sequence[Observation], solution: LevelSolution) -> Naming:
+def name_components(observations: Sequence[Observation], solution: LevelSolution, unnamed: str | None = None) -> Naming:
     """Decide what gets a name.
 
     The column is named where something in view names a level and the posterior probability of the levels is high;
@@ -76,9 +76,11 @@ def name_components(observations: Sequence[Observation], solution: LevelSolution
         Components from cranial to caudal.
     solution
         Their levels.
+    unnamed
+        Why the column is not named whatever its levels; None where nothing else speaks against it.
     """
     kept = [n for n, level in enumerate(solution.levels) if level is not None]
-    reason = unnamed_because(observations, solution)
+    reason = unnamed or unnamed_because(observations, solution)
     doubt = ONE_LANDMARK if confirmations(observations, solution.levels) < ENOUGH_LANDMARKS else None
     ids: list[int | None] = [None] * len(observations)
     reasons: list[str | None] = [None] * len(observations)

@@ -7,7 +7,8 @@ image knows never comes back to it as news.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from totalspineseg_bids.imaging.volume import Affine, Volume
 from totalspineseg_bids.segmentation.labelling.labeller import Prepared, complete, prepare, solved_again
+from totalspineseg_bids.segmentation.labelling.naming import BEYOND_DOUBT, ENOUGH_LANDMARKS, confirmations
 from totalspineseg_bids.segmentation.labelling.observation import Found, Observation
 from totalspineseg_bids.segmentation.labelling.reference import Prices
 from totalspineseg_bids.segmentation.labelling.scout import LevelScout
@@ -25,6 +27,7 @@ from totalspineseg_bids.segmentation.result import LabelledSpine, SpineStatus
 NEAR_MM = 9.0
 _ASIDE_MM = 25.0
 DISAGREES = "session-disagrees"
+OUTVOTED = "another image of the session gives the same levels other names and is surer of them"
 
 
 @dataclass(frozen=True)
@@ -71,8 +74,9 @@ def label_session(images: Sequence[SessionImage], prices: Prices | None = None) 
     Returns
     -------
     list[LabelledSpine]
-        In the order of ``images``. The flag ``session-disagrees`` marks labelled images that call something by
-        another name than a labelled image that shows the same thing.
+        In the order of ``images``. The flag ``session-disagrees`` marks images that call something by another name
+        than an image that shows the same thing. One that is a shift away from another that is surer, and is in doubt
+        or has a single landmark, abstains: one of the two is wrong.
     """
     alone = [
         prepare(i.semantic, i.affine, i.layout, support=i.support, localizer=i.localizer, scout=i.scout, prices=prices)
@@ -84,7 +88,10 @@ def label_session(images: Sequence[SessionImage], prices: Prices | None = None) 
         observations = hear(prepared, [s for m, s in enumerate(said) if m != n])
         together.append(prepared if observations is None else solved_again(prepared, observations, prices))
     spines = [complete(prepared) for prepared in together]
-    apart = _disagreeing(together, spines)
+    disputes = _disputes(together, spines)
+    for n in _outvoted(together, disputes):
+        spines[n] = complete(together[n], unnamed_because=OUTVOTED)
+    apart = {n for pair in disputes for n in pair}
     return [replace(spine, flags=(*spine.flags, DISAGREES)) if n in apart else spine for n, spine in enumerate(spines)]
 
 
@@ -159,18 +166,41 @@ def _matches(
     return matched
 
 
-def _disagreeing(together: Sequence[Prepared], spines: Sequence[LabelledSpine]) -> set[int]:
-    """Which labelled images differ from another labelled image about what both show."""
-    apart: set[int] = set()
+def _disputes(together: Sequence[Prepared], spines: Sequence[LabelledSpine]) -> dict[tuple[int, int], float]:
+    """Return which labelled images differ from another about what both show, and the share of that on which they do."""
+    disputes: dict[tuple[int, int], float] = {}
     named = [n for n, spine in enumerate(spines) if spine.status is SpineStatus.LABELLED]
-    for n in named:
+    for n, m in itertools.permutations(named, 2):
         found = together[n].found
-        for m in named:
-            if found is None or m == n:
-                continue
-            matches = _matches(together[n], found, found.observations, witnesses(together[m]))
-            for row, witness in matches.items():
-                best = max(witness.table, key=lambda level: witness.table[level])
-                if best is not None and found.solution.levels[row] not in (None, best):
-                    apart |= {n, m}
-    return apart
+        if found is None:
+            continue
+        matches = _matches(together[n], found, found.observations, witnesses(together[m]))
+        differ = [
+            best not in (None, found.solution.levels[row])
+            for row, witness in matches.items()
+            if found.solution.levels[row] is not None
+            for best in [max(witness.table, key=lambda level: witness.table[level])]
+        ]
+        if any(differ):
+            disputes[n, m] = float(np.mean(differ))
+    return disputes
+
+
+def _outvoted(together: Sequence[Prepared], disputes: Mapping[tuple[int, int], float]) -> set[int]:
+    """Which images are a shift away from another that is surer, and are in doubt or have one landmark by themselves."""
+    outvoted = set()
+    for (n, m), share in disputes.items():
+        own, other = together[n].found, together[m].found
+        if own is None or other is None or share <= 0.5:
+            continue
+        sure = _sureness(own)
+        weak = sure < BEYOND_DOUBT or confirmations(own.observations, own.solution.levels) < ENOUGH_LANDMARKS
+        if weak and sure < _sureness(other):
+            outvoted.add(n)
+    return outvoted
+
+
+def _sureness(found: Found) -> float:
+    """Return the posterior probability of the levels of an image at its median component."""
+    known = [c for c, level in zip(found.solution.confidence, found.solution.levels, strict=True) if level is not None]
+    return float(np.median(known)) if known else 0.0
