@@ -248,6 +248,11 @@ batch = torch.randn(1, 2, 128, 64, 32), torch.randint(0, 14, (1, 128, 64, 32))
 for trainer.bfloat16 in (False, True):
     print("loss", trainer.train_step(batch)["loss"])
 print("skipped", trainer.skipped)
+image, labels = torch.randn(2, 2, 128, 64, 32), torch.randint(0, 14, (2, 128, 64, 32))
+image[0, 1] = 0.0  # comes without odd discs
+with torch.no_grad():
+    print("batch", float(trainer.batch_loss((image, labels))))
+    print("singles", sum(float(trainer.batch_loss((image[[n]], labels[[n]]))) for n in (0, 1)) / 2)
 """
 
 
@@ -261,3 +266,8 @@ def test_a_step_in_16_bits_asks_for_the_same_as_one_in_32(tmp_path):
     assert narrow == pytest.approx(wide, rel=0.01)
     assert narrow != wide
     assert "skipped 0" in run.stdout
+    # The images of a batch count as much as they do one by one, whatever each is asked for.
+    batch, singles = (
+        float(line.split()[1]) for line in run.stdout.splitlines() if line.startswith(("batch", "singles"))
+    )
+    assert batch == pytest.approx(singles, rel=1e-4)
