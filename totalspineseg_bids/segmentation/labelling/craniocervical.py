@@ -56,7 +56,7 @@ def part(out: NDArray[np.uint8], kinds: NDArray[np.uint8], found: Found, naming:
     dens = _dens(place, disc.anterior, scale) & (above < _DENS_TOP_MM)
     ours = near & (above > _JOINT_MM) & ~dens
     theirs = near & ~ours
-    own = _class_of_axis(found)[index[:, 0], index[:, 1], index[:, 2]] if atlas in named else np.zeros(len(index), bool)
+    own = _has_class_of_axis(index, found) if atlas in named else np.zeros(len(index), bool)
     if _share(own, theirs) > _PAINTED and _share(own, ours) < _ASTRAY:
         # The class tells them apart, and better than shape.
         ours = near & (above > _CLASS_FROM_MM) & ~own
@@ -72,11 +72,11 @@ def part(out: NDArray[np.uint8], kinds: NDArray[np.uint8], found: Found, naming:
         out[index[rows, 0], index[rows, 1], index[rows, 2]] = label
 
 
-def _class_of_axis(found: Found) -> NDArray[np.bool_]:
-    """Return where the map has the class that only C2 has; nowhere if its model has no such class."""
+def _has_class_of_axis(index: NDArray[np.int64], found: Found) -> NDArray[np.bool_]:
+    """Tell which voxels have the class that only C2 has; none if the model has no such class."""
     semantic = found.scene.maps[0][0]
     values = [v for v, m in semantic.layout.meanings.items() if m.kind is Kind.VERTEBRA and m.level == "C2"]
-    return np.isin(semantic.labels, values)
+    return np.isin(semantic.labels[index[:, 0], index[:, 1], index[:, 2]], values)
 
 
 def _share(part: NDArray[np.bool_], whole: NDArray[np.bool_]) -> float:
