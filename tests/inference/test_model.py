@@ -64,6 +64,19 @@ def test_description(folder: Path) -> None:
     assert model.digest == digest
 
 
+def test_plans_may_say_how_far_apart_patches_are(folder: Path) -> None:
+    assert load_model(folder).tile_step == 0.5
+    edit_plans(folder, lambda plans: plans["configurations"]["3d_fullres"].update(tile_step_size=0.6))
+    assert load_model(folder).tile_step == 0.6
+    for wrong in (0, 1.5, "wide"):
+        edit_plans(
+            folder, lambda plans, value=wrong: plans["configurations"]["3d_fullres"].update(tile_step_size=value)
+        )
+        model = load_model(folder)
+        with pytest.raises(ModelError, match="tile_step_size"):
+            _ = model.tile_step
+
+
 def test_axes_are_given_as_xyz(tmp_path: Path) -> None:
     folder = write_untrained_model(
         tmp_path, STEP1, spacing=(3.0, 1.0, 2.0), patch_size=(8, 16, 24), transpose=(2, 0, 1)

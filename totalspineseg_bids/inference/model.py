@@ -19,6 +19,7 @@ from totalspineseg_bids.errors import ModelError
 from totalspineseg_bids.inference import folders
 from totalspineseg_bids.inference.checkpoint import StateDict, converted, read_checkpoint
 from totalspineseg_bids.inference.decode import Heads
+from totalspineseg_bids.inference.sliding_window import STEP
 
 _IMPORTABLE = ("dynamic_network_architectures.", "torch.nn.")
 _UNUSED_HEAD = re.compile(r"decoder\.seg_layers\.\d+\.")
@@ -88,6 +89,21 @@ class NnUNetModel:
         """Patch in the network's order of axes, voxels."""
         a, b, c = (int(v) for v in self.configuration["patch_size"])
         return a, b, c
+
+    @property
+    def tile_step(self) -> float:
+        """Distance of neighbouring patches as part of their size: the plans' ``tile_step_size``, else nnU-Net's 0.5.
+
+        Raises
+        ------
+        ModelError
+            If the plans hold no number above 0 and up to 1 there.
+        """
+        step = self.configuration.get("tile_step_size", STEP)
+        if not isinstance(step, int | float) or not 0 < step <= 1:
+            msg = f"{self.path}: tile_step_size in plans.json must lie in (0, 1], not {step}; correct it or take it out"
+            raise ModelError(msg)
+        return float(step)
 
     def has(self, role: str) -> bool:
         """Tell whether the model has a label of this name."""

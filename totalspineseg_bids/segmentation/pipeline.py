@@ -154,6 +154,7 @@ class SpineSegmenter:
                 precision=self._precision,
                 yielding=YIELDING,
                 divided=_layout(model).has_parity,
+                step=model.tile_step,
             )
         return self._predictors[role]
 

@@ -26,7 +26,14 @@ from totalspineseg_bids.errors import UsageError
 from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.training.layouts import DATASET_NAMES, DatasetId, dataset_json
 from totalspineseg_bids.training.scout import scout_dataset_json, scout_plans
-from totalspineseg_bids.training.small_plans import CONFIGURATION, CONVOLUTIONS, FEATURES, PLANS_NAME, small_plans
+from totalspineseg_bids.training.small_plans import (
+    CONFIGURATION,
+    CONVOLUTIONS,
+    FEATURES,
+    PLANS_NAME,
+    TILE_STEP,
+    small_plans,
+)
 from totalspineseg_bids.training.synthetic_stream import PoolRecipe, build_pool
 
 logger = logging.getLogger(__name__)
@@ -191,6 +198,7 @@ def describe(
         description["channel_names"],
         features=features,
         convolutions=convolutions,
+        tile_step=TILE_STEP,
     )
     return description, plans
 
