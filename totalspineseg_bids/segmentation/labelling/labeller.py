@@ -180,14 +180,14 @@ def solved_again(prepared: Prepared, observations: Sequence[Observation], prices
     return replace(prepared, found=replace(found, observations=tuple(observations), solution=solution))
 
 
-def complete(prepared: Prepared, *, unnamed_because: str | None = None) -> LabelledSpine:
+def complete(prepared: Prepared, *, unnamed: str | None = None) -> LabelledSpine:
     """Name the components of an image, or number them for a reason from elsewhere, and paint them, on its own grid."""
     labels = np.zeros(prepared.shape, np.uint8)
     box, found = prepared.box, prepared.found
     if box is None or found is None:
         spine = LabelledSpine(labels, prepared.affine, (), SpineStatus.NO_SPINE, reason=prepared.reason)
     else:
-        naming = name_components(found.observations, found.solution, unnamed_because)
+        naming = name_components(found.observations, found.solution, unnamed)
         semantic = found.scene.maps[0][0]
         out = np.zeros(semantic.labels.shape, np.uint8)
         paint(out, semantic.layout.kinds(semantic.labels), found, naming)

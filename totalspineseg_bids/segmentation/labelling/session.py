@@ -90,7 +90,7 @@ def label_session(images: Sequence[SessionImage], prices: Prices | None = None) 
     spines = [complete(prepared) for prepared in together]
     disputes = _disputes(together, spines)
     for n in _outvoted(together, disputes):
-        spines[n] = complete(together[n], unnamed_because=OUTVOTED)
+        spines[n] = complete(together[n], unnamed=OUTVOTED)
     apart = {n for pair in disputes for n in pair}
     return [replace(spine, flags=(*spine.flags, DISAGREES)) if n in apart else spine for n, spine in enumerate(spines)]
 
