@@ -10,15 +10,12 @@ from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.segmentation.labelling import label_map
 from totalspineseg_bids.segmentation.layout import Layout
 from totalspineseg_bids.synthesis.parametric import make_spine
-from totalspineseg_bids.training.layouts import dataset_json
 
 from .columns import dice, semantic_of
 
 STEP2 = Layout.named("r20241115-step2")
 #: With a class that only C2 has.
-WITH_C2 = Layout.from_labels(
-    {name: np.atleast_1d(value).tolist() for name, value in dataset_json(102, 0)["labels"].items()}, "with C2"
-)
+WITH_C2 = Layout.named("r20240601-step2")
 C1, C2, DISC = anatomy.vertebra("C1").id, anatomy.vertebra("C2").id, anatomy.disc("C2-C3").id
 
 

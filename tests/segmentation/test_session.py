@@ -10,16 +10,13 @@ from totalspineseg_bids.segmentation.labelling.labeller import prepare
 from totalspineseg_bids.segmentation.labelling.session import DISAGREES, OUTVOTED, witnesses
 from totalspineseg_bids.segmentation.layout import Layout
 from totalspineseg_bids.segmentation.result import SpineStatus
-from totalspineseg_bids.training.layouts import dataset_json
 
 from . import corruptions
 from .columns import Column, levels_right, make_column, semantic_of
 
 STEP2 = Layout.named("r20241115-step2")
 #: With a class that only C2 has.
-WITH_C2 = Layout.from_labels(
-    {name: np.atleast_1d(value).tolist() for name, value in dataset_json(102, 0)["labels"].items()}, "with C2"
-)
+WITH_C2 = Layout.named("r20240601-step2")
 
 
 def _image(column: Column, semantic: np.ndarray | None = None) -> SessionImage:

@@ -132,7 +132,9 @@ def _decode_regions(
         if labels is None:
             labels = torch.zeros(logits.shape, dtype=torch.uint8, device=logits.device)
         if divided and heads.names[family] in yielding and index != family:
-            chosen = parts.setdefault(family, _Parts(labels == heads.values[family], logits)).chosen(logits)
+            if family not in parts:
+                parts[family] = _Parts(labels == heads.values[family], logits)
+            chosen = parts[family].chosen(logits)
         else:
             chosen = logits > 0
         labels.masked_fill_(chosen, heads.values[index])

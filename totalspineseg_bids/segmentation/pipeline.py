@@ -283,7 +283,7 @@ class SpineSegmenter:
             return None
         predictor = self._predictor("scout")
         found = predictor.predict_coarse(image.data[None], image.spacing, progress=lambda part: tell("scout", part))
-        layout = Layout.from_labels(predictor.model.labels, str(predictor.model.path))
+        layout = _layout(predictor.model)
         return LevelScout.from_classes(found.probabilities, found.names, layout, image.affine @ found.to_image)
 
 

@@ -36,7 +36,7 @@ _PARITIES = ("_O", "_E")
 #: costs the same whether a whole disc or a thousand voxels are painted with it, so that nothing is ever taken back.
 _SMOOTH = 200.0
 #: Steps between two lines of the log. Drawing curves and saving take a second, in which a GPU does dozens of steps.
-_STEPS_AN_EPOCH = {"cpu": 100, "cuda": 500}
+_STEPS_AN_EPOCH, _STEPS_AN_EPOCH_ON_GPU = 100, 500
 
 
 def computes_bfloat16(device: torch.device) -> bool:
@@ -72,7 +72,7 @@ class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
         # nnU-Net records these by name in the checkpoint, so the signature has to be its own.
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.enable_deep_supervision = False
-        self.num_iterations_per_epoch = _STEPS_AN_EPOCH.get(self.device.type, 100)
+        self.num_iterations_per_epoch = _STEPS_AN_EPOCH_ON_GPU if self.device.type == "cuda" else _STEPS_AN_EPOCH
         self.num_val_iterations_per_epoch = 4
         self.save_every = 5
         #: Whether the network computes in 16 bits while it learns; weights, losses and what is saved have 32.

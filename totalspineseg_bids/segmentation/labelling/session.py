@@ -26,6 +26,8 @@ from totalspineseg_bids.segmentation.result import LabelledSpine, SpineStatus
 #: Components of two images are the same where their centres lie this near, mm; patients move between scans.
 NEAR_MM = 9.0
 _ASIDE_MM = 25.0
+#: `LevelSolution.shift_margin` of a naming whose probability is `BEYOND_DOUBT`, nats.
+_DOUBTFUL_MARGIN = float(np.log(BEYOND_DOUBT / (1.0 - BEYOND_DOUBT)))
 DISAGREES = "session-disagrees"
 OUTVOTED = "another image of the session gives the same levels other names and is surer of them"
 
@@ -59,6 +61,11 @@ class Witness:
     kind: Kind
     position_mm: NDArray[np.float64]
     table: dict[str | None, float]
+
+    @property
+    def best(self) -> str | None:
+        """The most probable of its levels."""
+        return max(self.table, key=lambda level: self.table[level])
 
 
 def label_session(images: Sequence[SessionImage], prices: Prices | None = None) -> list[LabelledSpine]:
@@ -170,17 +177,14 @@ def _disputes(together: Sequence[Prepared], spines: Sequence[LabelledSpine]) -> 
     """Return which labelled images differ from another about what both show, and the share of that on which they do."""
     disputes: dict[tuple[int, int], float] = {}
     named = [n for n, spine in enumerate(spines) if spine.status is SpineStatus.LABELLED]
+    said = {n: witnesses(together[n]) for n in named}
     for n, m in itertools.permutations(named, 2):
         found = together[n].found
         if found is None:
             continue
-        matches = _matches(together[n], found, found.observations, witnesses(together[m]))
-        differ = [
-            best not in (None, found.solution.levels[row])
-            for row, witness in matches.items()
-            if found.solution.levels[row] is not None
-            for best in [max(witness.table, key=lambda level: witness.table[level])]
-        ]
+        levels = found.solution.levels
+        matches = _matches(together[n], found, found.observations, said[m])
+        differ = [w.best not in (None, levels[row]) for row, w in matches.items() if levels[row] is not None]
         if any(differ):
             disputes[n, m] = float(np.mean(differ))
     return disputes
@@ -193,14 +197,8 @@ def _outvoted(together: Sequence[Prepared], disputes: Mapping[tuple[int, int], f
         own, other = together[n].found, together[m].found
         if own is None or other is None or share <= 0.5:
             continue
-        sure = _sureness(own)
-        weak = sure < BEYOND_DOUBT or confirmations(own.observations, own.solution.levels) < ENOUGH_LANDMARKS
-        if weak and sure < _sureness(other):
+        margin = own.solution.shift_margin
+        weak = margin < _DOUBTFUL_MARGIN or confirmations(own.observations, own.solution.levels) < ENOUGH_LANDMARKS
+        if weak and margin < other.solution.shift_margin:
             outvoted.add(n)
     return outvoted
-
-
-def _sureness(found: Found) -> float:
-    """Return the posterior probability of the levels of an image at its median component."""
-    known = [c for c, level in zip(found.solution.confidence, found.solution.levels, strict=True) if level is not None]
-    return float(np.median(known)) if known else 0.0
