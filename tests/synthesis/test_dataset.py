@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -140,3 +141,16 @@ def test_stops_at_the_number_of_images_asked_for(tmp_path: Path) -> None:
     images = write_dataset(tmp_path, 5, 7, fields_of_view=["lumbar"], contrasts=["T2w"], most_images=1)
     assert len(images) == 1
     assert len((tmp_path / "participants.tsv").read_text().splitlines()) == 2
+
+
+@pytest.mark.skipif(not _VALIDATOR.exists(), reason="bids-validator-deno is not installed")
+def test_fewer_subjects_into_a_fuller_folder_leave_it_valid(dataset: tuple[Path, list[Path]], tmp_path: Path) -> None:
+    out = shutil.copytree(dataset[0], tmp_path / "bids")
+    before = (out / "participants.tsv").read_text()
+    write_dataset(out, 1, 7, fields_of_view=["cervical", "lumbar"], contrasts=["T2w", "STIR"])
+    assert (out / "participants.tsv").read_text() == before
+    assert _errors(out) == []
+    # A subject whose folder is gone is none of the dataset any more.
+    shutil.rmtree(out / "sub-002")
+    write_dataset(out, 1, 7, fields_of_view=["cervical", "lumbar"], contrasts=["T2w", "STIR"])
+    assert "sub-002" not in (out / "participants.tsv").read_text()

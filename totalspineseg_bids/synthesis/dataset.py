@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 from collections.abc import Callable, Sequence
@@ -69,7 +70,8 @@ def write_dataset(
     Parameters
     ----------
     out
-        Folder to write; made where absent. Files of the same names are replaced.
+        Folder to write; made where absent. Files of the same names are replaced; other subjects of an earlier call stay
+        part of the dataset.
     subjects
         How many; each has one or two images.
     seed
@@ -322,6 +324,7 @@ def _write_root(out: Path, seed: int, *, parametric: bool) -> None:
 
 def _write_participants(out: Path, rows: list[dict[str, Any]]) -> None:
     keys = list(rows[0])
+    rows = sorted([*rows, *_earlier_participants(out, rows)], key=lambda row: str(row["participant_id"]))
     lines = ["\t".join(keys), *("\t".join(str(row[key]) for key in keys) for row in rows)]
     write_text(out / "participants.tsv", "\n".join(lines) + "\n")
     _write_json(
@@ -332,3 +335,18 @@ def _write_participants(out: Path, rows: list[dict[str, Any]]) -> None:
             "lumbar": {"Description": "Number of lumbar vertebrae"},
         },
     )
+
+
+def _earlier_participants(out: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows of subjects that an earlier call wrote and this one did not."""
+    table = out / "participants.tsv"
+    if not table.exists():
+        return []
+    written = {row["participant_id"] for row in rows}
+    with table.open(encoding="utf-8", newline="") as lines:
+        earlier = list(csv.DictReader(lines, delimiter="\t"))
+    return [
+        {key: row.get(key) or "n/a" for key in rows[0]}
+        for row in earlier
+        if (name := row.get("participant_id")) and name not in written and (out / name).is_dir()
+    ]
