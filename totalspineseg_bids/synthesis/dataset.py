@@ -343,10 +343,10 @@ def _earlier_participants(out: Path, rows: list[dict[str, Any]]) -> list[dict[st
     if not table.exists():
         return []
     written = {row["participant_id"] for row in rows}
-    with table.open(encoding="utf-8", newline="") as lines:
-        earlier = list(csv.DictReader(lines, delimiter="\t"))
+    # A table that someone else wrote in another encoding is no reason to stop.
+    earlier = table.read_text(encoding="utf-8", errors="replace").splitlines()
     return [
         {key: row.get(key) or "n/a" for key in rows[0]}
-        for row in earlier
+        for row in csv.DictReader(earlier, delimiter="\t")
         if (name := row.get("participant_id")) and name not in written and (out / name).is_dir()
     ]
