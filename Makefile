@@ -59,6 +59,7 @@ bench: $(STAMP)  ## Print the figures that the README quotes
 	$(BIN)/python benchmarks/labelling_suite.py
 	$(BIN)/python benchmarks/calibrate_scout.py
 	$(BIN)/python benchmarks/bench_inference.py
+	$(BIN)/python benchmarks/bench_subvoxel.py
 	$(BIN)/python benchmarks/bench_training_step.py
 	$(BIN)/python benchmarks/bench_query.py
 	$(BIN)/python benchmarks/bench_crash_safety.py
@@ -72,7 +73,7 @@ LABEL_MAPS :=
 FROM_SHIPPED :=
 TRAINING := training-runs/bundled
 DEVICE := cpu
-WORKERS := 15
+WORKERS := 6
 MINUTES_STEPS := $(if $(filter cuda,$(DEVICE)),30,2100)
 STEPS_OPTIONS := $(if $(filter cuda,$(DEVICE)),--device cuda --batch-size 8 --workers $(WORKERS))
 MINUTES_SCOUT := 190

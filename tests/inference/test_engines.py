@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from totalspineseg_bids.errors import ModelError, UsageError
 from totalspineseg_bids.inference import quiet_openvino
-from totalspineseg_bids.inference.engines import make_engine, resolve_device, torch_threads
+from totalspineseg_bids.inference.engines import MirroredEngine, make_engine, resolve_device, torch_threads
 from totalspineseg_bids.inference.model import NnUNetModel, load_model
 from totalspineseg_bids.inference.predictor import Predictor
 from totalspineseg_bids.inference.untrained import write_untrained_model
@@ -121,3 +122,41 @@ def test_output_that_is_not_finite_is_an_error(model: NnUNetModel) -> None:
     data[0, 8, 8, 8] = np.nan
     with pytest.raises(ModelError, match="not numbers"):
         Predictor(model, device="cpu", engine="torch").predict(data, (1.0, 1.0, 1.0))
+
+
+class Blocks:
+    """Gives every voxel the mean of its block of 2 x 2 x 2."""
+
+    name, device = "blocks", torch.device("cpu")
+
+    def __call__(self, patch: torch.Tensor) -> torch.Tensor:
+        wide = functional.avg_pool3d(patch[None], 2)[0]
+        for axis in (1, 2, 3):
+            wide = wide.repeat_interleave(2, axis)
+        return wide
+
+
+class Same:
+    """Gives the patch back, in memory that it uses again."""
+
+    name, device = "same", torch.device("cpu")
+
+    def __init__(self) -> None:
+        self.memory = torch.zeros(1, 8, 8, 8)
+
+    def __call__(self, patch: torch.Tensor) -> torch.Tensor:
+        return self.memory.copy_(patch)
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_mirroring_and_moving_is_undone(shift: int) -> None:
+    patch = torch.randn(1, 8, 8, 8)
+    torch.testing.assert_close(MirroredEngine(Same(), (0, 2), shift)(patch), patch)
+
+
+def test_a_moved_patch_is_seen_in_other_blocks() -> None:
+    line = torch.arange(8.0).expand(1, 8, 8, 8)
+    still, moved = (MirroredEngine(Blocks(), (2,), shift)(line)[0, 4, 4] for shift in (0, 1))
+    # Blocks of two of an even slope are half a voxel off at either side; blocks between them the other way.
+    assert (still - line[0, 4, 4]).abs()[1:-1].tolist() == [0.5] * 6
+    assert (moved - line[0, 4, 4]).abs()[1:-1].tolist() == [0.0] * 6

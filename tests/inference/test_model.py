@@ -77,6 +77,16 @@ def test_plans_may_say_how_far_apart_patches_are(folder: Path) -> None:
             _ = model.tile_step
 
 
+def test_plans_may_ask_for_mirrored_patches(folder: Path) -> None:
+    assert load_model(folder).use_mirroring is False
+    edit_plans(folder, lambda plans: plans["configurations"]["3d_fullres"].update(use_mirroring=True))
+    assert load_model(folder).use_mirroring is True
+    edit_plans(folder, lambda plans: plans["configurations"]["3d_fullres"].update(use_mirroring="yes"))
+    model = load_model(folder)
+    with pytest.raises(ModelError, match="use_mirroring"):
+        _ = model.use_mirroring
+
+
 def test_axes_are_given_as_xyz(tmp_path: Path) -> None:
     folder = write_untrained_model(
         tmp_path, STEP1, spacing=(3.0, 1.0, 2.0), patch_size=(8, 16, 24), transpose=(2, 0, 1)

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from totalspineseg_bids.imaging.volume import Volume
-from totalspineseg_bids.synthesis.appearance import CONTRASTS, render, resize_axis, smooth_noise
+from totalspineseg_bids.synthesis.appearance import CONTRASTS, render
+from totalspineseg_bids.synthesis.arrays import NUMPY, smooth_noise
 from totalspineseg_bids.synthesis.pose import Pose, Warp, deform, sample
 
 
@@ -57,7 +58,7 @@ def test_smooth_noise_has_unit_spread_and_is_smooth():
 
 def test_resizing_an_axis_keeps_its_ends():
     ramp = np.arange(5, dtype=np.float32)[:, None]
-    np.testing.assert_allclose(resize_axis(ramp, 9, 0)[:, 0], np.arange(0, 4.5, 0.5))
+    np.testing.assert_allclose(NUMPY.resize_axis(ramp, 9, 0)[:, 0], np.arange(0, 4.5, 0.5))
 
 
 def test_a_pose_of_strength_zero_is_at_most_a_mirror():

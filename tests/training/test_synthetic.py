@@ -18,17 +18,13 @@ from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.inference.model import load_model
 from totalspineseg_bids.models.roles import Role, is_scout, role_of
 from totalspineseg_bids.training.bundled import publish, step1_of_step2
+from totalspineseg_bids.training.drawing import acquire, imperfect_discs
 from totalspineseg_bids.training.layouts import dataset_json
+from totalspineseg_bids.training.pool import PoolRecipe, build_pool
 from totalspineseg_bids.training.scout import IGNORE, PATCH, scout_dataset_json, scout_plans, scout_table
 from totalspineseg_bids.training.scout_stream import ScoutStream
-from totalspineseg_bids.training.small_plans import small_plans
-from totalspineseg_bids.training.synthetic_stream import (
-    PoolRecipe,
-    SyntheticStream,
-    acquire,
-    build_pool,
-    imperfect_discs,
-)
+from totalspineseg_bids.training.small_plans import PLAIN, SUBVOXEL, small_plans
+from totalspineseg_bids.training.synthetic_stream import SyntheticStream
 from totalspineseg_bids.training.synthetic_trainer import SyntheticTraining, learning_rate_factor
 
 
@@ -54,7 +50,21 @@ def test_pool_is_kept_for_the_next_run(pool, tmp_path):
 
     assert build_pool(tmp_path / "pool", None, PoolRecipe(2), 1, never) == pool
     assert len(pool[0].discs) == 3
+    assert pool[0].variant == anatomy.SpineVariant()
     assert sum(entry.weight for entry in pool) == pytest.approx(1.0)
+
+
+def test_the_index_of_an_earlier_release_is_made_anew(pool, tmp_path):
+    index = tmp_path / "pool" / "pool.json"
+    stored = json.loads(index.read_text())
+    for entry in stored:
+        del entry["thoracic"]
+    index.write_text(json.dumps(stored))
+
+    def never(*_):
+        raise AssertionError
+
+    assert build_pool(tmp_path / "pool", None, PoolRecipe(2), 1, never) == pool
 
 
 def test_an_empty_folder_of_label_maps_is_an_error_that_names_it(tmp_path):
@@ -124,9 +134,10 @@ def test_odd_discs_of_training_have_faults_but_stay_discs():
     labels = boxes().data
     mask = np.isin(labels, [206, 204]).astype(np.uint8)
     rng = np.random.default_rng(0)
-    shares = [float((imperfect_discs(mask, labels, rng) * mask).sum() / mask.sum()) for _ in range(30)]
+    shares = [float((imperfect_discs(labels, [206, 204], rng, 1.0) * mask).sum() / mask.sum()) for _ in range(30)]
     assert np.mean(shares) > 0.8
     assert min(shares) < 0.99
+    assert not imperfect_discs(labels, [], rng, 1.0).any()
 
 
 def test_acquisition_ends_in_something_like_a_z_score():
@@ -164,9 +175,11 @@ def test_plans_name_the_channels_that_are_not_normalised():
     json.dumps(plans)
 
 
-def network(dataset):
+def network(dataset, kind):
     labels = dataset_json(dataset, 1)
-    plans = small_plans("x", labels["channel_names"], features=(4, 6, 8), strides=((1, 1, 1), (2, 2, 2), (2, 2, 2)))
+    plans = small_plans(
+        "x", labels["channel_names"], features=(4, 6, 8), strides=((1, 1, 1), (2, 2, 2), (2, 2, 2)), network=kind
+    )
     architecture = plans["configurations"]["3d_fullres"]["architecture"]
     return get_network_from_plans(
         architecture["network_class_name"],
@@ -178,9 +191,10 @@ def network(dataset):
     ).eval()
 
 
-def test_step1_cut_out_of_step2_gives_what_step2_gives_without_discs():
+@pytest.mark.parametrize("kind", [PLAIN, SUBVOXEL])
+def test_step1_cut_out_of_step2_gives_what_step2_gives_without_discs(kind):
     torch.manual_seed(0)
-    step2, step1 = network(102), network(101)
+    step2, step1 = network(102, kind), network(101, kind)
     step1.load_state_dict(step1_of_step2(step2.state_dict()))
     image = torch.randn(1, 1, 16, 16, 16)
     with torch.no_grad():
@@ -244,11 +258,11 @@ trainer.prepare(SyntheticTraining(Path(sys.argv[1]), 102, 1.0, features=(4, 8, 8
 # A step changes the weights by nothing to speak of, so that the next one starts where it did.
 trainer.initial_lr = 1e-12
 torch.manual_seed(0)
-batch = torch.randn(1, 2, 128, 64, 32), torch.randint(0, 14, (1, 128, 64, 32))
+batch = torch.randn(1, 2, 128, 64, 64), torch.randint(0, 14, (1, 128, 64, 64)).to(torch.uint8)
 for trainer.bfloat16 in (False, True):
     print("loss", trainer.train_step(batch)["loss"])
 print("skipped", trainer.skipped)
-image, labels = torch.randn(2, 2, 128, 64, 32), torch.randint(0, 14, (2, 128, 64, 32))
+image, labels = torch.randn(2, 2, 128, 64, 64), torch.randint(0, 14, (2, 128, 64, 64)).to(torch.uint8)
 image[0, 1] = 0.0  # comes without odd discs
 with torch.no_grad():
     print("batch", float(trainer.batch_loss((image, labels))))

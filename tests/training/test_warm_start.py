@@ -6,22 +6,23 @@ import pytest
 import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
 
-from totalspineseg_bids.training.warm_start import matching_heads, started_from
+from totalspineseg_bids.inference.subvoxel import SubvoxelUNet
+from totalspineseg_bids.training.warm_start import in_subvoxels, matching_heads, started_from
 
 
-def _network(seed, features=(4, 8, 12), channels=1, outputs=3, convolutions=1):
+def _network(seed, features=(4, 8, 12), *, channels=1, outputs=3, convolutions=1, kind=PlainConvUNet):
     torch.manual_seed(seed)
     stages = len(features)
-    network = PlainConvUNet(
-        channels,
-        stages,
-        list(features),
-        torch.nn.Conv3d,
-        3,
-        [1, 2, 2],
-        convolutions,
-        outputs,
-        convolutions,
+    network = kind(
+        input_channels=channels,
+        n_stages=stages,
+        features_per_stage=list(features),
+        conv_op=torch.nn.Conv3d,
+        kernel_sizes=3,
+        strides=[1, 2, 2],
+        n_conv_per_stage=convolutions,
+        num_classes=outputs,
+        n_conv_per_stage_decoder=convolutions,
         conv_bias=True,
         norm_op=torch.nn.InstanceNorm3d,
         norm_op_kwargs={"affine": True},
@@ -90,3 +91,17 @@ def test_what_is_no_smaller_version_keeps_its_own_weights():
     weights, _ = started_from(narrow.state_dict(), wide.state_dict(), [0, 1, 2])
     first = "encoder.stages.0.0.convs.0.conv.weight"
     assert torch.equal(weights[first], before[first])
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_network_in_subvoxels_starts_as_one_with_voxels_twice_as_wide(channels):
+    plain, fine = _network(1), _network(2, channels=channels, kind=SubvoxelUNet)
+    weights, taken = started_from(fine.state_dict(), in_subvoxels(plain.state_dict()), [2, 0, 1])
+    fine.load_state_dict(weights)
+    assert taken == len(weights)
+    image = torch.randn(1, channels, 16, 16, 16)
+    with torch.no_grad():
+        wide = plain(torch.nn.functional.avg_pool3d(image[:, :1], 2))[:, [2, 0, 1]]
+        for axis in (2, 3, 4):
+            wide = wide.repeat_interleave(2, axis)
+        torch.testing.assert_close(fine(image), wide, rtol=1e-4, atol=1e-5)

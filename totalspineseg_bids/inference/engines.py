@@ -130,23 +130,50 @@ class OpenVinoEngine:
 
 
 class MirroredEngine:
-    """Averages another engine over mirrored patches, as nnU-Net's test-time augmentation."""
+    """Averages another engine over mirrored patches, as nnU-Net's test-time augmentation.
 
-    def __init__(self, engine: Engine, axes: Sequence[int]) -> None:
+    Parameters
+    ----------
+    engine
+        The other engine.
+    axes
+        Spatial axes of the network along which to mirror, together and one by one.
+    shift
+        Voxels by which mirrored patches are moved along every axis. A network that takes voxels in blocks then sees
+        other blocks: what it draws to one side too much it draws to the other.
+    """
+
+    def __init__(self, engine: Engine, axes: Sequence[int], shift: int = 0) -> None:
         self.name = engine.name
         self.device = engine.device
         self._engine = engine
-        spatial = [axis + 1 for axis in axes]
-        self._flips = [combo for size in range(len(spatial) + 1) for combo in itertools.combinations(spatial, size)]
+        self._shift = shift
+        self._flips = [combo for size in range(1, len(axes) + 1) for combo in itertools.combinations(axes, size)]
 
     def __call__(self, patch: torch.Tensor) -> torch.Tensor:
         """Return logits of a patch."""
-        total: torch.Tensor | None = None
-        for axes in self._flips:
-            logits = torch.flip(self._engine(torch.flip(patch, axes)), axes)
-            total = logits if total is None else total + logits
-        assert total is not None  # noqa: S101 - the empty combination is always there
-        return total / len(self._flips)
+        # An engine may use the memory of what it returns again.
+        mean = self._engine(patch).clone()
+        by = self._shift
+        for number, axes in enumerate(self._flips, start=2):
+            seen = patch
+            for axis in range(3):
+                seen = seen.index_select(axis + 1, self._order(seen.shape[axis + 1], mirrored=axis in axes))
+            logits = self._engine(seen)
+            for axis in axes:
+                order = self._order(logits.shape[axis + 1], mirrored=True)
+                logits = logits.index_select(axis + 1, order.argsort())
+            # Logits are as large as all that a network works on together, so the mean is taken in place, and along axes
+            # that are only moved it is of what both saw.
+            at = tuple(slice(0, None if axis in axes else n - by) for axis, n in enumerate(patch.shape[1:]))
+            of = tuple(slice(0 if axis in axes else by, None) for axis in range(3))
+            mean[(slice(None), *at)].lerp_(logits[(slice(None), *of)], 1.0 / number)
+        return mean
+
+    def _order(self, length: int, *, mirrored: bool) -> torch.Tensor:
+        """Return where the voxels of a mirrored or moved line come from; what leaves at one end enters at the other."""
+        order = torch.arange(length, device=self.device).roll(self._shift)
+        return order.flip(0) if mirrored else order
 
 
 def resolve_device(device: str) -> torch.device:

@@ -20,8 +20,9 @@ from totalspineseg_bids.inference import folders
 from totalspineseg_bids.inference.checkpoint import StateDict, converted, read_checkpoint
 from totalspineseg_bids.inference.decode import Heads
 from totalspineseg_bids.inference.sliding_window import STEP
+from totalspineseg_bids.inference.subvoxel import FACTOR, SubvoxelUNet
 
-_IMPORTABLE = ("dynamic_network_architectures.", "torch.nn.")
+_IMPORTABLE = ("dynamic_network_architectures.", "torch.nn.", "totalspineseg_bids.inference.subvoxel.")
 _UNUSED_HEAD = re.compile(r"decoder\.seg_layers\.\d+\.")
 
 
@@ -104,6 +105,29 @@ class NnUNetModel:
             msg = f"{self.path}: tile_step_size in plans.json must lie in (0, 1], not {step}; correct it or take it out"
             raise ModelError(msg)
         return float(step)
+
+    @property
+    def voxel_block(self) -> int:
+        """Voxels along each axis that the network takes as one: 2 for a ``SubvoxelUNet``, else 1."""
+        subvoxel = self.configuration["architecture"]["network_class_name"].endswith(f".{SubvoxelUNet.__name__}")
+        return FACTOR if subvoxel else 1
+
+    @property
+    def use_mirroring(self) -> bool:
+        """Whether this program averages over mirrored patches: the plans' ``use_mirroring``, else not.
+
+        Raises
+        ------
+        ModelError
+            If the plans hold anything but true or false there.
+        """
+        use = self.configuration.get("use_mirroring", False)
+        if not isinstance(use, bool):
+            msg = (
+                f"{self.path}: use_mirroring in plans.json must be true or false, not {use}; correct it or take it out"
+            )
+            raise ModelError(msg)
+        return use
 
     def has(self, role: str) -> bool:
         """Tell whether the model has a label of this name."""

@@ -141,7 +141,8 @@ class Predictor:
                 precision=self._precision,
             )
             mirrored = self._mirror and self.model.mirror_axes
-            self._engine = MirroredEngine(engine, self.model.mirror_axes) if mirrored else engine
+            axes, shift = self.model.mirror_axes, self.model.voxel_block // 2
+            self._engine = MirroredEngine(engine, axes, shift) if mirrored else engine
         return self._engine
 
     def predict(

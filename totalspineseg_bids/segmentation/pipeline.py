@@ -155,6 +155,7 @@ class SpineSegmenter:
                 yielding=YIELDING,
                 divided=_layout(model).has_parity,
                 step=model.tile_step,
+                mirror=model.use_mirroring,
             )
         return self._predictors[role]
 

@@ -10,16 +10,16 @@ draws ordered like common sequences, because the order of the tissues is what re
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from scipy import ndimage
-from torch.nn import functional
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
+from totalspineseg_bids.synthesis.arrays import NUMPY, Arrays, Image, smooth_noise
 
 Contrast = Literal["T1w", "T2w", "STIR", "T2starw", "random"]
 CONTRASTS: tuple[str, ...] = get_args(Contrast)
@@ -73,58 +73,6 @@ GROUP_OF_LABEL: NDArray[np.uint8] = _group_table()
 _G = {name: index for index, name in enumerate(_GROUPS)}
 
 
-def smooth_noise(
-    shape: tuple[int, ...], scale: tuple[float, ...] | float, rng: np.random.Generator, cutoff: int = 2
-) -> Array:
-    """Return smooth Gaussian noise of unit standard deviation.
-
-    Parameters
-    ----------
-    shape
-        Shape of the array.
-    scale
-        Distance between control points, voxels, for all axes or each; below ``cutoff`` an axis keeps full detail.
-    rng
-        Source of randomness.
-    cutoff
-        Control point distances below this are taken as 1.
-    """
-    scales = np.broadcast_to(np.asarray(scale, float), (len(shape),))
-    coarse = tuple(n if s < cutoff else max(2, int(np.ceil(n / s)) + 1) for n, s in zip(shape, scales, strict=True))
-    noise = rng.standard_normal(coarse, dtype=np.float32)
-    noise /= max(float(noise.std()), 1e-6)
-    # Trilinear interpolation lowers the spread of what lies between control points: by (2/3)^(1/2) along each axis.
-    gain = np.prod([1.0 if c == n else np.sqrt(1.5) for c, n in zip(coarse, shape, strict=True)])
-    if len(shape) == 3:
-        return resize(noise * np.float32(gain), shape)
-    for axis, n in enumerate(shape):
-        noise = resize_axis(noise, n, axis)
-    return noise * np.float32(gain)
-
-
-def resize(array: Array, shape: tuple[int, ...]) -> Array:
-    """Interpolate a 3D array linearly to a new shape (end points kept)."""
-    if array.shape == shape:
-        return array
-    tensor = torch.from_numpy(np.ascontiguousarray(array))[None, None]
-    resized: Array = functional.interpolate(tensor, shape, mode="trilinear", align_corners=True)[0, 0].numpy()
-    return resized
-
-
-def resize_axis(array: Array, length: int, axis: int) -> Array:
-    """Interpolate an array linearly along one axis to a new length (end points kept)."""
-    old = array.shape[axis]
-    if old == 1:
-        return np.repeat(array, length, axis)
-    position = np.linspace(0, old - 1, length, dtype=np.float32)
-    low = np.minimum(position.astype(np.intp), old - 2)
-    weight = (position - low).astype(np.float32)
-    weight = weight.reshape([-1 if i == axis else 1 for i in range(array.ndim)])
-    lower, upper = np.take(array, low, axis), np.take(array, low + 1, axis)
-    result: Array = lower + weight * (upper - lower)
-    return result
-
-
 def draw_contrast(contrast: Contrast, rng: np.random.Generator) -> dict[str, float]:
     """Draw one mean intensity per tissue group.
 
@@ -158,12 +106,13 @@ def draw_contrast(contrast: Contrast, rng: np.random.Generator) -> dict[str, flo
 
 
 def render(
-    labels: NDArray[np.uint8],
+    labels: Image,
     rng: np.random.Generator,
     *,
     contrast: Contrast = "random",
     spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
-) -> Array:
+    arrays: Arrays = NUMPY,
+) -> Image:
     """Give a tissue label map MR-like intensities, before any effect of the acquisition.
 
     Parameters
@@ -176,105 +125,116 @@ def render(
         Sequence to resemble, or ``"random"``.
     spacing
         Voxel size, mm.
+    arrays
+        Where it is computed; the labels are there.
 
     Returns
     -------
-    ndarray
+    ndarray or Tensor
         float32, non-negative, shape of ``labels``; the brightest tissue is around 1.
     """
     mm = np.asarray(spacing, np.float32)
-    shape = labels.shape
     means = draw_contrast(contrast, rng)
 
     table = np.array([means[group] for group in _GROUPS], np.float32)[GROUP_OF_LABEL]
     jitter = np.exp(rng.normal(0.0, 0.05, 256)).astype(np.float32)
     discs = _G["disc"] == GROUP_OF_LABEL
     jitter[discs] *= np.exp(rng.normal(0.0, 0.18, int(np.count_nonzero(discs)))).astype(np.float32)
-    image: Array = (table * jitter)[labels]
-    groups = GROUP_OF_LABEL[labels]
+    image = arrays.lookup(table * jitter, labels)
+    tissue = _Tissue(arrays.lookup(GROUP_OF_LABEL, labels), means, mm, rng, arrays)
 
-    _muscle_structure(image, groups, means, mm, rng)
-    _bone_structure(image, groups, means, mm, rng)
-    _disc_structure(image, groups, means, mm, rng)
-    _canal_structure(image, groups, means, mm, rng)
+    for structure in (_muscle_structure, _bone_structure, _disc_structure, _canal_structure):
+        image = structure(image, tissue)
 
-    fine = rng.standard_normal(shape, dtype=np.float32)
-    medium = smooth_noise(shape, tuple(4.0 / mm), rng)
-    coarse = smooth_noise(shape, tuple(14.0 / mm), rng)
+    fine = arrays.normal(tuple(labels.shape), rng)
+    medium = tissue.noise(4.0 / mm)
+    coarse = tissue.noise(14.0 / mm)
     texture = np.array([rng.uniform(0.01, 0.05) for _ in _GROUPS], np.float32)
     for rough in ("organ", "soft", "vessel", "muscle", "bone"):
         texture[_G[rough]] *= 2.0
     texture[_G["air"]] = 0.004
-    image *= 1.0 + texture[groups] * (1.2 * fine + 1.3 * medium + 1.5 * coarse)
-    return np.maximum(image, 0.0, out=image)
+    image *= 1.0 + arrays.lookup(texture, tissue.groups) * (1.2 * fine + 1.3 * medium + 1.5 * coarse)
+    return image.clip(0.0)
 
 
-def _muscle_structure(
-    image: Array, groups: NDArray[np.uint8], means: dict[str, float], mm: Array, rng: np.random.Generator
-) -> None:
+@dataclass(frozen=True, slots=True)
+class _Tissue:
+    """Where the tissue groups are, how bright they are, and what their structure is drawn with."""
+
+    groups: Image
+    means: dict[str, float]
+    mm: Array
+    rng: np.random.Generator
+    arrays: Arrays
+
+    def of(self, name: str) -> Image:
+        """Return the mask of a group."""
+        return self.groups == _G[name]
+
+    def noise(self, scale: Sequence[float] | Array, cutoff: int = 2) -> Image:
+        """Draw smooth noise; distance between control points in voxels."""
+        return smooth_noise(tuple(self.groups.shape), scale, self.rng, cutoff, self.arrays)
+
+    def blurred(self, mask: Image, sigma_mm: float) -> Image:
+        """Smooth a mask."""
+        return self.arrays.blurred(mask, sigma_mm / self.mm)
+
+
+def _muscle_structure(image: Image, tissue: _Tissue) -> Image:
     """Fat septa (level sets of a smooth field are sheets) and vessels (where two sheets meet are lines)."""
-    shape = image.shape
+    rng, mm, arrays, fat = tissue.rng, tissue.mm, tissue.arrays, tissue.means["fat"]
     across, along = rng.uniform(7.0, 14.0), rng.uniform(25.0, 60.0)
     scale = (across / mm[0], across / mm[1], along / mm[2])
-    first, second = smooth_noise(shape, scale, rng), smooth_noise(shape, scale, rng)
-    muscle = (groups == _G["muscle"]) | (groups == _G["soft"])
-    width = rng.uniform(0.03, 0.12)
-    septa = muscle & (np.abs(first) < width)
-    strength = np.float32(rng.uniform(0.2, 0.9))
-    image[septa] += strength * (means["fat"] - image[septa])
-    vessels = muscle & (np.abs(first) < 0.25) & (np.abs(second) < 0.25)
-    image[vessels] += np.float32(rng.uniform(0.3, 1.0)) * (means["vessel"] - image[vessels])
+    first, second = tissue.noise(scale), tissue.noise(scale)
+    muscle = tissue.of("muscle") | tissue.of("soft")
+    septa = muscle & (abs(first) < rng.uniform(0.03, 0.12))
+    image = arrays.blend(image, septa, rng.uniform(0.2, 0.9), fat)
+    vessels = muscle & (abs(first) < 0.25) & (abs(second) < 0.25)
+    image = arrays.blend(image, vessels, rng.uniform(0.3, 1.0), tissue.means["vessel"])
     # Loose fat beside muscle: the label maps count visceral and intermuscular fat as soft tissue.
-    soft = (groups == _G["soft"]) & (second > rng.uniform(-0.5, 1.5))
-    image[soft] += np.float32(rng.uniform(0.3, 1.0)) * (means["fat"] - image[soft])
+    loose = tissue.of("soft") & (second > rng.uniform(-0.5, 1.5))
+    return arrays.blend(image, loose, rng.uniform(0.3, 1.0), fat)
 
 
-def _blurred(mask: NDArray[np.bool_], mm: Array, sigma_mm: float) -> Array:
-    blurred: Array = ndimage.gaussian_filter(mask.astype(np.float32), sigma_mm / mm, truncate=2.5)
-    return blurred
-
-
-def _bone_structure(
-    image: Array, groups: NDArray[np.uint8], means: dict[str, float], mm: Array, rng: np.random.Generator
-) -> None:
+def _bone_structure(image: Image, tissue: _Tissue) -> Image:
     """Dark cortical rim, thicker in posterior elements because they are thin; patchy marrow."""
-    bone = (groups == _G["marrow"]) | (groups == _G["bone"])
-    depth = _blurred(bone, mm, float(rng.uniform(0.9, 1.5)))
-    rim = np.clip((0.9 - depth) / 0.45, 0.0, 1.0) * bone
-    cortical = np.float32(rng.uniform(0.02, 0.15) if rng.random() < 0.9 else means["marrow"])
-    image += np.float32(rng.uniform(0.4, 1.0)) * rim * (cortical - image)
-    patches = smooth_noise(image.shape, tuple(float(rng.uniform(6, 20)) / mm), rng)
-    image[bone] *= 1.0 + np.float32(rng.uniform(0.0, 0.15)) * patches[bone]
+    rng, marrow = tissue.rng, tissue.means["marrow"]
+    bone = tissue.of("marrow") | tissue.of("bone")
+    depth = tissue.blurred(bone, float(rng.uniform(0.9, 1.5)))
+    rim = ((0.9 - depth) / 0.45).clip(0.0, 1.0) * bone
+    cortical = rng.uniform(0.02, 0.15) if rng.random() < 0.9 else marrow
+    image += rng.uniform(0.4, 1.0) * rim * (cortical - image)
+    patches = tissue.noise(float(rng.uniform(6, 20)) / tissue.mm)
+    return tissue.arrays.multiplied(image, bone, 1.0 + rng.uniform(0.0, 0.15) * patches)
 
 
-def _disc_structure(
-    image: Array, groups: NDArray[np.uint8], means: dict[str, float], mm: Array, rng: np.random.Generator
-) -> None:
+def _disc_structure(image: Image, tissue: _Tissue) -> Image:
     """Nucleus and annulus differ, most in water-rich discs; the rim is dark."""
-    disc = groups == _G["disc"]
-    inner = _blurred(disc, mm, float(rng.uniform(1.5, 2.5)))
-    strength = np.float32(rng.uniform(-0.2, 0.9))
-    annulus = np.float32(rng.uniform(0.1, 0.6) * means["disc"])
-    image += strength * disc * np.clip((0.8 - inner) / 0.5, 0.0, 1.0) * (annulus - image)
+    rng = tissue.rng
+    disc = tissue.of("disc")
+    inner = tissue.blurred(disc, float(rng.uniform(1.5, 2.5)))
+    strength = rng.uniform(-0.2, 0.9)
+    annulus = rng.uniform(0.1, 0.6) * tissue.means["disc"]
+    image += strength * (disc * ((0.8 - inner) / 0.5).clip(0.0, 1.0)) * (annulus - image)
+    return image
 
 
-def _canal_structure(
-    image: Array, groups: NDArray[np.uint8], means: dict[str, float], mm: Array, rng: np.random.Generator
-) -> None:
+def _canal_structure(image: Image, tissue: _Tissue) -> Image:
     """Dura and ligaments around the canal, epidural fat behind it, roots and flow voids within."""
-    csf = groups == _G["csf"]
-    canal = csf | (groups == _G["cord"])
-    near = _blurred(canal, mm, 1.2)
-    rim = np.clip(near / 0.5, 0.0, 1.0) * (~canal & (groups != _G["marrow"]))
-    ligament = np.float32(rng.uniform(0.02, 0.2))
-    image += np.float32(rng.uniform(0.0, 0.9)) * rim * (ligament - image)
+    rng, mm, arrays, means = tissue.rng, tissue.mm, tissue.arrays, tissue.means
+    csf = tissue.of("csf")
+    canal = csf | tissue.of("cord")
+    near = tissue.blurred(canal, 1.2)
+    rim = (near / 0.5).clip(0.0, 1.0) * (~canal & ~tissue.of("marrow"))
+    ligament = rng.uniform(0.02, 0.2)
+    image += rng.uniform(0.0, 0.9) * rim * (ligament - image)
     edge = csf & (near < rng.uniform(0.5, 0.8))
     if rng.random() < 0.5:
-        fat = smooth_noise(image.shape, tuple(12.0 / mm), rng) > rng.uniform(-0.5, 1.0)
-        epidural = edge & fat
-        image[epidural] += np.float32(rng.uniform(0.3, 0.9)) * (means["fat"] - image[epidural])
-    roots = smooth_noise(image.shape, (2.5 / mm[0], 2.5 / mm[1], 60.0 / mm[2]), rng, cutoff=1)
-    image[csf] += np.float32(rng.uniform(0.0, 0.6)) * (roots[csf] > 0.9) * (means["cord"] - image[csf])
+        fat = tissue.noise(12.0 / mm) > rng.uniform(-0.5, 1.0)
+        image = arrays.blend(image, edge & fat, rng.uniform(0.3, 0.9), means["fat"])
+    roots = tissue.noise((2.5 / mm[0], 2.5 / mm[1], 60.0 / mm[2]), cutoff=1)
+    image = arrays.blend(image, csf & (roots > 0.9), rng.uniform(0.0, 0.6), means["cord"])
     if rng.random() < 0.5:
-        flow = smooth_noise(image.shape, tuple(18.0 / mm), rng)
-        image[csf] *= 1.0 - np.float32(rng.uniform(0.1, 0.6)) * np.clip(flow[csf], 0.0, 1.0)
+        flow = tissue.noise(18.0 / mm)
+        image = arrays.multiplied(image, csf, 1.0 - rng.uniform(0.1, 0.6) * flow.clip(0.0, 1.0))
+    return image

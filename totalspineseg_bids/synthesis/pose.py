@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from totalspineseg_bids.imaging.volume import Volume
-from totalspineseg_bids.synthesis.appearance import resize_axis
+from totalspineseg_bids.synthesis.arrays import NUMPY, Arrays, Image
 
 Array = NDArray[np.float32]
 #: Voxel size: one for all axes, or one each, mm.
@@ -112,14 +112,15 @@ class Warp:
 
 
 def sample(
-    labels: NDArray[np.uint8],
+    labels: Image,
     centre: NDArray[np.float64],
     shape: tuple[int, int, int],
     spacing: Spacing,
     warp: Warp,
     *,
     source_spacing: float = 1.0,
-) -> NDArray[np.uint8]:
+    arrays: Arrays = NUMPY,
+) -> Image:
     """Sample a label map through a warp; nearest neighbour, 0 outside.
 
     Parameters
@@ -134,33 +135,33 @@ def sample(
         Drawn for that grid.
     source_spacing
         Voxel size of ``labels``, mm.
+    arrays
+        Where it is computed; the labels are there.
     """
-    output = np.empty(shape, np.uint8)
     steps = np.broadcast_to(np.asarray(spacing, float), 3)
-    axes = [((np.arange(n) - (n - 1) / 2) * step).astype(np.float32) for n, step in zip(shape, steps, strict=True)]
+    lines = [((np.arange(n) - (n - 1) / 2) * step).astype(np.float32) for n, step in zip(shape, steps, strict=True)]
+    x, y, z = arrays.on(lines[0][:, None, None]), arrays.on(lines[1][:, None]), arrays.on(lines[2])
     voxels = np.float32(1.0 / source_spacing)
-    matrix, bend = warp.matrix.astype(np.float32) * voxels, warp.bend * voxels
+    matrix, bend = warp.matrix.astype(np.float32) * voxels, arrays.on(warp.bend * voxels)
     # Interpolated along the long axis first: the two short ones are done sheet by sheet.
-    tall = resize_axis(warp.control * voxels, shape[2], 3)
-    size = np.array(labels.shape)
+    tall = arrays.resize_axis(arrays.on(warp.control * voxels), shape[2], 3)
+    sheets = []
     for start in range(0, shape[2], _SHEETS):
         part = slice(start, min(start + _SHEETS, shape[2]))
-        field = resize_axis(resize_axis(tall[..., part], shape[0], 1), shape[1], 2)
-        flat = np.zeros(field.shape[1:], np.int64)
-        inside = np.ones(field.shape[1:], bool)
-        for axis in range(3):
+        field = arrays.resize_axis(arrays.resize_axis(tall[..., part], shape[0], 1), shape[1], 2)
+        flat, inside = 0, True
+        for axis, size in enumerate(labels.shape):
             position = field[axis]
-            position += matrix[axis, 0] * axes[0][:, None, None] + np.float32(centre[axis])
-            position += matrix[axis, 1] * axes[1][:, None] + matrix[axis, 2] * axes[2][part]
+            right, front, up = (float(value) for value in matrix[axis])
+            position += right * x + float(np.float32(centre[axis]))
+            position += front * y + up * z[part]
             if axis < 2:
                 position += bend[part, axis]
-            index = np.rint(position).astype(np.int32)
-            inside &= (index >= 0) & (index < size[axis])
-            flat *= size[axis]
-            flat += index
-        flat[~inside] = 0
-        output[..., part] = np.where(inside, labels.reshape(-1)[flat], 0)
-    return output
+            index = arrays.rounded(position)
+            inside = (index >= 0) & (index < size) & inside
+            flat = flat * size + index
+        sheets.append(arrays.at(labels, flat, inside))
+    return arrays.joined(sheets, 2)
 
 
 def deform(volume: Volume, rng: np.random.Generator, *, strength: float = 1.0) -> Volume:

@@ -25,16 +25,15 @@ from totalspineseg_bids.inference.checkpoint import read_checkpoint
 from totalspineseg_bids.models.export import strip_checkpoint
 from totalspineseg_bids.models.verify import write_manifest
 from totalspineseg_bids.training.layouts import DATASET_NAMES, DatasetId, dataset_json
-from totalspineseg_bids.training.small_plans import CONFIGURATION
+from totalspineseg_bids.training.small_plans import CONFIGURATION, PLAIN, SUBVOXEL, network_class
 from totalspineseg_bids.training.synthetic_trainer import describe, finished, model_folder_name, pool_folder
-from totalspineseg_bids.training.warm_start import StateDict
+from totalspineseg_bids.training.warm_start import StateDict, reads_image
 
 #: Weights that ship must not be larger than this, bytes.
 SIZE_LIMIT = 15 * 1024 * 1024
 
 _STEPS: tuple[DatasetId, ...] = (101, 102)
 _STEP2_CHANNELS = 2
-_FIRST_LAYER = ("encoder.stages.0.", "decoder.encoder.stages.0.")
 _FIRST_OF_STAGE = re.compile(r"encoder\.stages\.(?P<stage>\d+)\.0\.convs\.0\.conv\.weight")
 _OF_FIRST_STAGE = re.compile(r"encoder\.stages\.0\.0\.convs\.\d+\.conv\.weight")
 
@@ -46,7 +45,7 @@ results; install a public release instead (`totalspineseg-tools models install`)
 | | |
 |---|---|
 | Task | {task} |
-| Network | plain 3D U-Net, {parameters:.1f} M parameters, stages of {features} features, nnU-Net v2 plans `{plans}` |
+| Network | {network}, {parameters:.1f} M parameters, stages of {features} features, nnU-Net v2 plans `{plans}` |
 | Voxels | {spacing} mm, patches of {patch} voxels ({axes}) |
 | Classes | {classes} |
 | Training images | synthetic, drawn on the fly: random pose, bending, contrast, slice thickness, bias field, noise |
@@ -90,6 +89,10 @@ _ALONE = (
     "Trained from scratch. Beside the two steps it serves as level scout: its probabilities of each level are evidence "
     "for the labelling."
 )
+_NETWORKS = {
+    PLAIN: "plain 3D U-Net",
+    SUBVOXEL: "plain 3D U-Net that takes and gives 2 x 2 x 2 voxels as channels of one (this package's `SubvoxelUNet`)",
+}
 _STEP_AXES = "superior-inferior, posterior-anterior, left-right"
 _AXES: dict[DatasetId, str] = {
     101: _STEP_AXES,
@@ -146,13 +149,13 @@ def step1_of_step2(weights: StateDict) -> StateDict:
     regions = {
         dataset: [name for name in dataset_json(dataset, 0)["labels"] if name != "background"] for dataset in _STEPS
     }
-    rows = [regions[102].index(name) for name in regions[101]]
+    picked = [regions[102].index(name) for name in regions[101]]
     cut: StateDict = {}
     for name, value in weights.items():
         if "seg_layers" in name:
-            cut[name] = value[rows]
-        elif value.ndim == 5 and value.shape[1] == _STEP2_CHANNELS and name.startswith(_FIRST_LAYER):
-            cut[name] = value[:, :1]
+            cut[name] = value.reshape(len(regions[102]), -1, *value.shape[1:])[picked].flatten(0, 1)
+        elif reads_image(name):
+            cut[name] = value[:, : value.shape[1] // _STEP2_CHANNELS]
         else:
             cut[name] = value
     return cut
@@ -294,6 +297,7 @@ def _card(
     return _CARD.format(
         name=DATASET_NAMES[dataset],
         task=_TASKS[dataset],
+        network=_NETWORKS[network_class(plans)],
         parameters=parameters,
         features=", ".join(map(str, configuration["architecture"]["arch_kwargs"]["features_per_stage"])),
         plans=plans["plans_name"],

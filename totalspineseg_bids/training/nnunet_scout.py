@@ -26,7 +26,10 @@ class nnUNetTrainerScout(nnUNetTrainerSynthetic):  # noqa: N801 - nnU-Net finds 
     computed everywhere; the spine fills a few per cent of a field of view.
     """
 
-    def _prepare_targets(self) -> None:
+    #: Its patches are one slice from left to right.
+    mirrored_axes = ()
+
+    def _prepare_loss(self) -> None:
         self.last_features: torch.Tensor | None = None
         self.network.decoder.seg_layers[-1].register_forward_pre_hook(self._keep_features)
 

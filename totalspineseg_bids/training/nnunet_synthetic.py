@@ -7,23 +7,25 @@ import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from totalspineseg_bids.inference.checkpoint import read_checkpoint
-from totalspineseg_bids.training.nested_loss import nested_loss, nested_rows
-from totalspineseg_bids.training.synthetic_stream import PoolEntry, SyntheticStream
+from totalspineseg_bids.training.pool import PoolEntry
+from totalspineseg_bids.training.region_loss import RegionLoss
+from totalspineseg_bids.training.small_plans import PLAIN, SUBVOXEL, network_class
+from totalspineseg_bids.training.synthetic_stream import SyntheticStream
 from totalspineseg_bids.training.synthetic_trainer import (
+    Batch,
     Clock,
     RunningAverage,
     SyntheticTraining,
     learning_rate_factor,
     stream_batches,
 )
-from totalspineseg_bids.training.warm_start import matching_heads, started_from
+from totalspineseg_bids.training.warm_start import in_subvoxels, matching_heads, started_from
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,11 +34,8 @@ if TYPE_CHECKING:
 
 _TRAINING_STREAM, _VALIDATION_STREAM = 0, 1
 _PARITIES = ("_O", "_E")
-#: Voxels added to both sides of the Dice fraction, about a fifth of a disc. Without them a class that is not in view
-#: costs the same whether a whole disc or a thousand voxels are painted with it, so that nothing is ever taken back.
-_SMOOTH = 200.0
 #: Steps between two lines of the log. Drawing curves and saving take a second, in which a GPU does dozens of steps.
-_STEPS_AN_EPOCH, _STEPS_AN_EPOCH_ON_GPU = 100, 500
+_STEPS_AN_EPOCH, _STEPS_AN_EPOCH_ON_GPU = 100, 1000
 
 
 def computes_bfloat16(device: torch.device) -> bool:
@@ -60,6 +59,9 @@ class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
 
     Call ``prepare`` before ``run_training``.
     """
+
+    #: Axes along which inference may mirror: half of the poses are mirrored left to right, none top to bottom.
+    mirrored_axes: tuple[int, ...] = (2,)
 
     def __init__(
         self,
@@ -105,29 +107,26 @@ class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
         )
         self.optimizer, self.lr_scheduler = self.configure_optimizers()
         self._set_batch_size_and_oversample()
-        self.loss = self._build_loss()
         self.average = RunningAverage(self.network)
-        self._prepare_targets()
-        # Nothing is mirrored at inference: left and right look alike, cranial and caudal do not.
-        self.inference_allowed_mirroring_axes = ()
+        self._prepare_loss()
+        self.inference_allowed_mirroring_axes = self.mirrored_axes
         self.was_initialized = True
 
-    def _prepare_targets(self) -> None:
-        """Make the table from label values to regions."""
-        regions = self.label_manager.foreground_regions
-        table = np.zeros((len(regions), 256), np.float32)
-        for row, region in enumerate(regions):
-            table[row, list(region) if isinstance(region, (tuple, list)) else [region]] = 1.0
-        self.region_table = torch.from_numpy(table).to(self.device)
+    def _prepare_loss(self) -> None:
+        """Build the loss of a step, and nnU-Net's own, which its validation prints."""
         names = [name for name in self.dataset_json["labels"] if name != "background"]
-        self.without_parity = [row for row, name in enumerate(names) if not name.endswith(_PARITIES)]
-        self.nested = nested_rows(regions)
-
-    def _build_loss(self) -> torch.nn.Module:
-        """nnU-Net's loss for regions, with a Dice that tells how much is wrong in a class that is not in view."""
-        dice = {"batch_dice": False, "do_bg": True, "smooth": _SMOOTH, "ddp": False}
-        loss: torch.nn.Module = DC_and_BCE_loss({}, dice, dice_class=MemoryEfficientSoftDiceLoss)
-        return loss
+        #: What is asked of an image that comes without odd discs, and of one with them.
+        self.asked = torch.ones(2, len(names), device=self.device)
+        self.asked[0, [row for row, name in enumerate(names) if name.endswith(_PARITIES)]] = 0.0
+        self.region_loss = RegionLoss(
+            self.label_manager.foreground_regions,
+            float(self.configuration_manager.spacing[0]),
+            self.device,
+            nested_weight=self.training.nested_weight,
+            compiled=self._do_i_compile(),
+        )
+        dice = {"batch_dice": False, "do_bg": True, "smooth": self.region_loss.smooth, "ddp": False}
+        self.loss = DC_and_BCE_loss({}, dice, dice_class=MemoryEfficientSoftDiceLoss)
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, None]:
         """AdamW; the learning rate follows the clock, so there is no scheduler."""
@@ -137,8 +136,13 @@ class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
     def take_weights(self, checkpoint: Path) -> None:
         """Start from another model's weights, a bundled one's too; new channels count for nothing at first."""
         source = read_checkpoint(checkpoint)["network_weights"]
-        labels = json.loads((checkpoint.parent.parent / "dataset.json").read_text(encoding="utf-8"))["labels"]
-        heads = matching_heads(self.dataset_json["labels"], labels)
+        description, plans = (
+            json.loads((checkpoint.parent.parent / name).read_text(encoding="utf-8"))
+            for name in ("dataset.json", "plans.json")
+        )
+        if network_class(plans) == PLAIN and network_class(self.plans_manager.plans) == SUBVOXEL:
+            source = in_subvoxels(source)
+        heads = matching_heads(self.dataset_json["labels"], description["labels"])
         own, taken = started_from(self.network.state_dict(), source, heads)
         self.network.load_state_dict(own)
         self.average = RunningAverage(self.network)
@@ -157,7 +161,8 @@ class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
     def _stream(self, seed: list[int]) -> IterableDataset[Any]:
         patch = tuple(self.configuration_manager.patch_size)
         spacing = float(self.configuration_manager.spacing[0])
-        return SyntheticStream(self.pool, self.training.dataset, patch, spacing, seed)
+        device = self.device if self.device.type == "cuda" else None
+        return SyntheticStream(self.pool, self.training.dataset, patch, spacing, seed, device=device)
 
     def on_train_start(self) -> None:
         """Write what inference needs beside the checkpoints, and open the streams."""
@@ -180,24 +185,18 @@ class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
     def _progress(self) -> float:
         return self.clock.seconds / (60.0 * self.training.minutes)
 
-    def _to_device(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:  # noqa: ANN401
-        data, values = batch
-        data = data.to(self.device, non_blocking=True).contiguous(memory_format=torch.channels_last_3d)
-        values = values.to(self.device, non_blocking=True).long()
-        target = self.region_table[:, values].transpose(0, 1)
-        return data, target
+    def _to_device(self, batch: Batch) -> Batch:
+        data, values = (part.to(self.device, non_blocking=True) for part in batch)
+        return data.contiguous(memory_format=torch.channels_last_3d), values
 
-    def batch_loss(self, batch: Any) -> torch.Tensor:  # noqa: ANN401
-        """Return the loss of a batch as the stream gives it."""
-        groups = self._groups_of(batch)
-        data, target = self._to_device(batch)
-        return self.loss_of(self.stepped(data).float(), target, groups)
+    def batch_loss(self, batch: Batch) -> torch.Tensor:
+        """Return the loss of a batch as the stream gives it.
 
-    def _groups_of(self, batch: Any) -> list[list[int]]:  # noqa: ANN401
-        """Part the images of a batch, before it leaves for the device, by what they are asked for: all or no parity."""
-        images = batch[0]
-        hinted = images[:, 1:].flatten(1).any(1).tolist()
-        return [[i for i, has in enumerate(hinted) if not has], [i for i, has in enumerate(hinted) if has]]
+        An image that comes without odd discs does not say which discs and vertebrae are odd: not asked.
+        """
+        data, values = self._to_device(batch)
+        hinted = data[:, 1:].flatten(1).any(1).int()
+        return self.region_loss(self.stepped(data), values, self.asked[hinted])
 
     def train_step(self, batch: Any) -> dict[str, Any]:  # noqa: ANN401
         """Do one step; one whose loss or gradient is not finite changes nothing."""
@@ -217,33 +216,10 @@ class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
             self.skipped += 1
         return {"loss": loss.detach().cpu().numpy()}
 
-    def loss_of(self, output: torch.Tensor, target: torch.Tensor, groups: list[list[int]]) -> torch.Tensor:
-        """Return the loss of a batch, a mean over its images.
-
-        An image that comes without odd discs does not say which discs and vertebrae are odd: not asked.
-
-        Parameters
-        ----------
-        output, target
-            Logits and truth, shape (images, regions, Z, Y, X).
-        groups
-            Images without and with odd discs.
-        """
-        total = output.new_zeros(())
-        for images, asked in zip(groups, (self.without_parity, list(range(output.shape[1]))), strict=True):
-            if not images:
-                continue
-            logits, truth = output[images], target[images]
-            own = self.loss(logits[:, asked], truth[:, asked])
-            if self.training.nested_weight:
-                nested = [(outer, [row for row in within if row in asked]) for outer, within in self.nested]
-                own = own + self.training.nested_weight * nested_loss(logits, truth, nested)
-            total = total + own * (len(images) / len(output))
-        return total
-
-    def validation_step(self, batch: Any) -> dict[str, Any]:  # noqa: ANN401
+    def validation_step(self, batch: Batch) -> dict[str, Any]:
         """Pseudo Dice of a patch, as nnU-Net counts it."""
-        data, target = self._to_device(batch)
+        data, values = self._to_device(batch)
+        target = self.region_loss.table[:, values.int()].transpose(0, 1)
         result: dict[str, Any] = super().validation_step({"data": data, "target": target})
         return result
 

@@ -6,12 +6,19 @@ is trained with it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-#: Patch in nnU-Net's axis order (superior-inferior, posterior-anterior, left-right), voxels.
-PATCH: tuple[int, int, int] = (128, 64, 32)
-#: mm; fine enough for a neck's discs, coarse enough for a patch to hold 22 cm of the column and with it a landmark.
-SPACING = 1.75
+from totalspineseg_bids.inference.subvoxel import SubvoxelUNet
+
+#: Patch in nnU-Net's axis order (superior-inferior, posterior-anterior, left-right), voxels. It holds 26 cm of the
+#: column, and with it a landmark.
+PATCH: tuple[int, int, int] = (256, 128, 64)
+#: mm; that of the images that the pipeline hands to a network, so that nothing is interpolated once more.
+SPACING = 1.0
+PLAIN = "dynamic_network_architectures.architectures.unet.PlainConvUNet"
+#: Within the network voxels are twice as wide: edges to a millimetre for the time of voxels of two.
+SUBVOXEL = f"{SubvoxelUNet.__module__}.{SubvoxelUNet.__qualname__}"
 #: Of a stage. The first is as wide as it is because seventeen outputs are made of its features.
 FEATURES: tuple[int, ...] = (32, 32, 64, 128, 144, 144)
 #: Of a stage. Two, because an edge of bone is told by comparing what is bright here with what is bright nearby,
@@ -43,6 +50,8 @@ def small_plans(
     kernel: tuple[int, int, int] = (3, 3, 3),
     transpose: tuple[int, int, int] = (0, 1, 2),
     tile_step: float | None = None,
+    network: str = PLAIN,
+    mirroring: bool = False,
 ) -> dict[str, Any]:
     """Return a plans dictionary with one ``3d_fullres`` configuration.
 
@@ -63,6 +72,10 @@ def small_plans(
         Order in which the network takes nnU-Net's axes (superior-inferior, posterior-anterior, left-right).
     tile_step
         Distance of neighbouring patches in this program's pipeline, as part of their size; None leaves nnU-Net's.
+    network
+        Class of the network, `PLAIN` or `SUBVOXEL`.
+    mirroring
+        Whether this program's pipeline averages over patches mirrored along the axes that the checkpoint allows.
     """
     kept = {"noNorm", "nonorm"}
     schemes = ["NoNormalization" if name in kept else "ZScoreNormalization" for name in channels.values()]
@@ -94,7 +107,7 @@ def small_plans(
                 "resampling_fn_probabilities": "resample_data_or_seg_to_shape",
                 "resampling_fn_probabilities_kwargs": dict(resampling),
                 "architecture": {
-                    "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
+                    "network_class_name": network,
                     "arch_kwargs": {
                         "n_stages": stages,
                         "features_per_stage": list(features),
@@ -115,6 +128,7 @@ def small_plans(
                 },
                 "batch_dice": False,
                 **({} if tile_step is None else {"tile_step_size": tile_step}),
+                **({"use_mirroring": True} if mirroring else {}),
             }
         },
         "experiment_planner_used": "small_plans",
@@ -123,3 +137,9 @@ def small_plans(
             str(channel): dict(_NO_FINGERPRINT) for channel in range(len(schemes))
         },
     }
+
+
+def network_class(plans: Mapping[str, Any]) -> str:
+    """Return the class of the network that plans in the form of `small_plans` describe."""
+    name: str = plans["configurations"][CONFIGURATION]["architecture"]["network_class_name"]
+    return name

@@ -25,24 +25,28 @@ from totalspineseg_bids.anatomy import SpineVariant
 from totalspineseg_bids.errors import UsageError
 from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.training.layouts import DATASET_NAMES, DatasetId, dataset_json
+from totalspineseg_bids.training.pool import PoolRecipe, build_pool
 from totalspineseg_bids.training.scout import scout_dataset_json, scout_plans
 from totalspineseg_bids.training.small_plans import (
     CONFIGURATION,
     CONVOLUTIONS,
     FEATURES,
     PLANS_NAME,
+    SUBVOXEL,
     TILE_STEP,
     small_plans,
 )
-from totalspineseg_bids.training.synthetic_stream import PoolRecipe, build_pool
 
 logger = logging.getLogger(__name__)
 
+Batch = tuple[torch.Tensor, torch.Tensor]
+
 #: What tells a level from its neighbour is how the whole column is built, so the scout needs many spines, and may have
-#: them coarse: half a CPU second and 4 MB each. What a disc looks like, steps 1 and 2 learn from few.
+#: them coarse: half a CPU second and 4 MB each. What a disc looks like, steps 1 and 2 learn from fewer, of 1.5 s and
+#: 35 MB.
 POOLS: dict[DatasetId, PoolRecipe] = {
-    101: PoolRecipe(spines=100),
-    102: PoolRecipe(spines=100),
+    101: PoolRecipe(spines=300),
+    102: PoolRecipe(spines=300),
     103: PoolRecipe(spines=600, spacing=2.0, real_share=0.3),
 }
 _WARM_UP_STEPS = 100
@@ -81,7 +85,8 @@ class SyntheticTraining:
     batch_size
         Images a step; 1 suits a CPU, a GPU wants more.
     workers
-        Processes that draw images; about 15 images a second each. With another number other images are drawn.
+        Processes that draw images: on a CPU two of 101 and 102 a second each, on a GPU some eighty, as many as it can
+        take. With another number other images are drawn.
     nested_weight
         Weight of the loss of regions within others (101 and 102) beside nnU-Net's own; 0 leaves it out.
     features
@@ -199,6 +204,9 @@ def describe(
         features=features,
         convolutions=convolutions,
         tile_step=TILE_STEP,
+        network=SUBVOXEL,
+        # Step 1 finds what step 2 is to look at; what is painted is step 2's.
+        mirroring=dataset == 102,
     )
     return description, plans
 

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 
 import torch
 
+from totalspineseg_bids.inference.subvoxel import SUBVOXELS
+
 StateDict = dict[str, torch.Tensor]
 
 #: Convolution of a stage, and what of it: nnU-Net names the layers of a block twice.
@@ -29,6 +31,25 @@ def matching_heads(own: Iterable[str], other: Iterable[str]) -> list[int]:
     ]
 
 
+def in_subvoxels(weights: Mapping[str, torch.Tensor]) -> StateDict:
+    """Return the weights with which a `SubvoxelUNet` does what a U-Net does with voxels twice as wide.
+
+    It gives each part of a wide voxel what that one gives the whole, and sees the mean of the parts.
+    """
+    result = dict(weights)
+    for name, value in weights.items():
+        if ".seg_layers." in name:
+            result[name] = value.repeat_interleave(SUBVOXELS, 0)
+        elif reads_image(name):
+            result[name] = value.repeat_interleave(SUBVOXELS, 1) / SUBVOXELS
+    return result
+
+
+def reads_image(name: str) -> bool:
+    """Tell whether a tensor is the kernel that is laid over the image."""
+    return "encoder.stages.0.0.convs.0." in name and name.endswith(("conv.weight", "all_modules.0.weight"))
+
+
 def started_from(own: StateDict, source: Mapping[str, torch.Tensor], heads: list[int]) -> tuple[StateDict, int]:
     """Return a U-Net's weights with those of another in them, and how many tensors took something.
 
@@ -44,7 +65,7 @@ def started_from(own: StateDict, source: Mapping[str, torch.Tensor], heads: list
     source
         Weights of another one with the same stages, as many or fewer convolutions in each.
     heads
-        For each output of ``own`` that of ``source`` to start from (`matching_heads`).
+        For each region of ``own`` that of ``source`` to start from (`matching_heads`).
     """
     result, taken = dict(own), 0
     for name, value in own.items():
@@ -55,7 +76,8 @@ def started_from(own: StateDict, source: Mapping[str, torch.Tensor], heads: list
                 result[name] = handed_on
             continue
         if ".seg_layers." in name:
-            other = other[heads]
+            parts = len(value) // len(heads)  # outputs of a region
+            other = other.reshape(-1, parts, *other.shape[1:])[heads].flatten(0, 1)
         if "transpconvs" in name and name.endswith("weight"):  # torch has (in, out, ...) here
             fitted = _fitted(value.transpose(0, 1), other.transpose(0, 1), halves=False)
             fitted = None if fitted is None else fitted.transpose(0, 1).contiguous()

@@ -32,8 +32,9 @@ BODY_SIDE_MM = 22.0
 _SACRUM_TOP_MM = 25.0
 #: Share of a sacrum in front of the canal, below which the canal in view ends above it.
 _FEWEST_BODY = 0.05
-#: A body this many times as long as those around it (within so many mm) is a block.
-_FUSED_RATIO, _NEIGHBOURS_MM = 1.65, 110.0
+#: A body this many times as long as those around it (so many at most, within so many mm) is a block. Few, because from
+#: the neck to the chest bodies come to be twice as long.
+_FUSED_RATIO, _NEIGHBOURS, _NEIGHBOURS_MM = 1.65, 4, 110.0
 #: Between two discs this many times as far apart as those around them lies one body at most.
 _ONE_BODY = 1.4
 
@@ -286,7 +287,7 @@ def body_parts(
     part = np.concatenate(part_lists) if part_lists else np.zeros(0, np.int64)
     index, place = coarse[rows] * stride, projection.rows(rows)
     part = _cut_long(index, part, place.s, scene, discs)
-    part, fused = _cut_fused(part, place.s, discs)
+    part, fused = cut_fused(part, place.s, discs)
     bodies = measure(Kind.VERTEBRA, index, part, scene, stride, place=place)
     pieces = _between_discs(bodies, discs)
     if pieces:
@@ -329,7 +330,7 @@ def _cut_long(
     return part
 
 
-def _cut_fused(
+def cut_fused(
     part: NDArray[np.int64], s: NDArray[np.float64], discs: Parts
 ) -> tuple[NDArray[np.int64], frozenset[int]]:
     """Cut parts as long as two or three of their neighbours into equal ones: blocks of vertebrae without a disc.
@@ -343,24 +344,28 @@ def _cut_fused(
         New part numbers, and the numbers of those that came from a cut.
     """
     numbers = [int(n) for n in np.unique(part) if n >= 0]
-    places = np.array([d.s for d in _ordinary(discs)])
+    ordinary = _ordinary(discs)
+    places = np.array([d.s for d in ordinary])
     if len(numbers) < 4 or len(places) < 2:
         return part, frozenset()
     ends = {n: extent(s[part == n], 0.03) for n in numbers}
+    thick = float(np.median([d.s_high - d.s_low for d in ordinary]))
     fused: set[int] = set()
     part = part.copy()
     fresh = max(numbers) + 1
     for n in numbers:
         low, high = ends[n]
         middle, length = (low + high) / 2, high - low
-        near = [e[1] - e[0] for m, e in ends.items() if m != n and abs((e[0] + e[1]) / 2 - middle) < _NEIGHBOURS_MM]
+        others = [((e[0] + e[1]) / 2, e[1] - e[0]) for m, e in ends.items() if m != n]
+        near = _nearest(middle, others)
         if len(near) < 3:
             continue
         typical = max(float(np.median(near)), 1.0)
         inside = (places > low + 0.25 * typical) & (places < high - 0.25 * typical)
         between = (places < low + 0.25 * typical).any() and (places > high - 0.25 * typical).any()
         first = not any(e[1] < low + 0.25 * typical for m, e in ends.items() if m != n)
-        pieces = round(float(length) / typical)
+        # Where a block's disc was counts too.
+        pieces = max(2, round((float(length) + thick) / (typical + thick)))
         if first or length < _FUSED_RATIO * typical or pieces > 3 or inside.any() or not between:
             continue
         rows = np.flatnonzero(part == n)
@@ -369,6 +374,12 @@ def _cut_fused(
         fused |= {n, *range(fresh, fresh + pieces - 1)}
         fresh += pieces - 1
     return part, frozenset(fused)
+
+
+def _nearest(place: float, others: Sequence[tuple[float, float]]) -> list[float]:
+    """Return the values of the places nearest to one; ``others`` are places and values."""
+    near = sorted((abs(at - place), value) for at, value in others)
+    return [value for distance, value in near[:_NEIGHBOURS] if distance < _NEIGHBOURS_MM]
 
 
 def _joined(part: NDArray[np.int64], groups: Sequence[Sequence[Observation]]) -> NDArray[np.int64]:
@@ -422,7 +433,7 @@ def _between_discs(bodies: Sequence[Observation], discs: Parts) -> list[list[Obs
     gaps = np.diff(places)
     found = []
     for n, gap in enumerate(gaps):
-        around = [g for m, g in enumerate(gaps) if m != n and abs(places[m] - places[n]) < _NEIGHBOURS_MM]
+        around = _nearest(places[n], [(places[m], g) for m, g in enumerate(gaps) if m != n])
         if not around or gap > _ONE_BODY * float(np.median(around)):
             continue
         pieces = [o for o in bodies if places[n] < o.s < places[n + 1]]

@@ -15,6 +15,8 @@ from totalspineseg_bids.segmentation.layout import Kind
 _VERTEBRA_LONG_MM, _SACRUM_LONG_MM = 40.0, 75.0
 #: Least cost of taking a sacrum for none, nats.
 _LEAST_FALSE_SACRUM = 0.5
+#: Part of its peers' volume from which a piece at the edge is as sure as a whole one.
+_SLIVER = 0.1
 #: What a false disc costs less where the scout sees none.
 _UNSEEN_DISC = 0.7
 #: Probability that a scout's levels of two pieces agree from which they are one vertebra to it.
@@ -31,8 +33,9 @@ def false_prices(observations: Sequence[Observation], prices: Prices) -> NDArray
         base = prices.false_disc if o.kind is Kind.DISC else prices.false_vertebra
         peers = [p.volume_mm3 for p in observations if p.kind is o.kind and abs(p.s - o.s) < 80 and p is not o]
         typical = float(np.median(peers)) if peers else o.volume_mm3
-        # What the field of view cuts is small for that reason.
-        relative = 1.0 if o.touches_edge else min(o.volume_mm3 / max(typical, 1.0), 1.0)
+        # What the field of view cuts is small for that reason, but slivers are also painted where nothing is.
+        whole = typical * (_SLIVER if o.touches_edge else 1.0)
+        relative = min(o.volume_mm3 / max(whole, 1.0), 1.0)
         cost[n] = 0.4 + (base - 0.4) * float(np.sqrt(relative))
         if o.kind is Kind.DISC and (o.anterior < 3.0 or abs(o.lateral) > 22.0):
             cost[n] = min(cost[n], 0.5)

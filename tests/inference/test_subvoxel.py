@@ -1,0 +1,66 @@
+"""The U-Net on voxels twice as wide as the image's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+from torch.nn import functional
+
+from totalspineseg_bids.inference.subvoxel import SubvoxelUNet, folded, unfolded
+from totalspineseg_bids.training.small_plans import PLAIN, SUBVOXEL, small_plans
+
+
+def network(kind, channels=2, outputs=3, seed=0):
+    torch.manual_seed(seed)
+    plans = small_plans(
+        "x",
+        {str(n): "MRI" for n in range(channels)},
+        features=(4, 6, 8),
+        strides=((1, 1, 1), (2, 2, 2), (2, 2, 2)),
+        network=kind,
+    )
+    architecture = plans["configurations"]["3d_fullres"]["architecture"]
+    return get_network_from_plans(
+        architecture["network_class_name"],
+        architecture["arch_kwargs"],
+        architecture["_kw_requires_import"],
+        channels,
+        outputs,
+        deep_supervision=False,
+    ).eval()
+
+
+def test_voxels_become_channels_of_a_wide_one_and_come_back():
+    image = torch.arange(2 * 3 * 4 * 6 * 8, dtype=torch.float32).view(2, 3, 4, 6, 8)
+    wide = folded(image)
+    assert wide.shape == (2, 24, 2, 3, 4)
+    # The eight channels of an image's channel are the voxels of one block.
+    np.testing.assert_array_equal(wide[0, 8:16, 1, 2, 3].sort().values, image[0, 1, 2:4, 4:6, 6:8].flatten())
+    torch.testing.assert_close(unfolded(wide), image)
+
+
+def test_the_network_takes_and_gives_the_voxels_of_the_image():
+    built = network(SUBVOXEL)
+    assert isinstance(built, SubvoxelUNet)
+    assert built(torch.zeros(1, 2, 16, 16, 16)).shape == (1, 3, 16, 16, 16)
+    assert built.encoder.stages[0][0].convs[0].conv.in_channels == 16
+
+
+def test_it_tells_voxels_of_one_block_apart():
+    built = network(SUBVOXEL)
+    given = built(torch.randn(1, 2, 16, 16, 16))
+    assert not torch.equal(
+        functional.avg_pool3d(given, 2).repeat_interleave(2, 2)[0, 0, :, ::2, ::2], given[0, 0, :, ::2, ::2]
+    )
+
+
+def test_deep_supervision_is_refused():
+    with pytest.raises(ValueError, match="deep supervision"):
+        SubvoxelUNet(1, num_classes=2, deep_supervision=True)
+
+
+def test_plans_name_the_class():
+    assert PLAIN != SUBVOXEL
+    assert SUBVOXEL.startswith("totalspineseg_bids.inference.")

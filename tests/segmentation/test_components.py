@@ -1,0 +1,55 @@
+"""Parts of the map that become components, and what it costs to take one for none."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from totalspineseg_bids.segmentation.labelling.components import cut_fused
+from totalspineseg_bids.segmentation.labelling.false_pieces import false_prices
+from totalspineseg_bids.segmentation.labelling.observation import Observation, Parts
+from totalspineseg_bids.segmentation.labelling.reference import Prices
+from totalspineseg_bids.segmentation.layout import Kind
+
+#: Lengths of the bodies of a neck with chest along the canal, C3 to T4, mm: those of the chest are twice as long.
+NECK_AND_CHEST = [10, 10, 9, 10, 10, 15, 15, 19, 12]
+
+
+def disc(s, *, volume=2000.0, edge=False):
+    return Observation(Kind.DISC, np.array([0.0, 15.0, -s]), s, s - 3, s + 3, 15.0, 0.0, volume, edge, (), 0)
+
+
+def pieces_after_cut(lengths):
+    """Return how many pieces each body of a column becomes whose bodies have such lengths, discs of 5 mm between."""
+    starts = list(itertools.accumulate((length + 5 for length in lengths), initial=0))[:-1]
+    bodies = [np.arange(start, start + length, 0.25) for start, length in zip(starts, lengths, strict=True)]
+    s, part = np.concatenate(bodies), np.repeat(np.arange(len(bodies)), [len(body) for body in bodies])
+    discs = tuple(disc(start - 2.5) for start in starts[1:])
+    empty = np.zeros(0, np.int64)
+    cut, fused = cut_fused(part, s, Parts(np.zeros((0, 3), np.int64), empty, discs))
+    numbers = [len(np.unique(cut[part == n])) for n in range(len(bodies))]
+    assert bool(fused) == (max(numbers) > 1)
+    return numbers
+
+
+def test_longer_bodies_of_the_chest_are_no_blocks():
+    assert pieces_after_cut(NECK_AND_CHEST) == [1] * 9
+
+
+@pytest.mark.parametrize("place", [2, 5, 6])
+def test_a_block_is_cut_wherever_it_is(place):
+    lengths = list(NECK_AND_CHEST)
+    lengths[place] = 2 * lengths[place] + 5
+    assert pieces_after_cut(lengths) == [2 if n == place else 1 for n in range(9)]
+
+
+def test_a_sliver_at_the_edge_is_less_sure_than_what_the_edge_cuts_in_half():
+    whole = [disc(s) for s in (60.0, 90.0, 120.0)]
+    sliver, half, small = (
+        false_prices([disc(30.0, volume=volume, edge=edge), *whole], Prices())[0]
+        for volume, edge in ((40.0, True), (1000.0, True), (1000.0, False))
+    )
+    assert sliver < 0.6 * half
+    assert small < half

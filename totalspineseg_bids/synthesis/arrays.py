@@ -1,0 +1,326 @@
+"""Where a synthetic image is computed: in numpy, or in torch on any device.
+
+Appearance, pose and acquisition are written once, with the operators that arrays and tensors share; what the two do
+differently is here. Random choices (a contrast, a blur, a pose) come from a ``numpy.random.Generator`` in both. Noise
+of the size of an image is drawn where the image is: a GPU that draws its own training images then waits for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch.nn import functional
+
+#: A numpy array or a torch tensor.
+Image = Any
+Shape = tuple[int, ...]
+#: One value for all axes, or one each.
+PerAxis = float | Sequence[float] | NDArray[np.floating[Any]]
+
+_TRUNCATE = 2.5  # standard deviations
+
+
+class Arrays(Protocol):
+    """What appearance, pose and acquisition ask for beside operators."""
+
+    def on(self, array: NDArray[Any]) -> Image:
+        """Bring an array to where images are computed."""
+
+    def normal(self, shape: Shape, rng: np.random.Generator) -> Image:
+        """Draw standard normal values, 32-bit."""
+
+    def lookup(self, table: NDArray[Any], labels: Image) -> Image:
+        """Return ``table[labels]``; the labels are bytes."""
+
+    def at(self, labels: Image, index: Image, inside: Image) -> Image:
+        """Return ``labels.reshape(-1)[index]`` where ``inside``, else 0."""
+
+    def rounded(self, position: Image) -> Image:
+        """Return the nearest integers."""
+
+    def blend(self, image: Image, where: Image, strength: float, value: float) -> Image:
+        """Move an image toward a value where a mask is; the image itself may be changed."""
+
+    def multiplied(self, image: Image, where: Image, factor: Image) -> Image:
+        """Multiply an image where a mask is; the image itself may be changed."""
+
+    def blurred(self, image: Image, sigma: PerAxis) -> Image:
+        """Smooth by a Gaussian, standard deviation in voxels; masks become 32-bit floats."""
+
+    def averaged(self, image: Image, width: float, axis: int) -> Image:
+        """Return the mean over so many voxels along an axis, half of them to each side; the outermost count in part."""
+
+    def resize(self, image: Image, shape: Shape) -> Image:
+        """Interpolate a 3D image linearly to a new shape (end points kept)."""
+
+    def resize_axis(self, image: Image, length: int, axis: int) -> Image:
+        """Interpolate an image linearly along one axis to a new length (end points kept)."""
+
+    def spread(self, values: Image) -> Any:  # noqa: ANN401 - a number, or a tensor of one
+        """Return the standard deviation of values, at least 1e-6."""
+
+    def quantile(self, values: Image, share: float) -> Any:  # noqa: ANN401
+        """Return a quantile of values."""
+
+    def magnitude(self, real: Image, imaginary: Image) -> Image:
+        """Return the length of complex values."""
+
+    def exp(self, values: Image) -> Image:
+        """Return the exponential of values."""
+
+    def as_float(self, mask: Image) -> Image:
+        """Return a mask as 32-bit 0 and 1."""
+
+    def mask(self, shape: Shape, parts: tuple[slice, ...]) -> Image:
+        """Return a mask that is true in a box."""
+
+    def stack(self, images: Sequence[Image]) -> Image:
+        """Stack images along a new first axis."""
+
+    def joined(self, images: Sequence[Image], axis: int) -> Image:
+        """Put images one after the other along an axis."""
+
+    def contiguous(self, image: Image) -> Image:
+        """Lay an image out in the order of its axes."""
+
+
+class NumpyArrays:
+    """Images as numpy arrays, on the CPU."""
+
+    def on(self, array: NDArray[Any]) -> Image:  # noqa: D102 - see the protocol
+        return array
+
+    def normal(self, shape: Shape, rng: np.random.Generator) -> Image:  # noqa: D102
+        return rng.standard_normal(shape, dtype=np.float32)
+
+    def lookup(self, table: NDArray[Any], labels: Image) -> Image:  # noqa: D102
+        return table[labels]
+
+    def at(self, labels: Image, index: Image, inside: Image) -> Image:  # noqa: D102
+        index[~inside] = 0
+        return np.where(inside, labels.reshape(-1)[index], 0)
+
+    def rounded(self, position: Image) -> Image:  # noqa: D102
+        return np.rint(position).astype(np.int32)
+
+    def blend(self, image: Image, where: Image, strength: float, value: float) -> Image:  # noqa: D102
+        image[where] += strength * (value - image[where])
+        return image
+
+    def multiplied(self, image: Image, where: Image, factor: Image) -> Image:  # noqa: D102
+        image[where] *= factor[where]
+        return image
+
+    def blurred(self, image: Image, sigma: PerAxis) -> Image:  # noqa: D102
+        return ndimage.gaussian_filter(image.astype(np.float32), sigma, truncate=_TRUNCATE)
+
+    def averaged(self, image: Image, width: float, axis: int) -> Image:  # noqa: D102
+        reach = int(np.ceil(width / 2))
+        weights = _share(np.abs(np.arange(-reach, reach + 1)), width)
+        return ndimage.convolve1d(image, weights / weights.sum(), axis)
+
+    def resize(self, image: Image, shape: Shape) -> Image:  # noqa: D102
+        if image.shape == shape:
+            return image
+        tensor = torch.from_numpy(np.ascontiguousarray(image))[None, None]
+        return functional.interpolate(tensor, shape, mode="trilinear", align_corners=True)[0, 0].numpy()
+
+    def resize_axis(self, image: Image, length: int, axis: int) -> Image:  # noqa: D102
+        old = image.shape[axis]
+        if old == 1:
+            return np.repeat(image, length, axis)
+        low, weight = _between(old, length)
+        weight = weight.reshape([-1 if i == axis else 1 for i in range(image.ndim)])
+        lower, upper = np.take(image, low, axis), np.take(image, low + 1, axis)
+        return lower + weight * (upper - lower)
+
+    def spread(self, values: Image) -> Any:  # noqa: ANN401, D102
+        return max(float(values.std()), 1e-6)
+
+    def quantile(self, values: Image, share: float) -> Any:  # noqa: ANN401, D102
+        return float(np.quantile(values, share))
+
+    def magnitude(self, real: Image, imaginary: Image) -> Image:  # noqa: D102
+        return np.sqrt(real * real + imaginary * imaginary)
+
+    def exp(self, values: Image) -> Image:  # noqa: D102
+        return np.exp(values)
+
+    def as_float(self, mask: Image) -> Image:  # noqa: D102
+        return mask.astype(np.float32)
+
+    def mask(self, shape: Shape, parts: tuple[slice, ...]) -> Image:  # noqa: D102
+        inside = np.zeros(shape, bool)
+        inside[parts] = True
+        return inside
+
+    def stack(self, images: Sequence[Image]) -> Image:  # noqa: D102
+        return np.stack(images)
+
+    def joined(self, images: Sequence[Image], axis: int) -> Image:  # noqa: D102
+        return np.concatenate(images, axis)
+
+    def contiguous(self, image: Image) -> Image:  # noqa: D102
+        return np.ascontiguousarray(image)
+
+
+class TorchArrays:
+    """Images as torch tensors on a device; nothing here waits for it.
+
+    Parameters
+    ----------
+    device
+        Where.
+    seed
+        Of noise drawn there; the same seed gives the same noise on the same kind of device.
+    """
+
+    def __init__(self, device: torch.device, seed: int) -> None:
+        self.device = device
+        self._generator = torch.Generator(device).manual_seed(seed)
+        self._distances: dict[int, torch.Tensor] = {}
+
+    def on(self, array: NDArray[Any]) -> Image:  # noqa: D102
+        return torch.as_tensor(np.require(array, requirements=("C", "W"))).to(self.device)
+
+    def normal(self, shape: Shape, rng: np.random.Generator) -> Image:  # noqa: ARG002, D102
+        return torch.randn(shape, generator=self._generator, device=self.device)
+
+    def lookup(self, table: NDArray[Any], labels: Image) -> Image:  # noqa: D102
+        return self.on(table)[labels.int()]
+
+    def at(self, labels: Image, index: Image, inside: Image) -> Image:  # noqa: D102
+        return labels.reshape(-1)[index * inside] * inside
+
+    def rounded(self, position: Image) -> Image:  # noqa: D102
+        return position.round().int()
+
+    def blend(self, image: Image, where: Image, strength: float, value: float) -> Image:  # noqa: D102
+        return torch.where(where, image + strength * (value - image), image)
+
+    def multiplied(self, image: Image, where: Image, factor: Image) -> Image:  # noqa: D102
+        return torch.where(where, image * factor, image)
+
+    def blurred(self, image: Image, sigma: PerAxis) -> Image:  # noqa: D102
+        image = image.float()
+        for axis, width in enumerate(np.broadcast_to(np.asarray(sigma, float), (image.ndim,))):
+            distance = np.arange(int(_TRUNCATE * width + 0.5) + 1)
+            image = self._weighted(image, np.exp(-0.5 * (distance / max(float(width), 1e-6)) ** 2), axis)
+        return image
+
+    def averaged(self, image: Image, width: float, axis: int) -> Image:  # noqa: D102
+        return self._weighted(image, _share(np.arange(int(np.ceil(width / 2)) + 1), width), axis)
+
+    def _weighted(self, image: Image, weights: NDArray[np.floating[Any]], axis: int) -> Image:
+        """Return the mean of neighbours along an axis by weights for each distance; beyond the ends are none.
+
+        As a product with a matrix: a GPU multiplies matrices faster than it convolves lines.
+        """
+        length = image.shape[axis]
+        if length not in self._distances:
+            place = torch.arange(length, device=self.device)
+            self._distances[length] = (place[:, None] - place).abs()
+        # A few numbers go to the device at once; a whole matrix would wait until it has done all it was asked before.
+        by_distance = np.zeros(max(length, len(weights)), np.float32)
+        by_distance[: len(weights)] = weights
+        matrix = self.on(by_distance)[self._distances[length]]
+        matrix = matrix / matrix.sum(1, keepdim=True)
+        if axis == image.ndim - 1:
+            return image @ matrix.T
+        if axis == image.ndim - 2:
+            return matrix @ image
+        return (matrix @ image.flatten(axis + 1)).view(image.shape)
+
+    def resize(self, image: Image, shape: Shape) -> Image:  # noqa: D102
+        return functional.interpolate(image[None, None], shape, mode="trilinear", align_corners=True)[0, 0]
+
+    def resize_axis(self, image: Image, length: int, axis: int) -> Image:  # noqa: D102
+        old = image.shape[axis]
+        if old == 1:
+            return image.repeat_interleave(length, axis)
+        low, weight = (self.on(values) for values in _between(old, length))
+        weight = weight.view([-1 if i == axis else 1 for i in range(image.ndim)])
+        return image.index_select(axis, low).lerp(image.index_select(axis, low + 1), weight)
+
+    def spread(self, values: Image) -> Any:  # noqa: ANN401, D102
+        return values.std().clip(1e-6)
+
+    def quantile(self, values: Image, share: float) -> Any:  # noqa: ANN401, D102
+        flat = values.flatten()
+        return flat.kthvalue(1 + round(share * (len(flat) - 1))).values
+
+    def magnitude(self, real: Image, imaginary: Image) -> Image:  # noqa: D102
+        return torch.hypot(real, imaginary)
+
+    def exp(self, values: Image) -> Image:  # noqa: D102
+        return values.exp()
+
+    def as_float(self, mask: Image) -> Image:  # noqa: D102
+        return mask.float()
+
+    def mask(self, shape: Shape, parts: tuple[slice, ...]) -> Image:  # noqa: D102
+        inside = torch.zeros(shape, dtype=torch.bool, device=self.device)
+        inside[parts] = True
+        return inside
+
+    def stack(self, images: Sequence[Image]) -> Image:  # noqa: D102
+        return torch.stack(list(images))
+
+    def joined(self, images: Sequence[Image], axis: int) -> Image:  # noqa: D102
+        return torch.cat(list(images), axis)
+
+    def contiguous(self, image: Image) -> Image:  # noqa: D102
+        return image.contiguous()
+
+
+NUMPY = NumpyArrays()
+
+
+def _share(distance: NDArray[np.intp], width: float) -> NDArray[np.float32]:
+    """Return how much of voxels so far away lies within half a width, 0 to 1."""
+    # A whole number of voxels would lie half a voxel off to one side where it is even.
+    share: NDArray[np.float32] = np.clip((width + 1.0) / 2.0 - distance, 0.0, 1.0).astype(np.float32)
+    return share
+
+
+def _between(old: int, new: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Return for each place of a resized axis the place before it on the old one, and how far beyond that it is."""
+    position = np.linspace(0, old - 1, new, dtype=np.float32)
+    low = np.minimum(position.astype(np.intp), old - 2)
+    return low, (position - low).astype(np.float32)
+
+
+def smooth_noise(
+    shape: Shape, scale: PerAxis, rng: np.random.Generator, cutoff: int = 2, arrays: Arrays = NUMPY
+) -> Image:
+    """Return smooth Gaussian noise of unit standard deviation.
+
+    Parameters
+    ----------
+    shape
+        Shape of the array.
+    scale
+        Distance between control points, voxels, for all axes or each; below ``cutoff`` an axis keeps full detail.
+    rng
+        Source of randomness.
+    cutoff
+        Control point distances below this are taken as 1.
+    arrays
+        Where it is computed.
+    """
+    scales = np.broadcast_to(np.asarray(scale, float), (len(shape),))
+    coarse = tuple(n if s < cutoff else max(2, int(np.ceil(n / s)) + 1) for n, s in zip(shape, scales, strict=True))
+    noise = arrays.normal(coarse, rng)
+    noise /= arrays.spread(noise)
+    # Trilinear interpolation lowers the spread of what lies between control points: by (2/3)^(1/2) along each axis.
+    gain = float(np.prod([1.0 if c == n else np.sqrt(1.5) for c, n in zip(coarse, shape, strict=True)]))
+    if len(shape) == 3:
+        return arrays.resize(noise * gain, shape)
+    for axis, n in enumerate(shape):
+        noise = arrays.resize_axis(noise, n, axis)
+    return noise * gain

@@ -1,0 +1,149 @@
+"""The label maps that a training draws its images from, as a folder of arrays."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from totalspineseg_bids import anatomy
+from totalspineseg_bids.anatomy import SpineVariant
+from totalspineseg_bids.errors import MissingInputError
+from totalspineseg_bids.imaging.volume import Volume
+from totalspineseg_bids.training.semantic import spine_variant
+
+
+@dataclass(frozen=True, slots=True)
+class PoolEntry:
+    """A label map in the pool.
+
+    Attributes
+    ----------
+    path, weight
+        Where it is, and how often it is drawn.
+    discs, landmarks
+        Centres of its discs and of the landmarks among them, voxels.
+    spacing
+        Voxel size, mm.
+    thoracic, lumbar
+        Vertebrae of the spine (`SpineVariant`).
+    """
+
+    path: str
+    weight: float
+    discs: list[list[float]]
+    landmarks: list[list[float]]
+    spacing: float
+    thoracic: int
+    lumbar: int
+
+    @property
+    def variant(self) -> SpineVariant:
+        """How many vertebrae the spine has."""
+        return SpineVariant(self.thoracic, self.lumbar)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolRecipe:
+    """What a pool of label maps is made of.
+
+    Attributes
+    ----------
+    spines
+        Number of parametric spines.
+    spacing
+        Their voxel size, mm.
+    real_share
+        Share of the images drawn from maps of real anatomy where both kinds are there.
+    """
+
+    spines: int
+    spacing: float = 1.0
+    real_share: float = 0.5
+
+
+def _entry(path: Path, labels: NDArray[np.uint8], weight: float, spacing: float = 1.0) -> PoolEntry:
+    present = np.flatnonzero(np.bincount(labels.reshape(-1), minlength=256))
+    wanted = {label.id: label.level for label in anatomy.LABELS if label.structure is anatomy.Structure.DISC}
+    boxes = ndimage.find_objects(labels, max_label=255)
+    discs, landmarks = [], []
+    for label_id in (int(i) for i in present if int(i) in wanted):
+        box = boxes[label_id - 1]
+        centre = [(part.start + part.stop - 1) / 2 for part in box]
+        discs.append(centre)
+        if wanted[label_id] in anatomy.LANDMARK_DISCS:
+            landmarks.append(centre)
+    variant = spine_variant(labels)
+    return PoolEntry(str(path), weight, discs, landmarks, spacing, variant.thoracic, variant.lumbar)
+
+
+def build_pool(
+    folder: Path,
+    label_maps: Path | None,
+    recipe: PoolRecipe,
+    seed: int,
+    make_spine: Callable[[np.random.Generator, int, float], Volume],
+) -> list[PoolEntry]:
+    """Write the label maps a training draws from as ``.npy``; what is there from an earlier run is kept.
+
+    Parameters
+    ----------
+    folder
+        Where the pool lies.
+    label_maps
+        Folder of tissue label maps (``*.nii.gz``, 1 mm, RAS), or None.
+    recipe
+        How many parametric spines to add, and how often each kind is drawn.
+    seed
+        Of the parametric spines.
+    make_spine
+        Called with a generator, the number of the spine and its voxel size (mm).
+
+    Raises
+    ------
+    MissingInputError
+        If ``label_maps`` holds no map.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    index = folder / "pool.json"
+    if index.exists():
+        stored = json.loads(index.read_text())
+        # An index of an earlier release says less: made anew.
+        if all(entry.keys() == {field.name for field in fields(PoolEntry)} for entry in stored):
+            return [PoolEntry(**entry) for entry in stored]
+    entries = []
+    if label_maps is not None:
+        files = sorted(label_maps.glob("*.nii.gz"))
+        if not files:
+            msg = f"{label_maps} holds no *.nii.gz label map; name a folder of tissue label maps or leave it out"
+            raise MissingInputError(msg)
+        for file in files:
+            image = nib.as_closest_canonical(nib.load(file))
+            labels = np.ascontiguousarray(np.asanyarray(image.dataobj).astype(np.uint8))
+            path = folder / f"real_{file.name.split('.')[0]}.npy"
+            np.save(path, labels)
+            # Long maps hold more different patches; the square root keeps short ones from being forgotten.
+            entries.append(_entry(path, labels, float(np.sqrt(labels.shape[2]))))
+        total = sum(entry.weight for entry in entries)
+        share = recipe.real_share if recipe.spines else 1.0
+        entries = [replace(entry, weight=entry.weight / total * share) for entry in entries]
+    rest = 1.0 - sum(entry.weight for entry in entries)
+    for number in range(recipe.spines):
+        path = folder / f"parametric_{number:03d}.npy"
+        if not path.exists():
+            labels = make_spine(np.random.default_rng([seed, number]), number, recipe.spacing).data
+            temporary = folder / f"{path.stem}.tmp.npy"
+            np.save(temporary, np.ascontiguousarray(labels))
+            temporary.replace(path)
+        labels = np.load(path, mmap_mode="r")
+        entries.append(_entry(path, labels, rest / recipe.spines, recipe.spacing))
+    temporary = index.with_suffix(".tmp")
+    temporary.write_text(json.dumps([asdict(entry) for entry in entries]))
+    temporary.replace(index)
+    return entries
