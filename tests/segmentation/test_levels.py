@@ -13,7 +13,7 @@ from totalspineseg_bids.anatomy import SpineVariant
 from totalspineseg_bids.segmentation.labelling.evidence import emissions
 from totalspineseg_bids.segmentation.labelling.hypotheses import build_hypotheses
 from totalspineseg_bids.segmentation.labelling.levels import solve_levels
-from totalspineseg_bids.segmentation.labelling.naming import NO_ANCHOR, name_components
+from totalspineseg_bids.segmentation.labelling.naming import CONTESTED, NO_ANCHOR, name_components
 from totalspineseg_bids.segmentation.labelling.observation import Observation, View, Votes
 from totalspineseg_bids.segmentation.labelling.reference import AXIS_PLACE, Prices, chain_of
 from totalspineseg_bids.segmentation.layout import Kind, Layout
@@ -219,3 +219,16 @@ def test_c2_is_twice_as_large_as_the_vertebrae_below():
     whole, piece, cut = at_c2(8e3), at_c2(1.7e3), at_c2(1.7e3, edge=True)
     assert (whole - piece > 1.0).all()
     np.testing.assert_allclose(cut, whole)
+
+
+@pytest.mark.parametrize(("above", "status"), [(0.33, SpineStatus.ABSTAINED), (0.1, SpineStatus.LABELLED)])
+def test_a_lone_landmark_that_a_map_sees_at_two_levels_names_nothing(above, status):
+    names, observations = _column("T9", "L3", landmarks={"T12-L1"})
+    seen = {"T12-L1": 0.36, "T11-T12": above}
+    for n, name in enumerate(names):
+        levels = {"T12-L1": seen[name]} if name in seen else {}
+        second = Votes(levels, {}, 0.0, 0.0, 0.5, STEP1.level_names)
+        observations[n] = replace(observations[n], votes=(*observations[n].votes, second))
+    naming = name_components(observations, _solve(observations))
+    assert naming.status is status
+    assert naming.reason == (CONTESTED if status is SpineStatus.ABSTAINED else None)

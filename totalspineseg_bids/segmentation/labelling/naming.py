@@ -22,10 +22,14 @@ ENOUGH_LANDMARKS = 1.5
 NO_ANCHOR = "no landmark of the column is in view"
 SHIFT_POSSIBLE = "a shift by one level cannot be ruled out"
 ONE_LANDMARK = "the levels rest on a single landmark"
+CONTESTED = "the only landmark in view is seen at two levels"
 UNEXPLAINED = "most of what was found fits no order of levels"
 #: Share of the volume of all components that a named column has at least.
 _LEAST_EXPLAINED = 0.4
 _SACRUM_LONG_MM = 60.0
+#: From this share of a component on, a landmark is seen there; and from this part of its share where it is named on, it
+#: is seen as well elsewhere.
+_SEEN, _AS_WELL = 0.25, 0.8
 _NAMES_EVERY_LEVEL = 8
 
 
@@ -115,9 +119,25 @@ def unnamed_because(observations: Sequence[Observation], solution: LevelSolution
     volumes = {n: o.volume_mm3 for n, o in enumerate(observations) if o.kind is not Kind.SACRUM}
     if sum(volumes[n] for n in bare) < _LEAST_EXPLAINED * sum(volumes.values()):
         return UNEXPLAINED
+    if confirmations(observations, solution.levels) < ENOUGH_LANDMARKS and _contested(observations, solution.levels):
+        return CONTESTED
     if bare and np.median([solution.confidence[n] for n in bare]) < SURE_COLUMN:
         return _doubt(solution, bare)
     return None
+
+
+def _contested(observations: Sequence[Observation], levels: Sequence[str | None]) -> bool:
+    """Tell whether one of the maps sees a landmark about as well on another component as on the one of its name."""
+    for number in range(max((len(o.votes) for o in observations), default=0)):
+        shares = [o.votes[number].levels if number < len(o.votes) else {} for o in observations]
+        if any(len(o.votes[number].known) > 2 * _NAMES_EVERY_LEVEL for o in observations if number < len(o.votes)):
+            continue
+        for n, level in enumerate(levels):
+            own = shares[n].get(level, 0.0) if level is not None else 0.0
+            elsewhere = max((said.get(level or "", 0.0) for m, said in enumerate(shares) if m != n), default=0.0)
+            if own > 0 and elsewhere >= max(_SEEN, _AS_WELL * own):
+                return True
+    return False
 
 
 def _disputed(n: int, solution: LevelSolution) -> str | None:
