@@ -15,14 +15,21 @@ import time
 from pathlib import Path
 
 import torch
-from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
 from totalspineseg_bids.cli.tools_common import bar, positive
 from totalspineseg_bids.inference.engines import Engine, make_engine
 from totalspineseg_bids.inference.model import load_model
 from totalspineseg_bids.inference.subvoxel import FACTOR
 from totalspineseg_bids.training.layouts import dataset_json
-from totalspineseg_bids.training.small_plans import CONFIGURATION, PATCH, PLAIN, SPACING, SUBVOXEL, small_plans
+from totalspineseg_bids.training.small_plans import (
+    CONFIGURATION,
+    PATCH,
+    PLAIN,
+    SPACING,
+    SUBVOXEL,
+    build_network,
+    small_plans,
+)
 
 #: Voxels of the plain network that shipped before, mm.
 _PLAIN_SPACING = 1.75
@@ -40,15 +47,7 @@ def untrained(folder: Path, network: str, patch: tuple[int, int, int], threads: 
     """Write an untrained step 2 with a network of a class, and return what runs it."""
     description = dataset_json(102, 1)
     plans = small_plans("Dataset102_untrained", description["channel_names"], patch=patch, network=network)
-    architecture = plans["configurations"][CONFIGURATION]["architecture"]
-    built = get_network_from_plans(
-        architecture["network_class_name"],
-        architecture["arch_kwargs"],
-        architecture["_kw_requires_import"],
-        len(description["channel_names"]),
-        len(description["labels"]) - 1,
-        deep_supervision=False,
-    )
+    built = build_network(plans, len(description["channel_names"]), len(description["labels"]) - 1)
     (folder / "fold_all").mkdir(parents=True)
     (folder / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
     (folder / "plans.json").write_text(json.dumps(plans), encoding="utf-8")

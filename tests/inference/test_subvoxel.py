@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from torch.nn import functional
 
 from totalspineseg_bids.inference.subvoxel import SubvoxelUNet, folded, unfolded
-from totalspineseg_bids.training.small_plans import PLAIN, SUBVOXEL, small_plans
+from totalspineseg_bids.training.small_plans import PLAIN, SUBVOXEL, build_network, small_plans
 
 
 def network(kind, channels=2, outputs=3, seed=0):
@@ -21,15 +20,7 @@ def network(kind, channels=2, outputs=3, seed=0):
         strides=((1, 1, 1), (2, 2, 2), (2, 2, 2)),
         network=kind,
     )
-    architecture = plans["configurations"]["3d_fullres"]["architecture"]
-    return get_network_from_plans(
-        architecture["network_class_name"],
-        architecture["arch_kwargs"],
-        architecture["_kw_requires_import"],
-        channels,
-        outputs,
-        deep_supervision=False,
-    ).eval()
+    return build_network(plans, channels, outputs).eval()
 
 
 def test_voxels_become_channels_of_a_wide_one_and_come_back():

@@ -10,7 +10,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.errors import MissingInputError, ModelError, UsageError
@@ -23,7 +22,7 @@ from totalspineseg_bids.training.layouts import dataset_json
 from totalspineseg_bids.training.pool import PoolRecipe, build_pool
 from totalspineseg_bids.training.scout import IGNORE, PATCH, scout_dataset_json, scout_plans, scout_table
 from totalspineseg_bids.training.scout_stream import ScoutStream
-from totalspineseg_bids.training.small_plans import PLAIN, SUBVOXEL, small_plans
+from totalspineseg_bids.training.small_plans import PLAIN, SUBVOXEL, build_network, small_plans
 from totalspineseg_bids.training.synthetic_stream import SyntheticStream
 from totalspineseg_bids.training.synthetic_trainer import SyntheticTraining, learning_rate_factor
 
@@ -180,15 +179,7 @@ def network(dataset, kind):
     plans = small_plans(
         "x", labels["channel_names"], features=(4, 6, 8), strides=((1, 1, 1), (2, 2, 2), (2, 2, 2)), network=kind
     )
-    architecture = plans["configurations"]["3d_fullres"]["architecture"]
-    return get_network_from_plans(
-        architecture["network_class_name"],
-        architecture["arch_kwargs"],
-        architecture["_kw_requires_import"],
-        len(labels["channel_names"]),
-        len(labels["labels"]) - 1,
-        deep_supervision=False,
-    ).eval()
+    return build_network(plans, len(labels["channel_names"]), len(labels["labels"]) - 1).eval()
 
 
 @pytest.mark.parametrize("kind", [PLAIN, SUBVOXEL])

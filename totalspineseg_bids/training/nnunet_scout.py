@@ -39,10 +39,6 @@ class nnUNetTrainerScout(nnUNetTrainerSynthetic):  # noqa: N801 - nnU-Net finds 
     def _stream(self, seed: list[int]) -> IterableDataset[Any]:
         return ScoutStream(self.pool, seed)
 
-    def _to_device(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:  # noqa: ANN401
-        data, values = batch
-        return data.to(self.device).contiguous(memory_format=torch.channels_last_3d), values.to(self.device)
-
     def _counted(self, values: torch.Tensor) -> torch.Tensor:
         """Return the flat indices of the voxels that count."""
         spine = (values > 0) & (values != IGNORE)

@@ -9,7 +9,7 @@ import numpy as np
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
-from totalspineseg_bids.segmentation.labelling.observation import LevelSolution, Observation
+from totalspineseg_bids.segmentation.labelling.observation import LevelSolution, Observation, Votes
 from totalspineseg_bids.segmentation.labelling.reference import chain_of
 from totalspineseg_bids.segmentation.layout import Kind
 from totalspineseg_bids.segmentation.result import SpineStatus
@@ -126,16 +126,22 @@ def unnamed_because(observations: Sequence[Observation], solution: LevelSolution
     return None
 
 
+def _names_every_level(votes: Votes) -> bool:
+    """Tell whether a map has classes for all levels, not for landmarks only."""
+    return len(votes.known) > 2 * _NAMES_EVERY_LEVEL
+
+
 def _contested(observations: Sequence[Observation], levels: Sequence[str | None]) -> bool:
     """Tell whether one of the maps sees a landmark about as well on another component as on the one of its name."""
-    for number in range(max((len(o.votes) for o in observations), default=0)):
-        shares = [o.votes[number].levels if number < len(o.votes) else {} for o in observations]
-        if any(len(o.votes[number].known) > 2 * _NAMES_EVERY_LEVEL for o in observations if number < len(o.votes)):
+    for observation, level in zip(observations, levels, strict=True):
+        if level is None:
             continue
-        for n, level in enumerate(levels):
-            own = shares[n].get(level, 0.0) if level is not None else 0.0
-            elsewhere = max((said.get(level or "", 0.0) for m, said in enumerate(shares) if m != n), default=0.0)
-            if own > 0 and elsewhere >= max(_SEEN, _AS_WELL * own):
+        for number, votes in enumerate(observation.votes):
+            own = votes.levels.get(level, 0.0)
+            if not own or _names_every_level(votes):
+                continue
+            others = (o.votes[number].levels for o in observations if o is not observation and number < len(o.votes))
+            if max((said.get(level, 0.0) for said in others), default=0.0) >= max(_SEEN, _AS_WELL * own):
                 return True
     return False
 
@@ -169,7 +175,7 @@ def confirmations(observations: Sequence[Observation], levels: Sequence[str | No
         best = 0.0
         for k, votes in enumerate(observation.votes):
             share = votes.levels.get(level, 0.0)
-            if len(votes.known) > 2 * _NAMES_EVERY_LEVEL:
+            if _names_every_level(votes):
                 voters[k] += share >= 0.5
             else:
                 best = max(best, share)
