@@ -67,13 +67,13 @@ bench: $(STAMP)  ## Print the figures that the README quotes
 	$(BIN)/python benchmarks/evaluate_synthetic.py
 
 # Minutes of training; those of a CPU are of one core (two threads). LABEL_MAPS is a folder of tissue label maps. DEVICE=cuda trains the
-# steps on a GPU, WORKERS processes draw its images. FROM_SHIPPED=1 starts from the weights that are in place where no earlier call left
-# a checkpoint of its own.
+# steps on a GPU, which draws the images from a thread of the training, or from WORKERS processes. FROM_SHIPPED=1 starts from the weights
+# that are in place where no earlier call left a checkpoint of its own.
 LABEL_MAPS :=
 FROM_SHIPPED :=
 TRAINING := training-runs/bundled
 DEVICE := cpu
-WORKERS := 6
+WORKERS := 0
 MINUTES_STEPS := $(if $(filter cuda,$(DEVICE)),30,2100)
 STEPS_OPTIONS := $(if $(filter cuda,$(DEVICE)),--device cuda --batch-size 8 --workers $(WORKERS))
 MINUTES_SCOUT := 190

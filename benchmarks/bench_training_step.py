@@ -1,8 +1,8 @@
 """Time of a training step of the bundled networks in 32 and in 16 bits: ``python benchmarks/bench_training_step.py``.
 
 The trainer is the one of ``make bundled-models``. Both kinds of steps take the same drawn patch in turn. Drawing is not
-in the time: other processes do it. Prints seconds a step (median) and their ratio, and how many patches a process draws
-a second in numpy and in torch on the device.
+in the time: other processes or a thread do it. Prints seconds a step (median) and their ratio, and how many patches are
+drawn a second, one by one in numpy by a process and in groups in torch on the device.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,9 @@ import torch
 
 from totalspineseg_bids.cli.tools_common import bar, positive
 from totalspineseg_bids.training.small_plans import CONFIGURATION, CONVOLUTIONS, FEATURES, PATCH, SPACING
+
+#: Images drawn at once; a batch of a training on a GPU.
+GROUP = 8
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -42,14 +45,20 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def drawn_a_second(stream: Iterable[Any], patches: int) -> float:
-    """Return how many patches a stream draws a second."""
-    drawn = iter(stream)
+def drawn_a_second(drawn: Iterator[Any], times: int, device: torch.device) -> float:
+    """Return how often a second something is drawn."""
+
+    def wait() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
     next(drawn)
+    wait()
     start = time.perf_counter()
-    for _ in range(patches):
+    for _ in range(times):
         next(drawn)
-    return patches / (time.perf_counter() - start)
+    wait()
+    return times / (time.perf_counter() - start)
 
 
 def measure(options: argparse.Namespace, folder: Path) -> None:
@@ -73,7 +82,8 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
     trainer.prepare(SyntheticTraining(folder, 102, minutes=1e6, device=options.device), pool)
     stream = SyntheticStream(pool, 102, PATCH, SPACING, [1])
     on_device = SyntheticStream(pool, 102, PATCH, SPACING, [1], device=device)
-    rates = [drawn_a_second(each, options.steps) for each in (stream, on_device)]
+    one_by_one = drawn_a_second(iter(stream), options.steps, device)
+    in_groups = GROUP * drawn_a_second(on_device.groups(GROUP), max(1, options.steps // GROUP), device)
     # With odd discs, so that all outputs are asked for.
     batch = next(batch for batch in torch.utils.data.DataLoader(stream) if batch[0][0, 1].any())
     seconds: dict[bool, list[float]] = {False: [], True: []}
@@ -89,7 +99,7 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
                 progress.update()
     wide, narrow = (statistics.median(seconds[key]) for key in (False, True))
     print(f"32 bits\t{wide:.3f} s\n16 bits\t{narrow:.3f} s\nratio\t{wide / narrow:.2f}")
-    print(f"drawn a second by a process: in numpy {rates[0]:.1f}, in torch on {device} {rates[1]:.1f}")
+    print(f"drawn a second: in numpy {one_by_one:.1f}, in torch on {device} {in_groups:.1f}")
     print(f"a training on this device takes {16 if computes_bfloat16(device) else 32} bits")
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from totalspineseg_bids.synthesis.appearance import CONTRASTS, render
-from totalspineseg_bids.synthesis.arrays import NUMPY, TorchArrays, smooth_noise
+from totalspineseg_bids.synthesis.arrays import NUMPY, Draws, TorchArrays, smooth_noise
 from totalspineseg_bids.synthesis.pose import Pose, Warp, sample
 
 
@@ -53,6 +53,57 @@ def test_operations_agree(tensors, image, call):
     expected, given = call(NUMPY, image.copy()), call(tensors, tensors.on(image.copy()))
     # Beyond the ends of an axis numpy mirrors, torch leaves out.
     np.testing.assert_allclose(given.numpy()[INNER], expected[INNER], rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda arrays, x: arrays.averaged(x, 3.4, -3),
+        lambda arrays, x: arrays.averaged(x, 3.4, -1),
+        lambda arrays, x: arrays.blurred(x, (0.3, 1.0, 2.0)),
+        lambda arrays, x: arrays.resize_axis(x, 9, -2),
+        lambda arrays, x: arrays.resize(x, (*x.shape[:-3], 11, 30, 20)),
+        lambda arrays, x: x - arrays.mean(x),
+        lambda arrays, x: x / arrays.spread(x),
+        lambda arrays, x: x / arrays.quantile(x, 0.9),
+        lambda arrays, x: arrays.lookup(np.arange(256.0), (x * 255).byte()),
+    ],
+)
+def test_images_of_a_group_are_treated_alone(tensors, image, call):
+    one, other = tensors.on(image), tensors.on(image[::-1] * 3.0 % 1.0)
+    together = call(tensors, torch.stack([one, other]))
+    torch.testing.assert_close(together, torch.stack([call(tensors, one), call(tensors, other)]))
+
+
+def test_images_of_a_group_may_have_a_table_each(tensors):
+    values = torch.arange(24, dtype=torch.uint8).view(1, 2, 3, 4).repeat(2, 1, 1, 1)
+    tables = np.stack([np.arange(256), 255 - np.arange(256)]).astype(np.uint8)
+    torch.testing.assert_close(tensors.lookup(tables, values), torch.stack([values[0], 255 - values[0]]))
+
+
+def test_smooth_noise_of_a_group_has_unit_spread_in_each(tensors):
+    noise = smooth_noise((40, 24, 24, 24), 6.0, np.random.default_rng(0), arrays=tensors)
+    assert noise.shape == (40, 24, 24, 24)
+    assert float(noise.std((1, 2, 3)).mean()) == pytest.approx(1.0, abs=0.2)
+    assert abs(float(np.corrcoef(noise[0].flatten(), noise[1].flatten())[0, 1])) < 0.5
+
+
+def test_numbers_are_one_for_an_image_and_one_each_for_a_group(tensors):
+    rng = np.random.default_rng(0)
+    alone, group = Draws((4, 4, 4), rng, NUMPY), Draws((400, 4, 4, 4), rng, tensors)
+    assert isinstance(alone.uniform(2.0, 3.0), float)
+    assert alone.either(1.0, lambda: alone.numbers(0.0, 1.0), lambda: 5.0) < 1.0
+    assert alone.either(0.0, lambda: alone.numbers(0.0, 1.0), lambda: 5.0) == 5.0
+    assert alone.some(0.0) is None
+    assert alone.some(1.0) == 1.0
+    drawn = group.uniform(2.0, 3.0)
+    assert drawn.shape == (400, 1, 1, 1)
+    assert drawn.dtype == torch.float32
+    assert 2.0 <= float(drawn.min()) < 2.1
+    assert 2.9 < float(drawn.max()) <= 3.0
+    assert 0.6 < float((group.either(0.7, lambda: group.numbers(0.0, 1.0), lambda: 5.0) < 2.0).float().mean()) < 0.8
+    assert 0.2 < float(group.some(0.3).mean()) < 0.4
+    assert float(group.factors(0.2).log().std()) == pytest.approx(0.2, rel=0.15)
 
 
 @pytest.mark.parametrize(("axis", "length"), [(0, 41), (1, 7), (2, 31)])
@@ -111,6 +162,29 @@ def test_tissues_are_as_bright_in_both(tensors, contrast):
     # Random choices depend on how many there were before, noise in numpy among them: alike on the mean only.
     expected, given = (np.mean([medians(seed, arrays) for seed in range(30)], axis=0) for arrays in (NUMPY, tensors))
     np.testing.assert_allclose(given, expected, rtol=0.3, atol=0.03)
+
+
+def test_tissues_of_a_group_are_as_bright_as_alone(tensors):
+    values = tensors.on(labels())
+    names = ("T1w", "T2w") * 4
+
+    def medians(image):
+        return [float(image[values == tissue].median()) for tissue in (2, 9, 20, 201, 200)]
+
+    groups = [
+        render(torch.stack([values] * 8), np.random.default_rng(seed), contrast=names, arrays=tensors)
+        for seed in range(4)
+    ]
+    alone = [
+        [render(values, np.random.default_rng(seed), contrast=name, arrays=tensors) for seed in range(30)]
+        for name in names[:2]
+    ]
+    assert not torch.equal(groups[0][0], groups[0][2])
+    for start in range(2):
+        given = np.mean([medians(image) for group in groups for image in group[start::2]], axis=0)
+        np.testing.assert_allclose(
+            given, np.mean([medians(image) for image in alone[start]], axis=0), rtol=0.3, atol=0.05
+        )
 
 
 def test_the_seed_decides_the_noise():

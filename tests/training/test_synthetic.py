@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,9 +17,11 @@ from totalspineseg_bids.errors import MissingInputError, ModelError, UsageError
 from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.inference.model import load_model
 from totalspineseg_bids.models.roles import Role, is_scout, role_of
+from totalspineseg_bids.synthesis.arrays import TorchArrays
+from totalspineseg_bids.training.batches import drawn_in_thread
 from totalspineseg_bids.training.bundled import publish, step1_of_step2
 from totalspineseg_bids.training.drawing import acquire, imperfect_discs
-from totalspineseg_bids.training.layouts import dataset_json
+from totalspineseg_bids.training.layouts import REGIONS, dataset_json
 from totalspineseg_bids.training.pool import PoolRecipe, build_pool
 from totalspineseg_bids.training.scout import IGNORE, PATCH, scout_dataset_json, scout_plans, scout_table
 from totalspineseg_bids.training.scout_stream import ScoutStream
@@ -107,6 +110,29 @@ def test_scout_sees_whole_fields_of_view_and_repeats(pool):
     assert any((target > 0).any() for _, target in drawn)
 
 
+def test_groups_are_drawn_at_once_and_repeat(pool):
+    def draw():
+        return list(itertools.islice(SyntheticStream(pool, 102, (48, 32, 16), 1.75, [4]).groups(6), 3))
+
+    drawn = draw()
+    for (data, target), (again, _) in zip(drawn, draw(), strict=True):
+        assert data.shape == (6, 2, 48, 32, 16)
+        assert target.shape == (6, 48, 32, 16)
+        assert data.dtype == torch.float32
+        assert target.dtype == torch.uint8
+        torch.testing.assert_close(data, again)
+        assert not torch.equal(data[0], data[1])
+    hinted = [bool(image[1].any()) for data, _ in drawn for image in data]
+    assert any(hinted)
+    assert not all(hinted)
+    # The odd discs that an image comes with are those of its own target.
+    odd, even = (REGIONS[102][name][0] for name in ("disc_O", "disc_E"))
+    for data, target in drawn:
+        for image, values in zip(data, target, strict=True):
+            given = values[image[1] > 0]
+            assert (given == even).sum() <= (given == odd).sum()
+
+
 def test_several_loading_processes_draw_different_images(pool, monkeypatch):
     def first(worker):
         info = None if worker is None else SimpleNamespace(id=worker, num_workers=2)
@@ -133,10 +159,10 @@ def test_odd_discs_of_training_have_faults_but_stay_discs():
     labels = boxes().data
     mask = np.isin(labels, [206, 204]).astype(np.uint8)
     rng = np.random.default_rng(0)
-    shares = [float((imperfect_discs(labels, [206, 204], rng, 1.0) * mask).sum() / mask.sum()) for _ in range(30)]
+    shares = [float((imperfect_discs(labels, [[206, 204]], rng, 1.0) * mask).sum() / mask.sum()) for _ in range(30)]
     assert np.mean(shares) > 0.8
     assert min(shares) < 0.99
-    assert not imperfect_discs(labels, [], rng, 1.0).any()
+    assert not imperfect_discs(labels, [[]], rng, 1.0).any()
 
 
 def test_acquisition_ends_in_something_like_a_z_score():
@@ -145,6 +171,38 @@ def test_acquisition_ends_in_something_like_a_z_score():
     assert image.dtype == np.float32
     assert abs(image.mean()) < 1
     assert 0.5 < image.std() < 1.5
+
+
+def test_acquisitions_of_a_group_are_alike_in_blur_and_differ_in_noise():
+    arrays = TorchArrays(torch.device("cpu"), 1)
+    image = torch.rand((1, 24, 32, 40)).repeat(5, 1, 1, 1)
+    drawn = acquire(image, np.random.default_rng(0), (1.75, 1.75, 1.75), arrays)
+    assert drawn.shape == image.shape
+    assert (drawn.mean((1, 2, 3)).abs() < 1).all()
+    assert ((drawn.std((1, 2, 3)) > 0.5) & (drawn.std((1, 2, 3)) < 1.5)).all()
+    assert len({round(float(one.std()), 4) for one in drawn}) == 5
+
+
+def test_batches_of_a_thread_come_in_order_and_with_their_errors():
+    message = "a map is gone"
+
+    def batches():
+        for number in range(4):
+            yield torch.full((2,), number), torch.zeros(2)
+        raise MissingInputError(message)
+
+    drawn = drawn_in_thread(batches(), torch.device("cpu"))
+    assert [int(next(drawn)[0][0]) for _ in range(4)] == [0, 1, 2, 3]
+    with pytest.raises(MissingInputError, match=message):
+        next(drawn)
+
+
+def test_a_thread_that_draws_ends_with_the_training():
+    drawn = drawn_in_thread(iter(itertools.repeat((torch.zeros(1), torch.zeros(1)))), torch.device("cpu"))
+    next(drawn)
+    assert any(thread.name.startswith("drawing") for thread in threading.enumerate())
+    drawn.close()
+    assert not any(thread.name.startswith("drawing") for thread in threading.enumerate())
 
 
 def test_learning_rate_rises_then_falls():

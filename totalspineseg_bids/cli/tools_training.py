@@ -347,7 +347,12 @@ def _add_train_bundled(subparsers: Subparsers) -> None:
     parser.add_argument("--device", choices=("cpu", "cuda", "mps"), default="cpu", help="default: %(default)s")
     parser.add_argument("--seed", type=int, metavar="S", help="of spines, patches and weights")
     parser.add_argument("--batch-size", type=positive, metavar="N", help="images a step (default: 1; a GPU wants more)")
-    parser.add_argument("--workers", type=positive, metavar="N", help="processes that draw images (default: 1)")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes that draw images (default: 1); 0 draws them on the GPU beside the training",
+    )
     parser.add_argument("--learning-rate", type=float, metavar="R", help="peak of the schedule (default: 0.0015)")
     parser.add_argument(
         "--nested-weight",

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
-from totalspineseg_bids.synthesis.arrays import NUMPY, Arrays, Image, smooth_noise
+from totalspineseg_bids.synthesis.arrays import NUMPY, Arrays, Draws, Image, smooth_noise
 
 Contrast = Literal["T1w", "T2w", "STIR", "T2starw", "random"]
 CONTRASTS: tuple[str, ...] = get_args(Contrast)
@@ -109,7 +109,7 @@ def render(
     labels: Image,
     rng: np.random.Generator,
     *,
-    contrast: Contrast = "random",
+    contrast: Contrast | Sequence[Contrast] = "random",
     spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
     arrays: Arrays = NUMPY,
 ) -> Image:
@@ -118,11 +118,12 @@ def render(
     Parameters
     ----------
     labels
-        Tissue label map, uint8, shape (X, Y, Z), RAS.
+        Tissue label map, uint8, shape (X, Y, Z), RAS; with torch also a group of them, shape (N, X, Y, Z). Images of a
+        group have the same scales of noise and the same width of rims, everything else is their own.
     rng
         Source of randomness; the same state gives the same image.
     contrast
-        Sequence to resemble, or ``"random"``.
+        Sequence to resemble, or ``"random"``; of a group one each.
     spacing
         Voxel size, mm.
     arrays
@@ -133,26 +134,28 @@ def render(
     ndarray or Tensor
         float32, non-negative, shape of ``labels``; the brightest tissue is around 1.
     """
-    mm = np.asarray(spacing, np.float32)
-    means = draw_contrast(contrast, rng)
+    draws = Draws(tuple(labels.shape), rng, arrays)
+    drawn = [draw_contrast(one, rng) for one in ([contrast] if isinstance(contrast, str) else contrast)]
+    rows = np.array([[means[group] for group in _GROUPS] for means in drawn], np.float32)
 
-    table = np.array([means[group] for group in _GROUPS], np.float32)[GROUP_OF_LABEL]
-    jitter = np.exp(rng.normal(0.0, 0.05, 256)).astype(np.float32)
+    jitter = np.exp(rng.normal(0.0, 0.05, draws.table(256))).astype(np.float32)
     discs = _G["disc"] == GROUP_OF_LABEL
-    jitter[discs] *= np.exp(rng.normal(0.0, 0.18, int(np.count_nonzero(discs)))).astype(np.float32)
-    image = arrays.lookup(table * jitter, labels)
-    tissue = _Tissue(arrays.lookup(GROUP_OF_LABEL, labels), means, mm, rng, arrays)
+    of_discs = rng.normal(0.0, 0.18, draws.table(int(np.count_nonzero(discs))))
+    jitter[..., discs] *= np.exp(of_discs).astype(np.float32)
+    image = arrays.lookup((rows[:, GROUP_OF_LABEL] * jitter).reshape(jitter.shape), labels)
+    means = {group: draws.column([one[group] for one in drawn]) for group in _GROUPS}
+    tissue = _Tissue(arrays.lookup(GROUP_OF_LABEL, labels), means, np.asarray(spacing, np.float32), draws)
 
     for structure in (_muscle_structure, _bone_structure, _disc_structure, _canal_structure):
         image = structure(image, tissue)
 
     fine = arrays.normal(tuple(labels.shape), rng)
-    medium = tissue.noise(4.0 / mm)
-    coarse = tissue.noise(14.0 / mm)
-    texture = np.array([rng.uniform(0.01, 0.05) for _ in _GROUPS], np.float32)
+    medium = tissue.noise(4.0 / tissue.mm)
+    coarse = tissue.noise(14.0 / tissue.mm)
+    texture = rng.uniform(0.01, 0.05, draws.table(len(_GROUPS))).astype(np.float32)
     for rough in ("organ", "soft", "vessel", "muscle", "bone"):
-        texture[_G[rough]] *= 2.0
-    texture[_G["air"]] = 0.004
+        texture[..., _G[rough]] *= 2.0
+    texture[..., _G["air"]] = 0.004
     image *= 1.0 + arrays.lookup(texture, tissue.groups) * (1.2 * fine + 1.3 * medium + 1.5 * coarse)
     return image.clip(0.0)
 
@@ -162,10 +165,23 @@ class _Tissue:
     """Where the tissue groups are, how bright they are, and what their structure is drawn with."""
 
     groups: Image
-    means: dict[str, float]
+    means: dict[str, Any]
     mm: Array
-    rng: np.random.Generator
-    arrays: Arrays
+    draws: Draws
+
+    @property
+    def rng(self) -> np.random.Generator:
+        """Source of randomness."""
+        return self.draws.rng
+
+    @property
+    def arrays(self) -> Arrays:
+        """Where it is computed."""
+        return self.draws.arrays
+
+    def mean(self, name: str) -> Any:  # noqa: ANN401 - a number, or one for each image
+        """Return how bright a group is."""
+        return self.draws.each(self.means[name])
 
     def of(self, name: str) -> Image:
         """Return the mask of a group."""
@@ -182,59 +198,59 @@ class _Tissue:
 
 def _muscle_structure(image: Image, tissue: _Tissue) -> Image:
     """Fat septa (level sets of a smooth field are sheets) and vessels (where two sheets meet are lines)."""
-    rng, mm, arrays, fat = tissue.rng, tissue.mm, tissue.arrays, tissue.means["fat"]
+    rng, mm, arrays, draws, fat = tissue.rng, tissue.mm, tissue.arrays, tissue.draws, tissue.mean("fat")
     across, along = rng.uniform(7.0, 14.0), rng.uniform(25.0, 60.0)
     scale = (across / mm[0], across / mm[1], along / mm[2])
     first, second = tissue.noise(scale), tissue.noise(scale)
     muscle = tissue.of("muscle") | tissue.of("soft")
-    septa = muscle & (abs(first) < rng.uniform(0.03, 0.12))
-    image = arrays.blend(image, septa, rng.uniform(0.2, 0.9), fat)
+    septa = muscle & (abs(first) < draws.uniform(0.03, 0.12))
+    image = arrays.blend(image, septa, draws.uniform(0.2, 0.9), fat)
     vessels = muscle & (abs(first) < 0.25) & (abs(second) < 0.25)
-    image = arrays.blend(image, vessels, rng.uniform(0.3, 1.0), tissue.means["vessel"])
+    image = arrays.blend(image, vessels, draws.uniform(0.3, 1.0), tissue.mean("vessel"))
     # Loose fat beside muscle: the label maps count visceral and intermuscular fat as soft tissue.
-    loose = tissue.of("soft") & (second > rng.uniform(-0.5, 1.5))
-    return arrays.blend(image, loose, rng.uniform(0.3, 1.0), fat)
+    loose = tissue.of("soft") & (second > draws.uniform(-0.5, 1.5))
+    return arrays.blend(image, loose, draws.uniform(0.3, 1.0), fat)
 
 
 def _bone_structure(image: Image, tissue: _Tissue) -> Image:
     """Dark cortical rim, thicker in posterior elements because they are thin; patchy marrow."""
-    rng, marrow = tissue.rng, tissue.means["marrow"]
+    rng, draws = tissue.rng, tissue.draws
     bone = tissue.of("marrow") | tissue.of("bone")
     depth = tissue.blurred(bone, float(rng.uniform(0.9, 1.5)))
     rim = ((0.9 - depth) / 0.45).clip(0.0, 1.0) * bone
-    cortical = rng.uniform(0.02, 0.15) if rng.random() < 0.9 else marrow
-    image += rng.uniform(0.4, 1.0) * rim * (cortical - image)
+    cortical = draws.either(0.9, lambda: draws.numbers(0.02, 0.15), lambda: tissue.means["marrow"])
+    image += draws.uniform(0.4, 1.0) * rim * (cortical - image)
     patches = tissue.noise(float(rng.uniform(6, 20)) / tissue.mm)
-    return tissue.arrays.multiplied(image, bone, 1.0 + rng.uniform(0.0, 0.15) * patches)
+    return tissue.arrays.multiplied(image, bone, 1.0 + draws.uniform(0.0, 0.15) * patches)
 
 
 def _disc_structure(image: Image, tissue: _Tissue) -> Image:
     """Nucleus and annulus differ, most in water-rich discs; the rim is dark."""
-    rng = tissue.rng
+    draws = tissue.draws
     disc = tissue.of("disc")
-    inner = tissue.blurred(disc, float(rng.uniform(1.5, 2.5)))
-    strength = rng.uniform(-0.2, 0.9)
-    annulus = rng.uniform(0.1, 0.6) * tissue.means["disc"]
+    inner = tissue.blurred(disc, float(tissue.rng.uniform(1.5, 2.5)))
+    strength = draws.uniform(-0.2, 0.9)
+    annulus = draws.uniform(0.1, 0.6) * tissue.mean("disc")
     image += strength * (disc * ((0.8 - inner) / 0.5).clip(0.0, 1.0)) * (annulus - image)
     return image
 
 
 def _canal_structure(image: Image, tissue: _Tissue) -> Image:
     """Dura and ligaments around the canal, epidural fat behind it, roots and flow voids within."""
-    rng, mm, arrays, means = tissue.rng, tissue.mm, tissue.arrays, tissue.means
+    mm, arrays, draws = tissue.mm, tissue.arrays, tissue.draws
     csf = tissue.of("csf")
     canal = csf | tissue.of("cord")
     near = tissue.blurred(canal, 1.2)
     rim = (near / 0.5).clip(0.0, 1.0) * (~canal & ~tissue.of("marrow"))
-    ligament = rng.uniform(0.02, 0.2)
-    image += rng.uniform(0.0, 0.9) * rim * (ligament - image)
-    edge = csf & (near < rng.uniform(0.5, 0.8))
-    if rng.random() < 0.5:
-        fat = tissue.noise(12.0 / mm) > rng.uniform(-0.5, 1.0)
-        image = arrays.blend(image, edge & fat, rng.uniform(0.3, 0.9), means["fat"])
+    ligament = draws.uniform(0.02, 0.2)
+    image += draws.uniform(0.0, 0.9) * rim * (ligament - image)
+    edge = csf & (near < draws.uniform(0.5, 0.8))
+    if (fatty := draws.some(0.5)) is not None:
+        fat = tissue.noise(12.0 / mm) > draws.uniform(-0.5, 1.0)
+        image = arrays.blend(image, edge & fat, fatty * draws.uniform(0.3, 0.9), tissue.mean("fat"))
     roots = tissue.noise((2.5 / mm[0], 2.5 / mm[1], 60.0 / mm[2]), cutoff=1)
-    image = arrays.blend(image, csf & (roots > 0.9), rng.uniform(0.0, 0.6), means["cord"])
-    if rng.random() < 0.5:
+    image = arrays.blend(image, csf & (roots > 0.9), draws.uniform(0.0, 0.6), tissue.mean("cord"))
+    if (flowing := draws.some(0.5)) is not None:
         flow = tissue.noise(18.0 / mm)
-        image = arrays.multiplied(image, csf, 1.0 - rng.uniform(0.1, 0.6) * flow.clip(0.0, 1.0))
+        image = arrays.multiplied(image, csf, 1.0 - flowing * draws.uniform(0.1, 0.6) * flow.clip(0.0, 1.0))
     return image

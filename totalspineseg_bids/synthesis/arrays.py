@@ -3,11 +3,15 @@
 Appearance, pose and acquisition are written once, with the operators that arrays and tensors share; what the two do
 differently is here. Random choices (a contrast, a blur, a pose) come from a ``numpy.random.Generator`` in both. Noise
 of the size of an image is drawn where the image is: a GPU that draws its own training images then waits for nothing.
+
+In torch several images can be drawn at once, as a group of shape (N, X, Y, Z): on a GPU it is the number of calls that
+costs time, and a call does all of a group. What is a number for one image is an array of shape (N, 1, 1, 1) for a group
+(`Draws`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,7 +30,13 @@ _TRUNCATE = 2.5  # standard deviations
 
 
 class Arrays(Protocol):
-    """What appearance, pose and acquisition ask for beside operators."""
+    """What appearance, pose and acquisition ask for beside operators.
+
+    Images are of shape (X, Y, Z); in torch also groups of them, (N, X, Y, Z), of which each is treated alone.
+    """
+
+    #: Axial sheets of coordinates computed at a time; bounds the memory that they take.
+    sheets: int
 
     def on(self, array: NDArray[Any]) -> Image:
         """Bring an array to where images are computed."""
@@ -35,7 +45,7 @@ class Arrays(Protocol):
         """Draw standard normal values, 32-bit."""
 
     def lookup(self, table: NDArray[Any], labels: Image) -> Image:
-        """Return ``table[labels]``; the labels are bytes."""
+        """Return ``table[labels]``; the labels are bytes. A group may have a table for each image, shape (N, 256)."""
 
     def at(self, labels: Image, index: Image, inside: Image) -> Image:
         """Return ``labels.reshape(-1)[index]`` where ``inside``, else 0."""
@@ -43,7 +53,7 @@ class Arrays(Protocol):
     def rounded(self, position: Image) -> Image:
         """Return the nearest integers."""
 
-    def blend(self, image: Image, where: Image, strength: float, value: float) -> Image:
+    def blend(self, image: Image, where: Image, strength: Any, value: Any) -> Image:  # noqa: ANN401
         """Move an image toward a value where a mask is; the image itself may be changed."""
 
     def multiplied(self, image: Image, where: Image, factor: Image) -> Image:
@@ -61,11 +71,14 @@ class Arrays(Protocol):
     def resize_axis(self, image: Image, length: int, axis: int) -> Image:
         """Interpolate an image linearly along one axis to a new length (end points kept)."""
 
-    def spread(self, values: Image) -> Any:  # noqa: ANN401 - a number, or a tensor of one
-        """Return the standard deviation of values, at least 1e-6."""
+    def mean(self, values: Image) -> Any:  # noqa: ANN401 - a number, or a tensor of one for each image
+        """Return the mean of an image."""
+
+    def spread(self, values: Image) -> Any:  # noqa: ANN401
+        """Return the standard deviation of an image, at least 1e-6."""
 
     def quantile(self, values: Image, share: float) -> Any:  # noqa: ANN401
-        """Return a quantile of values."""
+        """Return a quantile of an image."""
 
     def magnitude(self, real: Image, imaginary: Image) -> Image:
         """Return the length of complex values."""
@@ -90,7 +103,9 @@ class Arrays(Protocol):
 
 
 class NumpyArrays:
-    """Images as numpy arrays, on the CPU."""
+    """Images as numpy arrays, on the CPU, one at a time."""
+
+    sheets = 64
 
     def on(self, array: NDArray[Any]) -> Image:  # noqa: D102 - see the protocol
         return array
@@ -108,7 +123,7 @@ class NumpyArrays:
     def rounded(self, position: Image) -> Image:  # noqa: D102
         return np.rint(position).astype(np.int32)
 
-    def blend(self, image: Image, where: Image, strength: float, value: float) -> Image:  # noqa: D102
+    def blend(self, image: Image, where: Image, strength: Any, value: Any) -> Image:  # noqa: ANN401, D102
         image[where] += strength * (value - image[where])
         return image
 
@@ -131,6 +146,7 @@ class NumpyArrays:
         return functional.interpolate(tensor, shape, mode="trilinear", align_corners=True)[0, 0].numpy()
 
     def resize_axis(self, image: Image, length: int, axis: int) -> Image:  # noqa: D102
+        axis %= image.ndim
         old = image.shape[axis]
         if old == 1:
             return np.repeat(image, length, axis)
@@ -138,6 +154,9 @@ class NumpyArrays:
         weight = weight.reshape([-1 if i == axis else 1 for i in range(image.ndim)])
         lower, upper = np.take(image, low, axis), np.take(image, low + 1, axis)
         return lower + weight * (upper - lower)
+
+    def mean(self, values: Image) -> Any:  # noqa: ANN401, D102
+        return values.mean()
 
     def spread(self, values: Image) -> Any:  # noqa: ANN401, D102
         return max(float(values.std()), 1e-6)
@@ -180,6 +199,9 @@ class TorchArrays:
         Of noise drawn there; the same seed gives the same noise on the same kind of device.
     """
 
+    #: A GPU has the memory for all of them, and each part would cost as many calls as the whole.
+    sheets = 4096
+
     def __init__(self, device: torch.device, seed: int) -> None:
         self.device = device
         self._generator = torch.Generator(device).manual_seed(seed)
@@ -192,7 +214,11 @@ class TorchArrays:
         return torch.randn(shape, generator=self._generator, device=self.device)
 
     def lookup(self, table: NDArray[Any], labels: Image) -> Image:  # noqa: D102
-        return self.on(table)[labels.int()]
+        index = labels.int()
+        if table.ndim == 1:
+            return self.on(table)[index]
+        first = table.shape[1] * torch.arange(len(table), dtype=torch.int32, device=self.device)
+        return self.on(table).flatten()[index + first.view(-1, 1, 1, 1)]
 
     def at(self, labels: Image, index: Image, inside: Image) -> Image:  # noqa: D102
         return labels.reshape(-1)[index * inside] * inside
@@ -200,7 +226,7 @@ class TorchArrays:
     def rounded(self, position: Image) -> Image:  # noqa: D102
         return position.round().int()
 
-    def blend(self, image: Image, where: Image, strength: float, value: float) -> Image:  # noqa: D102
+    def blend(self, image: Image, where: Image, strength: Any, value: Any) -> Image:  # noqa: ANN401, D102
         return torch.where(where, image + strength * (value - image), image)
 
     def multiplied(self, image: Image, where: Image, factor: Image) -> Image:  # noqa: D102
@@ -208,7 +234,7 @@ class TorchArrays:
 
     def blurred(self, image: Image, sigma: PerAxis) -> Image:  # noqa: D102
         image = image.float()
-        for axis, width in enumerate(np.broadcast_to(np.asarray(sigma, float), (image.ndim,))):
+        for axis, width in enumerate(np.broadcast_to(np.asarray(sigma, float), (3,)), image.ndim - 3):
             distance = np.arange(int(_TRUNCATE * width + 0.5) + 1)
             image = self._weighted(image, np.exp(-0.5 * (distance / max(float(width), 1e-6)) ** 2), axis)
         return image
@@ -221,6 +247,7 @@ class TorchArrays:
 
         As a product with a matrix: a GPU multiplies matrices faster than it convolves lines.
         """
+        axis %= image.ndim
         length = image.shape[axis]
         if length not in self._distances:
             place = torch.arange(length, device=self.device)
@@ -237,9 +264,13 @@ class TorchArrays:
         return (matrix @ image.flatten(axis + 1)).view(image.shape)
 
     def resize(self, image: Image, shape: Shape) -> Image:  # noqa: D102
-        return functional.interpolate(image[None, None], shape, mode="trilinear", align_corners=True)[0, 0]
+        # What is one image to torch has all images of the group as its channels.
+        channels = image.reshape(1, -1, *image.shape[-3:])
+        resized = functional.interpolate(channels, shape[-3:], mode="trilinear", align_corners=True)
+        return resized.view(shape)
 
     def resize_axis(self, image: Image, length: int, axis: int) -> Image:  # noqa: D102
+        axis %= image.ndim
         old = image.shape[axis]
         if old == 1:
             return image.repeat_interleave(length, axis)
@@ -247,12 +278,17 @@ class TorchArrays:
         weight = weight.view([-1 if i == axis else 1 for i in range(image.ndim)])
         return image.index_select(axis, low).lerp(image.index_select(axis, low + 1), weight)
 
+    def mean(self, values: Image) -> Any:  # noqa: ANN401, D102
+        return values.mean() if values.ndim <= 3 else values.mean((1, 2, 3), keepdim=True)
+
     def spread(self, values: Image) -> Any:  # noqa: ANN401, D102
-        return values.std().clip(1e-6)
+        spread = values.std() if values.ndim <= 3 else values.std((1, 2, 3), keepdim=True)
+        return spread.clip(1e-6)
 
     def quantile(self, values: Image, share: float) -> Any:  # noqa: ANN401, D102
-        flat = values.flatten()
-        return flat.kthvalue(1 + round(share * (len(flat) - 1))).values
+        flat = values.flatten(max(0, values.ndim - 3))
+        quantile = flat.kthvalue(1 + round(share * (flat.shape[-1] - 1)), -1).values
+        return quantile if values.ndim <= 3 else quantile.view(-1, 1, 1, 1)
 
     def magnitude(self, real: Image, imaginary: Image) -> Image:  # noqa: D102
         return torch.hypot(real, imaginary)
@@ -295,6 +331,69 @@ def _between(old: int, new: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]
     return low, (position - low).astype(np.float32)
 
 
+class Draws:
+    """Random numbers of an image, or one for each image of a group.
+
+    Parameters
+    ----------
+    shape
+        Of the image, (X, Y, Z), or of the group, (N, X, Y, Z).
+    rng
+        Source of randomness.
+    arrays
+        Where the images are.
+    """
+
+    def __init__(self, shape: Shape, rng: np.random.Generator, arrays: Arrays) -> None:
+        self.rng = rng
+        self.arrays = arrays
+        self._size = None if len(shape) == 3 else (shape[0], 1, 1, 1)
+
+    def table(self, columns: int) -> Shape:
+        """Return the shape of a row of numbers: one row, or one for each image."""
+        return (columns,) if self._size is None else (self._size[0], columns)
+
+    def column(self, values: Sequence[float]) -> Any:  # noqa: ANN401
+        """Return numbers, one for each image, as ``numbers`` draws them."""
+        return values[0] if self._size is None else np.reshape(values, self._size)
+
+    def each(self, values: Any) -> Any:  # noqa: ANN401 - numbers or arrays of them
+        """Bring numbers drawn here to the images; for one image they are a plain number."""
+        if self._size is None:
+            return float(values)
+        return self.arrays.on(np.broadcast_to(np.asarray(values, np.float32), self._size).copy())
+
+    def numbers(self, low: float, high: float) -> Any:  # noqa: ANN401
+        """Draw evenly distributed numbers, which stay here."""
+        return self.rng.uniform(low, high, self._size)
+
+    def uniform(self, low: float, high: float) -> Any:  # noqa: ANN401
+        """Draw evenly distributed numbers."""
+        return self.each(self.numbers(low, high))
+
+    def normal(self, mean: float, spread: float) -> Any:  # noqa: ANN401
+        """Draw normally distributed numbers."""
+        return self.each(self.rng.normal(mean, spread, self._size))
+
+    def factors(self, spread: float) -> Any:  # noqa: ANN401
+        """Draw factors about 1, whose logarithms are normally distributed."""
+        return self.each(np.exp(self.rng.normal(0.0, spread, self._size)))
+
+    def either(self, share: float, one: Callable[[], Any], other: Callable[[], Any]) -> Any:  # noqa: ANN401
+        """Give each image, with a chance of ``share``, one number, else the other; both as ``numbers`` draws them."""
+        first = self.rng.random(self._size) < share
+        if np.all(first):
+            return self.each(one())
+        if not np.any(first):
+            return self.each(other())
+        return self.each(np.where(first, one(), other()))
+
+    def some(self, share: float) -> Any:  # noqa: ANN401
+        """Choose images with a chance of ``share``: 1 for those, 0 for the others; None where it is none at all."""
+        chosen = self.rng.random(self._size) < share
+        return self.each(chosen) if np.any(chosen) else None
+
+
 def smooth_noise(
     shape: Shape, scale: PerAxis, rng: np.random.Generator, cutoff: int = 2, arrays: Arrays = NUMPY
 ) -> Image:
@@ -303,9 +402,10 @@ def smooth_noise(
     Parameters
     ----------
     shape
-        Shape of the array.
+        Shape of the array; of a group, (N, X, Y, Z), every image gets its own.
     scale
-        Distance between control points, voxels, for all axes or each; below ``cutoff`` an axis keeps full detail.
+        Distance between control points, voxels, for all (of a group: three) axes or each; below ``cutoff`` an axis
+        keeps full detail.
     rng
         Source of randomness.
     cutoff
@@ -313,14 +413,15 @@ def smooth_noise(
     arrays
         Where it is computed.
     """
+    group, shape = shape[:-3], shape[-3:]
     scales = np.broadcast_to(np.asarray(scale, float), (len(shape),))
     coarse = tuple(n if s < cutoff else max(2, int(np.ceil(n / s)) + 1) for n, s in zip(shape, scales, strict=True))
-    noise = arrays.normal(coarse, rng)
+    noise = arrays.normal((*group, *coarse), rng)
     noise /= arrays.spread(noise)
     # Trilinear interpolation lowers the spread of what lies between control points: by (2/3)^(1/2) along each axis.
     gain = float(np.prod([1.0 if c == n else np.sqrt(1.5) for c, n in zip(coarse, shape, strict=True)]))
     if len(shape) == 3:
-        return arrays.resize(noise * gain, shape)
+        return arrays.resize(noise * gain, (*group, *shape))
     for axis, n in enumerate(shape):
         noise = arrays.resize_axis(noise, n, axis)
     return noise * gain

@@ -15,9 +15,6 @@ Array = NDArray[np.float32]
 #: Voxel size: one for all axes, or one each, mm.
 Spacing = float | tuple[float, float, float]
 
-#: Axial sheets sampled at a time; bounds the memory of the coordinate arrays.
-_SHEETS = 64
-
 
 @dataclass(frozen=True, slots=True)
 class Pose:
@@ -146,8 +143,8 @@ def sample(
     # Interpolated along the long axis first: the two short ones are done sheet by sheet.
     tall = arrays.resize_axis(arrays.on(warp.control * voxels), shape[2], 3)
     sheets = []
-    for start in range(0, shape[2], _SHEETS):
-        part = slice(start, min(start + _SHEETS, shape[2]))
+    for start in range(0, shape[2], arrays.sheets):
+        part = slice(start, min(start + arrays.sheets, shape[2]))
         field = arrays.resize_axis(arrays.resize_axis(tall[..., part], shape[0], 1), shape[1], 2)
         flat, inside = 0, True
         for axis, size in enumerate(labels.shape):

@@ -13,17 +13,16 @@ from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from totalspineseg_bids.inference.checkpoint import read_checkpoint
+from totalspineseg_bids.training.batches import Batch, drawn_in_processes, drawn_in_thread
 from totalspineseg_bids.training.pool import PoolEntry
 from totalspineseg_bids.training.region_loss import RegionLoss
 from totalspineseg_bids.training.small_plans import PLAIN, SUBVOXEL, network_class
 from totalspineseg_bids.training.synthetic_stream import SyntheticStream
 from totalspineseg_bids.training.synthetic_trainer import (
-    Batch,
     Clock,
     RunningAverage,
     SyntheticTraining,
     learning_rate_factor,
-    stream_batches,
 )
 from totalspineseg_bids.training.warm_start import in_subvoxels, matching_heads, started_from
 
@@ -152,11 +151,15 @@ class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
         """Open the streams; validation draws the same patches in every epoch only as far as its seed goes."""
         seed, dataset = self.training.seed, self.training.dataset
         stream = self._stream([seed, dataset, _TRAINING_STREAM, self.step])
-        training = stream_batches(
-            stream, self.training.batch_size, self.training.workers, pinned=self.device.type == "cuda"
-        )
-        validation = stream_batches(self._stream([seed, dataset, _VALIDATION_STREAM]))
-        return training, validation
+        validation = self._stream([seed, dataset, _VALIDATION_STREAM])
+        batch_size, workers = self.training.batch_size, self.training.workers
+        if workers == 0 and isinstance(stream, SyntheticStream) and isinstance(validation, SyntheticStream):
+            return (
+                drawn_in_thread(stream.groups(batch_size), self.device),
+                drawn_in_thread(validation.groups(1), self.device),
+            )
+        pinned = self.device.type == "cuda"
+        return drawn_in_processes(stream, batch_size, workers, pinned=pinned), drawn_in_processes(validation)
 
     def _stream(self, seed: list[int]) -> IterableDataset[Any]:
         patch = tuple(self.configuration_manager.patch_size)

@@ -6,7 +6,8 @@ stored but the label maps.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -31,8 +32,12 @@ _ELSEWHERE_SHARE = 0.1
 #: Share of step 2's patches that come without odd discs. The network then does what step 1 does, whose classes are
 #: among those of step 2, so that one training serves both models (`bundled.step1_of_step2`).
 _WITHOUT_DISCS_SHARE = 0.5
+#: Share of the patches in which the field of view ends.
+_ENDS_WITHIN_SHARE = 0.35
 #: Patches drawn from one pose: the pose costs about as much as the contrast.
 _RENDERS_PER_POSE = 2
+#: Patches that a GPU draws at once where none says how many.
+_GROUP = 8
 
 
 def worker_rng(seed: list[int]) -> np.random.Generator:
@@ -59,8 +64,8 @@ class SyntheticStream(IterableDataset[tuple[Image, Image]]):
     seed
         The same seed gives the same stream.
     device
-        A GPU that patches are drawn on: one of two million voxels then takes a process a hundredth of a second, which
-        is what the calls cost that draw it, instead of half a second. None draws them in numpy.
+        A GPU that patches are drawn on, several at once, because it is the calls that take time. None draws them in
+        numpy, one by one.
 
     Yields
     ------
@@ -87,8 +92,38 @@ class SyntheticStream(IterableDataset[tuple[Image, Image]]):
         self.device = device
 
     def __iter__(self) -> Iterator[tuple[Image, Image]]:
+        if self.device is None:
+            rng = worker_rng(self.seed)
+            for posed, entry in self._poses(rng, NUMPY):
+                for _ in range(_RENDERS_PER_POSE):
+                    yield self._drawn(posed, [entry.variant], rng, NUMPY)
+        for data, target in self.groups(_GROUP):
+            yield from zip(data.half().cpu(), target.cpu(), strict=True)
+
+    def groups(self, size: int) -> Iterator[tuple[Image, Image]]:
+        """Draw patches in torch, several at once, without end.
+
+        Parameters
+        ----------
+        size
+            How many at once. They have blur, slices and the scales of noise in common, and each pose is that of two.
+
+        Yields
+        ------
+        tuple
+            float32 of shape (size, channels, *patch) and uint8 of shape (size, *patch), on the device.
+        """
         rng = worker_rng(self.seed)
-        arrays = NUMPY if self.device is None else TorchArrays(self.device, int(rng.integers(2**62)))
+        arrays = TorchArrays(self.device or torch.device("cpu"), int(rng.integers(2**62)))
+        poses = self._poses(rng, arrays)
+        while True:
+            drawn = list(itertools.islice(poses, -(-size // _RENDERS_PER_POSE)))
+            each = [pose for pose in drawn for _ in range(_RENDERS_PER_POSE)][:size]
+            posed = arrays.stack([labels for labels, _entry in each])
+            yield self._drawn(posed, [entry.variant for _labels, entry in each], rng, arrays)
+
+    def _poses(self, rng: np.random.Generator, arrays: Arrays) -> Iterator[tuple[Image, PoolEntry]]:
+        """Pose parts of label maps, without end."""
         maps: dict[int, Image] = {}
         weights = np.array([entry.weight for entry in self.pool])
         weights /= weights.sum()
@@ -96,16 +131,14 @@ class SyntheticStream(IterableDataset[tuple[Image, Image]]):
             number = int(rng.choice(len(self.pool), p=weights))
             entry = self.pool[number]
             if number not in maps:
-                maps[number] = arrays.on(np.load(entry.path, mmap_mode=None if self.device else "r"))
+                maps[number] = arrays.on(np.load(entry.path, mmap_mode="r" if arrays is NUMPY else None))
             labels = maps[number]
             warp = Warp.draw(self.shape, self.spacing, rng, TRAINING_POSE)
             centre = self._centre(entry, rng)
             if rng.random() < _ELSEWHERE_SHARE:
                 centre = rng.uniform(0.0, 1.0, 3) * labels.shape
             posed = sample(labels, centre, self.shape, self.spacing, warp, source_spacing=entry.spacing, arrays=arrays)
-            for _ in range(_RENDERS_PER_POSE):
-                data, target = self._patch(posed, entry.variant, rng, arrays)
-                yield (data, target) if self.device is None else (data.half().cpu(), target.cpu())
+            yield posed, entry
 
     def _centre(self, entry: PoolEntry, rng: np.random.Generator) -> NDArray[np.float64]:
         near_landmark = entry.landmarks and rng.random() < _LANDMARK_SHARE
@@ -117,25 +150,36 @@ class SyntheticStream(IterableDataset[tuple[Image, Image]]):
         centre: NDArray[np.float64] = point + jitter + (0.0, extent[1] * 0.05, 0.0)
         return centre
 
-    def _patch(
-        self, posed: Image, variant: anatomy.SpineVariant, rng: np.random.Generator, arrays: Arrays
+    def _drawn(
+        self, posed: Image, variants: Sequence[anatomy.SpineVariant], rng: np.random.Generator, arrays: Arrays
     ) -> tuple[Image, Image]:
-        hinted = bool(rng.random() >= _WITHOUT_DISCS_SHARE)
-        swap = self.dataset == 102 and hinted and bool(rng.random() < 0.5)
+        """Draw an image (x, y, z), or a group of them, and what is to be found in it, in nnU-Net's axis order."""
+        hinted = [bool(rng.random() >= _WITHOUT_DISCS_SHARE) for _ in variants]
+        swap = [self.dataset == 102 and hint and bool(rng.random() < 0.5) for hint in hinted]
+        contrast = [draw_contrast_name(rng) for _ in variants]
         mm = (self.spacing,) * 3
-        signal = render(posed, rng, contrast=draw_contrast_name(rng), spacing=mm, arrays=arrays)
+        signal = render(posed, rng, contrast=contrast, spacing=mm, arrays=arrays)
         channels = [acquire(signal, rng, mm, arrays)]
-        target = arrays.lookup(semantic_table(self.dataset, swap, variant), posed)
+        tables = np.stack([semantic_table(self.dataset, *each) for each in zip(swap, variants, strict=True)])
+        target = arrays.lookup(tables if posed.ndim > 3 else tables[0], posed)
         if self.dataset == 102:
-            odd = [anatomy.disc(level).id for level in odd_discs(variant, swap_parity=swap)] if hinted else []
+            odd = [
+                [anatomy.disc(level).id for level in odd_discs(variant, swap_parity=swapped)] if hint else []
+                for variant, swapped, hint in zip(variants, swap, hinted, strict=True)
+            ]
             channels.append(imperfect_discs(posed, odd, rng, self.spacing, arrays))
-        if rng.random() < 0.35:
+        ends = [rng.random() < _ENDS_WITHIN_SHARE for _ in variants]
+        if any(ends):
             # The field of view ends within the patch: nnU-Net pads with 0 after normalisation.
-            inside = arrays.mask(self.shape, _field_of_view(self.shape, rng))
+            whole = (slice(None),) * 3
+            views = [arrays.mask(self.shape, _field_of_view(self.shape, rng) if within else whole) for within in ends]
+            inside = arrays.stack(views) if posed.ndim > 3 else views[0]
             channels = [channel * inside for channel in channels]
             target = target * inside
-        data = arrays.stack([channel.swapaxes(0, 2) for channel in channels])
-        return data, arrays.contiguous(target.swapaxes(0, 2))
+        data = arrays.stack([channel.swapaxes(-3, -1) for channel in channels])
+        if posed.ndim > 3:
+            data = data.swapaxes(0, 1)
+        return arrays.contiguous(data), arrays.contiguous(target.swapaxes(-3, -1))
 
 
 def _field_of_view(shape: tuple[int, ...], rng: np.random.Generator) -> tuple[slice, ...]:

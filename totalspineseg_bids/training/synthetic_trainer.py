@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch.optim.swa_utils import get_ema_multi_avg_fn
-from torch.utils.data import DataLoader, IterableDataset
 
 from totalspineseg_bids.anatomy import SpineVariant
 from totalspineseg_bids.errors import UsageError
@@ -38,8 +36,6 @@ from totalspineseg_bids.training.small_plans import (
 )
 
 logger = logging.getLogger(__name__)
-
-Batch = tuple[torch.Tensor, torch.Tensor]
 
 #: What tells a level from its neighbour is how the whole column is built, so the scout needs many spines, and may have
 #: them coarse: half a CPU second and 4 MB each. What a disc looks like, steps 1 and 2 learn from fewer, of 1.5 s and
@@ -85,8 +81,9 @@ class SyntheticTraining:
     batch_size
         Images a step; 1 suits a CPU, a GPU wants more.
     workers
-        Processes that draw images: on a CPU two of 101 and 102 a second each, on a GPU some eighty, as many as it can
-        take. With another number other images are drawn.
+        Processes that draw images: in numpy two of 101 and 102 a second each, on a GPU as many as it can take. 0 draws
+        them on the GPU from a thread of the training itself (101 and 102 only). With another number other images are
+        drawn.
     nested_weight
         Weight of the loss of regions within others (101 and 102) beside nnU-Net's own; 0 leaves it out.
     features
@@ -115,8 +112,11 @@ class SyntheticTraining:
         if self.dataset not in DATASET_NAMES:
             msg = f"dataset must be one of {', '.join(map(str, DATASET_NAMES))}, not {self.dataset}"
             raise UsageError(msg)
-        if min(self.batch_size, self.workers) < 1:
+        draws_itself = self.device == "cuda" and self.dataset != 103
+        if self.batch_size < 1 or self.workers < (0 if draws_itself else 1):
             msg = f"batch size and workers must be at least 1, not {self.batch_size} and {self.workers}"
+            if not draws_itself:
+                msg += "; 0 workers need a GPU and dataset 101 or 102"
             raise UsageError(msg)
         if self.minutes <= 0:
             msg = f"minutes of training must be above 0, not {self.minutes}"
@@ -230,26 +230,6 @@ def finished(work_dir: Path, dataset: DatasetId) -> Path | None:
     """Return the final checkpoint of a training, or ``None`` while there is none."""
     final = _checkpoints(work_dir, dataset) / "checkpoint_final.pth"
     return final if final.exists() else None
-
-
-def stream_batches(
-    stream: IterableDataset[Any], batch_size: int = 1, workers: int = 1, *, pinned: bool = False
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Draw batches in processes of their own, a few ahead of the network; pinned memory is copied to a GPU faster."""
-    loader: DataLoader[Any] = DataLoader(
-        stream,
-        batch_size=batch_size,
-        num_workers=workers,
-        prefetch_factor=4,
-        multiprocessing_context="spawn",
-        worker_init_fn=_one_thread,
-        pin_memory=pinned,
-    )
-    return iter(loader)
-
-
-def _one_thread(_worker: int) -> None:
-    torch.set_num_threads(1)
 
 
 class Clock:
