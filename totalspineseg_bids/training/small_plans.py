@@ -29,7 +29,7 @@ FEATURES: tuple[int, ...] = (32, 32, 64, 128, 144, 144)
 CONVOLUTIONS = 2
 #: Distance of neighbouring patches as part of their size, nnU-Net's ``tile_step_size``: fewer patches of a whole
 #: spine than nnU-Net's 0.5 gives, for nearly the same result (``docs/training.md``).
-TILE_STEP = 0.6
+TILE_STEP = 0.7
 STRIDES: tuple[tuple[int, int, int], ...] = ((1, 1, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 1))
 
 #: nnU-Net wants the intensities of the training images here; only CT's normalisation reads them.
