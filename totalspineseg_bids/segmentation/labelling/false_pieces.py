@@ -17,10 +17,9 @@ _VERTEBRA_LONG_MM, _SACRUM_LONG_MM = 40.0, 75.0
 _LEAST_FALSE_SACRUM = 0.5
 #: Part of its peers' volume from which a piece at the edge is as sure as a whole one.
 _SLIVER = 0.1
-#: What a false disc costs less where the scout sees none.
-_UNSEEN_DISC = 0.7
-#: Probability that a scout's levels of two pieces agree from which they are one vertebra to it.
-_SAME_VERTEBRA = 0.6
+#: What a component with a landmark class costs more. A disc thrown away takes what its class says with it, and another
+#: landmark one level off then stands alone: a real neck was named one level off so.
+_LANDMARK = {Kind.DISC: 4.5, Kind.VERTEBRA: 1.5}
 
 
 def false_prices(observations: Sequence[Observation], prices: Prices) -> NDArray[np.float64]:
@@ -39,22 +38,9 @@ def false_prices(observations: Sequence[Observation], prices: Prices) -> NDArray
         cost[n] = 0.4 + (base - 0.4) * float(np.sqrt(relative))
         if o.kind is Kind.DISC and (o.anterior < 3.0 or abs(o.lateral) > 22.0):
             cost[n] = min(cost[n], 0.5)
-        if o.kind is Kind.DISC and o.scout:
-            # A scout that sees a whole field of view sees no disc in the dens, but one vertebra above and below.
-            unseen = 1.0 - min(1.0, sum(o.scout.values()))
-            cost[n] *= 1.0 - _UNSEEN_DISC * unseen * _alike(observations, n)
         voted = max((s for v in o.votes for s in v.levels.values()), default=0.0)
-        cost[n] += 1.5 * voted
+        cost[n] += _LANDMARK.get(o.kind, 0.0) * voted
     return cost
-
-
-def _alike(observations: Sequence[Observation], n: int) -> float:
-    """How surely a scout takes the vertebrae next to a component for one and the same, 0 to 1."""
-    above = next((o.scout for o in reversed(observations[:n]) if o.kind is Kind.VERTEBRA), {})
-    below = next((o.scout for o in observations[n + 1 :] if o.kind is Kind.VERTEBRA), {})
-    if not above or not below:
-        return 1.0
-    return min(1.0, sum(share * below.get(level, 0.0) for level, share in above.items()) / _SAME_VERTEBRA)
 
 
 def _false_sacrum(sacrum: Observation, prices: Prices) -> float:
