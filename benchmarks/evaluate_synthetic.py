@@ -3,7 +3,8 @@
 Writes a BIDS dataset of synthetic images (fields of view and contrasts mixed, seeds of the evaluation domain), labels
 each with the model through ``SpineSegmenter``, and compares with the truth. Prints Dice a structure group and level,
 a contrast and a field of view; how many images have every level in full view right; how many abstained and how many
-have a wrong name, with which warning; seconds an image. The folder keeps the dataset, the labels, TSV and JSON.
+have a wrong name, with which warning; seconds an image. The folder keeps the dataset, the labels, TSV and JSON, and
+with ``--record`` what the networks made of each image, for ``replay_labelling.py``.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from recordings import Recorder, save
+
 from totalspineseg_bids.app.files import Outcome, find_jobs, segment_files
 from totalspineseg_bids.cli.tools_common import bar, positive
 from totalspineseg_bids.errors import SpineAppError
 from totalspineseg_bids.imaging.atomic import write_text
 from totalspineseg_bids.models.registry import resolve
-from totalspineseg_bids.segmentation.pipeline import SpineSegmenter
 from totalspineseg_bids.synthesis.dataset import write_dataset
 from totalspineseg_bids.training.cases import find_cases
 from totalspineseg_bids.training.evaluate import Evaluation, evaluate
@@ -43,6 +45,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--threads", type=positive)
     parser.add_argument("--single-step", action="store_true", help="use the single-step model")
+    parser.add_argument("--record", action="store_true", help="keep what the networks make of each image")
     return parser.parse_args(argv)
 
 
@@ -74,7 +77,7 @@ def make_images(options: argparse.Namespace) -> Path:
 def segment(options: argparse.Namespace, bids: Path) -> tuple[list[Outcome], list[float]]:
     """Label the images and return what became of each, and its seconds."""
     need = ("single",) if options.single_step else ("step1", "step2")
-    segmenter = SpineSegmenter(
+    segmenter = Recorder(
         resolve(options.model, need=need),
         device=options.device,
         engine=options.engine,
@@ -88,13 +91,19 @@ def segment(options: argparse.Namespace, bids: Path) -> tuple[list[Outcome], lis
     outcomes: list[Outcome] = []
     seconds: list[float] = []
     with bar(len(jobs), "segment") as progress:
-        start = time.perf_counter()
-        for outcome in segment_files(jobs, segmenter, report=True):
-            seconds.append(time.perf_counter() - start)
-            outcomes.append(outcome)
-            progress.update()
+        for job in jobs:
             start = time.perf_counter()
+            outcomes += segment_files([job], segmenter, report=True)
+            seconds.append(time.perf_counter() - start)
+            if options.record and segmenter.last is not None:
+                save(recording(options.output, job.source), segmenter.last)
+            progress.update()
     return outcomes, seconds
+
+
+def recording(folder: Path, image: Path) -> Path:
+    """Return where the recording of an image is kept."""
+    return folder / "recordings" / f"{image.name.removesuffix('.nii.gz')}.npz"
 
 
 def tags_of(image: Path) -> dict[str, str]:
@@ -127,6 +136,19 @@ def reasons_told(outcome: Outcome) -> dict[str, str | None]:
     return {component["name"]: component["reason"] for component in report["components"]}
 
 
+def print_result(result: Evaluation, outcomes: list[Outcome]) -> None:
+    """Print the table, what failed, and every wrong name with its warning."""
+    print(table(result))
+    for outcome in outcomes:
+        if outcome.error is not None:
+            print(outcome.line)
+    for image, outcome in zip(result.images, outcomes, strict=True):
+        if image.outcome.value == "wrong":
+            reasons = reasons_told(outcome)
+            names = (f"{row.name} ({reasons.get(row.name) or 'no warning'})" for row in image.levels if row.misnamed)
+            print(f"wrong: {image.name}: {', '.join(names)}")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the benchmark."""
     options = parse(argv)
@@ -142,16 +164,8 @@ def main(argv: list[str] | None = None) -> int:
         "median": statistics.median(seconds),
         "max": max(seconds),
     }
-    failed = [outcome.line for outcome in outcomes if outcome.error is not None]
     write_evaluation(result, options.output, {"model": options.model, "seed": options.seed, "seconds": timing})
-    print(table(result))
-    for line in failed:
-        print(line)
-    for image, outcome in zip(result.images, outcomes, strict=True):
-        if image.outcome.value == "wrong":
-            reasons = reasons_told(outcome)
-            names = (f"{row.name} ({reasons.get(row.name) or 'no warning'})" for row in image.levels if row.misnamed)
-            print(f"wrong: {image.name}: {', '.join(names)}")
+    print_result(result, outcomes)
     print(f"seconds an image: mean {timing['mean']:.1f}, median {timing['median']:.1f}, most {timing['max']:.1f}")
     print(f"written to {options.output}")
     return 0

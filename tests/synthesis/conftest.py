@@ -12,3 +12,17 @@ from totalspineseg_bids.synthesis.parametric import make_spine
 def spine() -> Volume:
     """A mean adult at 1 mm."""
     return make_spine(np.random.default_rng(11), parameters=SpineParameters())
+
+
+@pytest.fixture
+def column() -> np.ndarray:
+    """Two bodies with a disc in front of a canal with a cord, in muscle, with fat and air in front; label map."""
+    labels = np.full((40, 48, 56), 2, np.uint8)
+    labels[:, :4] = 9
+    labels[:, :1] = 0
+    labels[12:28, 28:44, 4:24] = 20
+    labels[12:28, 28:44, 24:30] = 205
+    labels[12:28, 28:44, 30:50] = 21
+    labels[12:28, 14:26] = 201
+    labels[16:24, 17:23] = 200
+    return labels

@@ -7,30 +7,18 @@ from totalspineseg_bids.synthesis.arrays import NUMPY, smooth_noise
 from totalspineseg_bids.synthesis.pose import Pose, Warp, deform, sample
 
 
-def column() -> np.ndarray:
-    labels = np.full((40, 48, 56), 2, np.uint8)
-    labels[:, :4] = 9
-    labels[:, :1] = 0
-    labels[12:28, 28:44, 4:24] = 20
-    labels[12:28, 28:44, 24:30] = 205
-    labels[12:28, 28:44, 30:50] = 21
-    labels[12:28, 14:26] = 201
-    labels[16:24, 17:23] = 200
-    return labels
-
-
 @pytest.mark.parametrize("contrast", CONTRASTS)
-def test_images_are_finite_non_negative_and_repeatable(contrast):
-    first = render(column(), np.random.default_rng(3), contrast=contrast)
-    second = render(column(), np.random.default_rng(3), contrast=contrast)
+def test_images_are_finite_non_negative_and_repeatable(contrast, column):
+    first = render(column, np.random.default_rng(3), contrast=contrast)
+    second = render(column, np.random.default_rng(3), contrast=contrast)
     assert first.dtype == np.float32
     assert np.isfinite(first).all()
     assert first.min() >= 0
     np.testing.assert_array_equal(first, second)
 
 
-def test_sequences_order_tissues_as_they_do_in_mri():
-    labels = column()
+def test_sequences_order_tissues_as_they_do_in_mri(column):
+    labels = column
     for seed in range(6):
         t2 = render(labels, np.random.default_rng(seed), contrast="T2w")
         t1 = render(labels, np.random.default_rng(seed), contrast="T1w")
@@ -42,10 +30,10 @@ def test_sequences_order_tissues_as_they_do_in_mri():
         assert np.median(stir[fat]) < np.median(stir[fluid])
 
 
-def test_random_contrast_keeps_cord_and_fluid_apart():
+def test_random_contrast_keeps_cord_and_fluid_apart(column):
     for seed in range(20):
-        image = render(column(), np.random.default_rng(seed), contrast="random")
-        labels = column()
+        image = render(column, np.random.default_rng(seed), contrast="random")
+        labels = column
         assert abs(np.median(image[labels == 201]) - np.median(image[labels == 200])) > 0.02
 
 
@@ -61,14 +49,14 @@ def test_resizing_an_axis_keeps_its_ends():
     np.testing.assert_allclose(NUMPY.resize_axis(ramp, 9, 0)[:, 0], np.arange(0, 4.5, 0.5))
 
 
-def test_a_pose_of_strength_zero_is_at_most_a_mirror():
-    volume = Volume(column(), np.eye(4))
+def test_a_pose_of_strength_zero_is_at_most_a_mirror(column):
+    volume = Volume(column, np.eye(4))
     posed = deform(volume, np.random.default_rng(0), strength=0.0).data
     assert (posed == volume.data).all() or (posed == volume.data[::-1]).all()
 
 
-def test_poses_move_but_keep_labels_and_repeat():
-    volume = Volume(column(), np.eye(4))
+def test_poses_move_but_keep_labels_and_repeat(column):
+    volume = Volume(column, np.eye(4))
     one = deform(volume, np.random.default_rng(5)).data
     np.testing.assert_array_equal(one, deform(volume, np.random.default_rng(5)).data)
     assert set(np.unique(one)) <= set(np.unique(volume.data))
@@ -77,9 +65,9 @@ def test_poses_move_but_keep_labels_and_repeat():
     assert 0.5 < discs < 2.0
 
 
-def test_posing_refuses_voxels_that_are_not_1_mm():
+def test_posing_refuses_voxels_that_are_not_1_mm(column):
     with pytest.raises(ValueError, match="1 mm"):
-        deform(Volume(column(), np.diag([2.0, 2, 2, 1])), np.random.default_rng(0))
+        deform(Volume(column, np.diag([2.0, 2, 2, 1])), np.random.default_rng(0))
 
 
 def test_sampling_beyond_the_map_is_background():

@@ -21,14 +21,6 @@ def image():
     return np.random.default_rng(0).random((20, 24, 31), dtype=np.float32)
 
 
-def labels():
-    values = np.full((40, 48, 56), 2, np.uint8)
-    values[:, :4], values[:, :1] = 9, 0
-    values[12:28, 28:44, 4:24], values[12:28, 28:44, 24:30], values[12:28, 28:44, 30:50] = 20, 205, 21
-    values[12:28, 14:26], values[16:24, 17:23] = 201, 200
-    return values
-
-
 INNER = (slice(8, -8),) * 3
 
 
@@ -138,20 +130,20 @@ def test_spread_and_quantile_agree(tensors, image):
     assert float(tensors.spread(tensors.on(np.ones(5, np.float32)))) > 0
 
 
-def test_poses_agree_but_for_voxels_on_a_border(tensors):
+def test_poses_agree_but_for_voxels_on_a_border(tensors, column):
     rng = np.random.default_rng(2)
     warp = Warp.draw((30, 34, 70), 1.3, rng, Pose())
     centre = np.array([20.0, 24.0, 28.0])
-    expected = sample(labels(), centre, (30, 34, 70), 1.3, warp)
-    given = sample(tensors.on(labels()), centre, (30, 34, 70), 1.3, warp, arrays=tensors)
+    expected = sample(column, centre, (30, 34, 70), 1.3, warp)
+    given = sample(tensors.on(column), centre, (30, 34, 70), 1.3, warp, arrays=tensors)
     assert given.dtype == torch.uint8
     assert (given.numpy() != expected).mean() < 1e-3
     assert len(np.unique(expected)) > 4
 
 
 @pytest.mark.parametrize("contrast", CONTRASTS)
-def test_tissues_are_as_bright_in_both(tensors, contrast):
-    values = labels()
+def test_tissues_are_as_bright_in_both(tensors, contrast, column):
+    values = column
 
     def medians(seed, arrays):
         image = np.asarray(render(arrays.on(values), np.random.default_rng(seed), contrast=contrast, arrays=arrays))
@@ -164,8 +156,8 @@ def test_tissues_are_as_bright_in_both(tensors, contrast):
     np.testing.assert_allclose(given, expected, rtol=0.3, atol=0.03)
 
 
-def test_tissues_of_a_group_are_as_bright_as_alone(tensors):
-    values = tensors.on(labels())
+def test_tissues_of_a_group_are_as_bright_as_alone(tensors, column):
+    values = tensors.on(column)
     names = ("T1w", "T2w") * 4
 
     def medians(image):

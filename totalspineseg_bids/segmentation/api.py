@@ -20,7 +20,7 @@ from totalspineseg_bids.segmentation.result import LabelledSpine
 
 if TYPE_CHECKING:
     from totalspineseg_bids.inference.engines import EngineName
-    from totalspineseg_bids.segmentation.pipeline import Progress
+    from totalspineseg_bids.segmentation.perception import Progress
 
 
 def segment(

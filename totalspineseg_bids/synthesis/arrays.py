@@ -92,8 +92,8 @@ class Arrays(Protocol):
     def mask(self, shape: Shape, parts: tuple[slice, ...]) -> Image:
         """Return a mask that is true in a box."""
 
-    def stack(self, images: Sequence[Image]) -> Image:
-        """Stack images along a new first axis."""
+    def stack(self, images: Sequence[Image], axis: int = 0) -> Image:
+        """Stack images along a new axis."""
 
     def joined(self, images: Sequence[Image], axis: int) -> Image:
         """Put images one after the other along an axis."""
@@ -178,8 +178,8 @@ class NumpyArrays:
         inside[parts] = True
         return inside
 
-    def stack(self, images: Sequence[Image]) -> Image:  # noqa: D102
-        return np.stack(images)
+    def stack(self, images: Sequence[Image], axis: int = 0) -> Image:  # noqa: D102
+        return np.stack(images, axis)
 
     def joined(self, images: Sequence[Image], axis: int) -> Image:  # noqa: D102
         return np.concatenate(images, axis)
@@ -304,8 +304,8 @@ class TorchArrays:
         inside[parts] = True
         return inside
 
-    def stack(self, images: Sequence[Image]) -> Image:  # noqa: D102
-        return torch.stack(list(images))
+    def stack(self, images: Sequence[Image], axis: int = 0) -> Image:  # noqa: D102
+        return torch.stack(list(images), axis)
 
     def joined(self, images: Sequence[Image], axis: int) -> Image:  # noqa: D102
         return torch.cat(list(images), axis)

@@ -69,15 +69,15 @@ class PoolRecipe:
 
 
 def _entry(path: Path, labels: NDArray[np.uint8], weight: float, spacing: float = 1.0) -> PoolEntry:
-    present = np.flatnonzero(np.bincount(labels.reshape(-1), minlength=256))
-    wanted = {label.id: label.level for label in anatomy.LABELS if label.structure is anatomy.Structure.DISC}
     boxes = ndimage.find_objects(labels, max_label=255)
     discs, landmarks = [], []
-    for label_id in (int(i) for i in present if int(i) in wanted):
-        box = boxes[label_id - 1]
+    for label in sorted(anatomy.LABELS, key=lambda label: label.id):
+        box = boxes[label.id - 1]
+        if label.structure is not anatomy.Structure.DISC or box is None:
+            continue
         centre = [(part.start + part.stop - 1) / 2 for part in box]
         discs.append(centre)
-        if wanted[label_id] in anatomy.LANDMARK_DISCS:
+        if label.level in anatomy.LANDMARK_DISCS:
             landmarks.append(centre)
     variant = spine_variant(labels)
     return PoolEntry(str(path), weight, discs, landmarks, spacing, variant.thoracic, variant.lumbar)

@@ -92,11 +92,15 @@ class SyntheticStream(IterableDataset[tuple[Image, Image]]):
         self.device = device
 
     def __iter__(self) -> Iterator[tuple[Image, Image]]:
-        if self.device is None:
-            rng = worker_rng(self.seed)
-            for posed, entry in self._poses(rng, NUMPY):
-                for _ in range(_RENDERS_PER_POSE):
-                    yield self._drawn(posed, [entry.variant], rng, NUMPY)
+        return self._one_by_one() if self.device is None else self._from_groups()
+
+    def _one_by_one(self) -> Iterator[tuple[Image, Image]]:
+        rng = worker_rng(self.seed)
+        for posed, entry in self._poses(rng, NUMPY):
+            for _ in range(_RENDERS_PER_POSE):
+                yield self._drawn(posed, [entry.variant], rng, NUMPY)
+
+    def _from_groups(self) -> Iterator[tuple[Image, Image]]:
         for data, target in self.groups(_GROUP):
             yield from zip(data.half().cpu(), target.cpu(), strict=True)
 
@@ -161,7 +165,9 @@ class SyntheticStream(IterableDataset[tuple[Image, Image]]):
         signal = render(posed, rng, contrast=contrast, spacing=mm, arrays=arrays)
         channels = [acquire(signal, rng, mm, arrays)]
         tables = np.stack([semantic_table(self.dataset, *each) for each in zip(swap, variants, strict=True)])
-        target = arrays.lookup(tables if posed.ndim > 3 else tables[0], posed)
+        # Of a single image what is one for each image loses that axis.
+        shape = tuple(posed.shape)
+        target = arrays.lookup(tables.reshape(*shape[:-3], -1), posed)
         if self.dataset == 102:
             odd = [
                 [anatomy.disc(level).id for level in odd_discs(variant, swap_parity=swapped)] if hint else []
@@ -173,12 +179,10 @@ class SyntheticStream(IterableDataset[tuple[Image, Image]]):
             # The field of view ends within the patch: nnU-Net pads with 0 after normalisation.
             whole = (slice(None),) * 3
             views = [arrays.mask(self.shape, _field_of_view(self.shape, rng) if within else whole) for within in ends]
-            inside = arrays.stack(views) if posed.ndim > 3 else views[0]
+            inside = arrays.stack(views).reshape(shape)
             channels = [channel * inside for channel in channels]
             target = target * inside
-        data = arrays.stack([channel.swapaxes(-3, -1) for channel in channels])
-        if posed.ndim > 3:
-            data = data.swapaxes(0, 1)
+        data = arrays.stack([channel.swapaxes(-3, -1) for channel in channels], -4)
         return arrays.contiguous(data), arrays.contiguous(target.swapaxes(-3, -1))
 
 

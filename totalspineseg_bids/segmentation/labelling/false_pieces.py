@@ -17,13 +17,16 @@ _VERTEBRA_LONG_MM, _SACRUM_LONG_MM = 40.0, 75.0
 _LEAST_FALSE_SACRUM = 0.5
 #: Part of its peers' volume from which a piece at the edge is as sure as a whole one.
 _SLIVER = 0.1
-#: What a component with a landmark class costs more. A disc thrown away takes what its class says with it, and another
-#: landmark one level off then stands alone: a real neck was named one level off so.
-_LANDMARK = {Kind.DISC: 4.5, Kind.VERTEBRA: 1.5}
+#: What a vertebra with a landmark class costs more.
+_LANDMARK_VERTEBRA = 1.5
 
 
 def false_prices(observations: Sequence[Observation], prices: Prices) -> NDArray[np.float64]:
     """Cost of taking each component for none, shape (N,): less for small ones and for those out of line."""
+    # A disc thrown away takes what its class says with it, and a landmark one level off elsewhere then stands alone: a
+    # real neck was named one level off so. To throw it away must be no cheaper than to say that its class has slipped.
+    slip = float(np.log(prices.landmark_hit / prices.landmark_slip[0]))
+    landmark = {Kind.DISC: slip, Kind.VERTEBRA: _LANDMARK_VERTEBRA}
     cost = np.zeros(len(observations))
     for n, o in enumerate(observations):
         if o.kind is Kind.SACRUM:
@@ -39,7 +42,7 @@ def false_prices(observations: Sequence[Observation], prices: Prices) -> NDArray
         if o.kind is Kind.DISC and (o.anterior < 3.0 or abs(o.lateral) > 22.0):
             cost[n] = min(cost[n], 0.5)
         voted = max((s for v in o.votes for s in v.levels.values()), default=0.0)
-        cost[n] += _LANDMARK.get(o.kind, 0.0) * voted
+        cost[n] += landmark[o.kind] * voted
     return cost
 
 

@@ -1,0 +1,84 @@
+"""What the networks made of images, kept in files, so that the labelling can be tried again without them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from totalspineseg_bids.imaging.volume import Volume
+from totalspineseg_bids.segmentation.labelling import LevelScout, label_map, odd_discs
+from totalspineseg_bids.segmentation.layout import Kind, LabelMeaning, Layout, Parity
+from totalspineseg_bids.segmentation.perception import Perception, Progress, SemanticMap
+from totalspineseg_bids.segmentation.pipeline import SpineSegmenter
+
+
+def save(path: Path, perception: Perception) -> None:
+    """Write a perception and the odd discs of this checkout's labelling.
+
+    Cord and canal probabilities are left out; those of the scout are kept in half precision.
+    """
+    arrays = {"affine": perception.affine, "final": perception.final.labels}
+    told: dict[str, object] = {
+        "flags": perception.flags,
+        "final": [perception.final.layout.name, dict(perception.final.layout.labels)],
+    }
+    odd = odd_discs_of(perception)
+    if perception.support is not None and odd is not None:
+        arrays["odd"] = odd
+        arrays["support"] = perception.support.labels
+        told["support"] = [perception.support.layout.name, dict(perception.support.layout.labels)]
+    if perception.scout is not None:
+        arrays["scout"] = perception.scout.probabilities.astype(np.float16)
+        arrays["scout_affine"] = perception.scout.affine
+        told["scout"] = [None if meaning is None else asdict(meaning) for meaning in perception.scout.meanings]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}")
+    with partial.open("wb") as file:
+        np.savez_compressed(file, told=np.array(json.dumps(told)), **arrays)
+    partial.replace(path)
+
+
+def load(path: Path) -> tuple[Perception, NDArray[np.uint8] | None]:
+    """Read what `save` wrote: the perception, and the discs that were marked for step 2."""
+    with np.load(path) as stored:
+        told = json.loads(str(stored["told"]))
+
+        def semantic(key: str) -> SemanticMap:
+            name, labels = told[key]
+            return SemanticMap(stored[key], Layout.from_labels(labels, name))
+
+        scout = None
+        if "scout" in told:
+            meanings = tuple(
+                None
+                if meaning is None
+                else LabelMeaning(Kind(meaning["kind"]), meaning["level"], meaning["region"], Parity(meaning["parity"]))
+                for meaning in told["scout"]
+            )
+            scout = LevelScout(stored["scout"].astype(np.float32), meanings, stored["scout_affine"])
+        support = semantic("support") if "support" in told else None
+        odd = stored.get("odd")
+        return Perception(stored["affine"], semantic("final"), support, scout, tuple(told["flags"])), odd
+
+
+class Recorder(SpineSegmenter):
+    """A segmenter that remembers what its networks made of the last image."""
+
+    last: Perception | None = None
+
+    def perceive(self, volume: Volume, localizer: Volume | None = None, progress: Progress | None = None) -> Perception:
+        """Run the networks and remember the result."""
+        self.last = super().perceive(volume, localizer, progress)
+        return self.last
+
+
+def odd_discs_of(perception: Perception) -> NDArray[np.uint8] | None:
+    """Return the discs that the labelling marks for step 2, ``None`` where there was no step before the last."""
+    first = perception.support
+    if first is None:
+        return None
+    return odd_discs(label_map(first.labels, perception.affine, first.layout, scout=perception.scout))

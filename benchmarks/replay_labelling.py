@@ -1,0 +1,114 @@
+"""Label again what the networks made of images before: ``python benchmarks/replay_labelling.py FOLDER``.
+
+FOLDER is the output of ``evaluate_synthetic.py --record``. The labelling of this checkout meets the recorded maps and
+scout probabilities, the errors of real networks in them, in a twentieth of the time. Prints the table of that
+benchmark and every structure whose name or doubt is another than at the time of the recording. Step 2 saw the odd discs
+of the labelling of that day: images in which this one would give it others are listed, because only the networks can
+tell what would follow.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from evaluate_synthetic import compare_all, print_result, recording
+from recordings import load, odd_discs_of
+
+from totalspineseg_bids import anatomy
+from totalspineseg_bids.app.files import Job, Outcome, describe, find_jobs, write_report
+from totalspineseg_bids.cli.tools_common import bar
+from totalspineseg_bids.errors import SpineAppError
+from totalspineseg_bids.imaging.grid import restore_labels
+from totalspineseg_bids.imaging.io import load_image, write_labels
+from totalspineseg_bids.segmentation.labelling import label_session
+from totalspineseg_bids.segmentation.perception import Perception
+from totalspineseg_bids.segmentation.result import SpineStatus
+from totalspineseg_bids.training.evaluation_output import write_evaluation
+
+_DOUBTFUL = 0.9
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description="Label again what networks made of synthetic images.")
+    parser.add_argument("folder", type=Path, help="output of evaluate_synthetic.py --record")
+    return parser.parse_args(argv)
+
+
+def relabel(job: Job, perception: Perception) -> Outcome:
+    """Label a recording and write the map and the report."""
+    (spine,) = label_session([perception.as_session_image()])
+    job.target.unlink(missing_ok=True)
+    if spine.status is not SpineStatus.NO_SPINE:
+        image = load_image(job.source)
+        native = restore_labels(spine.labels, spine.affine, image.volume.geometry)
+        write_labels(job.target, anatomy.to_scheme(native, "seed"), image.volume.affine, image.header)
+    write_report(report_path(job.target), spine, "seed")
+    return Outcome(job, describe(job.source.name, spine))
+
+
+def report_path(target: Path) -> Path:
+    """Return the report that lies beside a label map."""
+    return target.with_name(f"{target.name.removesuffix('.nii.gz')}.json")
+
+
+def components(path: Path) -> dict[tuple[str, int], dict[str, Any]]:
+    """Return what a report says of each component, by its kind and its turn."""
+    told = json.loads(path.read_text(encoding="utf-8"))["components"]
+    counted: dict[tuple[str, int], dict[str, Any]] = {}
+    for component in told:
+        kind = component["structure"]
+        counted[kind, sum(1 for other in counted if other[0] == kind)] = component
+    return counted
+
+
+def changes(before: Path, after: Path) -> Iterator[str]:
+    """Tell which names and doubts differ between two reports."""
+    old, new = components(before), components(after)
+    if list(old) != list(new):
+        yield f"{len(old)} -> {len(new)} components"
+    for key in old.keys() & new.keys():
+        was, now = old[key], new[key]
+        doubt = (was["confidence"] < _DOUBTFUL) != (now["confidence"] < _DOUBTFUL)
+        if was["name"] != now["name"] or doubt or was["reason"] != now["reason"]:
+            yield " -> ".join(f"{c['name']} {c['confidence']:.2f} ({c['reason'] or 'no doubt'})" for c in (was, now))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the benchmark."""
+    options = parse(argv)
+    folder, again = options.folder, options.folder / "replayed"
+    try:
+        jobs = [job for job in find_jobs(folder / "bids", again / "labels") if recording(folder, job.source).exists()]
+        outcomes, other_discs = [], []
+        with bar(len(jobs), "label") as progress:
+            for job in jobs:
+                perception, odd = load(recording(folder, job.source))
+                outcomes.append(relabel(job, perception))
+                if not np.array_equal(odd, odd_discs_of(perception)):
+                    other_discs.append(job.source.name)
+                progress.update()
+        result = compare_all(outcomes, folder / "bids")
+    except SpineAppError as error:
+        sys.stderr.write(f"replay_labelling: {error}\n")
+        return int(error.exit_code)
+    write_evaluation(result, again)
+    print_result(result, outcomes)
+    for job in jobs:
+        before = report_path(folder / "labels" / job.target.relative_to(again / "labels"))
+        for line in sorted(changes(before, report_path(job.target))):
+            print(f"changed: {job.source.name}: {line}")
+    for name in other_discs:
+        print(f"other odd discs: {name}: run evaluate_synthetic.py again")
+    print(f"written to {again}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,248 @@
+"""The networks' part of the main job: volume in, semantic maps out, before any level is decided."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from totalspineseg_bids.errors import ModelError, UsageError
+from totalspineseg_bids.imaging.grid import paste, to_working_grid
+from totalspineseg_bids.imaging.volume import Affine, Volume
+from totalspineseg_bids.models.roles import Role, needed_roles
+from totalspineseg_bids.segmentation.labelling import LevelScout, SessionImage, label_map, odd_discs
+from totalspineseg_bids.segmentation.layout import Layout
+from totalspineseg_bids.segmentation.stages import keep_spine, probability_roles, spine_box
+
+if TYPE_CHECKING:
+    from totalspineseg_bids.inference.engines import EngineName, Precision
+    from totalspineseg_bids.inference.model import NnUNetModel
+    from totalspineseg_bids.inference.predictor import Predictor
+    from totalspineseg_bids.models.registry import ModelSet
+
+#: Called with the name of a stage and the finished part of it, 0 to 1.
+Progress = Callable[[str, float], None]
+
+WORKING_SPACING_MM = 1.0
+#: Around the spine that step 1 found; step 2 sees what step 1 may have missed at the ends of processes.
+CROP_MARGIN_MM = 20.0
+#: By nnU-Net's order vertebrae overwrite discs. Dice makes a network paint the larger of two neighbours over the border
+#: rather than the smaller, so where both are found it is the disc (docs/labelling.md).
+YIELDING = ("vertebrae",)
+
+
+@dataclass(frozen=True)
+class SemanticMap:
+    """What one network makes of an image.
+
+    Attributes
+    ----------
+    labels
+        uint8, shape (X, Y, Z) of the working grid; what is far from the spine is erased.
+    layout
+        Meaning of its integers.
+    probabilities
+        Role name to float32 in [0, 1], the same shape, for the roles that measurement wants.
+    """
+
+    labels: NDArray[np.uint8]
+    layout: Layout
+    probabilities: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Perception:
+    """What the networks make of an image.
+
+    Attributes
+    ----------
+    affine
+        4x4, voxel of the working grid to scanner space (RAS+, mm).
+    final
+        The map of the last step.
+    support
+        The map of the step before it.
+    scout
+        Probabilities of every level from the level scout.
+    flags
+        Findings a person should look at.
+    """
+
+    affine: Affine
+    final: SemanticMap
+    support: SemanticMap | None = None
+    scout: LevelScout | None = None
+    flags: tuple[str, ...] = ()
+
+    def as_session_image(self, localizer: Volume | None = None) -> SessionImage:
+        """Return it as an input of the labelling."""
+        support = () if self.support is None else ((self.support.labels, self.support.layout),)
+        return SessionImage(self.final.labels, self.affine, self.final.layout, support, localizer, self.scout)
+
+
+class Networks:
+    """The networks of one set of models; each is loaded at its first use and kept.
+
+    Parameters
+    ----------
+    models, device, engine, threads, precision, single_step, step1_only
+        As of :class:`~totalspineseg_bids.segmentation.pipeline.SpineSegmenter`.
+
+    Raises
+    ------
+    UsageError
+        If both modes are asked for.
+    ModelError
+        If the set lacks a model that the mode needs.
+    """
+
+    def __init__(
+        self,
+        models: ModelSet,
+        *,
+        device: str,
+        engine: EngineName,
+        threads: int | None,
+        precision: Precision,
+        single_step: bool,
+        step1_only: bool,
+    ) -> None:
+        if single_step and step1_only:
+            msg = "single-step and step-1-only exclude each other; choose one"
+            raise UsageError(msg)
+        self.models = models
+        self.single_step = single_step
+        self.step1_only = step1_only
+        self._device = device
+        self._engine = engine
+        self._threads = threads
+        self._precision: Precision = precision
+        self._predictors: dict[str, Predictor] = {}
+        for role in self.roles:
+            models.require(role)
+
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """Models in use: those of the steps, and the level scout where the set has one."""
+        steps = needed_roles(single_step=self.single_step, step1_only=self.step1_only)
+        return steps if self.single_step or self.models.scout is None else (*steps, Role.SCOUT)
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of the checkpoint of each model in use, by role."""
+        return {role: self._predictor(role).model.digest for role in self.roles}
+
+    def _predictor(self, role: str) -> Predictor:
+        """Load a model at its first use and keep it."""
+        if role not in self._predictors:
+            # Torch takes seconds to import; what only looks at layouts or labels does not pay for it.
+            from totalspineseg_bids.inference.model import load_model  # noqa: PLC0415
+            from totalspineseg_bids.inference.predictor import Predictor  # noqa: PLC0415
+
+            model = load_model(self.models.require(role))
+            self._predictors[role] = Predictor(
+                model,
+                device=self._device,
+                engine=self._engine,
+                threads=self._threads,
+                precision=self._precision,
+                yielding=YIELDING,
+                divided=_layout(model).has_parity,
+                step=model.tile_step,
+                mirror=model.use_mirroring,
+            )
+        return self._predictors[role]
+
+    def perceive(self, volume: Volume, localizer: Volume | None, tell: Progress) -> Perception:
+        """Run the networks on one image.
+
+        Parameters
+        ----------
+        volume
+            3D image of any orientation and voxel size.
+        localizer
+            Labelled image of the same session, which helps to count the discs between the steps.
+        tell
+            Called with the name of the stage and the finished part of it.
+
+        Returns
+        -------
+        Perception
+            On the working grid (canonical RAS, 1 mm); its map is empty where no spine is in view.
+
+        Raises
+        ------
+        ModelError
+            If a model cannot be loaded or does not fit its step.
+        """
+        tell("resample", 0.0)
+        image = to_working_grid(volume, WORKING_SPACING_MM)
+        tell("resample", 1.0)
+        if self.single_step:
+            return Perception(image.affine, self._run("single", image.data[None], image, tell))
+        first = self._run("step1", image.data[None], image, tell)
+        if not first.labels.any():
+            return Perception(image.affine, first)
+        scout = self._scout(image, tell)
+        if self.step1_only:
+            return Perception(image.affine, first, scout=scout)
+        tell("discs", 0.0)
+        discs = label_map(first.labels, image.affine, first.layout, localizer=localizer, scout=scout)
+        tell("discs", 1.0)
+        second = self._second_step(image, first, odd_discs(discs), tell)
+        if second is None:
+            return Perception(image.affine, first, scout=scout, flags=("step2-empty",))
+        return Perception(image.affine, second, first, scout)
+
+    def _second_step(
+        self, image: Volume, first: SemanticMap, odd: NDArray[np.uint8], tell: Progress
+    ) -> SemanticMap | None:
+        """Run step 2 on the box around the spine; ``None`` where it finds no canal and no disc."""
+        box = spine_box(first.labels, CROP_MARGIN_MM, WORKING_SPACING_MM)
+        if box is None:
+            return None
+        channels = np.stack([image.data[box], odd[box].astype(np.float32)])
+        second = self._run("step2", channels, image, tell)
+        if not second.labels.any():
+            return None
+        shape = image.geometry.shape
+        return SemanticMap(
+            paste(second.labels, box, shape),
+            second.layout,
+            {role: paste(p, box, shape) for role, p in second.probabilities.items()},
+        )
+
+    def _run(self, role: str, channels: NDArray[np.float32], image: Volume, tell: Progress) -> SemanticMap:
+        """Run one network and erase what is far from the spine."""
+        predictor = self._predictor(role)
+        model = predictor.model
+        if len(model.channel_names) != len(channels):
+            msg = (
+                f"model {model.path} takes {len(model.channel_names)} channels but {role} gives {len(channels)}; "
+                "check which step it was trained for"
+            )
+            raise ModelError(msg)
+        layout = _layout(model)
+        keep = probability_roles(model.labels)
+        prediction = predictor.predict(channels, image.spacing, keep=keep, progress=lambda part: tell(role, part))
+        return SemanticMap(keep_spine(prediction.labels, layout), layout, prediction.probabilities)
+
+    def _scout(self, image: Volume, tell: Progress) -> LevelScout | None:
+        """Ask the level scout, where the set of models has one."""
+        if self.models.scout is None:
+            return None
+        predictor = self._predictor("scout")
+        found = predictor.predict_coarse(image.data[None], image.spacing, progress=lambda part: tell("scout", part))
+        layout = _layout(predictor.model)
+        return LevelScout.from_classes(found.probabilities, found.names, layout, image.affine @ found.to_image)
+
+
+def _layout(model: NnUNetModel) -> Layout:
+    """Return what the integers of a model mean."""
+    try:
+        return Layout.from_labels(model.labels, str(model.path))
+    except UsageError as error:
+        raise ModelError(str(error)) from error
