@@ -84,6 +84,8 @@ bundled-models: $(STAMP)  ## Train the bundled models and put them in place; goe
 	$(TOOLS) train-bundled $(TRAINING) --dataset 102 --minutes $(MINUTES_STEPS) $(TRAINING_OPTIONS) $(STEPS_OPTIONS) $(call shipped,102)
 	$(TOOLS) train-bundled $(TRAINING) --dataset 103 --minutes $(MINUTES_SCOUT) --batch-size 8 $(TRAINING_OPTIONS) $(call shipped,103)
 	$(BIN)/python -m totalspineseg_bids.training.bundled $(TRAINING) $(BUNDLED)
+	$(TOOLS) train-refinement $(TRAINING) --model bundled $(if $(LABEL_MAPS),--label-maps $(LABEL_MAPS))
+	$(BIN)/python -m totalspineseg_bids.training.bundled $(TRAINING) $(BUNDLED) --refinement
 
 clean:  ## Remove what demo and checks leave behind
 	rm -rf $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis

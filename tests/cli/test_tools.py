@@ -67,6 +67,7 @@ def test_help_is_quick_to_import() -> None:
         "compare",
         "export",
         "train-bundled",
+        "train-refinement",
     ],
 )
 def test_every_subcommand_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:

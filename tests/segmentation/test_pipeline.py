@@ -13,8 +13,10 @@ from types import SimpleNamespace
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from totalspineseg_bids import anatomy
+from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.errors import ModelError, UsageError
 from totalspineseg_bids.imaging.volume import Geometry, Volume
 from totalspineseg_bids.inference.predictor import Prediction
@@ -22,6 +24,7 @@ from totalspineseg_bids.models.registry import ModelSet
 from totalspineseg_bids.segmentation.api import to_grid
 from totalspineseg_bids.segmentation.layout import Layout
 from totalspineseg_bids.segmentation.pipeline import SpineSegmenter
+from totalspineseg_bids.segmentation.refinement import CHANNELS, PRIOR_CHANNELS
 from totalspineseg_bids.segmentation.result import SpineStatus
 from totalspineseg_bids.segmentation.stages import keep_spine
 
@@ -52,10 +55,31 @@ class TruthReader:
         self.seen.append(image)
         ids = np.rint(image[0]).astype(np.uint8) * (not self.blind)
         cord = (ids == anatomy.CORD_ID).astype(np.float32)
-        canal = (ids >= anatomy.CORD_ID).astype(np.float32)
+        canal = np.isin(ids, (anatomy.CORD_ID, anatomy.CANAL_ID)).astype(np.float32)
         if progress is not None:
             progress(1.0)
-        return Prediction(semantic_table(self.layout)[ids], {"cord": cord, "canal": canal})
+        structures = {label.id: label.structure for label in anatomy.LABELS}
+        bone = [i for i, kind in structures.items() if kind in {Structure.VERTEBRA, Structure.SACRUM}]
+        chance = {"cord": cord, "canal": canal, "vertebrae": np.isin(ids, bone).astype(np.float32)}
+        chance["disc"] = (ids > 0).astype(np.float32) - canal - chance["vertebrae"]
+        return Prediction(semantic_table(self.layout)[ids], {role: chance[role] for role in keep})
+
+
+class Thickener:
+    """A refining network that gives bone one voxel more on every side, and takes the cord for canal."""
+
+    def __init__(self) -> None:
+        labels = {"background": (0,), "vertebrae": (1,), "disc": (2,), "canal": (3, 4), "cord": (4,)}
+        self.model = SimpleNamespace(
+            labels=labels, channel_names=("noNorm",) * CHANNELS, path=Path("r"), name="r", digest="r" * 64
+        )
+        self.seen: list[np.ndarray] = []
+
+    def predict(self, image, spacing, *, keep=(), progress=None):
+        self.seen.append(image)
+        bone, disc, canal, cord = (image[row] > 0 for row in PRIOR_CHANNELS)
+        labels = np.where(disc, 2, np.where(canal | cord, 3, ndimage.binary_dilation(bone))).astype(np.uint8)
+        return Prediction(labels, {role: np.full(image.shape[1:], 0.25, np.float32) for role in keep})
 
 
 def _segmenter(second: TruthReader | None = None, **mode) -> tuple[SpineSegmenter, dict[str, TruthReader]]:
@@ -65,7 +89,7 @@ def _segmenter(second: TruthReader | None = None, **mode) -> tuple[SpineSegmente
         "step2": second or TruthReader("r20240601-step2", 2),
         "single": TruthReader("r20240601-full"),
     }
-    segmenter._predictors.update(readers)
+    segmenter._networks._predictors.update(readers)
     return segmenter, readers
 
 
@@ -97,6 +121,35 @@ def test_every_mode_labels_the_column(mode):
     assert stages[0] == "resample"
     assert stages[-1] == "label"
     assert set(segmenter.digests) == used
+
+
+def test_a_refining_network_moves_borders_and_names_nothing():
+    column = lumbar()
+    volume = Volume(column.truth.astype(np.float32), column.affine)
+    plain = _segmenter()[0].segment(volume)
+    models = ModelSet("stand-in", step1=Path("one"), step2=Path("two"), refine=Path("r"))
+    segmenter = SpineSegmenter(models)
+    thickener = Thickener()
+    segmenter._networks._predictors.update(
+        {"step1": TruthReader("r20240601-step1"), "step2": TruthReader("r20240601-step2", 2), "refine": thickener}
+    )
+    spine = segmenter.segment(volume)
+    assert list(segmenter.digests) == ["step1", "step2", "refine"]
+    assert len(thickener.seen) == 1
+    assert [c.level for c in spine.components if c.level] == [c.level for c in plain.components if c.level]
+    l3 = anatomy.vertebra("L3").id
+    assert (spine.labels == l3).sum() > 1.15 * (plain.labels == l3).sum()
+    assert (spine.labels[plain.labels == l3] == l3).mean() > 0.95
+    assert spine.cord_probability is not None
+    assert spine.canal_probability is not None
+    assert set(np.unique(spine.canal_probability)) <= {0.0, 0.25, 1.0}
+
+
+def test_a_refining_network_is_left_out_where_there_is_no_step_2():
+    models = ModelSet("stand-in", step1=Path("one"), step2=Path("two"), single=Path("three"), refine=Path("r"))
+    assert "refine" not in SpineSegmenter(models, step1_only=True).roles
+    assert "refine" not in SpineSegmenter(models, single_step=True).roles
+    assert "refine" in SpineSegmenter(models).roles
 
 
 def test_images_of_a_session_help_each_other():

@@ -1,4 +1,4 @@
-"""``totalspineseg-tools synthesize``, ``prepare``, ``plan``, ``train``, ``export``, ``train-bundled``."""
+"""``totalspineseg-tools synthesize``, ``prepare``, ``plan``, ``train``, ``export``, ``train-bundled`` and the like."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ def add_subcommands(subparsers: Subparsers) -> None:
     _add_train(subparsers)
     _add_export(subparsers)
     _add_train_bundled(subparsers)
+    _add_train_refinement(subparsers)
 
 
 def _count(text: str) -> int:
@@ -386,4 +387,54 @@ def _train_bundled(options: argparse.Namespace) -> int:
         chosen["features"] = tuple(options.features)
     training = SyntheticTraining(work_dir=options.work_dir, dataset=options.dataset, minutes=options.minutes, **chosen)
     say(f"trained: {train_bundled(training)}")
+    return int(ExitCode.SUCCESS)
+
+
+def _add_train_refinement(subparsers: Subparsers) -> None:
+    parser = add_subcommand(
+        subparsers,
+        "train-refinement",
+        _train_refinement,
+        "train the network that refines the borders of step 2",
+        "Synthetic images are drawn, steps 1 and 2 of a model run on them, and the network learns what they missed. A "
+        "second call with the same work folder goes on where the first stopped.",
+    )
+    parser.add_argument("work_dir", type=Path, metavar="WORK_DIR")
+    parser.add_argument("--model", default="bundled", help="whose step 2 is refined (default: %(default)s)")
+    parser.add_argument("--images", type=positive, default=72, metavar="N", help="to learn from (default: %(default)s)")
+    parser.add_argument(
+        "--steps", type=positive, default=6000, metavar="N", help="of training, two patches each (default: %(default)s)"
+    )
+    parser.add_argument("--label-maps", type=Path, metavar="DIR", help="tissue label maps of real anatomy to use too")
+    parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads")
+    parser.add_argument("--device", default="auto", help="of steps 1 and 2 (default: %(default)s)")
+    parser.add_argument("--seed", type=_count, default=0, metavar="S", help="of images, patches and weights")
+
+
+def _train_refinement(options: argparse.Namespace) -> int:
+    from totalspineseg_bids.models.registry import resolve  # noqa: PLC0415
+    from totalspineseg_bids.segmentation.perception import Networks  # noqa: PLC0415
+    from totalspineseg_bids.training.refinement_training import train_refinement  # noqa: PLC0415
+
+    networks = Networks(
+        resolve(options.model, need=("step1", "step2")),
+        device=options.device,
+        engine="auto",
+        threads=options.threads,
+        precision="auto",
+        single_step=False,
+        step1_only=False,
+        unrefined=True,
+    )
+    with bar(options.images, "images") as progress:
+        folder = train_refinement(
+            options.work_dir,
+            networks,
+            images=options.images,
+            steps=options.steps,
+            seed=options.seed,
+            label_maps=options.label_maps,
+            told=lambda _name, number, _of: progress.update(number - progress.n),
+        )
+    say(f"trained: {folder}")
     return int(ExitCode.SUCCESS)

@@ -22,7 +22,12 @@ from totalspineseg_bids.inference.decode import Heads
 from totalspineseg_bids.inference.sliding_window import STEP
 from totalspineseg_bids.inference.subvoxel import FACTOR, SubvoxelUNet
 
-_IMPORTABLE = ("dynamic_network_architectures.", "torch.nn.", "totalspineseg_bids.inference.subvoxel.")
+_IMPORTABLE = (
+    "dynamic_network_architectures.",
+    "torch.nn.",
+    "totalspineseg_bids.inference.subvoxel.",
+    "totalspineseg_bids.inference.local_network.",
+)
 _UNUSED_HEAD = re.compile(r"decoder\.seg_layers\.\d+\.")
 
 

@@ -29,6 +29,8 @@ class ModelSet:
         Model folders, ``None`` where the set has none.
     scout
         The single-step model once more, where it is coarse enough to lend its levels to the two steps.
+    refine
+        Model that moves the borders of what step 2 found, ``None`` where the set has none.
     bundled
         Whether these are the models that come with the package, trained on synthetic images only.
     """
@@ -38,6 +40,7 @@ class ModelSet:
     step2: Path | None = None
     single: Path | None = None
     scout: Path | None = None
+    refine: Path | None = None
     bundled: bool = False
 
     def get(self, role: Role | str) -> Path | None:
@@ -47,6 +50,7 @@ class ModelSet:
             Role.STEP2: self.step2,
             Role.SINGLE: self.single,
             Role.SCOUT: self.scout,
+            Role.REFINE: self.refine,
         }
         return folders_by_role[Role(role)]
 
@@ -233,6 +237,7 @@ def _collect(name: str, folder: Path) -> ModelSet:
         paths.get(Role.STEP2),
         single,
         scout=single if coarse else None,
+        refine=paths.get(Role.REFINE),
         bundled=folder == catalog.BUNDLED_FOLDER,
     )
 

@@ -90,6 +90,8 @@ class Networks:
     ----------
     models, device, engine, threads, precision, single_step, step1_only
         As of :class:`~totalspineseg_bids.segmentation.pipeline.SpineSegmenter`.
+    unrefined
+        Leave the borders where step 2 has them, and keep the probabilities that a refining network learns from.
 
     Raises
     ------
@@ -109,6 +111,7 @@ class Networks:
         precision: Precision,
         single_step: bool,
         step1_only: bool,
+        unrefined: bool = False,
     ) -> None:
         if single_step and step1_only:
             msg = "single-step and step-1-only exclude each other; choose one"
@@ -120,15 +123,21 @@ class Networks:
         self._engine = engine
         self._threads = threads
         self._precision: Precision = precision
+        self._unrefined = unrefined
         self._predictors: dict[str, Predictor] = {}
         for role in self.roles:
             models.require(role)
 
     @property
     def roles(self) -> tuple[Role, ...]:
-        """Models in use: those of the steps, and the level scout where the set has one."""
+        """Models in use: those of the steps, and the level scout and the refining network where the set has them."""
         steps = needed_roles(single_step=self.single_step, step1_only=self.step1_only)
-        return steps if self.single_step or self.models.scout is None else (*steps, Role.SCOUT)
+        helpers = []
+        if self.models.scout is not None and not self.single_step:
+            helpers.append(Role.SCOUT)
+        if self.models.refine is not None and Role.STEP2 in steps and not self._unrefined:
+            helpers.append(Role.REFINE)
+        return (*steps, *helpers)
 
     @property
     def digests(self) -> dict[str, str]:
@@ -208,6 +217,7 @@ class Networks:
         second = self._run("step2", channels, image, tell)
         if not second.labels.any():
             return None
+        second = self._refined(image, channels[0], second, tell)
         shape = image.geometry.shape
         return SemanticMap(
             paste(second.labels, box, shape),
@@ -226,9 +236,46 @@ class Networks:
             )
             raise ModelError(msg)
         layout = _layout(model)
-        keep = probability_roles(model.labels)
+        keep = self._kept(role, model)
         prediction = predictor.predict(channels, image.spacing, keep=keep, progress=lambda part: tell(role, part))
         return SemanticMap(keep_spine(prediction.labels, layout), layout, prediction.probabilities)
+
+    def _kept(self, role: str, model: NnUNetModel) -> tuple[str, ...]:
+        """Roles whose probability is kept: what measurement wants, and from step 2 what is refined."""
+        kept = probability_roles(model.labels)
+        if role == Role.STEP2 and (self._unrefined or Role.REFINE in self.roles):
+            from totalspineseg_bids.segmentation.refinement import REFINED_ROLES  # noqa: PLC0415
+
+            kept = tuple(dict.fromkeys([*kept, *(r for r in REFINED_ROLES if r in model.labels)]))
+        return kept
+
+    def _refined(
+        self, image: Volume, intensities: NDArray[np.float32], second: SemanticMap, tell: Progress
+    ) -> SemanticMap:
+        """Move the borders of what step 2 found in its box, where the set of models has a refining network."""
+        if Role.REFINE not in self.roles:
+            return second
+        from totalspineseg_bids.segmentation import refinement  # noqa: PLC0415 - torch takes seconds to import
+
+        box = spine_box(second.labels, refinement.MARGIN_MM, WORKING_SPACING_MM)
+        missing = [role for role in refinement.REFINED_ROLES if role not in second.probabilities]
+        if missing:
+            msg = f"model {self.models.name}: step 2 has no {', '.join(missing)}, which its refining network needs"
+            raise ModelError(msg)
+        if box is None:
+            return second
+        channels = refinement.refinement_channels(
+            refinement.standardised(intensities)[box],
+            {role: second.probabilities[role][box] for role in refinement.REFINED_ROLES},
+        )
+        found = self._run(Role.REFINE, channels, image, tell)
+        labels = np.zeros_like(second.labels)
+        labels[box] = refinement.taken_over(second.labels[box], second.layout, found.labels, found.layout)
+        # Beyond the box a structure is as improbable as step 2 has it.
+        probabilities = {role: second.probabilities[role].copy() for role in found.probabilities}
+        for role, values in found.probabilities.items():
+            probabilities[role][box] = values
+        return SemanticMap(labels, second.layout, probabilities)
 
     def _scout(self, image: Volume, tell: Progress) -> LevelScout | None:
         """Ask the level scout, where the set of models has one."""

@@ -31,6 +31,8 @@ from totalspineseg_bids.synthesis.pose import deform
 TRAINING_DOMAIN = 7
 #: First entropy word of the seeds of datasets: no dataset repeats a training spine, whatever the seeds.
 EVALUATION_DOMAIN = 3_000_000_000
+#: First entropy word of the seeds of the images that the refining network learns from.
+REFINEMENT_DOMAIN = 2_000_000_000
 
 CONTRASTS: tuple[Contrast, ...] = get_args(Contrast)
 #: Contrasts of a mixed dataset in turn: mostly T1w and T2w.
@@ -63,6 +65,7 @@ def write_dataset(
     label_maps: Path | None = None,
     variants: bool = False,
     most_images: int | None = None,
+    domain: int = EVALUATION_DOMAIN,
     progress: Callable[[str, float], None] | None = None,
 ) -> list[Path]:
     """Write a BIDS dataset of synthetic spine images with the truth in ``derivatives/labels``.
@@ -87,6 +90,8 @@ def write_dataset(
         Whether some subjects get 11 or 13 thoracic or 4 or 6 lumbar vertebrae (parametric spines only).
     most_images
         Stop after so many images, with fewer subjects than asked for.
+    domain
+        First entropy word of the seeds; what is to be trained on must not have that of datasets.
     progress
         Called with what was done and the part of the work that is done (0 to 1).
 
@@ -118,12 +123,12 @@ def write_dataset(
     tell = progress or (lambda _what, _part: None)
     images: list[Path] = []
     rows = []
-    order = np.random.default_rng(np.random.SeedSequence([EVALUATION_DOMAIN, seed]))
+    order = np.random.default_rng(np.random.SeedSequence([domain, seed]))
     field_turn, kind_turn = (int(order.integers(0, n)) for n in (len(fields), len(kinds)))
     try:
         _write_root(out, seed, parametric=atlases is None)
         for number in range(1, subjects + 1):
-            rng = np.random.default_rng(np.random.SeedSequence([EVALUATION_DOMAIN, seed, number]))
+            rng = np.random.default_rng(np.random.SeedSequence([domain, seed, number]))
             name = f"sub-{number:03d}"
             body, about, choices = _draw_body(rng, atlases, fields, variants)
             taken: set[str] = set()

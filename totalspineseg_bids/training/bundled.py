@@ -24,6 +24,7 @@ from totalspineseg_bids.errors import ModelError, SpineAppError
 from totalspineseg_bids.inference.checkpoint import read_checkpoint
 from totalspineseg_bids.models.export import strip_checkpoint
 from totalspineseg_bids.models.verify import write_manifest
+from totalspineseg_bids.training.bundled_refinement import publish_refinement
 from totalspineseg_bids.training.layouts import DATASET_NAMES, DatasetId, dataset_json
 from totalspineseg_bids.training.small_plans import CONFIGURATION, PLAIN, SUBVOXEL, network_class
 from totalspineseg_bids.training.synthetic_trainer import describe, finished, model_folder_name, pool_folder
@@ -324,9 +325,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("destination", type=Path)
     parser.add_argument("--figures", type=Path, help="JSON object of figures for the model cards")
     parser.add_argument("--earlier", nargs="*", default=[], metavar="LINE", help="trainings that these started from")
+    parser.add_argument("--refinement", action="store_true", help="the refining network instead of the others")
     options = parser.parse_args(argv)
     figures = json.loads(options.figures.read_text()) if options.figures else None
     try:
+        if options.refinement:
+            sys.stdout.write(f"{publish_refinement(options.work_dir, options.destination, _ATTRIBUTION)}\n")
+            return 0
         for item in publish(options.work_dir, options.destination, figures=figures, earlier=options.earlier):
             sys.stdout.write(f"{item.folder}: {item.size / 2**20:.1f} MB\n")
     except SpineAppError as error:

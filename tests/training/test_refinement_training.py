@@ -1,0 +1,135 @@
+"""The training of the network that refines the borders of step 2."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from totalspineseg_bids import anatomy
+from totalspineseg_bids.errors import ModelError
+from totalspineseg_bids.inference.model import load_model
+from totalspineseg_bids.inference.predictor import Predictor
+from totalspineseg_bids.models.registry import resolve
+from totalspineseg_bids.models.roles import Role
+from totalspineseg_bids.segmentation.layout import Layout
+from totalspineseg_bids.segmentation.perception import Perception, SemanticMap
+from totalspineseg_bids.segmentation.refinement import CHANNELS, PRIOR_CHANNELS, REFINED_ROLES
+from totalspineseg_bids.training import refinement_training
+from totalspineseg_bids.training.bundled_refinement import publish_refinement
+from totalspineseg_bids.training.refinement_cases import RefinementCase, make_cases, write_images
+from totalspineseg_bids.training.refinement_training import model_folder, targets, train, train_refinement, write_model
+
+SHAPE = (50, 64, 66)
+
+
+@pytest.fixture
+def case():
+    """A dark bone that step 2 saw two voxels too thin, a disc and a canal with a cord."""
+    rng = np.random.default_rng(0)
+    truth = np.zeros(SHAPE, np.uint8)
+    truth[10:40, 36:56, 6:30] = truth[20:30, 8:20, 6:60] = anatomy.vertebra("L3").id
+    truth[10:40, 36:56, 30:38] = anatomy.disc("L3-L4").id
+    truth[18:32, 22:34], truth[22:28, 26:30] = anatomy.CANAL_ID, anatomy.CORD_ID
+    masks = dict(zip(REFINED_ROLES, targets(truth), strict=True))
+    image = np.where(masks["vertebrae"], -1.0, 0.7) + 0.1 * rng.standard_normal(SHAPE)
+    found = {**masks, "vertebrae": ndimage.binary_erosion(masks["vertebrae"], iterations=2)}
+    chance = {role: np.where(mask, 0.97, 0.03).astype(np.float16) for role, mask in found.items()}
+    return RefinementCase(image.astype(np.float16), chance, truth)
+
+
+def test_cases_come_back_as_they_were_written(case, tmp_path):
+    case.save(tmp_path / "a.npz")
+    again = RefinementCase.load(tmp_path / "a.npz")
+    np.testing.assert_array_equal(again.image, case.image)
+    np.testing.assert_array_equal(again.truth, case.truth)
+    assert set(again.probabilities) == set(REFINED_ROLES)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
+
+
+def test_the_cord_is_of_the_canal_and_the_sacrum_of_the_vertebrae():
+    ids = np.array([anatomy.CORD_ID, anatomy.CANAL_ID, anatomy.SACRUM_ID, anatomy.disc("L5-S").id, 0], np.uint8)
+    rows = dict(zip(REFINED_ROLES, targets(ids).tolist(), strict=True))
+    assert rows["cord"] == [True, False, False, False, False]
+    assert rows["canal"] == [True, True, False, False, False]
+    assert rows["vertebrae"] == [False, False, True, False, False]
+    assert rows["disc"] == [False, False, False, True, False]
+
+
+def test_it_learns_goes_on_and_ships(case, tmp_path, monkeypatch):
+    case.save(tmp_path / "a.npz")
+    checkpoint = tmp_path / "checkpoint.pth"
+    monkeypatch.setattr(refinement_training, "PATCH", (24, 32, 32))
+    first = train([tmp_path / "a.npz"], steps=10, seed=1, checkpoint=checkpoint, features=8)
+    trained = train([tmp_path / "a.npz"], steps=80, seed=1, checkpoint=checkpoint, features=8)
+    assert (first.state["step"], trained.state["step"]) == (10, 80)
+    assert trained.state["seconds"] > first.state["seconds"]
+    assert trained.state["loss"] < 0.9 * first.state["loss"]
+    write_model(model_folder(tmp_path), trained, features=8)
+    shipped = publish_refinement(tmp_path, tmp_path, "made by others")
+    assert "80 steps" in (shipped / "MODEL_CARD.md").read_text()
+    assert "made by others" not in (shipped / "MODEL_CARD.md").read_text()
+    assert resolve(str(shipped), need=(Role.REFINE,)).refine is not None
+
+
+def test_untrained_it_gives_back_what_step_2_found(tmp_path):
+    network = refinement_training.LocalNetwork(
+        CHANNELS, num_classes=len(REFINED_ROLES), **refinement_training._arguments(8, 2)
+    )
+    state = {"cases": 1, "real_maps": []}
+    write_model(tmp_path / "m", refinement_training.Trained(network.state_dict(), state), features=8)
+    model = load_model(tmp_path / "m")
+    channels = np.random.default_rng(0).standard_normal((CHANNELS, *SHAPE)).astype(np.float32)
+    found = Predictor(model, engine="torch", precision="fp32", step=model.tile_step).predict(
+        channels, (1.0, 1.0, 1.0), keep=REFINED_ROLES
+    )
+    for row, role in zip(PRIOR_CHANNELS, REFINED_ROLES, strict=True):
+        np.testing.assert_array_equal(found.probabilities[role] > 0.5, channels[row] > 0)
+
+
+def test_without_a_spine_in_any_image_there_is_nothing_to_train(tmp_path):
+    with pytest.raises(ModelError, match="no case"):
+        train([], steps=1, seed=0, checkpoint=tmp_path / "c.pth")
+    with pytest.raises(ModelError, match="train-refinement"):
+        publish_refinement(tmp_path, tmp_path, "")
+
+
+class Networks:
+    """Steps 1 and 2 that find a block in every image, or nothing."""
+
+    def __init__(self, *, blind=False):
+        self.blind = blind
+        self.digests = {Role.STEP2: "0123456789abcdef"}
+        self.calls = 0
+
+    def perceive(self, volume, _localizer, _tell):
+        self.calls += 1
+        from totalspineseg_bids.imaging.grid import to_working_grid
+
+        image = to_working_grid(volume, 1.0)
+        labels = np.zeros(image.data.shape, np.uint8)
+        if not self.blind:
+            labels[tuple(slice(n // 3, 2 * n // 3) for n in labels.shape)] = 1
+        chance = {role: labels.astype(np.float32) for role in REFINED_ROLES} if not self.blind else {}
+        return Perception(image.affine, SemanticMap(labels, Layout.named("r20240601-step2"), chance))
+
+
+def test_from_images_to_a_model(tmp_path, monkeypatch):
+    monkeypatch.setattr(refinement_training, "PATCH", (16, 16, 16))
+    told, networks = [], Networks()
+    folder = train_refinement(
+        tmp_path, networks, images=2, steps=2, told=lambda name, number, of: told.append((name, number, of))
+    )
+    assert [entry[1:] for entry in told] == [(1, 2), (2, 2)]
+    assert json.loads((folder / "dataset.json").read_text())["numTraining"] == 2
+    assert torch.load(folder / "fold_all" / "checkpoint_final.pth", weights_only=True)["refinement"]["real_maps"] == []
+    train_refinement(tmp_path, networks, images=2, steps=2)
+    assert networks.calls == 2
+
+
+def test_images_without_a_spine_are_left_out(tmp_path):
+    datasets = write_images(tmp_path / "images", 1, 0, None)
+    assert make_cases(tmp_path / "cases", datasets, Networks(blind=True), lambda *_: None) == []

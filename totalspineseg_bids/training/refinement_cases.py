@@ -1,0 +1,158 @@
+"""What the refining network learns from: synthetic images, what steps 1 and 2 make of them, and the truth.
+
+The images are drawn in a domain of their own, so that none is one that steps 1 and 2 were trained on, and none is one
+that they are evaluated on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from totalspineseg_bids.imaging.grid import restore_labels, to_working_grid
+from totalspineseg_bids.imaging.io import load_image, read_labels
+from totalspineseg_bids.imaging.volume import Geometry
+from totalspineseg_bids.segmentation.perception import CROP_MARGIN_MM, WORKING_SPACING_MM, Networks
+from totalspineseg_bids.segmentation.refinement import MARGIN_MM, REFINED_ROLES, standardised
+from totalspineseg_bids.segmentation.stages import spine_box
+from totalspineseg_bids.synthesis.dataset import REFINEMENT_DOMAIN, write_dataset
+from totalspineseg_bids.training.cases import find_cases
+
+#: Images of posed label maps of real anatomy for each image of a parametric spine, where there are such maps.
+_REAL_SHARE = 1 / 3
+
+
+@dataclass(frozen=True, slots=True)
+class RefinementCase:
+    """One image on the working grid, cut to the box of the spine.
+
+    Attributes
+    ----------
+    image
+        Standardised intensities, float16, shape (X, Y, Z), 1 mm.
+    probabilities
+        Of step 2, float16, by role.
+    truth
+        Canonical ids, uint8.
+    """
+
+    image: NDArray[np.float16]
+    probabilities: dict[str, NDArray[np.float16]]
+    truth: NDArray[np.uint8]
+
+    def save(self, path: Path) -> None:
+        """Write it as a whole or not at all."""
+        partial = path.with_name(f".{path.name}")
+        with partial.open("wb") as file:
+            arrays: dict[str, Any] = {"image": self.image, "truth": self.truth, **self.probabilities}
+            np.savez_compressed(file, **arrays)
+        partial.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> RefinementCase:
+        """Read what `save` wrote."""
+        with np.load(path) as stored:
+            return cls(stored["image"], {role: stored[role] for role in REFINED_ROLES}, stored["truth"])
+
+
+def write_images(folder: Path, images: int, seed: int, label_maps: Path | None) -> list[Path]:
+    """Write the images to learn from as BIDS datasets; what is there of an earlier call is kept.
+
+    Parameters
+    ----------
+    folder
+        Gets ``parametric`` and, with label maps, ``real``.
+    images
+        Of both kinds together.
+    seed
+        Of the images.
+    label_maps
+        Folder of tissue label maps of real anatomy, or None.
+
+    Returns
+    -------
+    list of Path
+        The datasets.
+    """
+    real = round(images * _REAL_SHARE / (1 + _REAL_SHARE)) if label_maps is not None else 0
+    datasets = []
+    for name, count, maps in (("parametric", images - real, None), ("real", real, label_maps)):
+        done = folder / f"{name}.done"
+        if count and not done.exists():
+            write_dataset(folder / name, count, seed, label_maps=maps, most_images=count, domain=REFINEMENT_DOMAIN)
+            done.touch()
+        if count:
+            datasets.append(folder / name)
+    return datasets
+
+
+def make_cases(
+    folder: Path, datasets: list[Path], networks: Networks, told: Callable[[str, int, int], None]
+) -> list[Path]:
+    """Run steps 1 and 2 on each image; what is there of an earlier call is kept.
+
+    Parameters
+    ----------
+    folder
+        Gets a file an image.
+    datasets
+        Of `write_images`.
+    networks
+        Those of the two steps, which keep the probabilities that are refined.
+    told
+        Called with the name of an image, its number from 1, and the number of images.
+
+    Returns
+    -------
+    list of Path
+        A case for each image in which a spine was found.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    found = [(dataset.name, case) for dataset in datasets for case in find_cases([dataset])[0]]
+    paths = []
+    for number, (name, case) in enumerate(found, start=1):
+        path = folder / f"{name}_{case.image.name.removesuffix('.nii.gz')}.npz"
+        if not path.exists():
+            made = _made(case.image, case.labels.levels[0], networks)
+            if made is not None:
+                made.save(path)
+        if path.exists():
+            paths.append(path)
+        told(path.stem, number, len(found))
+    return paths
+
+
+def _made(image_path: Path, truth_path: Path, networks: Networks) -> RefinementCase | None:
+    volume = load_image(image_path).volume
+    perception = networks.perceive(volume, None, lambda _stage, _part: None)
+    probabilities = perception.final.probabilities
+    if not all(role in probabilities for role in REFINED_ROLES):
+        return None
+    image = to_working_grid(volume, WORKING_SPACING_MM)
+    labels = read_labels(truth_path)
+    shape = image.geometry.shape
+    truth = restore_labels(labels.data.astype(np.uint8), labels.affine, Geometry(shape, image.affine))
+    box = spine_box(perception.final.labels, CROP_MARGIN_MM, WORKING_SPACING_MM)
+    if box is None:
+        return None
+    # Standardised in the box that step 2 sees, as in the pipeline.
+    standard = standardised(image.data[box])
+    inner = spine_box(perception.final.labels[box], MARGIN_MM, WORKING_SPACING_MM)
+    if inner is None:
+        return None
+    return RefinementCase(
+        standard[inner].astype(np.float16),
+        {role: probabilities[role][box][inner].astype(np.float16) for role in REFINED_ROLES},
+        truth[box][inner],
+    )
+
+
+def loaded(paths: list[Path]) -> Iterator[RefinementCase]:
+    """Read cases one after the other."""
+    for path in paths:
+        yield RefinementCase.load(path)

@@ -1,0 +1,341 @@
+"""Train the network that refines the borders of step 2 (`segmentation.refinement`)."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from totalspineseg_bids import anatomy
+from totalspineseg_bids.anatomy import Structure
+from totalspineseg_bids.errors import ModelError
+from totalspineseg_bids.inference.local_network import LocalNetwork
+from totalspineseg_bids.models.roles import Role
+from totalspineseg_bids.segmentation.perception import Networks
+from totalspineseg_bids.segmentation.refinement import (
+    CHANNELS,
+    PRIOR_CHANNELS,
+    PRIOR_SCALE,
+    REFINED_ROLES,
+    refinement_channels,
+)
+from totalspineseg_bids.training.refinement_cases import RefinementCase, loaded, make_cases, write_images
+from totalspineseg_bids.training.small_plans import CONFIGURATION, PLANS_NAME, small_plans
+
+logger = logging.getLogger(__name__)
+
+DATASET_NAME = "Dataset104_TotalSpineSeg_refine"
+CLASS = f"{LocalNetwork.__module__}.{LocalNetwork.__qualname__}"
+#: Voxels, left-right, posterior-anterior, superior-inferior.
+PATCH = (48, 64, 64)
+#: At inference, in nnU-Net's order of axes; only the memory depends on it.
+INFERENCE_PATCH = (128, 128, 64)
+#: What a voxel is told depends on its neighbourhood alone, so that patches need hardly overlap.
+TILE_STEP = 0.85
+FEATURES, BLOCKS = 32, 2
+BATCH = 2
+LEARNING_RATE = 3e-3
+_EMA = 0.998
+
+_STRUCTURES: dict[str, tuple[Structure, ...]] = {
+    "vertebrae": (Structure.VERTEBRA, Structure.SACRUM),
+    "disc": (Structure.DISC,),
+    "canal": (Structure.CANAL, Structure.CORD),
+    "cord": (Structure.CORD,),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A trained network with what it was made with.
+
+    Attributes
+    ----------
+    weights
+        A running average.
+    state
+        Steps, seconds, seed, cases, last loss.
+    """
+
+    weights: dict[str, torch.Tensor]
+    state: dict[str, Any]
+
+
+def dataset_json(num_training: int) -> dict[str, Any]:
+    """Return nnU-Net's ``dataset.json``; its regions are the roles that are refined."""
+    return {
+        "channel_names": {str(channel): "noNorm" for channel in range(CHANNELS)},
+        "labels": {"background": 0, "vertebrae": 1, "disc": 2, "canal": [3, 4], "cord": 4},
+        "regions_class_order": [1, 2, 3, 4],
+        "numTraining": num_training,
+        "file_ending": ".nii.gz",
+        "overwrite_image_reader_writer": "NibabelIO",
+    }
+
+
+def plans(features: int = FEATURES, blocks: int = BLOCKS) -> dict[str, Any]:
+    """Return nnU-Net plans of the refining network."""
+    made = small_plans(
+        DATASET_NAME,
+        dataset_json(0)["channel_names"],
+        patch=INFERENCE_PATCH,
+        features=(features,),
+        strides=((1, 1, 1),),
+        tile_step=TILE_STEP,
+        network=CLASS,
+    )
+    made["configurations"][CONFIGURATION]["architecture"] = {
+        "network_class_name": CLASS,
+        "arch_kwargs": _arguments(features, blocks),
+        "_kw_requires_import": [],
+    }
+    return made
+
+
+def _arguments(features: int, blocks: int) -> dict[str, Any]:
+    return {
+        "features": features,
+        "blocks": blocks,
+        "prior": list(PRIOR_CHANNELS),
+        "prior_scale": PRIOR_SCALE,
+    }
+
+
+def targets(truth: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Return what is of each role, shape (4, *truth.shape)."""
+    table = np.zeros((len(REFINED_ROLES), 256), bool)
+    for label in anatomy.LABELS:
+        for row, role in enumerate(REFINED_ROLES):
+            table[row, label.id] = label.structure in _STRUCTURES[role]
+    return table[:, truth]
+
+
+class _Patches:
+    """Patches of all cases, around what step 2 took for bone or disc."""
+
+    def __init__(self, cases: Sequence[RefinementCase], seed: int) -> None:
+        self._rng = np.random.default_rng(seed)
+        self._channels, self._targets, self._centres = [], [], []
+        for case in cases:
+            self._channels.append(
+                refinement_channels(case.image.astype(np.float32), case.probabilities).astype(np.float16)
+            )
+            self._targets.append(targets(case.truth))
+            found = (case.probabilities["vertebrae"] > 0.5) | (case.probabilities["disc"] > 0.5)
+            self._centres.append(4 * np.argwhere(found[::4, ::4, ::4]))
+        volumes = np.array([len(centres) for centres in self._centres], float)
+        # Whole columns hold more that differs than short views, but not by as much as they are longer.
+        self._share = np.sqrt(volumes) / np.sqrt(volumes).sum()
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        while True:
+            drawn = [self._one() for _ in range(BATCH)]
+            yield tuple(torch.from_numpy(np.stack(parts)) for parts in zip(*drawn, strict=True))  # type: ignore[misc]
+
+    def _one(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        rng = self._rng
+        number = int(rng.choice(len(self._share), p=self._share))
+        channels, target, centres = self._channels[number], self._targets[number], self._centres[number]
+        centre = centres[int(rng.integers(len(centres)))] + rng.integers(-12, 13, 3)
+        at: list[slice] = []
+        for middle, wanted, length in zip(centre, PATCH, target.shape[1:], strict=True):
+            start = int(np.clip(middle - wanted // 2, 0, max(0, length - wanted)))
+            at.append(slice(start, start + wanted))
+        data, truth = (part[(slice(None), *at)].astype(np.float32) for part in (channels, target))
+        short = [(0, 0), *((0, wanted - length) for wanted, length in zip(PATCH, truth.shape[1:], strict=True))]
+        data, truth = np.pad(data, short), np.pad(truth, short)
+        if rng.random() < 0.5:
+            data, truth = data[:, ::-1], truth[:, ::-1]
+        # The network takes nnU-Net's order of axes.
+        return np.ascontiguousarray(data.transpose(0, 3, 2, 1)), np.ascontiguousarray(truth.transpose(0, 3, 2, 1))
+
+
+def loss_of(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """Return Dice of each role over the batch + binary cross-entropy."""
+    probability = torch.sigmoid(logits)
+    axes = (0, 2, 3, 4)
+    overlap, total = (probability * truth).sum(axes), probability.sum(axes) + truth.sum(axes)
+    # Smoothed as for the steps, so that a role out of view counts too.
+    dice = (2.0 * overlap + 100.0) / (total + 100.0)
+    return functional.binary_cross_entropy_with_logits(logits, truth) + (1.0 - dice).mean()
+
+
+def train(paths: list[Path], *, steps: int, seed: int, checkpoint: Path, features: int = FEATURES) -> Trained:
+    """Train for so many steps, or go on where a checkpoint stopped.
+
+    Parameters
+    ----------
+    paths
+        Cases.
+    steps
+        Of two patches each.
+    seed
+        Of weights and patches.
+    checkpoint
+        Written now and then and at the end.
+    features
+        Of the network.
+
+    Returns
+    -------
+    Trained
+        The running average of the weights.
+
+    Raises
+    ------
+    ModelError
+        If there is no case.
+    """
+    if not paths:
+        msg = "no case to train the refining network on: steps 1 and 2 found no spine in any image"
+        raise ModelError(msg)
+    torch.manual_seed(seed)
+    network = LocalNetwork(CHANNELS, num_classes=len(REFINED_ROLES), **_arguments(features, BLOCKS))
+    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(_EMA))  # type: ignore[no-untyped-call]
+    optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE)
+    done, seconds = 0, 0.0
+    if checkpoint.exists():
+        stored = torch.load(checkpoint, weights_only=True)
+        network.load_state_dict(stored["network"])
+        average.load_state_dict(stored["average"])
+        optimizer.load_state_dict(stored["optimizer"])
+        done, seconds = int(stored["state"]["step"]), float(stored["state"]["seconds"])
+    start = time.perf_counter() - seconds
+    recent: list[float] = []
+    patches = iter(_Patches(list(loaded(paths)), seed + done))
+    state: dict[str, Any] = {}
+    for step in range(done, steps + 1):
+        state = {
+            "step": step,
+            "seconds": time.perf_counter() - start,
+            "seed": seed,
+            "cases": len(paths),
+            "learning_rate": LEARNING_RATE,
+            "batch_size": BATCH,
+            "real_maps": sorted({_map_of(path) for path in paths} - {""}),
+            "loss": float(np.mean(recent[-200:])) if recent else None,
+        }
+        if step == steps or (step > done and step % 250 == 0):
+            logger.info("step %d of %d, loss %s", step, steps, state["loss"])
+            _save(
+                checkpoint,
+                {
+                    "network": network.state_dict(),
+                    "average": average.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "state": state,
+                },
+            )
+        if step == steps:
+            break
+        for group in optimizer.param_groups:
+            group["lr"] = LEARNING_RATE * max(0.01, 1.0 - step / steps) ** 0.9
+        data, truth = next(patches)
+        loss = loss_of(network(data), truth)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        optimizer.step()
+        average.update_parameters(network)
+        recent.append(float(loss.detach()))
+    return Trained(dict(average.module.state_dict()), state)
+
+
+def _map_of(case: Path) -> str:
+    """Return whether a case was drawn from a map of real anatomy, by the dataset that its name starts with."""
+    return "real" if case.name.startswith("real_") else ""
+
+
+def _save(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}")
+    torch.save(content, partial)
+    partial.replace(path)
+
+
+def refinement_folder(work_dir: Path) -> Path:
+    """Return where images, cases, checkpoint and model of a training of the refining network lie."""
+    return work_dir / "refinement"
+
+
+def model_folder(work_dir: Path) -> Path:
+    """Return the nnU-Net model folder that a training leaves."""
+    return refinement_folder(work_dir) / DATASET_NAME / f"nnUNetTrainer__{PLANS_NAME}__{CONFIGURATION}"
+
+
+def train_refinement(
+    work_dir: Path,
+    networks: Networks,
+    *,
+    images: int,
+    steps: int,
+    seed: int = 0,
+    label_maps: Path | None = None,
+    told: Callable[[str, int, int], None] = lambda _name, _number, _of: None,
+) -> Path:
+    """Draw images, run steps 1 and 2 on them, train, and write the model; goes on where an earlier call stopped.
+
+    Parameters
+    ----------
+    work_dir
+        Gets a folder ``refinement``.
+    networks
+        Of the two steps whose borders are to be refined (``unrefined``).
+    images
+        To learn from.
+    steps
+        Of two patches.
+    seed
+        Of images, patches and weights.
+    label_maps
+        Folder of tissue label maps of real anatomy; a quarter of the images is then drawn from them.
+    told
+        Called with the name of each image that steps 1 and 2 were run on, its number, and the number of images.
+
+    Returns
+    -------
+    Path
+        The model folder.
+    """
+    folder = refinement_folder(work_dir)
+    datasets = write_images(folder / "images", images, seed, label_maps)
+    # What another step 2 made of the images is of no use to this one's.
+    of_step2 = networks.digests[Role.STEP2][:12]
+    paths = make_cases(folder / f"cases_{of_step2}", datasets, networks, told)
+    trained = train(paths, steps=steps, seed=seed, checkpoint=folder / f"checkpoint_{of_step2}.pth")
+    return write_model(model_folder(work_dir), trained)
+
+
+def write_model(folder: Path, trained: Trained, features: int = FEATURES) -> Path:
+    """Write a trained network as an nnU-Net model folder; what is there is replaced.
+
+    Returns
+    -------
+    Path
+        The folder with ``dataset.json``, ``plans.json`` and ``fold_all``.
+    """
+    (folder / "fold_all").mkdir(parents=True, exist_ok=True)
+    texts = {"dataset.json": dataset_json(trained.state["cases"]), "plans.json": plans(features)}
+    for name, content in texts.items():
+        (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    _save(
+        folder / "fold_all" / "checkpoint_final.pth",
+        {
+            "network_weights": trained.weights,
+            "trainer_name": "nnUNetTrainer",
+            "init_args": {"configuration": CONFIGURATION, "fold": "all"},
+            "inference_allowed_mirroring_axes": None,
+            "refinement": trained.state,
+        },
+    )
+    return folder
