@@ -12,7 +12,7 @@ DEMO_SUBJECTS := 6
 DEMO_SEED := 2026
 MODEL := bundled
 
-.PHONY: help venv demo test lint format validate descriptor container-test bench bundled-models clean
+.PHONY: help venv demo test lint format validate descriptor container-test bench bundled-models refinement clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -84,6 +84,8 @@ bundled-models: $(STAMP)  ## Train the bundled models and put them in place; goe
 	$(TOOLS) train-bundled $(TRAINING) --dataset 102 --minutes $(MINUTES_STEPS) $(TRAINING_OPTIONS) $(STEPS_OPTIONS) $(call shipped,102)
 	$(TOOLS) train-bundled $(TRAINING) --dataset 103 --minutes $(MINUTES_SCOUT) --batch-size 8 $(TRAINING_OPTIONS) $(call shipped,103)
 	$(BIN)/python -m totalspineseg_bids.training.bundled $(TRAINING) $(BUNDLED)
+
+refinement: $(STAMP)  ## Train a network that refines the borders of the bundled step 2 and put it in place
 	$(TOOLS) train-refinement $(TRAINING) --model bundled $(if $(LABEL_MAPS),--label-maps $(LABEL_MAPS))
 	$(BIN)/python -m totalspineseg_bids.training.bundled $(TRAINING) $(BUNDLED) --refinement
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.spatial import cKDTree
 from torch.nn import functional
 
 from totalspineseg_bids.segmentation.layout import Kind, Layout
@@ -152,7 +153,11 @@ def taken_over(
         gained = new & ~old
         if not gained.any() or not old.any():
             continue
-        distance, nearest = ndimage.distance_transform_edt(~old, return_indices=True)
-        gained &= distance <= _REACH_MM
-        result[gained] = labels[tuple(axis[gained] for axis in nearest)]
+        # The nearest voxel of a part lies on its surface, and both are few beside the voxels of the box.
+        surface = np.argwhere(old & ~ndimage.binary_erosion(old))
+        wanted = np.argwhere(gained)
+        distance, nearest = cKDTree(surface).query(wanted, distance_upper_bound=_REACH_MM, workers=-1)
+        near = np.isfinite(distance)
+        source, target = surface[np.asarray(nearest)[near]], wanted[near]
+        result[tuple(target.T)] = labels[tuple(source.T)]
     return result

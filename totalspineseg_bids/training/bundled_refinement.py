@@ -55,7 +55,7 @@ Parametric spines are made by `totalspineseg_bids.synthesis` from code alone. {r
 
 ## How to repeat
 
-`make bundled-models` (with `LABEL_MAPS=<folder>` for the maps of real anatomy).
+`make refinement` (with `LABEL_MAPS=<folder>` for the maps of real anatomy).
 """
 
 _NETWORK = "{features} features, {blocks} residual convolutions on 2 x 2 x 2 voxels (this package's `LocalNetwork`)"

@@ -39,7 +39,7 @@ CLASS = f"{LocalNetwork.__module__}.{LocalNetwork.__qualname__}"
 #: Voxels, left-right, posterior-anterior, superior-inferior.
 PATCH = (48, 64, 64)
 #: At inference, in nnU-Net's order of axes; only the memory depends on it.
-INFERENCE_PATCH = (128, 128, 64)
+INFERENCE_PATCH = (128, 96, 64)
 #: What a voxel is told depends on its neighbourhood alone, so that patches need hardly overlap.
 TILE_STEP = 0.85
 FEATURES, BLOCKS = 32, 2

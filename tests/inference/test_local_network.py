@@ -1,0 +1,49 @@
+"""The network that corrects what another one found."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from totalspineseg_bids.inference.local_network import LocalNetwork
+
+
+def network(**changes) -> LocalNetwork:
+    torch.manual_seed(0)
+    arguments = {"num_classes": 2, "features": 8, "blocks": 2, "prior": (1, 2), "prior_scale": 4.0} | changes
+    return LocalNetwork(3, **arguments).eval()
+
+
+def trained() -> LocalNetwork:
+    made = network()
+    torch.nn.init.normal_(made.last.weight)
+    return made
+
+
+def test_untrained_it_changes_nothing():
+    image = torch.randn(2, 3, 8, 12, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(network()(image), 4.0 * image[:, 1:])
+
+
+def test_what_it_says_depends_on_the_neighbourhood_alone():
+    image = torch.randn(1, 3, 32, 32, 32)
+    other = image.clone()
+    other[..., 24:] = torch.randn(1, 3, 32, 32, 8)
+    with torch.no_grad():
+        one, two = trained()(image), trained()(other)
+    # Three convolutions on voxels twice as wide reach six voxels and the rest of a block.
+    torch.testing.assert_close(one[..., :16], two[..., :16])
+    assert not torch.allclose(one[..., 22:24], two[..., 22:24])
+
+
+def test_patches_agree_with_the_whole_but_for_their_rims():
+    image = torch.randn(1, 3, 40, 24, 24)
+    with torch.no_grad():
+        torch.testing.assert_close(trained()(image)[:, :, 8:24], trained()(image[:, :, :32])[:, :, 8:24])
+
+
+@pytest.mark.parametrize("changes", [{"prior": (1,)}, {"deep_supervision": True}])
+def test_what_it_cannot_do_is_refused(changes):
+    with pytest.raises(ValueError, match="LocalNetwork"):
+        network(**changes)
