@@ -129,10 +129,14 @@ def compare_all(outcomes: list[Outcome], bids: Path) -> Evaluation:
     )
 
 
+def report_path(target: Path) -> Path:
+    """Return the report that lies beside a label map."""
+    return target.with_name(f"{target.name.removesuffix('.nii.gz')}.json")
+
+
 def reasons_told(outcome: Outcome) -> dict[str, str | None]:
     """Return what the labelling warns of in an image, by the name of the structure."""
-    target = outcome.job.target
-    report = json.loads(target.with_name(target.name.removesuffix(".nii.gz") + ".json").read_text(encoding="utf-8"))
+    report = json.loads(report_path(outcome.job.target).read_text(encoding="utf-8"))
     return {component["name"]: component["reason"] for component in report["components"]}
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from totalspineseg_bids.imaging.atomic import atomic_writer
 from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.segmentation.labelling import LevelScout, label_map, odd_discs
 from totalspineseg_bids.segmentation.layout import Kind, LabelMeaning, Layout, Parity
@@ -35,11 +36,8 @@ def save(path: Path, perception: Perception) -> None:
         arrays["scout"] = perception.scout.probabilities.astype(np.float16)
         arrays["scout_affine"] = perception.scout.affine
         told["scout"] = [None if meaning is None else asdict(meaning) for meaning in perception.scout.meanings]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}")
-    with partial.open("wb") as file:
+    with atomic_writer(path) as file:
         np.savez_compressed(file, told=np.array(json.dumps(told)), **arrays)
-    partial.replace(path)
 
 
 def load(path: Path) -> tuple[Perception, NDArray[np.uint8] | None]:

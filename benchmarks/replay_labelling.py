@@ -12,23 +12,21 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from evaluate_synthetic import compare_all, print_result, recording
+from evaluate_synthetic import compare_all, print_result, recording, report_path
 from recordings import load, odd_discs_of
 
-from totalspineseg_bids import anatomy
-from totalspineseg_bids.app.files import Job, Outcome, describe, find_jobs, write_report
+from totalspineseg_bids.app.files import Job, Outcome, find_jobs, segment_files
 from totalspineseg_bids.cli.tools_common import bar
 from totalspineseg_bids.errors import SpineAppError
-from totalspineseg_bids.imaging.grid import restore_labels
-from totalspineseg_bids.imaging.io import load_image, write_labels
+from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.segmentation.labelling import label_session
-from totalspineseg_bids.segmentation.perception import Perception
-from totalspineseg_bids.segmentation.result import SpineStatus
+from totalspineseg_bids.segmentation.perception import Perception, Progress
+from totalspineseg_bids.segmentation.result import LabelledSpine
 from totalspineseg_bids.training.evaluation_output import write_evaluation
 
 _DOUBTFUL = 0.9
@@ -41,21 +39,30 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+class Replayer:
+    """A segmenter whose networks have run before."""
+
+    def __init__(self, perception: Perception) -> None:
+        self.perception = perception
+
+    def segment(
+        self,
+        volume: Volume,  # noqa: ARG002 - the networks have seen it
+        *,
+        localizer: Volume | None = None,
+        companions: Sequence[Volume] = (),  # noqa: ARG002
+        progress: Progress | None = None,  # noqa: ARG002
+    ) -> LabelledSpine:
+        """Label the recording."""
+        (spine,) = label_session([self.perception.as_session_image(localizer)])
+        return spine
+
+
 def relabel(job: Job, perception: Perception) -> Outcome:
     """Label a recording and write the map and the report."""
-    (spine,) = label_session([perception.as_session_image()])
     job.target.unlink(missing_ok=True)
-    if spine.status is not SpineStatus.NO_SPINE:
-        image = load_image(job.source)
-        native = restore_labels(spine.labels, spine.affine, image.volume.geometry)
-        write_labels(job.target, anatomy.to_scheme(native, "seed"), image.volume.affine, image.header)
-    write_report(report_path(job.target), spine, "seed")
-    return Outcome(job, describe(job.source.name, spine))
-
-
-def report_path(target: Path) -> Path:
-    """Return the report that lies beside a label map."""
-    return target.with_name(f"{target.name.removesuffix('.nii.gz')}.json")
+    (outcome,) = segment_files([job], Replayer(perception), report=True)
+    return outcome
 
 
 def components(path: Path) -> dict[tuple[str, int], dict[str, Any]]:

@@ -68,6 +68,9 @@ def test_it_learns_goes_on_and_ships(case, tmp_path, monkeypatch):
     assert (first.state["step"], trained.state["step"]) == (10, 80)
     assert trained.state["seconds"] > first.state["seconds"]
     assert trained.state["loss"] < 0.9 * first.state["loss"]
+    # What is done already is not done again, and keeps what is known of it.
+    again = train([tmp_path / "a.npz"], steps=80, seed=1, checkpoint=checkpoint, features=8)
+    assert again.state == trained.state
     write_model(model_folder(tmp_path), trained, features=8)
     shipped = publish_refinement(tmp_path, tmp_path, "made by others")
     assert "80 steps" in (shipped / "MODEL_CARD.md").read_text()

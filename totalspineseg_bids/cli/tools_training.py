@@ -419,11 +419,7 @@ def _train_refinement(options: argparse.Namespace) -> int:
     networks = Networks(
         resolve(options.model, need=("step1", "step2")),
         device=options.device,
-        engine="auto",
         threads=options.threads,
-        precision="auto",
-        single_step=False,
-        step1_only=False,
         unrefined=True,
     )
     with bar(options.images, "images") as progress:

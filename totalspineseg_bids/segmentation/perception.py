@@ -105,12 +105,12 @@ class Networks:
         self,
         models: ModelSet,
         *,
-        device: str,
-        engine: EngineName,
-        threads: int | None,
-        precision: Precision,
-        single_step: bool,
-        step1_only: bool,
+        device: str = "auto",
+        engine: EngineName = "auto",
+        threads: int | None = None,
+        precision: Precision = "auto",
+        single_step: bool = False,
+        step1_only: bool = False,
         unrefined: bool = False,
     ) -> None:
         if single_step and step1_only:
@@ -120,7 +120,7 @@ class Networks:
         self.single_step = single_step
         self.step1_only = step1_only
         self._device = device
-        self._engine = engine
+        self._engine: EngineName = engine
         self._threads = threads
         self._precision: Precision = precision
         self._unrefined = unrefined

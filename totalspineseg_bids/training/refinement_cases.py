@@ -6,7 +6,7 @@ that they are evaluated on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from totalspineseg_bids.imaging.atomic import atomic_writer
 from totalspineseg_bids.imaging.grid import restore_labels, to_working_grid
 from totalspineseg_bids.imaging.io import load_image, read_labels
 from totalspineseg_bids.imaging.volume import Geometry
@@ -47,11 +48,9 @@ class RefinementCase:
 
     def save(self, path: Path) -> None:
         """Write it as a whole or not at all."""
-        partial = path.with_name(f".{path.name}")
-        with partial.open("wb") as file:
-            arrays: dict[str, Any] = {"image": self.image, "truth": self.truth, **self.probabilities}
+        arrays: dict[str, Any] = {"image": self.image, "truth": self.truth, **self.probabilities}
+        with atomic_writer(path) as file:
             np.savez_compressed(file, **arrays)
-        partial.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> RefinementCase:
@@ -150,9 +149,3 @@ def _made(image_path: Path, truth_path: Path, networks: Networks) -> RefinementC
         {role: probabilities[role][box][inner].astype(np.float16) for role in REFINED_ROLES},
         truth[box][inner],
     )
-
-
-def loaded(paths: list[Path]) -> Iterator[RefinementCase]:
-    """Read cases one after the other."""
-    for path in paths:
-        yield RefinementCase.load(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.errors import ModelError
+from totalspineseg_bids.imaging.atomic import atomic_writer
 from totalspineseg_bids.inference.local_network import LocalNetwork
 from totalspineseg_bids.models.roles import Role
 from totalspineseg_bids.segmentation.perception import Networks
@@ -29,7 +30,7 @@ from totalspineseg_bids.segmentation.refinement import (
     REFINED_ROLES,
     refinement_channels,
 )
-from totalspineseg_bids.training.refinement_cases import RefinementCase, loaded, make_cases, write_images
+from totalspineseg_bids.training.refinement_cases import RefinementCase, make_cases, write_images
 from totalspineseg_bids.training.small_plans import CONFIGURATION, PLANS_NAME, small_plans
 
 logger = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ FEATURES, BLOCKS = 32, 2
 BATCH = 2
 LEARNING_RATE = 3e-3
 _EMA = 0.998
+_SAVED_EVERY = 250
 
 _STRUCTURES: dict[str, tuple[Structure, ...]] = {
     "vertebrae": (Structure.VERTEBRA, Structure.SACRUM),
@@ -123,7 +125,7 @@ def targets(truth: NDArray[np.uint8]) -> NDArray[np.bool_]:
 class _Patches:
     """Patches of all cases, around what step 2 took for bone or disc."""
 
-    def __init__(self, cases: Sequence[RefinementCase], seed: int) -> None:
+    def __init__(self, cases: Iterable[RefinementCase], seed: int) -> None:
         self._rng = np.random.default_rng(seed)
         self._channels, self._targets, self._centres = [], [], []
         for case in cases:
@@ -203,41 +205,20 @@ def train(paths: list[Path], *, steps: int, seed: int, checkpoint: Path, feature
     network = LocalNetwork(CHANNELS, num_classes=len(REFINED_ROLES), **_arguments(features, BLOCKS))
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(_EMA))  # type: ignore[no-untyped-call]
     optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE)
-    done, seconds = 0, 0.0
+    state: dict[str, Any] = {"step": 0, "seconds": 0.0}
     if checkpoint.exists():
         stored = torch.load(checkpoint, weights_only=True)
         network.load_state_dict(stored["network"])
         average.load_state_dict(stored["average"])
         optimizer.load_state_dict(stored["optimizer"])
-        done, seconds = int(stored["state"]["step"]), float(stored["state"]["seconds"])
-    start = time.perf_counter() - seconds
+        state = stored["state"]
+    done = int(state["step"])
+    if done >= steps:
+        return Trained(dict(average.module.state_dict()), state)
+    start = time.perf_counter() - float(state["seconds"])
     recent: list[float] = []
-    patches = iter(_Patches(list(loaded(paths)), seed + done))
-    state: dict[str, Any] = {}
-    for step in range(done, steps + 1):
-        state = {
-            "step": step,
-            "seconds": time.perf_counter() - start,
-            "seed": seed,
-            "cases": len(paths),
-            "learning_rate": LEARNING_RATE,
-            "batch_size": BATCH,
-            "real_maps": sorted({_map_of(path) for path in paths} - {""}),
-            "loss": float(np.mean(recent[-200:])) if recent else None,
-        }
-        if step == steps or (step > done and step % 250 == 0):
-            logger.info("step %d of %d, loss %s", step, steps, state["loss"])
-            _save(
-                checkpoint,
-                {
-                    "network": network.state_dict(),
-                    "average": average.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "state": state,
-                },
-            )
-        if step == steps:
-            break
+    patches = iter(_Patches(map(RefinementCase.load, paths), seed + done))
+    for step in range(done, steps):
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * max(0.01, 1.0 - step / steps) ** 0.9
         data, truth = next(patches)
@@ -248,19 +229,33 @@ def train(paths: list[Path], *, steps: int, seed: int, checkpoint: Path, feature
         optimizer.step()
         average.update_parameters(network)
         recent.append(float(loss.detach()))
+        if step + 1 == steps or (step + 1) % _SAVED_EVERY == 0:
+            state = {
+                "step": step + 1,
+                "seconds": time.perf_counter() - start,
+                "seed": seed,
+                "cases": len(paths),
+                "learning_rate": LEARNING_RATE,
+                "batch_size": BATCH,
+                "real_maps": ["real"] if any(path.name.startswith("real_") for path in paths) else [],
+                "loss": float(np.mean(recent[-200:])),
+            }
+            logger.info("step %d of %d, loss %.4f", step + 1, steps, state["loss"])
+            _save(
+                checkpoint,
+                {
+                    "network": network.state_dict(),
+                    "average": average.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "state": state,
+                },
+            )
     return Trained(dict(average.module.state_dict()), state)
 
 
-def _map_of(case: Path) -> str:
-    """Return whether a case was drawn from a map of real anatomy, by the dataset that its name starts with."""
-    return "real" if case.name.startswith("real_") else ""
-
-
 def _save(path: Path, content: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}")
-    torch.save(content, partial)
-    partial.replace(path)
+    with atomic_writer(path) as file:
+        torch.save(content, file)
 
 
 def refinement_folder(work_dir: Path) -> Path:
