@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,8 @@ def save(path: Path, perception: Perception) -> None:
         arrays["odd"] = odd
         arrays["support"] = perception.support.labels
         told["support"] = [perception.support.layout.name, dict(perception.support.layout.labels)]
+    if perception.final.margin is not None:
+        arrays["margin"] = perception.final.margin
     if perception.scout is not None:
         arrays["scout"] = perception.scout.probabilities.astype(np.float16)
         arrays["scout_affine"] = perception.scout.affine
@@ -59,8 +61,8 @@ def load(path: Path) -> tuple[Perception, NDArray[np.uint8] | None]:
             )
             scout = LevelScout(stored["scout"].astype(np.float32), meanings, stored["scout_affine"])
         support = semantic("support") if "support" in told else None
-        odd = stored.get("odd")
-        return Perception(stored["affine"], semantic("final"), support, scout, tuple(told["flags"])), odd
+        final = replace(semantic("final"), margin=stored.get("margin"))
+        return Perception(stored["affine"], final, support, scout, tuple(told["flags"])), stored.get("odd")
 
 
 class Recorder(SpineSegmenter):

@@ -164,6 +164,34 @@ def test_outside_the_field_of_view_is_empty():
     assert not shifted[2:].any()
 
 
+@pytest.mark.parametrize(("inside", "beyond"), [(3.0, 1.0), (1.0, 3.0), (2.0, 2.0)])
+def test_a_border_lies_where_the_interpolated_logit_is_zero(inside, beyond):
+    labels = np.zeros((8, 6, 6), np.uint8)
+    labels[:4] = 40
+    margin = np.where(labels > 0, inside, beyond).astype(np.float16)
+    fine = Geometry((80, 6, 6), np.diag([0.1, 1.0, 1.0, 1.0]))
+    there = grid.restore_labels(labels, np.eye(4), fine, margin=margin)
+    # The logit falls from `inside` at 3 to -`beyond` at 4.
+    border = 3 + inside / (inside + beyond)
+    assert np.count_nonzero(there[:, 3, 3]) == pytest.approx(border / 0.1, abs=1)
+    same = grid.restore_labels(labels, np.eye(4), Geometry((8, 6, 6), np.eye(4)), margin=margin)
+    np.testing.assert_array_equal(same, labels)
+
+
+def test_with_a_soft_map_borders_are_sharper_than_its_voxels():
+    affine = _affine((1.0, 1.0, 1.0), (0, 0, 0))
+    index = np.stack(np.meshgrid(*(np.arange(40),) * 3, indexing="ij"), -1)
+    logit = 9.3 - np.linalg.norm(index - 19.6, axis=-1)
+    fine = Geometry((100, 100, 100), affine @ np.diag([0.4, 0.4, 0.4, 1.0]))
+    place = 0.4 * np.stack(np.meshgrid(*(np.arange(100),) * 3, indexing="ij"), -1)
+    truth = np.linalg.norm(place - 19.6, axis=-1) < 9.3
+    labels = (logit > 0).astype(np.uint8)
+    hard = grid.restore_labels(labels, affine, fine)
+    soft = grid.restore_labels(labels, affine, fine, margin=np.abs(logit).astype(np.float16))
+    assert _dice(hard > 0, truth) < 0.985
+    assert _dice(soft > 0, truth) > 0.995
+
+
 def test_crop_and_paste_are_inverse():
     data = np.zeros((9, 8, 7), np.uint8)
     data[2:5, 3:4, 1:6] = 7

@@ -29,10 +29,10 @@ def test_equals_nnunets_label_manager(seed: int, name: str, scale: float) -> Non
     expected = manager.convert_logits_to_segmentation(logits.float())
     probabilities = manager.apply_inference_nonlin(logits.clone())
     keep = heads.names[::2]
-    labels, kept = decode(lambda index: logits[index].clone(), heads, keep)
-    np.testing.assert_array_equal(labels.numpy(), expected.numpy())
-    assert set(kept) == set(keep)
-    for role, values in kept.items():
+    found = decode(lambda index: logits[index].clone(), heads, keep)
+    np.testing.assert_array_equal(found.labels.numpy(), expected.numpy())
+    assert set(found.probabilities) == set(keep)
+    for role, values in found.probabilities.items():
         np.testing.assert_allclose(values, probabilities[heads.names.index(role)], atol=1e-5)
 
 
@@ -42,8 +42,8 @@ def test_a_region_that_yields_is_overwritten_with_its_parts() -> None:
     assert heads.families == (0, 0, 2, 2)
     #          both     disc only  bone only  parts of both
     logits = torch.tensor([[1.0, 1, -1, 1], [-1, -1, -1, 1], [2, -1, 1, 2], [-1, -1, 1, 2]])[:, None, None]
-    assert decode(logits.__getitem__, heads)[0].flatten().tolist() == [3, 1, 4, 4]
-    assert decode(logits.__getitem__, heads, yielding=["vertebrae"])[0].flatten().tolist() == [1, 1, 4, 2]
+    assert decode(logits.__getitem__, heads).labels.flatten().tolist() == [3, 1, 4, 4]
+    assert decode(logits.__getitem__, heads, yielding=["vertebrae"]).labels.flatten().tolist() == [1, 1, 4, 2]
 
 
 def test_the_most_probable_part_gets_what_is_divided_even_below_one_half() -> None:
@@ -58,8 +58,8 @@ def test_the_most_probable_part_gets_what_is_divided_even_below_one_half() -> No
             [-1.0, -2, -2, -1, 2, -5],
         ]
     )[:, None, None]
-    plain = decode(logits.__getitem__, heads, yielding=["vertebrae"])[0].flatten().tolist()
-    divided = decode(logits.__getitem__, heads, yielding=["vertebrae"], divided=True)[0].flatten().tolist()
+    plain = decode(logits.__getitem__, heads, yielding=["vertebrae"]).labels.flatten().tolist()
+    divided = decode(logits.__getitem__, heads, yielding=["vertebrae"], divided=True).labels.flatten().tolist()
     assert plain == [0, 2, 1, 3, 4, 2]
     assert divided == [0, 3, 1, 3, 3, 2]
 
@@ -82,3 +82,17 @@ def test_ignore_label_has_no_output() -> None:
 def test_labels_that_do_not_fit(labels: dict, order: list[int] | None, word: str) -> None:
     with pytest.raises(ValueError, match=word):
         Heads.from_dataset(labels, order)
+
+
+def test_the_margin_is_the_distance_to_the_nearest_other_decision() -> None:
+    labels = {"background": (0,), "disc": (1, 2), "disc_O": (2,), "vertebrae": (3,)}
+    heads = Heads.from_dataset(labels, [1, 2, 3])
+    logits = torch.tensor([[1.0, -2, 3], [0.1, 0.1, 0.1], [-5, -0.5, 2]])[:, None, None]
+    found = decode(logits.__getitem__, heads, borders=["disc", "vertebrae"])
+    assert found.margin is not None
+    assert found.margin.dtype == torch.float16
+    # What part of a disc it is has no say.
+    assert found.margin.flatten().tolist() == [1.0, 0.5, 2.0]
+    assert decode(logits.__getitem__, heads).margin is None
+    exclusive = Heads.from_dataset({"background": (0,), "disc": (1,), "vertebrae": (2,)}, None)
+    assert decode(logits.__getitem__, exclusive, borders=["disc"]).margin is None

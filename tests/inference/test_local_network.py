@@ -10,7 +10,7 @@ from totalspineseg_bids.inference.local_network import LocalNetwork
 
 def network(**changes) -> LocalNetwork:
     torch.manual_seed(0)
-    arguments = {"num_classes": 2, "features": 8, "blocks": 2, "prior": (1, 2), "prior_scale": 4.0} | changes
+    arguments = {"num_classes": 2, "features": (8,), "blocks": (2,), "prior": (1, 2), "prior_scale": 4.0} | changes
     return LocalNetwork(3, **arguments).eval()
 
 
@@ -43,7 +43,28 @@ def test_patches_agree_with_the_whole_but_for_their_rims():
         torch.testing.assert_close(trained()(image)[:, :, 8:24], trained()(image[:, :, :32])[:, :, 8:24])
 
 
-@pytest.mark.parametrize("changes", [{"prior": (1,)}, {"deep_supervision": True}])
+def test_coarser_stages_see_farther():
+    made = network(features=(8, 12), blocks=(1, 2))
+    torch.nn.init.normal_(made.last.weight)
+    image = torch.randn(1, 3, 48, 32, 32)
+    other = image.clone()
+    other[:, :, 40:] = torch.randn(1, 3, 8, 32, 32)
+    with torch.no_grad():
+        one, two = made(image), made(other)
+    assert one.shape == (1, 2, 48, 32, 32)
+    # Three convolutions on 2 mm and two on 4 mm, each a voxel, and the rest of the widest block.
+    torch.testing.assert_close(one[:, :, :20], two[:, :, :20])
+    assert not torch.allclose(one[:, :, 28:32], two[:, :, 28:32])
+
+
+def test_sizes_are_multiples_of_the_widest_voxel():
+    made = network(features=(8, 12, 16), blocks=(1, 1, 1))
+    assert made.multiple == 8
+    with torch.no_grad():
+        assert made(torch.zeros(1, 3, 8, 16, 24)).shape == (1, 2, 8, 16, 24)
+
+
+@pytest.mark.parametrize("changes", [{"prior": (1,)}, {"deep_supervision": True}, {"blocks": (1, 1)}])
 def test_what_it_cannot_do_is_refused(changes):
     with pytest.raises(ValueError, match="LocalNetwork"):
         network(**changes)

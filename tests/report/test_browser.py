@@ -221,7 +221,8 @@ def test_search_filter_and_sort(browser, site):
     choose(browser, "#rated", "doubtful")
     assert shown(browser) == 1
     choose(browser, "#rated", "")
-    first = "return document.querySelector('#image-list tbody tr td:nth-child(2)').innerText"
+    # Not innerText: that of a row which was only just moved into view is empty until the next frame.
+    first = "return document.querySelector('#image-list tbody tr td:nth-child(2)').textContent"
     button = browser.find("th[data-key='participant'] button")
     button.click()
     rising = browser.run(first)

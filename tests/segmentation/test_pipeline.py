@@ -18,6 +18,7 @@ from scipy import ndimage
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.errors import ModelError, UsageError
+from totalspineseg_bids.imaging.grid import restore_labels
 from totalspineseg_bids.imaging.volume import Geometry, Volume
 from totalspineseg_bids.inference.predictor import Prediction
 from totalspineseg_bids.models.registry import ModelSet
@@ -62,7 +63,12 @@ class TruthReader:
         bone = [i for i, kind in structures.items() if kind in {Structure.VERTEBRA, Structure.SACRUM}]
         chance = {"cord": cord, "canal": canal, "vertebrae": np.isin(ids, bone).astype(np.float32)}
         chance["disc"] = (ids > 0).astype(np.float32) - canal - chance["vertebrae"]
-        return Prediction(semantic_table(self.layout)[ids], {role: chance[role] for role in keep})
+        return Prediction(semantic_table(self.layout)[ids], {role: chance[role] for role in keep}, _sure(ids))
+
+
+def _sure(ids: np.ndarray) -> np.ndarray:
+    """Return a margin that differs between neighbouring structures."""
+    return (ids % 3 + 0.5).astype(np.float16)
 
 
 class Thickener:
@@ -79,7 +85,8 @@ class Thickener:
         self.seen.append(image)
         bone, disc, canal, cord = (image[row] > 0 for row in PRIOR_CHANNELS)
         labels = np.where(disc, 2, np.where(canal | cord, 3, ndimage.binary_dilation(bone))).astype(np.uint8)
-        return Prediction(labels, {role: np.full(image.shape[1:], 0.25, np.float32) for role in keep})
+        margin = np.full(image.shape[1:], 0.125, np.float16)
+        return Prediction(labels, {role: np.full(image.shape[1:], 0.25, np.float32) for role in keep}, margin)
 
 
 def _segmenter(second: TruthReader | None = None, **mode) -> tuple[SpineSegmenter, dict[str, TruthReader]]:
@@ -143,6 +150,24 @@ def test_a_refining_network_moves_borders_and_names_nothing():
     assert spine.cord_probability is not None
     assert spine.canal_probability is not None
     assert set(np.unique(spine.canal_probability)) <= {0.0, 0.25, 1.0}
+    # Borders are where the refining network has them.
+    assert spine.margin is not None
+    assert set(np.unique(spine.margin[spine.labels > 0])) == {0.125}
+
+
+@pytest.mark.parametrize("mode", [{}, {"single_step": True}, {"step1_only": True}])
+def test_the_margin_of_the_last_step_draws_borders_on_other_grids(mode):
+    column = lumbar()
+    spine = _segmenter(**mode)[0].segment(Volume(column.truth.astype(np.float32), column.affine))
+    assert spine.margin is not None
+    assert spine.margin.shape == spine.labels.shape
+    found = spine.labels > 0
+    np.testing.assert_array_equal(spine.margin[found], _sure(column.truth)[found])
+    fine = Geometry((180, *spine.labels.shape[1:]), column.affine @ np.diag([0.5, 1.0, 1.0, 1.0]))
+    there = to_grid(spine, fine)
+    assert there.margin is None
+    np.testing.assert_array_equal(there.labels, restore_labels(spine.labels, spine.affine, fine, margin=spine.margin))
+    assert (there.labels != restore_labels(spine.labels, spine.affine, fine)).any()
 
 
 def test_a_refining_network_is_left_out_where_there_is_no_step_2():

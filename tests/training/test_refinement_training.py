@@ -63,15 +63,16 @@ def test_it_learns_goes_on_and_ships(case, tmp_path, monkeypatch):
     case.save(tmp_path / "a.npz")
     checkpoint = tmp_path / "checkpoint.pth"
     monkeypatch.setattr(refinement_training, "PATCH", (24, 32, 32))
-    first = train([tmp_path / "a.npz"], steps=10, seed=1, checkpoint=checkpoint, features=8)
-    trained = train([tmp_path / "a.npz"], steps=80, seed=1, checkpoint=checkpoint, features=8)
+    monkeypatch.setattr(refinement_training, "FEATURES", (8, 8))
+    first = train([tmp_path / "a.npz"], steps=10, seed=1, checkpoint=checkpoint)
+    trained = train([tmp_path / "a.npz"], steps=80, seed=1, checkpoint=checkpoint)
     assert (first.state["step"], trained.state["step"]) == (10, 80)
     assert trained.state["seconds"] > first.state["seconds"]
     assert trained.state["loss"] < 0.9 * first.state["loss"]
     # What is done already is not done again, and keeps what is known of it.
-    again = train([tmp_path / "a.npz"], steps=80, seed=1, checkpoint=checkpoint, features=8)
+    again = train([tmp_path / "a.npz"], steps=80, seed=1, checkpoint=checkpoint)
     assert again.state == trained.state
-    write_model(model_folder(tmp_path), trained, features=8)
+    write_model(model_folder(tmp_path), trained)
     shipped = publish_refinement(tmp_path, tmp_path, "made by others")
     assert "80 steps" in (shipped / "MODEL_CARD.md").read_text()
     assert "made by others" not in (shipped / "MODEL_CARD.md").read_text()
@@ -80,10 +81,10 @@ def test_it_learns_goes_on_and_ships(case, tmp_path, monkeypatch):
 
 def test_untrained_it_gives_back_what_step_2_found(tmp_path):
     network = refinement_training.LocalNetwork(
-        CHANNELS, num_classes=len(REFINED_ROLES), **refinement_training._arguments(8, 2)
+        CHANNELS, num_classes=len(REFINED_ROLES), **refinement_training.architecture()
     )
     state = {"cases": 1, "real_maps": []}
-    write_model(tmp_path / "m", refinement_training.Trained(network.state_dict(), state), features=8)
+    write_model(tmp_path / "m", refinement_training.Trained(network.state_dict(), state))
     model = load_model(tmp_path / "m")
     channels = np.random.default_rng(0).standard_normal((CHANNELS, *SHAPE)).astype(np.float32)
     found = Predictor(model, engine="torch", precision="fp32", step=model.tile_step).predict(

@@ -22,7 +22,6 @@ from totalspineseg_bids.errors import (
     UsageError,
 )
 from totalspineseg_bids.imaging.atomic import write_text
-from totalspineseg_bids.imaging.grid import restore_labels
 from totalspineseg_bids.imaging.io import is_nifti_name, load_image, read_labels, write_labels
 from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.segmentation.result import LabelledSpine, SpineStatus
@@ -209,7 +208,7 @@ def _segment_one(
         logger.info("%s: %s", job.source, note)
     spine = segmenter.segment(image.volume, localizer=localizer)
     if spine.status is not SpineStatus.NO_SPINE:
-        native = restore_labels(spine.labels, spine.affine, image.volume.geometry)
+        native = spine.labels_on(image.volume.geometry)
         try:
             write_labels(job.target, anatomy.to_scheme(native, scheme), image.volume.affine, image.header)
         except OSError as error:

@@ -31,7 +31,7 @@ from totalspineseg_bids.bids.sidecar import (
 from totalspineseg_bids.bids.tables import MISSING
 from totalspineseg_bids.config import RunConfig
 from totalspineseg_bids.imaging.atomic import write_text
-from totalspineseg_bids.imaging.grid import restore_labels, restore_probability
+from totalspineseg_bids.imaging.grid import restore_probability
 from totalspineseg_bids.imaging.io import (
     LoadedImage,
     file_digest,
@@ -268,7 +268,7 @@ class _Writer:
     def _write_images(self, resolution: str | None) -> None:
         spine, names = self.spine, self.names
         geometry, header = self._grid(resolution)
-        labels = spine.labels if resolution else restore_labels(spine.labels, spine.affine, geometry)
+        labels = spine.labels if resolution else spine.labels_on(geometry)
         self._label_image(
             names.labels(".nii.gz", resolution), to_scheme(labels, self.config.label_scheme), geometry, header
         )

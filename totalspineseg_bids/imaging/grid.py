@@ -23,6 +23,9 @@ _SLAB_VOXELS = 4_000_000
 #: Full width at half maximum of a Gaussian in standard deviations.
 _FWHM_PER_SIGMA = 2.0 * float(np.sqrt(2.0 * np.log(2.0)))
 _EPSILON = 1e-4
+#: Least and greatest margin that tells where between two voxels a border lies, logits. Beyond a few a network is only
+#: more or less sure that there is none.
+_MARGINS = (0.05, 8.0)
 
 Box = tuple[slice, slice, slice]
 Voxel = TypeVar("Voxel", bound=np.generic)
@@ -179,12 +182,18 @@ def restore_probability(p: NDArray[np.float32], affine: Affine, target: Geometry
     return result
 
 
-def restore_labels(labels: NDArray[np.uint8], affine: Affine, target: Geometry) -> NDArray[np.uint8]:
+def restore_labels(
+    labels: NDArray[np.uint8], affine: Affine, target: Geometry, *, margin: NDArray[np.float16] | None = None
+) -> NDArray[np.uint8]:
     """Bring a label map to another grid: linear interpolation of every label, the greatest wins.
 
     Each voxel of the result looks at the eight labels around it and sums their trilinear weights, which is the same
     as interpolating one map for each label and taking the argmax, at a cost that does not depend on the number of
     labels. Only the box that the labels can reach is visited, slab by slab.
+
+    With a margin each weight is multiplied by it. Between a voxel of one label whose logit is 3 and one of another
+    whose logit is -1 the border then lies three quarters of the way, where the interpolated logit is 0, instead of
+    half-way.
 
     Parameters
     ----------
@@ -194,6 +203,8 @@ def restore_labels(labels: NDArray[np.uint8], affine: Affine, target: Geometry) 
         Its voxel-to-scanner matrix.
     target
         Grid of the result; any orientation, voxel size or rotation.
+    margin
+        How sure the label of each voxel is, in logits, 0 or more; same shape. All count alike without it.
 
     Returns
     -------
@@ -212,15 +223,19 @@ def restore_labels(labels: NDArray[np.uint8], affine: Affine, target: Geometry) 
     if box is None:
         return result
     flat = np.ascontiguousarray(labels).reshape(-1)
+    sure = None if margin is None else np.ascontiguousarray(margin).reshape(-1)
     for part, coordinates in _slabs(matrix, box):
-        result[part] = _vote(flat, source.shape, coordinates)
+        result[part] = _vote(flat, sure, source.shape, coordinates)
     return result
 
 
 def _vote(
-    flat: NDArray[np.uint8], shape: tuple[int, int, int], coordinates: list[NDArray[np.float64]]
+    flat: NDArray[np.uint8],
+    sure: NDArray[np.float16] | None,
+    shape: tuple[int, int, int],
+    coordinates: list[NDArray[np.float64]],
 ) -> NDArray[np.uint8]:
-    """Return for each coordinate the label with the greatest trilinear weight among its eight neighbours."""
+    """Return for each coordinate the label with the greatest weight among its eight neighbours."""
     lower, fraction = [], []
     inside = np.ones(np.broadcast_shapes(*(c.shape for c in coordinates)), bool)
     for axis, coordinate in enumerate(coordinates):
@@ -232,10 +247,8 @@ def _vote(
     strides = (shape[1] * shape[2], shape[2], 1)
     base = lower[0] * strides[0] + lower[1] * strides[1] + lower[2] * strides[2]
     jumps = [strides[k] if shape[k] > 1 else 0 for k in range(3)]
-    corners = [
-        flat[base + sum(b * j for b, j in zip(bits, jumps, strict=True))]
-        for bits in itertools.product((0, 1), repeat=3)
-    ]
+    steps = [sum(b * j for b, j in zip(bits, jumps, strict=True)) for bits in itertools.product((0, 1), repeat=3)]
+    corners = [flat[base + step] for step in steps]
     winner = np.where(inside, corners[0], 0).astype(np.uint8)
     mixed = np.zeros(inside.shape, bool)
     for corner in corners[1:]:
@@ -250,6 +263,9 @@ def _vote(
                 for bits in itertools.product((0, 1), repeat=3)
             ]
         )
+        if sure is not None:
+            start = np.broadcast_to(base, inside.shape)[mixed]
+            weights *= np.stack([np.clip(sure[start + step].astype(np.float32), *_MARGINS) for step in steps])
         best = np.full(around.shape[1], -1.0, np.float32)
         choice = np.zeros(around.shape[1], np.uint8)
         for corner in around:
@@ -320,8 +336,8 @@ def crop_to(volume: Volume, box: Box) -> Volume:
     return Volume(volume.data[box], affine)
 
 
-def paste(part: NDArray[Voxel], box: Box, shape: tuple[int, int, int]) -> NDArray[Voxel]:
-    """Put a cropped array back into zeros of the whole ``shape``; the inverse of :func:`crop_to`."""
-    whole = np.zeros(shape, part.dtype)
+def paste(part: NDArray[Voxel], box: Box, shape: tuple[int, int, int], *, outside: float = 0) -> NDArray[Voxel]:
+    """Put a cropped array back into the whole ``shape``, ``outside`` around it; the inverse of :func:`crop_to`."""
+    whole = np.full(shape, outside, part.dtype)
     whole[box] = part
     return whole

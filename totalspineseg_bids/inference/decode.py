@@ -73,6 +73,26 @@ def _families(regions: Sequence[frozenset[int]]) -> tuple[int, ...]:
     return tuple(families)
 
 
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """What logits say.
+
+    Attributes
+    ----------
+    labels
+        uint8, shape (A, B, C): the last region in order whose probability exceeds one half, or the largest class.
+    probabilities
+        float32 in [0, 1], shape (A, B, C), for each role of ``keep``.
+    margin
+        float16, shape (A, B, C), where regions of ``borders`` are among the outputs: how far the nearest of their
+        logits is from 0, where it would decide otherwise.
+    """
+
+    labels: torch.Tensor
+    probabilities: dict[str, torch.Tensor]
+    margin: torch.Tensor | None = None
+
+
 def decode(
     head: Callable[[int], torch.Tensor],
     heads: Heads,
@@ -80,8 +100,9 @@ def decode(
     yielding: Collection[str] = (),
     *,
     divided: bool = False,
-) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Turn logits into labels and the probabilities asked for.
+    borders: Collection[str] = (),
+) -> Decoded:
+    """Turn logits into labels, the probabilities asked for, and how sure the borders of some regions are.
 
     Parameters
     ----------
@@ -97,13 +118,13 @@ def decode(
     divided
         Whether each voxel of a yielding region is of one of its parts, as each vertebra is odd or even: it gets the
         most probable one, even where that is less probable than one half. By nnU-Net's rule it gets none there.
+    borders
+        Regions whose logits make the margin; classes that exclude each other have none.
 
     Returns
     -------
-    labels
-        uint8, shape (A, B, C): the last region in order whose probability exceeds one half, or the largest class.
-    probabilities
-        float32 in [0, 1], shape (A, B, C), for each role of ``keep``.
+    Decoded
+        Labels, probabilities and margin.
 
     Notes
     -----
@@ -112,7 +133,7 @@ def decode(
     """
     if not heads.regions:
         return _decode_classes(head, heads, keep)
-    return _decode_regions(head, heads, keep, yielding, divided=divided)
+    return _decode_regions(head, heads, keep, yielding, divided=divided, borders=borders)
 
 
 def _decode_regions(
@@ -122,8 +143,10 @@ def _decode_regions(
     yielding: Collection[str],
     *,
     divided: bool,
-) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    borders: Collection[str],
+) -> Decoded:
     labels: torch.Tensor | None = None
+    margin: torch.Tensor | None = None
     probabilities: dict[str, torch.Tensor] = {}
     parts: dict[int, _Parts] = {}
     for index in sorted(range(len(heads.names)), key=lambda index: heads.names[heads.families[index]] not in yielding):
@@ -140,8 +163,11 @@ def _decode_regions(
         labels.masked_fill_(chosen, heads.values[index])
         if heads.names[index] in keep:
             probabilities[heads.names[index]] = torch.sigmoid(logits.float())
+        if heads.names[index] in borders:
+            distance = logits.float().abs()
+            margin = distance if margin is None else torch.minimum(margin, distance, out=margin)
     assert labels is not None  # noqa: S101 - a model has at least one output
-    return labels, probabilities
+    return Decoded(labels, probabilities, None if margin is None else margin.half())
 
 
 class _Parts:
@@ -167,9 +193,7 @@ class _Parts:
         return chosen
 
 
-def _decode_classes(
-    head: Callable[[int], torch.Tensor], heads: Heads, keep: Collection[str]
-) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def _decode_classes(head: Callable[[int], torch.Tensor], heads: Heads, keep: Collection[str]) -> Decoded:
     best = head(0).float()
     labels = torch.zeros(best.shape, dtype=torch.uint8, device=best.device)
     kept = {heads.names[0]: best.clone()} if heads.names[0] in keep else {}
@@ -185,4 +209,4 @@ def _decode_classes(
     if log_sum is not None:
         for logits in kept.values():
             logits.sub_(log_sum).exp_()
-    return labels, kept
+    return Decoded(labels, kept)

@@ -7,6 +7,7 @@ changes nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -16,18 +17,18 @@ from totalspineseg_bids.inference.subvoxel import FACTOR, SUBVOXELS, folded, unf
 
 
 class LocalNetwork(nn.Module):
-    """Residual 3 x 3 x 3 convolutions on 2 x 2 x 2 voxels taken as channels of one, without strides or norms.
+    """Residual 3 x 3 x 3 convolutions on 2 x 2 x 2 voxels taken as channels of one, and on coarser stages; no norms.
 
-    What it says of a voxel does not depend on where a patch ends, but for the last few voxels.
+    What it says of a voxel does not depend on where a patch ends, but for voxels near its rim.
 
     Parameters
     ----------
     input_channels, num_classes
         Of its images and outputs.
     features
-        Of every convolution.
+        Of the convolutions of each stage; each stage after the first has voxels twice as wide as the one before.
     blocks
-        Convolutions after the first.
+        Residual convolutions of each stage on the way down; each stage but the last has one more on the way up.
     prior
         Input channels that hold logits, one for each output; their scale is ``prior_scale``.
     prior_scale
@@ -41,8 +42,8 @@ class LocalNetwork(nn.Module):
         input_channels: int,
         *,
         num_classes: int,
-        features: int,
-        blocks: int,
+        features: Sequence[int],
+        blocks: Sequence[int],
         prior: Sequence[int],
         prior_scale: float,
         deep_supervision: bool = False,
@@ -50,19 +51,47 @@ class LocalNetwork(nn.Module):
         if deep_supervision or len(prior) != num_classes:
             msg = "LocalNetwork has one output for each channel of logits, and no outputs of coarser stages"
             raise ValueError(msg)
+        if len(features) != len(blocks):
+            msg = f"LocalNetwork needs features and blocks of each stage, not {len(features)} and {len(blocks)} numbers"
+            raise ValueError(msg)
         super().__init__()
         self.prior = list(prior)
         self.prior_scale = prior_scale
-        self.first = nn.Conv3d(SUBVOXELS * input_channels, features, 3, padding=1)
-        self.blocks = nn.ModuleList(nn.Conv3d(features, features, 3, padding=1) for _ in range(blocks))
-        self.last = nn.Conv3d(features, SUBVOXELS * num_classes, 1)
+        self.first = nn.Conv3d(SUBVOXELS * input_channels, features[0], 3, padding=1)
+        self.encoder = nn.ModuleList(_Residual(width, count) for width, count in zip(features, blocks, strict=True))
+        self.coarser = nn.ModuleList(nn.Conv3d(fine, wide, 2, stride=2) for fine, wide in pairwise(features))
+        self.finer = nn.ModuleList(nn.ConvTranspose3d(wide, fine, 2, stride=2) for fine, wide in pairwise(features))
+        self.decoder = nn.ModuleList(_Residual(width, 1) for width in features[:-1])
+        self.last = nn.Conv3d(features[0], SUBVOXELS * num_classes, 1)
         for parameter in self.last.parameters():
             nn.init.zeros_(parameter)
 
+    @property
+    def multiple(self) -> int:
+        """What the sizes of a patch have to be multiples of, in voxels."""
+        return int(FACTOR ** len(self.encoder))
+
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Return logits, shape (images, classes, Z, Y, X), of images (images, channels, Z, Y, X); even sizes."""
-        assert all(length % FACTOR == 0 for length in image.shape[2:])  # noqa: S101 - patches are chosen so
-        hidden = functional.relu(self.first(folded(image)))
-        for block in self.blocks:
-            hidden = hidden + functional.relu(block(hidden))
+        """Return logits, shape (images, classes, Z, Y, X), of images (images, channels, Z, Y, X)."""
+        assert all(length % self.multiple == 0 for length in image.shape[2:])  # noqa: S101 - patches are chosen so
+        hidden = self.encoder[0](functional.relu(self.first(folded(image))))
+        fine = []
+        for down, stage in zip(self.coarser, self.encoder[1:], strict=True):
+            fine.append(hidden)
+            hidden = stage(functional.relu(down(hidden)))
+        for up, stage in zip(reversed(self.finer), reversed(self.decoder), strict=True):
+            hidden = stage(fine.pop() + up(hidden))
         return image[:, self.prior] * self.prior_scale + unfolded(self.last(hidden))
+
+
+class _Residual(nn.Module):
+    """Convolutions whose rectified result is added to what they take."""
+
+    def __init__(self, features: int, count: int) -> None:
+        super().__init__()
+        self.convolutions = nn.ModuleList(nn.Conv3d(features, features, 3, padding=1) for _ in range(count))
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        for convolution in self.convolutions:
+            hidden = hidden + functional.relu(convolution(hidden))
+        return hidden

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from totalspineseg_bids.errors import ModelError, UsageError
-from totalspineseg_bids.inference.decode import decode
+from totalspineseg_bids.inference.decode import Decoded, decode
 from totalspineseg_bids.inference.engines import (
     Engine,
     EngineName,
@@ -27,6 +27,9 @@ from totalspineseg_bids.inference.sliding_window import STEP, slide
 Progress = Callable[[float], None]
 Voxel = TypeVar("Voxel", bound=np.generic)
 
+#: Margin of what no network was asked about, in logits.
+CERTAIN = 8.0
+
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
@@ -38,10 +41,14 @@ class Prediction:
         uint8, shape (X, Y, Z), the model's integers, as nnU-Net exports them.
     probabilities
         float32 in [0, 1], shape (X, Y, Z), for each role asked for.
+    margin
+        float16, shape (X, Y, Z), where borders were asked for: how far the outputs are from another decision, in
+        logits (`decode.Decoded`).
     """
 
     labels: NDArray[np.uint8]
     probabilities: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    margin: NDArray[np.float16] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +93,8 @@ class Predictor:
         Outermost regions that all others overwrite where several are found; none gives nnU-Net's label map.
     divided
         Whether each voxel of such a region is of one of its parts (`decode.decode`).
+    borders
+        Regions whose logits make the margin of a prediction.
 
     Notes
     -----
@@ -104,6 +113,7 @@ class Predictor:
         step: float = STEP,
         yielding: Collection[str] = (),
         divided: bool = False,
+        borders: Collection[str] = (),
     ) -> None:
         if threads is not None and threads < 1:
             msg = f"the number of threads must be at least 1, not {threads}"
@@ -118,7 +128,7 @@ class Predictor:
         self._precision: Precision = precision
         self._mirror = mirror
         self._step = step
-        self._yielding, self._divided = yielding, divided
+        self._yielding, self._divided, self._borders = yielding, divided, borders
         self._engine: Engine | None = None
 
     @property
@@ -183,13 +193,15 @@ class Predictor:
             engine = self.engine
             prepared = prepare(image.transpose(0, 3, 2, 1), spacing[::-1], self.model)
             collect = self._collect_resampled if prepared.resampled else self._collect_direct
-            labels, probabilities = collect(prepared, engine, keep, progress)
+            found = collect(prepared, engine, keep, progress)
         return Prediction(
-            self._restored(labels, prepared, outside=0),
+            self._restored(found.labels, prepared, outside=0),
             {
                 role: self._restored(values, prepared, outside=self._outside(role))
-                for role, values in probabilities.items()
+                for role, values in found.probabilities.items()
             },
+            # Where the image is empty there is nothing, for certain.
+            None if found.margin is None else self._restored(found.margin, prepared, outside=CERTAIN),
         )
 
     def predict_coarse(
@@ -237,34 +249,37 @@ class Predictor:
 
     def _collect_direct(
         self, prepared: Prepared, engine: Engine, keep: Sequence[str], progress: Progress | None
-    ) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.float32]]]:
+    ) -> Prediction:
         """Decode slab by slab, where the network's grid is the image's."""
         shape = prepared.data.shape[1:]
         labels = np.zeros(shape, np.uint8)
         probabilities = {role: np.zeros(shape, np.float32) for role in keep}
+        margin: NDArray[np.float16] | None = None
         patch = self.model.network_patch_size
         for slab in slide(prepared.data, engine, patch, device=engine.device, step=self._step, progress=progress):
             self._check_finite(slab.logits)
-            found, kept = self._decoded(slab.logits.__getitem__, keep)
+            found = self._decoded(slab.logits.__getitem__, keep)
             at = tuple(slice(slab.start, slab.stop) if axis == slab.axis else slice(None) for axis in range(3))
-            labels[at] = found.cpu().numpy()
-            for role, values in kept.items():
+            labels[at] = found.labels.cpu().numpy()
+            for role, values in found.probabilities.items():
                 probabilities[role][at] = values.cpu().numpy()
-        return labels, probabilities
+            if found.margin is not None:
+                margin = np.zeros(shape, np.float16) if margin is None else margin
+                margin[at] = found.margin.cpu().numpy()
+        return Prediction(labels, probabilities, margin)
 
     def _collect_resampled(
         self, prepared: Prepared, engine: Engine, keep: Sequence[str], progress: Progress | None
-    ) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.float32]]]:
+    ) -> Prediction:
         """Keep logits on the network's grid, then resample and decode one output at a time."""
         logits = self._all_logits(prepared, engine, progress)
         restore = head_restorer(self.model, prepared)
-        labels, kept = self._decoded(lambda index: restore(logits[index]), keep)
-        return labels.numpy(), {role: values.numpy() for role, values in kept.items()}
+        found = self._decoded(lambda index: restore(logits[index]), keep)
+        margin = None if found.margin is None else found.margin.numpy()
+        return Prediction(found.labels.numpy(), {role: p.numpy() for role, p in found.probabilities.items()}, margin)
 
-    def _decoded(
-        self, head: Callable[[int], torch.Tensor], keep: Sequence[str]
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        return decode(head, self.model.heads, keep, self._yielding, divided=self._divided)
+    def _decoded(self, head: Callable[[int], torch.Tensor], keep: Sequence[str]) -> Decoded:
+        return decode(head, self.model.heads, keep, self._yielding, divided=self._divided, borders=self._borders)
 
     def _all_logits(self, prepared: Prepared, engine: Engine, progress: Progress | None) -> torch.Tensor:
         """Return the logits of every output on the network's grid, on the CPU."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import LabelScheme
-from totalspineseg_bids.imaging.grid import restore_labels, restore_probability
+from totalspineseg_bids.imaging.grid import restore_probability
 from totalspineseg_bids.imaging.io import read_image, read_labels
 from totalspineseg_bids.imaging.volume import Geometry, Volume
 from totalspineseg_bids.segmentation.labelling import label_map
@@ -139,10 +139,12 @@ def to_grid(spine: LabelledSpine, target: Geometry) -> LabelledSpine:
     cord, canal = spine.cord_probability, spine.canal_probability
     return replace(
         spine,
-        labels=restore_labels(spine.labels, spine.affine, target),
+        labels=spine.labels_on(target),
         affine=target.affine,
         cord_probability=None if cord is None else restore_probability(cord, spine.affine, target),
         canal_probability=None if canal is None else restore_probability(canal, spine.affine, target),
+        # It tells of the voxels of its own grid.
+        margin=None,
     )
 
 

@@ -32,6 +32,8 @@ CROP_MARGIN_MM = 20.0
 #: By nnU-Net's order vertebrae overwrite discs. Dice makes a network paint the larger of two neighbours over the border
 #: rather than the smaller, so where both are found it is the disc (docs/labelling.md).
 YIELDING = ("vertebrae",)
+#: Kinds of tissue whose borders are drawn between voxels.
+BORDERS = ("vertebrae", "sacrum", "disc", "canal", "cord")
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,15 @@ class SemanticMap:
         Meaning of its integers.
     probabilities
         Role name to float32 in [0, 1], the same shape, for the roles that measurement wants.
+    margin
+        float16, the same shape, where the model gives it: how far its outputs are from another kind of tissue, in
+        logits. Borders between voxels are drawn with it.
     """
 
     labels: NDArray[np.uint8]
     layout: Layout
     probabilities: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    margin: NDArray[np.float16] | None = None
 
 
 @dataclass(frozen=True)
@@ -160,6 +166,7 @@ class Networks:
                 precision=self._precision,
                 yielding=YIELDING,
                 divided=_layout(model).has_parity,
+                borders=BORDERS,
                 step=model.tile_step,
                 mirror=model.use_mirroring,
             )
@@ -218,11 +225,14 @@ class Networks:
         if not second.labels.any():
             return None
         second = self._refined(image, channels[0], second, tell)
+        from totalspineseg_bids.inference.predictor import CERTAIN  # noqa: PLC0415 - torch takes seconds to import
+
         shape = image.geometry.shape
         return SemanticMap(
             paste(second.labels, box, shape),
             second.layout,
             {role: paste(p, box, shape) for role, p in second.probabilities.items()},
+            None if second.margin is None else paste(second.margin, box, shape, outside=CERTAIN),
         )
 
     def _run(self, role: str, channels: NDArray[np.float32], image: Volume, tell: Progress) -> SemanticMap:
@@ -238,7 +248,8 @@ class Networks:
         layout = _layout(model)
         keep = self._kept(role, model)
         prediction = predictor.predict(channels, image.spacing, keep=keep, progress=lambda part: tell(role, part))
-        return SemanticMap(keep_spine(prediction.labels, layout), layout, prediction.probabilities)
+        labels = keep_spine(prediction.labels, layout)
+        return SemanticMap(labels, layout, prediction.probabilities, prediction.margin)
 
     def _kept(self, role: str, model: NnUNetModel) -> tuple[str, ...]:
         """Roles whose probability is kept: what measurement wants, and from step 2 what is refined."""
@@ -275,7 +286,11 @@ class Networks:
         probabilities = {role: second.probabilities[role].copy() for role in found.probabilities}
         for role, values in found.probabilities.items():
             probabilities[role][box] = values
-        return SemanticMap(labels, second.layout, probabilities)
+        margin = second.margin
+        if margin is not None and found.margin is not None:
+            margin = margin.copy()
+            margin[box] = found.margin
+        return SemanticMap(labels, second.layout, probabilities, margin)
 
     def _scout(self, image: Volume, tell: Progress) -> LevelScout | None:
         """Ask the level scout, where the set of models has one."""

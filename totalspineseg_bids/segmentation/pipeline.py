@@ -185,4 +185,5 @@ def _finished(own: Perception, spine: LabelledSpine) -> LabelledSpine:
         flags=(*spine.flags, *own.flags),
         cord_probability=own.final.probabilities.get("cord"),
         canal_probability=own.final.probabilities.get("canal"),
+        margin=own.final.margin,
     )

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from totalspineseg_bids.anatomy import Structure
-from totalspineseg_bids.imaging.volume import Affine
+from totalspineseg_bids.imaging.grid import restore_labels
+from totalspineseg_bids.imaging.volume import Affine, Geometry
 
 
 class SpineStatus(str, Enum):
@@ -119,6 +120,9 @@ class LabelledSpine:
         The explanation of the column that the levels follow.
     cord_probability, canal_probability
         float32 in [0, 1] on the grid of ``labels``, where they were kept.
+    margin
+        float16 on the grid of ``labels``, where it was kept: how far the network is from seeing another kind of
+        tissue in a voxel, in logits.
     """
 
     labels: NDArray[np.uint8]
@@ -132,3 +136,19 @@ class LabelledSpine:
     hypothesis: ColumnHypothesis | None = None
     cord_probability: NDArray[np.float32] | None = None
     canal_probability: NDArray[np.float32] | None = None
+    margin: NDArray[np.float16] | None = None
+
+    def labels_on(self, target: Geometry) -> NDArray[np.uint8]:
+        """Return the labels on another grid, with borders where the network has them between voxels.
+
+        Parameters
+        ----------
+        target
+            Grid of the result.
+
+        Returns
+        -------
+        NDArray[np.uint8]
+            Canonical ids, shape of ``target``.
+        """
+        return restore_labels(self.labels, self.affine, target, margin=self.margin)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from totalspineseg_bids.inference.checkpoint import read_checkpoint
 from totalspineseg_bids.training.batches import Batch, drawn_in_processes, drawn_in_thread
+from totalspineseg_bids.training.hardware import computes_bfloat16, describe_machine
 from totalspineseg_bids.training.pool import PoolEntry
 from totalspineseg_bids.training.region_loss import RegionLoss
 from totalspineseg_bids.training.small_plans import PLAIN, SUBVOXEL, network_class
@@ -35,22 +35,6 @@ _TRAINING_STREAM, _VALIDATION_STREAM = 0, 1
 _PARITIES = ("_O", "_E")
 #: Steps between two lines of the log. Drawing curves and saving take a second, in which a GPU does dozens of steps.
 _STEPS_AN_EPOCH, _STEPS_AN_EPOCH_ON_GPU = 100, 1000
-
-
-def computes_bfloat16(device: torch.device) -> bool:
-    """Tell whether a device multiplies in bfloat16 itself; a processor that does not is slower with it."""
-    if device.type == "cpu":
-        # Older releases of torch do not tell; they go on in 32 bits.
-        capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
-        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-    return device.type == "cuda"
-
-
-def describe_machine(device: torch.device) -> str:
-    """Return in words what a training ran on."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type.upper()}, {torch.get_num_threads()} threads ({platform.machine()})"
 
 
 class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 - nnU-Net finds trainers by such names

@@ -30,6 +30,7 @@ from totalspineseg_bids.segmentation.refinement import (
     REFINED_ROLES,
     refinement_channels,
 )
+from totalspineseg_bids.training.hardware import computes_bfloat16
 from totalspineseg_bids.training.refinement_cases import RefinementCase, make_cases, write_images
 from totalspineseg_bids.training.small_plans import CONFIGURATION, PLANS_NAME, small_plans
 
@@ -38,12 +39,13 @@ logger = logging.getLogger(__name__)
 DATASET_NAME = "Dataset104_TotalSpineSeg_refine"
 CLASS = f"{LocalNetwork.__module__}.{LocalNetwork.__qualname__}"
 #: Voxels, left-right, posterior-anterior, superior-inferior.
-PATCH = (48, 64, 64)
+PATCH = (48, 80, 80)
 #: At inference, in nnU-Net's order of axes; only the memory depends on it.
 INFERENCE_PATCH = (128, 96, 64)
 #: What a voxel is told depends on its neighbourhood alone, so that patches need hardly overlap.
 TILE_STEP = 0.85
-FEATURES, BLOCKS = 32, 2
+#: Of each stage, from voxels of 2 mm on.
+FEATURES, BLOCKS = (32, 64), (1, 2)
 BATCH = 2
 LEARNING_RATE = 3e-3
 _EMA = 0.998
@@ -85,29 +87,30 @@ def dataset_json(num_training: int) -> dict[str, Any]:
     }
 
 
-def plans(features: int = FEATURES, blocks: int = BLOCKS) -> dict[str, Any]:
+def plans() -> dict[str, Any]:
     """Return nnU-Net plans of the refining network."""
     made = small_plans(
         DATASET_NAME,
         dataset_json(0)["channel_names"],
         patch=INFERENCE_PATCH,
-        features=(features,),
-        strides=((1, 1, 1),),
+        features=FEATURES,
+        strides=((1, 1, 1), *[(2, 2, 2)] * (len(FEATURES) - 1)),
         tile_step=TILE_STEP,
         network=CLASS,
     )
     made["configurations"][CONFIGURATION]["architecture"] = {
         "network_class_name": CLASS,
-        "arch_kwargs": _arguments(features, blocks),
+        "arch_kwargs": architecture(),
         "_kw_requires_import": [],
     }
     return made
 
 
-def _arguments(features: int, blocks: int) -> dict[str, Any]:
+def architecture() -> dict[str, Any]:
+    """Return the arguments of the refining network but for its channels."""
     return {
-        "features": features,
-        "blocks": blocks,
+        "features": list(FEATURES),
+        "blocks": list(BLOCKS),
         "prior": list(PRIOR_CHANNELS),
         "prior_scale": PRIOR_SCALE,
     }
@@ -172,7 +175,7 @@ def loss_of(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     return functional.binary_cross_entropy_with_logits(logits, truth) + (1.0 - dice).mean()
 
 
-def train(paths: list[Path], *, steps: int, seed: int, checkpoint: Path, features: int = FEATURES) -> Trained:
+def train(paths: list[Path], *, steps: int, seed: int, checkpoint: Path) -> Trained:
     """Train for so many steps, or go on where a checkpoint stopped.
 
     Parameters
@@ -185,8 +188,6 @@ def train(paths: list[Path], *, steps: int, seed: int, checkpoint: Path, feature
         Of weights and patches.
     checkpoint
         Written now and then and at the end.
-    features
-        Of the network.
 
     Returns
     -------
@@ -202,7 +203,7 @@ def train(paths: list[Path], *, steps: int, seed: int, checkpoint: Path, feature
         msg = "no case to train the refining network on: steps 1 and 2 found no spine in any image"
         raise ModelError(msg)
     torch.manual_seed(seed)
-    network = LocalNetwork(CHANNELS, num_classes=len(REFINED_ROLES), **_arguments(features, BLOCKS))
+    network = LocalNetwork(CHANNELS, num_classes=len(REFINED_ROLES), **architecture())
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(_EMA))  # type: ignore[no-untyped-call]
     optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE)
     state: dict[str, Any] = {"step": 0, "seconds": 0.0}
@@ -218,11 +219,14 @@ def train(paths: list[Path], *, steps: int, seed: int, checkpoint: Path, feature
     start = time.perf_counter() - float(state["seconds"])
     recent: list[float] = []
     patches = iter(_Patches(map(RefinementCase.load, paths), seed + done))
+    bfloat16 = computes_bfloat16(torch.device("cpu"))
     for step in range(done, steps):
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * max(0.01, 1.0 - step / steps) ** 0.9
         data, truth = next(patches)
-        loss = loss_of(network(data), truth)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            logits = network(data)
+        loss = loss_of(logits.float(), truth)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
@@ -237,6 +241,7 @@ def train(paths: list[Path], *, steps: int, seed: int, checkpoint: Path, feature
                 "cases": len(paths),
                 "learning_rate": LEARNING_RATE,
                 "batch_size": BATCH,
+                "bfloat16": bfloat16,
                 "real_maps": ["real"] if any(path.name.startswith("real_") for path in paths) else [],
                 "loss": float(np.mean(recent[-200:])),
             }
@@ -311,7 +316,7 @@ def train_refinement(
     return write_model(model_folder(work_dir), trained)
 
 
-def write_model(folder: Path, trained: Trained, features: int = FEATURES) -> Path:
+def write_model(folder: Path, trained: Trained) -> Path:
     """Write a trained network as an nnU-Net model folder; what is there is replaced.
 
     Returns
@@ -320,7 +325,7 @@ def write_model(folder: Path, trained: Trained, features: int = FEATURES) -> Pat
         The folder with ``dataset.json``, ``plans.json`` and ``fold_all``.
     """
     (folder / "fold_all").mkdir(parents=True, exist_ok=True)
-    texts = {"dataset.json": dataset_json(trained.state["cases"]), "plans.json": plans(features)}
+    texts = {"dataset.json": dataset_json(trained.state["cases"]), "plans.json": plans()}
     for name, content in texts.items():
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     _save(
