@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 
 from totalspineseg_bids.errors import ModelError, UsageError
-from totalspineseg_bids.inference import quiet_openvino
+from totalspineseg_bids.inference import engines, quiet_openvino
 from totalspineseg_bids.inference.engines import MirroredEngine, make_engine, resolve_device, torch_threads
 from totalspineseg_bids.inference.model import NnUNetModel, load_model
 from totalspineseg_bids.inference.predictor import Predictor
@@ -34,6 +34,15 @@ def test_auto_takes_openvino_on_cpu_and_it_agrees_with_torch(model: NnUNetModel)
     assert engine.name == "openvino"
     np.testing.assert_allclose(engine(patch), expected, atol=1e-3)
     np.testing.assert_allclose(engine(patch), expected, atol=1e-3)
+
+
+def test_openvino_takes_patches_of_any_shape(model: NnUNetModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openvino")
+    monkeypatch.setattr(engines, "_SHAPES_KEPT", 2)
+    plain, converted = (make_engine(model, device="cpu", engine=name) for name in ("torch", "openvino"))
+    for shape in ((16, 16, 16), (20, 16, 24), (16, 12, 16), (20, 16, 24)):
+        patch = torch.from_numpy(image(2, shape) / 100)
+        np.testing.assert_allclose(converted(patch), plain(patch), atol=1e-3)
 
 
 def test_reduced_precision_stays_close(model: NnUNetModel) -> None:

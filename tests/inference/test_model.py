@@ -18,6 +18,7 @@ from totalspineseg_bids.errors import ModelError
 from totalspineseg_bids.inference.model import load_model
 from totalspineseg_bids.inference.predictor import Predictor
 from totalspineseg_bids.inference.untrained import write_untrained_model
+from totalspineseg_bids.training.small_plans import SUBVOXEL
 
 from .samples import SOFTMAX, STEP1, STEP2, image
 
@@ -85,6 +86,32 @@ def test_plans_may_ask_for_mirrored_patches(folder: Path) -> None:
     model = load_model(folder)
     with pytest.raises(ModelError, match="use_mirroring"):
         _ = model.use_mirroring
+
+
+def test_plans_may_let_patches_grow(folder: Path) -> None:
+    model = load_model(folder)
+    assert model.patch_growth == 1.0
+    edit_plans(folder, lambda plans: plans["configurations"]["3d_fullres"].update(patch_growth=2))
+    assert load_model(folder).patch_growth == 2.0
+    for wrong in (0.5, "much"):
+        edit_plans(folder, lambda plans, value=wrong: plans["configurations"]["3d_fullres"].update(patch_growth=value))
+        with pytest.raises(ModelError, match="patch_growth"):
+            _ = load_model(folder).patch_growth
+
+
+def test_what_a_patch_is_a_multiple_of_comes_from_the_strides(folder: Path) -> None:
+    assert load_model(folder).patch_multiple == (4, 4, 4)
+    strides = [[1, 1, 1], [1, 2, 2], [2, 2, 1]]
+    for network, block in (("a.PlainConvUNet", 1), (SUBVOXEL, 2)):
+        edit_plans(
+            folder,
+            lambda plans, name=network: plans["configurations"]["3d_fullres"].update(
+                architecture={"network_class_name": name, "arch_kwargs": {"strides": strides}}
+            ),
+        )
+        model = load_model(folder)
+        assert model.voxel_block == block
+        assert model.patch_multiple == (2 * block, 4 * block, 2 * block)
 
 
 def test_axes_are_given_as_xyz(tmp_path: Path) -> None:

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from totalspineseg_bids.inference.sliding_window import Window, gaussian_weights, slide
+from totalspineseg_bids.inference.sliding_window import Window, fitting_patch, gaussian_weights, slide
 
 CPU = torch.device("cpu")
 sizes = st.tuples(*[st.integers(1, 23)] * 3)
@@ -70,3 +71,34 @@ def test_weights_are_positive_and_largest_in_the_centre() -> None:
 
 def test_patches_one_voxel_thick_visit_each_voxel_once() -> None:
     assert Window.over((7, 8, 8), (1, 8, 8)).count == 7
+
+
+@pytest.mark.parametrize(
+    ("shape", "growth", "expected"),
+    [
+        # One patch a little wider instead of two.
+        ((200, 100, 70), 2.5, (256, 128, 96)),
+        ((700, 190, 90), 2.5, (256, 192, 96)),
+        # Without growth it is the patch of the training.
+        ((700, 190, 90), 1.0, (256, 128, 64)),
+        # An image that one patch covers needs no larger one.
+        ((256, 128, 64), 2.5, (256, 128, 64)),
+        ((30, 20, 10), 2.5, (256, 128, 64)),
+    ],
+)
+def test_the_patch_that_fits_an_image(shape, growth, expected) -> None:
+    assert fitting_patch(shape, (256, 128, 64), 0.7, (64, 64, 32), growth) == expected
+
+
+@settings(max_examples=30, deadline=None)
+@given(shape=st.tuples(*[st.integers(1, 400)] * 3), growth=st.sampled_from([1.0, 1.5, 2.5, 4.0]))
+def test_a_fitting_patch_costs_no_more_than_the_trained_one(shape: tuple[int, int, int], growth: float) -> None:
+    patch, multiple = (64, 32, 32), (16, 8, 32)
+    found = fitting_patch(shape, patch, 0.7, multiple, growth)
+    assert np.prod(found) <= growth * np.prod(patch)
+    assert all(a >= b and a % m == 0 for a, b, m in zip(found, patch, multiple, strict=True))
+
+    def cost(size: tuple[int, int, int]) -> int:
+        return Window.over(shape, size, 0.7).count * int(np.prod(size))
+
+    assert cost(found) <= cost(patch)

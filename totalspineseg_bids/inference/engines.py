@@ -22,6 +22,8 @@ EngineName = Literal["auto", "openvino", "torch"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 ENGINE_NAMES: tuple[EngineName, ...] = ("auto", "openvino", "torch")
 PRECISIONS: tuple[Precision, ...] = ("auto", "fp32", "bf16", "fp16")
+#: Shapes of patches for which a network stays compiled.
+_SHAPES_KEPT = 4
 
 
 class Engine(Protocol):
@@ -76,7 +78,7 @@ class TorchEngine:
 
 
 class OpenVinoEngine:
-    """The network converted for OpenVINO's CPU plugin with a fixed patch shape.
+    """The network converted for OpenVINO's CPU plugin, and compiled for each shape of patch that comes.
 
     Parameters
     ----------
@@ -101,26 +103,46 @@ class OpenVinoEngine:
     def __init__(self, model: NnUNetModel, threads: int | None = None, precision: Precision = "auto") -> None:
         openvino = import_openvino()
         hint = {"auto": "f32", "fp32": "f32", "bf16": "bf16", "fp16": "f16"}[precision]
-        properties: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
+        self._properties: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
         if threads is not None:
-            properties["INFERENCE_NUM_THREADS"] = threads
-        example = torch.zeros(1, len(model.channel_names), *model.network_patch_size)
-        core = openvino.Core()
-        self._requests = []
+            self._properties["INFERENCE_NUM_THREADS"] = threads
+        # Tracing runs the network a few times: on a patch of two voxels of its coarsest stage that takes no time.
+        sizes = zip(model.network_patch_size, model.patch_multiple, strict=True)
+        example = torch.zeros(1, len(model.channel_names), *(min(full, 2 * least) for full, least in sizes))
+        self._core = openvino.Core()
+        self._networks = []
         for network in model.networks():
             with warnings.catch_warnings(), torch.inference_mode():
-                # Tracing warns about shape checks in Python code; the shape is fixed here.
+                # Tracing warns about shape checks in Python code; patches have shapes that pass them.
                 warnings.simplefilter("ignore")
-                converted = openvino.convert_model(network, example_input=example, input=[list(example.shape)])
-            self._requests.append(core.compile_model(converted, "CPU", properties).create_infer_request())
+                shape = [1, len(model.channel_names), -1, -1, -1]
+                self._networks.append(openvino.convert_model(network, example_input=example, input=[shape]))
+        self._requests: dict[torch.Size, list[Any]] = {}
+        self._compiled(torch.Size([len(model.channel_names), *model.network_patch_size]))
+
+    def _compiled(self, shape: torch.Size) -> list[Any]:
+        """Compile the networks for a shape of patches; those of the last few shapes are kept."""
+        if shape not in self._requests:
+            while len(self._requests) >= _SHAPES_KEPT:
+                self._requests.pop(next(iter(self._requests)))
+            requests = []
+            for network in self._networks:
+                network.reshape([1, *shape])
+                if tuple(network.output(0).shape)[2:] != tuple(shape[1:]):
+                    msg = f"the converted network does not take patches of {tuple(shape[1:])}"
+                    raise RuntimeError(msg)
+                requests.append(self._core.compile_model(network, "CPU", self._properties).create_infer_request())
+            self._requests[shape] = requests
+        return self._requests[shape]
 
     def __call__(self, patch: torch.Tensor) -> torch.Tensor:
         """Return logits of a patch."""
         array = np.ascontiguousarray(patch.numpy()[None], dtype=np.float32)
-        logits = self._run(self._requests[0], array)
-        for request in self._requests[1:]:
+        requests = self._compiled(patch.shape)
+        logits = self._run(requests[0], array)
+        for request in requests[1:]:
             logits = logits + self._run(request, array)
-        return logits if len(self._requests) == 1 else logits / len(self._requests)
+        return logits if len(requests) == 1 else logits / len(requests)
 
     @staticmethod
     def _run(request: Any, array: np.ndarray[Any, np.dtype[np.float32]]) -> torch.Tensor:  # noqa: ANN401 - untyped library

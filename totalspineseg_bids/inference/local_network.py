@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from totalspineseg_bids.inference.subvoxel import FACTOR, SUBVOXELS, folded, unfolded
+from totalspineseg_bids.inference.subvoxel import SUBVOXELS, folded, unfolded
 
 
 class LocalNetwork(nn.Module):
@@ -26,9 +26,11 @@ class LocalNetwork(nn.Module):
     input_channels, num_classes
         Of its images and outputs.
     features
-        Of the convolutions of each stage; each stage after the first has voxels twice as wide as the one before.
+        Of the convolutions of each stage.
     blocks
         Residual convolutions of each stage on the way down; each stage but the last has one more on the way up.
+    strides
+        Of each stage along each axis: how many times as wide its voxels are as those of the stage before.
     prior
         Input channels that hold logits, one for each output; their scale is ``prior_scale``.
     prior_scale
@@ -44,6 +46,7 @@ class LocalNetwork(nn.Module):
         num_classes: int,
         features: Sequence[int],
         blocks: Sequence[int],
+        strides: Sequence[Sequence[int]],
         prior: Sequence[int],
         prior_scale: float,
         deep_supervision: bool = False,
@@ -51,29 +54,32 @@ class LocalNetwork(nn.Module):
         if deep_supervision or len(prior) != num_classes:
             msg = "LocalNetwork has one output for each channel of logits, and no outputs of coarser stages"
             raise ValueError(msg)
-        if len(features) != len(blocks):
-            msg = f"LocalNetwork needs features and blocks of each stage, not {len(features)} and {len(blocks)} numbers"
+        if not len(features) == len(blocks) == len(strides):
+            msg = (
+                "LocalNetwork needs features, blocks and strides of each stage, "
+                f"not {len(features)}, {len(blocks)} and {len(strides)}"
+            )
             raise ValueError(msg)
         super().__init__()
         self.prior = list(prior)
         self.prior_scale = prior_scale
         self.first = nn.Conv3d(SUBVOXELS * input_channels, features[0], 3, padding=1)
         self.encoder = nn.ModuleList(_Residual(width, count) for width, count in zip(features, blocks, strict=True))
-        self.coarser = nn.ModuleList(nn.Conv3d(fine, wide, 2, stride=2) for fine, wide in pairwise(features))
-        self.finer = nn.ModuleList(nn.ConvTranspose3d(wide, fine, 2, stride=2) for fine, wide in pairwise(features))
+        self.coarser, self.finer = nn.ModuleList(), nn.ModuleList()
+        for (fine, wide), stride in zip(pairwise(features), strides[1:], strict=True):
+            by = (stride[0], stride[1], stride[2])
+            self.coarser.append(nn.Conv3d(fine, wide, by, stride=by))
+            self.finer.append(nn.ConvTranspose3d(wide, fine, by, stride=by))
         self.decoder = nn.ModuleList(_Residual(width, 1) for width in features[:-1])
         self.last = nn.Conv3d(features[0], SUBVOXELS * num_classes, 1)
         for parameter in self.last.parameters():
             nn.init.zeros_(parameter)
 
-    @property
-    def multiple(self) -> int:
-        """What the sizes of a patch have to be multiples of, in voxels."""
-        return int(FACTOR ** len(self.encoder))
-
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Return logits, shape (images, classes, Z, Y, X), of images (images, channels, Z, Y, X)."""
-        assert all(length % self.multiple == 0 for length in image.shape[2:])  # noqa: S101 - patches are chosen so
+        """Return logits, shape (images, classes, Z, Y, X), of images (images, channels, Z, Y, X).
+
+        Sizes are multiples of twice the product of the strides.
+        """
         hidden = self.encoder[0](functional.relu(self.first(folded(image))))
         fine = []
         for down, stage in zip(self.coarser, self.encoder[1:], strict=True):

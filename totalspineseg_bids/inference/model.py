@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import pydoc
 import re
 import warnings
@@ -19,6 +20,7 @@ from totalspineseg_bids.errors import ModelError
 from totalspineseg_bids.inference import folders
 from totalspineseg_bids.inference.checkpoint import StateDict, converted, read_checkpoint
 from totalspineseg_bids.inference.decode import Heads
+from totalspineseg_bids.inference.local_network import LocalNetwork
 from totalspineseg_bids.inference.sliding_window import STEP
 from totalspineseg_bids.inference.subvoxel import FACTOR, SubvoxelUNet
 
@@ -28,6 +30,8 @@ _IMPORTABLE = (
     "totalspineseg_bids.inference.subvoxel.",
     "totalspineseg_bids.inference.local_network.",
 )
+#: Networks that take 2 x 2 x 2 voxels as one.
+_IN_BLOCKS = {f"{network.__module__}.{network.__qualname__}" for network in (SubvoxelUNet, LocalNetwork)}
 _UNUSED_HEAD = re.compile(r"decoder\.seg_layers\.\d+\.")
 
 
@@ -113,9 +117,30 @@ class NnUNetModel:
 
     @property
     def voxel_block(self) -> int:
-        """Voxels along each axis that the network takes as one: 2 for a ``SubvoxelUNet``, else 1."""
-        subvoxel = self.configuration["architecture"]["network_class_name"].endswith(f".{SubvoxelUNet.__name__}")
-        return FACTOR if subvoxel else 1
+        """Voxels along each axis that the network takes as one: 2 for the networks of this package, else 1."""
+        return FACTOR if self.configuration["architecture"]["network_class_name"] in _IN_BLOCKS else 1
+
+    @property
+    def patch_growth(self) -> float:
+        """How many times as many voxels a patch may have where fewer then cover an image: the plans', else 1.
+
+        Raises
+        ------
+        ModelError
+            If the plans hold no number of 1 or more there.
+        """
+        growth = self.configuration.get("patch_growth", 1.0)
+        if not isinstance(growth, int | float) or not growth >= 1:
+            msg = f"{self.path}: patch_growth in plans.json must be 1 or more, not {growth}; correct it or take it out"
+            raise ModelError(msg)
+        return float(growth)
+
+    @property
+    def patch_multiple(self) -> tuple[int, int, int]:
+        """What the size of a patch has to be a multiple of, in the network's order of axes, voxels."""
+        strides = self.configuration["architecture"]["arch_kwargs"].get("strides", [])
+        a, b, c = (self.voxel_block * math.prod(_along(stride, axis) for stride in strides) for axis in range(3))
+        return a, b, c
 
     @property
     def use_mirroring(self) -> bool:
@@ -206,6 +231,11 @@ def load_model(path: Path | str, *, dataset_id: int | None = None) -> NnUNetMode
         digest=digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest(),
         weights=tuple(converted(item["network_weights"], torch.float32) for item in checkpoints),
     )
+
+
+def _along(stride: int | list[int], axis: int) -> int:
+    """Return the stride along an axis; plans may give one number for all."""
+    return int(stride) if isinstance(stride, int) else int(stride[axis])
 
 
 def _reason(error: Exception) -> str:

@@ -22,13 +22,10 @@ from totalspineseg_bids.inference.engines import (
 )
 from totalspineseg_bids.inference.model import NnUNetModel
 from totalspineseg_bids.inference.preprocess import Prepared, head_restorer, prepare
-from totalspineseg_bids.inference.sliding_window import STEP, slide
+from totalspineseg_bids.inference.sliding_window import STEP, Shape3, fitting_patch, slide
 
 Progress = Callable[[float], None]
 Voxel = TypeVar("Voxel", bound=np.generic)
-
-#: Margin of what no network was asked about, in logits.
-CERTAIN = 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +198,7 @@ class Predictor:
                 for role, values in found.probabilities.items()
             },
             # Where the image is empty there is nothing, for certain.
-            None if found.margin is None else self._restored(found.margin, prepared, outside=CERTAIN),
+            None if found.margin is None else self._restored(found.margin, prepared, outside=np.inf),
         )
 
     def predict_coarse(
@@ -255,7 +252,7 @@ class Predictor:
         labels = np.zeros(shape, np.uint8)
         probabilities = {role: np.zeros(shape, np.float32) for role in keep}
         margin: NDArray[np.float16] | None = None
-        patch = self.model.network_patch_size
+        patch = self._patch(prepared)
         for slab in slide(prepared.data, engine, patch, device=engine.device, step=self._step, progress=progress):
             self._check_finite(slab.logits)
             found = self._decoded(slab.logits.__getitem__, keep)
@@ -284,11 +281,16 @@ class Predictor:
     def _all_logits(self, prepared: Prepared, engine: Engine, progress: Progress | None) -> torch.Tensor:
         """Return the logits of every output on the network's grid, on the CPU."""
         logits = torch.zeros((len(self.model.heads.names), *prepared.data.shape[1:]))
-        patch = self.model.network_patch_size
+        patch = self._patch(prepared)
         for slab in slide(prepared.data, engine, patch, device=engine.device, step=self._step, progress=progress):
             self._check_finite(slab.logits)
             logits.narrow(slab.axis + 1, slab.start, slab.stop - slab.start).copy_(slab.logits)
         return logits
+
+    def _patch(self, prepared: Prepared) -> Shape3:
+        a, b, c = prepared.data.shape[1:]
+        model = self.model
+        return fitting_patch((a, b, c), model.network_patch_size, self._step, model.patch_multiple, model.patch_growth)
 
     def _check_finite(self, logits: torch.Tensor) -> None:
         # One sum instead of a mask of the size of the slab: it is finite unless a term is not.

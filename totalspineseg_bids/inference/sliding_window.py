@@ -7,6 +7,7 @@ thickness.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -81,6 +82,45 @@ class Window:
     def main_axis(self) -> int:
         """The axis along which slabs are cheapest: with the most patches."""
         return int(np.argmax([full / size for full, size in zip(self.padded, self.patch, strict=True)]))
+
+
+def fitting_patch(shape: Shape3, patch: Shape3, step: float, multiple: Shape3, growth: float) -> Shape3:
+    """Return the patch with which a network has the fewest voxels to compute in an image.
+
+    An image a little wider than a patch takes two patches that see nearly the same; one patch a little wider takes
+    half as long.
+
+    Parameters
+    ----------
+    shape
+        Of the image.
+    patch
+        That the network was trained with; the result is nowhere shorter.
+    step
+        Distance of neighbouring patches as part of their size, at most.
+    multiple
+        What the length of a patch along each axis has to be a multiple of.
+    growth
+        How many times as many voxels the result may have.
+
+    Returns
+    -------
+    tuple of int
+        Of patches that cost the same the smallest, which needs the least memory.
+    """
+    options = []
+    for size, least, by in zip(shape, patch, multiple, strict=True):
+        # Of lengths that take as many patches the least is best.
+        lengths: dict[int, int] = {}
+        for length in range(least, max(least, -(-size // by) * by) + 1, by):
+            count = len(set(compute_steps_for_sliding_window((max(size, length),), (length,), step)[0]))
+            lengths.setdefault(count, length)
+        options.append([(length, count * length) for count, length in lengths.items()])
+    choices = [tuple(zip(*choice, strict=True)) for choice in itertools.product(*options)]
+    largest = growth * float(np.prod(patch))
+    affordable = [choice for choice in choices if np.prod(choice[0]) <= largest]
+    (a, b, c), _ = min(affordable, key=lambda choice: (np.prod(choice[1]), np.prod(choice[0])))
+    return a, b, c
 
 
 def gaussian_weights(patch: Shape3, device: torch.device) -> torch.Tensor:

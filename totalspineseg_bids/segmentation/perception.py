@@ -225,14 +225,12 @@ class Networks:
         if not second.labels.any():
             return None
         second = self._refined(image, channels[0], second, tell)
-        from totalspineseg_bids.inference.predictor import CERTAIN  # noqa: PLC0415 - torch takes seconds to import
-
         shape = image.geometry.shape
         return SemanticMap(
             paste(second.labels, box, shape),
             second.layout,
             {role: paste(p, box, shape) for role, p in second.probabilities.items()},
-            None if second.margin is None else paste(second.margin, box, shape, outside=CERTAIN),
+            None if second.margin is None else paste(second.margin, box, shape, outside=np.inf),
         )
 
     def _run(self, role: str, channels: NDArray[np.float32], image: Volume, tell: Progress) -> SemanticMap:

@@ -36,7 +36,7 @@ results; install a public release instead (`totalspineseg-tools models install`)
 
 ## Training
 
-- {steps} steps of {batch_size} patches in {minutes:.0f} minutes, seed {seed}, loss at the end {loss:.3f}
+- {steps} steps of {batch_size} patches in {minutes:.0f} minutes{reduced}, seed {seed}, loss at the end {loss:.3f}
 
 It is trained for the step 2 beside it: after a training of step 2 it is to be trained anew.
 
@@ -58,7 +58,10 @@ Parametric spines are made by `totalspineseg_bids.synthesis` from code alone. {r
 `make refinement` (with `LABEL_MAPS=<folder>` for the maps of real anatomy).
 """
 
-_NETWORK = "{features} features, {blocks} residual convolutions on 2 x 2 x 2 voxels (this package's `LocalNetwork`)"
+_NETWORK = (
+    "stages of {features} features with {blocks} residual convolutions on the way down and one on the way up, "
+    "2 x 2 x 2 voxels taken as channels of one (this package's `LocalNetwork`)"
+)
 _INPUTS = (
     "the image; the logits of step 2; the image measured by the mean and spread of bone, disc, canal and what is "
     "around them within some 8 mm (`segmentation/refinement.py`)"
@@ -99,9 +102,10 @@ def publish_refinement(work_dir: Path, destination: Path, attribution: str) -> P
     checkpoint = read_checkpoint(file)
     state = checkpoint["refinement"]
     arguments = read_json(source / "plans.json")["configurations"][CONFIGURATION]["architecture"]["arch_kwargs"]
+    stages = {name: ", ".join(map(str, arguments[name])) for name in ("features", "blocks")}
     card = _CARD.format(
         name=DATASET_NAME,
-        network=_NETWORK.format(**arguments),
+        network=_NETWORK.format(**stages),
         inputs=_INPUTS,
         images=_IMAGES,
         parameters=sum(value.numel() for value in checkpoint["network_weights"].values()) / 1e6,
@@ -113,6 +117,7 @@ def publish_refinement(work_dir: Path, destination: Path, attribution: str) -> P
         steps=state["step"],
         batch_size=state["batch_size"],
         minutes=state["seconds"] / 60,
+        reduced=", computing in bfloat16" if state.get("bfloat16") else "",
         seed=state["seed"],
         loss=state["loss"],
         real=attribution if state["real_maps"] else "",

@@ -40,12 +40,13 @@ DATASET_NAME = "Dataset104_TotalSpineSeg_refine"
 CLASS = f"{LocalNetwork.__module__}.{LocalNetwork.__qualname__}"
 #: Voxels, left-right, posterior-anterior, superior-inferior.
 PATCH = (48, 80, 80)
-#: At inference, in nnU-Net's order of axes; only the memory depends on it.
+#: At inference, in nnU-Net's order of axes; only the memory depends on it, and on how much larger a patch may be.
 INFERENCE_PATCH = (128, 96, 64)
+PATCH_GROWTH = 4.0
 #: What a voxel is told depends on its neighbourhood alone, so that patches need hardly overlap.
 TILE_STEP = 0.85
 #: Of each stage, from voxels of 2 mm on.
-FEATURES, BLOCKS = (32, 64), (1, 2)
+FEATURES, BLOCKS, STRIDES = (32, 64), (1, 2), ((1, 1, 1), (2, 2, 2))
 BATCH = 2
 LEARNING_RATE = 3e-3
 _EMA = 0.998
@@ -94,7 +95,8 @@ def plans() -> dict[str, Any]:
         dataset_json(0)["channel_names"],
         patch=INFERENCE_PATCH,
         features=FEATURES,
-        strides=((1, 1, 1), *[(2, 2, 2)] * (len(FEATURES) - 1)),
+        strides=STRIDES,
+        patch_growth=PATCH_GROWTH,
         tile_step=TILE_STEP,
         network=CLASS,
     )
@@ -111,6 +113,7 @@ def architecture() -> dict[str, Any]:
     return {
         "features": list(FEATURES),
         "blocks": list(BLOCKS),
+        "strides": [list(stride) for stride in STRIDES],
         "prior": list(PRIOR_CHANNELS),
         "prior_scale": PRIOR_SCALE,
     }

@@ -30,6 +30,8 @@ CONVOLUTIONS = 2
 #: Distance of neighbouring patches as part of their size, nnU-Net's ``tile_step_size``: fewer patches of a whole
 #: spine than nnU-Net's 0.5 gives, for nearly the same result (``docs/training.md``).
 TILE_STEP = 0.7
+#: How many times as many voxels a patch may have where fewer then cover an image; the memory grows with it.
+PATCH_GROWTH = 2.5
 STRIDES: tuple[tuple[int, int, int], ...] = ((1, 1, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 1))
 
 #: nnU-Net wants the intensities of the training images here; only CT's normalisation reads them.
@@ -55,6 +57,7 @@ def small_plans(
     tile_step: float | None = None,
     network: str = PLAIN,
     mirroring: bool = False,
+    patch_growth: float | None = None,
 ) -> dict[str, Any]:
     """Return a plans dictionary with one ``3d_fullres`` configuration.
 
@@ -79,6 +82,8 @@ def small_plans(
         Class of the network, `PLAIN` or `SUBVOXEL`.
     mirroring
         Whether this program's pipeline averages over patches mirrored along the axes that the checkpoint allows.
+    patch_growth
+        How many times as many voxels a patch of this program's pipeline may have where fewer then cover an image.
     """
     kept = {"noNorm", "nonorm"}
     schemes = ["NoNormalization" if name in kept else "ZScoreNormalization" for name in channels.values()]
@@ -132,6 +137,7 @@ def small_plans(
                 "batch_dice": False,
                 **({} if tile_step is None else {"tile_step_size": tile_step}),
                 **({"use_mirroring": True} if mirroring else {}),
+                **({} if patch_growth is None else {"patch_growth": patch_growth}),
             }
         },
         "experiment_planner_used": "small_plans",

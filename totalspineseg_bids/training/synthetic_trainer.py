@@ -29,6 +29,7 @@ from totalspineseg_bids.training.small_plans import (
     CONFIGURATION,
     CONVOLUTIONS,
     FEATURES,
+    PATCH_GROWTH,
     PLANS_NAME,
     SUBVOXEL,
     TILE_STEP,
@@ -205,8 +206,10 @@ def describe(
         convolutions=convolutions,
         tile_step=TILE_STEP,
         network=SUBVOXEL,
-        # Step 1 finds what step 2 is to look at; what is painted is step 2's.
+        # Step 1 finds what step 2 is to look at; what is painted is step 2's. Step 1, with no mirrored pass to average
+        # with, is better for the overlap of more and smaller patches.
         mirroring=dataset == 102,
+        patch_growth=PATCH_GROWTH if dataset == 102 else None,
     )
     return description, plans
 
