@@ -9,7 +9,6 @@ import argparse
 import hashlib
 import json
 import re
-import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -22,16 +21,13 @@ import torch
 from totalspineseg_bids import __version__
 from totalspineseg_bids.errors import ModelError, SpineAppError
 from totalspineseg_bids.inference.checkpoint import read_checkpoint
-from totalspineseg_bids.models.export import strip_checkpoint
 from totalspineseg_bids.models.verify import write_manifest
 from totalspineseg_bids.training.bundled_refinement import publish_refinement
 from totalspineseg_bids.training.layouts import DATASET_NAMES, DatasetId, dataset_json
+from totalspineseg_bids.training.publication import Published, put_in_place
 from totalspineseg_bids.training.small_plans import CONFIGURATION, PLAIN, SUBVOXEL, network_class
 from totalspineseg_bids.training.synthetic_trainer import describe, finished, model_folder_name, pool_folder
 from totalspineseg_bids.training.warm_start import StateDict, reads_image
-
-#: Weights that ship must not be larger than this, bytes.
-SIZE_LIMIT = 15 * 1024 * 1024
 
 _STEPS: tuple[DatasetId, ...] = (101, 102)
 _STEP2_CHANNELS = 2
@@ -121,14 +117,6 @@ _ATTRIBUTION = (
     "(© The Database Center for Life Science, CC BY 4.0, on the hosting page CC BY-SA 2.1 JP), SPL abdominal and SPL "
     "head-neck atlases (3D Slicer License), VHP lumbosacral spine (© 2021 Robin Remus, BSD-3-Clause)."
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """A model that was put in place: its folder and bytes."""
-
-    folder: Path
-    size: int
 
 
 def step1_of_step2(weights: StateDict) -> StateDict:
@@ -254,8 +242,8 @@ def _publish_one(dataset: DatasetId, checkpoint: dict[str, Any], destination: Pa
     pool = sorted(Path(entry["path"]).stem for entry in json.loads(index.read_text()))
     weights = _shared(checkpoint["network_weights"])
     description, plans = describe(dataset, len(pool), **_size_of(weights))
-    with tempfile.TemporaryDirectory(dir=destination, prefix=f".{name}.") as folder:
-        source = Path(folder) / "source"
+    with tempfile.TemporaryDirectory(prefix=f"{name}.") as folder:
+        source = Path(folder) / model_folder_name(dataset)
         (source / "fold_all").mkdir(parents=True)
         (source / "dataset.json").write_text(json.dumps(description, indent=2) + "\n")
         (source / "plans.json").write_text(json.dumps(plans, indent=2) + "\n")
@@ -263,17 +251,8 @@ def _publish_one(dataset: DatasetId, checkpoint: dict[str, Any], destination: Pa
         slim["init_args"] = {"configuration": CONFIGURATION, "fold": "all"}
         slim["inference_allowed_mirroring_axes"] = checkpoint["inference_allowed_mirroring_axes"]
         torch.save(slim, source / "fold_all" / "checkpoint_final.pth")
-        ready = Path(folder) / "ready"
-        ready.mkdir()
-        size = strip_checkpoint(source, ready / model_folder_name(dataset)).folder
-        if size > SIZE_LIMIT:
-            msg = f"{name} is {size / 2**20:.1f} MB stripped, over the limit of 15 MB; train a smaller network"
-            raise ModelError(msg)
         card = _card(dataset, weights, description, plans=plans, pool=pool, recipe=recipe)
-        (ready / "MODEL_CARD.md").write_text(card, encoding="utf-8")
-        shutil.rmtree(destination / name, ignore_errors=True)
-        ready.replace(destination / name)
-    return Published(destination / name, size)
+        return put_in_place(source, destination, name, card)
 
 
 def _stages_of(dataset: DatasetId, recipe: _Recipe) -> list[str]:

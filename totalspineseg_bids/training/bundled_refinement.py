@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from pathlib import Path
 
 import torch
@@ -12,8 +10,8 @@ from totalspineseg_bids import __version__
 from totalspineseg_bids.errors import ModelError
 from totalspineseg_bids.inference.checkpoint import read_checkpoint
 from totalspineseg_bids.inference.folders import read_json
-from totalspineseg_bids.models.export import strip_checkpoint
 from totalspineseg_bids.models.verify import write_manifest
+from totalspineseg_bids.training.publication import put_in_place
 from totalspineseg_bids.training.refinement_training import DATASET_NAME, INFERENCE_PATCH, model_folder
 from totalspineseg_bids.training.small_plans import CONFIGURATION
 
@@ -92,7 +90,7 @@ def publish_refinement(work_dir: Path, destination: Path, attribution: str) -> P
     Raises
     ------
     ModelError
-        If none was trained.
+        If none was trained, or it is larger than 15 MB.
     """
     source = model_folder(work_dir)
     file = source / "fold_all" / "checkpoint_final.pth"
@@ -122,12 +120,6 @@ def publish_refinement(work_dir: Path, destination: Path, attribution: str) -> P
         loss=state["loss"],
         real=attribution if state["real_maps"] else "",
     )
-    with tempfile.TemporaryDirectory(dir=destination, prefix=f".{DATASET_NAME}.") as folder:
-        ready = Path(folder) / "ready"
-        ready.mkdir()
-        strip_checkpoint(source, ready / source.name)
-        (ready / "MODEL_CARD.md").write_text(card, encoding="utf-8")
-        shutil.rmtree(destination / DATASET_NAME, ignore_errors=True)
-        ready.replace(destination / DATASET_NAME)
+    published = put_in_place(source, destination, DATASET_NAME, card)
     write_manifest(destination)
-    return destination / DATASET_NAME
+    return published.folder
