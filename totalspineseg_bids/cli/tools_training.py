@@ -403,7 +403,7 @@ def _add_train_refinement(subparsers: Subparsers) -> None:
     parser.add_argument("--model", default="bundled", help="whose step 2 is refined (default: %(default)s)")
     parser.add_argument("--images", type=positive, default=72, metavar="N", help="to learn from (default: %(default)s)")
     parser.add_argument(
-        "--steps", type=positive, default=6000, metavar="N", help="of training, two patches each (default: %(default)s)"
+        "--steps", type=positive, default=8000, metavar="N", help="of training, two patches each (default: %(default)s)"
     )
     parser.add_argument("--label-maps", type=Path, metavar="DIR", help="tissue label maps of real anatomy to use too")
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads")

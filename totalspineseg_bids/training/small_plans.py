@@ -31,7 +31,7 @@ CONVOLUTIONS = 2
 #: spine than nnU-Net's 0.5 gives, for nearly the same result (``docs/training.md``).
 TILE_STEP = 0.7
 #: How many times as many voxels a patch may have where fewer then cover an image; the memory grows with it.
-PATCH_GROWTH = 2.5
+PATCH_GROWTH = 3.0
 STRIDES: tuple[tuple[int, int, int], ...] = ((1, 1, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 1))
 
 #: nnU-Net wants the intensities of the training images here; only CT's normalisation reads them.
