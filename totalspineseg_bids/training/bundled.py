@@ -184,7 +184,6 @@ def publish(
     if 102 in checkpoints:
         weights = step1_of_step2(checkpoints[102]["network_weights"])
         checkpoints[101] = {**checkpoints[102], "network_weights": weights}
-    destination.mkdir(parents=True, exist_ok=True)
     published = [
         _publish_one(dataset, checkpoint, destination, _Recipe(work_dir, stages, tuple(earlier), figures or {}))
         for dataset, checkpoint in sorted(checkpoints.items())
