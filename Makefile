@@ -87,7 +87,7 @@ bundled-models: $(STAMP)  ## Train the bundled models and put them in place; goe
 	$(BIN)/python -m totalspineseg_bids.training.bundled $(TRAINING) $(BUNDLED)
 
 refinement: $(STAMP)  ## Train a network that refines the borders of the bundled step 2 and put it in place
-	$(TOOLS) train-refinement $(TRAINING) --model bundled $(if $(LABEL_MAPS),--label-maps $(LABEL_MAPS))
+	$(TOOLS) train-refinement $(TRAINING) --model bundled $(if $(LABEL_MAPS),--label-maps $(LABEL_MAPS)) $(call shipped,104)
 	$(BIN)/python -m totalspineseg_bids.training.bundled $(TRAINING) $(BUNDLED) --refinement
 
 clean:  ## Remove what demo and checks leave behind

@@ -7,7 +7,7 @@ import pytest
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.segmentation.labelling import label_map
-from totalspineseg_bids.segmentation.labelling.plausibility import TOO_LARGE, TOO_SMALL, out_of_line
+from totalspineseg_bids.segmentation.labelling.plausibility import SLIVER, TOO_LARGE, TOO_SMALL, out_of_line, slivers
 from totalspineseg_bids.segmentation.layout import Layout
 
 from .columns import make_column, semantic_of
@@ -46,3 +46,30 @@ def test_a_vertebra_of_which_most_is_missing_is_flagged():
     assert "odd-size:T6" in spine.flags
     (reason,) = [c.reason for c in spine.components if c.label_id == wanted]
     assert reason == TOO_SMALL
+
+
+def test_a_sliver_is_less_than_a_tenth_of_the_whole_ones_beside_it():
+    order = tuple(NECK)
+    assert slivers({**NECK, "T1": 0.9e3}, {"T1"}, order) == ("T1",)
+    assert slivers({**NECK, "T1": 1.2e3}, {"T1"}, order) == ()
+    assert slivers({**NECK, "T1": 0.9e3}, set(), order) == ()
+    assert slivers({"C7": 12e3, "T1": 0.9e3}, {"C7", "T1"}, order) == ()
+
+
+def test_slivers_of_discs_are_measured_by_discs():
+    volumes = {"C7-T1": 1.4e3, "T1-T2": 1.5e3, "T2-T3": 1.6e3, "T3-T4": 120.0}
+    assert slivers(volumes, {"T3-T4"}, anatomy.DISC_LEVELS) == ("T3-T4",)
+
+
+def test_a_sliver_at_the_edge_comes_with_a_warning():
+    column, layout = make_column(scale=0.9), Layout.named("r20240601-step2")
+    layers = (column.truth == anatomy.vertebra("L2").id).sum((0, 1))
+    in_view = np.cumsum(layers[::-1])[::-1] / layers.sum()
+    first = int(np.flatnonzero((in_view > 0) & (in_view < 0.09))[0])
+    affine = column.affine.copy()
+    affine[:3, 3] += affine[:3, 2] * first
+    spine = label_map(semantic_of(column.truth[:, :, first:], layout), affine, layout)
+    reasons = {c.level: c.reason for c in spine.components}
+    assert reasons["L2"] == SLIVER
+    assert reasons["L1"] is None
+    assert "sliver:L2" in spine.flags

@@ -63,7 +63,7 @@ def test_it_learns_goes_on_and_ships(case, tmp_path, monkeypatch):
     case.save(tmp_path / "a.npz")
     checkpoint = tmp_path / "checkpoint.pth"
     monkeypatch.setattr(refinement_training, "PATCH", (24, 32, 32))
-    monkeypatch.setattr(refinement_training, "FEATURES", (8, 8))
+    monkeypatch.setattr(refinement_training, "FEATURES", (8, 8, 8))
     first = train([tmp_path / "a.npz"], steps=10, seed=1, checkpoint=checkpoint)
     trained = train([tmp_path / "a.npz"], steps=80, seed=1, checkpoint=checkpoint)
     assert (first.state["step"], trained.state["step"]) == (10, 80)
@@ -77,6 +77,50 @@ def test_it_learns_goes_on_and_ships(case, tmp_path, monkeypatch):
     assert "80 steps" in (shipped / "MODEL_CARD.md").read_text()
     assert "made by others" not in (shipped / "MODEL_CARD.md").read_text()
     assert resolve(str(shipped), need=(Role.REFINE,)).refine is not None
+
+
+@pytest.fixture
+def small(monkeypatch):
+    monkeypatch.setattr(refinement_training, "PATCH", (16, 16, 16))
+
+    def stages(count):
+        for name, values in {"FEATURES": (8, 8), "BLOCKS": (1, 1), "STRIDES": ((1, 1, 1), (2, 2, 2))}.items():
+            monkeypatch.setattr(refinement_training, name, values[:count])
+
+    return stages
+
+
+def test_a_stage_more_changes_nothing_at_first(case, small, tmp_path):
+    case.save(tmp_path / "a.npz")
+    small(1)
+    first = train([tmp_path / "a.npz"], steps=5, seed=0, checkpoint=tmp_path / "one.pth")
+    source = write_model(tmp_path / "one", first) / "fold_all" / "checkpoint_final.pth"
+    small(2)
+    second = train([tmp_path / "a.npz"], steps=1, seed=0, checkpoint=tmp_path / "two.pth", start_from=source)
+    assert second.state["start"] == "5 steps"
+    network = refinement_training.LocalNetwork(CHANNELS, num_classes=4, **refinement_training.architecture())
+    told = refinement_training._start(network, source)
+    image = torch.randn(1, CHANNELS, 16, 16, 16)
+    small(1)
+    before = refinement_training.LocalNetwork(CHANNELS, num_classes=4, **refinement_training.architecture())
+    before.load_state_dict(first.weights)
+    torch.testing.assert_close(network(image), before(image), rtol=0, atol=5e-3)
+    assert told == "5 steps"
+    write_model(model_folder(tmp_path), second)
+    card = (publish_refinement(tmp_path, tmp_path / "bundled", "") / "MODEL_CARD.md").read_text()
+    assert "fewer stages or as many, trained for 5 steps" in card
+
+
+def test_what_has_other_stages_is_named(case, small, tmp_path):
+    case.save(tmp_path / "a.npz")
+    small(2)
+    trained = train([tmp_path / "a.npz"], steps=1, seed=0, checkpoint=tmp_path / "c.pth")
+    source = write_model(tmp_path / "two", trained) / "fold_all" / "checkpoint_final.pth"
+    small(1)
+    with pytest.raises(ModelError, match=r"c\.pth is of a network with other stages"):
+        train([tmp_path / "a.npz"], steps=2, seed=0, checkpoint=tmp_path / "c.pth")
+    with pytest.raises(ModelError, match=r"cannot start from .*two.*no place"):
+        train([tmp_path / "a.npz"], steps=1, seed=0, checkpoint=tmp_path / "d.pth", start_from=source)
 
 
 def test_untrained_it_gives_back_what_step_2_found(tmp_path):

@@ -406,6 +406,9 @@ def _add_train_refinement(subparsers: Subparsers) -> None:
         "--steps", type=positive, default=8000, metavar="N", help="of training, two patches each (default: %(default)s)"
     )
     parser.add_argument("--label-maps", type=Path, metavar="DIR", help="tissue label maps of real anatomy to use too")
+    parser.add_argument(
+        "--start-from", type=Path, metavar="CHECKPOINT", help="refining network with these stages or the first of them"
+    )
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads")
     parser.add_argument("--device", default="auto", help="of steps 1 and 2 (default: %(default)s)")
     parser.add_argument("--seed", type=_count, default=0, metavar="S", help="of images, patches and weights")
@@ -430,6 +433,7 @@ def _train_refinement(options: argparse.Namespace) -> int:
             steps=options.steps,
             seed=options.seed,
             label_maps=options.label_maps,
+            start_from=options.start_from,
             told=lambda _name, number, _of: progress.update(number - progress.n),
         )
     say(f"trained: {folder}")

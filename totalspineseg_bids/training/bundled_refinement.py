@@ -34,7 +34,8 @@ results; install a public release instead (`totalspineseg-tools models install`)
 
 ## Training
 
-- {steps} steps of {batch_size} patches in {minutes:.0f} minutes{reduced}, seed {seed}, loss at the end {loss:.3f}
+- {steps} steps of {batch_size} patches in {minutes:.0f} minutes{reduced}, seed {seed}
+- loss at the end {loss:.3f}{start}
 
 It is trained for the step 2 beside it: after a training of step 2 it is to be trained anew.
 
@@ -118,6 +119,9 @@ def publish_refinement(work_dir: Path, destination: Path, attribution: str) -> P
         reduced=", computing in bfloat16" if state.get("bfloat16") else "",
         seed=state["seed"],
         loss=state["loss"],
+        start=f"\n- it started from a refining network with fewer stages or as many, trained for {state['start']}"
+        if state.get("start")
+        else "",
         real=attribution if state["real_maps"] else "",
     )
     published = put_in_place(source, destination, DATASET_NAME, card)

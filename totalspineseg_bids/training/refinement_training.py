@@ -20,6 +20,7 @@ from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.errors import ModelError
 from totalspineseg_bids.imaging.atomic import atomic_writer
+from totalspineseg_bids.inference.checkpoint import read_checkpoint
 from totalspineseg_bids.inference.local_network import LocalNetwork
 from totalspineseg_bids.models.roles import Role
 from totalspineseg_bids.segmentation.perception import Networks
@@ -46,10 +47,14 @@ PATCH_GROWTH = 4.0
 #: What a voxel is told depends on its neighbourhood alone, so that patches need hardly overlap.
 TILE_STEP = 0.85
 #: Of each stage, from voxels of 2 mm on.
-FEATURES, BLOCKS, STRIDES = (32, 64), (1, 2), ((1, 1, 1), (2, 2, 2))
+FEATURES, BLOCKS, STRIDES = (32, 64, 96), (1, 2, 2), ((1, 1, 1), (2, 2, 2), (2, 2, 2))
 BATCH = 2
 LEARNING_RATE = 3e-3
+#: The same for a network that has learned before: more would shake it out again.
+_LATER_RATE = 1.5e-3
 _EMA = 0.998
+#: Bias of a rectified convolution that gives nothing yet: at 0 it would never learn.
+_AWAKE = 1e-3
 _SAVED_EVERY = 250
 
 _STRUCTURES: dict[str, tuple[Structure, ...]] = {
@@ -178,7 +183,7 @@ def loss_of(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     return functional.binary_cross_entropy_with_logits(logits, truth) + (1.0 - dice).mean()
 
 
-def train(paths: list[Path], *, steps: int, seed: int, checkpoint: Path) -> Trained:
+def train(paths: list[Path], *, steps: int, seed: int, checkpoint: Path, start_from: Path | None = None) -> Trained:
     """Train for so many steps, or go on where a checkpoint stopped.
 
     Parameters
@@ -191,6 +196,8 @@ def train(paths: list[Path], *, steps: int, seed: int, checkpoint: Path) -> Trai
         Of weights and patches.
     checkpoint
         Written now and then and at the end.
+    start_from
+        Checkpoint of a refining network to start from, with the same stages or the first of them.
 
     Returns
     -------
@@ -200,22 +207,28 @@ def train(paths: list[Path], *, steps: int, seed: int, checkpoint: Path) -> Trai
     Raises
     ------
     ModelError
-        If there is no case.
+        If there is no case, or the checkpoint or the network to start from has other stages.
     """
     if not paths:
         msg = "no case to train the refining network on: steps 1 and 2 found no spine in any image"
         raise ModelError(msg)
     torch.manual_seed(seed)
     network = LocalNetwork(CHANNELS, num_classes=len(REFINED_ROLES), **architecture())
+    state: dict[str, Any] = {"step": 0, "seconds": 0.0, "start": None}
+    if start_from is not None:
+        state["start"] = _start(network, start_from)
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(_EMA))  # type: ignore[no-untyped-call]
     optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE)
-    state: dict[str, Any] = {"step": 0, "seconds": 0.0}
     if checkpoint.exists():
         stored = torch.load(checkpoint, weights_only=True)
+        if stored.get("architecture") != architecture():
+            msg = f"{checkpoint} is of a network with other stages; remove it, or train it on with the version it is of"
+            raise ModelError(msg)
         network.load_state_dict(stored["network"])
         average.load_state_dict(stored["average"])
         optimizer.load_state_dict(stored["optimizer"])
         state = stored["state"]
+    rate = LEARNING_RATE if state["start"] is None else _LATER_RATE
     done = int(state["step"])
     if done >= steps:
         return Trained(dict(average.module.state_dict()), state)
@@ -225,7 +238,7 @@ def train(paths: list[Path], *, steps: int, seed: int, checkpoint: Path) -> Trai
     bfloat16 = computes_bfloat16(torch.device("cpu"))
     for step in range(done, steps):
         for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * max(0.01, 1.0 - step / steps) ** 0.9
+            group["lr"] = rate * max(0.01, 1.0 - step / steps) ** 0.9
         data, truth = next(patches)
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
             logits = network(data)
@@ -239,10 +252,11 @@ def train(paths: list[Path], *, steps: int, seed: int, checkpoint: Path) -> Trai
         if step + 1 == steps or (step + 1) % _SAVED_EVERY == 0:
             state = {
                 "step": step + 1,
+                "start": state["start"],
                 "seconds": time.perf_counter() - start,
                 "seed": seed,
                 "cases": len(paths),
-                "learning_rate": LEARNING_RATE,
+                "learning_rate": rate,
                 "batch_size": BATCH,
                 "bfloat16": bfloat16,
                 "real_maps": ["real"] if any(path.name.startswith("real_") for path in paths) else [],
@@ -256,9 +270,35 @@ def train(paths: list[Path], *, steps: int, seed: int, checkpoint: Path) -> Trai
                     "average": average.state_dict(),
                     "optimizer": optimizer.state_dict(),
                     "state": state,
+                    "architecture": architecture(),
                 },
             )
     return Trained(dict(average.module.state_dict()), state)
+
+
+def _start(network: LocalNetwork, source: Path) -> str:
+    """Take over the weights of another refining network, and return how it was trained.
+
+    Stages that it does not have change nothing at first.
+    """
+    checkpoint = read_checkpoint(source)
+    weights = checkpoint["network_weights"]
+    own = network.state_dict()
+    strange = [name for name, value in weights.items() if name not in own or own[name].shape != value.shape]
+    if strange:
+        msg = f"cannot start from {source}: {strange[0]} has no place in a network of {FEATURES} features"
+        raise ModelError(msg)
+    network.load_state_dict({**own, **{name: value.float() for name, value in weights.items()}})
+    # Stages are added below the others: nothing comes up from them, and what receives it hands its input on, where
+    # it is still told by the gradient.
+    for kind, bias in (("finer", 0.0), ("decoder", _AWAKE)):
+        for name, parameter in getattr(network, kind).named_parameters():
+            if f"{kind}.{name}" not in weights:
+                torch.nn.init.constant_(parameter, bias if name.endswith("bias") else 0.0)
+    earlier = checkpoint.get("refinement")
+    # What ships keeps nothing but weights.
+    told = f"{earlier['step']} steps" if earlier else "steps that its own model card tells"
+    return f"{told}, after {earlier['start']}" if earlier and earlier.get("start") else told
 
 
 def _save(path: Path, content: dict[str, Any]) -> None:
@@ -284,6 +324,7 @@ def train_refinement(
     steps: int,
     seed: int = 0,
     label_maps: Path | None = None,
+    start_from: Path | None = None,
     told: Callable[[str, int, int], None] = lambda _name, _number, _of: None,
 ) -> Path:
     """Draw images, run steps 1 and 2 on them, train, and write the model; goes on where an earlier call stopped.
@@ -302,6 +343,8 @@ def train_refinement(
         Of images, patches and weights.
     label_maps
         Folder of tissue label maps of real anatomy; a quarter of the images is then drawn from them.
+    start_from
+        Checkpoint of a refining network to start from (`train`).
     told
         Called with the name of each image that steps 1 and 2 were run on, its number, and the number of images.
 
@@ -315,7 +358,8 @@ def train_refinement(
     # What another step 2 made of the images is of no use to this one's.
     of_step2 = networks.digests[Role.STEP2][:12]
     paths = make_cases(folder / f"cases_{of_step2}", datasets, networks, told)
-    trained = train(paths, steps=steps, seed=seed, checkpoint=folder / f"checkpoint_{of_step2}.pth")
+    checkpoint = folder / f"checkpoint_{of_step2}.pth"
+    trained = train(paths, steps=steps, seed=seed, checkpoint=checkpoint, start_from=start_from)
     return write_model(model_folder(work_dir), trained)
 
 

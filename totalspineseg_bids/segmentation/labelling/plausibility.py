@@ -1,8 +1,8 @@
-"""Vertebrae of a size that does not fit their neighbours': the name may be right and the voxels not its own."""
+"""Sizes that do not fit the neighbours': the name may be right and the voxels not its own, or hardly in view."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -10,10 +10,13 @@ from totalspineseg_bids.anatomy import VERTEBRA_LEVELS
 
 TOO_LARGE = "larger than its neighbours: may hold parts of them"
 TOO_SMALL = "smaller than its neighbours: parts of it may be missing"
+SLIVER = "a sliver at the edge of the field of view: its border may be that of its neighbour"
 
 #: Volume against the median of the neighbours from which a vertebra is out of line. In label maps of four adults it is
 #: 0.78 to 1.24 for whole vertebrae below C2.
 _LARGE, _SMALL = 1.8, 0.4
+#: The same for what the field of view cuts: below it next to nothing of its shape is left to lay its border by.
+_SLIVER = 0.1
 #: Neighbours within so many levels are compared with; growth along the column cancels out between both sides.
 _REACH = 2
 #: C1 and C2 are unlike all others; their volume against the median of C3 to C5 (in two of these adults 1.2 and 1.8, 1.4
@@ -54,3 +57,31 @@ def out_of_line(volumes: Mapping[str, float], cut: Collection[str]) -> dict[str,
     if {"C1", "C2"} <= whole.keys() and whole["C1"] > _ATLAS_OF_AXIS * whole["C2"]:
         reasons |= {"C1": TOO_LARGE, "C2": TOO_SMALL}
     return reasons
+
+
+def slivers(volumes: Mapping[str, float], cut: Collection[str], order: Sequence[str]) -> tuple[str, ...]:
+    """Tell of which vertebrae, or of which discs, the field of view leaves a sliver.
+
+    Parameters
+    ----------
+    volumes
+        Volume of each named vertebra or of each named disc, mm³; the sacrum left out.
+    cut
+        Those that the field of view cuts.
+    order
+        All levels of that kind, cranial to caudal.
+
+    Returns
+    -------
+    tuple of str
+        Levels in ``order`` with less than a tenth of the median of their whole neighbours; none is told without one.
+    """
+    found = []
+    for at, level in enumerate(order):
+        if level not in volumes or level not in cut:
+            continue
+        near = order[max(0, at - _REACH) : at + _REACH + 1]
+        whole = [volumes[other] for other in near if other in volumes and other not in cut]
+        if whole and volumes[level] < _SLIVER * float(np.median(whole)):
+            found.append(level)
+    return tuple(found)

@@ -13,11 +13,20 @@ from totalspineseg_bids.imaging.grid import Box
 from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.segmentation.labelling.naming import Naming
 from totalspineseg_bids.segmentation.labelling.observation import Found, LevelSolution, Observation, Parts, Scene
-from totalspineseg_bids.segmentation.labelling.plausibility import TOO_LARGE, TOO_SMALL, out_of_line
+from totalspineseg_bids.segmentation.labelling.plausibility import (
+    SLIVER,
+    TOO_LARGE,
+    TOO_SMALL,
+    out_of_line,
+    slivers,
+)
 from totalspineseg_bids.segmentation.layout import Kind
 from totalspineseg_bids.segmentation.result import ColumnHypothesis, Component, DiscPoint, LabelledSpine, SpineStatus
 
 _CLEAR_VARIANT = 0.6
+#: Voxels in the outermost layer of the field of view above which it cuts a structure.
+_CUT = 3
+_SIZE_FLAGS = {TOO_LARGE: "odd-size", TOO_SMALL: "odd-size", SLIVER: "sliver"}
 
 
 def summarize(
@@ -48,7 +57,7 @@ def summarize(
         return np.asarray(index @ affine[:3, :3].T + affine[:3, 3])
 
     components = _components(labels.data[box], scene, solution, naming, to_scanner)
-    odd_sizes = [f"odd-size:{c.level}" for c in components if c.reason in {TOO_LARGE, TOO_SMALL}]
+    odd_sizes = [f"{_SIZE_FLAGS[c.reason]}:{c.level}" for c in components if c.reason in _SIZE_FLAGS]
     return LabelledSpine(
         labels=labels.data,
         affine=affine,
@@ -92,11 +101,7 @@ def _components(
     counts = np.bincount(value, minlength=256)
     means = np.stack([np.bincount(value, index[k], minlength=256) for k in range(3)], axis=1)
     edges = _at_edge(part, scene)
-    bones = [v for v in anatomy.VERTEBRA_LEVELS if v != "S" and counts[anatomy.vertebra(v).id]]
-    odd_sizes = out_of_line(
-        {v: float(counts[anatomy.vertebra(v).id]) for v in bones},
-        {v for v in bones if edges[anatomy.vertebra(v).id] > 3},
-    )
+    odd_sizes = _odd_sizes(counts, edges > _CUT)
     rows: list[tuple[float, Component]] = []
     for number in np.flatnonzero(counts):
         known = anatomy.BY_ID[int(number)]
@@ -116,13 +121,27 @@ def _components(
             level=level,
             confidence=confidence,
             runner_up=runner_up,
-            reason=reason or odd_sizes.get(known.level if known.structure is Structure.VERTEBRA else ""),
-            touches_edge=bool(edges[number] > 3),
+            reason=reason or odd_sizes.get(int(number)),
+            touches_edge=bool(edges[number] > _CUT),
             volume_mm3=float(counts[number] * scene.voxel_mm3),
             centroid_mm=(float(center[0]), float(center[1]), float(center[2])),
         )
         rows.append((place, component))
     return tuple(component for _, component in sorted(rows, key=lambda row: row[0]))
+
+
+def _odd_sizes(counts: NDArray[np.int64], cut: NDArray[np.bool_]) -> dict[int, str]:
+    """Reasons by id of what does not fit its neighbours in size, from the voxels of each id, shape (256,)."""
+    bones = {v: anatomy.vertebra(v).id for v in anatomy.VERTEBRA_LEVELS if v != "S"}
+    discs = {d: anatomy.disc(d).id for d in anatomy.DISC_LEVELS}
+    reasons: dict[int, str] = {}
+    for ids in (bones, discs):
+        volumes = {level: float(counts[label]) for level, label in ids.items() if counts[label]}
+        at_edge = {level for level in volumes if cut[ids[level]]}
+        reasons |= {ids[level]: SLIVER for level in slivers(volumes, at_edge, tuple(ids))}
+        if ids is bones:
+            reasons |= {ids[level]: reason for level, reason in out_of_line(volumes, at_edge).items()}
+    return reasons
 
 
 def _at_edge(part: NDArray[np.uint8], scene: Scene) -> NDArray[np.int64]:
