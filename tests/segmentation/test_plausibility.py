@@ -48,12 +48,13 @@ def test_a_vertebra_of_which_most_is_missing_is_flagged():
     assert reason == TOO_SMALL
 
 
-def test_a_sliver_is_less_than_a_tenth_of_the_whole_ones_beside_it():
+def test_a_sliver_is_less_than_a_tenth_of_those_beside_it():
     order = tuple(NECK)
     assert slivers({**NECK, "T1": 0.9e3}, {"T1"}, order) == ("T1",)
     assert slivers({**NECK, "T1": 1.2e3}, {"T1"}, order) == ()
     assert slivers({**NECK, "T1": 0.9e3}, set(), order) == ()
-    assert slivers({"C7": 12e3, "T1": 0.9e3}, {"C7", "T1"}, order) == ()
+    assert slivers({"C7": 12e3, "T1": 0.9e3}, {"C7", "T1"}, order) == ("T1",)
+    assert slivers({"T1": 0.9e3}, {"T1"}, order) == ()
 
 
 def test_slivers_of_discs_are_measured_by_discs():

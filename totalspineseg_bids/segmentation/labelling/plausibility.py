@@ -74,14 +74,15 @@ def slivers(volumes: Mapping[str, float], cut: Collection[str], order: Sequence[
     Returns
     -------
     tuple of str
-        Levels in ``order`` with less than a tenth of the median of their whole neighbours; none is told without one.
+        Levels in ``order`` with less than a tenth of the median of their neighbours, which may be cut too: thin slabs
+        cut the transverse processes of all.
     """
     found = []
     for at, level in enumerate(order):
         if level not in volumes or level not in cut:
             continue
         near = order[max(0, at - _REACH) : at + _REACH + 1]
-        whole = [volumes[other] for other in near if other in volumes and other not in cut]
-        if whole and volumes[level] < _SLIVER * float(np.median(whole)):
+        others = [volumes[other] for other in near if other in volumes and other != level]
+        if others and volumes[level] < _SLIVER * float(np.median(others)):
             found.append(level)
     return tuple(found)
