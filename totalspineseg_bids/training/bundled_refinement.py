@@ -54,7 +54,8 @@ Parametric spines are made by `totalspineseg_bids.synthesis` from code alone. {r
 
 ## How to repeat
 
-`make refinement` (with `LABEL_MAPS=<folder>` for the maps of real anatomy).
+`make refinement` (with `LABEL_MAPS=<folder>` for the maps of real anatomy, and `FROM_SHIPPED=1` to start from what is
+in place).
 """
 
 _NETWORK = (
