@@ -13,6 +13,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ class Replayer:
     ) -> LabelledSpine:
         """Label the recording."""
         (spine,) = label_session([self.perception.as_session_image(localizer)])
-        return spine
+        return replace(spine, margin=self.perception.final.margin)
 
 
 def relabel(job: Job, perception: Perception) -> Outcome:

@@ -337,3 +337,20 @@ def test_two_lumbar_discs_far_apart_take_turns():
     assert spine.status is SpineStatus.ABSTAINED
     assert [turn for _, turn in disc_turns(spine)] == [0, 1]
     assert np.count_nonzero(odd_discs(spine)) == np.count_nonzero(semantic[:, 30:62, 61:72])
+
+
+def test_a_small_disc_within_c2_does_not_cut_it():
+    """The joint between dens and body may come out as a disc; C1 lost its name to what was cut off so."""
+    column, layout = make_column(last="T4"), Layout.named("r20240601-step2")
+    axis = np.argwhere(column.truth == anatomy.vertebra("C2").id)
+    body = axis[axis[:, 1] > np.median(axis[:, 1])]
+    damaged = semantic_of(column.truth, layout)
+    centre = np.median(body, axis=0)
+    speck = body[(np.abs(body - centre) < (5.0, 5.0, 1.6)).all(axis=1)]
+    damaged[tuple(speck.T)] = layout.labels["disc_C2_C3"][0]
+    spine = label_map(damaged, column.affine, layout)
+    assert 80 < len(speck) < 400
+    names = {c.level for c in spine.components}
+    assert {"C1", "C2", "C3"} <= names
+    painted = spine.labels == anatomy.vertebra("C2").id
+    assert np.count_nonzero(painted & (column.truth == anatomy.vertebra("C2").id)) > 0.9 * (len(axis) - len(speck))

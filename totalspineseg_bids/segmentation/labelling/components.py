@@ -26,6 +26,9 @@ DISC_SPECK_MM3 = 25.0
 SMALL_DISC_MM3 = 80.0
 BODY_SPECK_MM3 = 350.0
 SACRUM_SPECK_MM3 = 1500.0
+#: Part of the volume of the discs around it below which what looks like a disc cuts no body: the joint between the dens
+#: and the body of C2 may come out as one, of an eighth of C2-C3.
+_SLIGHT = 0.2
 #: The column's front part: bodies lie here, seen from the canal's centreline, mm.
 BODY_FRONT_MM = 7.0
 BODY_SIDE_MM = 22.0
@@ -301,7 +304,14 @@ def body_parts(
 
 def _ordinary(discs: Parts) -> list[Observation]:
     """Return the discs that lie in front of the canal and are no specks: bodies are told apart by them."""
-    return [d for d in discs.observations if d.anterior > 3.0 and d.volume_mm3 > SMALL_DISC_MM3]
+    found = [d for d in discs.observations if d.anterior > 3.0 and d.volume_mm3 > SMALL_DISC_MM3]
+    return [d for d in found if d.touches_edge or d.volume_mm3 > _SLIGHT * _volume_around(d, found)]
+
+
+def _volume_around(disc: Observation, discs: Sequence[Observation]) -> float:
+    """Median volume of the other discs near one, mm³; its own without any."""
+    near = [d.volume_mm3 for d in discs if d is not disc and abs(d.s - disc.s) < _NEIGHBOURS_MM]
+    return float(np.median(near)) if near else disc.volume_mm3
 
 
 def _cut_long(
