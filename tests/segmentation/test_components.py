@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from totalspineseg_bids.segmentation.labelling.components import cut_fused
+from totalspineseg_bids.segmentation.labelling.components import _between_discs, cut_fused
 from totalspineseg_bids.segmentation.labelling.false_pieces import false_prices
 from totalspineseg_bids.segmentation.labelling.observation import Observation, Parts
 from totalspineseg_bids.segmentation.labelling.reference import Prices
@@ -53,3 +53,16 @@ def test_a_sliver_at_the_edge_is_less_sure_than_what_the_edge_cuts_in_half():
     )
     assert sliver < 0.6 * half
     assert small < half
+
+
+def test_pieces_of_a_body_where_the_chest_begins_are_one():
+    """T1 came out in two classes; seen from the disc above it the next gaps are those of the neck, far smaller."""
+    places = [67.3, 83.7, 100.4, 114.1, 127.9, 143.2, 163.9, 186.4, 209.2, 233.8]
+    bodies = [_body(s, part) for part, s in enumerate((135.8, 151.1, 153.0, 175.2))]
+    empty = np.zeros(0, np.int64)
+    groups = _between_discs(bodies, Parts(np.zeros((0, 3), np.int64), empty, tuple(disc(s) for s in places)))
+    assert [[piece.part for piece in group] for group in groups] == [[1, 2]]
+
+
+def _body(s, part):
+    return Observation(Kind.VERTEBRA, np.array([0.0, 15.0, -s]), s, s - 5, s + 5, 15.0, 0.0, 4000.0, False, (), part)

@@ -441,9 +441,11 @@ def _between_discs(bodies: Sequence[Observation], discs: Parts) -> list[list[Obs
     ordinary = _ordinary(discs)
     places = np.array([d.s for d in ordinary])
     gaps = np.diff(places)
+    middles = (places[:-1] + places[1:]) / 2
     found = []
     for n, gap in enumerate(gaps):
-        around = _nearest(places[n], [(places[m], g) for m, g in enumerate(gaps) if m != n])
+        # From the neck to the chest gaps grow: as many of those around lie above as below.
+        around = _nearest(middles[n], [(middles[m], g) for m, g in enumerate(gaps) if m != n])
         if not around or gap > _ONE_BODY * float(np.median(around)):
             continue
         pieces = [o for o in bodies if places[n] < o.s < places[n + 1]]
