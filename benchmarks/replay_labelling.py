@@ -13,7 +13,6 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from totalspineseg_bids.errors import SpineAppError
 from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.segmentation.labelling import label_session
 from totalspineseg_bids.segmentation.perception import Perception, Progress
+from totalspineseg_bids.segmentation.pipeline import finished
 from totalspineseg_bids.segmentation.result import LabelledSpine
 from totalspineseg_bids.training.evaluation_output import write_evaluation
 
@@ -56,7 +56,7 @@ class Replayer:
     ) -> LabelledSpine:
         """Label the recording."""
         (spine,) = label_session([self.perception.as_session_image(localizer)])
-        return replace(spine, margin=self.perception.final.margin)
+        return finished(self.perception, spine)
 
 
 def relabel(job: Job, perception: Perception) -> Outcome:

@@ -90,11 +90,16 @@ def small(monkeypatch):
     return stages
 
 
+def _trained(case, folder, name, *, steps):
+    """Train on one case, and return what came out and the checkpoint of its model folder."""
+    case.save(folder / "a.npz")
+    trained = train([folder / "a.npz"], steps=steps, seed=0, checkpoint=folder / "c.pth")
+    return trained, write_model(folder / name, trained) / "fold_all" / "checkpoint_final.pth"
+
+
 def test_a_stage_more_changes_nothing_at_first(case, small, tmp_path):
-    case.save(tmp_path / "a.npz")
     small(1)
-    first = train([tmp_path / "a.npz"], steps=5, seed=0, checkpoint=tmp_path / "one.pth")
-    source = write_model(tmp_path / "one", first) / "fold_all" / "checkpoint_final.pth"
+    first, source = _trained(case, tmp_path, "one", steps=5)
     small(2)
     second = train([tmp_path / "a.npz"], steps=1, seed=0, checkpoint=tmp_path / "two.pth", start_from=source)
     assert second.state["start"] == "5 steps"
@@ -112,10 +117,8 @@ def test_a_stage_more_changes_nothing_at_first(case, small, tmp_path):
 
 
 def test_what_has_other_stages_is_named(case, small, tmp_path):
-    case.save(tmp_path / "a.npz")
     small(2)
-    trained = train([tmp_path / "a.npz"], steps=1, seed=0, checkpoint=tmp_path / "c.pth")
-    source = write_model(tmp_path / "two", trained) / "fold_all" / "checkpoint_final.pth"
+    _, source = _trained(case, tmp_path, "two", steps=1)
     small(1)
     with pytest.raises(ModelError, match=r"c\.pth is of a network with other stages"):
         train([tmp_path / "a.npz"], steps=2, seed=0, checkpoint=tmp_path / "c.pth")

@@ -134,7 +134,7 @@ class SpineSegmenter:
         else:
             own, spine = self._in_session(volume, localizer, companions, tell)
         tell("label", 1.0)
-        return _finished(own, spine)
+        return finished(own, spine)
 
     def _in_session(
         self, volume: Volume, localizer: Volume | None, companions: Sequence[Volume], tell: Progress
@@ -176,8 +176,8 @@ def _fingerprint(volume: Volume, localizer: Volume | None) -> str:
     return whole.hexdigest()
 
 
-def _finished(own: Perception, spine: LabelledSpine) -> LabelledSpine:
-    """Add to the labels what the networks say besides."""
+def finished(own: Perception, spine: LabelledSpine) -> LabelledSpine:
+    """Add to labels what the networks that saw the image say besides."""
     if spine.status is SpineStatus.NO_SPINE:
         return replace(spine, reason=NOTHING_FOUND)
     return replace(

@@ -197,7 +197,8 @@ def train(paths: list[Path], *, steps: int, seed: int, checkpoint: Path, start_f
     checkpoint
         Written now and then and at the end.
     start_from
-        Checkpoint of a refining network to start from, with the same stages or the first of them.
+        Checkpoint of a refining network to start from, with the same stages or the first of them, where
+        ``checkpoint`` is not there yet.
 
     Returns
     -------
@@ -215,7 +216,7 @@ def train(paths: list[Path], *, steps: int, seed: int, checkpoint: Path, start_f
     torch.manual_seed(seed)
     network = LocalNetwork(CHANNELS, num_classes=len(REFINED_ROLES), **architecture())
     state: dict[str, Any] = {"step": 0, "seconds": 0.0, "start": None}
-    if start_from is not None:
+    if start_from is not None and not checkpoint.exists():
         state["start"] = _start(network, start_from)
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(_EMA))  # type: ignore[no-untyped-call]
     optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE)

@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 from totalspineseg_bids.imaging.grid import foreground_box
 from totalspineseg_bids.imaging.masks import connected_parts, indices_of
 from totalspineseg_bids.segmentation.labelling.centerline import Projection
-from totalspineseg_bids.segmentation.labelling.observation import Observation, Parts, Scene, SemanticMap, Votes
+from totalspineseg_bids.segmentation.labelling.observation import (
+    Observation,
+    Parts,
+    Scene,
+    SemanticMap,
+    Votes,
+    volume_around,
+)
 from totalspineseg_bids.segmentation.labelling.planes import disc_plane, slots_by_cuts
 from totalspineseg_bids.segmentation.labelling.repair import join_pieces, split_bridged
 from totalspineseg_bids.segmentation.layout import Kind, Layout, Parity
@@ -305,13 +312,7 @@ def body_parts(
 def _ordinary(discs: Parts) -> list[Observation]:
     """Return the discs that lie in front of the canal and are no specks: bodies are told apart by them."""
     found = [d for d in discs.observations if d.anterior > 3.0 and d.volume_mm3 > SMALL_DISC_MM3]
-    return [d for d in found if d.touches_edge or d.volume_mm3 > _SLIGHT * _volume_around(d, found)]
-
-
-def _volume_around(disc: Observation, discs: Sequence[Observation]) -> float:
-    """Median volume of the other discs near one, mm³; its own without any."""
-    near = [d.volume_mm3 for d in discs if d is not disc and abs(d.s - disc.s) < _NEIGHBOURS_MM]
-    return float(np.median(near)) if near else disc.volume_mm3
+    return [d for d in found if d.touches_edge or d.volume_mm3 > _SLIGHT * volume_around(d, found, _NEIGHBOURS_MM)]
 
 
 def _cut_long(

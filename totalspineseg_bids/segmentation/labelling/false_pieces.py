@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from totalspineseg_bids.segmentation.labelling.observation import Observation
+from totalspineseg_bids.segmentation.labelling.observation import Observation, volume_around
 from totalspineseg_bids.segmentation.labelling.reference import Prices
 from totalspineseg_bids.segmentation.layout import Kind
 
@@ -15,6 +15,8 @@ from totalspineseg_bids.segmentation.layout import Kind
 _VERTEBRA_LONG_MM, _SACRUM_LONG_MM = 40.0, 75.0
 #: Least cost of taking a sacrum for none, nats.
 _LEAST_FALSE_SACRUM = 0.5
+#: Peers lie within so much along the canal, mm.
+_PEERS_MM = 80.0
 #: Part of its peers' volume from which a piece at the edge is as sure as a whole one.
 _SLIVER = 0.1
 #: What a vertebra with a landmark class costs more.
@@ -33,8 +35,7 @@ def false_prices(observations: Sequence[Observation], prices: Prices) -> NDArray
             cost[n] = _false_sacrum(o, prices)
             continue
         base = prices.false_disc if o.kind is Kind.DISC else prices.false_vertebra
-        peers = [p.volume_mm3 for p in observations if p.kind is o.kind and abs(p.s - o.s) < 80 and p is not o]
-        typical = float(np.median(peers)) if peers else o.volume_mm3
+        typical = volume_around(o, [p for p in observations if p.kind is o.kind], _PEERS_MM)
         # What the field of view cuts is small for that reason, but slivers are also painted where nothing is.
         whole = typical * (_SLIVER if o.touches_edge else 1.0)
         relative = min(o.volume_mm3 / max(whole, 1.0), 1.0)

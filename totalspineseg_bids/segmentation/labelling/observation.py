@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -102,6 +103,12 @@ class Observation:
     extra_levels: dict[str, float] = field(default_factory=dict)
     scout: dict[str, float] = field(default_factory=dict)
     hearsay: tuple[tuple[dict[str | None, float], float], ...] = ()
+
+
+def volume_around(one: Observation, others: Iterable[Observation], reach_mm: float) -> float:
+    """Return the median volume of the others within reach along the canal, mm³; its own where there are none."""
+    near = [o.volume_mm3 for o in others if o is not one and abs(o.s - one.s) < reach_mm]
+    return float(np.median(near)) if near else one.volume_mm3
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,9 +138,10 @@ def _odd_sizes(counts: NDArray[np.int64], cut: NDArray[np.bool_]) -> dict[int, s
     for ids in (bones, discs):
         volumes = {level: float(counts[label]) for level, label in ids.items() if counts[label]}
         at_edge = {level for level in volumes if cut[ids[level]]}
-        reasons |= {ids[level]: SLIVER for level in slivers(volumes, at_edge, tuple(ids))}
+        told = dict.fromkeys(slivers(volumes, at_edge, tuple(ids)), SLIVER)
         if ids is bones:
-            reasons |= {ids[level]: reason for level, reason in out_of_line(volumes, at_edge).items()}
+            told |= out_of_line(volumes, at_edge)
+        reasons |= {ids[level]: reason for level, reason in told.items()}
     return reasons
 
 
