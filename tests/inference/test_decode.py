@@ -36,6 +36,17 @@ def test_equals_nnunets_label_manager(seed: int, name: str, scale: float) -> Non
         np.testing.assert_allclose(values, probabilities[heads.names.index(role)], atol=1e-5)
 
 
+@pytest.mark.parametrize("name", sorted(DATASETS))
+def test_several_outputs_make_one_probability(name: str) -> None:
+    heads = heads_of(DATASETS[name])
+    logits = torch.from_numpy(np.random.default_rng(0).normal(0, 2, (len(heads.names), 3, 4, 5))).float()
+    single = decode(lambda index: logits[index].clone(), heads, heads.names).probabilities
+    joined = decode(lambda index: logits[index].clone(), heads, {"some": heads.names[1:4]}).probabilities
+    parts = torch.stack([single[role] for role in heads.names[1:4]])
+    assert set(joined) == {"some"}
+    torch.testing.assert_close(joined["some"], parts.amax(0) if heads.regions else parts.sum(0))
+
+
 def test_a_region_that_yields_is_overwritten_with_its_parts() -> None:
     labels = {"background": (0,), "disc": (1, 2), "disc_O": (2,), "vertebrae": (3, 4), "vertebrae_O": (4,)}
     heads = Heads.from_dataset(labels, [1, 2, 3, 4])

@@ -25,9 +25,10 @@ from totalspineseg_bids.models.registry import ModelSet
 from totalspineseg_bids.segmentation.api import to_grid
 from totalspineseg_bids.segmentation.layout import Layout
 from totalspineseg_bids.segmentation.pipeline import SpineSegmenter
-from totalspineseg_bids.segmentation.refinement import CHANNELS, PRIOR_CHANNELS
+from totalspineseg_bids.segmentation.refinement import CHANNELS, PARITIES, PRIOR_CHANNELS, parities
 from totalspineseg_bids.segmentation.result import SpineStatus
 from totalspineseg_bids.segmentation.stages import keep_spine
+from totalspineseg_bids.training.refinement_training import dataset_json
 
 from .columns import Column, dice, levels_right, make_column, semantic_table
 
@@ -50,7 +51,7 @@ class TruthReader:
         self.blind = blind
         self.seen: list[np.ndarray] = []
 
-    def predict(self, image, spacing, *, keep=(), progress=None):
+    def predict(self, image, spacing, *, keep=(), half=False, progress=None):
         assert image.dtype == np.float32
         np.testing.assert_allclose(spacing, 1.0, atol=1e-6)
         self.seen.append(image)
@@ -63,7 +64,11 @@ class TruthReader:
         bone = [i for i, kind in structures.items() if kind in {Structure.VERTEBRA, Structure.SACRUM}]
         chance = {"cord": cord, "canal": canal, "vertebrae": np.isin(ids, bone).astype(np.float32)}
         chance["disc"] = (ids > 0).astype(np.float32) - canal - chance["vertebrae"]
-        return Prediction(semantic_table(self.layout)[ids], {role: chance[role] for role in keep}, _sure(ids))
+        labels = semantic_table(self.layout)[ids]
+        parity = parities(labels, self.layout)
+        chance |= {role: (parity == value).astype(np.float32) for role, value in PARITIES.items()}
+        kept = {name: chance[name].astype(np.float16 if half else np.float32) for name in keep}
+        return Prediction(labels, kept, _sure(ids))
 
 
 def _sure(ids: np.ndarray) -> np.ndarray:
@@ -75,16 +80,22 @@ class Thickener:
     """A refining network that gives bone one voxel more on every side, and takes the cord for canal."""
 
     def __init__(self) -> None:
-        labels = {"background": (0,), "vertebrae": (1,), "disc": (2,), "canal": (3, 4), "cord": (4,)}
+        labels = {
+            name: tuple(values) if isinstance(values, list) else (values,)
+            for name, values in dataset_json(0)["labels"].items()
+        }
         self.model = SimpleNamespace(
             labels=labels, channel_names=("noNorm",) * CHANNELS, path=Path("r"), name="r", digest="r" * 64
         )
         self.seen: list[np.ndarray] = []
 
-    def predict(self, image, spacing, *, keep=(), progress=None):
+    def predict(self, image, spacing, *, keep=(), half=False, progress=None):
         self.seen.append(image)
-        bone, disc, canal, cord = (image[row] > 0 for row in PRIOR_CHANNELS)
-        labels = np.where(disc, 2, np.where(canal | cord, 3, ndimage.binary_dilation(bone))).astype(np.uint8)
+        bone, disc, canal, cord, odd, even = (image[row] > 0 for row in PRIOR_CHANNELS)
+        values = {name: own[0] for name, own in self.model.labels.items()}
+        labels = np.where(ndimage.binary_dilation(bone), values["vertebrae"], 0).astype(np.uint8)
+        for name, where in (("vertebrae_O", odd), ("vertebrae_E", even), ("canal", canal | cord), ("disc", disc)):
+            labels[where] = values[name]
         margin = np.full(image.shape[1:], 0.125, np.float16)
         return Prediction(labels, {role: np.full(image.shape[1:], 0.25, np.float32) for role in keep}, margin)
 

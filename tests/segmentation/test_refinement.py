@@ -11,13 +11,25 @@ from totalspineseg_bids.segmentation.refinement import (
     PRIOR_CHANNELS,
     PRIOR_SCALE,
     REFINED_ROLES,
+    TISSUES,
+    blended,
+    parity_outputs,
     refinement_channels,
     standardised,
     taken_over,
 )
+from totalspineseg_bids.training.refinement_training import dataset_json
 
 STEP2 = Layout.named("r20240601-step2")
-REFINED = Layout.from_labels({"vertebrae": 1, "disc": 2, "canal": [3, 4], "cord": 4})
+REFINED = Layout.from_labels(dataset_json(0)["labels"])
+ODD, EVEN = (REFINED.labels[name][0] for name in ("vertebrae_O", "vertebrae_E"))
+ROLES = {
+    Kind.VERTEBRA: "vertebrae",
+    Kind.SACRUM: "vertebrae",
+    Kind.DISC: "disc",
+    Kind.CANAL: "canal",
+    Kind.CORD: "cord",
+}
 SHAPE = (24, 40, 33)
 
 
@@ -44,7 +56,7 @@ def test_channels_hold_the_image_the_logits_and_the_measures():
     for row, role in zip(PRIOR_CHANNELS, REFINED_ROLES, strict=True):
         np.testing.assert_array_equal(channels[row] * PRIOR_SCALE > 0, chance[role] > 0.5)
     assert np.isfinite(channels).all()
-    assert np.abs(channels[5:]).max() <= 4
+    assert np.abs(np.delete(channels, PRIOR_CHANNELS, 0)[1:]).max() <= 4
 
 
 @pytest.mark.parametrize("gain", [0.5, 3.0])
@@ -55,7 +67,7 @@ def test_measured_by_its_own_bone_an_image_looks_the_same_at_any_brightness(gain
     slope = np.linspace(1.0, 3.0, SHAPE[2], dtype=np.float32)
     image = np.where(bone, 1.0, 2.0).astype(np.float32) * slope + 0.05 * rng.standard_normal(SHAPE).astype(np.float32)
     chance = probabilities(vertebrae=bone)
-    row = 1 + len(REFINED_ROLES)
+    row = 1 + len(TISSUES)
     inside, outside = block((6, 18), (13, 19), (0, 33)), block((6, 18), (21, 24), (0, 33))
     for given in (image, gain * image):
         measured = refinement_channels(standardised(given), chance)[row]
@@ -66,13 +78,64 @@ def test_measured_by_its_own_bone_an_image_looks_the_same_at_any_brightness(gain
 
 def test_a_map_that_is_as_before_stays_as_it_was():
     labels = np.zeros(SHAPE, np.uint8)
-    values = {Kind.VERTEBRA: 1, Kind.SACRUM: 1, Kind.DISC: 2, Kind.CANAL: 3, Kind.CORD: 4}
+    values = {kind: REFINED.labels[role][0] for kind, role in ROLES.items()}
     for n, value in enumerate(STEP2.meanings):
         labels[n % 24, (5 * n) % 40, n % 33] = value
     refined = np.zeros_like(labels)
     for kind, value in values.items():
         refined[STEP2.kinds(labels) == kind] = value
     np.testing.assert_array_equal(taken_over(labels, STEP2, refined, REFINED), labels)
+    # With parities as well: landmark vertebrae count as those around them do.
+    for level, value in (("C2", EVEN), ("T1", EVEN), ("T12", ODD), ("O", ODD), ("E", EVEN)):
+        refined[labels == STEP2.labels[f"vertebrae_{level}"][0]] = value
+    np.testing.assert_array_equal(taken_over(labels, STEP2, refined, REFINED), labels)
+
+
+def test_a_process_that_step_2_gave_to_its_neighbour_comes_back():
+    odd, t1 = STEP2.labels["vertebrae_O"][0], STEP2.labels["vertebrae_T1"][0]
+    labels, refined = np.zeros(SHAPE, np.uint8), np.zeros(SHAPE, np.uint8)
+    labels[4:20, 20:34, 2:12], labels[4:20, 20:34, 16:26] = t1, odd
+    refined[4:20, 20:34, 2:12], refined[4:20, 20:34, 16:26] = EVEN, ODD
+    # The process of T1, thought to be of the vertebra below it.
+    labels[10:14, 4:20, 6:10] = odd
+    refined[10:14, 4:20, 6:10] = EVEN
+    result = taken_over(labels, STEP2, refined, REFINED)
+    assert (result[10:14, 4:20, 6:10] == t1).all()
+    assert (result[4:20, 20:34, 16:26] == odd).all()
+
+
+def test_bone_of_a_parity_that_is_nowhere_else_gets_its_plain_class():
+    labels, refined = np.zeros(SHAPE, np.uint8), np.zeros(SHAPE, np.uint8)
+    labels[4:20, 10:20, 4:12], refined[4:20, 10:20, 4:12] = STEP2.labels["vertebrae_O"][0], ODD
+    refined[4:20, 10:14, 4:12] = EVEN
+    result = taken_over(labels, STEP2, refined, REFINED)
+    assert (result[4:20, 10:14, 4:12] == STEP2.labels["vertebrae_E"][0]).all()
+
+
+def test_the_sacrum_keeps_its_class_whatever_parity_it_is_given():
+    labels, refined = np.zeros(SHAPE, np.uint8), np.zeros(SHAPE, np.uint8)
+    labels[4:20, 10:20, 4:12], refined[4:20, 10:20, 4:12] = STEP2.labels["sacrum"][0], ODD
+    np.testing.assert_array_equal(taken_over(labels, STEP2, refined, REFINED), labels)
+
+
+@pytest.mark.parametrize("layout", ["r20240601-step2", "r20241115-step2"])
+def test_landmark_vertebrae_are_of_the_parity_of_their_place(layout):
+    found = parity_outputs(Layout.named(layout))
+    landmarks = {"vertebrae_O": {"vertebrae_T12"}, "vertebrae_E": {"vertebrae_C2", "vertebrae_T1"}}
+    for name, roles in found.items():
+        assert set(roles) == {name, *(landmarks[name] & set(Layout.named(layout).labels))}
+
+
+def test_step_1_has_a_say_in_tissues_and_none_in_parities():
+    chance = {role: np.full(SHAPE, 0.3, np.float16) for role in REFINED_ROLES}
+    sure = {role: np.full(SHAPE, 0.999, np.float16) for role in TISSUES}
+    found = blended(chance, sure)
+    assert set(found) == set(REFINED_ROLES)
+    for role, values in found.items():
+        assert values.dtype == np.float32
+        assert (values > 0.5).all() == (role in TISSUES)
+    same = blended(chance, {role: chance[role] for role in TISSUES})
+    np.testing.assert_allclose(same["disc"], 0.3, atol=1e-3)
 
 
 def test_new_bone_gets_the_class_of_the_nearest_and_lost_bone_none():

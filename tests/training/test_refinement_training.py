@@ -21,9 +21,23 @@ from totalspineseg_bids.segmentation.refinement import CHANNELS, PRIOR_CHANNELS,
 from totalspineseg_bids.training import refinement_training
 from totalspineseg_bids.training.bundled_refinement import publish_refinement
 from totalspineseg_bids.training.refinement_cases import RefinementCase, make_cases, write_images
-from totalspineseg_bids.training.refinement_training import model_folder, targets, train, train_refinement, write_model
+from totalspineseg_bids.training.refinement_training import (
+    loss_of,
+    model_folder,
+    targets,
+    train,
+    train_refinement,
+    untrained,
+    write_model,
+)
 
 SHAPE = (50, 64, 66)
+IDS = {
+    "vertebrae": [anatomy.vertebra("L3").id],
+    "disc": [anatomy.disc("L3-L4").id],
+    "canal": [anatomy.CANAL_ID, anatomy.CORD_ID],
+    "cord": [anatomy.CORD_ID],
+}
 
 
 @pytest.fixture
@@ -34,7 +48,8 @@ def case():
     truth[10:40, 36:56, 6:30] = truth[20:30, 8:20, 6:60] = anatomy.vertebra("L3").id
     truth[10:40, 36:56, 30:38] = anatomy.disc("L3-L4").id
     truth[18:32, 22:34], truth[22:28, 26:30] = anatomy.CANAL_ID, anatomy.CORD_ID
-    masks = dict(zip(REFINED_ROLES, targets(truth), strict=True))
+    masks = {role: np.isin(truth, ids) for role, ids in IDS.items()}
+    masks |= {"vertebrae_O": masks["vertebrae"], "vertebrae_E": np.zeros(SHAPE, bool)}
     image = np.where(masks["vertebrae"], -1.0, 0.7) + 0.1 * rng.standard_normal(SHAPE)
     found = {**masks, "vertebrae": ndimage.binary_erosion(masks["vertebrae"], iterations=2)}
     chance = {role: np.where(mask, 0.97, 0.03).astype(np.float16) for role, mask in found.items()}
@@ -52,18 +67,33 @@ def test_cases_come_back_as_they_were_written(case, tmp_path):
 
 def test_the_cord_is_of_the_canal_and_the_sacrum_of_the_vertebrae():
     ids = np.array([anatomy.CORD_ID, anatomy.CANAL_ID, anatomy.SACRUM_ID, anatomy.disc("L5-S").id, 0], np.uint8)
-    rows = dict(zip(REFINED_ROLES, targets(ids).tolist(), strict=True))
+    chance = {role: np.zeros(5, np.float16) for role in REFINED_ROLES}
+    rows = dict(zip(REFINED_ROLES, targets(ids, chance).tolist(), strict=True))
     assert rows["cord"] == [True, False, False, False, False]
     assert rows["canal"] == [True, True, False, False, False]
     assert rows["vertebrae"] == [False, False, True, False, False]
     assert rows["disc"] == [False, False, False, True, False]
+    assert not any(rows["vertebrae_O"] + rows["vertebrae_E"])
+
+
+@pytest.mark.parametrize("counted_otherwise", [False, True])
+def test_odd_is_what_the_steps_called_odd(counted_otherwise):
+    ids = np.repeat([anatomy.vertebra(level).id for level in ("T11", "T12", "L1", "L2", "S")], 10).astype(np.uint8)
+    even, odd = np.isin(np.arange(50) // 10, (0, 2)), np.isin(np.arange(50) // 10, (1, 3))
+    told = (even, odd) if counted_otherwise else (odd, even)
+    # A few voxels are wrong, as ever.
+    told = tuple(mask ^ (np.arange(50) % 10 == 3) for mask in told)
+    chance = {"vertebrae": np.ones(50), "vertebrae_O": 0.8 * told[0], "vertebrae_E": 0.8 * told[1]}
+    rows = dict(zip(REFINED_ROLES, targets(ids, chance), strict=True))
+    np.testing.assert_array_equal(rows["vertebrae_O"], even if counted_otherwise else odd)
+    np.testing.assert_array_equal(rows["vertebrae_E"], odd if counted_otherwise else even)
 
 
 def test_it_learns_goes_on_and_ships(case, tmp_path, monkeypatch):
     case.save(tmp_path / "a.npz")
     checkpoint = tmp_path / "checkpoint.pth"
-    monkeypatch.setattr(refinement_training, "PATCH", (24, 32, 32))
-    monkeypatch.setattr(refinement_training, "FEATURES", (8, 8, 8))
+    monkeypatch.setattr(refinement_training, "PATCH", (32, 32, 32))
+    monkeypatch.setattr(refinement_training, "FEATURES", (8, 8, 8, 8))
     first = train([tmp_path / "a.npz"], steps=10, seed=1, checkpoint=checkpoint)
     trained = train([tmp_path / "a.npz"], steps=80, seed=1, checkpoint=checkpoint)
     assert (first.state["step"], trained.state["step"]) == (10, 80)
@@ -103,17 +133,47 @@ def test_a_stage_more_changes_nothing_at_first(case, small, tmp_path):
     small(2)
     second = train([tmp_path / "a.npz"], steps=1, seed=0, checkpoint=tmp_path / "two.pth", start_from=source)
     assert second.state["start"] == "5 steps"
-    network = refinement_training.LocalNetwork(CHANNELS, num_classes=4, **refinement_training.architecture())
+    network = untrained()
     told = refinement_training._start(network, source)
     image = torch.randn(1, CHANNELS, 16, 16, 16)
     small(1)
-    before = refinement_training.LocalNetwork(CHANNELS, num_classes=4, **refinement_training.architecture())
+    before = untrained()
     before.load_state_dict(first.weights)
     torch.testing.assert_close(network(image), before(image), rtol=0, atol=5e-3)
     assert told == "5 steps"
     write_model(model_folder(tmp_path), second)
     card = (publish_refinement(tmp_path, tmp_path / "bundled", "") / "MODEL_CARD.md").read_text()
     assert "fewer stages or as many, trained for 5 steps" in card
+
+
+def test_channels_and_outputs_more_change_nothing_at_first(case, small, tmp_path):
+    small(2)
+    first, source = _trained(case, tmp_path, "first", steps=5)
+    # The network of before the parities: the last two channels and outputs are not there.
+    stored = torch.load(source, weights_only=True)
+    weights = stored["network_weights"]
+    weights["first.weight"] = weights["first.weight"][:, : -2 * 8]
+    weights["last.weight"], weights["last.bias"] = weights["last.weight"][: -2 * 8], weights["last.bias"][: -2 * 8]
+    torch.save(stored, source)
+    network, before = untrained(), untrained()
+    refinement_training._start(network, source)
+    before.load_state_dict(first.weights)
+    image = torch.randn(1, CHANNELS, 16, 16, 16)
+    image[:, -2:] = 0
+    # But for the two priors nothing is added to the new outputs, and the others are as they were.
+    torch.testing.assert_close(network(image)[:, :-2], before(image)[:, :-2])
+    assert not network(image)[:, -2:].any()
+
+
+def test_a_wrong_parity_costs_more_than_a_border():
+    truth = torch.zeros(1, len(REFINED_ROLES), 8, 8, 8)
+    truth[:, [0, 4], 2:6, 2:6, 2:6] = 1
+    right = 6 * truth - 3
+    flipped = right.clone()
+    flipped[:, [4, 5]] = right[:, [5, 4]]
+    lost = right.clone()
+    lost[:, [0, 4], 2:6, 2:6, 2:6] = -3
+    assert loss_of(right, truth) < loss_of(lost, truth) < loss_of(flipped, truth)
 
 
 def test_what_has_other_stages_is_named(case, small, tmp_path):
@@ -127,9 +187,7 @@ def test_what_has_other_stages_is_named(case, small, tmp_path):
 
 
 def test_untrained_it_gives_back_what_step_2_found(tmp_path):
-    network = refinement_training.LocalNetwork(
-        CHANNELS, num_classes=len(REFINED_ROLES), **refinement_training.architecture()
-    )
+    network = untrained()
     state = {"cases": 1, "real_maps": []}
     write_model(tmp_path / "m", refinement_training.Trained(network.state_dict(), state))
     model = load_model(tmp_path / "m")
@@ -165,7 +223,9 @@ class Networks:
         if not self.blind:
             labels[tuple(slice(n // 3, 2 * n // 3) for n in labels.shape)] = 1
         chance = {role: labels.astype(np.float32) for role in REFINED_ROLES} if not self.blind else {}
-        return Perception(image.affine, SemanticMap(labels, Layout.named("r20240601-step2"), chance))
+        final = SemanticMap(labels, Layout.named("r20240601-step2"), chance)
+        first = SemanticMap(labels, Layout.named("r20240601-step1"), chance)
+        return Perception(image.affine, final, None if self.blind else first)
 
 
 def test_from_images_to_a_model(tmp_path, monkeypatch):

@@ -395,7 +395,7 @@ def _add_train_refinement(subparsers: Subparsers) -> None:
         subparsers,
         "train-refinement",
         _train_refinement,
-        "train the network that refines the borders of step 2",
+        "train the network that refines what step 2 found",
         "Synthetic images are drawn, steps 1 and 2 of a model run on them, and the network learns what they missed. A "
         "second call with the same work folder goes on where the first stopped.",
     )
@@ -407,7 +407,10 @@ def _add_train_refinement(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--label-maps", type=Path, metavar="DIR", help="tissue label maps of real anatomy to use too")
     parser.add_argument(
-        "--start-from", type=Path, metavar="CHECKPOINT", help="refining network with these stages or the first of them"
+        "--start-from",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="refining network with these stages, channels and outputs, or the first of them",
     )
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads")
     parser.add_argument("--device", default="auto", help="of steps 1 and 2 (default: %(default)s)")

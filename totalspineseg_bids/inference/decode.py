@@ -10,6 +10,8 @@ import torch
 _MAX_LABEL = 255
 #: Logit (about 5 %) that a part must exceed to get a voxel that no part has with more than one half.
 _LEAST_LOGIT = -3.0
+#: Name of a probability to the outputs it is of: that a voxel is of one of them.
+Kept = Mapping[str, Collection[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ class Decoded:
     labels
         uint8, shape (A, B, C): the last region in order whose probability exceeds one half, or the largest class.
     probabilities
-        float32 in [0, 1], shape (A, B, C), for each role of ``keep``.
+        float32 in [0, 1], shape (A, B, C), for each name of ``keep``.
     margin
         float16, shape (A, B, C), where regions of ``borders`` are among the outputs: how far the nearest of their
         logits is from 0, where it would decide otherwise.
@@ -96,7 +98,7 @@ class Decoded:
 def decode(
     head: Callable[[int], torch.Tensor],
     heads: Heads,
-    keep: Collection[str] = (),
+    keep: Kept | Collection[str] = (),
     yielding: Collection[str] = (),
     *,
     divided: bool = False,
@@ -112,7 +114,8 @@ def decode(
     heads
         What the outputs mean.
     keep
-        Roles whose probability is returned.
+        Roles whose probability is returned, or names with the roles of each. Of several regions it is the largest, of
+        several classes the sum.
     yielding
         Outermost regions that all others overwrite, with their parts; by nnU-Net's rule the order alone decides.
     divided
@@ -131,15 +134,21 @@ def decode(
     A sigmoid exceeds one half where the logit exceeds zero, and the largest softmax is the largest logit; no
     probability is computed where none is asked for.
     """
+    kept = by_name(keep)
     if not heads.regions:
-        return _decode_classes(head, heads, keep)
-    return _decode_regions(head, heads, keep, yielding, divided=divided, borders=borders)
+        return _decode_classes(head, heads, kept)
+    return _decode_regions(head, heads, kept, yielding, divided=divided, borders=borders)
+
+
+def by_name(keep: Kept | Collection[str]) -> Kept:
+    """Return the outputs of each probability to keep; a role alone is of its own output."""
+    return keep if isinstance(keep, Mapping) else {role: (role,) for role in keep}
 
 
 def _decode_regions(
     head: Callable[[int], torch.Tensor],
     heads: Heads,
-    keep: Collection[str],
+    keep: Kept,
     yielding: Collection[str],
     *,
     divided: bool,
@@ -161,13 +170,20 @@ def _decode_regions(
         else:
             chosen = logits > 0
         labels.masked_fill_(chosen, heads.values[index])
-        if heads.names[index] in keep:
-            probabilities[heads.names[index]] = torch.sigmoid(logits.float())
+        for name in _names_of(heads.names[index], keep):
+            probability = torch.sigmoid(logits.float())
+            if name in probabilities:
+                torch.maximum(probability, probabilities[name], out=probability)
+            probabilities[name] = probability
         if heads.names[index] in borders:
             distance = logits.float().abs()
             margin = distance if margin is None else torch.minimum(margin, distance, out=margin)
     assert labels is not None  # noqa: S101 - a model has at least one output
     return Decoded(labels, probabilities, None if margin is None else margin.half())
+
+
+def _names_of(output: str, keep: Kept) -> list[str]:
+    return [name for name, outputs in keep.items() if output in outputs]
 
 
 class _Parts:
@@ -193,17 +209,17 @@ class _Parts:
         return chosen
 
 
-def _decode_classes(head: Callable[[int], torch.Tensor], heads: Heads, keep: Collection[str]) -> Decoded:
+def _decode_classes(head: Callable[[int], torch.Tensor], heads: Heads, keep: Kept) -> Decoded:
     best = head(0).float()
     labels = torch.zeros(best.shape, dtype=torch.uint8, device=best.device)
-    kept = {heads.names[0]: best.clone()} if heads.names[0] in keep else {}
+    kept = {name: best.clone() for name in _names_of(heads.names[0], keep)}
     log_sum = best.clone() if keep else None
     for index in range(1, len(heads.names)):
         logits = head(index).float()
         if log_sum is not None:
             torch.logaddexp(log_sum, logits, out=log_sum)
-        if heads.names[index] in keep:
-            kept[heads.names[index]] = logits.clone()
+        for name in _names_of(heads.names[index], keep):
+            kept[name] = torch.logaddexp(kept[name], logits) if name in kept else logits.clone()
         labels.masked_fill_(logits > best, heads.values[index])
         torch.maximum(best, logits, out=best)
     if log_sum is not None:

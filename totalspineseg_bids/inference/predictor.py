@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from totalspineseg_bids.errors import ModelError, UsageError
-from totalspineseg_bids.inference.decode import Decoded, decode
+from totalspineseg_bids.inference.decode import Decoded, Kept, by_name, decode
 from totalspineseg_bids.inference.engines import (
     Engine,
     EngineName,
@@ -37,14 +37,14 @@ class Prediction:
     labels
         uint8, shape (X, Y, Z), the model's integers, as nnU-Net exports them.
     probabilities
-        float32 in [0, 1], shape (X, Y, Z), for each role asked for.
+        In [0, 1], shape (X, Y, Z), for each name asked for; float32, or float16 where that was asked for.
     margin
         float16, shape (X, Y, Z), where borders were asked for: how far the outputs are from another decision, in
         logits (`decode.Decoded`).
     """
 
     labels: NDArray[np.uint8]
-    probabilities: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    probabilities: dict[str, NDArray[np.floating]] = field(default_factory=dict)
     margin: NDArray[np.float16] | None = None
 
 
@@ -157,7 +157,8 @@ class Predictor:
         image: NDArray[np.float32],
         spacing: tuple[float, float, float],
         *,
-        keep: Sequence[str] = (),
+        keep: Kept | Collection[str] = (),
+        half: bool = False,
         progress: Progress | None = None,
     ) -> Prediction:
         """Segment an image.
@@ -169,7 +170,9 @@ class Predictor:
         spacing
             Voxel size (x, y, z), mm.
         keep
-            Roles whose probability is wanted.
+            Roles whose probability is wanted, or names with the roles of each (`decode.decode`).
+        half
+            Keep the probabilities as float16.
         progress
             Called with the finished part, 0 to 1.
 
@@ -185,17 +188,18 @@ class Predictor:
         UsageError
             If engine or device do not work here.
         """
-        self._check(image, keep)
+        kept = by_name(keep)
+        self._check(image, kept)
         with torch_threads(self._threads), torch.inference_mode():
             engine = self.engine
             prepared = prepare(image.transpose(0, 3, 2, 1), spacing[::-1], self.model)
             collect = self._collect_resampled if prepared.resampled else self._collect_direct
-            found = collect(prepared, engine, keep, progress)
+            found = collect(prepared, engine, kept, progress, np.dtype(np.float16 if half else np.float32))
         return Prediction(
             self._restored(found.labels, prepared, outside=0),
             {
-                role: self._restored(values, prepared, outside=self._outside(role))
-                for role, values in found.probabilities.items()
+                name: self._restored(values, prepared, outside=self._outside(kept[name]))
+                for name, values in found.probabilities.items()
             },
             # Where the image is empty there is nothing, for certain.
             None if found.margin is None else self._restored(found.margin, prepared, outside=np.inf),
@@ -216,7 +220,7 @@ class Predictor:
         ModelError, UsageError
             As for ``predict``.
         """
-        self._check(image, ())
+        self._check(image, {})
         with torch_threads(self._threads), torch.inference_mode():
             engine = self.engine
             prepared = prepare(image.transpose(0, 3, 2, 1), spacing[::-1], self.model)
@@ -233,24 +237,24 @@ class Predictor:
         xyz = values.numpy().transpose(0, *(axis + 1 for axis in order))
         return CoarsePrediction(np.ascontiguousarray(xyz), self.model.heads.names, to_image)
 
-    def _check(self, image: NDArray[np.float32], keep: Sequence[str]) -> None:
+    def _check(self, image: NDArray[np.float32], keep: Kept) -> None:
         channels = len(self.model.channel_names)
         if image.ndim != 4 or image.shape[0] != channels or 0 in image.shape:
             msg = f"model {self.model.name} takes {channels} channel(s) of a 3D image, not an array of {image.shape}"
             raise ModelError(msg)
-        unknown = [role for role in keep if role not in self.model.heads.names]
+        unknown = [role for outputs in keep.values() for role in outputs if role not in self.model.heads.names]
         if unknown:
             present = ", ".join(self.model.heads.names)
             msg = f"model {self.model.path} has no output {', '.join(unknown)}; it has {present}"
             raise ModelError(msg)
 
     def _collect_direct(
-        self, prepared: Prepared, engine: Engine, keep: Sequence[str], progress: Progress | None
+        self, prepared: Prepared, engine: Engine, keep: Kept, progress: Progress | None, dtype: np.dtype[np.floating]
     ) -> Prediction:
         """Decode slab by slab, where the network's grid is the image's."""
         shape = prepared.data.shape[1:]
         labels = np.zeros(shape, np.uint8)
-        probabilities = {role: np.zeros(shape, np.float32) for role in keep}
+        probabilities = {name: np.zeros(shape, dtype) for name in keep}
         margin: NDArray[np.float16] | None = None
         patch = self._patch(prepared)
         for slab in slide(prepared.data, engine, patch, device=engine.device, step=self._step, progress=progress):
@@ -258,24 +262,25 @@ class Predictor:
             found = self._decoded(slab.logits.__getitem__, keep)
             at = tuple(slice(slab.start, slab.stop) if axis == slab.axis else slice(None) for axis in range(3))
             labels[at] = found.labels.cpu().numpy()
-            for role, values in found.probabilities.items():
-                probabilities[role][at] = values.cpu().numpy()
+            for name, values in found.probabilities.items():
+                probabilities[name][at] = values.cpu().numpy()
             if found.margin is not None:
                 margin = np.zeros(shape, np.float16) if margin is None else margin
                 margin[at] = found.margin.cpu().numpy()
         return Prediction(labels, probabilities, margin)
 
     def _collect_resampled(
-        self, prepared: Prepared, engine: Engine, keep: Sequence[str], progress: Progress | None
+        self, prepared: Prepared, engine: Engine, keep: Kept, progress: Progress | None, dtype: np.dtype[np.floating]
     ) -> Prediction:
         """Keep logits on the network's grid, then resample and decode one output at a time."""
         logits = self._all_logits(prepared, engine, progress)
         restore = head_restorer(self.model, prepared)
         found = self._decoded(lambda index: restore(logits[index]), keep)
         margin = None if found.margin is None else found.margin.numpy()
-        return Prediction(found.labels.numpy(), {role: p.numpy() for role, p in found.probabilities.items()}, margin)
+        probabilities = {name: values.numpy().astype(dtype) for name, values in found.probabilities.items()}
+        return Prediction(found.labels.numpy(), probabilities, margin)
 
-    def _decoded(self, head: Callable[[int], torch.Tensor], keep: Sequence[str]) -> Decoded:
+    def _decoded(self, head: Callable[[int], torch.Tensor], keep: Kept) -> Decoded:
         return decode(head, self.model.heads, keep, self._yielding, divided=self._divided, borders=self._borders)
 
     def _all_logits(self, prepared: Prepared, engine: Engine, progress: Progress | None) -> torch.Tensor:
@@ -298,9 +303,9 @@ class Predictor:
             msg = f"model {self.model.path} gave values that are not numbers; try --engine torch, or another model"
             raise ModelError(msg)
 
-    def _outside(self, role: str) -> float:
+    def _outside(self, roles: Collection[str]) -> float:
         # Beyond the non-zero part of the image a softmax model says background for certain.
-        return float(not self.model.heads.regions and role == self.model.heads.names[0])
+        return float(not self.model.heads.regions and self.model.heads.names[0] in roles)
 
     def _restored(self, values: NDArray[Voxel], prepared: Prepared, outside: float) -> NDArray[Voxel]:
         """Put values back into the full image and its order of axes."""

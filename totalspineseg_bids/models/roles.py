@@ -13,7 +13,8 @@ class Role(str, Enum):
 
     ``STEP1`` finds structures and landmark discs, ``STEP2`` tells odd from even with the odd discs as its second
     channel, ``SINGLE`` names every level at once. ``SCOUT`` is a single-step model that is coarse enough to lend its
-    levels to the two steps as evidence, in a fraction of their time. ``REFINE`` moves the borders of what step 2 found.
+    levels to the two steps as evidence, in a fraction of their time. ``REFINE`` moves the borders of what step 2 found
+    and tells odd from even again.
     """
 
     STEP1 = "step1"
@@ -32,14 +33,14 @@ _NEEDS = {
     Role.STEP1: "1 channel and the labels disc, canal, vertebrae and landmark discs such as disc_C2_C3",
     Role.STEP2: "2 channels and the labels vertebrae_O and vertebrae_E",
     Role.SINGLE: "1 channel and a label for every level, such as vertebrae_C3 and disc_L3_L4",
-    Role.REFINE: "9 channels and the labels vertebrae, disc, canal and cord",
+    Role.REFINE: "11 channels and the labels vertebrae, disc, canal, cord, vertebrae_O and vertebrae_E",
     Role.SCOUT: "1 channel, a label for every level, and voxels of 10 mm³ or more in plans.json",
 }
 _LANDMARKS = {"disc_C2_C3", "disc_C7_T1", "disc_T12_L1", "disc_L5_S"}
 #: Voxels of a scout are at least this large, mm³: one pass over an image then costs little beside the two steps.
 SCOUT_VOXEL_MM3 = 10.0
-#: The image, four logits and the image measured by four structures (`segmentation.refinement`).
-_REFINE_CHANNELS, _REFINED = 9, {"vertebrae", "disc", "canal", "cord"}
+#: The image, six logits and the image measured by four structures (`segmentation.refinement`).
+_REFINE_CHANNELS, _REFINED = 11, {"vertebrae", "disc", "canal", "cord", "vertebrae_O", "vertebrae_E"}
 _NAMED_LEVELS = {"vertebrae_C3", "vertebrae_T6", "vertebrae_L3", "disc_L3_L4"}
 
 

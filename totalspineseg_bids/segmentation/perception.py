@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -55,7 +55,7 @@ class SemanticMap:
 
     labels: NDArray[np.uint8]
     layout: Layout
-    probabilities: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    probabilities: dict[str, NDArray[np.floating]] = field(default_factory=dict)
     margin: NDArray[np.float16] | None = None
 
 
@@ -97,7 +97,7 @@ class Networks:
     models, device, engine, threads, precision, single_step, step1_only
         As of :class:`~totalspineseg_bids.segmentation.pipeline.SpineSegmenter`.
     unrefined
-        Leave the borders where step 2 has them, and keep the probabilities that a refining network learns from.
+        Leave what step 2 found as it is, and keep the probabilities of both steps that a refining network learns from.
 
     Raises
     ------
@@ -201,17 +201,17 @@ class Networks:
             return Perception(image.affine, self._run("single", image.data[None], image, tell))
         first = self._run("step1", image.data[None], image, tell)
         if not first.labels.any():
-            return Perception(image.affine, first)
+            return Perception(image.affine, _measured(first))
         scout = self._scout(image, tell)
         if self.step1_only:
-            return Perception(image.affine, first, scout=scout)
+            return Perception(image.affine, _measured(first), scout=scout)
         tell("discs", 0.0)
         discs = label_map(first.labels, image.affine, first.layout, localizer=localizer, scout=scout)
         tell("discs", 1.0)
         second = self._second_step(image, first, odd_discs(discs), tell)
         if second is None:
-            return Perception(image.affine, first, scout=scout, flags=("step2-empty",))
-        return Perception(image.affine, second, first, scout)
+            return Perception(image.affine, _measured(first), scout=scout, flags=("step2-empty",))
+        return Perception(image.affine, second, first if self._unrefined else replace(first, probabilities={}), scout)
 
     def _second_step(
         self, image: Volume, first: SemanticMap, odd: NDArray[np.uint8], tell: Progress
@@ -224,7 +224,9 @@ class Networks:
         second = self._run("step2", channels, image, tell)
         if not second.labels.any():
             return None
-        second = self._refined(image, channels[0], second, tell)
+        if Role.REFINE in self.roles:
+            of_step1 = {role: values[box] for role, values in first.probabilities.items()}
+            second = self._refined(image, channels[0], second, of_step1, tell)
         shape = image.geometry.shape
         return SemanticMap(
             paste(second.labels, box, shape),
@@ -244,38 +246,53 @@ class Networks:
             )
             raise ModelError(msg)
         layout = _layout(model)
-        keep = self._kept(role, model)
-        prediction = predictor.predict(channels, image.spacing, keep=keep, progress=lambda part: tell(role, part))
+        keep = self._kept(role, layout)
+        # Step 1 is kept of the whole image, and where step 2 follows only to refine with.
+        half = role == Role.STEP1 and not self.step1_only
+        prediction = predictor.predict(
+            channels, image.spacing, keep=keep, half=half, progress=lambda part: tell(role, part)
+        )
         labels = keep_spine(prediction.labels, layout)
         return SemanticMap(labels, layout, prediction.probabilities, prediction.margin)
 
-    def _kept(self, role: str, model: NnUNetModel) -> tuple[str, ...]:
-        """Roles whose probability is kept: what measurement wants, and from step 2 what is refined."""
-        kept = probability_roles(model.labels)
-        if role == Role.STEP2 and (self._unrefined or Role.REFINE in self.roles):
-            from totalspineseg_bids.segmentation.refinement import REFINED_ROLES  # noqa: PLC0415
+    def _kept(self, role: str, layout: Layout) -> dict[str, tuple[str, ...]]:
+        """Probabilities that are kept: what measurement wants, and of the steps what is refined."""
+        kept: dict[str, tuple[str, ...]] = {name: (name,) for name in probability_roles(layout.labels)}
+        if role in (Role.STEP1, Role.STEP2) and (self._unrefined or Role.REFINE in self.roles):
+            from totalspineseg_bids.segmentation.refinement import TISSUES, parity_outputs  # noqa: PLC0415
 
-            kept = tuple(dict.fromkeys([*kept, *(r for r in REFINED_ROLES if r in model.labels)]))
+            kept |= {name: (name,) for name in TISSUES if name in layout.labels}
+            kept |= {name: outputs for name, outputs in parity_outputs(layout).items() if outputs}
         return kept
 
     def _refined(
-        self, image: Volume, intensities: NDArray[np.float32], second: SemanticMap, tell: Progress
+        self,
+        image: Volume,
+        intensities: NDArray[np.float32],
+        second: SemanticMap,
+        of_step1: Mapping[str, NDArray[np.floating]],
+        tell: Progress,
     ) -> SemanticMap:
-        """Move the borders of what step 2 found in its box, where the set of models has a refining network."""
-        if Role.REFINE not in self.roles:
-            return second
+        """Refine what step 2 found in its box: borders, and which vertebrae are odd."""
         from totalspineseg_bids.segmentation import refinement  # noqa: PLC0415 - torch takes seconds to import
 
         box = spine_box(second.labels, refinement.MARGIN_MM, WORKING_SPACING_MM)
-        missing = [role for role in refinement.REFINED_ROLES if role not in second.probabilities]
-        if missing:
-            msg = f"model {self.models.name}: step 2 has no {', '.join(missing)}, which its refining network needs"
-            raise ModelError(msg)
+        for step, needed, given in (
+            (1, refinement.TISSUES, of_step1),
+            (2, refinement.REFINED_ROLES, second.probabilities),
+        ):
+            missing = ", ".join(role for role in needed if role not in given)
+            if missing:
+                msg = f"model {self.models.name}: step {step} has no {missing}, which its refining network needs"
+                raise ModelError(msg)
         if box is None:
             return second
         channels = refinement.refinement_channels(
             refinement.standardised(intensities)[box],
-            {role: second.probabilities[role][box] for role in refinement.REFINED_ROLES},
+            refinement.blended(
+                {role: values[box] for role, values in second.probabilities.items()},
+                {role: values[box] for role, values in of_step1.items()},
+            ),
         )
         found = self._run(Role.REFINE, channels, image, tell)
         labels = np.zeros_like(second.labels)
@@ -298,6 +315,12 @@ class Networks:
         found = predictor.predict_coarse(image.data[None], image.spacing, progress=lambda part: tell("scout", part))
         layout = _layout(predictor.model)
         return LevelScout.from_classes(found.probabilities, found.names, layout, image.affine @ found.to_image)
+
+
+def _measured(found: SemanticMap) -> SemanticMap:
+    """Return a map with the probabilities that measurement wants and no others, in full precision."""
+    wanted = probability_roles(found.layout.labels)
+    return replace(found, probabilities={role: found.probabilities[role].astype(np.float32) for role in wanted})
 
 
 def _layout(model: NnUNetModel) -> Layout:

@@ -1,10 +1,10 @@
-"""What a refining network sees of an image and of what step 2 found there, and how its answer is taken over.
+"""What a refining network sees of an image and of what the steps found there, and how its answer is taken over.
 
 Whether a dark voxel behind the canal is bone or muscle depends on how bright bone and muscle are *there*: coils, fat
 and contrast change that within one image and between images. Step 2 has to learn to compare. Once it has found most of
 the bone, the comparison can be computed: the mean and spread of what is surely bone, disc, canal or none of these
 within a few millimetres. The refining network gets the image measured by each of them, beside the probabilities of
-step 2, and moves the borders.
+the steps, and moves the borders. With the borders it sees which bone hangs together, and tells odd from even again.
 """
 
 from __future__ import annotations
@@ -18,17 +18,26 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 from torch.nn import functional
 
-from totalspineseg_bids.segmentation.layout import Kind, Layout
+from totalspineseg_bids.anatomy import SpineVariant
+from totalspineseg_bids.imaging.masks import looked_up
+from totalspineseg_bids.segmentation.layout import Kind, Layout, Parity
 
-#: Roles of step 2 whose probabilities are refined, in the order of the channels; ``vertebrae`` holds the sacrum.
-REFINED_ROLES = ("vertebrae", "disc", "canal", "cord")
+#: Roles that both steps have a probability of; ``vertebrae`` holds the sacrum.
+TISSUES = ("vertebrae", "disc", "canal", "cord")
+#: Vertebrae told apart by step 2; here the landmark vertebrae are of one of the two as well.
+PARITIES: dict[str, Parity] = {"vertebrae_O": Parity.ODD, "vertebrae_E": Parity.EVEN}
+#: What is refined, in the order of the outputs.
+REFINED_ROLES = (*TISSUES, *PARITIES)
 #: What the image is measured by: ``around`` is what is near bone and none of the roles.
 _MEASURES = ("vertebrae", "disc", "canal", "around")
-#: Channels: the image, a logit for each role, the image measured by each.
+#: Channels: the image, a logit for each tissue, the image measured by each, a logit for each parity.
 CHANNELS = 1 + len(REFINED_ROLES) + len(_MEASURES)
-#: Channels that hold logits, and what they are divided by.
-PRIOR_CHANNELS = tuple(range(1, 1 + len(REFINED_ROLES)))
+_MEASURED_FROM = 1 + len(TISSUES)
+#: Channels that hold logits, in the order of the roles, and what they are divided by.
+PRIOR_CHANNELS = (*range(1, _MEASURED_FROM), *range(_MEASURED_FROM + len(_MEASURES), CHANNELS))
 PRIOR_SCALE = 4.0
+#: Part of step 1 in the logits of a tissue: both steps err, and not in the same voxels.
+_SHARE_OF_STEP1 = 1 / 3
 #: Around what step 2 found; the refining network moves no border farther than a few millimetres.
 MARGIN_MM = 8.0
 
@@ -42,6 +51,8 @@ _LEAST_WEIGHT, _LEAST_VARIANCE = 1e-3, 0.003
 _LARGEST = 4.0
 #: A voxel that is given to a structure gets the class of the nearest voxel of its kind, if that is not farther, mm.
 _REACH_MM = 5.0
+#: The same for a voxel of bone of the other parity than step 2 had it: a process is as long.
+_PARITY_REACH_MM = 40.0
 
 #: Kinds of each role.
 _KINDS: dict[str, tuple[Kind, ...]] = {
@@ -50,6 +61,61 @@ _KINDS: dict[str, tuple[Kind, ...]] = {
     "canal": (Kind.CANAL,),
     "cord": (Kind.CORD,),
 }
+
+
+_REGULAR = SpineVariant().vertebrae()
+
+
+def _parity_of(layout: Layout, value: int) -> Parity:
+    meaning = layout.meanings.get(value)
+    if meaning is None or meaning.kind is not Kind.VERTEBRA:
+        return Parity.UNKNOWN
+    if meaning.level in _REGULAR:
+        return Parity.EVEN if _REGULAR.index(meaning.level) % 2 else Parity.ODD
+    return meaning.parity
+
+
+def parities(labels: NDArray[np.uint8], layout: Layout) -> NDArray[np.uint8]:
+    """Return the `Parity` of each voxel of vertebrae, same shape.
+
+    A landmark vertebra has that of its place in a regular column; what step 2 does not tell apart, as the sacrum, and
+    all that is no bone have none.
+    """
+    return looked_up(labels, np.array([_parity_of(layout, value) for value in range(256)], np.uint8))
+
+
+def parity_outputs(layout: Layout) -> dict[str, tuple[str, ...]]:
+    """Return the names of `PARITIES` with the roles of step 2 that each joins; of no role where step 2 has none."""
+    single = {role: _parity_of(layout, values[0]) for role, values in layout.labels.items() if len(values) == 1}
+    return {name: tuple(role for role in single if single[role] is parity) for name, parity in PARITIES.items()}
+
+
+def blended(
+    second: Mapping[str, NDArray[np.floating]], first: Mapping[str, NDArray[np.floating]]
+) -> dict[str, NDArray[np.float32]]:
+    """Return the probabilities of step 2 with something of those of step 1.
+
+    Parameters
+    ----------
+    second, first
+        By role, of one shape; all of `REFINED_ROLES`, and of `TISSUES`.
+
+    Returns
+    -------
+    dict
+        Of `REFINED_ROLES`.
+    """
+    result = {role: np.asarray(second[role], np.float32) for role in PARITIES}
+    for role in TISSUES:
+        logits = (1 - _SHARE_OF_STEP1) * _logits(second[role]) + _SHARE_OF_STEP1 * _logits(first[role])
+        result[role] = torch.sigmoid(torch.from_numpy(logits)).numpy()
+    return result
+
+
+def _logits(probability: NDArray[np.floating]) -> NDArray[np.float32]:
+    values = torch.from_numpy(np.asarray(probability, np.float32))
+    logits: NDArray[np.float32] = torch.logit(values, _LEAST_LOGIT).numpy()
+    return logits
 
 
 def standardised(image: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -68,7 +134,7 @@ def refinement_channels(
     image
         Standardised intensities, shape (X, Y, Z), 1 mm.
     probabilities
-        Of step 2, by role, same shape; all of `REFINED_ROLES`.
+        By role, same shape; all of `REFINED_ROLES` (`blended`).
 
     Returns
     -------
@@ -77,13 +143,12 @@ def refinement_channels(
     """
     channels = np.empty((CHANNELS, *image.shape), np.float32)
     channels[0] = image
-    for row, role in enumerate(REFINED_ROLES, start=1):
-        p = np.clip(probabilities[role], _LEAST_LOGIT, 1 - _LEAST_LOGIT).astype(np.float32)
-        channels[row] = np.log(p / (1 - p)) / PRIOR_SCALE
+    for row, role in zip(PRIOR_CHANNELS, REFINED_ROLES, strict=True):
+        channels[row] = _logits(probabilities[role]) / PRIOR_SCALE
     tensor = torch.from_numpy(np.ascontiguousarray(image))
-    chance = {role: torch.from_numpy(np.asarray(probabilities[role], np.float32)) for role in REFINED_ROLES}
+    chance = {role: torch.from_numpy(np.asarray(probabilities[role], np.float32)) for role in TISSUES}
     outside = torch.ones(image.shape)
-    for role in REFINED_ROLES:
+    for role in TISSUES:
         outside *= chance[role] < _NONE
     near = _smooth(_pooled((chance["vertebrae"] > 0.3).float()), _NEAR_SIGMA) > _NEAR_SHARE
     sure = {
@@ -92,7 +157,7 @@ def refinement_channels(
         "canal": (chance["canal"] > _SURE) & (chance["cord"] < _NONE),
         "around": outside > 0,
     }
-    for row, name in enumerate(_MEASURES, start=1 + len(REFINED_ROLES)):
+    for row, name in enumerate(_MEASURES, start=_MEASURED_FROM):
         weight = sure[name].float()
         parts = [_pooled(weight * power) for power in (torch.ones(()), tensor, tensor * tensor)]
         if name == "around":
@@ -142,7 +207,8 @@ def taken_over(
     -------
     NDArray[np.uint8]
         In the classes of step 2. A voxel whose kind changed gets the class of the nearest voxel that was of its new
-        kind, and none where that is farther than a few millimetres.
+        kind, and none where that is farther than a few millimetres; bone whose parity changed that of the nearest
+        bone of this parity.
     """
     before, after = layout.kinds(labels), refined_layout.kinds(refined)
     result = np.zeros_like(labels)
@@ -150,14 +216,41 @@ def taken_over(
         old, new = np.isin(before, kinds), np.isin(after, kinds)
         kept = old & new
         result[kept] = labels[kept]
-        gained = new & ~old
-        if not gained.any() or not old.any():
+        result = _nearest(result, new & ~old, labels, old, _REACH_MM)
+    return _parities_taken_over(result, layout, refined, refined_layout)
+
+
+def _parities_taken_over(
+    labels: NDArray[np.uint8], layout: Layout, refined: NDArray[np.uint8], refined_layout: Layout
+) -> NDArray[np.uint8]:
+    """Give bone whose parity changed the class of the nearest bone that has this parity in both maps."""
+    before, after = parities(labels, layout), parities(refined, refined_layout)
+    result = labels
+    for name, parity in PARITIES.items():
+        # What has no parity, as the sacrum, keeps its class.
+        changed = (after == parity) & (before != parity) & (before != Parity.UNKNOWN)
+        if not changed.any():
             continue
-        # The nearest voxel of a part lies on its surface, and both are few beside the voxels of the box.
-        surface = np.argwhere(old & ~ndimage.binary_erosion(old))
-        wanted = np.argwhere(gained)
-        distance, nearest = cKDTree(surface).query(wanted, distance_upper_bound=_REACH_MM, workers=-1)
-        near = np.isfinite(distance)
-        source, target = surface[np.asarray(nearest)[near]], wanted[near]
-        result[tuple(target.T)] = labels[tuple(source.T)]
+        result = result.copy() if result is labels else result
+        result[changed] = layout.labels[name][0]
+        result = _nearest(result, changed, labels, (before == parity) & (after == parity), _PARITY_REACH_MM)
+    return result
+
+
+def _nearest(
+    result: NDArray[np.uint8],
+    wanted: NDArray[np.bool_],
+    labels: NDArray[np.uint8],
+    source: NDArray[np.bool_],
+    reach_mm: float,
+) -> NDArray[np.uint8]:
+    """Write the class of the nearest voxel of the source into each wanted one within reach."""
+    if not wanted.any() or not source.any():
+        return result
+    # The nearest voxel of a part lies on its surface, and both are few beside the voxels of the box.
+    surface = np.argwhere(source & ~ndimage.binary_erosion(source))
+    targets = np.argwhere(wanted)
+    distance, nearest = cKDTree(surface).query(targets, distance_upper_bound=reach_mm, workers=-1)
+    near = np.isfinite(distance)
+    result[tuple(targets[near].T)] = labels[tuple(surface[np.asarray(nearest)[near]].T)]
     return result

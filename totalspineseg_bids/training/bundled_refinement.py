@@ -22,14 +22,14 @@ results; install a public release instead (`totalspineseg-tools models install`)
 
 | | |
 |---|---|
-| Task | moves the borders of the vertebrae, discs, canal and cord that the bundled step 2 found; names nothing |
+| Task | {task} |
 | Network | {network}, {parameters:.2f} M parameters |
 | Input | {inputs} |
 | Voxels | 1 mm, patches of {patch} voxels (superior-inferior, posterior-anterior, left-right) |
-| Classes | `vertebrae` (with the sacrum), `disc`, `canal`, `cord` |
+| Classes | `vertebrae` (with the sacrum), `disc`, `canal`, `cord`; `vertebrae_O`, `vertebrae_E` (landmarks too) |
 | Training images | {cases} {images} |
 | Optimiser | AdamW, peak learning rate {learning_rate}, polynomial decay; a running average of the weights is kept |
-| Loss | Dice (smoothed) + binary cross-entropy, in patches around bone and discs |
+| Loss | Dice (smoothed) + binary cross-entropy + that of odd against even in bone, in patches around bone and discs |
 | Made with | totalspineseg_bids {version}, torch {torch} |
 
 ## Training
@@ -58,13 +58,17 @@ Parametric spines are made by `totalspineseg_bids.synthesis` from code alone. {r
 in place).
 """
 
+_TASK = (
+    "moves the borders of the vertebrae, discs, canal and cord that the bundled step 2 found, and tells odd from even "
+    "vertebrae again; names nothing"
+)
 _NETWORK = (
     "stages of {features} features with {blocks} residual convolutions on the way down and one on the way up, "
     "2 x 2 x 2 voxels taken as channels of one (this package's `LocalNetwork`)"
 )
 _INPUTS = (
-    "the image; the logits of step 2; the image measured by the mean and spread of bone, disc, canal and what is "
-    "around them within some 8 mm (`segmentation/refinement.py`)"
+    "the image; the logits of step 2, those of tissues with a third of step 1's; the image measured by the mean and "
+    "spread of bone, disc, canal and what is around them within some 8 mm (`segmentation/refinement.py`)"
 )
 _IMAGES = (
     "synthetic images of all fields of view and contrasts, in a random domain of their own, with what the bundled "
@@ -105,6 +109,7 @@ def publish_refinement(work_dir: Path, destination: Path, attribution: str) -> P
     stages = {name: ", ".join(map(str, arguments[name])) for name in ("features", "blocks")}
     card = _CARD.format(
         name=DATASET_NAME,
+        task=_TASK,
         network=_NETWORK.format(**stages),
         inputs=_INPUTS,
         images=_IMAGES,

@@ -19,7 +19,7 @@ from totalspineseg_bids.imaging.grid import restore_labels, to_working_grid
 from totalspineseg_bids.imaging.io import load_image, read_labels
 from totalspineseg_bids.imaging.volume import Geometry
 from totalspineseg_bids.segmentation.perception import CROP_MARGIN_MM, WORKING_SPACING_MM, Networks
-from totalspineseg_bids.segmentation.refinement import MARGIN_MM, REFINED_ROLES, standardised
+from totalspineseg_bids.segmentation.refinement import MARGIN_MM, REFINED_ROLES, blended, standardised
 from totalspineseg_bids.segmentation.stages import spine_box
 from totalspineseg_bids.synthesis.dataset import REFINEMENT_DOMAIN, write_dataset
 from totalspineseg_bids.training.cases import find_cases
@@ -37,7 +37,7 @@ class RefinementCase:
     image
         Standardised intensities, float16, shape (X, Y, Z), 1 mm.
     probabilities
-        Of step 2, float16, by role.
+        Of the steps, float16, by role (`refinement.blended`).
     truth
         Canonical ids, uint8.
     """
@@ -129,8 +129,7 @@ def make_cases(
 def _made(image_path: Path, truth_path: Path, networks: Networks) -> RefinementCase | None:
     volume = load_image(image_path).volume
     perception = networks.perceive(volume, None, lambda _stage, _part: None)
-    probabilities = perception.final.probabilities
-    if not all(role in probabilities for role in REFINED_ROLES):
+    if perception.support is None:
         return None
     image = to_working_grid(volume, WORKING_SPACING_MM)
     labels = read_labels(truth_path)
@@ -144,8 +143,13 @@ def _made(image_path: Path, truth_path: Path, networks: Networks) -> RefinementC
     inner = spine_box(perception.final.labels[box], MARGIN_MM, WORKING_SPACING_MM)
     if inner is None:
         return None
+    second, first = (
+        {role: values[box][inner] for role, values in found.probabilities.items()}
+        for found in (perception.final, perception.support)
+    )
+    probabilities = blended(second, first)
     return RefinementCase(
         standard[inner].astype(np.float16),
-        {role: probabilities[role][box][inner].astype(np.float16) for role in REFINED_ROLES},
+        {role: values.astype(np.float16) for role, values in probabilities.items()},
         truth[box][inner],
     )

@@ -1,11 +1,11 @@
-"""Train the network that refines the borders of step 2 (`segmentation.refinement`)."""
+"""Train the network that refines what step 2 found (`segmentation.refinement`)."""
 
 from __future__ import annotations
 
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,16 +23,22 @@ from totalspineseg_bids.imaging.atomic import atomic_writer
 from totalspineseg_bids.inference.checkpoint import read_checkpoint
 from totalspineseg_bids.inference.local_network import LocalNetwork
 from totalspineseg_bids.models.roles import Role
+from totalspineseg_bids.segmentation.layout import Layout
 from totalspineseg_bids.segmentation.perception import Networks
 from totalspineseg_bids.segmentation.refinement import (
     CHANNELS,
+    PARITIES,
     PRIOR_CHANNELS,
     PRIOR_SCALE,
     REFINED_ROLES,
+    TISSUES,
+    parities,
     refinement_channels,
 )
 from totalspineseg_bids.training.hardware import computes_bfloat16
+from totalspineseg_bids.training.layouts import DATASET_NAMES, REGIONS
 from totalspineseg_bids.training.refinement_cases import RefinementCase, make_cases, write_images
+from totalspineseg_bids.training.semantic import semantic_map
 from totalspineseg_bids.training.small_plans import CONFIGURATION, PLANS_NAME, small_plans
 
 logger = logging.getLogger(__name__)
@@ -47,15 +53,22 @@ PATCH_GROWTH = 4.0
 #: What a voxel is told depends on its neighbourhood alone, so that patches need hardly overlap.
 TILE_STEP = 0.85
 #: Of each stage, from voxels of 2 mm on.
-FEATURES, BLOCKS, STRIDES = (32, 64, 96), (1, 2, 2), ((1, 1, 1), (2, 2, 2), (2, 2, 2))
+FEATURES, BLOCKS = (32, 64, 96, 128), (1, 2, 2, 2)
+STRIDES = ((1, 1, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2))
 BATCH = 2
 LEARNING_RATE = 3e-3
 #: The same for a network that has learned before: more would shake it out again.
 _LATER_RATE = 1.5e-3
+#: Of telling odd from even, beside borders: a process of the wrong parity is no error of any border.
+_PARITY_WEIGHT = 0.3
 _EMA = 0.998
 #: Bias of a rectified convolution that gives nothing yet: at 0 it would never learn.
 _AWAKE = 1e-3
+#: Parameters that grow along an axis with the channels and the outputs.
+_GROWING = {"first.weight": 1, "last.weight": 0, "last.bias": 0}
 _SAVED_EVERY = 250
+_STEP2 = Layout.from_labels(REGIONS[102], DATASET_NAMES[102])
+_ODD, _EVEN = (REFINED_ROLES.index(role) for role in PARITIES)
 
 _STRUCTURES: dict[str, tuple[Structure, ...]] = {
     "vertebrae": (Structure.VERTEBRA, Structure.SACRUM),
@@ -85,8 +98,16 @@ def dataset_json(num_training: int) -> dict[str, Any]:
     """Return nnU-Net's ``dataset.json``; its regions are the roles that are refined."""
     return {
         "channel_names": {str(channel): "noNorm" for channel in range(CHANNELS)},
-        "labels": {"background": 0, "vertebrae": 1, "disc": 2, "canal": [3, 4], "cord": 4},
-        "regions_class_order": [1, 2, 3, 4],
+        "labels": {
+            "background": 0,
+            "vertebrae": [1, 2, 3],
+            "disc": 4,
+            "canal": [5, 6],
+            "cord": 6,
+            "vertebrae_O": 2,
+            "vertebrae_E": 3,
+        },
+        "regions_class_order": [1, 4, 5, 6, 2, 3],
         "numTraining": num_training,
         "file_ending": ".nii.gz",
         "overwrite_image_reader_writer": "NibabelIO",
@@ -124,13 +145,33 @@ def architecture() -> dict[str, Any]:
     }
 
 
-def targets(truth: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Return what is of each role, shape (4, *truth.shape)."""
-    table = np.zeros((len(REFINED_ROLES), 256), bool)
+def untrained() -> LocalNetwork:
+    """Return a refining network that has learned nothing."""
+    return LocalNetwork(CHANNELS, num_classes=len(REFINED_ROLES), **architecture())
+
+
+def targets(truth: NDArray[np.uint8], probabilities: Mapping[str, NDArray[np.floating]]) -> NDArray[np.bool_]:
+    """Return what is of each role, shape (6, *truth.shape).
+
+    Parameters
+    ----------
+    truth
+        Canonical ids.
+    probabilities
+        What the steps found (`RefinementCase.probabilities`): odd is what they call odd.
+    """
+    table = np.zeros((len(TISSUES), 256), bool)
     for label in anatomy.LABELS:
-        for row, role in enumerate(REFINED_ROLES):
+        for row, role in enumerate(TISSUES):
             table[row, label.id] = label.structure in _STRUCTURES[role]
-    return table[:, truth]
+    parity = parities(semantic_map(truth, 102), _STEP2)
+    odd, even = (parity == wanted for wanted in PARITIES.values())
+    told_odd = probabilities["vertebrae_O"] > probabilities["vertebrae_E"]
+    found = (probabilities["vertebrae"] > 0.5) & (odd | even)
+    # Where no landmark is in view the steps count from the first disc there is.
+    if found.any() and (told_odd == odd)[found].mean() < 0.5:
+        odd, even = even, odd
+    return np.concatenate([table[:, truth], np.stack([odd, even])])
 
 
 class _Patches:
@@ -143,7 +184,7 @@ class _Patches:
             self._channels.append(
                 refinement_channels(case.image.astype(np.float32), case.probabilities).astype(np.float16)
             )
-            self._targets.append(targets(case.truth))
+            self._targets.append(targets(case.truth, case.probabilities))
             found = (case.probabilities["vertebrae"] > 0.5) | (case.probabilities["disc"] > 0.5)
             self._centres.append(4 * np.argwhere(found[::4, ::4, ::4]))
         volumes = np.array([len(centres) for centres in self._centres], float)
@@ -169,18 +210,32 @@ class _Patches:
         data, truth = np.pad(data, short), np.pad(truth, short)
         if rng.random() < 0.5:
             data, truth = data[:, ::-1], truth[:, ::-1]
+        if rng.random() < 0.5:
+            # Which of the two the steps call odd depends on where they begin to count.
+            data = data[_exchanged(CHANNELS, PRIOR_CHANNELS[_ODD], PRIOR_CHANNELS[_EVEN])]
+            truth = truth[_exchanged(len(REFINED_ROLES), _ODD, _EVEN)]
         # The network takes nnU-Net's order of axes.
         return np.ascontiguousarray(data.transpose(0, 3, 2, 1)), np.ascontiguousarray(truth.transpose(0, 3, 2, 1))
 
 
+def _exchanged(count: int, one: int, other: int) -> list[int]:
+    """Return the numbers below ``count`` with two of them in each other's place."""
+    order = list(range(count))
+    order[one], order[other] = other, one
+    return order
+
+
 def loss_of(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """Return Dice of each role over the batch + binary cross-entropy."""
+    """Return Dice of each role over the batch + binary cross-entropy + that of odd against even within bone."""
     probability = torch.sigmoid(logits)
     axes = (0, 2, 3, 4)
     overlap, total = (probability * truth).sum(axes), probability.sum(axes) + truth.sum(axes)
     # Smoothed as for the steps, so that a role out of view counts too.
     dice = (2.0 * overlap + 100.0) / (total + 100.0)
-    return functional.binary_cross_entropy_with_logits(logits, truth) + (1.0 - dice).mean()
+    told = truth[:, _ODD] + truth[:, _EVEN]
+    wrong = functional.softplus((logits[:, _ODD] - logits[:, _EVEN]) * (truth[:, _EVEN] - truth[:, _ODD])) * told
+    parity = wrong.sum() / (told.sum() + 100.0)
+    return functional.binary_cross_entropy_with_logits(logits, truth) + (1.0 - dice).mean() + _PARITY_WEIGHT * parity
 
 
 def train(paths: list[Path], *, steps: int, seed: int, checkpoint: Path, start_from: Path | None = None) -> Trained:
@@ -214,7 +269,7 @@ def train(paths: list[Path], *, steps: int, seed: int, checkpoint: Path, start_f
         msg = "no case to train the refining network on: steps 1 and 2 found no spine in any image"
         raise ModelError(msg)
     torch.manual_seed(seed)
-    network = LocalNetwork(CHANNELS, num_classes=len(REFINED_ROLES), **architecture())
+    network = untrained()
     state: dict[str, Any] = {"step": 0, "seconds": 0.0, "start": None}
     if start_from is not None and not checkpoint.exists():
         state["start"] = _start(network, start_from)
@@ -280,11 +335,17 @@ def train(paths: list[Path], *, steps: int, seed: int, checkpoint: Path, start_f
 def _start(network: LocalNetwork, source: Path) -> str:
     """Take over the weights of another refining network, and return how it was trained.
 
-    Stages that it does not have change nothing at first.
+    Stages, channels and outputs that it does not have change nothing at first.
     """
     checkpoint = read_checkpoint(source)
     weights = checkpoint["network_weights"]
     own = network.state_dict()
+    # Channels and outputs are only ever added behind the others.
+    for name, axis in _GROWING.items():
+        if name in weights and weights[name].shape[axis] < own[name].shape[axis]:
+            more = list(weights[name].shape)
+            more[axis] = own[name].shape[axis] - more[axis]
+            weights[name] = torch.cat([weights[name].float(), torch.zeros(more)], axis)
     strange = [name for name, value in weights.items() if name not in own or own[name].shape != value.shape]
     if strange:
         msg = f"cannot start from {source}: {strange[0]} has no place in a network of {FEATURES} features"
