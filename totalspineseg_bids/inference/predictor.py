@@ -194,7 +194,7 @@ class Predictor:
             engine = self.engine
             prepared = prepare(image.transpose(0, 3, 2, 1), spacing[::-1], self.model)
             collect = self._collect_resampled if prepared.resampled else self._collect_direct
-            found = collect(prepared, engine, kept, progress, np.dtype(np.float16 if half else np.float32))
+            found = collect(prepared, engine, kept, progress, torch.float16 if half else torch.float32)
         return Prediction(
             self._restored(found.labels, prepared, outside=0),
             {
@@ -249,12 +249,12 @@ class Predictor:
             raise ModelError(msg)
 
     def _collect_direct(
-        self, prepared: Prepared, engine: Engine, keep: Kept, progress: Progress | None, dtype: np.dtype[np.floating]
+        self, prepared: Prepared, engine: Engine, keep: Kept, progress: Progress | None, dtype: torch.dtype
     ) -> Prediction:
         """Decode slab by slab, where the network's grid is the image's."""
         shape = prepared.data.shape[1:]
         labels = np.zeros(shape, np.uint8)
-        probabilities = {name: np.zeros(shape, dtype) for name in keep}
+        probabilities = {name: torch.zeros(shape, dtype=dtype) for name in keep}
         margin: NDArray[np.float16] | None = None
         patch = self._patch(prepared)
         for slab in slide(prepared.data, engine, patch, device=engine.device, step=self._step, progress=progress):
@@ -263,21 +263,21 @@ class Predictor:
             at = tuple(slice(slab.start, slab.stop) if axis == slab.axis else slice(None) for axis in range(3))
             labels[at] = found.labels.cpu().numpy()
             for name, values in found.probabilities.items():
-                probabilities[name][at] = values.cpu().numpy()
+                probabilities[name][at].copy_(values)
             if found.margin is not None:
                 margin = np.zeros(shape, np.float16) if margin is None else margin
                 margin[at] = found.margin.cpu().numpy()
-        return Prediction(labels, probabilities, margin)
+        return Prediction(labels, {name: values.numpy() for name, values in probabilities.items()}, margin)
 
     def _collect_resampled(
-        self, prepared: Prepared, engine: Engine, keep: Kept, progress: Progress | None, dtype: np.dtype[np.floating]
+        self, prepared: Prepared, engine: Engine, keep: Kept, progress: Progress | None, dtype: torch.dtype
     ) -> Prediction:
         """Keep logits on the network's grid, then resample and decode one output at a time."""
         logits = self._all_logits(prepared, engine, progress)
         restore = head_restorer(self.model, prepared)
         found = self._decoded(lambda index: restore(logits[index]), keep)
         margin = None if found.margin is None else found.margin.numpy()
-        probabilities = {name: values.numpy().astype(dtype) for name, values in found.probabilities.items()}
+        probabilities = {name: values.to(dtype).numpy() for name, values in found.probabilities.items()}
         return Prediction(found.labels.numpy(), probabilities, margin)
 
     def _decoded(self, head: Callable[[int], torch.Tensor], keep: Kept) -> Decoded:
