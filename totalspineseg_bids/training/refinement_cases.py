@@ -26,6 +26,8 @@ from totalspineseg_bids.training.cases import find_cases
 
 #: Images of posed label maps of real anatomy for each image of a parametric spine, where there are such maps.
 _REAL_SHARE = 1 / 3
+#: Counted up when cases hold something else, so that those of an earlier version are made anew.
+CASE_FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ from totalspineseg_bids.segmentation.refinement import (
 )
 from totalspineseg_bids.training.hardware import computes_bfloat16
 from totalspineseg_bids.training.layouts import DATASET_NAMES, REGIONS
-from totalspineseg_bids.training.refinement_cases import RefinementCase, make_cases, write_images
+from totalspineseg_bids.training.refinement_cases import CASE_FORMAT, RefinementCase, make_cases, write_images
 from totalspineseg_bids.training.semantic import semantic_map
 from totalspineseg_bids.training.small_plans import CONFIGURATION, PLANS_NAME, small_plans
 
@@ -419,7 +419,7 @@ def train_refinement(
     datasets = write_images(folder / "images", images, seed, label_maps)
     # What another step 2 made of the images is of no use to this one's.
     of_step2 = networks.digests[Role.STEP2][:12]
-    paths = make_cases(folder / f"cases_{of_step2}", datasets, networks, told)
+    paths = make_cases(folder / f"cases_{of_step2}_{CASE_FORMAT}", datasets, networks, told)
     checkpoint = folder / f"checkpoint_{of_step2}.pth"
     trained = train(paths, steps=steps, seed=seed, checkpoint=checkpoint, start_from=start_from)
     return write_model(model_folder(work_dir), trained)
