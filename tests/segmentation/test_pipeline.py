@@ -80,10 +80,7 @@ class Thickener:
     """A refining network that gives bone one voxel more on every side, and takes the cord for canal."""
 
     def __init__(self) -> None:
-        labels = {
-            name: tuple(values) if isinstance(values, list) else (values,)
-            for name, values in dataset_json(0)["labels"].items()
-        }
+        labels = {"background": (0,), **Layout.from_labels(dataset_json(0)["labels"]).labels}
         self.model = SimpleNamespace(
             labels=labels, channel_names=("noNorm",) * CHANNELS, path=Path("r"), name="r", digest="r" * 64
         )

@@ -320,7 +320,8 @@ class Networks:
 def _measured(found: SemanticMap) -> SemanticMap:
     """Return a map with the probabilities that measurement wants and no others, in full precision."""
     wanted = probability_roles(found.layout.labels)
-    return replace(found, probabilities={role: found.probabilities[role].astype(np.float32) for role in wanted})
+    probabilities = {role: found.probabilities[role].astype(np.float32, copy=False) for role in wanted}
+    return replace(found, probabilities=probabilities)
 
 
 def _layout(model: NnUNetModel) -> Layout:

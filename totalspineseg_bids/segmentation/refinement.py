@@ -216,41 +216,37 @@ def taken_over(
         old, new = np.isin(before, kinds), np.isin(after, kinds)
         kept = old & new
         result[kept] = labels[kept]
-        result = _nearest(result, new & ~old, labels, old, _REACH_MM)
-    return _parities_taken_over(result, layout, refined, refined_layout)
-
-
-def _parities_taken_over(
-    labels: NDArray[np.uint8], layout: Layout, refined: NDArray[np.uint8], refined_layout: Layout
-) -> NDArray[np.uint8]:
-    """Give bone whose parity changed the class of the nearest bone that has this parity in both maps."""
-    before, after = parities(labels, layout), parities(refined, refined_layout)
-    result = labels
-    for name, parity in PARITIES.items():
-        # What has no parity, as the sacrum, keeps its class.
-        changed = (after == parity) & (before != parity) & (before != Parity.UNKNOWN)
-        if not changed.any():
-            continue
-        result = result.copy() if result is labels else result
-        result[changed] = layout.labels[name][0]
-        result = _nearest(result, changed, labels, (before == parity) & (after == parity), _PARITY_REACH_MM)
+        _take_nearest(result, new & ~old, labels, old, _REACH_MM)
+    _take_parities(result, layout, refined, refined_layout)
     return result
 
 
-def _nearest(
+def _take_parities(
+    labels: NDArray[np.uint8], layout: Layout, refined: NDArray[np.uint8], refined_layout: Layout
+) -> None:
+    """Give bone of a map whose parity changed the class of the nearest bone that has this parity in both maps."""
+    before, after = parities(labels, layout), parities(refined, refined_layout)
+    for name, parity in PARITIES.items():
+        # What has no parity, as the sacrum, keeps its class.
+        changed = (after == parity) & (before != parity) & (before != Parity.UNKNOWN)
+        labels[changed] = layout.labels[name][0]
+        # What keeps its parity is not written to, so that the map it is read from may be the one that is written.
+        _take_nearest(labels, changed, labels, (before == parity) & (after == parity), _PARITY_REACH_MM)
+
+
+def _take_nearest(
     result: NDArray[np.uint8],
     wanted: NDArray[np.bool_],
     labels: NDArray[np.uint8],
     source: NDArray[np.bool_],
     reach_mm: float,
-) -> NDArray[np.uint8]:
-    """Write the class of the nearest voxel of the source into each wanted one within reach."""
+) -> None:
+    """Write into ``result`` the class of the nearest voxel of the source for each wanted one within reach."""
     if not wanted.any() or not source.any():
-        return result
+        return
     # The nearest voxel of a part lies on its surface, and both are few beside the voxels of the box.
     surface = np.argwhere(source & ~ndimage.binary_erosion(source))
     targets = np.argwhere(wanted)
     distance, nearest = cKDTree(surface).query(targets, distance_upper_bound=reach_mm, workers=-1)
     near = np.isfinite(distance)
     result[tuple(targets[near].T)] = labels[tuple(surface[np.asarray(nearest)[near]].T)]
-    return result
