@@ -18,7 +18,7 @@ import numpy as np
 from totalspineseg_bids.cli.tools_common import positive
 from totalspineseg_bids.inference.model import NnUNetModel, load_model
 from totalspineseg_bids.inference.predictor import Predictor
-from totalspineseg_bids.inference.sliding_window import Window, fitting_patch
+from totalspineseg_bids.inference.windows import Window, fitting_patch
 from totalspineseg_bids.models.registry import resolve
 from totalspineseg_bids.models.roles import Role
 

@@ -46,6 +46,7 @@ def test_labels_come_without_prefix_once_and_split(dataset: Path) -> None:
         ({"level": "session"}, UnknownLevelError, "unknown analysis level 'session'"),
         ({"level": None}, UsageError, "level not given"),
         ({"engine": "tf"}, UsageError, "engine 'tf' is not one of auto, openvino, torch"),
+        ({"precision": "int8"}, UsageError, "precision 'int8' is not one of auto, fp32, bf16, fp16"),
         ({"device": "gpu"}, UsageError, "device 'gpu'"),
         ({"label_scheme": "x"}, UsageError, "label_scheme"),
         ({"output_resolution": "2mm"}, UsageError, "output_resolution"),
@@ -91,7 +92,7 @@ def test_places_that_cannot_be_right(dataset: Path, tmp_path: Path) -> None:
 
 def test_only_what_changes_the_result_changes_the_digest(dataset: Path) -> None:
     digest = config(dataset).digest
-    for same in ({"n_cpus": 3}, {"force": True}, {"participant_label": ["01"]}, {"engine": "torch"}, {"model": "x"}):
+    for same in ({"n_cpus": 3}, {"force": True}, {"participant_label": ["01"]}, {"precision": "fp32"}, {"model": "x"}):
         assert config(dataset, **same).digest == digest
     for other in ({"label_scheme": "totalspineseg"}, {"output_resolution": "both"}, {"single_step": True}):
         assert config(dataset, **other).digest != digest
@@ -172,6 +173,12 @@ def test_the_environment_sets_defaults_and_a_wrong_value_is_told_by_its_variable
     found = RunConfig.from_mapping(base, environment=variables)
     assert (found.model, found.n_cpus, found.device) == ("bundled", 3, "auto")
     assert RunConfig.from_mapping({**base, "n_cpus": 1}, environment=variables).n_cpus == 1
-    for name, value in (("DEVICE", "gpu"), ("ENGINE", "tf"), ("LABEL_SCHEME", "x"), ("N_CPUS", "many")):
+    for name, value in (
+        ("DEVICE", "gpu"),
+        ("ENGINE", "tf"),
+        ("PRECISION", "int8"),
+        ("LABEL_SCHEME", "x"),
+        ("N_CPUS", "many"),
+    ):
         with pytest.raises(UsageError, match=f"TOTALSPINESEG_BIDS_{name}"):
             RunConfig.from_mapping(base, environment={f"TOTALSPINESEG_BIDS_{name}": value})

@@ -37,9 +37,11 @@ else:  # pragma: no cover
 
 Level = Literal["participant", "group"]
 Engine = Literal["auto", "openvino", "torch"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Resolution = Literal["native", "1mm", "both"]
 LEVELS: tuple[Level, ...] = get_args(Level)
 ENGINES: tuple[Engine, ...] = get_args(Engine)
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 RESOLUTIONS: tuple[Resolution, ...] = get_args(Resolution)
 
 #: Anatomical contrasts looked for unless ``suffix`` says otherwise.
@@ -52,6 +54,7 @@ ENVIRONMENT: Mapping[str, str] = MappingProxyType(
         "model": "TOTALSPINESEG_BIDS_MODEL",
         "device": "TOTALSPINESEG_BIDS_DEVICE",
         "engine": "TOTALSPINESEG_BIDS_ENGINE",
+        "precision": "TOTALSPINESEG_BIDS_PRECISION",
         "n_cpus": "TOTALSPINESEG_BIDS_N_CPUS",
         "label_scheme": "TOTALSPINESEG_BIDS_LABEL_SCHEME",
     }
@@ -63,7 +66,7 @@ _RESULT_FIELDS = (
 _DEVICE = re.compile(r"^(auto|cpu|mps|cuda(:\d+)?)$")
 _LABEL = re.compile(r"^[0-9a-zA-Z+]+$")
 _CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"engine": ENGINES, "label_scheme": LABEL_SCHEMES, "output_resolution": RESOLUTIONS}
+    {"engine": ENGINES, "precision": PRECISIONS, "label_scheme": LABEL_SCHEMES, "output_resolution": RESOLUTIONS}
 )
 _RECORD_TABLE = "record"
 
@@ -94,6 +97,8 @@ class RunConfig:
         ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
     engine
         ``auto``, ``openvino`` or ``torch``.
+    precision
+        Arithmetic of the networks: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
     label_scheme
         Ids in the output: ``seed`` or ``totalspineseg``.
     output_resolution
@@ -145,6 +150,7 @@ class RunConfig:
     model: str = DEFAULT_MODEL
     device: str = "auto"
     engine: Engine = "auto"
+    precision: Precision = "auto"
     label_scheme: LabelScheme = "seed"
     output_resolution: Resolution = "native"
     single_step: bool = False

@@ -55,6 +55,7 @@ def required(dataset: Path, tmp_path: Path) -> list[str]:
         (["--model", "bundled"], "model", "bundled"),
         (["--device", "cuda:1"], "device", "cuda:1"),
         (["--engine", "torch"], "engine", "torch"),
+        (["--precision", "fp32"], "precision", "fp32"),
         (["--label-scheme", "totalspineseg"], "label_scheme", "totalspineseg"),
         (["--output-resolution", "both"], "output_resolution", "both"),
         (["--single-step"], "single_step", True),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import logging
 import os
 import subprocess
@@ -9,11 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional
 
 from totalspineseg_bids.errors import ModelError, UsageError
 from totalspineseg_bids.inference import engines, quiet_openvino
-from totalspineseg_bids.inference.engines import MirroredEngine, make_engine, resolve_device, torch_threads
+from totalspineseg_bids.inference.engines import Precision, make_engine, resolve_device, torch_threads
 from totalspineseg_bids.inference.model import NnUNetModel, load_model
 from totalspineseg_bids.inference.predictor import Predictor
 from totalspineseg_bids.inference.untrained import write_untrained_model
@@ -43,6 +43,36 @@ def test_openvino_takes_patches_of_any_shape(model: NnUNetModel, monkeypatch: py
     for shape in ((16, 16, 16), (20, 16, 24), (16, 12, 16), (20, 16, 24)):
         patch = torch.from_numpy(image(2, shape) / 100)
         np.testing.assert_allclose(converted(patch), plain(patch), atol=1e-3)
+
+
+@pytest.mark.parametrize(("native", "told", "asked", "bits"), [
+    (True, True, "auto", "bf16"),
+    (True, False, "auto", "fp32"),
+    (False, True, "auto", "fp32"),
+    (True, True, "fp32", "fp32"),
+])  # fmt: skip
+def test_openvino_takes_bfloat16_where_model_and_processor_do(  # noqa: PLR0917 - cases and fixtures
+    native: bool,
+    told: bool,
+    asked: Precision,
+    bits: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    openvino = pytest.importorskip("openvino")
+    plans = write_untrained_model(tmp_path, STEP2) / "plans.json"
+    content = json.loads(plans.read_text())
+    content["configurations"]["3d_fullres"]["use_bfloat16"] = told
+    plans.write_text(json.dumps(content))
+    capabilities = ["FP32", "BF16"] if native else ["FP32"]
+    monkeypatch.setattr(openvino.Core, "get_property", lambda *_: capabilities)
+    with caplog.at_level(logging.INFO):
+        engine = make_engine(load_model(tmp_path), device="cpu", engine="openvino", precision=asked)
+    assert caplog.messages[-1].endswith(f"runs on OpenVINO in {bits}")
+    patch = torch.from_numpy(image(2, (16, 16, 16)) / 100)
+    expected = make_engine(load_model(tmp_path), device="cpu", engine="torch")(patch)
+    assert ((engine(patch) - expected).abs() < (1e-3 if bits == "fp32" else 0.5)).float().mean() > 0.95
 
 
 def test_reduced_precision_stays_close(model: NnUNetModel) -> None:
@@ -131,41 +161,3 @@ def test_output_that_is_not_finite_is_an_error(model: NnUNetModel) -> None:
     data[0, 8, 8, 8] = np.nan
     with pytest.raises(ModelError, match="not numbers"):
         Predictor(model, device="cpu", engine="torch").predict(data, (1.0, 1.0, 1.0))
-
-
-class Blocks:
-    """Gives every voxel the mean of its block of 2 x 2 x 2."""
-
-    name, device = "blocks", torch.device("cpu")
-
-    def __call__(self, patch: torch.Tensor) -> torch.Tensor:
-        wide = functional.avg_pool3d(patch[None], 2)[0]
-        for axis in (1, 2, 3):
-            wide = wide.repeat_interleave(2, axis)
-        return wide
-
-
-class Same:
-    """Gives the patch back, in memory that it uses again."""
-
-    name, device = "same", torch.device("cpu")
-
-    def __init__(self) -> None:
-        self.memory = torch.zeros(1, 8, 8, 8)
-
-    def __call__(self, patch: torch.Tensor) -> torch.Tensor:
-        return self.memory.copy_(patch)
-
-
-@pytest.mark.parametrize("shift", [0, 1])
-def test_mirroring_and_moving_is_undone(shift: int) -> None:
-    patch = torch.randn(1, 8, 8, 8)
-    torch.testing.assert_close(MirroredEngine(Same(), (0, 2), shift)(patch), patch)
-
-
-def test_a_moved_patch_is_seen_in_other_blocks() -> None:
-    line = torch.arange(8.0).expand(1, 8, 8, 8)
-    still, moved = (MirroredEngine(Blocks(), (2,), shift)(line)[0, 4, 4] for shift in (0, 1))
-    # Blocks of two of an even slope are half a voxel off at either side; blocks between them the other way.
-    assert (still - line[0, 4, 4]).abs()[1:-1].tolist() == [0.5] * 6
-    assert (moved - line[0, 4, 4]).abs()[1:-1].tolist() == [0.0] * 6

@@ -78,14 +78,15 @@ def test_plans_may_say_how_far_apart_patches_are(folder: Path) -> None:
             _ = model.tile_step
 
 
-def test_plans_may_ask_for_mirrored_patches(folder: Path) -> None:
-    assert load_model(folder).use_mirroring is False
-    edit_plans(folder, lambda plans: plans["configurations"]["3d_fullres"].update(use_mirroring=True))
-    assert load_model(folder).use_mirroring is True
-    edit_plans(folder, lambda plans: plans["configurations"]["3d_fullres"].update(use_mirroring="yes"))
+@pytest.mark.parametrize("key", ["use_mirroring", "use_bfloat16"])
+def test_plans_may_ask_for_mirrored_patches_and_fewer_bits(key: str, folder: Path) -> None:
+    assert getattr(load_model(folder), key) is False
+    edit_plans(folder, lambda plans: plans["configurations"]["3d_fullres"].update({key: True}))
+    assert getattr(load_model(folder), key) is True
+    edit_plans(folder, lambda plans: plans["configurations"]["3d_fullres"].update({key: "yes"}))
     model = load_model(folder)
-    with pytest.raises(ModelError, match="use_mirroring"):
-        _ = model.use_mirroring
+    with pytest.raises(ModelError, match=f"{key} in plans.json must be true or false"):
+        getattr(model, key)
 
 
 def test_plans_may_let_patches_grow(folder: Path) -> None:

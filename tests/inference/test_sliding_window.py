@@ -1,24 +1,36 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nnunetv2.inference.sliding_window_prediction import compute_gaussian
+from scipy import ndimage
+from torch.nn import functional
 
-from totalspineseg_bids.inference.sliding_window import Window, fitting_patch, gaussian_weights, slide
+from totalspineseg_bids.inference.looks import PLAIN, Look, mirrored_looks
+from totalspineseg_bids.inference.sliding_window import gaussian_weights, slide
+from totalspineseg_bids.inference.windows import Wanted, Window
 
 CPU = torch.device("cpu")
 sizes = st.tuples(*[st.integers(1, 23)] * 3)
 patches = st.tuples(*[st.sampled_from([1, 4, 6, 8])] * 3)
 
 
-def assembled(data: np.ndarray, network: object, patch: tuple[int, int, int], step: float = 0.5) -> np.ndarray:
-    slabs = list(slide(data, network, patch, device=CPU, step=step))
+def assembled(
+    data: np.ndarray, network: object, patch: tuple[int, int, int], step: float = 0.5, looks: Sequence[Look] = (PLAIN,)
+) -> np.ndarray:
+    slabs, parts = [], []
+    for slab in slide(data, network, patch, device=CPU, step=step, looks=looks):
+        slabs.append(slab)
+        parts.append(slab.logits.clone())
     axis = slabs[0].axis
     assert [slab.start for slab in slabs] == [0, *(slab.stop for slab in slabs[:-1])]
     assert slabs[-1].stop == data.shape[axis + 1]
-    return torch.cat([slab.logits for slab in slabs], dim=axis + 1).numpy()
+    return torch.cat(parts, dim=axis + 1).numpy()
 
 
 @settings(max_examples=15, deadline=None)
@@ -43,12 +55,11 @@ def test_slabs_equal_sums_over_the_whole_image(
     padded = np.zeros(window.padded)
     inside = tuple(slice(low, low + size) for low, size in zip(window.before, shape, strict=True))
     padded[inside] = data[0]
-    for a in window.steps[0]:
-        for b in window.steps[1]:
-            for c in window.steps[2]:
-                at = tuple(slice(s, s + size) for s, size in zip((a, b, c), patch, strict=True))
-                sums[(slice(None), *at)] += padded[at] * ramp.numpy() * weights
-                total[at] += weights
+    for row in window.rows:
+        for origin in row.origins:
+            at = tuple(slice(s, s + size) for s, size in zip(origin, patch, strict=True))
+            sums[(slice(None), *at)] += padded[at] * ramp.numpy() * weights
+            total[at] += weights
     found = assembled(data, lambda x: x * ramp, patch, step)
     np.testing.assert_allclose(found, (sums / total)[(slice(None), *inside)], atol=1e-4)
 
@@ -69,36 +80,62 @@ def test_weights_are_positive_and_largest_in_the_centre() -> None:
     assert np.unravel_index(int(weights.argmax()), weights.shape) == (8, 4, 6)
 
 
-def test_patches_one_voxel_thick_visit_each_voxel_once() -> None:
-    assert Window.over((7, 8, 8), (1, 8, 8)).count == 7
+@pytest.mark.parametrize("patch", [(16, 8, 12), (1, 40, 33), (96, 64, 32)])
+def test_weights_are_nnunets(patch) -> None:
+    expected = compute_gaussian(patch, sigma_scale=1 / 8, value_scaling_factor=10.0, device=CPU)
+    # Both are rounded to 16 bits.
+    torch.testing.assert_close(gaussian_weights(patch, CPU), expected.float(), rtol=1e-3, atol=1e-7)
 
 
 @pytest.mark.parametrize(
-    ("shape", "growth", "expected"),
-    [
-        # One patch a little wider instead of two.
-        ((200, 100, 70), 2.5, (256, 128, 96)),
-        ((700, 190, 90), 2.5, (256, 192, 96)),
-        # Without growth it is the patch of the training.
-        ((700, 190, 90), 1.0, (256, 128, 64)),
-        # An image that one patch covers needs no larger one.
-        ((256, 128, 64), 2.5, (256, 128, 64)),
-        ((30, 20, 10), 2.5, (256, 128, 64)),
-    ],
+    ("axes", "block", "count"), [((), 1, 1), ((), 2, 1), ((2,), 1, 2), ((2,), 2, 4), ((0, 1, 2), 1, 8)]
 )
-def test_the_patch_that_fits_an_image(shape, growth, expected) -> None:
-    assert fitting_patch(shape, (256, 128, 64), 0.7, (64, 64, 32), growth) == expected
+def test_looks_begin_with_the_plain_one_and_differ(axes, block, count) -> None:
+    looks = mirrored_looks(axes, block)
+    assert looks[0] == PLAIN
+    assert len(set(looks)) == len(looks) == count
 
 
-@settings(max_examples=30, deadline=None)
-@given(shape=st.tuples(*[st.integers(1, 400)] * 3), growth=st.sampled_from([1.0, 1.5, 2.5, 4.0]))
-def test_a_fitting_patch_costs_no_more_than_the_trained_one(shape: tuple[int, int, int], growth: float) -> None:
-    patch, multiple = (64, 32, 32), (16, 8, 32)
-    found = fitting_patch(shape, patch, 0.7, multiple, growth)
-    assert np.prod(found) <= growth * np.prod(patch)
-    assert all(a >= b and a % m == 0 for a, b, m in zip(found, patch, multiple, strict=True))
+@settings(max_examples=15, deadline=None)
+@given(shape=sizes, axes=st.sampled_from([(), (2,), (0, 2)]), block=st.sampled_from([1, 2]))
+def test_mirroring_and_moving_is_undone(shape: tuple[int, int, int], axes: tuple[int, ...], block: int) -> None:
+    data = np.random.default_rng(0).normal(size=(1, *shape)).astype(np.float32)
+    memory = torch.zeros(1, 8, 8, 8)
+    # A network may use its memory again.
+    found = assembled(data, memory.copy_, (8, 8, 8), looks=mirrored_looks(axes, block))
+    np.testing.assert_allclose(found, data, atol=1e-5)
 
-    def cost(size: tuple[int, int, int]) -> int:
-        return Window.over(shape, size, 0.7).count * int(np.prod(size))
 
-    assert cost(found) <= cost(patch)
+def test_a_moved_patch_is_seen_in_other_blocks() -> None:
+    def blocks(patch: torch.Tensor) -> torch.Tensor:
+        return (
+            functional.avg_pool3d(patch[None], 2)[0]
+            .repeat_interleave(2, 1)
+            .repeat_interleave(2, 2)
+            .repeat_interleave(2, 3)
+        )
+
+    line = np.broadcast_to(np.arange(8, dtype=np.float32), (1, 8, 8, 8))
+    still = assembled(line, blocks, (8, 8, 8))
+    moved = assembled(line, blocks, (8, 8, 8), looks=mirrored_looks((2,), 2))
+    # Blocks of two of an even slope are half a voxel off at either side; blocks between them the other way.
+    assert np.abs(still - line)[0, 4, 4, 1:-1].tolist() == [0.5] * 6
+    assert np.abs(moved - line)[0, 4, 4, 1:-1].max() < 1e-6
+
+
+@settings(max_examples=20, deadline=None)
+@given(shape=sizes, patch=patches, margin=st.integers(0, 3), seed=st.integers(0, 99))
+def test_what_is_wanted_is_computed_and_beyond_it_there_is_nothing(
+    shape: tuple[int, int, int], patch: tuple[int, int, int], margin: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    data = rng.normal(size=(1, *shape)).astype(np.float32)
+    mask = np.zeros(shape, bool)
+    mask[tuple(rng.integers(0, shape, (4, 3)).T)] = True
+    slabs = [slab.logits.clone() for slab in slide(data, lambda x: x, patch, device=CPU, wanted=Wanted(mask, margin))]
+    axis = Window.over(shape, patch).main_axis
+    found = torch.cat(slabs, dim=axis + 1).numpy()
+    near = ndimage.maximum_filter(mask, 2 * margin + 1, mode="constant")
+    np.testing.assert_allclose(found[0][near], data[0][near], atol=1e-5)
+    elsewhere = found[0][~near]
+    assert (np.isclose(elsewhere, data[0][~near], atol=1e-5) | (elsewhere == -20.0)).all()

@@ -113,8 +113,8 @@ def test_it_learns_goes_on_and_ships(case, tmp_path, monkeypatch):
 def small(monkeypatch):
     monkeypatch.setattr(refinement_training, "PATCH", (16, 16, 16))
 
-    def stages(count):
-        for name, values in {"FEATURES": (8, 8), "BLOCKS": (1, 1), "STRIDES": ((1, 1, 1), (2, 2, 2))}.items():
+    def stages(count, features=(8, 8)):
+        for name, values in {"FEATURES": features, "BLOCKS": (1, 1), "STRIDES": ((1, 1, 1), (2, 2, 2))}.items():
             monkeypatch.setattr(refinement_training, name, values[:count])
 
     return stages
@@ -144,6 +144,21 @@ def test_a_stage_more_changes_nothing_at_first(case, small, tmp_path):
     write_model(model_folder(tmp_path), second)
     card = (publish_refinement(tmp_path, tmp_path / "bundled", "") / "MODEL_CARD.md").read_text()
     assert "fewer stages or as many, trained for 5 steps" in card
+
+
+def test_features_more_change_nothing_at_first_and_learn(case, small, tmp_path):
+    small(2)
+    first, source = _trained(case, tmp_path, "narrow", steps=5)
+    before = untrained()
+    before.load_state_dict(first.weights)
+    small(2, (12, 10))
+    network = untrained()
+    refinement_training._start(network, source)
+    image = torch.randn(1, CHANNELS, 16, 16, 16)
+    torch.testing.assert_close(network(image), before(image))
+    network(image).square().sum().backward()
+    # What is new is listened to from the next step on.
+    assert (network.last.weight.grad[:, 8:] != 0).any()
 
 
 def test_channels_and_outputs_more_change_nothing_at_first(case, small, tmp_path):

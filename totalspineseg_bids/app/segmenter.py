@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from totalspineseg_bids.config import Engine, RunConfig
+from totalspineseg_bids.config import Engine, Precision, RunConfig
 from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.models.registry import ModelSet
 from totalspineseg_bids.models.roles import Role, needed_roles
@@ -96,6 +96,7 @@ def make_segmenter(
     *,
     device: str = "auto",
     engine: Engine = "auto",
+    precision: Precision = "auto",
     threads: int | None = None,
     single_step: bool = False,
     step1_only: bool = False,
@@ -106,7 +107,7 @@ def make_segmenter(
     ----------
     model
         Name of an installed model set, a folder, or a zip.
-    device, engine, threads
+    device, engine, precision, threads
         Where and how the networks run.
     single_step, step1_only
         The model that names all levels at once; or the first of the two steps alone.
@@ -129,7 +130,13 @@ def make_segmenter(
 
     models = resolve(model, need=needed_roles(single_step=single_step, step1_only=step1_only))
     segmenter = SpineSegmenter(
-        models, device=device, engine=engine, threads=threads, single_step=single_step, step1_only=step1_only
+        models,
+        device=device,
+        engine=engine,
+        precision=precision,
+        threads=threads,
+        single_step=single_step,
+        step1_only=step1_only,
     )
     return segmenter, models
 
@@ -146,6 +153,7 @@ def load_segmenter(config: RunConfig) -> LoadedSegmenter:
         config.model,
         device=config.device,
         engine=config.engine,
+        precision=config.precision,
         threads=config.threads,
         single_step=config.single_step,
         step1_only=config.step1_only,

@@ -17,6 +17,7 @@ from totalspineseg_bids.config import (
     ENGINES,
     ENVIRONMENT,
     LEVELS,
+    PRECISIONS,
     RESOLUTIONS,
     RunConfig,
     read_toml,
@@ -217,6 +218,11 @@ def _add_method(parser: Parser) -> None:
     )
     group.add_argument("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     group.add_argument("--engine", choices=ENGINES, help="what runs the networks (default: auto)")
+    group.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        help="arithmetic of the networks; fp32 depends least on the processor (default: auto)",
+    )
     group.add_argument(
         "--single-step",
         "--single_step",

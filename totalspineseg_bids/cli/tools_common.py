@@ -61,7 +61,7 @@ def add_label_scheme(parser: argparse.ArgumentParser, what: str) -> None:
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Add the options that choose a model and how it is run; :func:`fill_model` gives them their values."""
-    from totalspineseg_bids.config import ENGINES  # noqa: PLC0415
+    from totalspineseg_bids.config import ENGINES, PRECISIONS  # noqa: PLC0415
     from totalspineseg_bids.models.catalog import DEFAULT_MODEL  # noqa: PLC0415
 
     parser.add_argument(
@@ -71,6 +71,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", metavar="auto|cpu|cuda[:N]|mps", help="default: auto")
     parser.add_argument("--engine", choices=ENGINES, help="default: auto")
+    parser.add_argument("--precision", choices=PRECISIONS, help="arithmetic of the networks (default: auto)")
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads of the network")
     steps = parser.add_mutually_exclusive_group()
     steps.add_argument("--single-step", action="store_true", help="use the model that names every level in one step")
@@ -88,10 +89,11 @@ def fill_model(options: argparse.Namespace) -> None:
     from totalspineseg_bids.config import environment_settings  # noqa: PLC0415
     from totalspineseg_bids.models.catalog import DEFAULT_MODEL  # noqa: PLC0415
 
-    defaults = {"model": DEFAULT_MODEL, "device": "auto", "engine": "auto", **environment_settings(os.environ)}
-    for name, key in (("model", "model"), ("device", "device"), ("engine", "engine"), ("threads", "n_cpus")):
+    automatic = dict.fromkeys(("device", "engine", "precision"), "auto")
+    defaults = {"model": DEFAULT_MODEL, **automatic, **environment_settings(os.environ)}
+    for name in ("model", *automatic, "threads"):
         if getattr(options, name) is None:
-            setattr(options, name, defaults.get(key))
+            setattr(options, name, defaults.get("n_cpus" if name == "threads" else name))
 
 
 def positive(text: str) -> int:

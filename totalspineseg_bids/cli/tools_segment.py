@@ -75,6 +75,7 @@ def _segment(options: argparse.Namespace) -> int:
         options.model,
         device=options.device,
         engine=options.engine,
+        precision=options.precision,
         threads=options.threads,
         single_step=options.single_step,
         step1_only=options.step1_only,

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -87,7 +86,8 @@ class OpenVinoEngine:
     threads
         Threads at most; all cores if not given.
     precision
-        ``bf16`` and ``fp16`` let the plugin compute in fewer bits where the processor can.
+        ``bf16`` and ``fp16`` let the plugin compute in fewer bits where the processor can; ``auto`` does so for models
+        whose plans say that they lose nothing in bfloat16.
 
     Raises
     ------
@@ -102,21 +102,26 @@ class OpenVinoEngine:
 
     def __init__(self, model: NnUNetModel, threads: int | None = None, precision: Precision = "auto") -> None:
         openvino = import_openvino()
-        hint = {"auto": "f32", "fp32": "f32", "bf16": "bf16", "fp16": "f16"}[precision]
+        self._core = openvino.Core()
+        if precision == "auto":
+            # A processor that does not multiply in bfloat16 itself would be slower with it.
+            native = "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+            precision = "bf16" if model.use_bfloat16 and native else "fp32"
+        hint = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}[precision]
         self._properties: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
         if threads is not None:
             self._properties["INFERENCE_NUM_THREADS"] = threads
-        # Tracing runs the network a few times: on a patch of two voxels of its coarsest stage that takes no time.
-        sizes = zip(model.network_patch_size, model.patch_multiple, strict=True)
-        example = torch.zeros(1, len(model.channel_names), *(min(full, 2 * least) for full, least in sizes))
-        self._core = openvino.Core()
+        example = torch.zeros(1, len(model.channel_names), *_smallest_patch(model))
         self._networks = []
         for network in model.networks():
             with warnings.catch_warnings(), torch.inference_mode():
-                # Tracing warns about shape checks in Python code; patches have shapes that pass them.
+                # Tracing warns about shape checks in Python code; patches have shapes that pass them. Its own check,
+                # which traces and compares twice more, takes seconds; the tests compare what is converted.
                 warnings.simplefilter("ignore")
+                traced = torch.jit.trace(network, example, check_trace=False)  # type: ignore[no-untyped-call]
                 shape = [1, len(model.channel_names), -1, -1, -1]
-                self._networks.append(openvino.convert_model(network, example_input=example, input=[shape]))
+                self._networks.append(openvino.convert_model(traced, example_input=example, input=[shape]))
+        logger.info("%s runs on OpenVINO in %s", model.name, precision)
         self._requests: dict[torch.Size, list[Any]] = {}
         self._compiled(torch.Size([len(model.channel_names), *model.network_patch_size]))
 
@@ -137,7 +142,7 @@ class OpenVinoEngine:
 
     def __call__(self, patch: torch.Tensor) -> torch.Tensor:
         """Return logits of a patch."""
-        array = np.ascontiguousarray(patch.numpy()[None], dtype=np.float32)
+        array = patch.float().contiguous().numpy()[None]
         requests = self._compiled(patch.shape)
         logits = self._run(requests[0], array)
         for request in requests[1:]:
@@ -151,51 +156,12 @@ class OpenVinoEngine:
         return torch.from_numpy(request.get_output_tensor(0).data)[0]
 
 
-class MirroredEngine:
-    """Averages another engine over mirrored patches, as nnU-Net's test-time augmentation.
-
-    Parameters
-    ----------
-    engine
-        The other engine.
-    axes
-        Spatial axes of the network along which to mirror, together and one by one.
-    shift
-        Voxels by which mirrored patches are moved along every axis. A network that takes voxels in blocks then sees
-        other blocks: what it draws to one side too much it draws to the other.
-    """
-
-    def __init__(self, engine: Engine, axes: Sequence[int], shift: int = 0) -> None:
-        self.name = engine.name
-        self.device = engine.device
-        self._engine = engine
-        self._shift = shift
-        self._flips = [combo for size in range(1, len(axes) + 1) for combo in itertools.combinations(axes, size)]
-
-    def __call__(self, patch: torch.Tensor) -> torch.Tensor:
-        """Return logits of a patch."""
-        # An engine may use the memory of what it returns again.
-        mean = self._engine(patch).clone()
-        by = self._shift
-        for number, axes in enumerate(self._flips, start=2):
-            seen = patch
-            for axis in range(3):
-                seen = seen.index_select(axis + 1, self._order(seen.shape[axis + 1], mirrored=axis in axes))
-            logits = self._engine(seen)
-            for axis in axes:
-                order = self._order(logits.shape[axis + 1], mirrored=True)
-                logits = logits.index_select(axis + 1, order.argsort())
-            # Logits are as large as all that a network works on together, so the mean is taken in place, and along axes
-            # that are only moved it is of what both saw.
-            at = tuple(slice(0, None if axis in axes else n - by) for axis, n in enumerate(patch.shape[1:]))
-            of = tuple(slice(0 if axis in axes else by, None) for axis in range(3))
-            mean[(slice(None), *at)].lerp_(logits[(slice(None), *of)], 1.0 / number)
-        return mean
-
-    def _order(self, length: int, *, mirrored: bool) -> torch.Tensor:
-        """Return where the voxels of a mirrored or moved line come from; what leaves at one end enters at the other."""
-        order = torch.arange(length, device=self.device).roll(self._shift)
-        return order.flip(0) if mirrored else order
+def _smallest_patch(model: NnUNetModel) -> list[int]:
+    """Return a patch of two voxels of the coarsest stage, the fewest that have a spread, to trace the network on."""
+    size = list(model.patch_multiple)
+    axis = next((k for k in range(3) if model.network_patch_size[k] >= 2 * size[k]), 0)
+    size[axis] *= 2
+    return size
 
 
 def resolve_device(device: str) -> torch.device:
@@ -246,7 +212,7 @@ def make_engine(
     threads
         Threads of the CPU at most.
     precision
-        Arithmetic; ``auto`` is 32-bit except on CUDA.
+        Arithmetic; ``auto`` is 32-bit except on CUDA, and on CPU where the model and the processor take bfloat16.
 
     Raises
     ------

@@ -21,8 +21,8 @@ from totalspineseg_bids.inference import folders
 from totalspineseg_bids.inference.checkpoint import StateDict, converted, read_checkpoint
 from totalspineseg_bids.inference.decode import Heads
 from totalspineseg_bids.inference.local_network import LocalNetwork
-from totalspineseg_bids.inference.sliding_window import STEP
 from totalspineseg_bids.inference.subvoxel import FACTOR, SubvoxelUNet
+from totalspineseg_bids.inference.windows import STEP
 
 _IMPORTABLE = (
     "dynamic_network_architectures.",
@@ -151,11 +151,24 @@ class NnUNetModel:
         ModelError
             If the plans hold anything but true or false there.
         """
-        use = self.configuration.get("use_mirroring", False)
+        return self._told("use_mirroring")
+
+    @property
+    def use_bfloat16(self) -> bool:
+        """Whether a CPU that can computes in bfloat16: the plans' ``use_bfloat16``, else not.
+
+        Raises
+        ------
+        ModelError
+            If the plans hold anything but true or false there.
+        """
+        return self._told("use_bfloat16")
+
+    def _told(self, key: str) -> bool:
+        """Return a choice that the plans may hold."""
+        use = self.configuration.get(key, False)
         if not isinstance(use, bool):
-            msg = (
-                f"{self.path}: use_mirroring in plans.json must be true or false, not {use}; correct it or take it out"
-            )
+            msg = f"{self.path}: {key} in plans.json must be true or false, not {use}; correct it or take it out"
             raise ModelError(msg)
         return use
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
@@ -15,14 +15,15 @@ from totalspineseg_bids.inference.decode import Decoded, Kept, by_name, decode
 from totalspineseg_bids.inference.engines import (
     Engine,
     EngineName,
-    MirroredEngine,
     Precision,
     make_engine,
     torch_threads,
 )
+from totalspineseg_bids.inference.looks import PLAIN, Shape3, mirrored_looks
 from totalspineseg_bids.inference.model import NnUNetModel
 from totalspineseg_bids.inference.preprocess import Prepared, head_restorer, prepare
-from totalspineseg_bids.inference.sliding_window import STEP, Shape3, fitting_patch, slide
+from totalspineseg_bids.inference.sliding_window import Slab, slide
+from totalspineseg_bids.inference.windows import STEP, Wanted, fitting_patch
 
 Progress = Callable[[float], None]
 Voxel = TypeVar("Voxel", bound=np.generic)
@@ -81,7 +82,7 @@ class Predictor:
     threads
         Threads of the CPU at most.
     precision
-        ``auto`` (32-bit; on CUDA 16-bit as in nnU-Net), ``fp32``, ``bf16`` or ``fp16``.
+        ``auto`` (`engines.make_engine`), ``fp32``, ``bf16`` or ``fp16``.
     mirror
         Average over mirrored patches, where the model was trained with mirroring.
     step
@@ -123,7 +124,7 @@ class Predictor:
         self._engine_name: EngineName = engine
         self._threads = threads
         self._precision: Precision = precision
-        self._mirror = mirror
+        self._looks = mirrored_looks(model.mirror_axes, model.voxel_block) if mirror else (PLAIN,)
         self._step = step
         self._yielding, self._divided, self._borders = yielding, divided, borders
         self._engine: Engine | None = None
@@ -140,16 +141,13 @@ class Predictor:
             If the network cannot be built from the model.
         """
         if self._engine is None:
-            engine = make_engine(
+            self._engine = make_engine(
                 self.model,
                 device=self._device,
                 engine=self._engine_name,
                 threads=self._threads,
                 precision=self._precision,
             )
-            mirrored = self._mirror and self.model.mirror_axes
-            axes, shift = self.model.mirror_axes, self.model.voxel_block // 2
-            self._engine = MirroredEngine(engine, axes, shift) if mirrored else engine
         return self._engine
 
     def predict(
@@ -159,6 +157,8 @@ class Predictor:
         *,
         keep: Kept | Collection[str] = (),
         half: bool = False,
+        wanted: NDArray[np.bool_] | None = None,
+        margin: int = 0,
         progress: Progress | None = None,
     ) -> Prediction:
         """Segment an image.
@@ -173,6 +173,9 @@ class Predictor:
             Roles whose probability is wanted, or names with the roles of each (`decode.decode`).
         half
             Keep the probabilities as float16.
+        wanted, margin
+            Mask, shape (X, Y, Z), of what is wanted of the image, and voxels around it. Beyond them a model that works
+            on the grid of the image may say that there is nothing, without looking.
         progress
             Called with the finished part, 0 to 1.
 
@@ -193,6 +196,9 @@ class Predictor:
         with torch_threads(self._threads), torch.inference_mode():
             engine = self.engine
             prepared = prepare(image.transpose(0, 3, 2, 1), spacing[::-1], self.model)
+            if wanted is not None and not prepared.resampled:
+                seen = wanted.transpose(2, 1, 0).transpose(self.model.transpose)[prepared.box]
+                prepared = replace(prepared, wanted=Wanted(seen, margin))
             collect = self._collect_resampled if prepared.resampled else self._collect_direct
             found = collect(prepared, engine, kept, progress, torch.float16 if half else torch.float32)
         return Prediction(
@@ -256,9 +262,7 @@ class Predictor:
         labels = np.zeros(shape, np.uint8)
         probabilities = {name: torch.zeros(shape, dtype=dtype) for name in keep}
         margin: NDArray[np.float16] | None = None
-        patch = self._patch(prepared)
-        for slab in slide(prepared.data, engine, patch, device=engine.device, step=self._step, progress=progress):
-            self._check_finite(slab.logits)
+        for slab in self._slabs(prepared, engine, progress):
             found = self._decoded(slab.logits.__getitem__, keep)
             at = tuple(slice(slab.start, slab.stop) if axis == slab.axis else slice(None) for axis in range(3))
             labels[at] = found.labels.cpu().numpy()
@@ -286,20 +290,34 @@ class Predictor:
     def _all_logits(self, prepared: Prepared, engine: Engine, progress: Progress | None) -> torch.Tensor:
         """Return the logits of every output on the network's grid, on the CPU."""
         logits = torch.zeros((len(self.model.heads.names), *prepared.data.shape[1:]))
-        patch = self._patch(prepared)
-        for slab in slide(prepared.data, engine, patch, device=engine.device, step=self._step, progress=progress):
-            self._check_finite(slab.logits)
+        for slab in self._slabs(prepared, engine, progress):
             logits.narrow(slab.axis + 1, slab.start, slab.stop - slab.start).copy_(slab.logits)
         return logits
+
+    def _slabs(self, prepared: Prepared, engine: Engine, progress: Progress | None) -> Iterator[Slab]:
+        patch = self._patch(prepared)
+        for slab in slide(
+            prepared.data,
+            engine,
+            patch,
+            device=engine.device,
+            step=self._step,
+            looks=self._looks,
+            wanted=prepared.wanted,
+            progress=progress,
+        ):
+            self._check_finite(slab.logits)
+            yield slab
 
     def _patch(self, prepared: Prepared) -> Shape3:
         a, b, c = prepared.data.shape[1:]
         model = self.model
-        return fitting_patch((a, b, c), model.network_patch_size, self._step, model.patch_multiple, model.patch_growth)
+        trained, multiple, growth = model.network_patch_size, model.patch_multiple, model.patch_growth
+        return fitting_patch((a, b, c), trained, self._step, multiple, growth, wanted=prepared.wanted)
 
     def _check_finite(self, logits: torch.Tensor) -> None:
         # One sum instead of a mask of the size of the slab: it is finite unless a term is not.
-        if not bool(torch.isfinite(logits.sum(dtype=torch.float64 if logits.device.type == "cpu" else torch.float32))):
+        if not bool(torch.isfinite(logits.sum())):
             msg = f"model {self.model.path} gave values that are not numbers; try --engine torch, or another model"
             raise ModelError(msg)
 

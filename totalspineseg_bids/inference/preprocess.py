@@ -21,6 +21,7 @@ from scipy.ndimage import binary_fill_holes
 
 from totalspineseg_bids.errors import ModelError
 from totalspineseg_bids.inference.model import NnUNetModel
+from totalspineseg_bids.inference.windows import Wanted
 
 Float32 = NDArray[np.float32]
 Shape3 = tuple[int, int, int]
@@ -41,12 +42,15 @@ class Prepared:
         Part of the full shape that was kept.
     spacing
         Voxel size before resampling, mm.
+    wanted
+        What is wanted of the image; all of it if None.
     """
 
     data: Float32
     full_shape: Shape3
     box: tuple[slice, slice, slice]
     spacing: tuple[float, float, float]
+    wanted: Wanted | None = None
 
     @property
     def cropped_shape(self) -> Shape3:

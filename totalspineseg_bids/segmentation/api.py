@@ -19,7 +19,7 @@ from totalspineseg_bids.segmentation.layout import Layout
 from totalspineseg_bids.segmentation.result import LabelledSpine
 
 if TYPE_CHECKING:
-    from totalspineseg_bids.inference.engines import EngineName
+    from totalspineseg_bids.inference.engines import EngineName, Precision
     from totalspineseg_bids.segmentation.perception import Progress
 
 
@@ -29,6 +29,7 @@ def segment(
     *,
     device: str = "auto",
     engine: EngineName = "auto",
+    precision: Precision = "auto",
     threads: int | None = None,
     single_step: bool = False,
     step1_only: bool = False,
@@ -47,7 +48,7 @@ def segment(
         NIfTI file or image in memory.
     model
         Name of an installed model set, a folder, or a zip. ``bundled`` was trained on synthetic images only.
-    device, engine, threads
+    device, engine, precision, threads
         Where and how the networks run.
     single_step, step1_only
         The model that names all levels at once; or the first of the two steps alone.
@@ -79,6 +80,7 @@ def segment(
         resolve(model),
         device=device,
         engine=engine,
+        precision=precision,
         threads=threads,
         single_step=single_step,
         step1_only=step1_only,

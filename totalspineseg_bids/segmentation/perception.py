@@ -221,7 +221,7 @@ class Networks:
         if box is None:
             return None
         channels = np.stack([image.data[box], odd[box].astype(np.float32)])
-        second = self._run("step2", channels, image, tell)
+        second = self._run("step2", channels, image, tell, wanted=first.labels[box] > 0, margin_mm=CROP_MARGIN_MM)
         if not second.labels.any():
             return None
         if Role.REFINE in self.roles:
@@ -235,8 +235,17 @@ class Networks:
             None if second.margin is None else paste(second.margin, box, shape, outside=np.inf),
         )
 
-    def _run(self, role: str, channels: NDArray[np.float32], image: Volume, tell: Progress) -> SemanticMap:
-        """Run one network and erase what is far from the spine."""
+    def _run(
+        self,
+        role: str,
+        channels: NDArray[np.float32],
+        image: Volume,
+        tell: Progress,
+        *,
+        wanted: NDArray[np.bool_] | None = None,
+        margin_mm: float = 0.0,
+    ) -> SemanticMap:
+        """Run one network, on all or on what is wanted, and erase what is far from the spine."""
         predictor = self._predictor(role)
         model = predictor.model
         if len(model.channel_names) != len(channels):
@@ -250,7 +259,13 @@ class Networks:
         # Step 1 is kept of the whole image, and where step 2 follows only to refine with.
         half = role == Role.STEP1 and not self.step1_only
         prediction = predictor.predict(
-            channels, image.spacing, keep=keep, half=half, progress=lambda part: tell(role, part)
+            channels,
+            image.spacing,
+            keep=keep,
+            half=half,
+            wanted=wanted,
+            margin=round(margin_mm / WORKING_SPACING_MM),
+            progress=lambda part: tell(role, part),
         )
         labels = keep_spine(prediction.labels, layout)
         return SemanticMap(labels, layout, prediction.probabilities, prediction.margin)
@@ -287,14 +302,9 @@ class Networks:
                 raise ModelError(msg)
         if box is None:
             return second
-        channels = refinement.refinement_channels(
-            refinement.standardised(intensities)[box],
-            refinement.blended(
-                {role: values[box] for role, values in second.probabilities.items()},
-                {role: values[box] for role, values in of_step1.items()},
-            ),
-        )
-        found = self._run(Role.REFINE, channels, image, tell)
+        channels = refinement.refinement_channels(*refinement.cut_to(box, intensities, second.probabilities, of_step1))
+        wanted = second.labels[box] > 0
+        found = self._run(Role.REFINE, channels, image, tell, wanted=wanted, margin_mm=refinement.MARGIN_MM)
         labels = np.zeros_like(second.labels)
         labels[box] = refinement.taken_over(second.labels[box], second.layout, found.labels, found.layout)
         # Beyond the box a structure is as improbable as step 2 has it.

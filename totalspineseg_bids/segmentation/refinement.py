@@ -19,6 +19,7 @@ from scipy.spatial import cKDTree
 from torch.nn import functional
 
 from totalspineseg_bids.anatomy import SpineVariant
+from totalspineseg_bids.imaging.grid import Box
 from totalspineseg_bids.imaging.masks import looked_up
 from totalspineseg_bids.segmentation.layout import Kind, Layout, Parity
 
@@ -122,6 +123,27 @@ def standardised(image: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return an image with mean 0 and standard deviation 1."""
     result: NDArray[np.float32] = (image - image.mean()) / max(float(image.std()), 1e-6)
     return result.astype(np.float32, copy=False)
+
+
+def cut_to(
+    box: Box,
+    image: NDArray[np.float32],
+    second: Mapping[str, NDArray[np.floating]],
+    first: Mapping[str, NDArray[np.floating]],
+) -> tuple[NDArray[np.float32], dict[str, NDArray[np.float32]]]:
+    """Return the image and the probabilities of both steps as `refinement_channels` takes them, cut to a box.
+
+    Parameters
+    ----------
+    box
+        Around what step 2 found.
+    image
+        Intensities in the box that step 2 saw, shape (X, Y, Z), by which they are standardised.
+    second, first
+        Probabilities of the steps by role, same shape (`blended`).
+    """
+    cut = ({role: values[box] for role, values in found.items()} for found in (second, first))
+    return standardised(image)[box], blended(*cut)
 
 
 def refinement_channels(

@@ -19,7 +19,7 @@ from totalspineseg_bids.imaging.grid import restore_labels, to_working_grid
 from totalspineseg_bids.imaging.io import load_image, read_labels
 from totalspineseg_bids.imaging.volume import Geometry
 from totalspineseg_bids.segmentation.perception import CROP_MARGIN_MM, WORKING_SPACING_MM, Networks
-from totalspineseg_bids.segmentation.refinement import MARGIN_MM, REFINED_ROLES, blended, standardised
+from totalspineseg_bids.segmentation.refinement import MARGIN_MM, REFINED_ROLES, cut_to
 from totalspineseg_bids.segmentation.stages import spine_box
 from totalspineseg_bids.synthesis.dataset import REFINEMENT_DOMAIN, write_dataset
 from totalspineseg_bids.training.cases import find_cases
@@ -140,18 +140,16 @@ def _made(image_path: Path, truth_path: Path, networks: Networks) -> RefinementC
     box = spine_box(perception.final.labels, CROP_MARGIN_MM, WORKING_SPACING_MM)
     if box is None:
         return None
-    # Standardised in the box that step 2 sees, as in the pipeline.
-    standard = standardised(image.data[box])
     inner = spine_box(perception.final.labels[box], MARGIN_MM, WORKING_SPACING_MM)
     if inner is None:
         return None
     second, first = (
-        {role: values[box][inner] for role, values in found.probabilities.items()}
+        {role: values[box] for role, values in found.probabilities.items()}
         for found in (perception.final, perception.support)
     )
-    probabilities = blended(second, first)
+    standard, probabilities = cut_to(inner, image.data[box], second, first)
     return RefinementCase(
-        standard[inner].astype(np.float16),
+        standard.astype(np.float16),
         {role: values.astype(np.float16) for role, values in probabilities.items()},
         truth[box][inner],
     )

@@ -40,6 +40,7 @@ from totalspineseg_bids.training.layouts import DATASET_NAMES, REGIONS
 from totalspineseg_bids.training.refinement_cases import CASE_FORMAT, RefinementCase, make_cases, write_images
 from totalspineseg_bids.training.semantic import semantic_map
 from totalspineseg_bids.training.small_plans import CONFIGURATION, PLANS_NAME, small_plans
+from totalspineseg_bids.training.warm_start import fitted
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ PATCH_GROWTH = 4.0
 #: What a voxel is told depends on its neighbourhood alone, so that patches need hardly overlap.
 TILE_STEP = 0.85
 #: Of each stage, from voxels of 2 mm on.
-FEATURES, BLOCKS = (32, 64, 96, 128), (1, 2, 2, 2)
+FEATURES, BLOCKS = (64, 96, 128, 128), (1, 2, 2, 2)
 STRIDES = ((1, 1, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2))
 BATCH = 2
 LEARNING_RATE = 3e-3
@@ -64,8 +65,6 @@ _PARITY_WEIGHT = 0.3
 _EMA = 0.998
 #: Bias of a rectified convolution that gives nothing yet: at 0 it would never learn.
 _AWAKE = 1e-3
-#: Parameters that grow along an axis with the channels and the outputs.
-_GROWING = {"first.weight": 1, "last.weight": 0, "last.bias": 0}
 _SAVED_EVERY = 250
 _STEP2 = Layout.from_labels(REGIONS[102], DATASET_NAMES[102])
 _ODD, _EVEN = (REFINED_ROLES.index(role) for role in PARITIES)
@@ -125,6 +124,8 @@ def plans() -> dict[str, Any]:
         patch_growth=PATCH_GROWTH,
         tile_step=TILE_STEP,
         network=CLASS,
+        mirroring=True,
+        bfloat16=True,
     )
     made["configurations"][CONFIGURATION]["architecture"] = {
         "network_class_name": CLASS,
@@ -181,10 +182,9 @@ class _Patches:
         self._rng = np.random.default_rng(seed)
         self._channels, self._targets, self._centres = [], [], []
         for case in cases:
-            self._channels.append(
-                refinement_channels(case.image.astype(np.float32), case.probabilities).astype(np.float16)
-            )
-            self._targets.append(targets(case.truth, case.probabilities))
+            channels = refinement_channels(case.image.astype(np.float32), case.probabilities)
+            self._channels.append(_in_network_order(channels).half())
+            self._targets.append(_in_network_order(targets(case.truth, case.probabilities)))
             found = (case.probabilities["vertebrae"] > 0.5) | (case.probabilities["disc"] > 0.5)
             self._centres.append(4 * np.argwhere(found[::4, ::4, ::4]))
         volumes = np.array([len(centres) for centres in self._centres], float)
@@ -192,37 +192,37 @@ class _Patches:
         self._share = np.sqrt(volumes) / np.sqrt(volumes).sum()
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        size = PATCH[::-1]
         while True:
-            drawn = [self._one() for _ in range(BATCH)]
-            yield tuple(torch.from_numpy(np.stack(parts)) for parts in zip(*drawn, strict=True))  # type: ignore[misc]
+            data, truth = (torch.zeros(BATCH, rows, *size) for rows in (CHANNELS, len(REFINED_ROLES)))
+            for number in range(BATCH):
+                self._draw(data[number], truth[number])
+            yield data, truth
 
-    def _one(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _draw(self, data: torch.Tensor, truth: torch.Tensor) -> None:
+        """Write a patch into tensors of zeros; what lies beyond the end of a case stays as it is."""
         rng = self._rng
         number = int(rng.choice(len(self._share), p=self._share))
         channels, target, centres = self._channels[number], self._targets[number], self._centres[number]
         centre = centres[int(rng.integers(len(centres)))] + rng.integers(-12, 13, 3)
-        at: list[slice] = []
-        for middle, wanted, length in zip(centre, PATCH, target.shape[1:], strict=True):
+        at, to = [], []
+        for middle, wanted, length in zip(centre[::-1], truth.shape[1:], target.shape[1:], strict=True):
             start = int(np.clip(middle - wanted // 2, 0, max(0, length - wanted)))
             at.append(slice(start, start + wanted))
-        data, truth = (part[(slice(None), *at)].astype(np.float32) for part in (channels, target))
-        short = [(0, 0), *((0, wanted - length) for wanted, length in zip(PATCH, truth.shape[1:], strict=True))]
-        data, truth = np.pad(data, short), np.pad(truth, short)
-        if rng.random() < 0.5:
-            data, truth = data[:, ::-1], truth[:, ::-1]
-        if rng.random() < 0.5:
+            to.append(slice(0, min(wanted, length)))
+        mirrored, counted_otherwise = rng.random(2) < 0.5
+        for into, source in ((data, channels), (truth, target)):
+            part = source[(slice(None), *at)]
+            into[(slice(None), *to)] = part.flip(-1) if mirrored else part
+        if counted_otherwise:
             # Which of the two the steps call odd depends on where they begin to count.
-            data = data[_exchanged(CHANNELS, PRIOR_CHANNELS[_ODD], PRIOR_CHANNELS[_EVEN])]
-            truth = truth[_exchanged(len(REFINED_ROLES), _ODD, _EVEN)]
-        # The network takes nnU-Net's order of axes.
-        return np.ascontiguousarray(data.transpose(0, 3, 2, 1)), np.ascontiguousarray(truth.transpose(0, 3, 2, 1))
+            for rows, one, other in ((data, PRIOR_CHANNELS[_ODD], PRIOR_CHANNELS[_EVEN]), (truth, _ODD, _EVEN)):
+                rows[[one, other]] = rows[[other, one]]
 
 
-def _exchanged(count: int, one: int, other: int) -> list[int]:
-    """Return the numbers below ``count`` with two of them in each other's place."""
-    order = list(range(count))
-    order[one], order[other] = other, one
-    return order
+def _in_network_order(values: NDArray[np.generic]) -> torch.Tensor:
+    """Return (rows, X, Y, Z) in nnU-Net's order of axes, (rows, Z, Y, X)."""
+    return torch.from_numpy(np.ascontiguousarray(values.transpose(0, 3, 2, 1)))
 
 
 def loss_of(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
@@ -335,22 +335,18 @@ def train(paths: list[Path], *, steps: int, seed: int, checkpoint: Path, start_f
 def _start(network: LocalNetwork, source: Path) -> str:
     """Take over the weights of another refining network, and return how it was trained.
 
-    Stages, channels and outputs that it does not have change nothing at first.
+    Stages, features, channels and outputs that it does not have change nothing at first; they are only ever added
+    behind the others.
     """
     checkpoint = read_checkpoint(source)
-    weights = checkpoint["network_weights"]
-    own = network.state_dict()
-    # Channels and outputs are only ever added behind the others.
-    for name, axis in _GROWING.items():
-        if name in weights and weights[name].shape[axis] < own[name].shape[axis]:
-            more = list(weights[name].shape)
-            more[axis] = own[name].shape[axis] - more[axis]
-            weights[name] = torch.cat([weights[name].float(), torch.zeros(more)], axis)
-    strange = [name for name, value in weights.items() if name not in own or own[name].shape != value.shape]
-    if strange:
-        msg = f"cannot start from {source}: {strange[0]} has no place in a network of {FEATURES} features"
-        raise ModelError(msg)
-    network.load_state_dict({**own, **{name: value.float() for name, value in weights.items()}})
+    own, weights = network.state_dict(), checkpoint["network_weights"]
+    for name, value in weights.items():
+        put = fitted(own[name], value.float(), transposed=name.startswith("finer.")) if name in own else None
+        if put is None:
+            msg = f"cannot start from {source}: {name} has no place in a network of {FEATURES} features"
+            raise ModelError(msg)
+        own[name] = put
+    network.load_state_dict(own)
     # Stages are added below the others: nothing comes up from them, and what receives it hands its input on, where
     # it is still told by the gradient.
     for kind, bias in (("finer", 0.0), ("decoder", _AWAKE)):
@@ -443,7 +439,8 @@ def write_model(folder: Path, trained: Trained) -> Path:
             "network_weights": trained.weights,
             "trainer_name": "nnUNetTrainer",
             "init_args": {"configuration": CONFIGURATION, "fold": "all"},
-            "inference_allowed_mirroring_axes": None,
+            # Left-right, in nnU-Net's order of axes.
+            "inference_allowed_mirroring_axes": (2,),
             "refinement": trained.state,
         },
     )

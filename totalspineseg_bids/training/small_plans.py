@@ -58,6 +58,7 @@ def small_plans(
     network: str = PLAIN,
     mirroring: bool = False,
     patch_growth: float | None = None,
+    bfloat16: bool = False,
 ) -> dict[str, Any]:
     """Return a plans dictionary with one ``3d_fullres`` configuration.
 
@@ -84,6 +85,8 @@ def small_plans(
         Whether this program's pipeline averages over patches mirrored along the axes that the checkpoint allows.
     patch_growth
         How many times as many voxels a patch of this program's pipeline may have where fewer then cover an image.
+    bfloat16
+        Whether it loses nothing in this program's pipeline where a processor computes in bfloat16.
     """
     kept = {"noNorm", "nonorm"}
     schemes = ["NoNormalization" if name in kept else "ZScoreNormalization" for name in channels.values()]
@@ -138,6 +141,7 @@ def small_plans(
                 **({} if tile_step is None else {"tile_step_size": tile_step}),
                 **({"use_mirroring": True} if mirroring else {}),
                 **({} if patch_growth is None else {"patch_growth": patch_growth}),
+                **({"use_bfloat16": True} if bfloat16 else {}),
             }
         },
         "experiment_planner_used": "small_plans",

@@ -210,6 +210,7 @@ def describe(
         # with, is better for the overlap of more and smaller patches.
         mirroring=dataset == 102,
         patch_growth=PATCH_GROWTH if dataset == 102 else None,
+        bfloat16=True,
     )
     return description, plans
 

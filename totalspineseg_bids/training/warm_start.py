@@ -78,20 +78,39 @@ def started_from(own: StateDict, source: Mapping[str, torch.Tensor], heads: list
         if ".seg_layers." in name:
             parts = len(value) // len(heads)  # outputs of a region
             other = other.reshape(-1, parts, *other.shape[1:])[heads].flatten(0, 1)
-        if "transpconvs" in name and name.endswith("weight"):  # torch has (in, out, ...) here
-            fitted = _fitted(value.transpose(0, 1), other.transpose(0, 1), halves=False)
-            fitted = None if fitted is None else fitted.transpose(0, 1).contiguous()
-        else:
-            # A decoder's convolution reads what comes up and, after it, what the encoder of its stage hands over.
-            fitted = _fitted(value, other, halves=name.startswith("decoder.stages.") and ".convs.0." in name)
-        if fitted is not None:
-            result[name] = fitted
+        # A decoder's convolution reads what comes up and, after it, what the encoder of its stage hands over.
+        halves = name.startswith("decoder.stages.") and ".convs.0." in name
+        put = fitted(value, other, transposed="transpconvs" in name, halves=halves)
+        if put is not None:
+            result[name] = put
             taken += 1
     return result, taken
 
 
-def _fitted(own: torch.Tensor, other: torch.Tensor, *, halves: bool) -> torch.Tensor | None:
-    """Put a smaller tensor (out, in, kernel) or (out,) into a larger one; None where it is no smaller version of it."""
+def fitted(
+    own: torch.Tensor, other: torch.Tensor, *, transposed: bool = False, halves: bool = False
+) -> torch.Tensor | None:
+    """Put the weights of a convolution into those of one with more channels, which computes the same at first.
+
+    Parameters
+    ----------
+    own
+        Shape (out, in, kernel) or (out,); what is no part of the other keeps its weights and is not listened to.
+    other
+        The same, smaller or as large.
+    transposed
+        Whether it is a transposed convolution, of which torch has (in, out, kernel).
+    halves
+        Whether the input is two inputs one after the other, and grows in both.
+
+    Returns
+    -------
+    torch.Tensor or None
+        None where the other is no smaller version of it.
+    """
+    if transposed and own.ndim == other.ndim > 1:
+        put = fitted(own.transpose(0, 1), other.transpose(0, 1), halves=halves)
+        return None if put is None else put.transpose(0, 1).contiguous()
     if own.ndim != other.ndim or own.shape[2:] != other.shape[2:]:
         return None
     if any(old > new for old, new in zip(other.shape, own.shape, strict=True)):

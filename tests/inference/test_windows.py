@@ -1,0 +1,66 @@
+"""Where patches lie in an image."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from totalspineseg_bids.inference.windows import Wanted, Window, fitting_patch
+
+
+def test_patches_one_voxel_thick_visit_each_voxel_once() -> None:
+    assert Window.over((7, 8, 8), (1, 8, 8)).count == 7
+
+
+@pytest.mark.parametrize(
+    ("shape", "growth", "expected"),
+    [
+        # One patch a little wider instead of two.
+        ((200, 100, 70), 2.5, (256, 128, 96)),
+        ((700, 190, 90), 2.5, (256, 192, 96)),
+        # Without growth it is the patch of the training.
+        ((700, 190, 90), 1.0, (256, 128, 64)),
+        # An image that one patch covers needs no larger one.
+        ((256, 128, 64), 2.5, (256, 128, 64)),
+        ((30, 20, 10), 2.5, (256, 128, 64)),
+    ],
+)
+def test_the_patch_that_fits_an_image(shape, growth, expected) -> None:
+    assert fitting_patch(shape, (256, 128, 64), 0.7, (64, 64, 32), growth) == expected
+
+
+@settings(max_examples=30, deadline=None)
+@given(shape=st.tuples(*[st.integers(1, 400)] * 3), growth=st.sampled_from([1.0, 1.5, 2.5, 4.0]))
+def test_a_fitting_patch_costs_no_more_than_the_trained_one(shape: tuple[int, int, int], growth: float) -> None:
+    patch, multiple = (64, 32, 32), (16, 8, 32)
+    found = fitting_patch(shape, patch, 0.7, multiple, growth)
+    assert np.prod(found) <= growth * np.prod(patch)
+    assert all(a >= b and a % m == 0 for a, b, m in zip(found, patch, multiple, strict=True))
+
+    def cost(size: tuple[int, int, int]) -> int:
+        return Window.over(shape, size, 0.7).count * int(np.prod(size))
+
+    assert cost(found) <= cost(patch)
+
+
+def test_a_slanted_column_takes_fewer_voxels_than_its_box() -> None:
+    shape, trained = (400, 200, 64), (128, 64, 64)
+    mask = np.zeros(shape, bool)
+    for z in range(400):
+        mask[z, z // 4 + 20 : z // 4 + 60, 16:48] = True
+    wanted = Wanted(mask, 8)
+
+    def voxels(**within: Wanted) -> int:
+        patch = fitting_patch(shape, trained, 0.85, (16, 16, 16), 4.0, **within)
+        return Window.over(shape, patch, 0.85, *within.values()).count * int(np.prod(patch))
+
+    assert voxels(wanted=wanted) < 0.7 * voxels()
+
+
+def test_a_row_in_which_nothing_is_wanted_has_a_patch_in_its_middle() -> None:
+    mask = np.zeros((40, 24, 24), bool)
+    mask[:8, :8, :8] = True
+    window = Window.over((40, 24, 24), (8, 8, 8), 1.0, Wanted(mask, 0))
+    assert [row.origins for row in window.rows] == [((0, 0, 0),), *(((start, 8, 8),) for start in (8, 16, 24, 32))]

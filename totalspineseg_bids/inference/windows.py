@@ -1,0 +1,179 @@
+"""How large patches are, and where in an image they lie."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+from nnunetv2.inference.sliding_window_prediction import compute_steps_for_sliding_window
+from numpy.typing import NDArray
+
+from totalspineseg_bids.inference.looks import Shape3
+
+STEP = 0.5
+
+
+class Wanted:
+    """The part of an image that is wanted: what is farther from it than a margin need not be computed.
+
+    A spine is curved: the box of a whole one holds three times as much as its levels one by one.
+
+    Parameters
+    ----------
+    mask
+        Shape (A, B, C).
+    margin
+        Voxels along each axis.
+    """
+
+    def __init__(self, mask: NDArray[np.bool_], margin: int) -> None:
+        self._margin = margin
+        self._seen: dict[tuple[int, int], NDArray[np.bool_]] = {}
+        for main, other, third in itertools.permutations(range(3)):
+            seen = np.asarray(mask.any(axis=third))
+            self._seen[main, other] = seen if main < other else seen.T
+
+    def between(self, main: int, start: int, stop: int, other: int) -> tuple[int, int] | None:
+        """Return from where to where it reaches along an axis in a range along another; None where there is nothing."""
+        by, seen = self._margin, self._seen[main, other]
+        there = np.flatnonzero(seen[max(start - by, 0) : max(stop + by, 0)].any(axis=0))
+        return (max(int(there[0]) - by, 0), min(int(there[-1]) + 1 + by, seen.shape[1])) if there.size else None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Patches that begin at the same place of the main axis.
+
+    Attributes
+    ----------
+    start
+        Along the main axis, in the padded image.
+    origins
+        Where each patch begins, in the padded image.
+    """
+
+    start: int
+    origins: tuple[Shape3, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Where patches lie in an image.
+
+    Attributes
+    ----------
+    patch
+        Shape of a patch.
+    padded
+        Shape of the image after padding to at least one patch.
+    before
+        Padding at the start of each axis; the image is centred as in nnU-Net.
+    main_axis
+        The axis along which slabs are cheapest: with the most patches.
+    rows
+        Along the main axis.
+    """
+
+    patch: Shape3
+    padded: Shape3
+    before: Shape3
+    main_axis: int
+    rows: tuple[Row, ...]
+
+    @classmethod
+    def over(cls, shape: Shape3, patch: Shape3, step: float = STEP, wanted: Wanted | None = None) -> Window:
+        """Lay patches over an image of a shape, neighbours ``step`` patch sizes apart or less.
+
+        With ``wanted`` each row is laid over what is wanted of it; where that is nothing, it has a patch in its middle.
+        """
+        a, b, c = (max(size, length) for size, length in zip(shape, patch, strict=True))
+        d, e, f = ((full - size) // 2 for full, size in zip((a, b, c), shape, strict=True))
+        padded, before = (a, b, c), (d, e, f)
+        main = int(np.argmax([full / size for full, size in zip(padded, patch, strict=True)]))
+        rows = []
+        for start in _starts(padded[main], patch[main], step):
+            low = start - before[main]
+            starts: list[tuple[int, ...]] = []
+            for axis in range(3):
+                if axis == main:
+                    starts.append((start,))
+                elif wanted is None:
+                    starts.append(_starts(padded[axis], patch[axis], step))
+                else:
+                    reach = wanted.between(main, low, low + patch[main], axis) or (shape[axis] // 2, shape[axis] // 2)
+                    starts.append(_around(reach, before[axis], padded[axis], patch[axis], step))
+            rows.append(Row(start, tuple(itertools.product(*starts))))  # type: ignore[arg-type] # of three
+        return cls(patch, padded, before, main, tuple(rows))
+
+    @property
+    def count(self) -> int:
+        """Number of patches."""
+        return sum(len(row.origins) for row in self.rows)
+
+
+def _starts(length: int, patch: int, step: float) -> tuple[int, ...]:
+    # Patches one voxel thick, half a patch apart, would visit each voxel twice.
+    return tuple(sorted({int(s) for s in compute_steps_for_sliding_window((length,), (patch,), step)[0]}))
+
+
+def _around(reach: tuple[int, int], before: int, padded: int, patch: int, step: float) -> tuple[int, ...]:
+    """Return where patches begin in a padded image that cover a range of the image."""
+    low, length = reach[0] + before, reach[1] - reach[0]
+    if length > patch:
+        return tuple(low + start for start in _starts(length, patch, step))
+    return (min(max(low + (length - patch) // 2, 0), padded - patch),)
+
+
+def fitting_patch(
+    shape: Shape3, patch: Shape3, step: float, multiple: Shape3, growth: float, *, wanted: Wanted | None = None
+) -> Shape3:
+    """Return the patch with which a network has the fewest voxels to compute in an image.
+
+    An image a little wider than a patch takes two patches that see nearly the same; one patch a little wider takes
+    half as long.
+
+    Parameters
+    ----------
+    shape
+        Of the image.
+    patch
+        That the network was trained with; the result is nowhere shorter.
+    step
+        Distance of neighbouring patches as part of their size, at most.
+    multiple
+        What the length of a patch along each axis has to be a multiple of.
+    growth
+        How many times as many voxels the result may have.
+    wanted
+        What is wanted of the image.
+
+    Returns
+    -------
+    tuple of int
+        Of patches that cost the same the smallest, which needs the least memory.
+    """
+    longest = int(np.argmax([size / least for size, least in zip(shape, patch, strict=True)]))
+    lengths = [
+        _lengths(size, least, by, step, alike=wanted is not None and axis != longest)
+        for axis, (size, least, by) in enumerate(zip(shape, patch, multiple, strict=True))
+    ]
+    largest = growth * float(np.prod(patch))
+    affordable = [choice for choice in itertools.product(*lengths) if np.prod(choice) <= largest]
+
+    def cost(choice: Shape3) -> tuple[int, int]:
+        voxels = int(np.prod(choice))
+        return Window.over(shape, choice, step, wanted).count * voxels, voxels
+
+    return min(affordable, key=cost)  # type: ignore[return-value, arg-type] # of three
+
+
+def _lengths(size: int, least: int, multiple: int, step: float, *, alike: bool) -> list[int]:
+    """Return lengths of a patch along an axis; of those that take as many patches only the least, unless ``alike``."""
+    every = list(range(least, max(least, -(-size // multiple) * multiple) + 1, multiple))
+    if alike:
+        return every
+    lengths: dict[int, int] = {}
+    for length in every:
+        lengths.setdefault(len(_starts(max(size, length), length, step)), length)
+    return list(lengths.values())
