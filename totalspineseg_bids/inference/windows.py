@@ -17,7 +17,7 @@ STEP = 0.5
 class Wanted:
     """The part of an image that is wanted: what is farther from it than a margin need not be computed.
 
-    A spine is curved: the box of a whole one holds three times as much as its levels one by one.
+    What is long and bent fills little of its box.
 
     Parameters
     ----------
