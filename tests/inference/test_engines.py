@@ -67,7 +67,7 @@ def test_openvino_takes_bfloat16_where_model_and_processor_do(  # noqa: PLR0917 
     plans.write_text(json.dumps(content))
     capabilities = ["FP32", "BF16"] if native else ["FP32"]
     monkeypatch.setattr(openvino.Core, "get_property", lambda *_: capabilities)
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger=engines.__name__):
         engine = make_engine(load_model(tmp_path), device="cpu", engine="openvino", precision=asked)
     assert caplog.messages[-1].endswith(f"runs on OpenVINO in {bits}")
     patch = torch.from_numpy(image(2, (16, 16, 16)) / 100)
