@@ -26,7 +26,6 @@ from totalspineseg_bids.training.cases import find_cases
 _PROGRAM = """
 import json, resource, sys, time
 from pathlib import Path
-from typing import Any
 import numpy as np
 from totalspineseg_bids.imaging.io import load_image
 from totalspineseg_bids.models.registry import resolve

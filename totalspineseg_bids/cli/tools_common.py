@@ -91,9 +91,10 @@ def fill_model(options: argparse.Namespace) -> None:
 
     automatic = dict.fromkeys(("device", "engine", "precision"), "auto")
     defaults = {"model": DEFAULT_MODEL, **automatic, **environment_settings(os.environ)}
+    defaults["threads"] = defaults.get("n_cpus")
     for name in ("model", *automatic, "threads"):
         if getattr(options, name) is None:
-            setattr(options, name, defaults.get("n_cpus" if name == "threads" else name))
+            setattr(options, name, defaults[name])
 
 
 def positive(text: str) -> int:

@@ -20,7 +20,6 @@ from totalspineseg_bids.inference.windows import STEP, Wanted, Window
 
 _GAUSSIAN_SCALE = 10.0
 _SIGMA = 1.0 / 8.0
-_LEAST_WEIGHT = 1e-9
 #: Logit of each output where nothing is computed.
 _NOTHING = -20.0
 
@@ -140,7 +139,7 @@ def slide(
         low, high = max(start, crop[main].start), min(start + final, crop[main].stop)
         if low < high:
             part = tuple(slice(low - start, high - start) if axis == main else crop[axis] for axis in range(3))
-            logits = sums[(slice(None), *part)].div_(total[part].clamp_min(_LEAST_WEIGHT))
+            logits = sums[(slice(None), *part)].div_(total[part])
             if wanted is not None:
                 logits.masked_fill_(total[part] == 0, _NOTHING)
             yield Slab(main, low - crop[main].start, high - crop[main].start, logits)

@@ -30,9 +30,9 @@ class Wanted:
     def __init__(self, mask: NDArray[np.bool_], margin: int) -> None:
         self._margin = margin
         self._seen: dict[tuple[int, int], NDArray[np.bool_]] = {}
-        for main, other, third in itertools.permutations(range(3)):
+        for main, other, third in ((0, 1, 2), (0, 2, 1), (1, 2, 0)):
             seen = np.asarray(mask.any(axis=third))
-            self._seen[main, other] = seen if main < other else seen.T
+            self._seen[main, other], self._seen[other, main] = seen, seen.T
 
     def between(self, main: int, start: int, stop: int, other: int) -> tuple[int, int] | None:
         """Return from where to where it reaches along an axis in a range along another; None where there is nothing."""
