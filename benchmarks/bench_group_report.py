@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 from truth_derivatives import publish_truth
 
+from totalspineseg_bids.bids.derivatives import ImageDerivatives, read_derivatives
 from totalspineseg_bids.bids.names import SourceImage
-from totalspineseg_bids.bids.results import ImageResult, read_results
-from totalspineseg_bids.bids.tables import read_table, table_text
+from totalspineseg_bids.bids.tables import format_table, read_table
 from totalspineseg_bids.imaging.atomic import write_text
 from totalspineseg_bids.measurement.levels import COLUMNS
 from totalspineseg_bids.synthesis.dataset import write_dataset
@@ -58,7 +58,7 @@ class Template:
 def templates(output: Path) -> list[Template]:
     """Read the labelled images of an output folder."""
     found = []
-    for result in read_results(output):
+    for result in read_derivatives(output):
         picture = result.figures.get("thumbnail")
         if result.status == "labelled" and picture:
             found.append(Template(result.sidecar, result.rows, (output / picture).read_bytes()))
@@ -77,7 +77,7 @@ def fake(out: Path, raw: Path, sources: list[Template], images: int, seed: int) 
         template = sources[int(rng.integers(len(sources)))]
         for session in ("ses-1", "ses-2")[: images - 2 * number]:
             _fake_image(out, f"{name}/{session}/anat/{name}_{session}_T2w.nii.gz", template, scale, rng)
-    write_text(raw / "participants.tsv", table_text(list(people[0]), people))
+    write_text(raw / "participants.tsv", format_table(list(people[0]), people))
     description = {"Name": "Faked images", "BIDSVersion": "1.10.0", "DatasetType": "raw"}
     write_text(raw / "dataset_description.json", json.dumps(description))
 
@@ -89,7 +89,7 @@ def _fake_image(out: Path, relative: str, template: Template, scale: float, rng:
         crash = {"Source": relative, "Status": "failed", "Reason": f"{relative}: the file ends early", "ExitCode": 65}
         write_text(out / "logs" / f"crash-{source.name}.json", json.dumps(crash))
         return
-    names = ImageResult(source, {}, ()).names
+    names = ImageDerivatives(source, {}, ()).names
     rows = [_scaled(row, scale, rng) for row in template.rows]
     sidecar = {**template.sidecar, "Sources": [source.uri]}
     if fate < 0.03:
@@ -105,7 +105,7 @@ def _fake_image(out: Path, relative: str, template: Template, scale: float, rng:
         (out / folder).mkdir(parents=True, exist_ok=True)
     (out / picture).write_bytes(template.thumbnail)
     write_text(out / f"{source.stem.split('_')[0]}.html", "<!DOCTYPE html><title>page</title>")
-    write_text(out / names.labels(".tsv"), table_text(list(rows[0]) if rows else ["index", "name"], rows))
+    write_text(out / names.labels(".tsv"), format_table(list(rows[0]) if rows else ["index", "name"], rows))
     write_text(out / names.labels(".json"), json.dumps(sidecar))
 
 
@@ -124,7 +124,7 @@ def _scaled(row: dict[str, str], scale: float, rng: np.random.Generator) -> dict
 def norms(path: Path, out: Path) -> None:
     """Write reference values for whole levels, made from the first images."""
     cells: dict[tuple[str, str], list[float]] = {}
-    for number, result in zip(range(200), read_results(out), strict=False):
+    for number, result in zip(range(200), read_derivatives(out), strict=False):
         del number
         for row in result.rows:
             for name in ("height-mm", "volume-mm3", "canal-area-mm2"):
@@ -134,7 +134,7 @@ def norms(path: Path, out: Path) -> None:
         {"measure": m, "level": level, "mean": f"{np.mean(v):.3f}", "sd": f"{np.std(v) + 0.1:.3f}"}
         for (m, level), v in cells.items()
     ]
-    write_text(path, table_text(["measure", "level", "mean", "sd"], rows))
+    write_text(path, format_table(["measure", "level", "mean", "sd"], rows))
 
 
 def build(raw: Path, out: Path, *extra: str) -> tuple[float, float]:

@@ -63,7 +63,8 @@ def run(checkout: Path, code: str, *arguments: str | Path) -> str:
     command = [sys.executable, "-c", code, *map(str, arguments)]
     done = subprocess.run(command, env=environment, cwd=checkout, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise SystemExit(f"{arguments} ended with {done.returncode}:\n{done.stderr[-3000:]}")
+        message = f"{arguments} ended with {done.returncode}:\n{done.stderr[-3000:]}"
+        raise SystemExit(message)
     return done.stdout
 
 

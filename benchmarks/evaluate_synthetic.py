@@ -19,7 +19,7 @@ from typing import Any
 
 from recordings import Recorder, save
 
-from totalspineseg_bids.app.files import Outcome, find_jobs, segment_files
+from totalspineseg_bids.app.files import FileResult, find_file_jobs, segment_files
 from totalspineseg_bids.cli.tools_common import bar, positive
 from totalspineseg_bids.errors import SpineAppError
 from totalspineseg_bids.imaging.atomic import write_text
@@ -74,7 +74,7 @@ def make_images(options: argparse.Namespace) -> Path:
     return folder
 
 
-def segment(options: argparse.Namespace, bids: Path) -> tuple[list[Outcome], list[float]]:
+def segment(options: argparse.Namespace, bids: Path) -> tuple[list[FileResult], list[float]]:
     """Label the images and return what became of each, and its seconds."""
     need = ("single",) if options.single_step else ("step1", "step2")
     segmenter = Recorder(
@@ -84,11 +84,11 @@ def segment(options: argparse.Namespace, bids: Path) -> tuple[list[Outcome], lis
         threads=options.threads,
         single_step=options.single_step,
     )
-    jobs = find_jobs(bids, options.output / "labels")[: options.images]
+    jobs = find_file_jobs(bids, options.output / "labels")[: options.images]
     for job in jobs:
         # What an earlier model wrote must not stand in for an image in which this one finds nothing.
         job.target.unlink(missing_ok=True)
-    outcomes: list[Outcome] = []
+    outcomes: list[FileResult] = []
     seconds: list[float] = []
     with bar(len(jobs), "segment") as progress:
         for job in jobs:
@@ -118,7 +118,7 @@ def tags_of(image: Path) -> dict[str, str]:
     }
 
 
-def compare_all(outcomes: list[Outcome], bids: Path) -> Evaluation:
+def compare_all(outcomes: list[FileResult], bids: Path) -> Evaluation:
     """Compare with the truth; an image without output counts as one in which nothing was found."""
     cases, _ = find_cases([bids])
     truths = {case.image: case.labels.levels[0] for case in cases}
@@ -134,13 +134,13 @@ def report_path(target: Path) -> Path:
     return target.with_name(f"{target.name.removesuffix('.nii.gz')}.json")
 
 
-def reasons_told(outcome: Outcome) -> dict[str, str | None]:
+def reasons_told(outcome: FileResult) -> dict[str, str | None]:
     """Return what the labelling warns of in an image, by the name of the structure."""
     report = json.loads(report_path(outcome.job.target).read_text(encoding="utf-8"))
     return {component["name"]: component["reason"] for component in report["components"]}
 
 
-def print_result(result: Evaluation, outcomes: list[Outcome]) -> None:
+def print_result(result: Evaluation, outcomes: list[FileResult]) -> None:
     """Print the table, what failed, and every wrong name with its warning."""
     print(table(result))
     for outcome in outcomes:

@@ -20,7 +20,7 @@ import numpy as np
 from evaluate_synthetic import compare_all, print_result, recording, report_path
 from recordings import load, odd_discs_of
 
-from totalspineseg_bids.app.files import Job, Outcome, find_jobs, segment_files
+from totalspineseg_bids.app.files import FileJob, FileResult, find_file_jobs, segment_files
 from totalspineseg_bids.cli.tools_common import bar
 from totalspineseg_bids.errors import SpineAppError
 from totalspineseg_bids.imaging.volume import Volume
@@ -59,7 +59,7 @@ class Replayer:
         return finished(self.perception, spine)
 
 
-def relabel(job: Job, perception: Perception) -> Outcome:
+def relabel(job: FileJob, perception: Perception) -> FileResult:
     """Label a recording and write the map and the report."""
     job.target.unlink(missing_ok=True)
     (outcome,) = segment_files([job], Replayer(perception), report=True)
@@ -93,7 +93,9 @@ def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
     folder, again = options.folder, options.folder / "replayed"
     try:
-        jobs = [job for job in find_jobs(folder / "bids", again / "labels") if recording(folder, job.source).exists()]
+        jobs = [
+            job for job in find_file_jobs(folder / "bids", again / "labels") if recording(folder, job.source).exists()
+        ]
         outcomes, other_discs = [], []
         with bar(len(jobs), "label") as progress:
             for job in jobs:

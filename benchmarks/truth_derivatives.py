@@ -18,9 +18,9 @@ import numpy as np
 
 from totalspineseg_bids.anatomy import BY_ID, CANAL_ID, CORD_ID
 from totalspineseg_bids.app import image as images
-from totalspineseg_bids.app.crash import failure_of, write_crash
+from totalspineseg_bids.app.crash import describe_failure, write_crash
 from totalspineseg_bids.app.reports import write_participant_report
-from totalspineseg_bids.app.segmenter import LoadedSegmenter, Progress
+from totalspineseg_bids.app.segmenter import LoadedSegmenter, StageProgress
 from totalspineseg_bids.bids.description import write_root_files
 from totalspineseg_bids.bids.names import SourceImage
 from totalspineseg_bids.bids.query import Selection, find_images
@@ -44,7 +44,7 @@ class TruthSegmenter:
         *,
         localizer: Volume | None = None,
         companions: Sequence[Volume] = (),
-        progress: Progress | None = None,
+        progress: StageProgress | None = None,
     ) -> LabelledSpine:
         """Return the labels of the file, on its own grid in RAS orientation."""
         del volume, localizer, companions, progress
@@ -119,7 +119,7 @@ def publish_truth(bids: Path, out: Path) -> int:
                     images.process(job, config, loaded)
                 done += 1
             except (SpineAppError, OSError) as error:
-                write_crash(out, failure_of(source, error), error)
+                write_crash(out, describe_failure(source, error), error)
         write_participant_report(out, participant)
     return done
 

@@ -12,6 +12,7 @@ PACKAGE = Path(totalspineseg_bids.__file__).parent
 RANK = {
     "errors": 0,
     "anatomy": 0,
+    "files": 0,
     "imaging": 1,
     "synthesis": 2,
     "inference": 2,

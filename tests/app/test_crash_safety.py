@@ -122,13 +122,13 @@ def test_eight_processes_write_what_one_writes(tmp_path: Path, share: str) -> No
 def test_the_mark_that_another_run_sets_meanwhile_stays(
     tmp_path: Path, raw: Path, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    taken_back = image.withdraw
+    taken_back = image.mark_incomplete
 
     def beaten(output: Path, names: DerivativeNames) -> list[str]:
         # Another run completes the image between the removal of the mark and the look at what else is there.
         return [*taken_back(output, names), names.labels(".json", None)]
 
-    monkeypatch.setattr(image, "withdraw", beaten)
+    monkeypatch.setattr(image, "mark_incomplete", beaten)
     finish(config(raw, tmp_path / "out"))
     assert contents(tmp_path / "out") == whole
 

@@ -11,8 +11,8 @@ import pytest
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
-from totalspineseg_bids.app.files import Job, find_jobs, segment_files, verdict
-from totalspineseg_bids.app.segmenter import Progress
+from totalspineseg_bids.app.files import FileJob, check_results, find_file_jobs, segment_files
+from totalspineseg_bids.app.segmenter import StageProgress
 from totalspineseg_bids.errors import ExitCode, ImageError, NothingSelectedError, SpineAppError, UsageError
 from totalspineseg_bids.imaging.grid import to_working_grid
 from totalspineseg_bids.imaging.volume import Volume
@@ -35,7 +35,7 @@ class Threshold:
     """A segmenter that calls bright voxels L3 and dark ones nothing."""
 
     def segment(
-        self, volume: Volume, *, localizer: Volume | None = None, progress: Progress | None = None
+        self, volume: Volume, *, localizer: Volume | None = None, progress: StageProgress | None = None
     ) -> LabelledSpine:
         working = to_working_grid(volume)
         label = anatomy.vertebra("L3").id
@@ -61,21 +61,24 @@ def test_jobs_of_files_and_folders(tmp_path: Path) -> None:
     deeper = save(tmp_path / "in" / "x" / "b.nii", block())
     save(tmp_path / "in" / "derivatives" / "c.nii.gz", block())
     out = tmp_path / "out"
-    assert find_jobs(image, out / "z.nii.gz") == [Job(image, out / "z.nii.gz")]
-    assert find_jobs(image, out) == [Job(image, out / "a.nii.gz")]
-    assert find_jobs(tmp_path / "in", out) == [Job(image, out / "a.nii.gz"), Job(deeper, out / "x" / "b.nii")]
+    assert find_file_jobs(image, out / "z.nii.gz") == [FileJob(image, out / "z.nii.gz")]
+    assert find_file_jobs(image, out) == [FileJob(image, out / "a.nii.gz")]
+    assert find_file_jobs(tmp_path / "in", out) == [
+        FileJob(image, out / "a.nii.gz"),
+        FileJob(deeper, out / "x" / "b.nii"),
+    ]
     nested = save(tmp_path / "bids" / "sub-1" / "ses-2" / "anat" / "sub-1_ses-2_T2w.nii.gz", block())
     save(tmp_path / "bids" / "sub-1" / "ses-2" / "func" / "sub-1_ses-2_bold.nii.gz", block())
-    jobs = find_jobs(tmp_path / "bids", tmp_path / "bids" / "out")
-    assert jobs == [Job(nested, tmp_path / "bids" / "out" / "sub-1" / "ses-2" / "anat" / nested.name)]
+    jobs = find_file_jobs(tmp_path / "bids", tmp_path / "bids" / "out")
+    assert jobs == [FileJob(nested, tmp_path / "bids" / "out" / "sub-1" / "ses-2" / "anat" / nested.name)]
     for target in (image, tmp_path / "in"):
         with pytest.raises(UsageError, match="replace the input"):
-            find_jobs(image, target)
+            find_file_jobs(image, target)
     with pytest.raises(UsageError, match="replace the input"):
-        find_jobs(tmp_path / "in", tmp_path / "in")
+        find_file_jobs(tmp_path / "in", tmp_path / "in")
     (tmp_path / "empty").mkdir()
     with pytest.raises(NothingSelectedError):
-        find_jobs(tmp_path / "empty", out)
+        find_file_jobs(tmp_path / "empty", out)
 
 
 def test_one_bad_file_does_not_cost_the_others(tmp_path: Path) -> None:
@@ -87,7 +90,7 @@ def test_one_bad_file_does_not_cost_the_others(tmp_path: Path) -> None:
     save(source / "d.nii.gz", block(5000.0))
     save(source / "d2.nii.gz", block(9000.0))
     save(source / "e.nii.gz", image)
-    outcomes = list(segment_files(find_jobs(source, out), Threshold(), scheme="totalspineseg", report=True))
+    outcomes = list(segment_files(find_file_jobs(source, out), Threshold(), scheme="totalspineseg", report=True))
     assert [outcome.error is None for outcome in outcomes] == [True, False, True, False, False, True]
     assert "no-spine" in outcomes[2].line
     assert {outcome.line.split(":")[-2].strip() for outcome in outcomes[3:5]} == {"RuntimeError", "ValueError"}
@@ -102,8 +105,8 @@ def test_one_bad_file_does_not_cost_the_others(tmp_path: Path) -> None:
     assert report["components"][0] == report["components"][0] | {"label": 43, "level": "L3", "runner_up": "L2"}
     assert json.loads((out / "c.json").read_text())["status"] == "no-spine"
     with pytest.raises(SpineAppError, match=r"3 of 6 images failed; the first: .*b\.nii\.gz") as caught:
-        verdict(outcomes)
+        check_results(outcomes)
     assert caught.value.exit_code is ExitCode.BAD_DATA
     with pytest.raises(ImageError):
-        verdict(outcomes[1:2])
-    assert verdict([outcomes[0], outcomes[2]]) == 0
+        check_results(outcomes[1:2])
+    assert check_results([outcomes[0], outcomes[2]]) == 0

@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 
 from totalspineseg_bids.anatomy import BY_ID, CANAL_ID, CORD_ID, Structure, unnamed
-from totalspineseg_bids.app.segmenter import Progress
+from totalspineseg_bids.app.segmenter import StageProgress
 from totalspineseg_bids.imaging.atomic import write_bytes
 from totalspineseg_bids.imaging.grid import to_canonical, to_working_grid
 from totalspineseg_bids.imaging.volume import Volume
@@ -77,7 +77,7 @@ class TinySegmenter:
         *,
         localizer: Volume | None = None,
         companions: Sequence[Volume] = (),
-        progress: Progress | None = None,
+        progress: StageProgress | None = None,
     ) -> LabelledSpine:
         self.calls += 1
         self.localizers.append(localizer)
@@ -127,7 +127,7 @@ class BoxSegmenter:
         *,
         localizer: Volume | None = None,
         companions: Sequence[Volume] = (),
-        progress: Progress | None = None,
+        progress: StageProgress | None = None,
     ) -> LabelledSpine:
         image = to_working_grid(volume)
         x, y, z = (size // 2 for size in image.data.shape)

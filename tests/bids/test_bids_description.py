@@ -9,7 +9,12 @@ import pytest
 
 from totalspineseg_bids import __version__
 from totalspineseg_bids.anatomy import LABELS
-from totalspineseg_bids.bids.description import dataset_description, generated_by, lookup_table, write_root_files
+from totalspineseg_bids.bids.description import (
+    make_dataset_description,
+    make_generated_by,
+    make_lookup_table,
+    write_root_files,
+)
 
 
 @pytest.mark.parametrize(
@@ -33,7 +38,7 @@ from totalspineseg_bids.bids.description import dataset_description, generated_b
     ],
 )
 def test_the_container_comes_from_the_environment(environment: dict[str, str], container: dict | None) -> None:
-    entry = generated_by(environment)
+    entry = make_generated_by(environment)
     assert entry["Version"] == __version__
     assert entry.get("Container") == container
 
@@ -47,7 +52,7 @@ def test_the_container_comes_from_the_environment(environment: dict[str, str], c
     ],
 )
 def test_the_link_to_the_raw_dataset_is_relative(raw: str, output: str, link: str) -> None:
-    content = json.loads(dataset_description(Path(raw), Path(output), "Études", {}))
+    content = json.loads(make_dataset_description(Path(raw), Path(output), "Études", {}))
     assert content["DatasetLinks"] == {"raw": link}
     assert content["SourceDatasets"] == [{"URL": link}]
     assert content["Name"] == "Spine segmentation of Études"
@@ -56,7 +61,7 @@ def test_the_link_to_the_raw_dataset_is_relative(raw: str, output: str, link: st
 
 @pytest.mark.parametrize("scheme", ["seed", "totalspineseg"])
 def test_the_look_up_table_holds_every_label_once(scheme: str) -> None:
-    header, *rows = (line.split("\t") for line in lookup_table(scheme).splitlines())  # type: ignore[arg-type]
+    header, *rows = (line.split("\t") for line in make_lookup_table(scheme).splitlines())  # type: ignore[arg-type]
     assert header == ["index", "name", "abbreviation", "color"]
     assert len({row[0] for row in rows}) == len({row[1] for row in rows}) == len(rows) == len(LABELS)
     assert [int(row[0]) for row in rows] == sorted(int(row[0]) for row in rows)

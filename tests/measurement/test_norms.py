@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from totalspineseg_bids.measurement.norms import parse_norms, person_age, person_sex
+from totalspineseg_bids.measurement.norms import parse_age, parse_norms, parse_sex
 
 BASE = {"measure": "height", "level": "L4", "mean": "27", "sd": "2"}
 
@@ -63,5 +63,5 @@ def test_missing_column():
 
 
 def test_people():
-    assert [person_sex(t) for t in ("M", "male", " f", "Female", "n/a", "")] == ["M", "M", "F", "F", None, None]
-    assert [person_age(t) for t in ("34", "89+", "n/a", "nan", "")] == [34.0, 89.0, None, None, None]
+    assert [parse_sex(t) for t in ("M", "male", " f", "Female", "n/a", "")] == ["M", "M", "F", "F", None, None]
+    assert [parse_age(t) for t in ("34", "89+", "n/a", "nan", "")] == [34.0, 89.0, None, None, None]

@@ -60,7 +60,9 @@ def rows(spine):
     """The rows of its table."""
     _, labels, affine, components = spine
     found = []
-    for component, row in zip(components, measure_spine(labels, affine, components, np.zeros((0, 3))), strict=True):
+    for component, row in zip(
+        components, measure_spine(labels, affine, components, np.zeros((0, 3))).levels, strict=True
+    ):
         label = BY_ID[component.label_id]
         found.append(
             {

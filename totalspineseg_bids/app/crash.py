@@ -9,7 +9,7 @@ from pathlib import Path
 
 from totalspineseg_bids.bids.names import LOGS, DerivativeNames, SourceImage, is_source_name
 from totalspineseg_bids.bids.publish import read_json
-from totalspineseg_bids.bids.sidecar import json_text
+from totalspineseg_bids.bids.sidecar import format_json
 from totalspineseg_bids.errors import ExitCode, SpineAppError
 from totalspineseg_bids.imaging.atomic import write_text
 
@@ -35,7 +35,7 @@ class Failure:
     exit_code: int
 
 
-def failure_of(source: SourceImage, error: Exception) -> Failure:
+def describe_failure(source: SourceImage, error: Exception) -> Failure:
     """Return what an error means for an image."""
     if isinstance(error, SpineAppError):
         return Failure(source, str(error), int(error.exit_code))
@@ -62,7 +62,7 @@ def write_crash(output: Path, failure: Failure, error: Exception) -> Path:
         "ExitCode": failure.exit_code,
         "Traceback": "".join(traceback.format_exception(error)).splitlines(),
     }
-    write_text(path, json_text(content))
+    write_text(path, format_json(content))
     return path
 
 

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class FileJob:
     """An image and where its labels go."""
 
     source: Path
@@ -38,7 +38,7 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class FileResult:
     """What became of an image.
 
     Attributes
@@ -51,7 +51,7 @@ class Outcome:
         Why it failed, if it did.
     """
 
-    job: Job
+    job: FileJob
     line: str
     error: SpineAppError | None = None
 
@@ -85,7 +85,7 @@ def check_output(source: Path, target: Path) -> None:
         raise UsageError(msg)
 
 
-def find_jobs(source: Path, target: Path) -> list[Job]:
+def find_file_jobs(source: Path, target: Path) -> list[FileJob]:
     """Pair the images of a file or folder with the files to write.
 
     Parameters
@@ -106,7 +106,7 @@ def find_jobs(source: Path, target: Path) -> list[Job]:
     """
     if source.is_file():
         into_folder = target.is_dir() or not is_nifti_name(target)
-        jobs = [Job(source, target / source.name if into_folder else target)]
+        jobs = [FileJob(source, target / source.name if into_folder else target)]
     elif source.is_dir():
         if target.is_file():
             msg = f"{target}: is a file; {source} is a folder and needs a folder for its output"
@@ -115,7 +115,7 @@ def find_jobs(source: Path, target: Path) -> list[Job]:
         images = [
             path for path in _images_below(source) if inside == source.resolve() or inside not in path.resolve().parents
         ]
-        jobs = [Job(path, target / path.relative_to(source)) for path in images]
+        jobs = [FileJob(path, target / path.relative_to(source)) for path in images]
         if not jobs:
             msg = f"{source}: no .nii or .nii.gz file in it"
             raise NothingSelectedError(msg)
@@ -141,7 +141,7 @@ def load_localizer(path: Path | None, scheme: LabelScheme) -> Volume | None:
     return Volume(labels, volume.affine)
 
 
-def report_of(spine: LabelledSpine, scheme: LabelScheme) -> dict[str, Any]:
+def describe_spine(spine: LabelledSpine, scheme: LabelScheme) -> dict[str, Any]:
     """Return what is known about a labelled spine, as JSON can hold it.
 
     Parameters
@@ -179,8 +179,8 @@ def report_of(spine: LabelledSpine, scheme: LabelScheme) -> dict[str, Any]:
 
 
 def write_report(path: Path, spine: LabelledSpine, scheme: LabelScheme) -> None:
-    """Write `report_of` to a file."""
-    write_text(path, json.dumps(report_of(spine, scheme), indent=1) + "\n")
+    """Write `describe_spine` to a file."""
+    write_text(path, json.dumps(describe_spine(spine, scheme), indent=1) + "\n")
 
 
 def describe(name: str, spine: LabelledSpine) -> str:
@@ -201,7 +201,7 @@ def _json_name(target: Path) -> Path:
 
 
 def _segment_one(
-    job: Job, segmenter: Segmenter, scheme: LabelScheme, localizer: Volume | None, *, report: bool
+    job: FileJob, segmenter: Segmenter, scheme: LabelScheme, localizer: Volume | None, *, report: bool
 ) -> LabelledSpine:
     image = load_image(job.source)
     for note in image.notes:
@@ -220,13 +220,13 @@ def _segment_one(
 
 
 def segment_files(
-    jobs: Sequence[Job],
+    jobs: Sequence[FileJob],
     segmenter: Segmenter,
     *,
     scheme: LabelScheme = "seed",
     localizer: Volume | None = None,
     report: bool = False,
-) -> Iterator[Outcome]:
+) -> Iterator[FileResult]:
     """Segment images one after the other; one that cannot be used does not stop the others.
 
     An image without a spine gets no output, and its outcome says so.
@@ -246,29 +246,31 @@ def segment_files(
 
     Yields
     ------
-    Outcome
+    FileResult
         One an image, in order.
     """
     for job in jobs:
         yield _outcome(job, segmenter, scheme, localizer, report=report)
 
 
-def _outcome(job: Job, segmenter: Segmenter, scheme: LabelScheme, localizer: Volume | None, *, report: bool) -> Outcome:
+def _outcome(
+    job: FileJob, segmenter: Segmenter, scheme: LabelScheme, localizer: Volume | None, *, report: bool
+) -> FileResult:
     try:
         spine = _segment_one(job, segmenter, scheme, localizer, report=report)
     except SpineAppError as error:
-        return Outcome(job, f"failed: {error}", error)
+        return FileResult(job, f"failed: {error}", error)
     except OSError:
         # A full disk or a folder that is gone is not the image's fault, and meets the next one too.
         raise
     except Exception as error:
         logger.debug("segmenting failed", exc_info=True)
         failure = ImageError(f"{job.source}: {type(error).__name__}: {error}")
-        return Outcome(job, f"failed: {failure}", failure)
-    return Outcome(job, describe(job.source.name, spine))
+        return FileResult(job, f"failed: {failure}", failure)
+    return FileResult(job, describe(job.source.name, spine))
 
 
-def verdict(outcomes: Sequence[Outcome]) -> int:
+def check_results(outcomes: Sequence[FileResult]) -> int:
     """Return success, or raise what stands for all failures.
 
     Raises

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from totalspineseg_bids.app.crash import FAILED, Failure, read_crashes
-from totalspineseg_bids.app.group_inputs import people, read_norms, read_participants, read_ratings
+from totalspineseg_bids.app.group_inputs import read_demographics, read_norms, read_participants, read_ratings
 from totalspineseg_bids.app.group_measures import add_scores, long_dictionary, long_rows, short_name, wide_table
+from totalspineseg_bids.bids.derivatives import ImageDerivatives, read_derivatives
 from totalspineseg_bids.bids.description import read_dataset_name
 from totalspineseg_bids.bids.names import SourceImage, report_name
 from totalspineseg_bids.bids.publish import clean_root
-from totalspineseg_bids.bids.results import ImageResult, read_results
 from totalspineseg_bids.bids.tables import clean
 from totalspineseg_bids.config import RunConfig
 from totalspineseg_bids.errors import MissingInputError, NothingSelectedError, OutputError
@@ -86,7 +86,7 @@ def _keys(source: SourceImage) -> dict[str, str]:
     }
 
 
-def _volume_rows(result: ImageResult) -> list[dict[str, str]]:
+def _volume_rows(result: ImageDerivatives) -> list[dict[str, str]]:
     rows = []
     for row in result.rows:
         # Under both names: the table has units in its description, the page knows the columns of the label table.
@@ -97,7 +97,7 @@ def _volume_rows(result: ImageResult) -> list[dict[str, str]]:
     return rows
 
 
-def _image_row(result: ImageResult) -> dict[str, str]:
+def _image_row(result: ImageDerivatives) -> dict[str, str]:
     posture = result.sidecar.get("Posture")
     angles = posture if isinstance(posture, dict) else {}
     return {
@@ -126,7 +126,7 @@ def _failed_row(failure: Failure) -> dict[str, str]:
     }
 
 
-def _wanted(source: SourceImage, config: RunConfig) -> bool:
+def _is_selected(source: SourceImage, config: RunConfig) -> bool:
     return (
         (not config.participant_label or source.participant in config.participant_label)
         and source.participant not in config.exclude_participant_label
@@ -144,9 +144,11 @@ def group_tables(config: RunConfig) -> GroupTables:
     config
         Settings of the run: output folder and participants.
     """
-    failures = {k: f for k, f in read_crashes(config.output_dir).items() if _wanted(f.source, config)}
+    failures = {k: f for k, f in read_crashes(config.output_dir).items() if _is_selected(f.source, config)}
     results = {
-        result.source.relative: result for result in read_results(config.output_dir) if _wanted(result.source, config)
+        result.source.relative: result
+        for result in read_derivatives(config.output_dir)
+        if _is_selected(result.source, config)
     }
     images = {relative: _image_row(result) for relative, result in results.items()}
     images.update({relative: _failed_row(failure) for relative, failure in failures.items()})
@@ -220,8 +222,8 @@ def run_group(config: RunConfig) -> GroupTables:
             sys.stdout.write(f"{row['status']}\t{row['source']}\n")
         return tables
     clean_root(output)
-    persons = people(participants)
-    add_scores(tables.volumes, norms, persons)
+    demographics = read_demographics(participants)
+    add_scores(tables.volumes, norms, demographics)
     measures = {short_name(column): text for column, text in COLUMNS.items()}
     angles = {short_name(column): text for column, text in POSTURE_COLUMNS.items()}
     name = read_dataset_name(config.bids_dir) or config.bids_dir.name
@@ -231,7 +233,7 @@ def run_group(config: RunConfig) -> GroupTables:
         _write_table(
             output, IMAGES, tables.images, {**_described({**_KEYS, **_OF_IMAGE}), **angles, **_described(_LAST)}
         )
-        values = long_rows(tables.images, tables.volumes, norms, persons)
+        values = long_rows(tables.images, tables.volumes, norms, demographics)
         _write_table(output, MEASURES, values, long_dictionary())
         _write_table(output, WIDE, wide, wide_columns)
         write_group_report(

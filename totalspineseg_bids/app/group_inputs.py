@@ -11,7 +11,7 @@ from typing import Final
 from totalspineseg_bids.bids.tables import MISSING, read_table
 from totalspineseg_bids.config import RunConfig
 from totalspineseg_bids.errors import MissingInputError, UsageError
-from totalspineseg_bids.measurement.norms import Norms, parse_norms, person_age, person_sex
+from totalspineseg_bids.measurement.norms import Norms, parse_age, parse_norms, parse_sex
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class Rating:
 
 
 @dataclass(frozen=True, slots=True)
-class Person:
+class Demographics:
     """What reference values depend on; ``None`` where it is not known."""
 
     sex: str | None = None
@@ -129,14 +129,14 @@ def read_participants(config: RunConfig) -> list[dict[str, str]]:
     return []
 
 
-def people(participants: Iterable[Mapping[str, str]]) -> dict[str, Person]:
+def read_demographics(participants: Iterable[Mapping[str, str]]) -> dict[str, Demographics]:
     """Return sex and age of each participant, by its name with ``sub-``."""
     found = {}
     for row in participants:
         name = row.get("participant_id", "")
         if name:
-            sex = person_sex(row.get("sex") or row.get("gender") or "")
-            found["sub-" + name.removeprefix("sub-")] = Person(sex, person_age(row.get("age", "")))
+            sex = parse_sex(row.get("sex") or row.get("gender") or "")
+            found["sub-" + name.removeprefix("sub-")] = Demographics(sex, parse_age(row.get("age", "")))
     return found
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from totalspineseg_bids.anatomy import DISC_LEVELS, VERTEBRA_LEVELS
-from totalspineseg_bids.app.group_inputs import Person
+from totalspineseg_bids.app.group_inputs import Demographics
 from totalspineseg_bids.bids.tables import MISSING
 from totalspineseg_bids.measurement.levels import COLUMNS
 from totalspineseg_bids.measurement.norms import Norms
@@ -51,7 +51,7 @@ def short_name(column: str) -> str:
     return _UNIT.sub("", column)
 
 
-def whole(row: Row, measure: str) -> bool:
+def is_whole(row: Row, measure: str) -> bool:
     """Tell whether a value is that of the whole structure; the volume of one that the field of view cuts is not."""
     return measure != "volume-mm3" or row.get("partial") != "true"
 
@@ -64,23 +64,25 @@ def long_dictionary() -> dict[str, object]:
     return {**described, "measure": {"Description": LONG_COLUMNS["measure"], "Levels": levels}}
 
 
-def add_scores(volumes: Iterable[dict[str, str]], norms: Norms | None, people: Mapping[str, Person]) -> None:
+def add_scores(
+    volumes: Iterable[dict[str, str]], norms: Norms | None, demographics: Mapping[str, Demographics]
+) -> None:
     """Put the z-score of each whole value with a reference value into its row, under `SCORE` and the column."""
     if norms is None:
         return
     measured = {measure for measure, _ in norms.entries}
     for row in volumes:
-        person = people.get(row["participant"], Person())
+        known = demographics.get(row["participant"], Demographics())
         for measure in _MEASURES:
             value = row.get(measure, "")
-            if measure in measured and value not in {"", MISSING} and whole(row, measure):
-                score = norms.z(measure, row.get("level", ""), float(value), sex=person.sex, age=person.age)
+            if measure in measured and value not in {"", MISSING} and is_whole(row, measure):
+                score = norms.z(measure, row.get("level", ""), float(value), sex=known.sex, age=known.age)
                 if score is not None:
                     row[SCORE + measure] = f"{score:.2f}"
 
 
 def long_rows(
-    images: Sequence[Row], volumes: Iterable[Row], norms: Norms | None, people: Mapping[str, Person]
+    images: Sequence[Row], volumes: Iterable[Row], norms: Norms | None, demographics: Mapping[str, Demographics]
 ) -> Iterator[Row]:
     """Yield one row a value; a value that should be there and is not comes with its reason.
 
@@ -90,7 +92,7 @@ def long_rows(
         Rows of the tables of images and of labels.
     norms
         Reference values, for the z-scores of the angles (those of levels are in the rows).
-    people
+    demographics
         Sex and age of the participants.
     """
     for row in volumes:
@@ -113,12 +115,12 @@ def long_rows(
                 "note": "" if there else reasons,
             }
     for row in images:
-        person = people.get(row["participant"], Person())
+        known = demographics.get(row["participant"], Demographics())
         for angle in _ANGLES:
             text = row.get(short_name(angle), "")
             if text in {"", MISSING}:
                 continue
-            score = norms.z(angle, "", float(text), sex=person.sex, age=person.age) if norms is not None else None
+            score = norms.z(angle, "", float(text), sex=known.sex, age=known.age) if norms is not None else None
             yield {
                 **{name: row.get(name, "") for name in ("participant", "session", "image", "suffix")},
                 "structure": "spine",
@@ -157,7 +159,7 @@ def wide_table(images: Sequence[Row], volumes: Iterable[Row]) -> tuple[list[dict
             continue
         for measure in _MEASURES:
             value = row.get(measure, "")
-            if value not in {"", MISSING} and whole(row, measure):
+            if value not in {"", MISSING} and is_whole(row, measure):
                 used.add((level, measure))
                 target[f"{level}_{short_name(measure)}"] = value
     described: dict[str, object] = {

@@ -13,20 +13,20 @@ from numpy.typing import NDArray
 
 from totalspineseg_bids.anatomy import from_scheme, level_point_value, to_scheme
 from totalspineseg_bids.app.crash import clear_crash
-from totalspineseg_bids.app.segmenter import LoadedSegmenter, Progress
-from totalspineseg_bids.app.session import companions_of, read_companions
+from totalspineseg_bids.app.segmenter import LoadedSegmenter, StageProgress
+from totalspineseg_bids.app.session import find_companions, read_companions
 from totalspineseg_bids.bids.names import DerivativeNames, SourceImage
-from totalspineseg_bids.bids.publish import complete, is_complete, remove, withdraw
+from totalspineseg_bids.bids.publish import is_complete, mark_complete, mark_incomplete, remove_files
 from totalspineseg_bids.bids.sidecar import (
     Digests,
     Provenance,
     column_descriptions,
     derivative_uri,
-    image_sidecar,
-    json_text,
-    label_rows,
+    format_json,
     label_table,
-    main_sidecar,
+    make_image_sidecar,
+    make_label_rows,
+    make_main_sidecar,
 )
 from totalspineseg_bids.bids.tables import MISSING
 from totalspineseg_bids.config import RunConfig
@@ -41,7 +41,7 @@ from totalspineseg_bids.imaging.io import (
     write_probability,
 )
 from totalspineseg_bids.imaging.volume import Geometry, Volume
-from totalspineseg_bids.measurement.measure import SpineMeasures, measure
+from totalspineseg_bids.measurement.measure import SpineMeasures, measure_spine
 from totalspineseg_bids.segmentation.result import DiscPoint, LabelledSpine, SpineStatus
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ _DESCRIPTIONS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class ImageJob:
     """An image to work on, with what its result depends on.
 
     Attributes
@@ -80,13 +80,13 @@ class Job:
     companions: tuple[SourceImage, ...] = ()
 
 
-def plan(
+def plan_image(
     source: SourceImage,
     config: RunConfig,
     loaded: LoadedSegmenter,
     localizer: SourceImage | None = None,
     session: Sequence[SourceImage] = (),
-) -> Job:
+) -> ImageJob:
     """Return the job for an image.
 
     Parameters
@@ -115,20 +115,24 @@ def plan(
         if path.is_file():
             found = path, derivative_uri(names, resolution)
             digest = hashlib.sha256(f"{digest} {file_digest(path)}".encode()).hexdigest()
-    companions = companions_of(source, session) if config.joint_session else ()
+    companions = find_companions(source, session) if config.joint_session else ()
     if companions:
         # What an image's levels are depends on the companions too: where one changes, the image is done again.
         parts = " ".join(sorted(file_digest(companion.path) for companion in companions))
         digest = hashlib.sha256(f"{digest} {parts}".encode()).hexdigest()
-    return Job(source, DerivativeNames.of(source), Digests(digest, config.digest, loaded.digest), found, companions)
+    return ImageJob(
+        source, DerivativeNames.of(source), Digests(digest, config.digest, loaded.digest), found, companions
+    )
 
 
-def is_done(job: Job, config: RunConfig) -> bool:
-    """Tell whether the derivatives of a job are complete."""
+def is_done(job: ImageJob, config: RunConfig) -> bool:
+    """Return whether the derivatives of a job are complete."""
     return is_complete(config.output_dir, job.names, config.resolutions[-1], job.digests)
 
 
-def process(job: Job, config: RunConfig, loaded: LoadedSegmenter, progress: Progress | None = None) -> LabelledSpine:
+def process_image(
+    job: ImageJob, config: RunConfig, loaded: LoadedSegmenter, progress: StageProgress | None = None
+) -> LabelledSpine:
     """Segment one image and publish what comes of it, its main sidecar last.
 
     Parameters
@@ -162,26 +166,26 @@ def process(job: Job, config: RunConfig, loaded: LoadedSegmenter, progress: Prog
         # Another run was faster; its result is the same, and taking it back for a while would help nobody.
         logger.info("%s: completed by another run meanwhile", job.source.name)
         return spine
-    former = withdraw(config.output_dir, job.names)
+    former = mark_incomplete(config.output_dir, job.names)
     try:
         written = writer.publish()
     except Exception:
         # A failed image has no result: neither half of the new one nor what is left of the former.
-        remove(config.output_dir, {*former, *withdraw(config.output_dir, job.names)})
+        remove_files(config.output_dir, {*former, *mark_incomplete(config.output_dir, job.names)})
         raise
-    remove(config.output_dir, set(former) - set(written))
+    remove_files(config.output_dir, set(former) - set(written))
     clear_crash(config.output_dir, job.source)
     return spine
 
 
-def _read_localizer(job: Job, config: RunConfig) -> Volume | None:
+def _read_localizer(job: ImageJob, config: RunConfig) -> Volume | None:
     if job.localizer is None:
         return None
     labels = read_labels(job.localizer[0])
     return Volume(from_scheme(labels.data, config.label_scheme), labels.affine)
 
 
-def points_image(points: Sequence[DiscPoint], geometry: Geometry) -> NDArray[np.uint8]:
+def draw_disc_points(points: Sequence[DiscPoint], geometry: Geometry) -> NDArray[np.uint8]:
     """Return an image with one voxel a disc level; levels outside the grid are left out.
 
     Parameters
@@ -204,7 +208,7 @@ class _Writer:
     """Writes the derivatives of one image."""
 
     def __init__(
-        self, job: Job, config: RunConfig, loaded: LoadedSegmenter, image: LoadedImage, spine: LabelledSpine
+        self, job: ImageJob, config: RunConfig, loaded: LoadedSegmenter, image: LoadedImage, spine: LabelledSpine
     ) -> None:
         self.job, self.config, self.image, self.spine = job, config, image, spine
         self.output, self.names = config.output_dir, job.names
@@ -226,7 +230,9 @@ class _Writer:
             localizer=job.localizer[1] if job.localizer else None,
         )
         self.measures = self._measure()
-        self.rows = label_rows(spine.components, self.measures.levels if self.measures else [], config.label_scheme)
+        self.rows = make_label_rows(
+            spine.components, self.measures.levels if self.measures else [], config.label_scheme
+        )
         self.written: list[str] = []
 
     def _measure(self) -> SpineMeasures | None:
@@ -234,7 +240,7 @@ class _Writer:
             return None
         spine = self.spine
         source = self.image.volume.affine
-        return measure(spine.labels, spine.affine, spine.components, spine.centerline_mm, source_affine=source)
+        return measure_spine(spine.labels, spine.affine, spine.components, spine.centerline_mm, source_affine=source)
 
     def publish(self) -> list[str]:
         """Write everything, the main sidecar last, and return the names below the output folder."""
@@ -247,13 +253,13 @@ class _Writer:
         angles = self.measures.posture.as_row() if self.measures else {}
         posture = {name: value for name, value in angles.items() if value != MISSING}
         for resolution in others:
-            sidecar = image_sidecar(self.provenance, _DESCRIPTIONS["labels"], resolution)
-            self._write_text(self.names.labels(".json", resolution), json_text({**sidecar, **column_descriptions()}))
-        content = main_sidecar(
+            sidecar = make_image_sidecar(self.provenance, _DESCRIPTIONS["labels"], resolution)
+            self._write_text(self.names.labels(".json", resolution), format_json({**sidecar, **column_descriptions()}))
+        content = make_main_sidecar(
             self.provenance, self.spine, outputs=self.written, figures=figures, posture=posture, resolution=main
         )
-        complete(self.output, self.names, main, content)
-        # The mark too: a run beside this one may have set it after this one's `withdraw`, as a file of its own.
+        mark_complete(self.output, self.names, main, content)
+        # The mark too: a run beside this one may have set it after this one's `mark_incomplete`, as a file of its own.
         return [*self.written, *figures.values(), self.names.labels(".json", main)]
 
     def _write_text(self, name: str, text: str) -> None:
@@ -274,7 +280,7 @@ class _Writer:
         )
         if spine.disc_points:
             name = names.points(".nii.gz", resolution)
-            self._label_image(name, points_image(spine.disc_points, geometry), geometry, header)
+            self._label_image(name, draw_disc_points(spine.disc_points, geometry), geometry, header)
             self._describe(names.points(".json", resolution), "levels", resolution)
         for label, probability in (("SC", spine.cord_probability), ("canal", spine.canal_probability)):
             if probability is None:
@@ -290,7 +296,7 @@ class _Writer:
         self.written.append(name)
 
     def _describe(self, name: str, what: str, resolution: str | None) -> None:
-        self._write_text(name, json_text(image_sidecar(self.provenance, _DESCRIPTIONS[what], resolution)))
+        self._write_text(name, format_json(make_image_sidecar(self.provenance, _DESCRIPTIONS[what], resolution)))
 
     def _write_figures(self) -> dict[str, str]:
         # A figure that cannot be drawn is a pity, not a reason to lose the result.

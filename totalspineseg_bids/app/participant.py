@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from tqdm import tqdm
 
 from totalspineseg_bids.app import image as images
-from totalspineseg_bids.app.crash import Failure, clear_crash, failure_of, write_crash
-from totalspineseg_bids.app.reports import known_participants, write_participant_report
+from totalspineseg_bids.app.crash import Failure, clear_crash, describe_failure, write_crash
+from totalspineseg_bids.app.reports import list_participants, write_participant_report
 from totalspineseg_bids.app.segmenter import LoadedSegmenter, SegmenterFactory, load_segmenter
 from totalspineseg_bids.bids.description import write_root_files
 from totalspineseg_bids.bids.names import DerivativeNames, SourceImage
@@ -67,7 +67,7 @@ class Tally:
             return int(ExitCode.SUCCESS)
         return codes.pop() if len(codes) == 1 else int(ExitCode.UNSPECIFIED)
 
-    def last_word(self) -> str | None:
+    def summary_line(self) -> str | None:
         """Return why the run did not wholly succeed; ``None`` if it did."""
         if self.failures:
             total = len(self.done) + len(self.skipped) + len(self.failures)
@@ -78,7 +78,7 @@ class Tally:
         return None
 
 
-def selection_of(config: RunConfig) -> Selection:
+def make_selection(config: RunConfig) -> Selection:
     """Return what part of the dataset a configuration asks for."""
     filters = read_filters(config.bids_filter_file) if config.bids_filter_file else None
     return Selection(
@@ -112,7 +112,7 @@ def run_participants(config: RunConfig, factory: SegmenterFactory = load_segment
     """
     if config.reports_only:
         return rebuild_reports(config)
-    selection = selection_of(config)
+    selection = make_selection(config)
     if not config.skip_bids_validation:
         check_dataset(config.bids_dir, config.participant_label)
     sources = find_images(config.bids_dir, selection, database=config.bids_database_dir)
@@ -137,7 +137,7 @@ def rebuild_reports(config: RunConfig) -> Tally:
         If there is nothing to report on.
     """
     wanted = set(config.participant_label)
-    labels = [label for label in known_participants(config.output_dir) if not wanted or label in wanted]
+    labels = [label for label in list_participants(config.output_dir) if not wanted or label in wanted]
     labels = [label for label in labels if label not in config.exclude_participant_label]
     if not labels:
         msg = (
@@ -219,14 +219,14 @@ class _Run:
 
         try:
             self._check_name(source)
-            job = images.plan(source, self.config, self.loaded, localizer, session)
+            job = images.plan_image(source, self.config, self.loaded, localizer, session)
             if not self.config.force and images.is_done(job, self.config):
                 clear_crash(self.config.output_dir, source)
                 logger.info("%s: complete, skipped", source.name)
                 self.tally.skipped.append(source)
                 return False
             logger.info("%s: start", source.name)
-            spine = images.process(job, self.config, self.loaded, progress)
+            spine = images.process_image(job, self.config, self.loaded, progress)
         except (ModelError, UsageError):
             raise
         except OSError as error:
@@ -239,7 +239,7 @@ class _Run:
         return False
 
     def _failed(self, source: SourceImage, error: Exception) -> bool:
-        failure = failure_of(source, error)
+        failure = describe_failure(source, error)
         self.tally.failures.append(failure)
         logger.error("%s", failure.reason)
         if not isinstance(error, SpineAppError):
@@ -280,7 +280,7 @@ class _Run:
     def _state(self, source: SourceImage, localizer: SourceImage | None, session: Sequence[SourceImage]) -> str:
         try:
             self._check_name(source)
-            job = images.plan(source, self.config, self.loaded, localizer, session)
+            job = images.plan_image(source, self.config, self.loaded, localizer, session)
         except SpineAppError as error:
             logger.warning("%s", error)
             return "would fail"

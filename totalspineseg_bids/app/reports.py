@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from totalspineseg_bids.app.crash import FAILED, Failure, read_crashes
+from totalspineseg_bids.bids.derivatives import ImageDerivatives, read_derivatives
 from totalspineseg_bids.bids.names import SourceImage, report_name
-from totalspineseg_bids.bids.results import ImageResult, read_results
 from totalspineseg_bids.bids.tables import MISSING
 from totalspineseg_bids.report.context import ImageReport
 
@@ -19,7 +19,7 @@ _TRIES = 20
 _ENTITY_NAMES = {"sub": "subject", "ses": "session", "acq": "acquisition", "rec": "reconstruction"}
 
 
-def provenance_of(result: ImageResult) -> dict[str, str]:
+def describe_provenance(result: ImageDerivatives) -> dict[str, str]:
     """Return what a report says of where a result comes from, by its heading."""
     sidecar = result.sidecar
     entries: dict[str, str] = {"Source": result.source.relative, "Model": result.model}
@@ -35,31 +35,31 @@ def provenance_of(result: ImageResult) -> dict[str, str]:
     return entries
 
 
-def entities_of(source: SourceImage) -> dict[str, str]:
+def name_entities(source: SourceImage) -> dict[str, str]:
     """Return the entities of an image by the names a page shows, the suffix among them."""
     named = {_ENTITY_NAMES.get(key, key): value for key, value in source.entities.items()}
     return {**named, "suffix": source.suffix}
 
 
-def image_report(result: ImageResult) -> ImageReport:
+def make_image_report(result: ImageDerivatives) -> ImageReport:
     """Return what the report shows of an image that is done."""
     return ImageReport(
         title=result.source.name,
-        entities=entities_of(result.source),
+        entities=name_entities(result.source),
         status=result.status,
         reason=result.reason,
         flags=result.flags,
         rows=[dict(row) for row in result.rows],
         figures=result.figures,
-        provenance=provenance_of(result),
+        provenance=describe_provenance(result),
     )
 
 
-def failure_report(failure: Failure) -> ImageReport:
+def make_failure_report(failure: Failure) -> ImageReport:
     """Return what the report shows of an image that failed."""
     return ImageReport(
         title=failure.source.name,
-        entities=entities_of(failure.source),
+        entities=name_entities(failure.source),
         status=FAILED,
         reason=failure.reason,
         flags=(),
@@ -69,14 +69,14 @@ def failure_report(failure: Failure) -> ImageReport:
     )
 
 
-def participant_reports(output: Path, participant: str) -> list[ImageReport]:
+def make_image_reports(output: Path, participant: str) -> list[ImageReport]:
     """Return what the report of a participant shows: every image done or failed, in the order of their paths."""
     pages: dict[str, ImageReport] = {
-        result.source.relative: image_report(result) for result in read_results(output, participant)
+        result.source.relative: make_image_report(result) for result in read_derivatives(output, participant)
     }
     for relative, failure in read_crashes(output).items():
         if failure.source.participant == participant:
-            pages[relative] = failure_report(failure)
+            pages[relative] = make_failure_report(failure)
     return [pages[relative] for relative in sorted(pages)]
 
 
@@ -95,7 +95,7 @@ def write_participant_report(output: Path, participant: str) -> Path | None:
     """
     from totalspineseg_bids.report.subject import write_subject_report  # noqa: PLC0415 - loads plotting libraries
 
-    images = participant_reports(output, participant)
+    images = make_image_reports(output, participant)
     if not images:
         return None
     path = output / report_name(participant)
@@ -103,14 +103,14 @@ def write_participant_report(output: Path, participant: str) -> Path | None:
         write_subject_report(path, f"sub-{participant}", images, group_page="group.html")
         # Another run may have finished an image of the same participant meanwhile, and written its page before this
         # one. Whoever writes last has to have seen everything.
-        former, images = images, participant_reports(output, participant)
+        former, images = images, make_image_reports(output, participant)
         if images == former:
             break
     return path
 
 
-def known_participants(output: Path) -> list[str]:
+def list_participants(output: Path) -> list[str]:
     """Return the labels of the participants with an image done or failed."""
-    labels = {result.source.participant for result in read_results(output)}
+    labels = {result.source.participant for result in read_derivatives(output)}
     labels.update(failure.source.participant for failure in read_crashes(output).values())
     return sorted(labels)

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 PROGRAM = "totalspineseg-bids"
 
 
-def last_line(message: str) -> None:
+def report_failure(message: str) -> None:
     """Write the line on standard error that says why a run did not succeed."""
     sys.stderr.write(f"{PROGRAM}: {' '.join(message.split())}\n")
     sys.stderr.flush()
@@ -43,7 +43,7 @@ def run(config: RunConfig, command: Sequence[str] = (), factory: SegmenterFactor
     except SpineAppError as error:
         code, reason = int(error.exit_code), str(error)
     if reason is not None:
-        last_line(reason)
+        report_failure(reason)
     return code
 
 
@@ -68,4 +68,4 @@ def _run(config: RunConfig, command: list[str], factory: SegmenterFactory) -> tu
             logger.exception("unexpected error")
             where = f"; the traceback is in {log}" if log else ""
             return int(ExitCode.UNSPECIFIED), f"unexpected {type(error).__name__}: {error}{where}"
-        return tally.exit_code(), tally.last_word()
+        return tally.exit_code(), tally.summary_line()

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from totalspineseg_bids import __version__
 from totalspineseg_bids.bids.names import LOGS
-from totalspineseg_bids.bids.sidecar import software_versions
+from totalspineseg_bids.bids.sidecar import read_software_versions
 from totalspineseg_bids.config import RunConfig
 from totalspineseg_bids.errors import OutputError
 from totalspineseg_bids.imaging.atomic import write_text
@@ -126,7 +126,7 @@ def _start_record(config: RunConfig, command: list[str]) -> Path:
         "version": __version__,
         "started": now.isoformat(timespec="seconds"),
         "command": " ".join(command),
-        "software": ", ".join(f"{name} {version}" for name, version in software_versions().items()),
+        "software": ", ".join(f"{name} {version}" for name, version in read_software_versions().items()),
     }
     try:
         write_text(path.with_suffix(".toml"), config.to_toml(record))

@@ -16,7 +16,8 @@ from totalspineseg_bids.segmentation.result import LabelledSpine
 if TYPE_CHECKING:
     from totalspineseg_bids.segmentation.pipeline import SpineSegmenter
 
-Progress = Callable[[str, float], None]
+#: Called with the name of a stage and its fraction done, 0 to 1.
+StageProgress = Callable[[str, float], None]
 
 
 class Segmenter(Protocol):
@@ -28,7 +29,7 @@ class Segmenter(Protocol):
         *,
         localizer: Volume | None = None,
         companions: Sequence[Volume] = (),
-        progress: Progress | None = None,
+        progress: StageProgress | None = None,
     ) -> LabelledSpine:
         """Segment an image.
 

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 OVERLAP_MM = 10.0
 
 
-def companions_of(source: SourceImage, session: Iterable[SourceImage]) -> tuple[SourceImage, ...]:
+def find_companions(source: SourceImage, session: Iterable[SourceImage]) -> tuple[SourceImage, ...]:
     """Return the images of a session that show some of what an image shows.
 
     Parameters

@@ -33,7 +33,7 @@ _REFERENCES = (
 _IGNORED = ("*.html", FIGURES, "group_*", "logs", ".*.tmp")
 
 
-def generated_by(environment: Mapping[str, str] | None = None) -> dict[str, object]:
+def make_generated_by(environment: Mapping[str, str] | None = None) -> dict[str, object]:
     """Return the ``GeneratedBy`` entry of this program, with the container it runs in.
 
     Parameters
@@ -57,7 +57,7 @@ def generated_by(environment: Mapping[str, str] | None = None) -> dict[str, obje
     return entry
 
 
-def dataset_description(
+def make_dataset_description(
     raw: Path, output: Path, raw_name: str | None, environment: Mapping[str, str] | None = None
 ) -> str:
     """Return the text of ``dataset_description.json``.
@@ -76,7 +76,7 @@ def dataset_description(
         "Name": f"Spine segmentation of {raw_name}" if raw_name else "Spine segmentation",
         "BIDSVersion": BIDS_VERSION,
         "DatasetType": "derivative",
-        "GeneratedBy": [generated_by(environment)],
+        "GeneratedBy": [make_generated_by(environment)],
         "SourceDatasets": [{"URL": link}],
         "DatasetLinks": {"raw": link},
         "ReferencesAndLinks": list(_REFERENCES),
@@ -85,7 +85,7 @@ def dataset_description(
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
-def lookup_table(scheme: LabelScheme) -> str:
+def make_lookup_table(scheme: LabelScheme) -> str:
     """Return the look-up table of all labels as tab-separated text."""
     rows = sorted((label.id_in(scheme), label) for label in LABELS)
     lines = ["index\tname\tabbreviation\tcolor"]
@@ -119,9 +119,9 @@ def write_root_files(raw: Path, output: Path, scheme: LabelScheme) -> None:
         If they cannot be written.
     """
     files = {
-        "dataset_description.json": dataset_description(raw, output, read_dataset_name(raw)),
+        "dataset_description.json": make_dataset_description(raw, output, read_dataset_name(raw)),
         ".bidsignore": "\n".join(_IGNORED) + "\n",
-        f"seg-{SEGMENTATION}_dseg.tsv": lookup_table(scheme),
+        f"seg-{SEGMENTATION}_dseg.tsv": make_lookup_table(scheme),
     }
     for name, text in files.items():
         path = output / name

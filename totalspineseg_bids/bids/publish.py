@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from totalspineseg_bids.bids.names import LOGS, RESOLUTIONS, DerivativeNames
-from totalspineseg_bids.bids.sidecar import Digests, json_text
+from totalspineseg_bids.bids.sidecar import Digests, format_json
 from totalspineseg_bids.imaging.atomic import remove_stale, write_text
 
 
@@ -50,14 +50,14 @@ def _files(sidecar: dict[str, Any]) -> list[str]:
     return [name for name in names if isinstance(name, str)]
 
 
-def withdraw(output: Path, names: DerivativeNames) -> list[str]:
+def mark_incomplete(output: Path, names: DerivativeNames) -> list[str]:
     """Take back the mark of completion before an image is redone.
 
     Returns
     -------
     list of str
         Files that earlier runs, whole or broken off, have left of the image, below the output folder; those that the
-        new one does not write again are to be removed with :func:`remove`.
+        new one does not write again are to be removed with :func:`remove_files`.
     """
     for resolution in RESOLUTIONS:
         with suppress(FileNotFoundError):
@@ -77,14 +77,14 @@ def clean_root(output: Path) -> None:
         remove_stale(folder, now)
 
 
-def remove(output: Path, files: Iterable[str]) -> None:
+def remove_files(output: Path, files: Iterable[str]) -> None:
     """Remove files below the output folder; those that are gone already do not matter."""
     for name in files:
         with suppress(FileNotFoundError):
             (output / name).unlink()
 
 
-def complete(output: Path, names: DerivativeNames, resolution: str | None, sidecar: dict[str, Any]) -> None:
+def mark_complete(output: Path, names: DerivativeNames, resolution: str | None, sidecar: dict[str, Any]) -> None:
     """Write the sidecar that marks an image as complete.
 
     Raises
@@ -92,4 +92,4 @@ def complete(output: Path, names: DerivativeNames, resolution: str | None, sidec
     OSError
         If it cannot be written.
     """
-    write_text(output / names.labels(".json", resolution), json_text(sidecar))
+    write_text(output / names.labels(".json", resolution), format_json(sidecar))

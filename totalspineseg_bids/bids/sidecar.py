@@ -16,7 +16,7 @@ from typing import Any
 from totalspineseg_bids import __version__
 from totalspineseg_bids.anatomy import BY_ID, LabelScheme
 from totalspineseg_bids.bids.names import DerivativeNames, SourceImage
-from totalspineseg_bids.bids.tables import table_text
+from totalspineseg_bids.bids.tables import format_table
 from totalspineseg_bids.measurement.levels import COLUMNS, LevelMeasures
 from totalspineseg_bids.segmentation.result import Component, LabelledSpine
 
@@ -87,7 +87,7 @@ class Provenance:
         return [self.source.uri, *([self.localizer] if self.localizer else [])]
 
 
-def software_versions() -> dict[str, str]:
+def read_software_versions() -> dict[str, str]:
     """Return the versions of what computes the result (without importing any of it)."""
     versions = {"totalspineseg_bids": __version__, "python": platform.python_version()}
     installed = ((package, _version(package)) for package in _PACKAGES)
@@ -101,7 +101,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def label_rows(
+def make_label_rows(
     components: Sequence[Component], measures: Sequence[LevelMeasures], scheme: LabelScheme
 ) -> list[dict[str, str]]:
     """Return the rows of the label table: one a component, its ids in ``scheme``, with its measures.
@@ -141,10 +141,10 @@ def label_rows(
 
 def label_table(rows: Sequence[Mapping[str, str]]) -> str:
     """Return the label table as text; without rows it is its header."""
-    return table_text((*LABEL_COLUMNS, *COLUMNS), rows)
+    return format_table((*LABEL_COLUMNS, *COLUMNS), rows)
 
 
-def main_sidecar(
+def make_main_sidecar(
     provenance: Provenance,
     spine: LabelledSpine,
     *,
@@ -171,7 +171,7 @@ def main_sidecar(
         ``res-`` entity of the image, ``None`` on the grid of the source.
     """
     return {
-        **image_sidecar(provenance, "Vertebrae, discs, spinal cord and canal as labels", resolution),
+        **make_image_sidecar(provenance, "Vertebrae, discs, spinal cord and canal as labels", resolution),
         "Manual": False,
         "Status": spine.status.value,
         "Reason": spine.reason,
@@ -182,7 +182,7 @@ def main_sidecar(
         "Model": {"Name": provenance.model, "Bundled": provenance.bundled},
         "Settings": dict(provenance.settings),
         "Digests": provenance.digests.as_dict(),
-        "SoftwareUsed": software_versions(),
+        "SoftwareUsed": read_software_versions(),
         "Outputs": sorted(outputs),
         "Figures": dict(sorted(figures.items())),
         **column_descriptions(),
@@ -194,7 +194,7 @@ def column_descriptions() -> dict[str, Any]:
     return {**_DESCRIBED, **COLUMNS}
 
 
-def image_sidecar(provenance: Provenance, description: str, resolution: str | None) -> dict[str, Any]:
+def make_image_sidecar(provenance: Provenance, description: str, resolution: str | None) -> dict[str, Any]:
     """Return what the sidecar of every derived image says."""
     content: dict[str, Any] = {"Description": description, "Sources": provenance.sources}
     if resolution is not None:
@@ -203,7 +203,7 @@ def image_sidecar(provenance: Provenance, description: str, resolution: str | No
     return content
 
 
-def json_text(content: Mapping[str, Any]) -> str:
+def format_json(content: Mapping[str, Any]) -> str:
     """Return the text of a JSON file; keys without a value are left out."""
     kept = {key: value for key, value in content.items() if value is not None}
     return json.dumps(kept, indent=2, ensure_ascii=False) + "\n"

@@ -16,7 +16,7 @@ def clean(value: object) -> str:
     return text or MISSING
 
 
-def table_text(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
+def format_table(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
     """Return a table; a cell that a row does not have is ``n/a``."""
     lines = ["\t".join(columns)]
     lines += ["\t".join(clean(row.get(column)) for column in columns) for row in rows]

@@ -56,11 +56,11 @@ def add_subcommands(subparsers: Subparsers) -> None:
 
 
 def _segment(options: argparse.Namespace) -> int:
-    from totalspineseg_bids.app.files import find_jobs, load_localizer, segment_files, verdict  # noqa: PLC0415
+    from totalspineseg_bids.app.files import check_results, find_file_jobs, load_localizer, segment_files  # noqa: PLC0415
     from totalspineseg_bids.app.interrupt import Interrupted, stop_on_signal  # noqa: PLC0415
     from totalspineseg_bids.app.segmenter import make_segmenter  # noqa: PLC0415
 
-    jobs = find_jobs(options.input, options.output)
+    jobs = find_file_jobs(options.input, options.output)
     if options.localizer is not None and options.input.is_dir():
         msg = "--localizer belongs to one image; give a file as IN"
         raise UsageError(msg)
@@ -92,7 +92,7 @@ def _segment(options: argparse.Namespace) -> int:
                 say(outcome.line)
     except Interrupted as stop:
         raise stop.as_error() from None
-    return verdict(outcomes)
+    return check_results(outcomes)
 
 
 def _label(options: argparse.Namespace) -> int:

@@ -6,7 +6,6 @@ Source of the format: NIfTI-1.1 and NIfTI-2 (https://nifti.nimh.nih.gov).
 from __future__ import annotations
 
 import gzip
-import hashlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from totalspineseg_bids.errors import ImageError
+from totalspineseg_bids.files import sha256_of
 from totalspineseg_bids.imaging.atomic import atomic_writer
 from totalspineseg_bids.imaging.checks import (
     BAD_FILE,
@@ -71,7 +71,7 @@ def is_nifti_name(path: Path) -> bool:
 
 
 def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file, hex.
+    """Compute the SHA-256 of an image file, hexadecimal.
 
     Raises
     ------
@@ -81,11 +81,7 @@ def file_digest(path: Path) -> str:
         If the path is a folder or a placeholder whose content was not fetched.
     """
     check_file(path)
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return sha256_of(path)
 
 
 def _open(path: Path) -> BinaryIO:

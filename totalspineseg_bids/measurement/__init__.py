@@ -8,7 +8,7 @@ files, knows a segmentation model, or draws a figure.
 from __future__ import annotations
 
 from totalspineseg_bids.measurement.levels import COLUMNS, LevelMeasures
-from totalspineseg_bids.measurement.measure import SpineMeasures, measure, measure_spine
+from totalspineseg_bids.measurement.measure import SpineMeasures, measure_spine
 from totalspineseg_bids.measurement.posture import POSTURE_COLUMNS, Posture
 
-__all__ = ["COLUMNS", "POSTURE_COLUMNS", "LevelMeasures", "Posture", "SpineMeasures", "measure", "measure_spine"]
+__all__ = ["COLUMNS", "POSTURE_COLUMNS", "LevelMeasures", "Posture", "SpineMeasures", "measure_spine"]

@@ -32,7 +32,7 @@ def orthogonal(vector: Vector, axis: Vector) -> Vector:
 
 
 @dataclass(frozen=True, slots=True)
-class Centerline:
+class SmoothCenterline:
     """Curve sampled every millimetre, from cranial to caudal.
 
     Attributes
@@ -47,7 +47,7 @@ class Centerline:
     up: Vector
 
     @classmethod
-    def from_points(cls, points_mm: Vector) -> Centerline | None:
+    def from_points(cls, points_mm: Vector) -> SmoothCenterline | None:
         """Smooth and resample a polyline of shape (N, 3), in mm; ``None`` where it has no length."""
         points = np.asarray(points_mm, np.float64).reshape(-1, 3)
         points = points[np.isfinite(points).all(axis=1)]
@@ -63,7 +63,7 @@ class Centerline:
         return cls._smooth(curve)
 
     @classmethod
-    def from_labels(cls, labels: NDArray[np.uint8], affine: Affine) -> Centerline | None:
+    def from_labels(cls, labels: NDArray[np.uint8], affine: Affine) -> SmoothCenterline | None:
         """Follow the canal and cord of a label map (shape (X, Y, Z), canonical ids) from slab to slab.
 
         Used where no centreline is known; slabs are 2 mm high along the body axis (z of scanner space).
@@ -78,7 +78,7 @@ class Centerline:
         return cls.from_points((centres / count[count > 0, None])[::-1])
 
     @classmethod
-    def _smooth(cls, curve: Vector) -> Centerline:
+    def _smooth(cls, curve: Vector) -> SmoothCenterline:
         pad = min(len(curve) - 1, int(3 * _SMOOTHING_MM))
         # Mirrored through the end points, so that smoothing neither shortens nor bends the ends.
         head = 2 * curve[0] - curve[pad:0:-1]

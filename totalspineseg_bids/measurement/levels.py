@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Final
 
 from totalspineseg_bids.anatomy import Structure
@@ -150,11 +150,3 @@ def _text(value: float | bool | str | None, decimals: int) -> str:
     if isinstance(value, str):
         return value
     return f"{value + 0.0:.{decimals}f}"
-
-
-#: Names of the attributes that hold a measure of shape, in the order of the table.
-SHAPE_FIELDS: Final = tuple(
-    f.name
-    for f in fields(LevelMeasures)
-    if f.name.replace("_", "-") in COLUMNS and f.name not in {"volume_mm3", "partial"}
-)

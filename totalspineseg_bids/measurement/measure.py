@@ -12,12 +12,12 @@ from scipy import ndimage
 
 from totalspineseg_bids.anatomy import VERTEBRA_LEVELS, Structure
 from totalspineseg_bids.imaging.volume import Affine, Geometry
-from totalspineseg_bids.measurement.centerline import Centerline, Vector, orthogonal, unit
+from totalspineseg_bids.measurement.body_shape import BodyShape, fit_body_shape
+from totalspineseg_bids.measurement.centerline import SmoothCenterline, Vector, orthogonal, unit
 from totalspineseg_bids.measurement.levels import LevelMeasures
 from totalspineseg_bids.measurement.posture import Posture, measure_posture
-from totalspineseg_bids.measurement.sampling import Frame, Mask
+from totalspineseg_bids.measurement.sampling import LocalAxes, Mask
 from totalspineseg_bids.measurement.section import CanalMasks, Section
-from totalspineseg_bids.measurement.slab import Slab, fit_slab
 from totalspineseg_bids.segmentation.result import Component
 
 _ANTERIOR = np.array([0.0, 1.0, 0.0])
@@ -39,8 +39,6 @@ _CUT = "cut by the field of view"
 #: Levels whose body has another shape than the rest: the atlas has none, the axis carries the dens.
 _NO_BODY = {"C1": "C1 has no body", "C2": "the body of C2 goes over into the dens"}
 
-Box = tuple[slice, ...]
-
 
 @dataclass(frozen=True, slots=True)
 class SpineMeasures:
@@ -59,24 +57,6 @@ class SpineMeasures:
 
 
 def measure_spine(
-    labels: NDArray[np.uint8],
-    affine: Affine,
-    components: Sequence[Component],
-    centerline_mm: NDArray[np.float64],
-    *,
-    source_affine: Affine | None = None,
-) -> list[LevelMeasures]:
-    """Measure every component of a labelled spine; see `measure` for parameters and definitions.
-
-    Returns
-    -------
-    list of LevelMeasures
-        One entry a component, in the order of the components.
-    """
-    return measure(labels, affine, components, centerline_mm, source_affine=source_affine).levels
-
-
-def measure(
     labels: NDArray[np.uint8],
     affine: Affine,
     components: Sequence[Component],
@@ -109,8 +89,8 @@ def measure(
     Notes
     -----
     The order is: volume of each label; body of each whole vertebra (what lies in front of the canal) and each whole
-    disc, each in its own frame (`slab.fit_slab`); cross-sections of canal and cord at the middle of each level;
-    relations of neighbours (disc height index, slip); angles of the column.
+    disc, each in its own axes (`body_shape.fit_body_shape`); cross-sections of canal and cord at the middle of each
+    level; relations of neighbours (disc height index, slip); angles of the column.
     """
     return _Measurement(labels, affine, components, centerline_mm, source_affine).run()
 
@@ -133,13 +113,15 @@ class _Measurement:
         x, y, z = labels.shape
         self.extent = extent = Geometry((x, y, z), whole)
         self.voxel_mm3 = extent.voxel_volume
-        self.centerline = Centerline.from_points(centerline_mm) or Centerline.from_labels(self.labels, self.affine)
+        self.centerline = SmoothCenterline.from_points(centerline_mm) or SmoothCenterline.from_labels(
+            self.labels, self.affine
+        )
         self.canal = CanalMasks.from_labels(self.labels, self.affine, extent)
-        self.boxes: Sequence[Box | None] = ndimage.find_objects(self.labels)
+        self.boxes: Sequence[tuple[slice, ...] | None] = ndimage.find_objects(self.labels)
 
     def run(self) -> SpineMeasures:
         fronts = self._disc_fronts()
-        slabs: dict[int, Slab] = {}
+        slabs: dict[int, BodyShape] = {}
         levels = []
         for component in self.components:
             row, slab = self._measure_one(component, fronts)
@@ -176,7 +158,7 @@ class _Measurement:
 
     def _measure_one(
         self, component: Component, fronts: list[tuple[Vector, Vector]]
-    ) -> tuple[LevelMeasures, Slab | None]:
+    ) -> tuple[LevelMeasures, BodyShape | None]:
         label = component.label_id
         box = self.boxes[label - 1] if label <= len(self.boxes) else None
         region = self.labels[box] == label if box is not None else np.zeros((0, 0, 0), bool)
@@ -197,7 +179,7 @@ class _Measurement:
         mask = Mask.cut(region, box, self.affine)
         frame, back = self._first_frame(self.centerline, mask, component, fronts)
         note = _NO_BODY.get(component.level or "")
-        slab = fit_slab(mask, frame, back) if note is None else None
+        slab = fit_body_shape(mask, frame, back) if note is None else None
         if slab is None and note is None:
             note = "too little in front of the canal"
         if cut and (slab is None or self._cuts_body(mask, slab, frame, back)):
@@ -208,7 +190,7 @@ class _Measurement:
             note = _join(note, "arch cut by the field of view, the volume is that of the visible part")
         return self._with_canal(self.centerline, row, slab.frame if slab is not None else frame, note), slab
 
-    def _cuts_body(self, mask: Mask, slab: Slab, frame: Frame, back: float) -> bool:
+    def _cuts_body(self, mask: Mask, slab: BodyShape, frame: LocalAxes, back: float) -> bool:
         """Tell whether the edge of the image cuts the body, and not only the arch and its processes."""
         points = mask.points()
         inverse = np.linalg.inv(self.extent.affine)
@@ -222,8 +204,8 @@ class _Measurement:
         return bool((beside & in_front).any())
 
     def _first_frame(
-        self, line: Centerline, mask: Mask, component: Component, fronts: list[tuple[Vector, Vector]]
-    ) -> tuple[Frame, float]:
+        self, line: SmoothCenterline, mask: Mask, component: Component, fronts: list[tuple[Vector, Vector]]
+    ) -> tuple[LocalAxes, float]:
         """Place a frame on the centreline at the middle of the part in front of the canal."""
         points = mask.points()
         centre = points.mean(axis=0)
@@ -231,7 +213,7 @@ class _Measurement:
         for _ in range(3):
             index = line.nearest(centre)
             up = line.direction(index)
-            frame = Frame.build(line.points[index], self._front_at(centre, up, fronts), up)
+            frame = LocalAxes.build(line.points[index], self._front_at(centre, up, fronts), up)
             if component.structure is Structure.DISC:
                 # Nothing of a disc lies behind the canal, and a bulge into it belongs to the disc.
                 return frame, -_CANAL_RADIUS_MM
@@ -244,10 +226,10 @@ class _Measurement:
         # Where the vertebra itself is turned about its axis, its own body says what is in front.
         away = orthogonal(centre - frame.origin, frame.up)
         if float(unit(away) @ frame.front) > math.cos(math.radians(40)):
-            frame = Frame.build(frame.origin, away, frame.up)
+            frame = LocalAxes.build(frame.origin, away, frame.up)
         return frame, back
 
-    def _with_shape(self, row: LevelMeasures, slab: Slab) -> tuple[LevelMeasures, str | None]:
+    def _with_shape(self, row: LevelMeasures, slab: BodyShape) -> tuple[LevelMeasures, str | None]:
         up, front, right = slab.frame.up, slab.frame.front, slab.frame.right
         heights = (slab.height, slab.anterior, slab.middle, slab.posterior)
         mean, anterior, middle, posterior = (self._supported(height, up) for height in heights)
@@ -272,10 +254,10 @@ class _Measurement:
         voxel = float(np.abs(direction @ self.source).max())
         return value if voxel <= _FINE_MM or value >= least * voxel else None
 
-    def _with_canal(self, line: Centerline, row: LevelMeasures, at: Frame, note: str | None) -> LevelMeasures:
+    def _with_canal(self, line: SmoothCenterline, row: LevelMeasures, at: LocalAxes, note: str | None) -> LevelMeasures:
         index = line.nearest(at.origin)
         up = line.direction(index)
-        frame = Frame.build(line.points[index], at.front, up)
+        frame = LocalAxes.build(line.points[index], at.front, up)
         canal, cord, cut = self.canal.cuts(frame)
         if cut:
             return replace(row, measure_note=_join(note, "canal cut by the field of view"))
@@ -294,7 +276,7 @@ class _Measurement:
         )
 
     def _section_values(
-        self, section: Section, frame: Frame
+        self, section: Section, frame: LocalAxes
     ) -> tuple[tuple[float | None, float | None, float | None], bool]:
         sizes = ((section.ap, frame.front), (section.lr, frame.right))
         ap, lr = (self._supported(size, direction, _MIN_VOXELS_OF_DIAMETER) for size, direction in sizes)
@@ -302,7 +284,9 @@ class _Measurement:
         area = section.area if all(wide) else None
         return (area, ap, lr), None not in (area, ap, lr)
 
-    def _relate(self, row: LevelMeasures, slabs: Mapping[int, Slab], bodies: Mapping[str, Slab]) -> LevelMeasures:
+    def _relate(
+        self, row: LevelMeasures, slabs: Mapping[int, BodyShape], bodies: Mapping[str, BodyShape]
+    ) -> LevelMeasures:
         """Add what takes the vertebrae beside a disc: height index and slip."""
         slab = slabs.get(row.label_id)
         if row.structure is not Structure.DISC or slab is None or row.level is None:

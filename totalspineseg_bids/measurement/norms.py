@@ -75,7 +75,7 @@ class Norms:
         value
             In the unit of the measure.
         sex, age
-            Of the person, as `person_sex` and `person_age` give them.
+            Of the person, as `parse_sex` and `parse_age` give them.
 
         Returns
         -------
@@ -123,7 +123,7 @@ def parse_norms(rows: Iterable[Mapping[str, str]]) -> Norms:
         norm = Norm(
             mean,
             sd,
-            person_sex(row.get("sex", "")),
+            parse_sex(row.get("sex", "")),
             -math.inf if _absent(low) else _number(low, line, "age_min"),
             math.inf if _absent(high) else _number(high, line, "age_max"),
         )
@@ -134,13 +134,13 @@ def parse_norms(rows: Iterable[Mapping[str, str]]) -> Norms:
     return Norms({key: tuple(norms) for key, norms in entries.items()})
 
 
-def person_sex(text: str) -> str | None:
+def parse_sex(text: str) -> str | None:
     """Return ``"M"`` or ``"F"`` from how a participants table writes it (BIDS: M, m, male, F, f, female)."""
     word = text.strip().lower()
     return "M" if word in {"m", "male"} else "F" if word in {"f", "female"} else None
 
 
-def person_age(text: str) -> float | None:
+def parse_age(text: str) -> float | None:
     """Return an age in years; ``None`` where a cell holds no number. BIDS caps ages as ``89+``."""
     try:
         age = float(text.strip().removesuffix("+"))

@@ -10,8 +10,8 @@ from typing import Final
 import numpy as np
 
 from totalspineseg_bids.anatomy import VERTEBRA_LEVELS
+from totalspineseg_bids.measurement.body_shape import BodyShape
 from totalspineseg_bids.measurement.centerline import Vector
-from totalspineseg_bids.measurement.slab import Slab
 
 #: Column -> its entry in a BIDS sidecar.
 POSTURE_COLUMNS: Final[dict[str, dict[str, str]]] = {
@@ -78,7 +78,7 @@ class Posture:
         return row
 
 
-def measure_posture(bodies: Mapping[str, Slab]) -> Posture:
+def measure_posture(bodies: Mapping[str, BodyShape]) -> Posture:
     """Measure the curvature from the bodies that are whole in view.
 
     Parameters
@@ -126,7 +126,7 @@ def _tilt_deg(normal: Vector, axis: Vector, up: Vector) -> float:
 
 
 def _coronal(
-    bodies: Mapping[str, Slab], ordered: list[str], right: Vector, up: Vector
+    bodies: Mapping[str, BodyShape], ordered: list[str], right: Vector, up: Vector
 ) -> tuple[float | None, str | None]:
     best, ends = None, None
     for upper, lower in itertools.combinations(ordered, 2):

@@ -17,7 +17,7 @@ _LINES_OF_A_PARABOLA = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class LocalAxes:
     """Local axes in scanner space.
 
     Attributes
@@ -35,7 +35,7 @@ class Frame:
     up: Vector
 
     @classmethod
-    def build(cls, origin: Vector, front: Vector, up: Vector) -> Frame:
+    def build(cls, origin: Vector, front: Vector, up: Vector) -> LocalAxes:
         """Make the axes orthogonal; ``up`` keeps its direction."""
         up = unit(up)
         front = orthogonal(front, up)
@@ -85,7 +85,7 @@ class Mask:
         mm: Vector = np.argwhere(self.data) @ self.affine[:3, :3].T + self.affine[:3, 3]
         return mm
 
-    def sample(self, frame: Frame, start: Vector, shape: tuple[int, int, int], step: float) -> Samples:
+    def sample(self, frame: LocalAxes, start: Vector, shape: tuple[int, int, int], step: float) -> Samples:
         """Interpolate linearly on a regular grid of a frame.
 
         Parameters

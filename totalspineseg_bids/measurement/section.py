@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from totalspineseg_bids.anatomy import CANAL_ID, CORD_ID
 from totalspineseg_bids.imaging.volume import Affine, Geometry
-from totalspineseg_bids.measurement.sampling import Frame, Mask, Samples, at_middle, run_edges
+from totalspineseg_bids.measurement.sampling import LocalAxes, Mask, Samples, at_middle, run_edges
 
 _RADIUS_MM = 24.0
 _STEP_MM = 0.5
@@ -72,7 +72,7 @@ class CanalMasks:
         cord_mask = Mask.cut(cord, box, affine) if cord.any() else None
         return cls(Mask.cut(canal[box], box, affine), cord_mask, extent)
 
-    def front_wall(self, frame: Frame) -> float | None:
+    def front_wall(self, frame: LocalAxes) -> float | None:
         """Distance (mm) from the frame's origin to the front wall of the canal; ``None`` where there is no canal."""
         if self.canal is None:
             return None
@@ -82,7 +82,7 @@ class CanalMasks:
         run = np.argmin(profile) if not profile.all() else len(profile)
         return float(run) * (0.5 if self.canal.spacing < 1 else 1.0) if run else None
 
-    def cuts(self, frame: Frame) -> tuple[Section | None, Section | None, bool]:
+    def cuts(self, frame: LocalAxes) -> tuple[Section | None, Section | None, bool]:
         """Measure canal and cord in the plane through the frame's origin perpendicular to its ``up``.
 
         Returns
@@ -99,7 +99,7 @@ class CanalMasks:
         cord = self._sample(self.cord, frame) if self.cord is not None else None
         return _section(canal), None if cord is None else _section(cord), self._cut_off(middle, frame)
 
-    def _sample(self, mask: Mask, frame: Frame) -> Samples:
+    def _sample(self, mask: Mask, frame: LocalAxes) -> Samples:
         n = round(2 * _RADIUS_MM / _STEP_MM) + 1
         # Planes 1 mm apart on a 0.5 mm grid: every second one.
         values = mask.sample(
@@ -107,7 +107,7 @@ class CanalMasks:
         )
         return values[:, :, ::2]
 
-    def _cut_off(self, middle: NDArray[np.bool_], frame: Frame) -> bool:
+    def _cut_off(self, middle: NDArray[np.bool_], frame: LocalAxes) -> bool:
         at = np.argwhere(middle) * _STEP_MM - _RADIUS_MM
         points = frame.origin + at[:, :1] * frame.right + at[:, 1:] * frame.front
         inverse = np.linalg.inv(self.extent.affine)

@@ -17,7 +17,7 @@ from PIL import Image
 
 from totalspineseg_bids.imaging.atomic import write_bytes
 from totalspineseg_bids.imaging.volume import Affine, Volume
-from totalspineseg_bids.measurement.centerline import Centerline
+from totalspineseg_bids.measurement.centerline import SmoothCenterline
 from totalspineseg_bids.report import viewer
 from totalspineseg_bids.report.drawing import (
     Window,
@@ -113,7 +113,7 @@ def write_figures(
         labels, affine = np.zeros((1, 1, 1), np.uint8), np.eye(4)
     field, window = image.geometry, Window.near(image, labels, affine)
     course = course_of(labels, affine)
-    centerline = Centerline.from_labels(labels, affine) if course is not None else None
+    centerline = SmoothCenterline.from_labels(labels, affine) if course is not None else None
     views: dict[str, View | None] = {
         "sagittal": sagittal_view(field, course, _HEIGHT_PX),
         "coronal": coronal_view(field, course, _HEIGHT_PX),

@@ -16,7 +16,7 @@ from scipy import ndimage
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import BY_ID, CANAL_ID, CORD_ID, Structure
 from totalspineseg_bids.imaging.volume import Affine, Geometry
-from totalspineseg_bids.measurement.centerline import Centerline, orthogonal
+from totalspineseg_bids.measurement.centerline import SmoothCenterline, orthogonal
 
 Points = NDArray[np.float64]
 
@@ -192,7 +192,7 @@ def coronal_view(field: Geometry, course: Course | None, pixels: int) -> View:
     return View(np.stack([columns, y, rows], axis=-1), scale, "R", "L")
 
 
-def straight_view(course: Course, centerline: Centerline, pixels: int) -> View | None:
+def straight_view(course: Course, centerline: SmoothCenterline, pixels: int) -> View | None:
     """Straightened sagittal view: rows follow the canal, every row perpendicular to it."""
     inside = (centerline.points[:, 2] >= course.z[0] - 15) & (centerline.points[:, 2] <= course.z[-1] + 15)
     line, up = centerline.points[inside], centerline.up[inside]
@@ -214,7 +214,7 @@ def axial_views(
     labels: NDArray[np.uint8],
     affine: Affine,
     course: Course,
-    centerline: Centerline | None,
+    centerline: SmoothCenterline | None,
     *,
     pixels: int,
     limit: int = 8,

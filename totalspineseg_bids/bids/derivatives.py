@@ -18,7 +18,7 @@ _RAW = "bids:raw:"
 
 
 @dataclass(frozen=True, slots=True)
-class ImageResult:
+class ImageDerivatives:
     """One image that is done.
 
     Attributes
@@ -85,7 +85,7 @@ class ImageResult:
         return {str(k): str(v) for k, v in value.items()} if isinstance(value, dict) else {}
 
 
-def read_results(output: Path, participant: str | None = None) -> Iterator[ImageResult]:
+def read_derivatives(output: Path, participant: str | None = None) -> Iterator[ImageDerivatives]:
     """Read the images of an output folder that are done, sorted by path.
 
     A sidecar or table that cannot be read is told in the log and left out.
@@ -98,7 +98,7 @@ def read_results(output: Path, participant: str | None = None) -> Iterator[Image
         Label of the only participant wanted.
     """
     pattern = f"sub-{participant or '*'}"
-    found: dict[str, ImageResult] = {}
+    found: dict[str, ImageDerivatives] = {}
     for folder in (f"{pattern}/*", f"{pattern}/ses-*/*"):
         for path in sorted(output.glob(f"{folder}/*_seg-{SEGMENTATION}_*dseg.json")):
             result = _read(output, path)
@@ -108,7 +108,7 @@ def read_results(output: Path, participant: str | None = None) -> Iterator[Image
         yield found[relative]
 
 
-def _read(output: Path, path: Path) -> ImageResult | None:
+def _read(output: Path, path: Path) -> ImageDerivatives | None:
     sidecar = read_json(path)
     if sidecar is None:
         logger.warning("%s: cannot be read, left out", path)
@@ -126,4 +126,4 @@ def _read(output: Path, path: Path) -> ImageResult | None:
     except (OSError, ValueError):
         logger.warning("%s: has no table that can be read, left out", path.relative_to(output))
         return None
-    return ImageResult(SourceImage(relative, Path(relative)), sidecar, tuple(rows))
+    return ImageDerivatives(SourceImage(relative, Path(relative)), sidecar, tuple(rows))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from totalspineseg_bids.measurement.centerline import Vector, unit
-from totalspineseg_bids.measurement.sampling import Frame, Mask, Samples, at_middle, outer_edges, run_edges
+from totalspineseg_bids.measurement.sampling import LocalAxes, Mask, Samples, at_middle, outer_edges, run_edges
 
 #: A fitted axis further than this from the centreline's direction is a bad fit and is not used.
 _MAX_TILT_DEG = 40.0
@@ -21,7 +21,7 @@ _MIDDLE_SHARE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Slab:
+class BodyShape:
     """A body with an upper and a lower surface, measured in its own frame.
 
     Attributes
@@ -36,7 +36,7 @@ class Slab:
         Points of the posterior wall near the upper and the lower surface, mm.
     """
 
-    frame: Frame
+    frame: LocalAxes
     height: float
     anterior: float
     middle: float
@@ -78,14 +78,14 @@ class _Grid:
 
 
 @dataclass(slots=True)
-class _Box:
+class _Extent:
     """Middle and size of the body in the frame (right, front, up), mm."""
 
     middle: Vector
     size: Vector
 
 
-def fit_slab(mask: Mask, frame: Frame, back: float) -> Slab | None:
+def fit_body_shape(mask: Mask, frame: LocalAxes, back: float) -> BodyShape | None:
     """Measure a vertebral body or a disc.
 
     The body is looked at in a frame of its own: first along the centreline, then along the mean normal of the two
@@ -103,26 +103,26 @@ def fit_slab(mask: Mask, frame: Frame, back: float) -> Slab | None:
 
     Returns
     -------
-    Slab or None
+    BodyShape or None
         ``None`` where too little lies in front of the canal.
     """
     points = mask.points()
-    first = _look(mask, points, frame, back)
+    first = _resample_body(mask, points, frame, back)
     if first is None:
         return None
     grid, box = first
     up, _, _ = _surfaces(grid, box, frame)
     if up is not None and _angle_deg(up, frame.up) <= _MAX_TILT_DEG:
         centre = frame.point(*box.middle)
-        turned = Frame.build(centre, frame.front, up)
+        turned = LocalAxes.build(centre, frame.front, up)
         # The cut behind the body stays where it was: a plane through the canal's front wall, seen from the new origin.
-        second = _look(mask, points, turned, back - float(box.middle[1]))
+        second = _resample_body(mask, points, turned, back - float(box.middle[1]))
         if second is not None:
             frame, (grid, box) = turned, second
     return _measure(grid, box, frame)
 
 
-def _look(mask: Mask, points: Vector, frame: Frame, back: float) -> tuple[_Grid, _Box] | None:
+def _resample_body(mask: Mask, points: Vector, frame: LocalAxes, back: float) -> tuple[_Grid, _Extent] | None:
     local = frame.coordinates(points)
     kept = local[(local[:, 1] >= back) & (np.abs(local) <= _REACH_MM).all(axis=1)]
     if len(kept) < _MIN_SAMPLES:
@@ -138,11 +138,11 @@ def _look(mask: Mask, points: Vector, frame: Frame, back: float) -> tuple[_Grid,
     middle = start + inside.mean(axis=0) * step
     size = np.array([8.0, 8.0, 4.0])
     for _ in range(3):
-        box = _bounds(grid, _Box(middle, size))
+        box = _bounds(grid, _Extent(middle, size))
         if box is None:
             return None
         middle, size = box.middle, box.size
-    return grid, _Box(middle, size)
+    return grid, _Extent(middle, size)
 
 
 def _largest(values: Samples) -> Samples:
@@ -153,17 +153,17 @@ def _largest(values: Samples) -> Samples:
     return np.where((parts == main) | (parts == 0), values, np.float32(0))
 
 
-def _window(grid: _Grid, box: _Box, axis: int, share: float, least: float) -> slice:
+def _window(grid: _Grid, box: _Extent, axis: int, share: float, least: float) -> slice:
     """Return the indices within ``share`` of the size (at least ``least`` mm) to either side of the middle."""
     half = max(least, share * float(box.size[axis]))
     low = grid.index(float(box.middle[axis]) - half, axis)
     return slice(low, grid.index(float(box.middle[axis]) + half, axis) + 1)
 
 
-def _bounds(grid: _Grid, box: _Box) -> _Box | None:
+def _bounds(grid: _Grid, box: _Extent) -> _Extent | None:
     """Read height, depth and width through the middle, one after the other, each with the others' result."""
     middle, size = box.middle.copy(), box.size.copy()
-    current = _Box(middle, size)
+    current = _Extent(middle, size)
     right, front = _window(grid, current, 0, 0.15, 1.5), _window(grid, current, 1, 0.15, 1.5)
     low, high = outer_edges(grid.values[right, front])
     if not np.isfinite(low).any():
@@ -192,7 +192,7 @@ def _median(edges: Vector) -> Vector:
     return np.where(empty, np.nan, np.nanmedian(np.where(empty[..., None], 0.0, edges), axis=-1))
 
 
-def _columns(grid: _Grid, box: _Box) -> tuple[Vector, Vector, Vector, Vector]:
+def _columns(grid: _Grid, box: _Extent) -> tuple[Vector, Vector, Vector, Vector]:
     """Return (right, front) of every column relative to the middle, in sizes, and its two edges in mm."""
     low, high = outer_edges(grid.values)
     right = (grid.axis(0) - box.middle[0]) / max(float(box.size[0]), 1e-6)
@@ -201,7 +201,7 @@ def _columns(grid: _Grid, box: _Box) -> tuple[Vector, Vector, Vector, Vector]:
     return r, f, grid.mm(low, 2), grid.mm(high, 2)
 
 
-def _surfaces(grid: _Grid, box: _Box, frame: Frame) -> tuple[Vector | None, Vector, Vector]:
+def _surfaces(grid: _Grid, box: _Extent, frame: LocalAxes) -> tuple[Vector | None, Vector, Vector]:
     """Fit planes to both surfaces over the inner part of the footprint."""
     r, f, low, high = _columns(grid, box)
     inner = (np.abs(r) <= 0.32) & (np.abs(f) <= 0.42) & np.isfinite(low)
@@ -212,7 +212,7 @@ def _surfaces(grid: _Grid, box: _Box, frame: Frame) -> tuple[Vector | None, Vect
     return unit(normals[0] + normals[1]), normals[0], normals[1]
 
 
-def _plane_normal(at: Vector, height: Vector, frame: Frame) -> Vector:
+def _plane_normal(at: Vector, height: Vector, frame: LocalAxes) -> Vector:
     keep = np.ones(len(height), bool)
     fit: Vector = np.zeros(3)
     for _ in range(3):
@@ -223,7 +223,7 @@ def _plane_normal(at: Vector, height: Vector, frame: Frame) -> Vector:
     return unit(frame.up - fit[1] * frame.right - fit[2] * frame.front)
 
 
-def _measure(grid: _Grid, box: _Box, frame: Frame) -> Slab | None:
+def _measure(grid: _Grid, box: _Extent, frame: LocalAxes) -> BodyShape | None:
     r, f, low, high = _columns(grid, box)
     height = high - low
     _, top, bottom = _surfaces(grid, box, frame)
@@ -243,8 +243,8 @@ def _measure(grid: _Grid, box: _Box, frame: Frame) -> Slab | None:
         wall, _ = run_edges(lines, grid.index(float(box.middle[1]), 1))
         front = float(grid.mm(np.nanmedian(wall), 1)) if np.isfinite(wall).any() else float("nan")
         walls.append(frame.point(float(box.middle[0]), front, at))
-    return Slab(
-        frame=Frame.build(frame.point(*box.middle), frame.front, frame.up),
+    return BodyShape(
+        frame=LocalAxes.build(frame.point(*box.middle), frame.front, frame.up),
         height=mean((2 * r) ** 2 + (2 * f) ** 2 <= 0.8**2),
         anterior=mean(central & (f >= 0.30) & (f <= 0.45)),
         middle=mean(central & (np.abs(f) <= 0.075)),
