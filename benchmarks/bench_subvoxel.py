@@ -20,8 +20,8 @@ from totalspineseg_bids.cli.tools_common import bar, positive
 from totalspineseg_bids.inference.engines import Engine, make_engine
 from totalspineseg_bids.inference.model import load_model
 from totalspineseg_bids.inference.subvoxel import FACTOR
-from totalspineseg_bids.training.layouts import dataset_json
-from totalspineseg_bids.training.small_plans import (
+from totalspineseg_bids.training.class_maps import dataset_json
+from totalspineseg_bids.training.synthetic.small_plans import (
     CONFIGURATION,
     PATCH,
     PLAIN,

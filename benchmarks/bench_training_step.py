@@ -19,8 +19,8 @@ from typing import Any
 import torch
 
 from totalspineseg_bids.cli.tools_common import bar, positive
-from totalspineseg_bids.training.hardware import computes_bfloat16
-from totalspineseg_bids.training.small_plans import CONFIGURATION, CONVOLUTIONS, FEATURES, PATCH, SPACING
+from totalspineseg_bids.training.synthetic.hardware import computes_bfloat16
+from totalspineseg_bids.training.synthetic.small_plans import CONFIGURATION, CONVOLUTIONS, FEATURES, PATCH, SPACING
 
 #: Images drawn at once; a batch of a training on a GPU.
 GROUP = 8
@@ -67,10 +67,10 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
     # nnU-Net reads its folders from the environment when it is imported.
     from totalspineseg_bids.synthesis.dataset import TRAINING_DOMAIN  # noqa: PLC0415
     from totalspineseg_bids.synthesis.parametric import make_spine  # noqa: PLC0415
-    from totalspineseg_bids.training.nnunet_synthetic import nnUNetTrainerSynthetic  # noqa: PLC0415
-    from totalspineseg_bids.training.pool import PoolRecipe, build_pool  # noqa: PLC0415
-    from totalspineseg_bids.training.synthetic_stream import SyntheticStream  # noqa: PLC0415
-    from totalspineseg_bids.training.synthetic_trainer import SyntheticTraining, describe  # noqa: PLC0415
+    from totalspineseg_bids.training.synthetic.label_map_pool import PoolRecipe, build_pool  # noqa: PLC0415
+    from totalspineseg_bids.training.synthetic.options import SyntheticTraining, describe  # noqa: PLC0415
+    from totalspineseg_bids.training.synthetic.patch_dataset import SyntheticStream  # noqa: PLC0415
+    from totalspineseg_bids.training.synthetic.trainer import nnUNetTrainerSynthetic  # noqa: PLC0415
 
     recipe = PoolRecipe(1, spacing=2.0)
     pool = build_pool(

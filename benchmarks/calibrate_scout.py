@@ -31,9 +31,9 @@ from totalspineseg_bids.synthesis.appearance import render
 from totalspineseg_bids.synthesis.dataset import EVALUATION_DOMAIN
 from totalspineseg_bids.synthesis.parametric import make_spine
 from totalspineseg_bids.synthesis.pose import Warp, sample
-from totalspineseg_bids.training.drawing import acquire, draw_contrast_name
-from totalspineseg_bids.training.scout_stream import draw_view
-from totalspineseg_bids.training.synthetic_stream import TRAINING_POSE
+from totalspineseg_bids.training.synthetic.augment import acquire, draw_contrast_name
+from totalspineseg_bids.training.synthetic.level_prior_patches import draw_view
+from totalspineseg_bids.training.synthetic.patch_dataset import TRAINING_POSE
 
 #: x, y, z; mm.
 SPACING = (5.0, 3.5, 3.0)

@@ -22,12 +22,12 @@ from recordings import Recorder, save
 from totalspineseg_bids.app.files import FileResult, find_file_jobs, segment_files
 from totalspineseg_bids.cli.tools_common import bar, positive
 from totalspineseg_bids.errors import SpineAppError
+from totalspineseg_bids.evaluation.evaluate import Evaluation, evaluate
+from totalspineseg_bids.evaluation.evaluate_output import table, write_evaluation
 from totalspineseg_bids.imaging.atomic import write_text
 from totalspineseg_bids.models.registry import resolve
 from totalspineseg_bids.synthesis.dataset import write_dataset
 from totalspineseg_bids.training.cases import find_cases
-from totalspineseg_bids.training.evaluate import Evaluation, evaluate
-from totalspineseg_bids.training.evaluation_output import table, write_evaluation
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:

@@ -28,9 +28,10 @@ from totalspineseg_bids.imaging.volume import Geometry
 from totalspineseg_bids.models.registry import resolve
 from totalspineseg_bids.segmentation.pipeline import SpineSegmenter
 from totalspineseg_bids.synthesis.dataset import write_dataset
-from totalspineseg_bids.training.bundled import publish
 from totalspineseg_bids.training.cases import find_cases
-from totalspineseg_bids.training.synthetic_trainer import SyntheticTraining, train_bundled
+from totalspineseg_bids.training.synthetic.options import SyntheticTraining
+from totalspineseg_bids.training.synthetic.publish import publish
+from totalspineseg_bids.training.synthetic.synthetic_training import train_bundled
 
 #: Parametric spines in the pool of each training.
 SPINES = 30

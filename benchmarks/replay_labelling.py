@@ -23,12 +23,12 @@ from recordings import load, odd_discs_of
 from totalspineseg_bids.app.files import FileJob, FileResult, find_file_jobs, segment_files
 from totalspineseg_bids.cli.tools_common import bar
 from totalspineseg_bids.errors import SpineAppError
+from totalspineseg_bids.evaluation.evaluate_output import write_evaluation
 from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.segmentation.labelling import label_session
 from totalspineseg_bids.segmentation.perception import Perception, Progress
 from totalspineseg_bids.segmentation.pipeline import finished
 from totalspineseg_bids.segmentation.result import LabelledSpine
-from totalspineseg_bids.training.evaluation_output import write_evaluation
 
 _DOUBTFUL = 0.9
 

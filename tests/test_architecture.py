@@ -30,6 +30,7 @@ RANK = {
     "bids": 6,
     "report": 6,
     "training": 7,
+    "evaluation": 8,
     "config": 7,
     "app": 8,
     "cli": 9,

@@ -12,7 +12,7 @@ import pytest
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.cli.tools import build_parser, main
 from totalspineseg_bids.errors import ExitCode
-from totalspineseg_bids.training.semantic import semantic_map
+from totalspineseg_bids.training.semantic_targets import semantic_map
 
 
 def column(shape: tuple[int, int, int] = (40, 60, 120)) -> np.ndarray:

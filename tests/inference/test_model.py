@@ -18,7 +18,7 @@ from totalspineseg_bids.errors import ModelError
 from totalspineseg_bids.inference.model import load_model
 from totalspineseg_bids.inference.predictor import Predictor
 from totalspineseg_bids.inference.untrained import write_untrained_model
-from totalspineseg_bids.training.small_plans import SUBVOXEL
+from totalspineseg_bids.training.synthetic.small_plans import SUBVOXEL
 
 from .samples import SOFTMAX, STEP1, STEP2, image
 

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 from totalspineseg_bids.inference.subvoxel import SubvoxelUNet, folded, unfolded
-from totalspineseg_bids.training.small_plans import PLAIN, SUBVOXEL, build_network, small_plans
+from totalspineseg_bids.training.synthetic.small_plans import PLAIN, SUBVOXEL, build_network, small_plans
 
 
 def network(kind, channels=2, outputs=3, seed=0):

@@ -28,7 +28,7 @@ from totalspineseg_bids.segmentation.pipeline import SpineSegmenter
 from totalspineseg_bids.segmentation.refinement import CHANNELS, PARITIES, PRIOR_CHANNELS, parities
 from totalspineseg_bids.segmentation.result import SpineStatus
 from totalspineseg_bids.segmentation.stages import keep_spine
-from totalspineseg_bids.training.refinement_training import dataset_json
+from totalspineseg_bids.training.synthetic.refinement_training import dataset_json
 
 from .columns import Column, dice, levels_right, make_column, semantic_table
 

@@ -18,7 +18,7 @@ from totalspineseg_bids.segmentation.refinement import (
     standardised,
     taken_over,
 )
-from totalspineseg_bids.training.refinement_training import dataset_json
+from totalspineseg_bids.training.synthetic.refinement_training import dataset_json
 
 STEP2 = Layout.named("r20240601-step2")
 REFINED = Layout.from_labels(dataset_json(0)["labels"])

@@ -9,7 +9,7 @@ from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import SpineVariant
 from totalspineseg_bids.segmentation.labelling import label_map
 from totalspineseg_bids.segmentation.layout import Layout
-from totalspineseg_bids.training.semantic import semantic_table
+from totalspineseg_bids.training.semantic_targets import semantic_table
 
 from .suite import observed
 from .suite.cases import LAYOUTS, VARIANTS, plans

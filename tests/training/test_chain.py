@@ -19,8 +19,8 @@ from totalspineseg_bids.errors import MissingInputError, UsageError
 from totalspineseg_bids.training.export import export_model
 from totalspineseg_bids.training.nnunet_env import nnunet_environment
 from totalspineseg_bids.training.plan import plan_and_preprocess
+from totalspineseg_bids.training.predict_test_set import mean_dice, run_test_set
 from totalspineseg_bids.training.prepare import prepare
-from totalspineseg_bids.training.testing import mean_dice, run_test_set
 from totalspineseg_bids.training.train import Epoch, TrainOptions, train
 
 from .conftest import box_spine, image_of, write

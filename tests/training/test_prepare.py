@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.errors import DatasetError, MissingInputError, NothingSelectedError, OutputError
 from totalspineseg_bids.training.cases import TrainingCase, find_cases, parse_name
-from totalspineseg_bids.training.layouts import DATASET_NAMES
+from totalspineseg_bids.training.class_maps import DATASET_NAMES
 from totalspineseg_bids.training.prepare import prepare
-from totalspineseg_bids.training.semantic import odd_disc_mask, semantic_map
+from totalspineseg_bids.training.semantic_targets import odd_disc_mask, semantic_map
 from totalspineseg_bids.training.split import folds, held_out_persons
 
 from .conftest import box_spine, image_of, write

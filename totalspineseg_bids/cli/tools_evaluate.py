@@ -63,9 +63,9 @@ def _millimetres(text: str) -> float:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from totalspineseg_bids.training.evaluate import evaluate  # noqa: PLC0415
-    from totalspineseg_bids.training.evaluation_output import table, write_evaluation  # noqa: PLC0415
-    from totalspineseg_bids.training.pairing import pair_files  # noqa: PLC0415
+    from totalspineseg_bids.evaluation.evaluate import evaluate  # noqa: PLC0415
+    from totalspineseg_bids.evaluation.evaluate_output import table, write_evaluation  # noqa: PLC0415
+    from totalspineseg_bids.evaluation.pairing import pair_files  # noqa: PLC0415
 
     pairs = pair_files(options.predicted, options.truth)
     missing = [truth for predicted, truth in pairs if predicted is None]
@@ -93,8 +93,8 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from totalspineseg_bids.training.comparison import compare_models, parse_predictions  # noqa: PLC0415
-    from totalspineseg_bids.training.comparison_output import comparison_table, write_comparison  # noqa: PLC0415
+    from totalspineseg_bids.evaluation.compare import compare_models, parse_predictions  # noqa: PLC0415
+    from totalspineseg_bids.evaluation.compare_output import comparison_table, write_comparison  # noqa: PLC0415
 
     predictions = parse_predictions(options.predictions)
     with bar(0, "compare") as progress:

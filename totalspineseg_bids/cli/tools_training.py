@@ -19,7 +19,7 @@ from totalspineseg_bids.cli.tools_common import (
 from totalspineseg_bids.errors import ExitCode, ImageError, UsageError
 
 if TYPE_CHECKING:
-    from totalspineseg_bids.training.layouts import DatasetId
+    from totalspineseg_bids.training.class_maps import DatasetId
 
 _DATASETS = (101, 102, 103)
 _PLANS = ("default", "resenc-m", "resenc-l", "small")
@@ -257,7 +257,7 @@ def _add_train(subparsers: Subparsers) -> None:
 
 def _prepared(work_dir: Path) -> list[DatasetId]:
     """Return the datasets that a work folder has."""
-    from totalspineseg_bids.training.layouts import DATASET_NAMES, DATASETS  # noqa: PLC0415
+    from totalspineseg_bids.training.class_maps import DATASET_NAMES, DATASETS  # noqa: PLC0415
     from totalspineseg_bids.training.plan import raw_folder  # noqa: PLC0415
 
     found = [d for d in DATASETS if (work_dir / "nnUNet_raw" / DATASET_NAMES[d] / "dataset.json").exists()]
@@ -268,7 +268,7 @@ def _prepared(work_dir: Path) -> list[DatasetId]:
 
 def _train(options: argparse.Namespace) -> int:
     from totalspineseg_bids.training.plan import plan_and_preprocess, plans_file  # noqa: PLC0415
-    from totalspineseg_bids.training.testing import mean_dice  # noqa: PLC0415
+    from totalspineseg_bids.training.predict_test_set import mean_dice  # noqa: PLC0415
     from totalspineseg_bids.training.train import Epoch, TrainOptions, describe, train  # noqa: PLC0415
 
     # Training redirects standard output, which nnU-Net fills; this stream is taken before.
@@ -373,7 +373,8 @@ def _add_train_bundled(subparsers: Subparsers) -> None:
 
 
 def _train_bundled(options: argparse.Namespace) -> int:
-    from totalspineseg_bids.training.synthetic_trainer import SyntheticTraining, train_bundled  # noqa: PLC0415
+    from totalspineseg_bids.training.synthetic.options import SyntheticTraining  # noqa: PLC0415
+    from totalspineseg_bids.training.synthetic.synthetic_training import train_bundled  # noqa: PLC0415
 
     chosen = {
         name: value
@@ -420,7 +421,7 @@ def _add_train_refinement(subparsers: Subparsers) -> None:
 def _train_refinement(options: argparse.Namespace) -> int:
     from totalspineseg_bids.models.registry import resolve  # noqa: PLC0415
     from totalspineseg_bids.segmentation.perception import Networks  # noqa: PLC0415
-    from totalspineseg_bids.training.refinement_training import train_refinement  # noqa: PLC0415
+    from totalspineseg_bids.training.synthetic.refinement_training import train_refinement  # noqa: PLC0415
 
     networks = Networks(
         resolve(options.model, need=("step1", "step2")),

@@ -1,7 +1,6 @@
-"""From label maps to trained networks: datasets in nnU-Net's raw form, its plan, preprocess and train, and figures.
+"""From BIDS datasets with labels to trained networks: nnU-Net's raw folders, plan, training and export.
 
-Here live the three datasets of the method (``layouts``, ``semantic``), the way from BIDS to nnU-Net's raw folders
-(``prepare``), the calls into nnU-Net (``plan``, ``train``, ``export``), the training on synthetic images that made the
-bundled models (``synthetic_trainer``), and the comparison of predictions with the truth (``evaluate``). Nothing here
-knows how an image is segmented or labelled: ``segmentation``, ``bids`` and ``app`` are not imported.
+``class_maps`` and ``semantic_targets`` define the classes of Dataset101, 102 and 103, ``prepare`` writes nnU-Net's raw
+folders, and ``plan``, ``train`` and ``export`` call nnU-Net. ``datasets`` downloads public datasets; ``synthetic``
+trains the bundled models, and is the one part that imports ``segmentation``, for the refinement network.
 """

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from totalspineseg_bids.errors import MissingInputError
 from totalspineseg_bids.imaging.atomic import atomic_writer
-from totalspineseg_bids.training.layouts import DATASET_NAMES, DatasetId
+from totalspineseg_bids.training.class_maps import DATASET_NAMES, DatasetId
 from totalspineseg_bids.training.train import Fold, model_folder
 
 #: Time stamp of every member, the earliest that a zip can hold.

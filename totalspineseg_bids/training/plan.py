@@ -18,7 +18,7 @@ from typing import Any
 
 from totalspineseg_bids.errors import MissingInputError, UsageError
 from totalspineseg_bids.imaging.atomic import write_text
-from totalspineseg_bids.training.layouts import DATASET_NAMES, DatasetId
+from totalspineseg_bids.training.class_maps import DATASET_NAMES, DatasetId
 from totalspineseg_bids.training.nnunet_env import inline_pools, nnunet_environment
 
 logger = logging.getLogger(__name__)

@@ -43,9 +43,9 @@ from totalspineseg_bids.imaging.io import write_labels
 from totalspineseg_bids.imaging.volume import Affine, Volume
 from totalspineseg_bids.training.case_labels import SchemeChoice, load_case
 from totalspineseg_bids.training.cases import Refusal, TrainingCase, find_cases
+from totalspineseg_bids.training.class_maps import DATASET_NAMES, DATASETS, DatasetId, dataset_json
 from totalspineseg_bids.training.contrast import recontrast
-from totalspineseg_bids.training.layouts import DATASET_NAMES, DATASETS, DatasetId, dataset_json
-from totalspineseg_bids.training.semantic import odd_disc_mask, semantic_map
+from totalspineseg_bids.training.semantic_targets import odd_disc_mask, semantic_map
 from totalspineseg_bids.training.split import folds, held_out_persons
 
 logger = logging.getLogger(__name__)

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from totalspineseg_bids.errors import MissingInputError, UsageError
-from totalspineseg_bids.training.layouts import DATASET_NAMES, DatasetId
+from totalspineseg_bids.training.class_maps import DATASET_NAMES, DatasetId
 from totalspineseg_bids.training.nnunet_env import inline_pools, nnunet_environment, quiet
 from totalspineseg_bids.training.plan import CONFIGURATION, is_stale, plans_kind
-from totalspineseg_bids.training.testing import run_test_set
+from totalspineseg_bids.training.predict_test_set import run_test_set
 
 logger = logging.getLogger(__name__)
 

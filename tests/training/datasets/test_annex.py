@@ -13,9 +13,9 @@ import pytest
 from totalspineseg_bids.cli.tools import main
 from totalspineseg_bids.errors import DatasetError, MissingInputError, OutputError, UsageError
 from totalspineseg_bids.training.datasets import annex, catalog
+from totalspineseg_bids.training.datasets.annex_keys import parse_key, public_remotes, version_in
 from totalspineseg_bids.training.datasets.catalog import SOURCES, DatasetSource, find_source
 from totalspineseg_bids.training.datasets.get import GetOptions, get_dataset, state_of
-from totalspineseg_bids.training.datasets.keys import parse_key, public_remotes, version_in
 
 from .conftest import OTHERS, WANTED, Server, content_of, git, key_for
 

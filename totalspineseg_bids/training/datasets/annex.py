@@ -20,7 +20,7 @@ from pathlib import Path
 from totalspineseg_bids.errors import DatasetError, MissingInputError, OutputError, UsageError
 from totalspineseg_bids.models.download import DownloadError, download
 from totalspineseg_bids.training.cases import is_image, is_spine_label
-from totalspineseg_bids.training.datasets.keys import (
+from totalspineseg_bids.training.datasets.annex_keys import (
     AnnexKey,
     PublicRemote,
     key_of,

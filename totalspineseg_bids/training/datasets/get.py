@@ -13,7 +13,7 @@ from totalspineseg_bids.errors import ImageError
 from totalspineseg_bids.imaging.atomic import write_text
 from totalspineseg_bids.training.datasets.annex import clone, damaged_files, get_content, missing_files, wanted_files
 from totalspineseg_bids.training.datasets.catalog import DatasetSource
-from totalspineseg_bids.training.datasets.records import fetch
+from totalspineseg_bids.training.datasets.checksums import fetch
 from totalspineseg_bids.training.datasets.spider import ARCHIVES, convert_spider
 
 logger = logging.getLogger(__name__)

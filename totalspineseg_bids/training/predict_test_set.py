@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from totalspineseg_bids.errors import MissingInputError
-from totalspineseg_bids.training.layouts import CHANNEL_NAMES, DATASET_NAMES, DatasetId
+from totalspineseg_bids.training.class_maps import CHANNEL_NAMES, DATASET_NAMES, DatasetId
 from totalspineseg_bids.training.nnunet_env import inline_pools, nnunet_environment, quiet
 
 logger = logging.getLogger(__name__)

@@ -1,6 +1,6 @@
 """Put trained synthetic models in the place of the bundled ones, stripped, each with a model card.
 
-``python -m totalspineseg_bids.training.bundled WORK_DIR DESTINATION [--figures summary.json]``
+``python -m totalspineseg_bids.training.synthetic.publish WORK_DIR DESTINATION [--figures summary.json]``
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from totalspineseg_bids import __version__
 from totalspineseg_bids.errors import ModelError, SpineAppError
 from totalspineseg_bids.inference.checkpoint import read_checkpoint
 from totalspineseg_bids.models.verify import write_manifest
-from totalspineseg_bids.training.bundled_refinement import publish_refinement
-from totalspineseg_bids.training.layouts import DATASET_NAMES, DatasetId, dataset_json
-from totalspineseg_bids.training.publication import Published, put_in_place
-from totalspineseg_bids.training.small_plans import CONFIGURATION, PLAIN, SUBVOXEL, network_class
-from totalspineseg_bids.training.synthetic_trainer import describe, finished, model_folder_name, pool_folder
-from totalspineseg_bids.training.warm_start import StateDict, reads_image
+from totalspineseg_bids.training.class_maps import DATASET_NAMES, DatasetId, dataset_json
+from totalspineseg_bids.training.synthetic.bundle import Published, put_in_place
+from totalspineseg_bids.training.synthetic.options import describe, finished, model_folder_name, pool_folder
+from totalspineseg_bids.training.synthetic.publish_refinement import publish_refinement
+from totalspineseg_bids.training.synthetic.small_plans import CONFIGURATION, PLAIN, SUBVOXEL, network_class
+from totalspineseg_bids.training.synthetic.warm_start import StateDict, reads_image
 
 _STEPS: tuple[DatasetId, ...] = (101, 102)
 _STEP2_CHANNELS = 2
@@ -160,7 +160,7 @@ def publish(
     Parameters
     ----------
     work_dir
-        That of ``synthetic_trainer.train_bundled``.
+        That of ``synthetic_training.train_bundled``.
     destination
         Folder that gets one ``Dataset10X_…`` folder a model; what is there of the same name is replaced.
     figures

@@ -7,8 +7,8 @@ import pytest
 from totalspineseg_bids.errors import ModelError
 from totalspineseg_bids.inference.model import load_model
 from totalspineseg_bids.inference.untrained import write_untrained_model
-from totalspineseg_bids.training import publication
-from totalspineseg_bids.training.publication import put_in_place
+from totalspineseg_bids.training.synthetic import bundle
+from totalspineseg_bids.training.synthetic.bundle import put_in_place
 
 DATASET = {
     "channel_names": {"0": "MRI"},
@@ -22,11 +22,11 @@ def test_one_that_is_too_large_leaves_what_is_there(tmp_path, monkeypatch):
     destination = tmp_path / "bundled"
     first = put_in_place(source, destination, "Dataset101_x", "first")
     assert first.folder == destination / "Dataset101_x"
-    assert 0 < first.size < publication.SIZE_LIMIT
+    assert 0 < first.size < bundle.SIZE_LIMIT
     load_model(first.folder)
     put_in_place(source, destination, "Dataset101_x", "second")
     assert (first.folder / "MODEL_CARD.md").read_text() == "second"
-    monkeypatch.setattr(publication, "SIZE_LIMIT", 10)
+    monkeypatch.setattr(bundle, "SIZE_LIMIT", 10)
     with pytest.raises(ModelError, match="over the limit"):
         put_in_place(source, destination, "Dataset101_x", "third")
     assert (first.folder / "MODEL_CARD.md").read_text() == "second"

@@ -1,4 +1,4 @@
-"""The nnU-Net trainer class behind ``synthetic_trainer``; importing it needs nnU-Net's folders in the environment."""
+"""The nnU-Net trainer class behind ``synthetic_training``; importing it needs nnU-Net's folders in the environment."""
 
 from __future__ import annotations
 
@@ -12,19 +12,15 @@ from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from totalspineseg_bids.inference.checkpoint import read_checkpoint
-from totalspineseg_bids.training.batches import Batch, drawn_in_processes, drawn_in_thread
-from totalspineseg_bids.training.hardware import computes_bfloat16, describe_machine
-from totalspineseg_bids.training.pool import PoolEntry
-from totalspineseg_bids.training.region_loss import RegionLoss
-from totalspineseg_bids.training.small_plans import PLAIN, SUBVOXEL, network_class
-from totalspineseg_bids.training.synthetic_stream import SyntheticStream
-from totalspineseg_bids.training.synthetic_trainer import (
-    Clock,
-    RunningAverage,
-    SyntheticTraining,
-    learning_rate_factor,
-)
-from totalspineseg_bids.training.warm_start import in_subvoxels, matching_heads, started_from
+from totalspineseg_bids.training.synthetic.batches import Batch, drawn_in_processes, drawn_in_thread
+from totalspineseg_bids.training.synthetic.hardware import computes_bfloat16, describe_machine
+from totalspineseg_bids.training.synthetic.label_map_pool import PoolEntry
+from totalspineseg_bids.training.synthetic.options import SyntheticTraining
+from totalspineseg_bids.training.synthetic.patch_dataset import SyntheticStream
+from totalspineseg_bids.training.synthetic.region_loss import RegionLoss
+from totalspineseg_bids.training.synthetic.schedule import Clock, RunningAverage, learning_rate_factor
+from totalspineseg_bids.training.synthetic.small_plans import PLAIN, SUBVOXEL, network_class
+from totalspineseg_bids.training.synthetic.warm_start import in_subvoxels, matching_heads, started_from
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

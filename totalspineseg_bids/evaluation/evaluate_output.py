@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from totalspineseg_bids.evaluation.evaluate import Evaluation
+from totalspineseg_bids.evaluation.evaluate_page import evaluation_page
+from totalspineseg_bids.evaluation.metrics import GROUPS, Outcome
 from totalspineseg_bids.imaging.atomic import write_text
-from totalspineseg_bids.training.evaluate import Evaluation
-from totalspineseg_bids.training.evaluation_html import evaluation_page
-from totalspineseg_bids.training.metrics import GROUPS, Outcome
 
 
 def cell(value: Any) -> str:  # noqa: ANN401

@@ -11,10 +11,10 @@ from torch.utils.data import IterableDataset
 
 from totalspineseg_bids.synthesis.appearance import render
 from totalspineseg_bids.synthesis.pose import Warp, sample
-from totalspineseg_bids.training.drawing import acquire, draw_contrast_name
-from totalspineseg_bids.training.pool import PoolEntry
-from totalspineseg_bids.training.scout import PATCH, SPACING, scout_table
-from totalspineseg_bids.training.synthetic_stream import TRAINING_POSE, worker_rng
+from totalspineseg_bids.training.synthetic.augment import acquire, draw_contrast_name
+from totalspineseg_bids.training.synthetic.label_map_pool import PoolEntry
+from totalspineseg_bids.training.synthetic.level_prior import PATCH, SPACING, scout_table
+from totalspineseg_bids.training.synthetic.patch_dataset import TRAINING_POSE, worker_rng
 
 Array = NDArray[np.float32]
 Voxel = TypeVar("Voxel", bound=np.generic)

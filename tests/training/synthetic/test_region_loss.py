@@ -7,8 +7,8 @@ import torch
 from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 
-from totalspineseg_bids.training.layouts import REGIONS
-from totalspineseg_bids.training.region_loss import RegionLoss, nested_rows
+from totalspineseg_bids.training.class_maps import REGIONS
+from totalspineseg_bids.training.synthetic.region_loss import RegionLoss, nested_rows
 
 CPU = torch.device("cpu")
 #: An outer region with a part, and one without.

@@ -8,8 +8,8 @@ import pytest
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import SpineVariant
-from totalspineseg_bids.training import layouts
-from totalspineseg_bids.training.semantic import (
+from totalspineseg_bids.training import class_maps
+from totalspineseg_bids.training.semantic_targets import (
     dataset_json,
     odd_disc_mask,
     odd_discs,
@@ -31,7 +31,7 @@ def column(variant: SpineVariant) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("dataset", "name"), [(101, "step1"), (102, "step2"), (103, "full")])
-def test_layout_is_the_public_one(dataset: layouts.DatasetId, name: str) -> None:
+def test_layout_is_the_public_one(dataset: class_maps.DatasetId, name: str) -> None:
     path = SHARED_LAYOUTS / f"r20240601-{name}.json"
     if not path.exists():
         pytest.skip("no shared layouts beside the checkout")
@@ -43,8 +43,8 @@ def test_layout_is_the_public_one(dataset: layouts.DatasetId, name: str) -> None
     assert len(ours["regions_class_order"]) == len(ours["labels"]) - 1
 
 
-@pytest.mark.parametrize("dataset", layouts.DATASETS)
-def test_decoding_regions_gives_back_the_semantic_map(dataset: layouts.DatasetId) -> None:
+@pytest.mark.parametrize("dataset", class_maps.DATASETS)
+def test_decoding_regions_gives_back_the_semantic_map(dataset: class_maps.DatasetId) -> None:
     """nnU-Net writes regions in order; perfect region masks must decode to the map they came from."""
     values = np.unique(semantic_table(dataset))
     decoded = np.zeros_like(values)

@@ -16,7 +16,7 @@ from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import SpineVariant
 from totalspineseg_bids.errors import MissingInputError
 from totalspineseg_bids.imaging.volume import Volume
-from totalspineseg_bids.training.semantic import spine_variant
+from totalspineseg_bids.training.semantic_targets import spine_variant
 
 
 @dataclass(frozen=True, slots=True)

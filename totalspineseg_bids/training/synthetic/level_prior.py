@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
-from totalspineseg_bids.training.layouts import CHANNEL_NAMES, DATASET_NAMES
-from totalspineseg_bids.training.small_plans import small_plans
+from totalspineseg_bids.training.class_maps import CHANNEL_NAMES, DATASET_NAMES
+from totalspineseg_bids.training.synthetic.small_plans import small_plans
 
 #: The network takes the axes left-right, superior-inferior, posterior-anterior (nnU-Net's ``transpose_forward``).
 TRANSPOSE: tuple[int, int, int] = (2, 0, 1)

@@ -10,8 +10,8 @@ from typing import Any
 import jinja2
 
 from totalspineseg_bids import __version__
-from totalspineseg_bids.training.evaluate import Evaluation
-from totalspineseg_bids.training.metrics import GROUPS, ImageResult, Outcome
+from totalspineseg_bids.evaluation.evaluate import Evaluation
+from totalspineseg_bids.evaluation.metrics import GROUPS, ImageResult, Outcome
 
 _WORST_FIRST = (Outcome.WRONG, Outcome.EMPTY, Outcome.ABSTAINED, Outcome.INCOMPLETE, Outcome.RIGHT)
 #: What each outcome means, for the page.
@@ -48,7 +48,7 @@ def bar(value: float) -> int:
 def environment() -> jinja2.Environment:
     """Return the templates of this package, with the filters that they use; undefined names are errors."""
     made = jinja2.Environment(
-        loader=jinja2.PackageLoader("totalspineseg_bids.training", "templates"),
+        loader=jinja2.PackageLoader("totalspineseg_bids.evaluation", "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from totalspineseg_bids.training.nnunet_synthetic import nnUNetTrainerSynthetic
-from totalspineseg_bids.training.scout import IGNORE
-from totalspineseg_bids.training.scout_stream import ScoutStream
+from totalspineseg_bids.training.synthetic.level_prior import IGNORE
+from totalspineseg_bids.training.synthetic.level_prior_patches import ScoutStream
+from totalspineseg_bids.training.synthetic.trainer import nnUNetTrainerSynthetic
 
 if TYPE_CHECKING:
     from torch.utils.data import IterableDataset

@@ -35,12 +35,12 @@ from totalspineseg_bids.segmentation.refinement import (
     parities,
     refinement_channels,
 )
-from totalspineseg_bids.training.hardware import computes_bfloat16
-from totalspineseg_bids.training.layouts import DATASET_NAMES, REGIONS
-from totalspineseg_bids.training.refinement_cases import CASE_FORMAT, RefinementCase, make_cases, write_images
-from totalspineseg_bids.training.semantic import semantic_map
-from totalspineseg_bids.training.small_plans import CONFIGURATION, PLANS_NAME, small_plans
-from totalspineseg_bids.training.warm_start import fitted
+from totalspineseg_bids.training.class_maps import DATASET_NAMES, REGIONS
+from totalspineseg_bids.training.semantic_targets import semantic_map
+from totalspineseg_bids.training.synthetic.hardware import computes_bfloat16
+from totalspineseg_bids.training.synthetic.refinement_cases import CASE_FORMAT, RefinementCase, make_cases, write_images
+from totalspineseg_bids.training.synthetic.small_plans import CONFIGURATION, PLANS_NAME, small_plans
+from totalspineseg_bids.training.synthetic.warm_start import fitted
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
 
 from totalspineseg_bids.inference.subvoxel import SubvoxelUNet
-from totalspineseg_bids.training.warm_start import in_subvoxels, matching_heads, started_from
+from totalspineseg_bids.training.synthetic.warm_start import in_subvoxels, matching_heads, started_from
 
 
 def _network(seed, features=(4, 8, 12), *, channels=1, outputs=3, convolutions=1, kind=PlainConvUNet):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from totalspineseg_bids.training.surface import normalised_surface_distance, surface_faces
+from totalspineseg_bids.evaluation.surface_distance import normalised_surface_distance, surface_faces
 
 
 def block(shape: tuple[int, int, int], *spans: tuple[int, int]) -> np.ndarray:

@@ -23,8 +23,8 @@ from scipy import ndimage
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import AnatomicalLabel, Structure
+from totalspineseg_bids.evaluation.surface_distance import TOLERANCE_MM, normalised_surface_distance
 from totalspineseg_bids.imaging.volume import Affine
-from totalspineseg_bids.training.surface import TOLERANCE_MM, normalised_surface_distance
 
 #: Greatest distance between a predicted and the true centroid of an identified level, mm.
 IDENTIFICATION_MM = 20.0

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import SpineVariant, Structure
-from totalspineseg_bids.training.layouts import REGIONS, DatasetId, dataset_json, own_value
+from totalspineseg_bids.training.class_maps import REGIONS, DatasetId, dataset_json, own_value
 
 __all__ = [
     "dataset_json",

@@ -15,11 +15,11 @@ import numpy as np
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import LabelScheme
 from totalspineseg_bids.errors import ImageError, SpineAppError
+from totalspineseg_bids.evaluation.metrics import GROUPS, LEVELLED, ImageResult, LevelResult, Outcome, compare
+from totalspineseg_bids.evaluation.surface_distance import TOLERANCE_MM
 from totalspineseg_bids.imaging.grid import restore_labels
 from totalspineseg_bids.imaging.io import read_labels
 from totalspineseg_bids.training.cases import IMAGE_SUFFIXES, parse_name
-from totalspineseg_bids.training.metrics import GROUPS, LEVELLED, ImageResult, LevelResult, Outcome, compare
-from totalspineseg_bids.training.surface import TOLERANCE_MM
 
 logger = logging.getLogger(__name__)
 

@@ -18,10 +18,10 @@ from totalspineseg_bids.models.roles import Role
 from totalspineseg_bids.segmentation.layout import Layout
 from totalspineseg_bids.segmentation.perception import Perception, SemanticMap
 from totalspineseg_bids.segmentation.refinement import CHANNELS, PRIOR_CHANNELS, REFINED_ROLES
-from totalspineseg_bids.training import refinement_training
-from totalspineseg_bids.training.bundled_refinement import publish_refinement
-from totalspineseg_bids.training.refinement_cases import RefinementCase, make_cases, write_images
-from totalspineseg_bids.training.refinement_training import (
+from totalspineseg_bids.training.synthetic import refinement_training
+from totalspineseg_bids.training.synthetic.publish_refinement import publish_refinement
+from totalspineseg_bids.training.synthetic.refinement_cases import RefinementCase, make_cases, write_images
+from totalspineseg_bids.training.synthetic.refinement_training import (
     loss_of,
     model_folder,
     targets,

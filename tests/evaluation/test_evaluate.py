@@ -10,14 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.training.conftest import DISCS, LEVELS, box_spine, write
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.errors import MissingInputError, NothingSelectedError
-from totalspineseg_bids.training.evaluate import evaluate
-from totalspineseg_bids.training.evaluation_output import table, write_evaluation
-from totalspineseg_bids.training.metrics import ImageResult, LevelResult, Outcome, centroids, compare, cut_labels
-from totalspineseg_bids.training.pairing import pair_files
-
-from .conftest import DISCS, LEVELS, box_spine, write
+from totalspineseg_bids.evaluation.evaluate import evaluate
+from totalspineseg_bids.evaluation.evaluate_output import table, write_evaluation
+from totalspineseg_bids.evaluation.metrics import ImageResult, LevelResult, Outcome, centroids, compare, cut_labels
+from totalspineseg_bids.evaluation.pairing import pair_files
 
 EYE = np.eye(4)
 

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from totalspineseg_bids.anatomy import LabelScheme
 from totalspineseg_bids.errors import NothingSelectedError, UsageError
-from totalspineseg_bids.training.evaluate import Evaluation, evaluate
-from totalspineseg_bids.training.metrics import GROUPS, LEVELLED, ImageResult, LevelResult, Outcome
-from totalspineseg_bids.training.pairing import pair_files
-from totalspineseg_bids.training.surface import TOLERANCE_MM
+from totalspineseg_bids.evaluation.evaluate import Evaluation, evaluate
+from totalspineseg_bids.evaluation.metrics import GROUPS, LEVELLED, ImageResult, LevelResult, Outcome
+from totalspineseg_bids.evaluation.pairing import pair_files
+from totalspineseg_bids.evaluation.surface_distance import TOLERANCE_MM
 
 _DRAWS = 2000
 #: Sum and number of what a metric averages, of one image.

@@ -7,11 +7,11 @@ import math
 from pathlib import Path
 from typing import Any
 
+from totalspineseg_bids.evaluation.compare import METRICS, Comparison, Difference, Metric
+from totalspineseg_bids.evaluation.evaluate_output import columns, plain, tsv
+from totalspineseg_bids.evaluation.evaluate_page import environment, millimetres, percent, three
+from totalspineseg_bids.evaluation.metrics import GROUPS
 from totalspineseg_bids.imaging.atomic import write_text
-from totalspineseg_bids.training.comparison import METRICS, Comparison, Difference, Metric
-from totalspineseg_bids.training.evaluation_html import environment, millimetres, percent, three
-from totalspineseg_bids.training.evaluation_output import columns, plain, tsv
-from totalspineseg_bids.training.metrics import GROUPS
 
 #: What the text says of each contrast; the page and the tables have everything.
 _MAIN = ("dice_levels", "nsd_levels", "identified_levels", "all_levels_right", "silently_wrong")

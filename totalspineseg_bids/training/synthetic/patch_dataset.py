@@ -18,10 +18,10 @@ from totalspineseg_bids import anatomy
 from totalspineseg_bids.synthesis.appearance import render
 from totalspineseg_bids.synthesis.arrays import NUMPY, Arrays, Image, TorchArrays
 from totalspineseg_bids.synthesis.pose import Pose, Warp, sample
-from totalspineseg_bids.training.drawing import acquire, draw_contrast_name, imperfect_discs
-from totalspineseg_bids.training.layouts import DatasetId
-from totalspineseg_bids.training.pool import PoolEntry
-from totalspineseg_bids.training.semantic import odd_discs, semantic_table
+from totalspineseg_bids.training.class_maps import DatasetId
+from totalspineseg_bids.training.semantic_targets import odd_discs, semantic_table
+from totalspineseg_bids.training.synthetic.augment import acquire, draw_contrast_name, imperfect_discs
+from totalspineseg_bids.training.synthetic.label_map_pool import PoolEntry
 
 #: Wider than the poses of test images: the networks must not depend on a posture.
 TRAINING_POSE = Pose(rotation_deg=(13.0, 7.0, 7.0), log_scale=0.10, log_stretch=0.06, bend_mm=(5.0, 8.0), warp_mm=2.0)

@@ -11,9 +11,9 @@ from totalspineseg_bids.errors import ModelError
 from totalspineseg_bids.inference.checkpoint import read_checkpoint
 from totalspineseg_bids.inference.folders import read_json
 from totalspineseg_bids.models.verify import write_manifest
-from totalspineseg_bids.training.publication import put_in_place
-from totalspineseg_bids.training.refinement_training import DATASET_NAME, INFERENCE_PATCH, model_folder
-from totalspineseg_bids.training.small_plans import CONFIGURATION
+from totalspineseg_bids.training.synthetic.bundle import put_in_place
+from totalspineseg_bids.training.synthetic.refinement_training import DATASET_NAME, INFERENCE_PATCH, model_folder
+from totalspineseg_bids.training.synthetic.small_plans import CONFIGURATION
 
 _CARD = """# Model card: {name}
 

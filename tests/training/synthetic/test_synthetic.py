@@ -18,16 +18,23 @@ from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.inference.model import load_model
 from totalspineseg_bids.models.roles import Role, is_scout, role_of
 from totalspineseg_bids.synthesis.arrays import TorchArrays
-from totalspineseg_bids.training.batches import drawn_in_thread
-from totalspineseg_bids.training.bundled import publish, step1_of_step2
-from totalspineseg_bids.training.drawing import acquire, imperfect_discs
-from totalspineseg_bids.training.layouts import REGIONS, dataset_json
-from totalspineseg_bids.training.pool import PoolRecipe, build_pool
-from totalspineseg_bids.training.scout import IGNORE, PATCH, scout_dataset_json, scout_plans, scout_table
-from totalspineseg_bids.training.scout_stream import ScoutStream
-from totalspineseg_bids.training.small_plans import PLAIN, SUBVOXEL, build_network, small_plans
-from totalspineseg_bids.training.synthetic_stream import SyntheticStream
-from totalspineseg_bids.training.synthetic_trainer import SyntheticTraining, learning_rate_factor
+from totalspineseg_bids.training.class_maps import REGIONS, dataset_json
+from totalspineseg_bids.training.synthetic.augment import acquire, imperfect_discs
+from totalspineseg_bids.training.synthetic.batches import drawn_in_thread
+from totalspineseg_bids.training.synthetic.label_map_pool import PoolRecipe, build_pool
+from totalspineseg_bids.training.synthetic.level_prior import (
+    IGNORE,
+    PATCH,
+    scout_dataset_json,
+    scout_plans,
+    scout_table,
+)
+from totalspineseg_bids.training.synthetic.level_prior_patches import ScoutStream
+from totalspineseg_bids.training.synthetic.options import SyntheticTraining
+from totalspineseg_bids.training.synthetic.patch_dataset import SyntheticStream
+from totalspineseg_bids.training.synthetic.publish import publish, step1_of_step2
+from totalspineseg_bids.training.synthetic.schedule import learning_rate_factor
+from totalspineseg_bids.training.synthetic.small_plans import PLAIN, SUBVOXEL, build_network, small_plans
 
 
 def boxes(_rng=None, _number=0, _spacing=1.0):
@@ -136,7 +143,7 @@ def test_groups_are_drawn_at_once_and_repeat(pool):
 def test_several_loading_processes_draw_different_images(pool, monkeypatch):
     def first(worker):
         info = None if worker is None else SimpleNamespace(id=worker, num_workers=2)
-        monkeypatch.setattr("totalspineseg_bids.training.synthetic_stream.get_worker_info", lambda: info)
+        monkeypatch.setattr("totalspineseg_bids.training.synthetic.patch_dataset.get_worker_info", lambda: info)
         return next(iter(SyntheticStream(pool, 101, (48, 32, 16), 1.75, [4])))[0]
 
     drawn = [first(None), first(0), first(1)]
@@ -257,7 +264,8 @@ def test_step1_cut_out_of_step2_gives_what_step2_gives_without_discs(kind):
 _RUN = """
 import sys
 from pathlib import Path
-from totalspineseg_bids.training.synthetic_trainer import SyntheticTraining, train_bundled
+from totalspineseg_bids.training.synthetic.options import SyntheticTraining
+from totalspineseg_bids.training.synthetic.synthetic_training import train_bundled
 
 if __name__ == "__main__":
     features = (4, 8, 8, 8, 8, 8)
@@ -297,8 +305,8 @@ import sys
 from pathlib import Path
 
 import torch
-from totalspineseg_bids.training.nnunet_synthetic import nnUNetTrainerSynthetic
-from totalspineseg_bids.training.synthetic_trainer import SyntheticTraining, describe
+from totalspineseg_bids.training.synthetic.trainer import nnUNetTrainerSynthetic
+from totalspineseg_bids.training.synthetic.options import SyntheticTraining, describe
 
 description, plans = describe(102, 1, features=(4, 8, 8, 8, 8, 8), convolutions=1)
 plans["continue_training"] = False

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.training.conftest import box_spine, write
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.cli.tools import main
 from totalspineseg_bids.errors import NothingSelectedError, UsageError
-from totalspineseg_bids.training.comparison import METRICS, compare_models, parse_predictions
-from totalspineseg_bids.training.comparison_output import comparison_table, write_comparison
+from totalspineseg_bids.evaluation.compare import METRICS, compare_models, parse_predictions
+from totalspineseg_bids.evaluation.compare_output import comparison_table, write_comparison
 
-from .conftest import box_spine, write
 from .test_evaluate import shifted
 
 

@@ -1,0 +1,148 @@
+"""Settings of the training of a bundled model, and where its files lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from totalspineseg_bids.errors import UsageError
+from totalspineseg_bids.training.class_maps import DATASET_NAMES, DatasetId, dataset_json
+from totalspineseg_bids.training.synthetic.label_map_pool import PoolRecipe
+from totalspineseg_bids.training.synthetic.level_prior import scout_dataset_json, scout_plans
+from totalspineseg_bids.training.synthetic.small_plans import (
+    CONFIGURATION,
+    CONVOLUTIONS,
+    FEATURES,
+    PATCH_GROWTH,
+    PLANS_NAME,
+    SUBVOXEL,
+    TILE_STEP,
+    small_plans,
+)
+
+#: What tells a level from its neighbour is how the whole column is built, so the scout needs many spines, and may have
+#: them coarse: half a CPU second and 4 MB each. What a disc looks like, steps 1 and 2 learn from fewer, of 1.5 s and
+#: 35 MB.
+POOLS: dict[DatasetId, PoolRecipe] = {
+    101: PoolRecipe(spines=300),
+    102: PoolRecipe(spines=300),
+    103: PoolRecipe(spines=600, spacing=2.0, real_share=0.3),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SyntheticTraining:
+    """What one training of a bundled model is made with.
+
+    Attributes
+    ----------
+    work_dir
+        Pool of label maps, checkpoints and logs; a second call goes on from the last checkpoint.
+    dataset
+        101, 102 or 103.
+    minutes
+        Training time in all, over every resumed stretch.
+    label_maps
+        Folder of tissue label maps of real anatomy, or None for parametric spines only.
+    spines
+        Parametric spines in the pool; None takes the recipe of the dataset.
+    seed
+        Of spines, patches and weights.
+    threads
+        CPU threads of the network; None leaves torch's choice.
+    start_from
+        Checkpoint whose weights are taken where names and shapes agree (input channels that are new start at zero).
+        None takes, for 102, the finished 101 of the same work folder where there is one.
+    device
+        ``cpu``, ``cuda`` or ``mps``.
+    learning_rate
+        Peak of the schedule.
+    batch_size
+        Images a step; 1 suits a CPU, a GPU wants more.
+    workers
+        Processes that draw images: in numpy two of 101 and 102 a second each, on a GPU as many as it can take. 0 draws
+        them on the GPU from a thread of the training itself (101 and 102 only). With another number other images are
+        drawn.
+    nested_weight
+        Weight of the loss of regions within others (101 and 102) beside nnU-Net's own; 0 leaves it out.
+    features
+        Of each stage (101 and 102); of those of the first the outputs are made.
+    convolutions
+        Of every stage (101 and 102).
+    """
+
+    work_dir: Path
+    dataset: DatasetId
+    minutes: float
+    label_maps: Path | None = None
+    spines: int | None = None
+    seed: int = 2024
+    threads: int | None = None
+    start_from: Path | None = None
+    device: str = "cpu"
+    learning_rate: float = 1.5e-3
+    batch_size: int = 1
+    workers: int = 1
+    nested_weight: float = 0.1
+    features: tuple[int, ...] = FEATURES
+    convolutions: int = CONVOLUTIONS
+
+    def __post_init__(self) -> None:
+        if self.dataset not in DATASET_NAMES:
+            msg = f"dataset must be one of {', '.join(map(str, DATASET_NAMES))}, not {self.dataset}"
+            raise UsageError(msg)
+        draws_itself = self.device == "cuda" and self.dataset != 103
+        if self.batch_size < 1 or self.workers < (0 if draws_itself else 1):
+            msg = f"batch size and workers must be at least 1, not {self.batch_size} and {self.workers}"
+            if not draws_itself:
+                msg += "; 0 workers need a GPU and dataset 101 or 102"
+            raise UsageError(msg)
+        if self.minutes <= 0:
+            msg = f"minutes of training must be above 0, not {self.minutes}"
+            raise UsageError(msg)
+
+
+def describe(
+    dataset: DatasetId, num_training: int, *, features: tuple[int, ...], convolutions: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the ``dataset.json`` and the plans of a bundled model."""
+    if dataset == 103:
+        return scout_dataset_json(num_training), scout_plans()
+    description = dataset_json(dataset, num_training)
+    plans = small_plans(
+        DATASET_NAMES[dataset],
+        description["channel_names"],
+        features=features,
+        convolutions=convolutions,
+        tile_step=TILE_STEP,
+        network=SUBVOXEL,
+        # Step 1 finds what step 2 is to look at; what is painted is step 2's. Step 1, with no mirrored pass to average
+        # with, is better for the overlap of more and smaller patches.
+        mirroring=dataset == 102,
+        patch_growth=PATCH_GROWTH if dataset == 102 else None,
+        bfloat16=True,
+    )
+    return description, plans
+
+
+def model_folder_name(dataset: DatasetId) -> str:
+    """Return nnU-Net's name for the model folder, ``<trainer>__<plans>__<configuration>``."""
+    trainer = "nnUNetTrainerScout" if dataset == 103 else "nnUNetTrainerSynthetic"
+    return f"{trainer}__{PLANS_NAME}__{CONFIGURATION}"
+
+
+def pool_folder(work_dir: Path, dataset: DatasetId) -> Path:
+    """Return where the label maps lie that a training draws from; those of the two steps share one pool."""
+    return work_dir / ("pool-scout" if dataset == 103 else "pool-steps")
+
+
+def checkpoints(work_dir: Path, dataset: DatasetId) -> Path:
+    """Return the folder of a training's checkpoints."""
+    return work_dir / "results" / DATASET_NAMES[dataset] / model_folder_name(dataset) / "fold_all"
+
+
+def finished(work_dir: Path, dataset: DatasetId) -> Path | None:
+    """Return the final checkpoint of a training, or ``None`` while there is none."""
+    final = checkpoints(work_dir, dataset) / "checkpoint_final.pth"
+    return final if final.exists() else None
