@@ -31,9 +31,6 @@ from totalspineseg_bids.training.datasets.annex_keys import (
 
 logger = logging.getLogger(__name__)
 
-#: Called with files done, files in all, and the path.
-Progress = Callable[[int, int, str], None]
-
 _CHUNK = 100  # paths a call of git-annex, well below the limit of a command line
 #: git asks for no password here, and git-annex commits to its own branch under this name.
 _ENVIRONMENT = {
@@ -185,7 +182,7 @@ def get_content(
     *,
     plain: bool | None = None,
     jobs: int = 4,
-    progress: Progress | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
 ) -> Fetched:
     """Fetch the content of files that is not there yet.
 
@@ -295,7 +292,9 @@ def _download_one(repository: Path, branch: str, remotes: Sequence[PublicRemote]
     return reason
 
 
-def damaged_files(repository: Path, files: Sequence[str], progress: Progress | None = None) -> list[str]:
+def damaged_files(
+    repository: Path, files: Sequence[str], progress: Callable[[int, int, str], None] | None = None
+) -> list[str]:
     """Return the fetched files whose content does not have the size and digest of their key.
 
     Unlocked files whose content is there tell no key and are not judged.

@@ -16,8 +16,8 @@ from totalspineseg_bids.training.synthetic.label_map_pool import PoolEntry
 from totalspineseg_bids.training.synthetic.level_prior import PATCH, SPACING, scout_table
 from totalspineseg_bids.training.synthetic.patch_dataset import TRAINING_POSE, worker_rng
 
-Array = NDArray[np.float32]
-Voxel = TypeVar("Voxel", bound=np.generic)
+_Image = NDArray[np.float32]
+_Voxel = TypeVar("_Voxel", bound=np.generic)
 
 #: Share of the slices that show all of a long column.
 _WHOLE_SHARE = 0.3
@@ -34,7 +34,7 @@ _SPACING = (SPACING[0], SPACING[2], SPACING[1])
 _DEPTH, _LENGTH = PATCH[2], PATCH[1]
 
 
-class ScoutStream(IterableDataset[tuple[Array, NDArray[np.uint8]]]):
+class ScoutStream(IterableDataset[tuple[_Image, NDArray[np.uint8]]]):
     """Endless pairs of network input and target, in the network's order of axes.
 
     Parameters
@@ -55,7 +55,7 @@ class ScoutStream(IterableDataset[tuple[Array, NDArray[np.uint8]]]):
         self.pool = pool
         self.seed = seed
 
-    def __iter__(self) -> Iterator[tuple[Array, NDArray[np.uint8]]]:
+    def __iter__(self) -> Iterator[tuple[_Image, NDArray[np.uint8]]]:
         rng = worker_rng(self.seed)
         maps = [np.load(entry.path, mmap_mode="r") for entry in self.pool]
         weights = np.array([entry.weight for entry in self.pool])
@@ -106,7 +106,7 @@ def draw_view(discs: NDArray[np.float64], rng: np.random.Generator) -> tuple[NDA
     return np.array([column[0] + aside, y, z]), (depth, length)
 
 
-def _padded(array: NDArray[Voxel]) -> NDArray[Voxel]:
+def _padded(array: NDArray[_Voxel]) -> NDArray[_Voxel]:
     """Put an (x, y, z) array into the middle of a patch in the network's order, zeros around it."""
     xzy = array.transpose(0, 2, 1)
     patch = np.zeros(PATCH, array.dtype)

@@ -20,14 +20,14 @@ import torch
 
 from totalspineseg_bids import __version__
 from totalspineseg_bids.errors import ModelError, SpineAppError
-from totalspineseg_bids.inference.checkpoint import read_checkpoint
+from totalspineseg_bids.inference.checkpoint import StateDict, read_checkpoint
 from totalspineseg_bids.models.verify import write_manifest
 from totalspineseg_bids.training.class_maps import DATASET_NAMES, DatasetId, dataset_json
 from totalspineseg_bids.training.synthetic.bundle import Published, put_in_place
 from totalspineseg_bids.training.synthetic.options import describe, finished, model_folder_name, pool_folder
 from totalspineseg_bids.training.synthetic.publish_refinement import publish_refinement
 from totalspineseg_bids.training.synthetic.small_plans import CONFIGURATION, PLAIN, SUBVOXEL, network_class
-from totalspineseg_bids.training.synthetic.warm_start import StateDict, reads_image
+from totalspineseg_bids.training.synthetic.warm_start import reads_image
 
 _STEPS: tuple[DatasetId, ...] = (101, 102)
 _STEP2_CHANNELS = 2

@@ -8,9 +8,8 @@ from collections.abc import Iterable, Mapping
 
 import torch
 
+from totalspineseg_bids.inference.checkpoint import StateDict
 from totalspineseg_bids.inference.subvoxel import SUBVOXELS
-
-StateDict = dict[str, torch.Tensor]
 
 #: Convolution of a stage, and what of it: nnU-Net names the layers of a block twice.
 _LAYER = re.compile(r"(?P<stage>.*\.convs\.)(?P<number>\d+)\.(?P<part>.*)")
