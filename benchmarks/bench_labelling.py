@@ -19,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tests.segmentation.columns import make_column, semantic_of
 from totalspineseg_bids.imaging.io import read_labels
+from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling import label_map
-from totalspineseg_bids.segmentation.layout import Layout
 
 
 def _peak_mb() -> float:
@@ -37,7 +37,7 @@ def main() -> None:
     names = options.layout or ["r20240601-step1", "r20240601-step2", "r20241115-step2"]
     print(f"{'layout':18s} {'shape':>15s} {'processor s':>12s} {'wall s':>8s} {'peak MB':>8s}  result")
     for name in names:
-        layout = Layout.named(name)
+        layout = ClassMap.named(name)
         if options.map:
             volume = read_labels(options.map)
             semantic, affine = volume.data, volume.affine

@@ -17,8 +17,8 @@ import numpy as np
 
 from totalspineseg_bids.cli.tools_common import positive
 from totalspineseg_bids.inference.model import NnUNetModel, load_model
+from totalspineseg_bids.inference.patch_grid import PatchGrid, fitting_patch
 from totalspineseg_bids.inference.predictor import Predictor
-from totalspineseg_bids.inference.windows import Window, fitting_patch
 from totalspineseg_bids.models.registry import resolve
 from totalspineseg_bids.models.roles import Role
 
@@ -51,7 +51,7 @@ def laid(model: NnUNetModel, box: tuple[int, int, int]) -> str:
     shape = (z, y, x)
     step, growth = model.tile_step, model.patch_growth
     patch = fitting_patch(shape, model.network_patch_size, step, model.patch_multiple, growth)
-    return f"{Window.over(shape, patch, step).count} x {'x'.join(map(str, patch))}"
+    return f"{PatchGrid.over(shape, patch, step).count} x {'x'.join(map(str, patch))}"
 
 
 def timed(model: NnUNetModel, image: np.ndarray, threads: int) -> float:

@@ -31,7 +31,7 @@ from benchmarks.labelling_suite import BLIND, UNANCHORED, report
 from tests.segmentation.suite.cases import LAYOUTS, Plan, make, plans
 from tests.segmentation.suite.score import Row, score
 from totalspineseg_bids import anatomy
-from totalspineseg_bids.segmentation.layout import Layout
+from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.result import LabelledSpine, SpineStatus
 
 #: What the tool writes for discs C2-C3, C7-T1, T12-L1, L5-S and vertebrae C3, T1, L1, sacrum.
@@ -39,7 +39,7 @@ _DISC_IDS, _VERTEBRA_IDS = ("63", "71", "91", "100"), ("13", "21", "41", "50")
 _LANDMARKS = ("disc_C2_C3", "disc_C7_T1", "disc_T12_L1", "disc_L5_S")
 
 
-def options_for(layout: Layout) -> list[str]:
+def options_for(layout: ClassMap) -> list[str]:
     """Return the options of the tool's iterative labelling for a layout of step 2."""
 
     def values(role: str) -> list[str]:
@@ -65,7 +65,7 @@ def options_for(layout: Layout) -> list[str]:
     ]
 
 
-def run_tool(python: Path, source: Path, target: Path, layout: Layout) -> float:
+def run_tool(python: Path, source: Path, target: Path, layout: ClassMap) -> float:
     """Label all maps of a folder; returns the seconds it took."""
     code = "from totalspineseg.utils.iterative_label import main; main()"
     command = [
@@ -126,7 +126,7 @@ def main() -> None:
             if not made[name]:
                 continue
             source, target = Path(folder) / name, Path(folder) / f"{name}-out"
-            spent += run_tool(options.python, source, target, Layout.named(name))
+            spent += run_tool(options.python, source, target, ClassMap.named(name))
             for n, plan in made[name]:
                 case = make(plan)
                 assert case is not None

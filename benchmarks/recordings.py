@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from totalspineseg_bids.imaging.atomic import atomic_writer
 from totalspineseg_bids.imaging.volume import Volume
+from totalspineseg_bids.segmentation.class_map import ClassMap, Kind, LabelMeaning, Parity
 from totalspineseg_bids.segmentation.labelling import LevelScout, label_map, odd_discs
-from totalspineseg_bids.segmentation.layout import Kind, LabelMeaning, Layout, Parity
-from totalspineseg_bids.segmentation.perception import Perception, Progress, SemanticMap
+from totalspineseg_bids.segmentation.networks import NetworkOutputs, Progress, SemanticMap
 from totalspineseg_bids.segmentation.pipeline import SpineSegmenter
 
 
-def save(path: Path, perception: Perception) -> None:
+def save(path: Path, perception: NetworkOutputs) -> None:
     """Write a perception and the odd discs of this checkout's labelling.
 
     Cord and canal probabilities are left out; those of the scout are kept in half precision.
@@ -42,14 +42,14 @@ def save(path: Path, perception: Perception) -> None:
         np.savez_compressed(file, told=np.array(json.dumps(told)), **arrays)
 
 
-def load(path: Path) -> tuple[Perception, NDArray[np.uint8] | None]:
+def load(path: Path) -> tuple[NetworkOutputs, NDArray[np.uint8] | None]:
     """Read what `save` wrote: the perception, and the discs that were marked for step 2."""
     with np.load(path) as stored:
         told = json.loads(str(stored["told"]))
 
         def semantic(key: str) -> SemanticMap:
             name, labels = told[key]
-            return SemanticMap(stored[key], Layout.from_labels(labels, name))
+            return SemanticMap(stored[key], ClassMap.from_labels(labels, name))
 
         scout = None
         if "scout" in told:
@@ -62,21 +62,23 @@ def load(path: Path) -> tuple[Perception, NDArray[np.uint8] | None]:
             scout = LevelScout(stored["scout"].astype(np.float32), meanings, stored["scout_affine"])
         support = semantic("support") if "support" in told else None
         final = replace(semantic("final"), margin=stored.get("margin"))
-        return Perception(stored["affine"], final, support, scout, tuple(told["flags"])), stored.get("odd")
+        return NetworkOutputs(stored["affine"], final, support, scout, tuple(told["flags"])), stored.get("odd")
 
 
 class Recorder(SpineSegmenter):
     """A segmenter that remembers what its networks made of the last image."""
 
-    last: Perception | None = None
+    last: NetworkOutputs | None = None
 
-    def perceive(self, volume: Volume, localizer: Volume | None = None, progress: Progress | None = None) -> Perception:
+    def run_networks(
+        self, volume: Volume, localizer: Volume | None = None, progress: Progress | None = None
+    ) -> NetworkOutputs:
         """Run the networks and remember the result."""
-        self.last = super().perceive(volume, localizer, progress)
+        self.last = super().run_networks(volume, localizer, progress)
         return self.last
 
 
-def odd_discs_of(perception: Perception) -> NDArray[np.uint8] | None:
+def odd_discs_of(perception: NetworkOutputs) -> NDArray[np.uint8] | None:
     """Return the discs that the labelling marks for step 2, ``None`` where there was no step before the last."""
     first = perception.support
     if first is None:

@@ -26,7 +26,7 @@ from totalspineseg_bids.errors import SpineAppError
 from totalspineseg_bids.evaluation.evaluate_output import write_evaluation
 from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.segmentation.labelling import label_session
-from totalspineseg_bids.segmentation.perception import Perception, Progress
+from totalspineseg_bids.segmentation.networks import NetworkOutputs, Progress
 from totalspineseg_bids.segmentation.pipeline import finished
 from totalspineseg_bids.segmentation.result import LabelledSpine
 
@@ -43,7 +43,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 class Replayer:
     """A segmenter whose networks have run before."""
 
-    def __init__(self, perception: Perception) -> None:
+    def __init__(self, perception: NetworkOutputs) -> None:
         self.perception = perception
 
     def segment(
@@ -59,7 +59,7 @@ class Replayer:
         return finished(self.perception, spine)
 
 
-def relabel(job: FileJob, perception: Perception) -> FileResult:
+def relabel(job: FileJob, perception: NetworkOutputs) -> FileResult:
     """Label a recording and write the map and the report."""
     job.target.unlink(missing_ok=True)
     (outcome,) = segment_files([job], Replayer(perception), report=True)

@@ -54,7 +54,7 @@ def test_a_region_that_yields_is_overwritten_with_its_parts() -> None:
     #          both     disc only  bone only  parts of both
     logits = torch.tensor([[1.0, 1, -1, 1], [-1, -1, -1, 1], [2, -1, 1, 2], [-1, -1, 1, 2]])[:, None, None]
     assert decode(logits.__getitem__, heads).labels.flatten().tolist() == [3, 1, 4, 4]
-    assert decode(logits.__getitem__, heads, yielding=["vertebrae"]).labels.flatten().tolist() == [1, 1, 4, 2]
+    assert decode(logits.__getitem__, heads, low_priority_roles=["vertebrae"]).labels.flatten().tolist() == [1, 1, 4, 2]
 
 
 def test_the_most_probable_part_gets_what_is_divided_even_below_one_half() -> None:
@@ -69,10 +69,14 @@ def test_the_most_probable_part_gets_what_is_divided_even_below_one_half() -> No
             [-1.0, -2, -2, -1, 2, -5],
         ]
     )[:, None, None]
-    plain = decode(logits.__getitem__, heads, yielding=["vertebrae"]).labels.flatten().tolist()
-    divided = decode(logits.__getitem__, heads, yielding=["vertebrae"], divided=True).labels.flatten().tolist()
+    plain = decode(logits.__getitem__, heads, low_priority_roles=["vertebrae"]).labels.flatten().tolist()
+    exclusive_parts = (
+        decode(logits.__getitem__, heads, low_priority_roles=["vertebrae"], exclusive_parts=True)
+        .labels.flatten()
+        .tolist()
+    )
     assert plain == [0, 2, 1, 3, 4, 2]
-    assert divided == [0, 3, 1, 3, 3, 2]
+    assert exclusive_parts == [0, 3, 1, 3, 3, 2]
 
 
 def test_ignore_label_has_no_output() -> None:

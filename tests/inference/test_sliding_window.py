@@ -11,9 +11,9 @@ from nnunetv2.inference.sliding_window_prediction import compute_gaussian
 from scipy import ndimage
 from torch.nn import functional
 
-from totalspineseg_bids.inference.looks import PLAIN, Look, mirrored_looks
+from totalspineseg_bids.inference.patch_grid import PatchGrid, RegionOfInterest
 from totalspineseg_bids.inference.sliding_window import gaussian_weights, slide
-from totalspineseg_bids.inference.windows import Wanted, Window
+from totalspineseg_bids.inference.tta import IDENTITY, TtaTransform, tta_transforms
 
 CPU = torch.device("cpu")
 sizes = st.tuples(*[st.integers(1, 23)] * 3)
@@ -21,10 +21,14 @@ patches = st.tuples(*[st.sampled_from([1, 4, 6, 8])] * 3)
 
 
 def assembled(
-    data: np.ndarray, network: object, patch: tuple[int, int, int], step: float = 0.5, looks: Sequence[Look] = (PLAIN,)
+    data: np.ndarray,
+    network: object,
+    patch: tuple[int, int, int],
+    step: float = 0.5,
+    transforms: Sequence[TtaTransform] = (IDENTITY,),
 ) -> np.ndarray:
     slabs, parts = [], []
-    for slab in slide(data, network, patch, device=CPU, step=step, looks=looks):
+    for slab in slide(data, network, patch, device=CPU, step=step, transforms=transforms):
         slabs.append(slab)
         parts.append(slab.logits.clone())
     axis = slabs[0].axis
@@ -49,13 +53,13 @@ def test_slabs_equal_sums_over_the_whole_image(
     rng = np.random.default_rng(1)
     ramp = torch.from_numpy(rng.normal(size=(2, *patch)).astype(np.float32))
     data = rng.normal(size=(1, *shape)).astype(np.float32)
-    window = Window.over(shape, patch, step)
+    grid = PatchGrid.over(shape, patch, step)
     weights = gaussian_weights(patch, CPU).numpy()
-    sums, total = np.zeros((2, *window.padded)), np.zeros(window.padded)
-    padded = np.zeros(window.padded)
-    inside = tuple(slice(low, low + size) for low, size in zip(window.before, shape, strict=True))
+    sums, total = np.zeros((2, *grid.padded)), np.zeros(grid.padded)
+    padded = np.zeros(grid.padded)
+    inside = tuple(slice(low, low + size) for low, size in zip(grid.before, shape, strict=True))
     padded[inside] = data[0]
-    for row in window.rows:
+    for row in grid.rows:
         for origin in row.origins:
             at = tuple(slice(s, s + size) for s, size in zip(origin, patch, strict=True))
             sums[(slice(None), *at)] += padded[at] * ramp.numpy() * weights
@@ -70,7 +74,7 @@ def test_progress_ends_at_one() -> None:
     list(slide(data, lambda x: x, (4, 4, 4), device=CPU, progress=seen.append))
     assert seen == sorted(seen)
     assert seen[-1] == 1.0
-    assert len(seen) == Window.over((9, 9, 20), (4, 4, 4)).count
+    assert len(seen) == PatchGrid.over((9, 9, 20), (4, 4, 4)).count
 
 
 def test_weights_are_positive_and_largest_in_the_centre() -> None:
@@ -91,9 +95,9 @@ def test_weights_are_nnunets(patch) -> None:
     ("axes", "block", "count"), [((), 1, 1), ((), 2, 1), ((2,), 1, 2), ((2,), 2, 4), ((0, 1, 2), 1, 8)]
 )
 def test_looks_begin_with_the_plain_one_and_differ(axes, block, count) -> None:
-    looks = mirrored_looks(axes, block)
-    assert looks[0] == PLAIN
-    assert len(set(looks)) == len(looks) == count
+    transforms = tta_transforms(axes, block)
+    assert transforms[0] == IDENTITY
+    assert len(set(transforms)) == len(transforms) == count
 
 
 @settings(max_examples=15, deadline=None)
@@ -102,7 +106,7 @@ def test_mirroring_and_moving_is_undone(shape: tuple[int, int, int], axes: tuple
     data = np.random.default_rng(0).normal(size=(1, *shape)).astype(np.float32)
     memory = torch.zeros(1, 8, 8, 8)
     # A network may use its memory again.
-    found = assembled(data, memory.copy_, (8, 8, 8), looks=mirrored_looks(axes, block))
+    found = assembled(data, memory.copy_, (8, 8, 8), transforms=tta_transforms(axes, block))
     np.testing.assert_allclose(found, data, atol=1e-5)
 
 
@@ -117,10 +121,10 @@ def test_a_moved_patch_is_seen_in_other_blocks() -> None:
 
     line = np.broadcast_to(np.arange(8, dtype=np.float32), (1, 8, 8, 8))
     still = assembled(line, blocks, (8, 8, 8))
-    moved = assembled(line, blocks, (8, 8, 8), looks=mirrored_looks((2,), 2))
+    shift = assembled(line, blocks, (8, 8, 8), transforms=tta_transforms((2,), 2))
     # Blocks of two of an even slope are half a voxel off at either side; blocks between them the other way.
     assert np.abs(still - line)[0, 4, 4, 1:-1].tolist() == [0.5] * 6
-    assert np.abs(moved - line)[0, 4, 4, 1:-1].max() < 1e-6
+    assert np.abs(shift - line)[0, 4, 4, 1:-1].max() < 1e-6
 
 
 @settings(max_examples=20, deadline=None)
@@ -132,8 +136,10 @@ def test_what_is_wanted_is_computed_and_beyond_it_there_is_nothing(
     data = rng.normal(size=(1, *shape)).astype(np.float32)
     mask = np.zeros(shape, bool)
     mask[tuple(rng.integers(0, shape, (4, 3)).T)] = True
-    slabs = [slab.logits.clone() for slab in slide(data, lambda x: x, patch, device=CPU, wanted=Wanted(mask, margin))]
-    axis = Window.over(shape, patch).main_axis
+    slabs = [
+        slab.logits.clone() for slab in slide(data, lambda x: x, patch, device=CPU, roi=RegionOfInterest(mask, margin))
+    ]
+    axis = PatchGrid.over(shape, patch).main_axis
     found = torch.cat(slabs, dim=axis + 1).numpy()
     near = ndimage.maximum_filter(mask, 2 * margin + 1, mode="constant")
     np.testing.assert_allclose(found[0][near], data[0][near], atol=1e-5)

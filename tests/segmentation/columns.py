@@ -8,8 +8,8 @@ import numpy as np
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import SpineVariant, Structure
+from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling.reference import chain_of
-from totalspineseg_bids.segmentation.layout import Layout
 
 USUAL = SpineVariant()
 
@@ -113,12 +113,12 @@ def crop(column: Column, start: float, stop: float) -> Column:
     )
 
 
-def semantic_of(truth: np.ndarray, layout: Layout, *, swap: bool = False) -> np.ndarray:
+def semantic_of(truth: np.ndarray, layout: ClassMap, *, swap: bool = False) -> np.ndarray:
     """What a perfect model of a layout would yield for a map of canonical ids."""
     return semantic_table(layout, swap=swap)[truth]
 
 
-def semantic_table(layout: Layout, *, swap: bool = False) -> np.ndarray:
+def semantic_table(layout: ClassMap, *, swap: bool = False) -> np.ndarray:
     """Canonical id to the integer of a layout's most specific class."""
     table = np.zeros(256, np.uint8)
 
@@ -152,7 +152,7 @@ def _turn(level: str) -> int:
     return turn - (1 if turn > order.index("T13") else 0)
 
 
-def semantic_of_variant(column: Column, variant: SpineVariant, layout: Layout) -> np.ndarray:
+def semantic_of_variant(column: Column, variant: SpineVariant, layout: ClassMap) -> np.ndarray:
     """Like :func:`semantic_of`, with classes that alternate through supernumerary and missing levels."""
     table = semantic_table(layout)
     for n, level in enumerate(variant.vertebrae()[:-1]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from totalspineseg_bids import anatomy
-from totalspineseg_bids.segmentation.layout import Layout
+from totalspineseg_bids.segmentation.class_map import ClassMap
 
 from .columns import Column
 
@@ -16,7 +16,7 @@ def without_disc(semantic: np.ndarray, column: Column, level: str) -> np.ndarray
     return damaged
 
 
-def bridged(semantic: np.ndarray, column: Column, upper: str, lower: str, layout: Layout) -> np.ndarray:
+def bridged(semantic: np.ndarray, column: Column, upper: str, lower: str, layout: ClassMap) -> np.ndarray:
     """Join two discs by a rod of 3 by 3 voxels at their front."""
     damaged = semantic.copy()
     a, b = column.discs[upper], column.discs[lower]
@@ -37,7 +37,7 @@ def broken(semantic: np.ndarray, column: Column, level: str) -> np.ndarray:
     return damaged
 
 
-def wrong_parity(semantic: np.ndarray, column: Column, level: str, layout: Layout) -> np.ndarray:
+def wrong_parity(semantic: np.ndarray, column: Column, level: str, layout: ClassMap) -> np.ndarray:
     damaged = semantic.copy()
     odd, even = layout.labels["vertebrae_O"][0], layout.labels["vertebrae_E"][0]
     mask = column.truth == anatomy.vertebra(level).id
@@ -45,7 +45,9 @@ def wrong_parity(semantic: np.ndarray, column: Column, level: str, layout: Layou
     return damaged
 
 
-def false_disc_above(semantic: np.ndarray, column: Column, level: str, layout: Layout, up_mm: float = 12) -> np.ndarray:
+def false_disc_above(
+    semantic: np.ndarray, column: Column, level: str, layout: ClassMap, up_mm: float = 12
+) -> np.ndarray:
     """Put a flat blob of disc class above a disc."""
     damaged = semantic.copy()
     x, y, z = np.round(column.discs[level]).astype(int)
@@ -54,7 +56,7 @@ def false_disc_above(semantic: np.ndarray, column: Column, level: str, layout: L
     return damaged
 
 
-def without_landmarks(semantic: np.ndarray, layout: Layout) -> np.ndarray:
+def without_landmarks(semantic: np.ndarray, layout: ClassMap) -> np.ndarray:
     """Replace every class of a level by the general one."""
     damaged = semantic.copy()
     for value, meaning in layout.meanings.items():

@@ -7,11 +7,11 @@ import itertools
 import numpy as np
 import pytest
 
+from totalspineseg_bids.segmentation.class_map import Kind
 from totalspineseg_bids.segmentation.labelling.components import _between_discs, cut_fused
 from totalspineseg_bids.segmentation.labelling.false_pieces import false_prices
 from totalspineseg_bids.segmentation.labelling.observation import Observation, Parts
 from totalspineseg_bids.segmentation.labelling.reference import Prices
-from totalspineseg_bids.segmentation.layout import Kind
 
 #: Lengths of the bodies of a neck with chest along the canal, C3 to T4, mm: those of the chest are twice as long.
 NECK_AND_CHEST = [10, 10, 9, 10, 10, 15, 15, 19, 12]

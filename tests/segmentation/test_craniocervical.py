@@ -7,15 +7,15 @@ import pytest
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.imaging.volume import Volume
+from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling import label_map
-from totalspineseg_bids.segmentation.layout import Layout
 from totalspineseg_bids.synthesis.parametric import make_spine
 
 from .columns import dice, semantic_of
 
-STEP2 = Layout.named("r20241115-step2")
+STEP2 = ClassMap.named("r20241115-step2")
 #: With a class that only C2 has.
-WITH_C2 = Layout.named("r20240601-step2")
+WITH_C2 = ClassMap.named("r20240601-step2")
 C1, C2, DISC = anatomy.vertebra("C1").id, anatomy.vertebra("C2").id, anatomy.disc("C2-C3").id
 
 
@@ -33,7 +33,7 @@ def _height(neck: Volume) -> np.ndarray:
     return np.arange(neck.data.shape[2]) - np.argwhere(neck.data == DISC)[:, 2].mean()
 
 
-def _dice_of(neck: Volume, semantic: np.ndarray, layout: Layout = STEP2) -> tuple[float, float]:
+def _dice_of(neck: Volume, semantic: np.ndarray, layout: ClassMap = STEP2) -> tuple[float, float]:
     spine = label_map(semantic, neck.affine, layout)
     return dice(spine.labels == C1, neck.data == C1), dice(spine.labels == C2, neck.data == C2)
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from totalspineseg_bids.segmentation.class_map import Kind
 from totalspineseg_bids.segmentation.labelling.false_pieces import false_prices
 from totalspineseg_bids.segmentation.labelling.observation import Observation, Votes
 from totalspineseg_bids.segmentation.labelling.reference import Prices
-from totalspineseg_bids.segmentation.layout import Kind
 
 PRICES = Prices()
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling.centerline import centerline_from_canal
 from totalspineseg_bids.segmentation.labelling.instances import paint_vertebrae
 from totalspineseg_bids.segmentation.labelling.observation import Scene
-from totalspineseg_bids.segmentation.layout import Layout
 
-LAYOUT = Layout.named("r20240601-step2")
+LAYOUT = ClassMap.named("r20240601-step2")
 ODD, EVEN = LAYOUT.labels["vertebrae_O"][0], LAYOUT.labels["vertebrae_E"][0]
 LOWER = (slice(10, 30), slice(10, 30), slice(10, 30))
 

@@ -17,19 +17,19 @@ from totalspineseg_bids.anatomy import SpineVariant, Structure
 from totalspineseg_bids.imaging.grid import restore_labels
 from totalspineseg_bids.imaging.volume import Geometry, Volume
 from totalspineseg_bids.segmentation.api import label, to_grid
+from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling import label_map, odd_discs
 from totalspineseg_bids.segmentation.labelling.parity import disc_turns
-from totalspineseg_bids.segmentation.layout import Layout
 from totalspineseg_bids.segmentation.result import LabelledSpine, SpineStatus
 
 from . import corruptions
 from .columns import Column, dice, levels_right, make_column, semantic_of, semantic_of_variant
 
-STEP2 = Layout.named("r20240601-step2")
-STEP2_LATER = Layout.named("r20241115-step2")
-STEP1 = Layout.named("r20240601-step1")
-STEP1_LATER = Layout.named("r20241115-step1")
-FULL = Layout.named("r20240601-full")
+STEP2 = ClassMap.named("r20240601-step2")
+STEP2_LATER = ClassMap.named("r20241115-step2")
+STEP1 = ClassMap.named("r20240601-step1")
+STEP1_LATER = ClassMap.named("r20241115-step1")
+FULL = ClassMap.named("r20240601-full")
 ANATOMY = Path(__file__).resolve().parents[3] / "shared" / "anatomy"
 
 
@@ -314,7 +314,7 @@ def test_real_anatomy(layout, rows):
 
 
 def test_pieces_between_two_discs_are_one_vertebra():
-    layout = Layout.named("r20240601-step2")
+    layout = ClassMap.named("r20240601-step2")
     column = make_column(first="C7", last="L2")
     semantic = semantic_of(column.truth, layout)
     body = np.argwhere(column.truth == anatomy.vertebra("T6").id)
@@ -341,7 +341,7 @@ def test_two_lumbar_discs_far_apart_take_turns():
 
 def test_a_small_disc_within_c2_does_not_cut_it():
     """The joint between dens and body may come out as a disc; C1 lost its name to what was cut off so."""
-    column, layout = make_column(last="T4"), Layout.named("r20240601-step2")
+    column, layout = make_column(last="T4"), ClassMap.named("r20240601-step2")
     axis = np.argwhere(column.truth == anatomy.vertebra("C2").id)
     body = axis[axis[:, 1] > np.median(axis[:, 1])]
     damaged = semantic_of(column.truth, layout)

@@ -10,17 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from totalspineseg_bids.anatomy import SpineVariant
+from totalspineseg_bids.segmentation.class_map import ClassMap, Kind
 from totalspineseg_bids.segmentation.labelling.evidence import emissions
 from totalspineseg_bids.segmentation.labelling.hypotheses import build_hypotheses
 from totalspineseg_bids.segmentation.labelling.levels import solve_levels
 from totalspineseg_bids.segmentation.labelling.naming import CONTESTED, NO_ANCHOR, name_components
 from totalspineseg_bids.segmentation.labelling.observation import Observation, View, Votes
 from totalspineseg_bids.segmentation.labelling.reference import AXIS_PLACE, Prices, chain_of
-from totalspineseg_bids.segmentation.layout import Kind, Layout
 from totalspineseg_bids.segmentation.result import SpineStatus
 
-STEP2 = Layout.named("r20241115-step2")
-STEP1 = Layout.named("r20240601-step1")
+STEP2 = ClassMap.named("r20241115-step2")
+STEP1 = ClassMap.named("r20240601-step1")
 USUAL = SpineVariant()
 DISC_LANDMARKS = {"C2-C3", "C7-T1", "T12-L1", "L5-S"}
 

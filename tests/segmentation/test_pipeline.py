@@ -23,11 +23,11 @@ from totalspineseg_bids.imaging.volume import Geometry, Volume
 from totalspineseg_bids.inference.predictor import Prediction
 from totalspineseg_bids.models.registry import ModelSet
 from totalspineseg_bids.segmentation.api import to_grid
-from totalspineseg_bids.segmentation.layout import Layout
+from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.pipeline import SpineSegmenter
 from totalspineseg_bids.segmentation.refinement import CHANNELS, PARITIES, PRIOR_CHANNELS, parities
 from totalspineseg_bids.segmentation.result import SpineStatus
-from totalspineseg_bids.segmentation.stages import keep_spine
+from totalspineseg_bids.segmentation.spine_roi import keep_spine
 from totalspineseg_bids.training.synthetic.refinement_training import dataset_json
 
 from .columns import Column, dice, levels_right, make_column, semantic_table
@@ -39,7 +39,7 @@ class TruthReader:
     """A perfect network for images of canonical ids."""
 
     def __init__(self, layout: str, channels: int = 1, *, blind: bool = False) -> None:
-        self.layout = Layout.named(layout)
+        self.layout = ClassMap.named(layout)
         names = ("MRI", "noNorm")[:channels]
         self.model = SimpleNamespace(
             labels={"background": (0,), **self.layout.labels},
@@ -82,7 +82,7 @@ class Thickener:
     """A refining network that gives bone one voxel more on every side, and takes the cord for canal."""
 
     def __init__(self) -> None:
-        labels = {"background": (0,), **Layout.from_labels(dataset_json(0)["labels"]).labels}
+        labels = {"background": (0,), **ClassMap.from_labels(dataset_json(0)["labels"]).labels}
         self.model = SimpleNamespace(
             labels=labels, channel_names=("noNorm",) * CHANNELS, path=Path("r"), name="r", digest="r" * 64
         )
@@ -293,7 +293,7 @@ def test_models_that_do_not_fit():
 
 
 def test_specks_far_from_the_spine_go():
-    layout = Layout.named("r20240601-step1")
+    layout = ClassMap.named("r20240601-step1")
     semantic = semantic_table(layout)[lumbar().truth]
     dirty = semantic.copy()
     dirty[80:84, 100:104, 5:9] = layout.values_of("disc")[0]

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from totalspineseg_bids import anatomy
+from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling import label_map
 from totalspineseg_bids.segmentation.labelling.plausibility import SLIVER, TOO_LARGE, TOO_SMALL, out_of_line, slivers
-from totalspineseg_bids.segmentation.layout import Layout
 
 from .columns import make_column, semantic_of
 
@@ -34,7 +34,7 @@ def test_what_the_field_of_view_cuts_is_neither_judged_nor_a_measure():
 
 
 def test_a_vertebra_of_which_most_is_missing_is_flagged():
-    column, layout = make_column(scale=0.9), Layout.named("r20240601-step2")
+    column, layout = make_column(scale=0.9), ClassMap.named("r20240601-step2")
     wanted = anatomy.vertebra("T6").id
     index = np.argwhere(column.truth == wanted)
     lost = index[index[:, 1] < np.percentile(index[:, 1], 70)]
@@ -63,7 +63,7 @@ def test_slivers_of_discs_are_measured_by_discs():
 
 
 def test_a_sliver_at_the_edge_comes_with_a_warning():
-    column, layout = make_column(scale=0.9), Layout.named("r20240601-step2")
+    column, layout = make_column(scale=0.9), ClassMap.named("r20240601-step2")
     layers = (column.truth == anatomy.vertebra("L2").id).sum((0, 1))
     in_view = np.cumsum(layers[::-1])[::-1] / layers.sum()
     first = int(np.flatnonzero((in_view > 0) & (in_view < 0.09))[0])

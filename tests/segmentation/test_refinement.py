@@ -5,23 +5,23 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from totalspineseg_bids.segmentation.layout import Kind, Layout
+from totalspineseg_bids.segmentation.class_map import ClassMap, Kind
 from totalspineseg_bids.segmentation.refinement import (
     CHANNELS,
     PRIOR_CHANNELS,
     PRIOR_SCALE,
     REFINED_ROLES,
     TISSUES,
-    blended,
+    apply_refinement,
+    blend_probabilities,
     parity_outputs,
     refinement_channels,
-    standardised,
-    taken_over,
+    standardize_intensities,
 )
 from totalspineseg_bids.training.synthetic.refinement_training import dataset_json
 
-STEP2 = Layout.named("r20240601-step2")
-REFINED = Layout.from_labels(dataset_json(0)["labels"])
+STEP2 = ClassMap.named("r20240601-step2")
+REFINED = ClassMap.from_labels(dataset_json(0)["labels"])
 ODD, EVEN = (REFINED.labels[name][0] for name in ("vertebrae_O", "vertebrae_E"))
 ROLES = {
     Kind.VERTEBRA: "vertebrae",
@@ -70,7 +70,7 @@ def test_measured_by_its_own_bone_an_image_looks_the_same_at_any_brightness(gain
     row = 1 + len(TISSUES)
     inside, outside = block((6, 18), (13, 19), (0, 33)), block((6, 18), (21, 24), (0, 33))
     for given in (image, gain * image):
-        measured = refinement_channels(standardised(given), chance)[row]
+        measured = refinement_channels(standardize_intensities(given), chance)[row]
         for end in (slice(0, 6), slice(27, 33)):
             assert np.median(measured[..., end][inside[..., end]]) < 1.0
             assert np.median(measured[..., end][outside[..., end]]) > 2.0
@@ -84,11 +84,11 @@ def test_a_map_that_is_as_before_stays_as_it_was():
     refined = np.zeros_like(labels)
     for kind, value in values.items():
         refined[STEP2.kinds(labels) == kind] = value
-    np.testing.assert_array_equal(taken_over(labels, STEP2, refined, REFINED), labels)
+    np.testing.assert_array_equal(apply_refinement(labels, STEP2, refined, REFINED), labels)
     # With parities as well: landmark vertebrae count as those around them do.
     for level, value in (("C2", EVEN), ("T1", EVEN), ("T12", ODD), ("O", ODD), ("E", EVEN)):
         refined[labels == STEP2.labels[f"vertebrae_{level}"][0]] = value
-    np.testing.assert_array_equal(taken_over(labels, STEP2, refined, REFINED), labels)
+    np.testing.assert_array_equal(apply_refinement(labels, STEP2, refined, REFINED), labels)
 
 
 def test_a_process_that_step_2_gave_to_its_neighbour_comes_back():
@@ -99,7 +99,7 @@ def test_a_process_that_step_2_gave_to_its_neighbour_comes_back():
     # The process of T1, thought to be of the vertebra below it.
     labels[10:14, 4:20, 6:10] = odd
     refined[10:14, 4:20, 6:10] = EVEN
-    result = taken_over(labels, STEP2, refined, REFINED)
+    result = apply_refinement(labels, STEP2, refined, REFINED)
     assert (result[10:14, 4:20, 6:10] == t1).all()
     assert (result[4:20, 20:34, 16:26] == odd).all()
 
@@ -108,33 +108,33 @@ def test_bone_of_a_parity_that_is_nowhere_else_gets_its_plain_class():
     labels, refined = np.zeros(SHAPE, np.uint8), np.zeros(SHAPE, np.uint8)
     labels[4:20, 10:20, 4:12], refined[4:20, 10:20, 4:12] = STEP2.labels["vertebrae_O"][0], ODD
     refined[4:20, 10:14, 4:12] = EVEN
-    result = taken_over(labels, STEP2, refined, REFINED)
+    result = apply_refinement(labels, STEP2, refined, REFINED)
     assert (result[4:20, 10:14, 4:12] == STEP2.labels["vertebrae_E"][0]).all()
 
 
 def test_the_sacrum_keeps_its_class_whatever_parity_it_is_given():
     labels, refined = np.zeros(SHAPE, np.uint8), np.zeros(SHAPE, np.uint8)
     labels[4:20, 10:20, 4:12], refined[4:20, 10:20, 4:12] = STEP2.labels["sacrum"][0], ODD
-    np.testing.assert_array_equal(taken_over(labels, STEP2, refined, REFINED), labels)
+    np.testing.assert_array_equal(apply_refinement(labels, STEP2, refined, REFINED), labels)
 
 
 @pytest.mark.parametrize("layout", ["r20240601-step2", "r20241115-step2"])
 def test_landmark_vertebrae_are_of_the_parity_of_their_place(layout):
-    found = parity_outputs(Layout.named(layout))
+    found = parity_outputs(ClassMap.named(layout))
     landmarks = {"vertebrae_O": {"vertebrae_T12"}, "vertebrae_E": {"vertebrae_C2", "vertebrae_T1"}}
     for name, roles in found.items():
-        assert set(roles) == {name, *(landmarks[name] & set(Layout.named(layout).labels))}
+        assert set(roles) == {name, *(landmarks[name] & set(ClassMap.named(layout).labels))}
 
 
 def test_step_1_has_a_say_in_tissues_and_none_in_parities():
     chance = {role: np.full(SHAPE, 0.3, np.float16) for role in REFINED_ROLES}
     sure = {role: np.full(SHAPE, 0.999, np.float16) for role in TISSUES}
-    found = blended(chance, sure)
+    found = blend_probabilities(chance, sure)
     assert set(found) == set(REFINED_ROLES)
     for role, values in found.items():
         assert values.dtype == np.float32
         assert (values > 0.5).all() == (role in TISSUES)
-    same = blended(chance, {role: chance[role] for role in TISSUES})
+    same = blend_probabilities(chance, {role: chance[role] for role in TISSUES})
     np.testing.assert_allclose(same["disc"], 0.3, atol=1e-3)
 
 
@@ -143,7 +143,7 @@ def test_new_bone_gets_the_class_of_the_nearest_and_lost_bone_none():
     labels, refined = np.zeros(SHAPE, np.uint8), np.zeros(SHAPE, np.uint8)
     labels[4:20, 10:20, 4:12], labels[4:20, 10:20, 16:24] = odd, even
     refined[4:20, 8:18, 4:24] = REFINED.labels["vertebrae"][0]
-    result = taken_over(labels, STEP2, refined, REFINED)
+    result = apply_refinement(labels, STEP2, refined, REFINED)
     assert (result[4:20, 8:18, 4:12] == odd).all()
     assert (result[4:20, 8:18, 17:24] == even).all()
     assert set(np.unique(result[4:20, 8:18, 12:16])) == {odd, even}
@@ -155,4 +155,4 @@ def test_bone_far_from_all_bone_and_kinds_that_step_2_did_not_find_are_not_taken
     labels[4:8, 10:14, 4:8] = STEP2.labels["vertebrae_O"][0]
     refined[4:8, 10:14, 4:8] = refined[18:22, 30:38, 20:30] = REFINED.labels["vertebrae"][0]
     refined[10:14, 10:14, 4:8] = REFINED.labels["disc"][0]
-    np.testing.assert_array_equal(taken_over(labels, STEP2, refined, REFINED), labels)
+    np.testing.assert_array_equal(apply_refinement(labels, STEP2, refined, REFINED), labels)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from totalspineseg_bids import anatomy
+from totalspineseg_bids.segmentation.class_map import ClassMap, Kind
 from totalspineseg_bids.segmentation.labelling import label_map
 from totalspineseg_bids.segmentation.labelling.observation import Observation, SemanticMap
 from totalspineseg_bids.segmentation.labelling.sacrum import (
@@ -14,12 +15,11 @@ from totalspineseg_bids.segmentation.labelling.sacrum import (
     without_sacrum,
 )
 from totalspineseg_bids.segmentation.labelling.scout import LevelScout
-from totalspineseg_bids.segmentation.layout import Kind, Layout
 from totalspineseg_bids.segmentation.result import SpineStatus
 
 from .columns import dice, make_column, semantic_of
 
-LAYOUT = Layout.named("r20240601-step2")
+LAYOUT = ClassMap.named("r20240601-step2")
 SACRUM = LAYOUT.labels["sacrum"][0]
 
 
@@ -32,7 +32,7 @@ def two_pieces():
 
 def test_undecided_vertebra_has_neither_level_nor_parity():
     for name in ("r20240601-step2", "r20241115-step2", "r20241115-step1"):
-        layout = Layout.named(name)
+        layout = ClassMap.named(name)
         meaning = layout.meanings[undecided_vertebra(layout)]
         assert meaning.level is None
         assert not meaning.parity
@@ -58,7 +58,7 @@ def test_a_map_without_sacrum_is_left_alone():
 
 @pytest.mark.parametrize("name", ["r20240601-step2", "r20241115-step2"])
 def test_bone_below_the_last_disc_is_sacrum_even_where_its_class_is_missing(name):
-    layout = Layout.named(name)
+    layout = ClassMap.named(name)
     column = make_column(first="T11")
     semantic = without_sacrum(SemanticMap(semantic_of(column.truth, layout), layout)).labels
     spine = label_map(semantic, column.affine, layout)
@@ -72,7 +72,7 @@ def test_bone_below_the_last_disc_is_sacrum_even_where_its_class_is_missing(name
 def scout_of(truth, affine, step=4):
     """Return what a coarse model sees that knows the sacrum from vertebrae, and no level."""
     names = ("background", "sacrum", "vertebrae_L3", "canal")
-    layout = Layout.from_labels({name: value for value, name in enumerate(names)})
+    layout = ClassMap.from_labels({name: value for value, name in enumerate(names)})
     coarse = truth[::step, ::step, ::step]
     sacrum = coarse == anatomy.SACRUM_ID
     bone = np.isin(coarse, [anatomy.vertebra(level).id for level in anatomy.VERTEBRA_LEVELS]) & ~sacrum
@@ -92,7 +92,7 @@ def test_a_scout_tells_the_sacrum_from_one_more_vertebra():
 
 
 def test_without_a_class_of_its_own_no_sacrum_is_lent():
-    layout = Layout.named("r20240601-step1")
+    layout = ClassMap.named("r20240601-step1")
     column = make_column(first="T11")
     semantic = SemanticMap(semantic_of(column.truth, layout), layout)
     assert as_scouted(semantic, column.affine, scout_of(column.truth, column.affine)) is semantic

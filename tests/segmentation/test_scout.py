@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from totalspineseg_bids.segmentation.class_map import ClassMap, Kind, LabelMeaning
 from totalspineseg_bids.segmentation.labelling.false_pieces import false_prices
 from totalspineseg_bids.segmentation.labelling.levels import solve_levels
 from totalspineseg_bids.segmentation.labelling.naming import name_components
@@ -14,7 +15,6 @@ from totalspineseg_bids.segmentation.labelling.observation import Parts
 from totalspineseg_bids.segmentation.labelling.reference import Prices
 from totalspineseg_bids.segmentation.labelling.scout import LevelScout, scouted
 from totalspineseg_bids.segmentation.labelling.second_opinion import solve
-from totalspineseg_bids.segmentation.layout import Kind, LabelMeaning, Layout
 from totalspineseg_bids.segmentation.result import SpineStatus
 
 from .suite import observed
@@ -22,7 +22,7 @@ from .suite.cases import SPLITS
 from .test_levels import _column, _observation, _view
 
 NAMES = ("background", "disc_L3_L4", "disc_L4_L5", "vertebrae_L4", "canal")
-LAYOUT = Layout.from_labels({name: value for value, name in enumerate(NAMES)})
+LAYOUT = ClassMap.from_labels({name: value for value, name in enumerate(NAMES)})
 
 
 def _grid(affine=None):
@@ -159,7 +159,7 @@ def test_without_a_scout_nothing_is_disputed():
 
 def test_a_sacrum_is_told_from_more_vertebrae():
     names = ("background", "sacrum", "vertebrae_L5", "canal")
-    layout = Layout.from_labels({name: value for value, name in enumerate(names)})
+    layout = ClassMap.from_labels({name: value for value, name in enumerate(names)})
     probabilities = np.full((4, 6, 4, 20), 0.05, np.float32)
     probabilities[1] = 0.6
     probabilities[2] = 0.2

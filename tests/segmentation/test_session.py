@@ -5,18 +5,18 @@ from __future__ import annotations
 import numpy as np
 
 from totalspineseg_bids import anatomy
+from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling import SessionImage, label_map, label_session
 from totalspineseg_bids.segmentation.labelling.labeller import prepare
 from totalspineseg_bids.segmentation.labelling.session import DISAGREES, OUTVOTED, witnesses
-from totalspineseg_bids.segmentation.layout import Layout
 from totalspineseg_bids.segmentation.result import SpineStatus
 
 from . import corruptions
 from .columns import Column, levels_right, make_column, semantic_of
 
-STEP2 = Layout.named("r20241115-step2")
+STEP2 = ClassMap.named("r20241115-step2")
 #: With a class that only C2 has.
-WITH_C2 = Layout.named("r20240601-step2")
+WITH_C2 = ClassMap.named("r20240601-step2")
 
 
 def _image(column: Column, semantic: np.ndarray | None = None) -> SessionImage:

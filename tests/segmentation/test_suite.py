@@ -7,8 +7,9 @@ import pytest
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import SpineVariant
+from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling import label_map
-from totalspineseg_bids.segmentation.layout import Layout
+from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.training.semantic_targets import semantic_table
 
 from .suite import observed
@@ -23,14 +24,14 @@ SEED = 77
 @pytest.mark.parametrize("variant", [SpineVariant(), SpineVariant(13, 5), SpineVariant(12, 4)], ids=str)
 @pytest.mark.parametrize("swap", [False, True])
 def test_semantic_classes_are_those_that_models_are_trained_with(variant, swap):
-    ours, theirs = table_of(variant, Layout.named("r20240601-step2"), swap=swap), semantic_table(102, swap, variant)
+    ours, theirs = table_of(variant, ClassMap.named("r20240601-step2"), swap=swap), semantic_table(102, swap, variant)
     levels = [*(anatomy.vertebra(v).id for v in variant.vertebrae()), *(anatomy.disc(d).id for d in variant.discs())]
     levels += [anatomy.CORD_ID, anatomy.CANAL_ID]
     np.testing.assert_array_equal(ours[levels], theirs[levels])
 
 
 def test_a_clean_view_scores_as_all_right_and_a_shifted_one_as_silently_wrong():
-    case = make_case(make_subject(SEED), "lumbar", Layout.named(LAYOUTS[1]), np.random.default_rng(0))
+    case = make_case(make_subject(SEED), "lumbar", ClassMap.named(LAYOUTS[1]), np.random.default_rng(0))
     assert is_anchored(case)
     spine = label_map(case.semantic, case.affine, case.layout)
     good = score(case, spine)
@@ -54,7 +55,7 @@ def test_a_clean_view_scores_as_all_right_and_a_shifted_one_as_silently_wrong():
 def test_every_damage_changes_the_map_and_leaves_the_truth(kind):
     rng = np.random.default_rng(3)
     view = "cervical" if "C2-C3" in kind else "lumbar"
-    case = make_case(make_subject(SEED), view, Layout.named(LAYOUTS[0]), rng)
+    case = make_case(make_subject(SEED), view, ClassMap.named(LAYOUTS[0]), rng)
     before, truth = case.semantic.copy(), case.truth.copy()
     assert DAMAGES[kind](case, rng)
     if case.truth.shape == truth.shape:
@@ -71,7 +72,7 @@ def test_plans_repeat_and_the_splits_differ():
 
 @pytest.mark.parametrize("view", [*VIEWS, *BLIND_VIEWS])
 def test_components_of_a_parametric_column_are_those_of_its_view(view):
-    seen = observed.observe(np.random.default_rng(5), SpineVariant(), Layout.named(LAYOUTS[1]), view)
+    seen = observed.observe(np.random.default_rng(5), SpineVariant(), ClassMap.named(LAYOUTS[1]), view)
     first, last = {**VIEWS, **BLIND_VIEWS}[view]
     assert (seen.names[0], seen.names[-1]) == (first, last)
     assert [o.s for o in seen.items] == sorted(o.s for o in seen.items)

@@ -99,11 +99,11 @@ def _label(options: argparse.Namespace) -> int:
     from totalspineseg_bids import anatomy  # noqa: PLC0415
     from totalspineseg_bids.app.files import check_output, describe, load_localizer, write_report  # noqa: PLC0415
     from totalspineseg_bids.imaging.io import read_labels, write_labels  # noqa: PLC0415
+    from totalspineseg_bids.segmentation.class_map import ClassMap  # noqa: PLC0415
     from totalspineseg_bids.segmentation.labelling import label_map  # noqa: PLC0415
-    from totalspineseg_bids.segmentation.layout import Layout  # noqa: PLC0415
 
     check_output(options.segmentation, options.output)
-    layout = Layout.resolve(options.layout)
+    layout = ClassMap.resolve(options.layout)
     semantic = read_labels(options.segmentation)
     localizer = load_localizer(options.localizer, options.label_scheme)
     spine = label_map(semantic.data, semantic.affine, layout, localizer=localizer)

@@ -99,9 +99,9 @@ def decode(
     head: Callable[[int], torch.Tensor],
     heads: Heads,
     keep: Kept | Collection[str] = (),
-    yielding: Collection[str] = (),
+    low_priority_roles: Collection[str] = (),
     *,
-    divided: bool = False,
+    exclusive_parts: bool = False,
     borders: Collection[str] = (),
 ) -> Decoded:
     """Turn logits into labels, the probabilities asked for, and how sure the borders of some regions are.
@@ -116,11 +116,11 @@ def decode(
     keep
         Roles whose probability is returned, or names with the roles of each. Of several regions it is the largest, of
         several classes the sum.
-    yielding
-        Outermost regions that all others overwrite, with their parts; by nnU-Net's rule the order alone decides.
-    divided
-        Whether each voxel of a yielding region is of one of its parts, as each vertebra is odd or even: it gets the
-        most probable one, even where that is less probable than one half. By nnU-Net's rule it gets none there.
+    low_priority_roles
+        Outermost regions that, with their parts, any other region overwrites; in nnU-Net the order alone decides.
+    exclusive_parts
+        Whether each voxel of such a region belongs to exactly one of its parts, as a vertebra is odd or even: it gets
+        the most probable one, even where that is less probable than one half. By nnU-Net's rule it gets none there.
     borders
         Regions whose logits make the margin; classes that exclude each other have none.
 
@@ -137,7 +137,7 @@ def decode(
     kept = by_name(keep)
     if not heads.regions:
         return _decode_classes(head, heads, kept)
-    return _decode_regions(head, heads, kept, yielding, divided=divided, borders=borders)
+    return _decode_regions(head, heads, kept, low_priority_roles, exclusive_parts=exclusive_parts, borders=borders)
 
 
 def by_name(keep: Kept | Collection[str]) -> Kept:
@@ -149,21 +149,23 @@ def _decode_regions(
     head: Callable[[int], torch.Tensor],
     heads: Heads,
     keep: Kept,
-    yielding: Collection[str],
+    low_priority_roles: Collection[str],
     *,
-    divided: bool,
+    exclusive_parts: bool,
     borders: Collection[str],
 ) -> Decoded:
     labels: torch.Tensor | None = None
     margin: torch.Tensor | None = None
     probabilities: dict[str, torch.Tensor] = {}
     parts: dict[int, _Parts] = {}
-    for index in sorted(range(len(heads.names)), key=lambda index: heads.names[heads.families[index]] not in yielding):
+    for index in sorted(
+        range(len(heads.names)), key=lambda index: heads.names[heads.families[index]] not in low_priority_roles
+    ):
         family = heads.families[index]
         logits = head(index)
         if labels is None:
             labels = torch.zeros(logits.shape, dtype=torch.uint8, device=logits.device)
-        if divided and heads.names[family] in yielding and index != family:
+        if exclusive_parts and heads.names[family] in low_priority_roles and index != family:
             if family not in parts:
                 parts[family] = _Parts(labels == heads.values[family], logits)
             chosen = parts[family].chosen(logits)

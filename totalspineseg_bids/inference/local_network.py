@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from totalspineseg_bids.inference.subvoxel import SUBVOXELS, folded, unfolded
+from totalspineseg_bids.inference.pixel_shuffle import BLOCK_VOXELS, depth_to_space, space_to_depth
 
 
 class LocalNetwork(nn.Module):
@@ -63,7 +63,7 @@ class LocalNetwork(nn.Module):
         super().__init__()
         self.prior = list(prior)
         self.prior_scale = prior_scale
-        self.first = nn.Conv3d(SUBVOXELS * input_channels, features[0], 3, padding=1)
+        self.first = nn.Conv3d(BLOCK_VOXELS * input_channels, features[0], 3, padding=1)
         self.encoder = nn.ModuleList(_Residual(width, count) for width, count in zip(features, blocks, strict=True))
         self.coarser, self.finer = nn.ModuleList(), nn.ModuleList()
         for (fine, wide), stride in zip(pairwise(features), strides[1:], strict=True):
@@ -71,7 +71,7 @@ class LocalNetwork(nn.Module):
             self.coarser.append(nn.Conv3d(fine, wide, by, stride=by))
             self.finer.append(nn.ConvTranspose3d(wide, fine, by, stride=by))
         self.decoder = nn.ModuleList(_Residual(width, 1) for width in features[:-1])
-        self.last = nn.Conv3d(features[0], SUBVOXELS * num_classes, 1)
+        self.last = nn.Conv3d(features[0], BLOCK_VOXELS * num_classes, 1)
         for parameter in self.last.parameters():
             nn.init.zeros_(parameter)
 
@@ -80,14 +80,14 @@ class LocalNetwork(nn.Module):
 
         Sizes are multiples of twice the product of the strides.
         """
-        hidden = self.encoder[0](functional.relu(self.first(folded(image))))
+        hidden = self.encoder[0](functional.relu(self.first(space_to_depth(image))))
         fine = []
         for down, stage in zip(self.coarser, self.encoder[1:], strict=True):
             fine.append(hidden)
             hidden = stage(functional.relu(down(hidden)))
         for up, stage in zip(reversed(self.finer), reversed(self.decoder), strict=True):
             hidden = stage(fine.pop() + up(hidden))
-        return image[:, self.prior] * self.prior_scale + unfolded(self.last(hidden))
+        return image[:, self.prior] * self.prior_scale + depth_to_space(self.last(hidden))
 
 
 class _Residual(nn.Module):

@@ -21,17 +21,18 @@ from totalspineseg_bids.inference import folders
 from totalspineseg_bids.inference.checkpoint import StateDict, converted, read_checkpoint
 from totalspineseg_bids.inference.decode import Heads
 from totalspineseg_bids.inference.local_network import LocalNetwork
-from totalspineseg_bids.inference.subvoxel import FACTOR, SubvoxelUNet
-from totalspineseg_bids.inference.windows import STEP
+from totalspineseg_bids.inference.patch_grid import STEP
+from totalspineseg_bids.inference.pixel_shuffle import FACTOR, PixelShuffleUNet
 
 _IMPORTABLE = (
     "dynamic_network_architectures.",
     "torch.nn.",
+    "totalspineseg_bids.inference.pixel_shuffle.",
     "totalspineseg_bids.inference.subvoxel.",
     "totalspineseg_bids.inference.local_network.",
 )
 #: Networks that take 2 x 2 x 2 voxels as one.
-_IN_BLOCKS = {f"{network.__module__}.{network.__qualname__}" for network in (SubvoxelUNet, LocalNetwork)}
+_BLOCK_NETWORKS = (PixelShuffleUNet, LocalNetwork)
 _UNUSED_HEAD = re.compile(r"decoder\.seg_layers\.\d+\.")
 
 
@@ -118,7 +119,8 @@ class NnUNetModel:
     @property
     def voxel_block(self) -> int:
         """Voxels along each axis that the network takes as one: 2 for the networks of this package, else 1."""
-        return FACTOR if self.configuration["architecture"]["network_class_name"] in _IN_BLOCKS else 1
+        network = pydoc.locate(str(self.configuration["architecture"]["network_class_name"]))
+        return FACTOR if network in _BLOCK_NETWORKS else 1
 
     @property
     def patch_growth(self) -> float:

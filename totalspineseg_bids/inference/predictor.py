@@ -19,11 +19,11 @@ from totalspineseg_bids.inference.engines import (
     make_engine,
     torch_threads,
 )
-from totalspineseg_bids.inference.looks import PLAIN, Shape3, mirrored_looks
 from totalspineseg_bids.inference.model import NnUNetModel
-from totalspineseg_bids.inference.preprocess import Prepared, head_restorer, prepare
+from totalspineseg_bids.inference.patch_grid import STEP, RegionOfInterest, fitting_patch
+from totalspineseg_bids.inference.preprocess import PreparedImage, head_restorer, prepare
 from totalspineseg_bids.inference.sliding_window import Slab, slide
-from totalspineseg_bids.inference.windows import STEP, Wanted, fitting_patch
+from totalspineseg_bids.inference.tta import IDENTITY, Shape3, tta_transforms
 
 Progress = Callable[[float], None]
 Voxel = TypeVar("Voxel", bound=np.generic)
@@ -87,9 +87,9 @@ class Predictor:
         Average over mirrored patches, where the model was trained with mirroring.
     step
         Distance of neighbouring patches as part of their size.
-    yielding
+    low_priority_roles
         Outermost regions that all others overwrite where several are found; none gives nnU-Net's label map.
-    divided
+    exclusive_parts
         Whether each voxel of such a region is of one of its parts (`decode.decode`).
     borders
         Regions whose logits make the margin of a prediction.
@@ -109,8 +109,8 @@ class Predictor:
         precision: Precision = "auto",
         mirror: bool = False,
         step: float = STEP,
-        yielding: Collection[str] = (),
-        divided: bool = False,
+        low_priority_roles: Collection[str] = (),
+        exclusive_parts: bool = False,
         borders: Collection[str] = (),
     ) -> None:
         if threads is not None and threads < 1:
@@ -124,9 +124,9 @@ class Predictor:
         self._engine_name: EngineName = engine
         self._threads = threads
         self._precision: Precision = precision
-        self._looks = mirrored_looks(model.mirror_axes, model.voxel_block) if mirror else (PLAIN,)
+        self._transforms = tta_transforms(model.mirror_axes, model.voxel_block) if mirror else (IDENTITY,)
         self._step = step
-        self._yielding, self._divided, self._borders = yielding, divided, borders
+        self._low_priority_roles, self._exclusive_parts, self._borders = low_priority_roles, exclusive_parts, borders
         self._engine: Engine | None = None
 
     @property
@@ -157,7 +157,7 @@ class Predictor:
         *,
         keep: Kept | Collection[str] = (),
         half: bool = False,
-        wanted: NDArray[np.bool_] | None = None,
+        roi: NDArray[np.bool_] | None = None,
         margin: int = 0,
         progress: Progress | None = None,
     ) -> Prediction:
@@ -170,12 +170,12 @@ class Predictor:
         spacing
             Voxel size (x, y, z), mm.
         keep
-            Roles whose probability is wanted, or names with the roles of each (`decode.decode`).
+            Roles whose probability is returned, or names with the roles of each (`decode.decode`).
         half
             Keep the probabilities as float16.
-        wanted, margin
-            Mask, shape (X, Y, Z), of what is wanted of the image, and voxels around it. Beyond them a model that works
-            on the grid of the image may say that there is nothing, without looking.
+        roi, margin
+            Region of interest, bool, shape (X, Y, Z), and its margin in voxels. Outside of them a model that works on
+            the grid of the image may return background without running the network.
         progress
             Called with the finished part, 0 to 1.
 
@@ -196,9 +196,9 @@ class Predictor:
         with torch_threads(self._threads), torch.inference_mode():
             engine = self.engine
             prepared = prepare(image.transpose(0, 3, 2, 1), spacing[::-1], self.model)
-            if wanted is not None and not prepared.resampled:
-                seen = wanted.transpose(2, 1, 0).transpose(self.model.transpose)[prepared.box]
-                prepared = replace(prepared, wanted=Wanted(seen, margin))
+            if roi is not None and not prepared.resampled:
+                seen = roi.transpose(2, 1, 0).transpose(self.model.transpose)[prepared.box]
+                prepared = replace(prepared, roi=RegionOfInterest(seen, margin))
             collect = self._collect_resampled if prepared.resampled else self._collect_direct
             found = collect(prepared, engine, kept, progress, torch.float16 if half else torch.float32)
         return Prediction(
@@ -255,7 +255,7 @@ class Predictor:
             raise ModelError(msg)
 
     def _collect_direct(
-        self, prepared: Prepared, engine: Engine, keep: Kept, progress: Progress | None, dtype: torch.dtype
+        self, prepared: PreparedImage, engine: Engine, keep: Kept, progress: Progress | None, dtype: torch.dtype
     ) -> Prediction:
         """Decode slab by slab, where the network's grid is the image's."""
         shape = prepared.data.shape[1:]
@@ -274,7 +274,7 @@ class Predictor:
         return Prediction(labels, {name: values.numpy() for name, values in probabilities.items()}, margin)
 
     def _collect_resampled(
-        self, prepared: Prepared, engine: Engine, keep: Kept, progress: Progress | None, dtype: torch.dtype
+        self, prepared: PreparedImage, engine: Engine, keep: Kept, progress: Progress | None, dtype: torch.dtype
     ) -> Prediction:
         """Keep logits on the network's grid, then resample and decode one output at a time."""
         logits = self._all_logits(prepared, engine, progress)
@@ -285,16 +285,23 @@ class Predictor:
         return Prediction(found.labels.numpy(), probabilities, margin)
 
     def _decoded(self, head: Callable[[int], torch.Tensor], keep: Kept) -> Decoded:
-        return decode(head, self.model.heads, keep, self._yielding, divided=self._divided, borders=self._borders)
+        return decode(
+            head,
+            self.model.heads,
+            keep,
+            self._low_priority_roles,
+            exclusive_parts=self._exclusive_parts,
+            borders=self._borders,
+        )
 
-    def _all_logits(self, prepared: Prepared, engine: Engine, progress: Progress | None) -> torch.Tensor:
+    def _all_logits(self, prepared: PreparedImage, engine: Engine, progress: Progress | None) -> torch.Tensor:
         """Return the logits of every output on the network's grid, on the CPU."""
         logits = torch.zeros((len(self.model.heads.names), *prepared.data.shape[1:]))
         for slab in self._slabs(prepared, engine, progress):
             logits.narrow(slab.axis + 1, slab.start, slab.stop - slab.start).copy_(slab.logits)
         return logits
 
-    def _slabs(self, prepared: Prepared, engine: Engine, progress: Progress | None) -> Iterator[Slab]:
+    def _slabs(self, prepared: PreparedImage, engine: Engine, progress: Progress | None) -> Iterator[Slab]:
         patch = self._patch(prepared)
         for slab in slide(
             prepared.data,
@@ -302,18 +309,18 @@ class Predictor:
             patch,
             device=engine.device,
             step=self._step,
-            looks=self._looks,
-            wanted=prepared.wanted,
+            transforms=self._transforms,
+            roi=prepared.roi,
             progress=progress,
         ):
             self._check_finite(slab.logits)
             yield slab
 
-    def _patch(self, prepared: Prepared) -> Shape3:
+    def _patch(self, prepared: PreparedImage) -> Shape3:
         a, b, c = prepared.data.shape[1:]
         model = self.model
         trained, multiple, growth = model.network_patch_size, model.patch_multiple, model.patch_growth
-        return fitting_patch((a, b, c), trained, self._step, multiple, growth, wanted=prepared.wanted)
+        return fitting_patch((a, b, c), trained, self._step, multiple, growth, roi=prepared.roi)
 
     def _check_finite(self, logits: torch.Tensor) -> None:
         # One sum instead of a mask of the size of the slab: it is finite unless a term is not.
@@ -325,7 +332,7 @@ class Predictor:
         # Beyond the non-zero part of the image a softmax model says background for certain.
         return float(not self.model.heads.regions and self.model.heads.names[0] in roles)
 
-    def _restored(self, values: NDArray[Voxel], prepared: Prepared, outside: float) -> NDArray[Voxel]:
+    def _restored(self, values: NDArray[Voxel], prepared: PreparedImage, outside: float) -> NDArray[Voxel]:
         """Put values back into the full image and its order of axes."""
         full = np.full(prepared.full_shape, outside, values.dtype)
         full[prepared.box] = values

@@ -21,7 +21,7 @@ from scipy.ndimage import binary_fill_holes
 
 from totalspineseg_bids.errors import ModelError
 from totalspineseg_bids.inference.model import NnUNetModel
-from totalspineseg_bids.inference.windows import Wanted
+from totalspineseg_bids.inference.patch_grid import RegionOfInterest
 
 Float32 = NDArray[np.float32]
 Shape3 = tuple[int, int, int]
@@ -29,7 +29,7 @@ Resampler = Callable[[Any, Sequence[int], Sequence[float], Sequence[float]], Any
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedImage:
     """A network input and what is needed to go back. All in the network's order of axes.
 
     Attributes
@@ -42,15 +42,15 @@ class Prepared:
         Part of the full shape that was kept.
     spacing
         Voxel size before resampling, mm.
-    wanted
-        What is wanted of the image; all of it if None.
+    roi
+        Region of interest; the whole image if None.
     """
 
     data: Float32
     full_shape: Shape3
     box: tuple[slice, slice, slice]
     spacing: tuple[float, float, float]
-    wanted: Wanted | None = None
+    roi: RegionOfInterest | None = None
 
     @property
     def cropped_shape(self) -> Shape3:
@@ -64,7 +64,7 @@ class Prepared:
         return self.data.shape[1:] != self.cropped_shape
 
 
-def prepare(image: Float32, spacing: Sequence[float], model: NnUNetModel) -> Prepared:
+def prepare(image: Float32, spacing: Sequence[float], model: NnUNetModel) -> PreparedImage:
     """Turn an image into the input of a network.
 
     Parameters
@@ -92,7 +92,7 @@ def prepare(image: Float32, spacing: Sequence[float], model: NnUNetModel) -> Pre
         resample = resampling_function(model, "data")
         normalised = np.asarray(resample(normalised, shape, (a, b, c), target), dtype=np.float32)
     full: Shape3 = (data.shape[1], data.shape[2], data.shape[3])
-    return Prepared(normalised, full, box, (a, b, c))
+    return PreparedImage(normalised, full, box, (a, b, c))
 
 
 def _nonzero_box(data: Float32) -> tuple[slice, slice, slice]:
@@ -148,7 +148,7 @@ def resampling_function(model: NnUNetModel, what: str) -> Resampler:
         raise ModelError(msg) from error
 
 
-def head_restorer(model: NnUNetModel, prepared: Prepared) -> Callable[[torch.Tensor], torch.Tensor]:
+def head_restorer(model: NnUNetModel, prepared: PreparedImage) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return a function that resamples the logits of one output to the grid before resampling.
 
     Where the plans ask for linear interpolation of all axes at once, as nnU-Net's do by default, torch does the same

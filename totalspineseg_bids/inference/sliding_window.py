@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from totalspineseg_bids.inference.looks import PLAIN, Look, Shape3
-from totalspineseg_bids.inference.windows import STEP, Wanted, Window
+from totalspineseg_bids.inference.patch_grid import STEP, PatchGrid, RegionOfInterest
+from totalspineseg_bids.inference.tta import IDENTITY, Shape3, TtaTransform
 
 _GAUSSIAN_SCALE = 10.0
 _SIGMA = 1.0 / 8.0
@@ -72,8 +72,8 @@ def slide(
     *,
     device: torch.device,
     step: float = STEP,
-    looks: Sequence[Look] = (PLAIN,),
-    wanted: Wanted | None = None,
+    transforms: Sequence[TtaTransform] = (IDENTITY,),
+    roi: RegionOfInterest | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Iterator[Slab]:
     """Run a network over an image and yield averaged logits from one end to the other.
@@ -90,10 +90,10 @@ def slide(
         Where the sums are kept.
     step
         Distance of neighbouring patches as part of their size, at most.
-    looks
-        Ways in which each patch is shown to the network; the first shows all of it.
-    wanted
-        What is wanted of the image. Where it is not, outputs that no patch covers are surely nothing.
+    transforms
+        Test-time augmentation; the first transform has to cover the whole patch.
+    roi
+        Region of interest. Voxels outside of it that no patch covers get a logit of -20 for each output.
     progress
         Called with the finished part, 0 to 1, after each patch.
 
@@ -103,44 +103,44 @@ def slide(
         Finished ranges in ascending order that tile the image.
     """
     shape: Shape3 = (image.shape[1], image.shape[2], image.shape[3])
-    window = Window.over(shape, patch, step, wanted)
-    padding = [(low, full - size - low) for low, full, size in zip(window.before, window.padded, shape, strict=True)]
-    padded = np.pad(image, [(0, 0), *padding]) if window.padded != shape else image
+    grid = PatchGrid.over(shape, patch, step, roi)
+    padding = [(low, full - size - low) for low, full, size in zip(grid.before, grid.padded, shape, strict=True)]
+    padded = np.pad(image, [(0, 0), *padding]) if grid.padded != shape else image
     source = torch.from_numpy(np.ascontiguousarray(padded)).to(device)
     weights = gaussian_weights(patch, device)
-    crop = tuple(slice(low, low + size) for low, size in zip(window.before, shape, strict=True))
+    crop = tuple(slice(low, low + size) for low, size in zip(grid.before, shape, strict=True))
 
-    main = window.main_axis
-    slab_shape = list(window.padded)
+    main = grid.main_axis
+    slab_shape = list(grid.padded)
     slab_shape[main] = patch[main]
     total = torch.zeros(slab_shape, device=device)
     sums: torch.Tensor | None = None
     done = 0
-    for position, row in enumerate(window.rows):
+    for position, row in enumerate(grid.rows):
         start = row.start
         for origin in row.origins:
             at = tuple(slice(low, low + size) for low, size in zip(origin, patch, strict=True))
             inside = tuple(slice(0, patch[main]) if axis == main else at[axis] for axis in range(3))
-            for look in looks:
-                logits = network(look.shown(source[(slice(None), *at)]))
+            for transform in transforms:
+                logits = network(transform.apply(source[(slice(None), *at)]))
                 if sums is None:
                     sums = torch.zeros((len(logits), *slab_shape), device=device)
-                covered = look.covered(patch)
-                # One output at a time: what is mirrored back is a copy, and all of them are large.
+                covered = transform.visible_region(patch)
+                # One output at a time: mirroring back copies, and all outputs together are large.
                 for output, values in zip(sums, logits, strict=True):
-                    output[inside][covered].addcmul_(look.undone(values).float(), weights[covered])
+                    output[inside][covered].addcmul_(transform.invert(values).float(), weights[covered])
                 total[inside][covered] += weights[covered]
             done += 1
             if progress is not None:
-                progress(done / window.count)
+                progress(done / grid.count)
         assert sums is not None  # noqa: S101 - there is at least one patch
-        following = window.rows[position + 1].start if position + 1 < len(window.rows) else window.padded[main]
+        following = grid.rows[position + 1].start if position + 1 < len(grid.rows) else grid.padded[main]
         final = following - start
         low, high = max(start, crop[main].start), min(start + final, crop[main].stop)
         if low < high:
             part = tuple(slice(low - start, high - start) if axis == main else crop[axis] for axis in range(3))
             logits = sums[(slice(None), *part)].div_(total[part])
-            if wanted is not None:
+            if roi is not None:
                 logits.masked_fill_(total[part] == 0, _NOTHING)
             yield Slab(main, low - crop[main].start, high - crop[main].start, logits)
         _shift(sums, main + 1, final)

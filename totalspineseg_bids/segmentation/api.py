@@ -14,13 +14,13 @@ from totalspineseg_bids.anatomy import LabelScheme
 from totalspineseg_bids.imaging.grid import restore_probability
 from totalspineseg_bids.imaging.io import read_image, read_labels
 from totalspineseg_bids.imaging.volume import Geometry, Volume
+from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling import label_map
-from totalspineseg_bids.segmentation.layout import Layout
 from totalspineseg_bids.segmentation.result import LabelledSpine
 
 if TYPE_CHECKING:
     from totalspineseg_bids.inference.engines import EngineName, Precision
-    from totalspineseg_bids.segmentation.perception import Progress
+    from totalspineseg_bids.segmentation.networks import Progress
 
 
 def segment(
@@ -91,7 +91,7 @@ def segment(
 
 def label(
     semantic: str | Path | Volume,
-    layout: str | Path | Mapping[str, Any] | Layout,
+    layout: str | Path | Mapping[str, Any] | ClassMap,
     *,
     localizer: str | Path | Volume | None = None,
     localizer_scheme: LabelScheme = "seed",
@@ -123,7 +123,7 @@ def label(
     return label_map(
         np.asarray(volume.data, np.uint8),
         volume.affine,
-        Layout.resolve(layout),
+        ClassMap.resolve(layout),
         localizer=_localizer(localizer, localizer_scheme),
     )
 

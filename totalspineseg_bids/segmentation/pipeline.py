@@ -13,7 +13,7 @@ import numpy as np
 
 from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.segmentation.labelling import label_session
-from totalspineseg_bids.segmentation.perception import Networks, Perception, Progress
+from totalspineseg_bids.segmentation.networks import NetworkOutputs, Progress, SegmentationNetworks
 from totalspineseg_bids.segmentation.result import LabelledSpine, SpineStatus
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class SpineSegmenter:
         single_step: bool = False,
         step1_only: bool = False,
     ) -> None:
-        self._networks = Networks(
+        self._networks = SegmentationNetworks(
             models,
             device=device,
             engine=engine,
@@ -76,7 +76,7 @@ class SpineSegmenter:
             single_step=single_step,
             step1_only=step1_only,
         )
-        self._perceptions: OrderedDict[str, Perception] = OrderedDict()
+        self._outputs: OrderedDict[str, NetworkOutputs] = OrderedDict()
         self._session: tuple[tuple[str, ...], list[LabelledSpine]] = ((), [])
 
     @property
@@ -89,9 +89,11 @@ class SpineSegmenter:
         """SHA-256 of the checkpoint of each model in use, by role."""
         return self._networks.digests
 
-    def perceive(self, volume: Volume, localizer: Volume | None = None, progress: Progress | None = None) -> Perception:
-        """Run the networks on one image and decide nothing; :meth:`Networks.perceive` tells more."""
-        return self._networks.perceive(volume, localizer, progress or _silent)
+    def run_networks(
+        self, volume: Volume, localizer: Volume | None = None, progress: Progress | None = None
+    ) -> NetworkOutputs:
+        """Run the networks on one image and decide nothing; see :meth:`SegmentationNetworks.run`."""
+        return self._networks.run(volume, localizer, progress or _silent)
 
     def segment(
         self,
@@ -128,7 +130,7 @@ class SpineSegmenter:
         """
         tell = progress or _silent
         if not companions:
-            own = self.perceive(volume, localizer, tell)
+            own = self.run_networks(volume, localizer, tell)
             tell("label", 0.0)
             (spine,) = label_session([own.as_session_image(localizer)])
         else:
@@ -138,7 +140,7 @@ class SpineSegmenter:
 
     def _in_session(
         self, volume: Volume, localizer: Volume | None, companions: Sequence[Volume], tell: Progress
-    ) -> tuple[Perception, LabelledSpine]:
+    ) -> tuple[NetworkOutputs, LabelledSpine]:
         """Label an image together with others; what is worked out for it serves when its companions come."""
         volumes = [volume, *companions]
         keys = [_fingerprint(v, localizer) for v in volumes]
@@ -152,13 +154,13 @@ class SpineSegmenter:
         own = self._remembered(keys[0], volume, localizer, tell)
         return own, self._session[1][whole.index(keys[0])]
 
-    def _remembered(self, key: str, volume: Volume, localizer: Volume | None, tell: Progress) -> Perception:
-        if key not in self._perceptions:
-            self._perceptions[key] = self.perceive(volume, localizer, tell)
-            while len(self._perceptions) > _REMEMBERED:
-                self._perceptions.popitem(last=False)
-        self._perceptions.move_to_end(key)
-        return self._perceptions[key]
+    def _remembered(self, key: str, volume: Volume, localizer: Volume | None, tell: Progress) -> NetworkOutputs:
+        if key not in self._outputs:
+            self._outputs[key] = self.run_networks(volume, localizer, tell)
+            while len(self._outputs) > _REMEMBERED:
+                self._outputs.popitem(last=False)
+        self._outputs.move_to_end(key)
+        return self._outputs[key]
 
 
 def _silent(_stage: str, _part: float) -> None:
@@ -176,7 +178,7 @@ def _fingerprint(volume: Volume, localizer: Volume | None) -> str:
     return whole.hexdigest()
 
 
-def finished(own: Perception, spine: LabelledSpine) -> LabelledSpine:
+def finished(own: NetworkOutputs, spine: LabelledSpine) -> LabelledSpine:
     """Add to labels what the networks that saw the image say besides."""
     if spine.status is SpineStatus.NO_SPINE:
         return replace(spine, reason=NOTHING_FOUND)

@@ -21,7 +21,7 @@ from torch.nn import functional
 from totalspineseg_bids.anatomy import SpineVariant
 from totalspineseg_bids.imaging.grid import Box
 from totalspineseg_bids.imaging.masks import looked_up
-from totalspineseg_bids.segmentation.layout import Kind, Layout, Parity
+from totalspineseg_bids.segmentation.class_map import ClassMap, Kind, Parity
 
 #: Roles that both steps have a probability of; ``vertebrae`` holds the sacrum.
 TISSUES = ("vertebrae", "disc", "canal", "cord")
@@ -67,7 +67,7 @@ _KINDS: dict[str, tuple[Kind, ...]] = {
 _REGULAR = SpineVariant().vertebrae()
 
 
-def _parity_of(layout: Layout, value: int) -> Parity:
+def _parity_of(layout: ClassMap, value: int) -> Parity:
     meaning = layout.meanings.get(value)
     if meaning is None or meaning.kind is not Kind.VERTEBRA:
         return Parity.UNKNOWN
@@ -76,7 +76,7 @@ def _parity_of(layout: Layout, value: int) -> Parity:
     return meaning.parity
 
 
-def parities(labels: NDArray[np.uint8], layout: Layout) -> NDArray[np.uint8]:
+def parities(labels: NDArray[np.uint8], layout: ClassMap) -> NDArray[np.uint8]:
     """Return the `Parity` of each voxel of vertebrae, same shape.
 
     A landmark vertebra has that of its place in a regular column; what step 2 does not tell apart, as the sacrum, and
@@ -85,13 +85,13 @@ def parities(labels: NDArray[np.uint8], layout: Layout) -> NDArray[np.uint8]:
     return looked_up(labels, np.array([_parity_of(layout, value) for value in range(256)], np.uint8))
 
 
-def parity_outputs(layout: Layout) -> dict[str, tuple[str, ...]]:
+def parity_outputs(layout: ClassMap) -> dict[str, tuple[str, ...]]:
     """Return the names of `PARITIES` with the roles of step 2 that each joins; of no role where step 2 has none."""
     single = {role: _parity_of(layout, values[0]) for role, values in layout.labels.items() if len(values) == 1}
     return {name: tuple(role for role in single if single[role] is parity) for name, parity in PARITIES.items()}
 
 
-def blended(
+def blend_probabilities(
     second: Mapping[str, NDArray[np.floating]], first: Mapping[str, NDArray[np.floating]]
 ) -> dict[str, NDArray[np.float32]]:
     """Return the probabilities of step 2 with something of those of step 1.
@@ -119,13 +119,13 @@ def _logits(probability: NDArray[np.floating]) -> NDArray[np.float32]:
     return logits
 
 
-def standardised(image: NDArray[np.float32]) -> NDArray[np.float32]:
+def standardize_intensities(image: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return an image with mean 0 and standard deviation 1."""
     result: NDArray[np.float32] = (image - image.mean()) / max(float(image.std()), 1e-6)
     return result.astype(np.float32, copy=False)
 
 
-def cut_to(
+def crop_inputs(
     box: Box,
     image: NDArray[np.float32],
     second: Mapping[str, NDArray[np.floating]],
@@ -138,12 +138,12 @@ def cut_to(
     box
         Around what step 2 found.
     image
-        Intensities in the box that step 2 saw, shape (X, Y, Z), by which they are standardised.
+        Intensities in the box that step 2 saw, shape (X, Y, Z), by which they are standardize_intensities.
     second, first
-        Probabilities of the steps by role, same shape (`blended`).
+        Probabilities of the steps by role, same shape (`blend_probabilities`).
     """
     cut = ({role: values[box] for role, values in found.items()} for found in (second, first))
-    return standardised(image)[box], blended(*cut)
+    return standardize_intensities(image)[box], blend_probabilities(*cut)
 
 
 def refinement_channels(
@@ -156,7 +156,7 @@ def refinement_channels(
     image
         Standardised intensities, shape (X, Y, Z), 1 mm.
     probabilities
-        By role, same shape; all of `REFINED_ROLES` (`blended`).
+        By role, same shape; all of `REFINED_ROLES` (`blend_probabilities`).
 
     Returns
     -------
@@ -211,8 +211,8 @@ def _full(blocks: NDArray[np.float32], shape: tuple[int, ...]) -> torch.Tensor:
     return fine[0, 0, : shape[0], : shape[1], : shape[2]]
 
 
-def taken_over(
-    labels: NDArray[np.uint8], layout: Layout, refined: NDArray[np.uint8], refined_layout: Layout
+def apply_refinement(
+    labels: NDArray[np.uint8], layout: ClassMap, refined: NDArray[np.uint8], refined_layout: ClassMap
 ) -> NDArray[np.uint8]:
     """Move the borders in a map of step 2 to where the refining network has them.
 
@@ -244,7 +244,7 @@ def taken_over(
 
 
 def _take_parities(
-    labels: NDArray[np.uint8], layout: Layout, refined: NDArray[np.uint8], refined_layout: Layout
+    labels: NDArray[np.uint8], layout: ClassMap, refined: NDArray[np.uint8], refined_layout: ClassMap
 ) -> None:
     """Give bone of a map whose parity changed the class of the nearest bone that has this parity in both maps."""
     before, after = parities(labels, layout), parities(refined, refined_layout)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from totalspineseg_bids.anatomy import SpineVariant
-from totalspineseg_bids.segmentation.layout import Layout
+from totalspineseg_bids.segmentation.class_map import ClassMap
 
 from .damage import DAMAGES, LATE, blind
 from .subjects import BLIND_VIEWS, VIEWS, Case, make_case, make_subject
@@ -91,7 +91,7 @@ def plans(split: str, singles: int, pairs: int, blinds: int) -> list[Plan]:
 def make(plan: Plan) -> Case | None:
     """Make a case; ``None`` where its damages do not go together."""
     rng = np.random.default_rng([SPLITS[plan.split], zlib.crc32(plan.kind.encode()), plan.seed])
-    layout = Layout.named(LAYOUTS[(plan.seed + zlib.crc32(plan.kind.encode())) % 2])
+    layout = ClassMap.named(LAYOUTS[(plan.seed + zlib.crc32(plan.kind.encode())) % 2])
     for _ in range(12):
         case = _attempt(plan, layout, rng)
         if case is not None:
@@ -99,7 +99,7 @@ def make(plan: Plan) -> Case | None:
     return None
 
 
-def _attempt(plan: Plan, layout: Layout, rng: np.random.Generator) -> Case | None:
+def _attempt(plan: Plan, layout: ClassMap, rng: np.random.Generator) -> Case | None:
     variants = [d for d in plan.damages if d in VARIANTS]
     shapes = [d for d in plan.damages if d in SHAPES]
     if len(variants) > 1 or len(shapes) > 1:

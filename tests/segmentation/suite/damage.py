@@ -15,7 +15,7 @@ from scipy import ndimage
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.imaging.grid import restore_labels
 from totalspineseg_bids.imaging.volume import Geometry
-from totalspineseg_bids.segmentation.layout import Kind, Layout, Parity
+from totalspineseg_bids.segmentation.class_map import ClassMap, Kind, Parity
 
 from .subjects import Case, table_of
 
@@ -616,7 +616,7 @@ def ragged(case: Case, rng: np.random.Generator) -> bool:
 
 def _scout(case: Case, rng: np.random.Generator, shifted: dict[int, int]) -> None:
     """Add a coarse map that names every level, some levels called by another name."""
-    layout = Layout.named("r20240601-full")
+    layout = ClassMap.named("r20240601-full")
     table = table_of(case.variant, layout)
     wrong = table.copy()
     for source, target in shifted.items():

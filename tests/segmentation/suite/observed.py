@@ -14,12 +14,12 @@ import numpy as np
 from scipy import ndimage
 
 from totalspineseg_bids.anatomy import SpineVariant
+from totalspineseg_bids.segmentation.class_map import ClassMap, Kind, Parity
 from totalspineseg_bids.segmentation.labelling.centerline import Centerline
 from totalspineseg_bids.segmentation.labelling.naming import Naming, name_components
 from totalspineseg_bids.segmentation.labelling.observation import LevelSolution, Observation, View, Votes
 from totalspineseg_bids.segmentation.labelling.reference import Prices
 from totalspineseg_bids.segmentation.labelling.second_opinion import solve as solve_twice
-from totalspineseg_bids.segmentation.layout import Kind, Layout, Parity
 from totalspineseg_bids.segmentation.result import SpineStatus
 from totalspineseg_bids.synthesis.curve import SpineParameters, build_column
 
@@ -29,7 +29,7 @@ from .score import Score
 from .subjects import BLIND_VIEWS, VIEWS, table_of
 
 _DOMAIN = 0x0B5E
-SCOUT = Layout.named("r20240601-full")
+SCOUT = ClassMap.named("r20240601-full")
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Seen:
     names: list[str | None]
     items: list[Observation]
     view: View
-    layout: Layout
+    layout: ClassMap
     variant: SpineVariant
     lone_right: bool = True
 
@@ -70,7 +70,7 @@ class Seen:
         self.items[row] = replace(self.items[row], votes=tuple(new))
 
 
-def votes_of(value: int, layout: Layout, weight: float = 1.0) -> Votes:
+def votes_of(value: int, layout: ClassMap, weight: float = 1.0) -> Votes:
     """What a component says all of whose voxels carry one integer."""
     meaning = layout.meanings[value]
     return Votes(
@@ -83,7 +83,7 @@ def votes_of(value: int, layout: Layout, weight: float = 1.0) -> Votes:
     )
 
 
-def observe(rng: np.random.Generator, variant: SpineVariant, layout: Layout, view: str) -> Seen:
+def observe(rng: np.random.Generator, variant: SpineVariant, layout: ClassMap, view: str) -> Seen:
     """Draw a subject and list the components of a view of it, with the noise of a good segmentation."""
     drawn = SpineParameters.sample(rng)
     if rng.random() < 0.1:
@@ -398,7 +398,7 @@ def _blind(seen: Seen) -> None:
 def draw(kinds: tuple[str, ...], seed: int, split: int, *, blind: bool = False) -> Seen | None:
     """Draw a damaged view; ``None`` where its damages do not go together."""
     rng = np.random.default_rng([_DOMAIN, split, seed, zlib.crc32(" ".join(kinds).encode())])
-    layout = Layout.named(LAYOUTS[seed % 2])
+    layout = ClassMap.named(LAYOUTS[seed % 2])
     for _ in range(8):
         variants = [k for k in kinds if k in VARIANTS]
         variant, views = VARIANTS[variants[0]] if variants else (SpineVariant(), tuple(VIEWS))

@@ -9,7 +9,7 @@ import numpy as np
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
-from totalspineseg_bids.segmentation.layout import Kind
+from totalspineseg_bids.segmentation.class_map import Kind
 from totalspineseg_bids.segmentation.result import LabelledSpine, SpineStatus
 
 from .damage import LANDMARKS

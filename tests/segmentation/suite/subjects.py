@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import SpineVariant
-from totalspineseg_bids.segmentation.layout import Kind, Layout
+from totalspineseg_bids.segmentation.class_map import ClassMap, Kind
 from totalspineseg_bids.synthesis.parametric import SpineParameters, make_spine
 
 Slices = tuple[slice, slice, slice]
@@ -148,13 +148,13 @@ class Case:
     truth: np.ndarray
     semantic: np.ndarray
     affine: np.ndarray
-    layout: Layout
+    layout: ClassMap
     variant: SpineVariant
     whole: np.ndarray
     view: str
     damages: tuple[str, ...] = ()
     exempt: set[int] = field(default_factory=set)
-    support: list[tuple[np.ndarray, Layout]] = field(default_factory=list)
+    support: list[tuple[np.ndarray, ClassMap]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.refresh()
@@ -199,7 +199,7 @@ class Case:
         return self.layout.kind_table[self.semantic]
 
 
-def table_of(variant: SpineVariant, layout: Layout, *, swap: bool = False) -> np.ndarray:
+def table_of(variant: SpineVariant, layout: ClassMap, *, swap: bool = False) -> np.ndarray:
     """Canonical id to the integer that a faultless model of a layout gives, shape (256,).
 
     Classes alternate through all levels that the variant has; ``swap`` exchanges odd and even.
@@ -227,7 +227,7 @@ def table_of(variant: SpineVariant, layout: Layout, *, swap: bool = False) -> np
 def make_case(
     subject: Subject,
     view: str,
-    layout: Layout,
+    layout: ClassMap,
     rng: np.random.Generator,
     *,
     swap: bool = False,

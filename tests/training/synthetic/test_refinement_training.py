@@ -15,8 +15,8 @@ from totalspineseg_bids.inference.model import load_model
 from totalspineseg_bids.inference.predictor import Predictor
 from totalspineseg_bids.models.registry import resolve
 from totalspineseg_bids.models.roles import Role
-from totalspineseg_bids.segmentation.layout import Layout
-from totalspineseg_bids.segmentation.perception import Perception, SemanticMap
+from totalspineseg_bids.segmentation.class_map import ClassMap
+from totalspineseg_bids.segmentation.networks import NetworkOutputs, SemanticMap
 from totalspineseg_bids.segmentation.refinement import CHANNELS, PRIOR_CHANNELS, REFINED_ROLES
 from totalspineseg_bids.training.synthetic import refinement_training
 from totalspineseg_bids.training.synthetic.publish_refinement import publish_refinement
@@ -221,7 +221,7 @@ def test_without_a_spine_in_any_image_there_is_nothing_to_train(tmp_path):
         publish_refinement(tmp_path, tmp_path, "")
 
 
-class Networks:
+class FakeNetworks:
     """Steps 1 and 2 that find a block in every image, or nothing."""
 
     def __init__(self, *, blind=False):
@@ -229,7 +229,7 @@ class Networks:
         self.digests = {Role.STEP2: "0123456789abcdef"}
         self.calls = 0
 
-    def perceive(self, volume, _localizer, _tell):
+    def run(self, volume, _localizer, _tell):
         self.calls += 1
         from totalspineseg_bids.imaging.grid import to_working_grid
 
@@ -238,14 +238,14 @@ class Networks:
         if not self.blind:
             labels[tuple(slice(n // 3, 2 * n // 3) for n in labels.shape)] = 1
         chance = {role: labels.astype(np.float32) for role in REFINED_ROLES} if not self.blind else {}
-        final = SemanticMap(labels, Layout.named("r20240601-step2"), chance)
-        first = SemanticMap(labels, Layout.named("r20240601-step1"), chance)
-        return Perception(image.affine, final, None if self.blind else first)
+        final = SemanticMap(labels, ClassMap.named("r20240601-step2"), chance)
+        first = SemanticMap(labels, ClassMap.named("r20240601-step1"), chance)
+        return NetworkOutputs(image.affine, final, None if self.blind else first)
 
 
 def test_from_images_to_a_model(tmp_path, monkeypatch):
     monkeypatch.setattr(refinement_training, "PATCH", (16, 16, 16))
-    told, networks = [], Networks()
+    told, networks = [], FakeNetworks()
     folder = train_refinement(
         tmp_path, networks, images=2, steps=2, told=lambda name, number, of: told.append((name, number, of))
     )
@@ -258,4 +258,4 @@ def test_from_images_to_a_model(tmp_path, monkeypatch):
 
 def test_images_without_a_spine_are_left_out(tmp_path):
     datasets = write_images(tmp_path / "images", 1, 0, None)
-    assert make_cases(tmp_path / "cases", datasets, Networks(blind=True), lambda *_: None) == []
+    assert make_cases(tmp_path / "cases", datasets, FakeNetworks(blind=True), lambda *_: None) == []

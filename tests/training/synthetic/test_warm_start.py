@@ -6,7 +6,7 @@ import pytest
 import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
 
-from totalspineseg_bids.inference.subvoxel import SubvoxelUNet
+from totalspineseg_bids.inference.pixel_shuffle import PixelShuffleUNet
 from totalspineseg_bids.training.synthetic.warm_start import in_subvoxels, matching_heads, started_from
 
 
@@ -95,7 +95,7 @@ def test_what_is_no_smaller_version_keeps_its_own_weights():
 
 @pytest.mark.parametrize("channels", [1, 2])
 def test_a_network_in_subvoxels_starts_as_one_with_voxels_twice_as_wide(channels):
-    plain, fine = _network(1), _network(2, channels=channels, kind=SubvoxelUNet)
+    plain, fine = _network(1), _network(2, channels=channels, kind=PixelShuffleUNet)
     weights, taken = started_from(fine.state_dict(), in_subvoxels(plain.state_dict()), [2, 0, 1])
     fine.load_state_dict(weights)
     assert taken == len(weights)

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from totalspineseg_bids.segmentation.class_map import Kind
 from totalspineseg_bids.segmentation.labelling.observation import Observation
 from totalspineseg_bids.segmentation.labelling.reference import Prices
-from totalspineseg_bids.segmentation.layout import Kind
 
 
 class Parities(NamedTuple):

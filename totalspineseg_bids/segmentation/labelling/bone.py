@@ -15,10 +15,10 @@ from scipy.spatial import cKDTree
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
+from totalspineseg_bids.segmentation.class_map import ClassMap, Kind
 from totalspineseg_bids.segmentation.labelling.bone_graph import BoneGraph
 from totalspineseg_bids.segmentation.labelling.centerline import Centerline
 from totalspineseg_bids.segmentation.labelling.slope import body_height
-from totalspineseg_bids.segmentation.layout import Kind, Layout
 
 _REGION_OF_ID = {
     label.id: label.level[0] for label in anatomy.LABELS if label.structure is Structure.VERTEBRA and label.level
@@ -97,7 +97,7 @@ def _regions(s: NDArray[np.float64], seeds: NDArray[np.int64]) -> NDArray[np.str
     return np.asarray(names[order][np.searchsorted(borders, s)])
 
 
-def shared_out(bone: Bone, seeds: NDArray[np.int64], layout: Layout) -> NDArray[np.int64]:
+def shared_out(bone: Bone, seeds: NDArray[np.int64], layout: ClassMap) -> NDArray[np.int64]:
     """Give every bone cell to one of the instances whose bodies are the seeds, or to none (0).
 
     Parameters

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from totalspineseg_bids.imaging.grid import foreground_box
 from totalspineseg_bids.imaging.masks import connected_parts, indices_of
+from totalspineseg_bids.segmentation.class_map import ClassMap, Kind, Parity
 from totalspineseg_bids.segmentation.labelling.centerline import Projection
 from totalspineseg_bids.segmentation.labelling.observation import (
     Observation,
@@ -26,7 +27,6 @@ from totalspineseg_bids.segmentation.labelling.observation import (
 )
 from totalspineseg_bids.segmentation.labelling.planes import disc_plane, slots_by_cuts
 from totalspineseg_bids.segmentation.labelling.repair import join_pieces, split_bridged
-from totalspineseg_bids.segmentation.layout import Kind, Layout, Parity
 
 #: Volumes below which a part is noise, mm³; a disc of the neck has about 1000.
 DISC_SPECK_MM3 = 25.0
@@ -153,7 +153,7 @@ def _tally(semantic: SemanticMap, index: NDArray[np.int64], part: NDArray[np.int
     return np.bincount(part * 256 + values, minlength=number * 256).reshape(number, 256)
 
 
-def _votes(counts: NDArray[np.int64], layout: Layout, weight: float, kind: Kind) -> Votes:
+def _votes(counts: NDArray[np.int64], layout: ClassMap, weight: float, kind: Kind) -> Votes:
     levels: dict[str, float] = {}
     regions: dict[str, float] = {}
     parity = {Parity.ODD: 0.0, Parity.EVEN: 0.0}
@@ -240,7 +240,7 @@ def disc_parts(
 
 def body_parts(
     values: NDArray[np.uint8],
-    layout: Layout,
+    layout: ClassMap,
     scene: Scene,
     discs: Parts,
     stride: int,
@@ -471,7 +471,7 @@ def _named(observation: Observation) -> str | None:
 
 def _sacrum_parts(
     values: NDArray[np.uint8],
-    layout: Layout,
+    layout: ClassMap,
     scene: Scene,
     stride: int,
 ) -> Parts:

@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.imaging.masks import indices_of
+from totalspineseg_bids.segmentation.class_map import Kind
 from totalspineseg_bids.segmentation.labelling.centerline import Projection
 from totalspineseg_bids.segmentation.labelling.naming import Naming
 from totalspineseg_bids.segmentation.labelling.observation import Found
-from totalspineseg_bids.segmentation.layout import Kind
 
 # Heights are above the middle of disc C2-C3, along the canal; all in mm of the adult table, read off the two adult
 # atlases of the neck in ``../shared/anatomy``, where this border finds C1 and C2 with Dice 0.89 to 0.94.

@@ -8,6 +8,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from totalspineseg_bids.segmentation.class_map import Kind
 from totalspineseg_bids.segmentation.labelling.hypotheses import (
     NO_PLACE,
     Hypotheses,
@@ -25,7 +26,6 @@ from totalspineseg_bids.segmentation.labelling.reference import (
     SCOUT_ENDS,
     Prices,
 )
-from totalspineseg_bids.segmentation.layout import Kind
 
 #: Stands for "impossible" without the arithmetic of infinities.
 NEVER = -1e9

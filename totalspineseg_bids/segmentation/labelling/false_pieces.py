@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from totalspineseg_bids.segmentation.class_map import Kind
 from totalspineseg_bids.segmentation.labelling.observation import Observation, volume_around
 from totalspineseg_bids.segmentation.labelling.reference import Prices
-from totalspineseg_bids.segmentation.layout import Kind
 
 #: Extent along the canal of a vertebra with its processes, and of a sacrum, mm.
 _VERTEBRA_LONG_MM, _SACRUM_LONG_MM = 40.0, 75.0

@@ -13,8 +13,8 @@ from functools import cache, cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from totalspineseg_bids.segmentation.class_map import Kind
 from totalspineseg_bids.segmentation.labelling.reference import SCALES, VARIANT_PRIOR, Chain, chain_of
-from totalspineseg_bids.segmentation.layout import Kind
 
 #: Most places that one step may pass.
 LONGEST_STEP = 8

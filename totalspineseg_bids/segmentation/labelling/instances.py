@@ -14,11 +14,11 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from totalspineseg_bids.imaging.masks import closed, connected_parts, indices_of
+from totalspineseg_bids.segmentation.class_map import ClassMap, Kind
 from totalspineseg_bids.segmentation.labelling.bone import Bone, shared_out
 from totalspineseg_bids.segmentation.labelling.bone_graph import NEIGHBOURS
 from totalspineseg_bids.segmentation.labelling.components import in_front
 from totalspineseg_bids.segmentation.labelling.observation import Parts, Scene
-from totalspineseg_bids.segmentation.layout import Kind, Layout
 
 _CANAL_SPECK_MM3 = 100.0
 _IN_PLANE = np.zeros((3, 3, 3), bool)
@@ -37,7 +37,7 @@ def _nearest(
 def paint_vertebrae(
     out: NDArray[np.uint8],
     values: NDArray[np.uint8],
-    layout: Layout,
+    layout: ClassMap,
     seeds: NDArray[np.uint8],
     *,
     stride: int,

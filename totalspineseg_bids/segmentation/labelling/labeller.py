@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from totalspineseg_bids.imaging.grid import Box, foreground_box, restore_labels, working_geometry
 from totalspineseg_bids.imaging.volume import Affine, Geometry, Volume
+from totalspineseg_bids.segmentation.class_map import ClassMap, Kind
 from totalspineseg_bids.segmentation.labelling import sacrum
 from totalspineseg_bids.segmentation.labelling.centerline import (
     centerline_from_canal,
@@ -27,7 +28,6 @@ from totalspineseg_bids.segmentation.labelling.reference import Prices
 from totalspineseg_bids.segmentation.labelling.scout import LevelScout, scouted
 from totalspineseg_bids.segmentation.labelling.second_opinion import solve
 from totalspineseg_bids.segmentation.labelling.summary import summarize
-from totalspineseg_bids.segmentation.layout import Kind, Layout
 from totalspineseg_bids.segmentation.result import LabelledSpine, SpineStatus
 
 logger = logging.getLogger(__name__)
@@ -47,9 +47,9 @@ class _Lent:
 def label_map(
     semantic: NDArray[np.uint8],
     affine: Affine,
-    layout: Layout,
+    layout: ClassMap,
     *,
-    support: Sequence[tuple[NDArray[np.uint8], Layout]] = (),
+    support: Sequence[tuple[NDArray[np.uint8], ClassMap]] = (),
     localizer: Volume | None = None,
     scout: LevelScout | None = None,
     prices: Prices | None = None,
@@ -123,9 +123,9 @@ class Prepared:
 def prepare(
     semantic: NDArray[np.uint8],
     affine: Affine,
-    layout: Layout,
+    layout: ClassMap,
     *,
-    support: Sequence[tuple[NDArray[np.uint8], Layout]] = (),
+    support: Sequence[tuple[NDArray[np.uint8], ClassMap]] = (),
     localizer: Volume | None = None,
     scout: LevelScout | None = None,
     prices: Prices | None = None,

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from totalspineseg_bids.anatomy import SpineVariant
+from totalspineseg_bids.segmentation.class_map import Kind
 from totalspineseg_bids.segmentation.labelling.alternation import Parities, parity_scores
 from totalspineseg_bids.segmentation.labelling.decoding import expected_naming
 from totalspineseg_bids.segmentation.labelling.evidence import anchors, emissions
@@ -27,7 +28,6 @@ from totalspineseg_bids.segmentation.labelling.false_pieces import false_prices
 from totalspineseg_bids.segmentation.labelling.hypotheses import LONGEST_STEP, Hypotheses, build_hypotheses
 from totalspineseg_bids.segmentation.labelling.observation import LevelSolution, Observation, View
 from totalspineseg_bids.segmentation.labelling.reference import Chain, Prices
-from totalspineseg_bids.segmentation.layout import Kind
 
 Table = NDArray[np.float64]
 

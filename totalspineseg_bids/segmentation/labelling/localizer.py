@@ -11,8 +11,8 @@ from scipy import ndimage
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.imaging.volume import Affine, Volume
+from totalspineseg_bids.segmentation.class_map import Kind
 from totalspineseg_bids.segmentation.labelling.observation import Observation, Scene
-from totalspineseg_bids.segmentation.layout import Kind
 
 #: A component takes a localizer's level where the two lie this near along the canal, mm; patients move between scans.
 _NEAR_MM = 9.0

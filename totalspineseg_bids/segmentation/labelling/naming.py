@@ -9,9 +9,9 @@ import numpy as np
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
+from totalspineseg_bids.segmentation.class_map import Kind
 from totalspineseg_bids.segmentation.labelling.observation import LevelSolution, Observation, Votes
 from totalspineseg_bids.segmentation.labelling.reference import chain_of
-from totalspineseg_bids.segmentation.layout import Kind
 from totalspineseg_bids.segmentation.result import SpineStatus
 
 #: Posterior probability that half of a column's components must reach for it to be named, from which one of them gets

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from totalspineseg_bids.anatomy import SpineVariant
+from totalspineseg_bids.segmentation.class_map import ClassMap, Kind
 from totalspineseg_bids.segmentation.labelling.centerline import Centerline, Projection
-from totalspineseg_bids.segmentation.layout import Kind, Layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class SemanticMap:
     """
 
     labels: NDArray[np.uint8]
-    layout: Layout
+    layout: ClassMap
 
 
 @dataclass(frozen=True, slots=True)

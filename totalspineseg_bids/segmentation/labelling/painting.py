@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.imaging.masks import indices_of, looked_up
+from totalspineseg_bids.segmentation.class_map import Kind
 from totalspineseg_bids.segmentation.labelling import craniocervical, instances, planes
 from totalspineseg_bids.segmentation.labelling.naming import Naming
 from totalspineseg_bids.segmentation.labelling.observation import Found, Parts
-from totalspineseg_bids.segmentation.layout import Kind
 
 #: Step of the subsample on which bone is treated, voxels of the working grid.
 STRIDE = 2

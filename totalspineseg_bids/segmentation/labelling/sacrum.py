@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from totalspineseg_bids.imaging.grid import foreground_box
 from totalspineseg_bids.imaging.masks import connected_parts
 from totalspineseg_bids.imaging.volume import Affine
+from totalspineseg_bids.segmentation.class_map import ClassMap, Kind
 from totalspineseg_bids.segmentation.labelling.observation import Observation, SemanticMap
 from totalspineseg_bids.segmentation.labelling.scout import LevelScout, sacrum_mask
-from totalspineseg_bids.segmentation.layout import Kind, Layout
 
 #: Nothing of the column may lie further below the upper end of the sacrum than this, mm.
 _BELOW_MM = 12.0
@@ -22,7 +22,7 @@ _SMALL_SHARE = 0.3
 _NO_DISC = 0.2
 
 
-def undecided_vertebra(layout: Layout) -> int | None:
+def undecided_vertebra(layout: ClassMap) -> int | None:
     """Return the integer that means vertebra and nothing more, else any that means vertebra; None without one."""
     values = layout.values_of("vertebrae")
     plain = [v for v in values if (m := layout.meanings[v]).level is None and m.region is None and not m.parity]

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from totalspineseg_bids.imaging.volume import Affine
+from totalspineseg_bids.segmentation.class_map import ClassMap, Kind, LabelMeaning
 from totalspineseg_bids.segmentation.labelling.observation import Observation, Parts
-from totalspineseg_bids.segmentation.layout import Kind, LabelMeaning, Layout
 
 #: Fewer voxels than these of a component inside the scout's view say nothing.
 _FEWEST_VOXELS = 20
@@ -44,7 +44,7 @@ class LevelScout:
 
     @classmethod
     def from_classes(
-        cls, probabilities: NDArray[np.float32], names: Sequence[str], layout: Layout, affine: Affine
+        cls, probabilities: NDArray[np.float32], names: Sequence[str], layout: ClassMap, affine: Affine
     ) -> LevelScout:
         """Resolve class names through the layout of the model."""
         values = {name: layout.labels[name] for name in names if name in layout.labels}

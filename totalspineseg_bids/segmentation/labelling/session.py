@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from totalspineseg_bids.imaging.volume import Affine, Volume
+from totalspineseg_bids.segmentation.class_map import ClassMap, Kind
 from totalspineseg_bids.segmentation.labelling.labeller import Prepared, complete, prepare, solved_again
 from totalspineseg_bids.segmentation.labelling.naming import BEYOND_DOUBT, ENOUGH_LANDMARKS, confirmations
 from totalspineseg_bids.segmentation.labelling.observation import Found, Observation
 from totalspineseg_bids.segmentation.labelling.reference import Prices
 from totalspineseg_bids.segmentation.labelling.scout import LevelScout
-from totalspineseg_bids.segmentation.layout import Kind, Layout
 from totalspineseg_bids.segmentation.result import LabelledSpine, SpineStatus
 
 #: Components of two images are the same where their centres lie this near, mm; patients move between scans.
@@ -38,8 +38,8 @@ class SessionImage:
 
     semantic: NDArray[np.uint8]
     affine: Affine
-    layout: Layout
-    support: Sequence[tuple[NDArray[np.uint8], Layout]] = ()
+    layout: ClassMap
+    support: Sequence[tuple[NDArray[np.uint8], ClassMap]] = ()
     localizer: Volume | None = None
     scout: LevelScout | None = None
 

@@ -11,6 +11,7 @@ from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.imaging.grid import Box
 from totalspineseg_bids.imaging.volume import Volume
+from totalspineseg_bids.segmentation.class_map import Kind
 from totalspineseg_bids.segmentation.labelling.naming import Naming
 from totalspineseg_bids.segmentation.labelling.observation import Found, LevelSolution, Observation, Parts, Scene
 from totalspineseg_bids.segmentation.labelling.plausibility import (
@@ -20,7 +21,6 @@ from totalspineseg_bids.segmentation.labelling.plausibility import (
     out_of_line,
     slivers,
 )
-from totalspineseg_bids.segmentation.layout import Kind
 from totalspineseg_bids.segmentation.result import ColumnHypothesis, Component, DiscPoint, LabelledSpine, SpineStatus
 
 _CLEAR_VARIANT = 0.6

@@ -88,7 +88,8 @@ _ALONE = (
 )
 _NETWORKS = {
     PLAIN: "plain 3D U-Net",
-    SUBVOXEL: "plain 3D U-Net that takes and gives 2 x 2 x 2 voxels as channels of one (this package's `SubvoxelUNet`)",
+    SUBVOXEL: "plain 3D U-Net that takes and gives 2 x 2 x 2 voxels as channels of one "
+    "(this package's `PixelShuffleUNet`)",
 }
 _STEP_AXES = "superior-inferior, posterior-anterior, left-right"
 _AXES: dict[DatasetId, str] = {

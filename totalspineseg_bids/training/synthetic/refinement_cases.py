@@ -18,9 +18,9 @@ from totalspineseg_bids.imaging.atomic import atomic_writer
 from totalspineseg_bids.imaging.grid import restore_labels, to_working_grid
 from totalspineseg_bids.imaging.io import load_image, read_labels
 from totalspineseg_bids.imaging.volume import Geometry
-from totalspineseg_bids.segmentation.perception import CROP_MARGIN_MM, WORKING_SPACING_MM, Networks
-from totalspineseg_bids.segmentation.refinement import MARGIN_MM, REFINED_ROLES, cut_to
-from totalspineseg_bids.segmentation.stages import spine_box
+from totalspineseg_bids.segmentation.networks import CROP_MARGIN_MM, WORKING_SPACING_MM, SegmentationNetworks
+from totalspineseg_bids.segmentation.refinement import MARGIN_MM, REFINED_ROLES, crop_inputs
+from totalspineseg_bids.segmentation.spine_roi import spine_box
 from totalspineseg_bids.synthesis.dataset import REFINEMENT_DOMAIN, write_dataset
 from totalspineseg_bids.training.cases import find_cases
 
@@ -39,7 +39,7 @@ class RefinementCase:
     image
         Standardised intensities, float16, shape (X, Y, Z), 1 mm.
     probabilities
-        Of the steps, float16, by role (`refinement.blended`).
+        Of the steps, float16, by role (`refinement.blend_probabilities`).
     truth
         Canonical ids, uint8.
     """
@@ -93,7 +93,7 @@ def write_images(folder: Path, images: int, seed: int, label_maps: Path | None) 
 
 
 def make_cases(
-    folder: Path, datasets: list[Path], networks: Networks, told: Callable[[str, int, int], None]
+    folder: Path, datasets: list[Path], networks: SegmentationNetworks, told: Callable[[str, int, int], None]
 ) -> list[Path]:
     """Run steps 1 and 2 on each image; what is there of an earlier call is kept.
 
@@ -128,26 +128,26 @@ def make_cases(
     return paths
 
 
-def _made(image_path: Path, truth_path: Path, networks: Networks) -> RefinementCase | None:
+def _made(image_path: Path, truth_path: Path, networks: SegmentationNetworks) -> RefinementCase | None:
     volume = load_image(image_path).volume
-    perception = networks.perceive(volume, None, lambda _stage, _part: None)
-    if perception.support is None:
+    outputs = networks.run(volume, None, lambda _stage, _part: None)
+    if outputs.support is None:
         return None
     image = to_working_grid(volume, WORKING_SPACING_MM)
     labels = read_labels(truth_path)
     shape = image.geometry.shape
     truth = restore_labels(labels.data.astype(np.uint8), labels.affine, Geometry(shape, image.affine))
-    box = spine_box(perception.final.labels, CROP_MARGIN_MM, WORKING_SPACING_MM)
+    box = spine_box(outputs.final.labels, CROP_MARGIN_MM, WORKING_SPACING_MM)
     if box is None:
         return None
-    inner = spine_box(perception.final.labels[box], MARGIN_MM, WORKING_SPACING_MM)
+    inner = spine_box(outputs.final.labels[box], MARGIN_MM, WORKING_SPACING_MM)
     if inner is None:
         return None
     second, first = (
         {role: values[box] for role, values in found.probabilities.items()}
-        for found in (perception.final, perception.support)
+        for found in (outputs.final, outputs.support)
     )
-    standard, probabilities = cut_to(inner, image.data[box], second, first)
+    standard, probabilities = crop_inputs(inner, image.data[box], second, first)
     return RefinementCase(
         standard.astype(np.float16),
         {role: values.astype(np.float16) for role, values in probabilities.items()},

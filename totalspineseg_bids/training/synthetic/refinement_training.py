@@ -23,8 +23,8 @@ from totalspineseg_bids.imaging.atomic import atomic_writer
 from totalspineseg_bids.inference.checkpoint import read_checkpoint
 from totalspineseg_bids.inference.local_network import LocalNetwork
 from totalspineseg_bids.models.roles import Role
-from totalspineseg_bids.segmentation.layout import Layout
-from totalspineseg_bids.segmentation.perception import Networks
+from totalspineseg_bids.segmentation.class_map import ClassMap
+from totalspineseg_bids.segmentation.networks import SegmentationNetworks
 from totalspineseg_bids.segmentation.refinement import (
     CHANNELS,
     PARITIES,
@@ -66,7 +66,7 @@ _EMA = 0.998
 #: Bias of a rectified convolution that gives nothing yet: at 0 it would never learn.
 _AWAKE = 1e-3
 _SAVED_EVERY = 250
-_STEP2 = Layout.from_labels(REGIONS[102], DATASET_NAMES[102])
+_STEP2 = ClassMap.from_labels(REGIONS[102], DATASET_NAMES[102])
 _ODD, _EVEN = (REFINED_ROLES.index(role) for role in PARITIES)
 
 _STRUCTURES: dict[str, tuple[Structure, ...]] = {
@@ -376,7 +376,7 @@ def model_folder(work_dir: Path) -> Path:
 
 def train_refinement(
     work_dir: Path,
-    networks: Networks,
+    networks: SegmentationNetworks,
     *,
     images: int,
     steps: int,

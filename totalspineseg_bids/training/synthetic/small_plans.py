@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
-from totalspineseg_bids.inference.subvoxel import SubvoxelUNet
+from totalspineseg_bids.inference.pixel_shuffle import STORED_NAME
 
 #: Patch in nnU-Net's axis order (superior-inferior, posterior-anterior, left-right), voxels. It holds 26 cm of the
 #: column, and with it a landmark.
@@ -21,7 +21,7 @@ PATCH: tuple[int, int, int] = (256, 128, 64)
 SPACING = 1.0
 PLAIN = "dynamic_network_architectures.architectures.unet.PlainConvUNet"
 #: Within the network voxels are twice as wide: edges to a millimetre for the time of voxels of two.
-SUBVOXEL = f"{SubvoxelUNet.__module__}.{SubvoxelUNet.__qualname__}"
+SUBVOXEL = STORED_NAME
 #: Of a stage. The first is as wide as it is because seventeen outputs are made of its features.
 FEATURES: tuple[int, ...] = (32, 32, 64, 128, 144, 144)
 #: Of a stage. Two, because an edge of bone is told by comparing what is bright here with what is bright nearby,

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 import torch
 
 from totalspineseg_bids.inference.checkpoint import StateDict
-from totalspineseg_bids.inference.subvoxel import SUBVOXELS
+from totalspineseg_bids.inference.pixel_shuffle import SUBVOXELS
 
 #: Convolution of a stage, and what of it: nnU-Net names the layers of a block twice.
 _LAYER = re.compile(r"(?P<stage>.*\.convs\.)(?P<number>\d+)\.(?P<part>.*)")
@@ -31,16 +31,16 @@ def matching_heads(own: Iterable[str], other: Iterable[str]) -> list[int]:
 
 
 def in_subvoxels(weights: Mapping[str, torch.Tensor]) -> StateDict:
-    """Return the weights with which a `SubvoxelUNet` does what a U-Net does with voxels twice as wide.
+    """Return the weights with which a `PixelShuffleUNet` does what a U-Net does with voxels twice as wide.
 
     It gives each part of a wide voxel what that one gives the whole, and sees the mean of the parts.
     """
     result = dict(weights)
     for name, value in weights.items():
         if ".seg_layers." in name:
-            result[name] = value.repeat_interleave(SUBVOXELS, 0)
+            result[name] = value.repeat_interleave(BLOCK_VOXELS, 0)
         elif reads_image(name):
-            result[name] = value.repeat_interleave(SUBVOXELS, 1) / SUBVOXELS
+            result[name] = value.repeat_interleave(BLOCK_VOXELS, 1) / BLOCK_VOXELS
     return result
 
 

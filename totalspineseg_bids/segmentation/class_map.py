@@ -103,7 +103,7 @@ def _meaning(name: str) -> LabelMeaning | None:
 
 
 @dataclass(frozen=True)
-class Layout:
+class ClassMap:
     """Names of a semantic map's classes with their integers.
 
     Parameters
@@ -128,7 +128,7 @@ class Layout:
             raise UsageError(msg)
 
     @classmethod
-    def from_labels(cls, labels: Mapping[str, int | Sequence[int]], name: str = "labels") -> Layout:
+    def from_labels(cls, labels: Mapping[str, int | Sequence[int]], name: str = "labels") -> ClassMap:
         """Build a layout from a mapping of names to one integer or several.
 
         Raises
@@ -148,7 +148,7 @@ class Layout:
         return cls(name, resolved)
 
     @classmethod
-    def from_dataset_json(cls, dataset: Mapping[str, Any], name: str = "dataset.json") -> Layout:
+    def from_dataset_json(cls, dataset: Mapping[str, Any], name: str = "dataset.json") -> ClassMap:
         """Build a layout from the content of nnU-Net's ``dataset.json``.
 
         Source: nnU-Net v2, ``documentation/region_based_training.md`` (a region lists its integers).
@@ -165,7 +165,7 @@ class Layout:
         return cls.from_labels(labels, name)
 
     @classmethod
-    def from_file(cls, path: str | Path) -> Layout:
+    def from_file(cls, path: str | Path) -> ClassMap:
         """Read a layout from a ``dataset.json`` file.
 
         Raises
@@ -189,7 +189,7 @@ class Layout:
         return cls.from_dataset_json(content, str(path))
 
     @classmethod
-    def named(cls, name: str) -> Layout:
+    def named(cls, name: str) -> ClassMap:
         """Return the layout of a public release, such as ``"r20240601-step2"``.
 
         Raises
@@ -199,15 +199,15 @@ class Layout:
         """
         stored = _SAME_AS.get(name, name)
         if stored not in _stored_names():
-            msg = f"unknown layout '{name}'; known are {', '.join(layout_names())}, or give a dataset.json"
+            msg = f"unknown layout '{name}'; known are {', '.join(class_map_names())}, or give a dataset.json"
             raise UsageError(msg)
         text = importlib.resources.files(f"{__package__}.layouts").joinpath(f"{stored}.json").read_text("utf-8")
         return cls.from_labels(json.loads(text)["labels"], name)
 
     @classmethod
-    def resolve(cls, spec: str | Path | Mapping[str, Any] | Layout) -> Layout:
+    def resolve(cls, spec: str | Path | Mapping[str, Any] | ClassMap) -> ClassMap:
         """Return the layout that a user means: an object, a mapping, the name of a release or a ``dataset.json``."""
-        if isinstance(spec, Layout):
+        if isinstance(spec, ClassMap):
             return spec
         if isinstance(spec, Mapping):
             return cls.from_dataset_json(spec) if isinstance(spec.get("labels"), Mapping) else cls.from_labels(spec)
@@ -280,6 +280,6 @@ def _stored_names() -> tuple[str, ...]:
     return tuple(sorted(f.name.removesuffix(".json") for f in folder.iterdir() if f.name.endswith(".json")))
 
 
-def layout_names() -> tuple[str, ...]:
-    """Return the names that :meth:`Layout.named` knows."""
+def class_map_names() -> tuple[str, ...]:
+    """Return the names that :meth:`ClassMap.named` knows."""
     return tuple(sorted({*_stored_names(), *_SAME_AS}))

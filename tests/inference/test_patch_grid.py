@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from totalspineseg_bids.inference.windows import Wanted, Window, fitting_patch
+from totalspineseg_bids.inference.patch_grid import PatchGrid, RegionOfInterest, fitting_patch
 
 
 def test_patches_one_voxel_thick_visit_each_voxel_once() -> None:
-    assert Window.over((7, 8, 8), (1, 8, 8)).count == 7
+    assert PatchGrid.over((7, 8, 8), (1, 8, 8)).count == 7
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_a_fitting_patch_costs_no_more_than_the_trained_one(shape: tuple[int, in
     assert all(a >= b and a % m == 0 for a, b, m in zip(found, patch, multiple, strict=True))
 
     def cost(size: tuple[int, int, int]) -> int:
-        return Window.over(shape, size, 0.7).count * int(np.prod(size))
+        return PatchGrid.over(shape, size, 0.7).count * int(np.prod(size))
 
     assert cost(found) <= cost(patch)
 
@@ -50,17 +50,17 @@ def test_a_slanted_column_takes_fewer_voxels_than_its_box() -> None:
     mask = np.zeros(shape, bool)
     for z in range(400):
         mask[z, z // 4 + 20 : z // 4 + 60, 16:48] = True
-    wanted = Wanted(mask, 8)
+    roi = RegionOfInterest(mask, 8)
 
-    def voxels(**within: Wanted) -> int:
+    def voxels(**within: RegionOfInterest) -> int:
         patch = fitting_patch(shape, trained, 0.85, (16, 16, 16), 4.0, **within)
-        return Window.over(shape, patch, 0.85, *within.values()).count * int(np.prod(patch))
+        return PatchGrid.over(shape, patch, 0.85, *within.values()).count * int(np.prod(patch))
 
-    assert voxels(wanted=wanted) < 0.7 * voxels()
+    assert voxels(roi=roi) < 0.7 * voxels()
 
 
 def test_a_row_in_which_nothing_is_wanted_has_a_patch_in_its_middle() -> None:
     mask = np.zeros((40, 24, 24), bool)
     mask[:8, :8, :8] = True
-    window = Window.over((40, 24, 24), (8, 8, 8), 1.0, Wanted(mask, 0))
-    assert [row.origins for row in window.rows] == [((0, 0, 0),), *(((start, 8, 8),) for start in (8, 16, 24, 32))]
+    grid = PatchGrid.over((40, 24, 24), (8, 8, 8), 1.0, RegionOfInterest(mask, 0))
+    assert [row.origins for row in grid.rows] == [((0, 0, 0),), *(((start, 8, 8),) for start in (8, 16, 24, 32))]

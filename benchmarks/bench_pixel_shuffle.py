@@ -1,4 +1,4 @@
-"""Time of a patch in blocks of 2 x 2 x 2 voxels: ``python benchmarks/bench_subvoxel.py``.
+"""Time of a patch in blocks of 2 x 2 x 2 voxels: ``python benchmarks/bench_pixel_shuffle.py``.
 
 The networks of steps 1 and 2 take blocks of voxels as channels of one, so that their patch holds eight times the voxels
 of that of a plain network with as many wide ones. Both run in turn, untrained, on the engine that the pipeline takes on
@@ -19,7 +19,7 @@ import torch
 from totalspineseg_bids.cli.tools_common import bar, positive
 from totalspineseg_bids.inference.engines import Engine, make_engine
 from totalspineseg_bids.inference.model import load_model
-from totalspineseg_bids.inference.subvoxel import FACTOR
+from totalspineseg_bids.inference.pixel_shuffle import FACTOR
 from totalspineseg_bids.training.class_maps import dataset_json
 from totalspineseg_bids.training.synthetic.small_plans import (
     CONFIGURATION,

@@ -13,9 +13,9 @@ from totalspineseg_bids.errors import ModelError, UsageError
 from totalspineseg_bids.imaging.grid import paste, to_working_grid
 from totalspineseg_bids.imaging.volume import Affine, Volume
 from totalspineseg_bids.models.roles import Role, needed_roles
+from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling import LevelScout, SessionImage, label_map, odd_discs
-from totalspineseg_bids.segmentation.layout import Layout
-from totalspineseg_bids.segmentation.stages import keep_spine, probability_roles, spine_box
+from totalspineseg_bids.segmentation.spine_roi import keep_spine, probability_roles, spine_box
 
 if TYPE_CHECKING:
     from totalspineseg_bids.inference.engines import EngineName, Precision
@@ -54,13 +54,13 @@ class SemanticMap:
     """
 
     labels: NDArray[np.uint8]
-    layout: Layout
+    layout: ClassMap
     probabilities: dict[str, NDArray[np.floating]] = field(default_factory=dict)
     margin: NDArray[np.float16] | None = None
 
 
 @dataclass(frozen=True)
-class Perception:
+class NetworkOutputs:
     """What the networks make of an image.
 
     Attributes
@@ -89,7 +89,7 @@ class Perception:
         return SessionImage(self.final.labels, self.affine, self.final.layout, support, localizer, self.scout)
 
 
-class Networks:
+class SegmentationNetworks:
     """The networks of one set of models; each is loaded at its first use and kept.
 
     Parameters
@@ -172,7 +172,7 @@ class Networks:
             )
         return self._predictors[role]
 
-    def perceive(self, volume: Volume, localizer: Volume | None, tell: Progress) -> Perception:
+    def run(self, volume: Volume, localizer: Volume | None, tell: Progress) -> NetworkOutputs:
         """Run the networks on one image.
 
         Parameters
@@ -186,7 +186,7 @@ class Networks:
 
         Returns
         -------
-        Perception
+        NetworkOutputs
             On the working grid (canonical RAS, 1 mm); its map is empty where no spine is in view.
 
         Raises
@@ -198,20 +198,22 @@ class Networks:
         image = to_working_grid(volume, WORKING_SPACING_MM)
         tell("resample", 1.0)
         if self.single_step:
-            return Perception(image.affine, self._run("single", image.data[None], image, tell))
+            return NetworkOutputs(image.affine, self._run("single", image.data[None], image, tell))
         first = self._run("step1", image.data[None], image, tell)
         if not first.labels.any():
-            return Perception(image.affine, _measured(first))
+            return NetworkOutputs(image.affine, _measured(first))
         scout = self._scout(image, tell)
         if self.step1_only:
-            return Perception(image.affine, _measured(first), scout=scout)
+            return NetworkOutputs(image.affine, _measured(first), scout=scout)
         tell("discs", 0.0)
         discs = label_map(first.labels, image.affine, first.layout, localizer=localizer, scout=scout)
         tell("discs", 1.0)
         second = self._second_step(image, first, odd_discs(discs), tell)
         if second is None:
-            return Perception(image.affine, _measured(first), scout=scout, flags=("step2-empty",))
-        return Perception(image.affine, second, first if self._unrefined else replace(first, probabilities={}), scout)
+            return NetworkOutputs(image.affine, _measured(first), scout=scout, flags=("step2-empty",))
+        return NetworkOutputs(
+            image.affine, second, first if self._unrefined else replace(first, probabilities={}), scout
+        )
 
     def _second_step(
         self, image: Volume, first: SemanticMap, odd: NDArray[np.uint8], tell: Progress
@@ -270,7 +272,7 @@ class Networks:
         labels = keep_spine(prediction.labels, layout)
         return SemanticMap(labels, layout, prediction.probabilities, prediction.margin)
 
-    def _kept(self, role: str, layout: Layout) -> dict[str, tuple[str, ...]]:
+    def _kept(self, role: str, layout: ClassMap) -> dict[str, tuple[str, ...]]:
         """Probabilities that are kept: what measurement wants, and of the steps what is refined."""
         kept: dict[str, tuple[str, ...]] = {name: (name,) for name in probability_roles(layout.labels)}
         if role in (Role.STEP1, Role.STEP2) and (self._unrefined or Role.REFINE in self.roles):
@@ -302,11 +304,13 @@ class Networks:
                 raise ModelError(msg)
         if box is None:
             return second
-        channels = refinement.refinement_channels(*refinement.cut_to(box, intensities, second.probabilities, of_step1))
+        channels = refinement.refinement_channels(
+            *refinement.crop_inputs(box, intensities, second.probabilities, of_step1)
+        )
         wanted = second.labels[box] > 0
         found = self._run(Role.REFINE, channels, image, tell, wanted=wanted, margin_mm=refinement.MARGIN_MM)
         labels = np.zeros_like(second.labels)
-        labels[box] = refinement.taken_over(second.labels[box], second.layout, found.labels, found.layout)
+        labels[box] = refinement.apply_refinement(second.labels[box], second.layout, found.labels, found.layout)
         # Beyond the box a structure is as improbable as step 2 has it.
         probabilities = {role: second.probabilities[role].copy() for role in found.probabilities}
         for role, values in found.probabilities.items():
@@ -334,9 +338,9 @@ def _measured(found: SemanticMap) -> SemanticMap:
     return replace(found, probabilities=probabilities)
 
 
-def _layout(model: NnUNetModel) -> Layout:
+def _layout(model: NnUNetModel) -> ClassMap:
     """Return what the integers of a model mean."""
     try:
-        return Layout.from_labels(model.labels, str(model.path))
+        return ClassMap.from_labels(model.labels, str(model.path))
     except UsageError as error:
         raise ModelError(str(error)) from error

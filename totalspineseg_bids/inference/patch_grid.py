@@ -9,15 +9,15 @@ import numpy as np
 from nnunetv2.inference.sliding_window_prediction import compute_steps_for_sliding_window
 from numpy.typing import NDArray
 
-from totalspineseg_bids.inference.looks import Shape3
+from totalspineseg_bids.inference.tta import Shape3
 
 STEP = 0.5
 
 
-class Wanted:
-    """The part of an image that is wanted: what is farther from it than a margin need not be computed.
+class RegionOfInterest:
+    """A mask and a margin around it; the network need not run on the rest of the image.
 
-    What is long and bent fills little of its box.
+    The spine is long and curved and fills little of its bounding box.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class PatchRow:
     """Patches that begin at the same place of the main axis.
 
     Attributes
@@ -58,7 +58,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class PatchGrid:
     """Where patches lie in an image.
 
     Attributes
@@ -79,13 +79,13 @@ class Window:
     padded: Shape3
     before: Shape3
     main_axis: int
-    rows: tuple[Row, ...]
+    rows: tuple[PatchRow, ...]
 
     @classmethod
-    def over(cls, shape: Shape3, patch: Shape3, step: float = STEP, wanted: Wanted | None = None) -> Window:
+    def over(cls, shape: Shape3, patch: Shape3, step: float = STEP, roi: RegionOfInterest | None = None) -> PatchGrid:
         """Lay patches over an image of a shape, neighbours ``step`` patch sizes apart or less.
 
-        With ``wanted`` each row is laid over what is wanted of it; where that is nothing, it has a patch in its middle.
+        With ``roi`` each row covers the part of it in the region; a row without any has one patch in its middle.
         """
         a, b, c = (max(size, length) for size, length in zip(shape, patch, strict=True))
         d, e, f = ((full - size) // 2 for full, size in zip((a, b, c), shape, strict=True))
@@ -98,12 +98,12 @@ class Window:
             for axis in range(3):
                 if axis == main:
                     starts.append((start,))
-                elif wanted is None:
+                elif roi is None:
                     starts.append(_starts(padded[axis], patch[axis], step))
                 else:
-                    reach = wanted.between(main, low, low + patch[main], axis) or (shape[axis] // 2, shape[axis] // 2)
+                    reach = roi.between(main, low, low + patch[main], axis) or (shape[axis] // 2, shape[axis] // 2)
                     starts.append(_around(reach, before[axis], padded[axis], patch[axis], step))
-            rows.append(Row(start, tuple(itertools.product(*starts))))  # type: ignore[arg-type] # of three
+            rows.append(PatchRow(start, tuple(itertools.product(*starts))))  # type: ignore[arg-type] # of three
         return cls(patch, padded, before, main, tuple(rows))
 
     @property
@@ -126,7 +126,7 @@ def _around(reach: tuple[int, int], before: int, padded: int, patch: int, step: 
 
 
 def fitting_patch(
-    shape: Shape3, patch: Shape3, step: float, multiple: Shape3, growth: float, *, wanted: Wanted | None = None
+    shape: Shape3, patch: Shape3, step: float, multiple: Shape3, growth: float, *, roi: RegionOfInterest | None = None
 ) -> Shape3:
     """Return the patch with which a network has the fewest voxels to compute in an image.
 
@@ -145,8 +145,8 @@ def fitting_patch(
         What the length of a patch along each axis has to be a multiple of.
     growth
         How many times as many voxels the result may have.
-    wanted
-        What is wanted of the image.
+    roi
+        Region of interest; the whole image if None.
 
     Returns
     -------
@@ -155,7 +155,7 @@ def fitting_patch(
     """
     longest = int(np.argmax([size / least for size, least in zip(shape, patch, strict=True)]))
     lengths = [
-        _lengths(size, least, by, step, alike=wanted is not None and axis != longest)
+        _lengths(size, least, by, step, alike=roi is not None and axis != longest)
         for axis, (size, least, by) in enumerate(zip(shape, patch, multiple, strict=True))
     ]
     largest = growth * float(np.prod(patch))
@@ -163,7 +163,7 @@ def fitting_patch(
 
     def cost(choice: Shape3) -> tuple[int, int]:
         voxels = int(np.prod(choice))
-        return Window.over(shape, choice, step, wanted).count * voxels, voxels
+        return PatchGrid.over(shape, choice, step, roi).count * voxels, voxels
 
     return min(affordable, key=cost)  # type: ignore[return-value, arg-type] # of three
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from totalspineseg_bids.inference.subvoxel import SubvoxelUNet, folded, unfolded
+from totalspineseg_bids.inference.pixel_shuffle import PixelShuffleUNet, folded, unfolded
 from totalspineseg_bids.training.synthetic.small_plans import PLAIN, SUBVOXEL, build_network, small_plans
 
 
@@ -25,16 +25,16 @@ def network(kind, channels=2, outputs=3, seed=0):
 
 def test_voxels_become_channels_of_a_wide_one_and_come_back():
     image = torch.arange(2 * 3 * 4 * 6 * 8, dtype=torch.float32).view(2, 3, 4, 6, 8)
-    wide = folded(image)
+    wide = space_to_depth(image)
     assert wide.shape == (2, 24, 2, 3, 4)
     # The eight channels of an image's channel are the voxels of one block.
     np.testing.assert_array_equal(wide[0, 8:16, 1, 2, 3].sort().values, image[0, 1, 2:4, 4:6, 6:8].flatten())
-    torch.testing.assert_close(unfolded(wide), image)
+    torch.testing.assert_close(depth_to_space(wide), image)
 
 
 def test_the_network_takes_and_gives_the_voxels_of_the_image():
     built = network(SUBVOXEL)
-    assert isinstance(built, SubvoxelUNet)
+    assert isinstance(built, PixelShuffleUNet)
     assert built(torch.zeros(1, 2, 16, 16, 16)).shape == (1, 3, 16, 16, 16)
     assert built.encoder.stages[0][0].convs[0].conv.in_channels == 16
 
@@ -49,7 +49,7 @@ def test_it_tells_voxels_of_one_block_apart():
 
 def test_deep_supervision_is_refused():
     with pytest.raises(ValueError, match="deep supervision"):
-        SubvoxelUNet(1, num_classes=2, deep_supervision=True)
+        PixelShuffleUNet(1, num_classes=2, deep_supervision=True)
 
 
 def test_plans_name_the_class():

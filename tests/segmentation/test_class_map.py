@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from totalspineseg_bids.errors import MissingInputError, UsageError
-from totalspineseg_bids.segmentation.layout import Kind, Layout, Parity, layout_names
+from totalspineseg_bids.segmentation.class_map import ClassMap, Kind, Parity, class_map_names
 
 
-@pytest.mark.parametrize("name", layout_names())
+@pytest.mark.parametrize("name", class_map_names())
 def test_every_release_has_what_the_labelling_needs(name):
-    layout = Layout.named(name)
+    layout = ClassMap.named(name)
     assert layout.has("disc")
     assert layout.has("cord")
     assert layout.has("canal")
@@ -23,7 +23,7 @@ def test_every_release_has_what_the_labelling_needs(name):
 
 
 def test_specific_names_override_the_regions_that_hold_them():
-    layout = Layout.named("r20240601-step2")
+    layout = ClassMap.named("r20240601-step2")
     assert layout.meanings[1].kind is Kind.DISC
     assert layout.meanings[2].parity is Parity.ODD
     assert layout.meanings[5].level == "C7-T1"
@@ -35,23 +35,23 @@ def test_specific_names_override_the_regions_that_hold_them():
 
 
 def test_order_of_the_names_does_not_matter():
-    labels = dict(Layout.named("r20241115-step1").labels)
-    backwards = Layout.from_labels(dict(reversed(labels.items())))
-    np.testing.assert_array_equal(backwards.kind_table, Layout.from_labels(labels).kind_table)
+    labels = dict(ClassMap.named("r20241115-step1").labels)
+    backwards = ClassMap.from_labels(dict(reversed(labels.items())))
+    np.testing.assert_array_equal(backwards.kind_table, ClassMap.from_labels(labels).kind_table)
 
 
 def test_later_releases_share_the_numbers():
-    assert Layout.named("r20251124-step2").labels == Layout.named("r20241115-step2").labels
-    assert Layout.named("r20240826-step1").labels == Layout.named("r20240601-step1").labels
+    assert ClassMap.named("r20251124-step2").labels == ClassMap.named("r20241115-step2").labels
+    assert ClassMap.named("r20240826-step1").labels == ClassMap.named("r20240601-step1").labels
 
 
 def test_a_plain_dataset_json_is_enough(tmp_path):
     path = tmp_path / "dataset.json"
     path.write_text(json.dumps({"labels": {"background": 0, "disc": 1, "disc_L5_S": 2, "vertebrae": 3, "canal": 4}}))
-    layout = Layout.resolve(path)
+    layout = ClassMap.resolve(path)
     assert layout.values_of("disc") == (1, 2)
-    assert Layout.resolve(str(path)).labels == layout.labels
-    assert Layout.resolve({"disc": 7, "canal": 9}).kind_table[7] == Kind.DISC
+    assert ClassMap.resolve(str(path)).labels == layout.labels
+    assert ClassMap.resolve({"disc": 7, "canal": 9}).kind_table[7] == Kind.DISC
 
 
 @pytest.mark.parametrize(
@@ -59,18 +59,18 @@ def test_a_plain_dataset_json_is_enough(tmp_path):
 )
 def test_useless_labels_are_refused_in_one_line(labels):
     with pytest.raises(UsageError) as caught:
-        Layout.from_dataset_json({"labels": labels})
+        ClassMap.from_dataset_json({"labels": labels})
     assert "\n" not in str(caught.value)
 
 
 def test_unknown_names_and_files(tmp_path):
     with pytest.raises(UsageError, match="r20240601-step2"):
-        Layout.named("r1999-step1")
+        ClassMap.named("r1999-step1")
     with pytest.raises(MissingInputError, match=r"none\.json"):
-        Layout.from_file(tmp_path / "none.json")
+        ClassMap.from_file(tmp_path / "none.json")
     (tmp_path / "bad.json").write_text("{")
     with pytest.raises(UsageError, match="not JSON"):
-        Layout.from_file(tmp_path / "bad.json")
+        ClassMap.from_file(tmp_path / "bad.json")
     (tmp_path / "list.json").write_text("[]")
     with pytest.raises(UsageError, match=r"not a dataset\.json"):
-        Layout.from_file(tmp_path / "list.json")
+        ClassMap.from_file(tmp_path / "list.json")

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from totalspineseg_bids.imaging.grid import Box, foreground_box
-from totalspineseg_bids.segmentation.layout import Kind, Layout
+from totalspineseg_bids.segmentation.class_map import ClassMap, Kind
 
 _STRIDE = 4
 _JOIN_CELLS = 2
@@ -17,7 +17,7 @@ _SHARE_OF_LARGEST = 0.1
 _SMALLEST_SPINE_MM3 = 300.0
 
 
-def keep_spine(semantic: NDArray[np.uint8], layout: Layout) -> NDArray[np.uint8]:
+def keep_spine(semantic: NDArray[np.uint8], layout: ClassMap) -> NDArray[np.uint8]:
     """Erase what is far from the spine.
 
     Classes are joined over gaps of about 16 voxels; a joined part stays if it holds at least a tenth of the canal and
