@@ -31,7 +31,7 @@ WORKING_SPACING_MM = 1.0
 CROP_MARGIN_MM = 20.0
 #: By nnU-Net's order vertebrae overwrite discs. Dice makes a network paint the larger of two neighbours over the border
 #: rather than the smaller, so where both are found it is the disc (docs/labelling.md).
-YIELDING = ("vertebrae",)
+LOW_PRIORITY_ROLES = ("vertebrae",)
 #: Kinds of tissue whose borders are drawn between voxels.
 BORDERS = ("vertebrae", "sacrum", "disc", "canal", "cord")
 
@@ -164,8 +164,8 @@ class SegmentationNetworks:
                 engine=self._engine,
                 threads=self._threads,
                 precision=self._precision,
-                yielding=YIELDING,
-                divided=_layout(model).has_parity,
+                low_priority_roles=LOW_PRIORITY_ROLES,
+                exclusive_parts=_layout(model).has_parity,
                 borders=BORDERS,
                 step=model.tile_step,
                 mirror=model.use_mirroring,
@@ -223,7 +223,7 @@ class SegmentationNetworks:
         if box is None:
             return None
         channels = np.stack([image.data[box], odd[box].astype(np.float32)])
-        second = self._run("step2", channels, image, tell, wanted=first.labels[box] > 0, margin_mm=CROP_MARGIN_MM)
+        second = self._run("step2", channels, image, tell, roi=first.labels[box] > 0, margin_mm=CROP_MARGIN_MM)
         if not second.labels.any():
             return None
         if Role.REFINE in self.roles:
@@ -244,10 +244,10 @@ class SegmentationNetworks:
         image: Volume,
         tell: Progress,
         *,
-        wanted: NDArray[np.bool_] | None = None,
+        roi: NDArray[np.bool_] | None = None,
         margin_mm: float = 0.0,
     ) -> SemanticMap:
-        """Run one network, on all or on what is wanted, and erase what is far from the spine."""
+        """Run one network, on all of the image or on a region of interest, and erase what is far from the spine."""
         predictor = self._predictor(role)
         model = predictor.model
         if len(model.channel_names) != len(channels):
@@ -265,7 +265,7 @@ class SegmentationNetworks:
             image.spacing,
             keep=keep,
             half=half,
-            wanted=wanted,
+            roi=roi,
             margin=round(margin_mm / WORKING_SPACING_MM),
             progress=lambda part: tell(role, part),
         )
@@ -307,8 +307,8 @@ class SegmentationNetworks:
         channels = refinement.refinement_channels(
             *refinement.crop_inputs(box, intensities, second.probabilities, of_step1)
         )
-        wanted = second.labels[box] > 0
-        found = self._run(Role.REFINE, channels, image, tell, wanted=wanted, margin_mm=refinement.MARGIN_MM)
+        roi = second.labels[box] > 0
+        found = self._run(Role.REFINE, channels, image, tell, roi=roi, margin_mm=refinement.MARGIN_MM)
         labels = np.zeros_like(second.labels)
         labels[box] = refinement.apply_refinement(second.labels[box], second.layout, found.labels, found.layout)
         # Beyond the box a structure is as improbable as step 2 has it.
