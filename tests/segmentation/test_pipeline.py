@@ -50,13 +50,13 @@ class TruthReader:
         )
         self.blind = blind
         self.seen: list[np.ndarray] = []
-        self.wanted: list[np.ndarray | None] = []
+        self.roi: list[np.ndarray | None] = []
 
-    def predict(self, image, spacing, *, keep=(), half=False, wanted=None, margin=0, progress=None):
+    def predict(self, image, spacing, *, keep=(), half=False, roi=None, margin=0, progress=None):
         assert image.dtype == np.float32
         np.testing.assert_allclose(spacing, 1.0, atol=1e-6)
         self.seen.append(image)
-        self.wanted.append(wanted)
+        self.roi.append(roi)
         ids = np.rint(image[0]).astype(np.uint8) * (not self.blind)
         cord = (ids == anatomy.CORD_ID).astype(np.float32)
         canal = np.isin(ids, (anatomy.CORD_ID, anatomy.CANAL_ID)).astype(np.float32)
@@ -88,7 +88,7 @@ class Thickener:
         )
         self.seen: list[np.ndarray] = []
 
-    def predict(self, image, spacing, *, keep=(), half=False, wanted=None, margin=0, progress=None):
+    def predict(self, image, spacing, *, keep=(), half=False, roi=None, margin=0, progress=None):
         self.seen.append(image)
         bone, disc, canal, cord, odd, even = (image[row] > 0 for row in PRIOR_CHANNELS)
         values = {name: own[0] for name, own in self.model.labels.items()}
@@ -235,8 +235,8 @@ def test_step_2_gets_the_box_and_the_odd_discs():
     expected = [anatomy.disc(d).id for d in anatomy.ODD_DISCS if (column.truth == anatomy.disc(d).id).any()]
     assert sorted(marked) == sorted(expected)
     # Step 1 looks everywhere, step 2 at what step 1 found.
-    assert readers["step1"].wanted == [None]
-    np.testing.assert_array_equal(readers["step2"].wanted[0], image > 0)
+    assert readers["step1"].roi == [None]
+    np.testing.assert_array_equal(readers["step2"].roi[0], image > 0)
 
 
 def test_native_orientation_and_thick_slices():

@@ -201,7 +201,7 @@ class ClassMap:
         if stored not in _stored_names():
             msg = f"unknown layout '{name}'; known are {', '.join(class_map_names())}, or give a dataset.json"
             raise UsageError(msg)
-        text = importlib.resources.files(f"{__package__}.layouts").joinpath(f"{stored}.json").read_text("utf-8")
+        text = importlib.resources.files(f"{__package__}.class_maps").joinpath(f"{stored}.json").read_text("utf-8")
         return cls.from_labels(json.loads(text)["labels"], name)
 
     @classmethod
@@ -276,7 +276,7 @@ class ClassMap:
 
 @cache
 def _stored_names() -> tuple[str, ...]:
-    folder = importlib.resources.files(f"{__package__}.layouts")
+    folder = importlib.resources.files(f"{__package__}.class_maps")
     return tuple(sorted(f.name.removesuffix(".json") for f in folder.iterdir() if f.name.endswith(".json")))
 
 
