@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from totalspineseg_bids.inference.pixel_shuffle import PixelShuffleUNet, folded, unfolded
+from totalspineseg_bids.inference.pixel_shuffle import PixelShuffleUNet, depth_to_space, space_to_depth
 from totalspineseg_bids.training.synthetic.small_plans import PLAIN, SUBVOXEL, build_network, small_plans
 
 

@@ -9,7 +9,6 @@ from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import SpineVariant
 from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling import label_map
-from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.training.semantic_targets import semantic_table
 
 from .suite import observed

@@ -420,7 +420,7 @@ def _add_train_refinement(subparsers: Subparsers) -> None:
 
 def _train_refinement(options: argparse.Namespace) -> int:
     from totalspineseg_bids.models.registry import resolve  # noqa: PLC0415
-    from totalspineseg_bids.segmentation.networks import Networks  # noqa: PLC0415
+    from totalspineseg_bids.segmentation.networks import SegmentationNetworks  # noqa: PLC0415
     from totalspineseg_bids.training.synthetic.refinement_training import train_refinement  # noqa: PLC0415
 
     networks = SegmentationNetworks(

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 import torch
 
 from totalspineseg_bids.inference.checkpoint import StateDict
-from totalspineseg_bids.inference.pixel_shuffle import SUBVOXELS
+from totalspineseg_bids.inference.pixel_shuffle import BLOCK_VOXELS
 
 #: Convolution of a stage, and what of it: nnU-Net names the layers of a block twice.
 _LAYER = re.compile(r"(?P<stage>.*\.convs\.)(?P<number>\d+)\.(?P<part>.*)")
