@@ -85,7 +85,6 @@ DEFINED_TWICE: set[str] = {
     "Level",
     "Points",
     "Precision",
-    "Prepared",
     "Progress",
     "Row",
     "SemanticMap",
