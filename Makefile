@@ -12,7 +12,7 @@ DEMO_SUBJECTS := 6
 DEMO_SEED := 2026
 MODEL := bundled
 
-.PHONY: help venv demo test lint format validate descriptor container-test bench bundled-models refinement clean
+.PHONY: help venv demo test lint language format validate descriptor container-test bench bundled-models refinement clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -42,6 +42,9 @@ lint: $(STAMP)  ## Style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+language:  ## List wording that newcomers would not understand (see tools/check_language.py)
+	$(PYTHON) tools/check_language.py
 
 format: $(STAMP)  ## Bring the code into shape
 	$(BIN)/ruff check --fix .
