@@ -50,9 +50,9 @@ format: $(STAMP)  ## Bring the code into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-descriptor: $(STAMP)  ## Write boutiques.json and the schema of its invocations anew, and check them
-	$(BIN)/python -m totalspineseg_bids.cli.boutiques boutiques.json docs/platforms/invocation.schema.json
-	$(BIN)/python -m pytest tests/cli -k "boutiques or invocation"
+descriptor: $(STAMP)  ## Generate boutiques.json, its invocation schema and the table of settings in docs/usage.md
+	$(BIN)/python -m totalspineseg_bids.cli.generated
+	$(BIN)/python -m pytest tests/cli -k "generated or boutiques or invocation"
 
 container-test:  ## Build the Dockerfile without a Docker engine and run the image unprivileged (needs root)
 	containers/test.sh

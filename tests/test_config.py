@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from totalspineseg_bids import __version__
 from totalspineseg_bids.config import DEFAULT_SUFFIXES, RunConfig, localizer_terms, read_toml
 from totalspineseg_bids.errors import (
     DatasetError,
@@ -20,6 +25,13 @@ from totalspineseg_bids.errors import (
     UsageError,
 )
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+RECORDS = Path(__file__).parent / "data" / "records"
+
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -29,7 +41,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def config(dataset: Path, **settings_: Any) -> RunConfig:
-    base = {"bids_dir": dataset, "output_dir": dataset.parent / "out", "level": "participant"}
+    base = {"bids_dir": dataset, "output_dir": dataset.parent / "out", "analysis_level": "participant"}
     return RunConfig.from_mapping({**base, **settings_})
 
 
@@ -43,8 +55,8 @@ def test_labels_come_without_prefix_once_and_split(dataset: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "error", "message"),
     [
-        ({"level": "session"}, UnknownLevelError, "unknown analysis level 'session'"),
-        ({"level": None}, UsageError, "level not given"),
+        ({"analysis_level": "session"}, UnknownLevelError, "unknown analysis level 'session'"),
+        ({"analysis_level": None}, UsageError, "analysis_level not given"),
         ({"engine": "tf"}, UsageError, "engine 'tf' is not one of auto, openvino, torch"),
         ({"precision": "int8"}, UsageError, "precision 'int8' is not one of auto, fp32, bf16, fp16"),
         ({"device": "gpu"}, UsageError, "device 'gpu'"),
@@ -87,7 +99,7 @@ def test_places_that_cannot_be_right(dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="not a BIDS dataset"):
         config(dataset, bids_dir=tmp_path / "bare", output_dir=tmp_path / "o")
     assert config(dataset, bids_dir=tmp_path / "bare", output_dir=tmp_path / "o", skip_bids_validation=True)
-    assert config(dataset, bids_dir="/gone", level="group").level == "group"
+    assert config(dataset, bids_dir="/gone", analysis_level="group").analysis_level == "group"
 
 
 def test_only_what_changes_the_result_changes_the_digest(dataset: Path) -> None:
@@ -104,17 +116,6 @@ def test_the_resolution_written_last_is_the_native_one_where_there_is_one(datase
     assert config(dataset, output_resolution="both").resolutions[-1] is None
 
 
-def test_environment_sets_defaults_below_everything_else(dataset: Path) -> None:
-    base = {"bids_dir": dataset, "output_dir": dataset.parent / "out", "level": "participant"}
-    env = {"TOTALSPINESEG_BIDS_MODEL": "bundled", "TOTALSPINESEG_BIDS_N_CPUS": "3"}
-    c = RunConfig.from_mapping(base, environment=env)
-    assert (c.model, c.n_cpus, c.threads) == ("bundled", 3, 3)
-    assert RunConfig.from_mapping({**base, "model": "m", "omp-nthreads": 2}, environment=env).model == "m"
-    assert RunConfig.from_mapping({**base, "omp-nthreads": 2}, environment=env).threads == 2
-    with pytest.raises(UsageError, match="N_CPUS must be a whole number"):
-        RunConfig.from_mapping(base, environment={"TOTALSPINESEG_BIDS_N_CPUS": "many"})
-
-
 def test_toml_with_hyphens_and_relative_paths(dataset: Path) -> None:
     path = dataset.parent / "run.toml"
     path.write_text(f'bids-dir = "{dataset.name}"\noutput_dir = "out"\nlevel = "participant"\nn-cpus = 2\n')
@@ -125,6 +126,32 @@ def test_toml_with_hyphens_and_relative_paths(dataset: Path) -> None:
         read_toml(path)
     with pytest.raises(MissingInputError):
         read_toml(dataset / "absent.toml")
+
+
+@pytest.mark.parametrize("name", ["run_defaults", "run_all_settings"])
+def test_run_records_of_version_0_1_0_still_load(dataset: Path, tmp_path: Path, name: str) -> None:
+    shutil.copytree(dataset, tmp_path / "data")
+    record = tmp_path / "record.toml"
+    shutil.copy(RECORDS / f"{name}.toml", record)
+    stored = tomllib.loads(record.read_text())
+    c = RunConfig.from_mapping(read_toml(record))
+    assert (c.bids_dir, c.output_dir) == (tmp_path / "data", tmp_path / "derivatives")
+    assert (c.analysis_level, c.label_scheme) == (stored.pop("level"), "totalsegmri")
+    for key in set(stored) - {"record", "bids_dir", "output_dir", "label_scheme", "bids_database_dir", "work_dir"}:
+        value = getattr(c, key)
+        assert (list(value) if isinstance(value, tuple) else value) == stored[key]
+    keys = ("label_scheme", "output_resolution", "single_step", "step1_only", "localizer", "joint_session", "volume")
+    text = json.dumps({"version": __version__, **{key: stored.get(key) for key in keys}}, sort_keys=True)
+    assert c.digest == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_former_names_of_the_level_and_the_label_scheme_are_accepted(dataset: Path) -> None:
+    base = {"bids_dir": dataset, "output_dir": dataset.parent / "out"}
+    for scheme in ("seed", "totalsegmri"):
+        c = RunConfig.from_mapping({**base, "level": "participant", "label-scheme": scheme})
+        assert (c.analysis_level, c.label_scheme) == ("participant", "totalsegmri")
+        environment = {"TOTALSPINESEG_BIDS_LABEL_SCHEME": scheme}
+        assert RunConfig.from_mapping({**base, "level": "group"}, environment=environment).digest == c.digest
 
 
 TEXT = st.text(st.characters(blacklist_categories=["Cs"]), min_size=1, max_size=12)
@@ -163,8 +190,8 @@ def test_localizer_filters() -> None:
         localizer_terms("acq-loc__T1w")
 
 
-def test_the_environment_sets_defaults_and_a_wrong_value_is_told_by_its_variable(dataset: Path) -> None:
-    base = {"bids_dir": dataset, "output_dir": dataset.parent / "out", "level": "participant"}
+def test_environment_variables_set_defaults_and_are_named_in_errors(dataset: Path) -> None:
+    base = {"bids_dir": dataset, "output_dir": dataset.parent / "out", "analysis_level": "participant"}
     variables = {
         "TOTALSPINESEG_BIDS_MODEL": "bundled",
         "TOTALSPINESEG_BIDS_N_CPUS": "3",
@@ -173,6 +200,7 @@ def test_the_environment_sets_defaults_and_a_wrong_value_is_told_by_its_variable
     found = RunConfig.from_mapping(base, environment=variables)
     assert (found.model, found.n_cpus, found.device) == ("bundled", 3, "auto")
     assert RunConfig.from_mapping({**base, "n_cpus": 1}, environment=variables).n_cpus == 1
+    assert (found.threads, RunConfig.from_mapping({**base, "omp-nthreads": 2}, environment=variables).threads) == (3, 2)
     for name, value in (
         ("DEVICE", "gpu"),
         ("ENGINE", "tf"),

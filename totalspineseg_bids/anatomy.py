@@ -30,8 +30,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-LabelScheme = Literal["seed", "totalspineseg"]
-LABEL_SCHEMES: tuple[LabelScheme, ...] = ("seed", "totalspineseg")
+LabelScheme = Literal["totalsegmri", "totalspineseg"]
+LABEL_SCHEMES: tuple[LabelScheme, ...] = ("totalsegmri", "totalspineseg")
+DEFAULT_SCHEME: LabelScheme = "totalsegmri"
+#: Former names of label schemes, which are accepted everywhere.
+SCHEME_ALIASES: dict[str, LabelScheme] = {"seed": DEFAULT_SCHEME}
 
 #: Craniocaudal order of the vertebrae, supernumerary levels in their place; ``S`` is the sacrum.
 VERTEBRA_LEVELS: tuple[str, ...] = (
@@ -96,7 +99,7 @@ class AnatomicalLabel:
 
     def id_in(self, scheme: LabelScheme) -> int:
         """Return the id in a label scheme."""
-        return self.id if scheme == "seed" else self.public_id
+        return self.public_id if scheme == "totalspineseg" else self.id
 
 
 def _rgb(hue: float, saturation: float, value: float) -> tuple[int, int, int]:
@@ -287,6 +290,17 @@ class SpineVariant:
         return tuple(names)
 
 
+def recorded_scheme(scheme: str) -> str:
+    """Return the name of a label scheme in sidecars, reports and digests.
+
+    Files keep the former name of the default scheme, so that results of earlier versions stay complete.
+
+    >>> recorded_scheme("totalsegmri"), recorded_scheme("totalspineseg")
+    ('seed', 'totalspineseg')
+    """
+    return next((former for former, name in SCHEME_ALIASES.items() if name == scheme), scheme)
+
+
 @cache
 def _lookup(scheme: LabelScheme) -> NDArray[np.uint8]:
     table = np.zeros(256, np.uint8)
@@ -322,7 +336,7 @@ def level_point_value(disc_level: str) -> int:
     return _DISC_BY_LEVEL[disc_level].id
 
 
-def itksnap_table(labels: Iterable[AnatomicalLabel] = LABELS, scheme: LabelScheme = "seed") -> str:
+def itksnap_table(labels: Iterable[AnatomicalLabel] = LABELS, scheme: LabelScheme = DEFAULT_SCHEME) -> str:
     """Return the label description file that ITK-SNAP imports (index, RGB, alpha, visible, mesh, name)."""
     lines = ['    0     0    0    0        0  0  0    "Clear Label"']
     for label in sorted(labels, key=lambda item: item.id_in(scheme)):
@@ -331,7 +345,7 @@ def itksnap_table(labels: Iterable[AnatomicalLabel] = LABELS, scheme: LabelSchem
     return "\n".join(lines) + "\n"
 
 
-def slicer_table(labels: Iterable[AnatomicalLabel] = LABELS, scheme: LabelScheme = "seed") -> str:
+def slicer_table(labels: Iterable[AnatomicalLabel] = LABELS, scheme: LabelScheme = DEFAULT_SCHEME) -> str:
     """Return the colour table (``.ctbl``) that 3D Slicer reads (index, name, RGBA)."""
     lines = ["# Color table: totalspineseg_bids", "0 background 0 0 0 0"]
     for label in sorted(labels, key=lambda item: item.id_in(scheme)):

@@ -1,7 +1,8 @@
-"""One frozen record of a run: every setting of the BIDS App, validated here and nowhere else.
+"""Settings of the BIDS App: declared, validated and stored here and nowhere else.
 
-It is built from the command line, from a TOML file, or in code; all three take the same names, the field names
-below (in TOML a hyphen does as well as an underscore). A record of each run can be read back as a configuration.
+Each field of :class:`RunConfig` declares one setting. The command line, the environment variables, TOML files, the
+Boutiques descriptor and the table in the user guide are generated from these declarations (:data:`SETTINGS`).
+The TOML record that each run writes can be read back as a configuration.
 """
 
 from __future__ import annotations
@@ -13,14 +14,16 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 from totalspineseg_bids import __version__
-from totalspineseg_bids.anatomy import LABEL_SCHEMES, LabelScheme
+from totalspineseg_bids.anatomy import DEFAULT_SCHEME, SCHEME_ALIASES, LabelScheme, recorded_scheme
 from totalspineseg_bids.errors import (
     DatasetError,
     MissingInputError,
@@ -35,188 +38,486 @@ if sys.version_info >= (3, 11):
 else:  # pragma: no cover
     import tomli as tomllib
 
-Level = Literal["participant", "group"]
+AnalysisLevel = Literal["participant", "group"]
 Engine = Literal["auto", "openvino", "torch"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Resolution = Literal["native", "1mm", "both"]
-LEVELS: tuple[Level, ...] = get_args(Level)
-ENGINES: tuple[Engine, ...] = get_args(Engine)
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-RESOLUTIONS: tuple[Resolution, ...] = get_args(Resolution)
+ANALYSIS_LEVELS: tuple[AnalysisLevel, ...] = get_args(AnalysisLevel)
 
-#: Anatomical contrasts looked for unless ``suffix`` says otherwise.
+#: BIDS suffixes that are processed unless ``suffix`` is set.
 DEFAULT_SUFFIXES: tuple[str, ...] = ("T1w", "T2w", "T2starw", "PDw", "MTw")
+#: Pairs of settings of which only one can be used.
+MUTUALLY_EXCLUSIVE = (("dry_run", "reports_only"), ("single_step", "step1_only"))
 
-
-#: Environment variables that set a default, below command line and TOML file.
-ENVIRONMENT: Mapping[str, str] = MappingProxyType(
-    {
-        "model": "TOTALSPINESEG_BIDS_MODEL",
-        "device": "TOTALSPINESEG_BIDS_DEVICE",
-        "engine": "TOTALSPINESEG_BIDS_ENGINE",
-        "precision": "TOTALSPINESEG_BIDS_PRECISION",
-        "n_cpus": "TOTALSPINESEG_BIDS_N_CPUS",
-        "label_scheme": "TOTALSPINESEG_BIDS_LABEL_SCHEME",
-    }
-)
-#: Settings that change what is computed; they make the configuration digest, the others do not.
-_RESULT_FIELDS = (
-    "label_scheme", "output_resolution", "single_step", "step1_only", "localizer", "joint_session", "volume"
-)  # fmt: skip
 _DEVICE = re.compile(r"^(auto|cpu|mps|cuda(:\d+)?)$")
 _LABEL = re.compile(r"^[0-9a-zA-Z+]+$")
-_CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"engine": ENGINES, "precision": PRECISIONS, "label_scheme": LABEL_SCHEMES, "output_resolution": RESOLUTIONS}
-)
 _RECORD_TABLE = "record"
+
+
+def _path(name: str, value: object) -> Path:
+    if not isinstance(value, str | os.PathLike) or not str(value):
+        msg = f"{name} must be a path, not {value!r}"
+        raise UsageError(msg)
+    # absolute() and normpath, not resolve(): DataLad datasets are full of links that must keep their names.
+    return Path(os.path.normpath(Path(value).expanduser().absolute()))
+
+
+def _labels(name: str, value: object, prefix: str) -> tuple[str, ...]:
+    items: Iterable[object] = [value] if isinstance(value, str) else value if isinstance(value, Iterable) else [value]
+    labels: list[str] = []
+    for item in items:
+        if not isinstance(item, str | int) or isinstance(item, bool):
+            msg = f"{name} must be a list of labels, not {item!r}"
+            raise UsageError(msg)
+        labels += [word.removeprefix(prefix) for word in re.split(r"[\s,]+", str(item)) if word]
+    bad = [label for label in labels if not _LABEL.match(label)]
+    if bad:
+        msg = f"{name} '{bad[0]}' is not a BIDS label (letters and digits only)"
+        raise UsageError(msg)
+    return tuple(dict.fromkeys(labels))
+
+
+def _is(name: str, value: object, kind: type) -> None:
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        msg = f"{name} must be {'true or false' if kind is bool else kind.__name__}, not {value!r}"
+        raise UsageError(msg)
+
+
+def _count(name: str, value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        msg = f"{name} must be a whole number from 1, not {value!r}"
+        raise UsageError(msg)
+    return value
+
+
+def _whole_number(name: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError as error:
+        msg = f"{name} must be a whole number, not '{text}'"
+        raise UsageError(msg) from error
+
+
+def _volume(name: str, value: object) -> int | Literal["mean"]:
+    if value == "mean":
+        return "mean"
+    if isinstance(value, bool) or not isinstance(value, int | str) or not str(value).isdigit():
+        msg = f"{name} must be 'mean' or an index from 0, not {value!r}"
+        raise UsageError(msg)
+    return int(value)
+
+
+def _device(name: str, value: object) -> str:
+    if not _DEVICE.match(str(value)):
+        msg = f"{name} '{value}' is not one of auto, cpu, cuda, cuda:N, mps"
+        raise UsageError(msg)
+    return str(value)
+
+
+def _model(name: str, value: object) -> str:
+    _is(name, value, str)
+    if not value:
+        msg = f"{name} is empty; give a name, a folder or a zip"
+        raise UsageError(msg)
+    return str(value)
+
+
+def _localizer(name: str, value: object) -> str | None:
+    if value is not None:
+        _is(name, value, str)
+        localizer_terms(str(value))
+    return None if value is None else str(value)
+
+
+def _verbosity(name: str, value: object) -> object:
+    _is(name, value, int)
+    return value
+
+
+def _flag(name: str, value: object) -> object:
+    _is(name, value, bool)
+    return value
+
+
+def _analysis_level(_: str, value: object) -> object:
+    if value not in ANALYSIS_LEVELS:
+        msg = f"unknown analysis level '{value}'; choose participant or group"
+        raise UnknownLevelError(msg)
+    return value
+
+
+class Kind(Enum):
+    """Type of a setting's value."""
+
+    PATH = "path"
+    LABELS = "list of labels"
+    FLAG = "flag"
+    CHOICE = "choice"
+    COUNT = "whole number from 1"
+    TEXT = "text"
+
+
+_PARSERS: Mapping[Kind, Callable[[str, object], object]] = MappingProxyType(
+    {Kind.PATH: _path, Kind.COUNT: _count, Kind.FLAG: _flag}
+)
+
+
+class Group(Enum):
+    """Heading in the command line's help."""
+
+    REQUIRED = "required"
+    IMAGES = "which images"
+    METHOD = "method"
+    OUTPUT = "output"
+    RESOURCES = "resources"
+    RUNNING = "running"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Declaration of one setting.
+
+    Examples
+    --------
+    >>> SETTINGS["n_cpus"].flags
+    ('--n-cpus', '--nprocs')
+    >>> SETTINGS["engine"].choices
+    ('auto', 'openvino', 'torch')
+    """
+
+    name: str
+    """Field name, which is also the name in TOML files."""
+    kind: Kind
+    """Type of the value."""
+    group: Group
+    """Heading in the command line's help; required settings are positional arguments."""
+    help: str
+    """What the setting does, without its default."""
+    default: object = None
+    """Default value."""
+    choices: tuple[str, ...] = ()
+    """Allowed values."""
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    """Other spellings of allowed values."""
+    flags: tuple[str, ...] = ()
+    """Spellings on the command line with hyphens; underscores are accepted too."""
+    metavar: str = ""
+    """Placeholder of the value in the command line's help."""
+    variable: str | None = None
+    """Environment variable that sets the default."""
+    former_name: str | None = None
+    """Name in earlier TOML files, which is still read, and id in the Boutiques descriptor."""
+    prefix: str = ""
+    """Prefix that is removed from labels."""
+    is_input: bool = False
+    """The path is read and must exist."""
+    changes_result: bool = False
+    """The setting changes the output and is part of the configuration digest."""
+    parse: Callable[[str, object], object] | None = None
+    """Check of a value whose rule is its own, called with the name for messages and the value."""
+
+    def validate(self, value: object, name: str = "") -> object:
+        """Return a value as it is stored.
+
+        Parameters
+        ----------
+        value
+            Value from the command line, TOML, the environment or code.
+        name
+            Name for messages; the setting's own by default.
+
+        Raises
+        ------
+        UsageError
+            If the value is not allowed.
+        UnknownLevelError
+            If it is an unknown analysis level.
+        """
+        name = name or self.name
+        if self.parse is not None:
+            return self.parse(name, value)
+        if value is None and self.default is None:
+            return None
+        if self.kind in _PARSERS:
+            return _PARSERS[self.kind](name, value)
+        if self.kind is Kind.LABELS:
+            return _labels(name, value, self.prefix)
+        value = self.aliases.get(str(value), value)
+        if value not in self.choices:
+            msg = f"{name} '{value}' is not one of {', '.join(self.choices)}"
+            raise UsageError(msg)
+        return value
+
+    @property
+    def required(self) -> bool:
+        """The setting has no default and is a positional argument of the command line."""
+        return self.group is Group.REQUIRED
+
+    @property
+    def default_text(self) -> str:
+        """Default value as users write it; empty where there is none to name."""
+        if isinstance(self.default, tuple):
+            return " ".join(self.default)
+        if isinstance(self.default, bool):
+            return "yes" if self.default else ""
+        return "" if self.default is None else str(self.default)
+
+    @property
+    def help_text(self) -> str:
+        """What the setting does, with its default."""
+        return f"{self.help} (default: {self.default_text})" if self.default_text else self.help
+
+
+def _declare(
+    group: Group,
+    text: str,
+    *,
+    environment: bool = False,
+    hidden: bool = False,
+    **details: Any,  # noqa: ANN401
+) -> dict[str, Any]:
+    """Return the metadata of a field: the parts of its :class:`Setting` that its type and default do not give."""
+    return {"group": group, "help": text, "environment": environment, "hidden": hidden, **details}
 
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
     """Settings of one run of the BIDS App.
 
-    Attributes
-    ----------
-    bids_dir, output_dir
-        Input dataset and output folder (absolute).
-    level
-        ``"participant"`` or ``"group"``.
-    participant_label, session_label, exclude_participant_label
-        Labels without ``sub-``/``ses-``; empty means all (or none excluded).
-    suffix
-        BIDS suffixes of the images to work on.
-    bids_filter_file
-        JSON file of pyBIDS filters a suffix, as fMRIPrep takes it.
-    bids_database_dir
-        Folder of a pyBIDS index to use (made where absent).
-    skip_bids_validation
-        Do not run the validator on the input.
-    model
-        Name of an installed model set, a folder, or a zip.
-    device
-        ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-    engine
-        ``auto``, ``openvino`` or ``torch``.
-    precision
-        Arithmetic of the networks: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
-    label_scheme
-        Ids in the output: ``seed`` or ``totalspineseg``.
-    output_resolution
-        Grid of the output: that of the image (``native``), ``1mm`` isotropic, or ``both``.
-    single_step
-        Use the single-step model (Dataset103).
-    step1_only
-        Stop after the first step.
-    localizer
-        Filter that names the image of a participant whose labels help to label the others.
-    joint_session
-        Find the levels of a session's images together, where they show the same part of the person.
-    volume
-        Volume of a 4D series: a number from 0, or ``"mean"``.
-    n_cpus, omp_nthreads
-        Cores to use, and threads for one numeric step; ``None`` leaves it to the machine.
-    mem_mb, work_dir
-        Accepted for the sake of other tools' scripts; nothing is written outside the output folder.
-    force
-        Redo what is complete.
-    dry_run
-        List what would be done.
-    reports_only
-        Rebuild the reports from the derivatives.
-    qc_file
-        Group level: table of ratings, as downloaded from an earlier group page.
-    norms
-        Group level: table of reference values by level (and age and sex), for z-scores.
-    self_contained
-        Group level: put the thumbnails into the page, so that it can be sent alone.
-    stop_on_first_crash
-        End at the first image that fails.
-    progress
-        Show progress bars; ``None`` where standard error is a terminal.
-    verbose
-        0 warnings, 1 information, 2 debugging (the log file has at least information).
+    Raises
+    ------
+    UsageError
+        If a value is not allowed.
+    UnknownLevelError
+        If the analysis level is unknown.
+    MissingInputError
+        If the dataset or an input file does not exist.
+    DatasetError
+        If the dataset has no description.
     """
 
-    bids_dir: Path
-    output_dir: Path
-    level: Level
-    participant_label: tuple[str, ...] = ()
-    session_label: tuple[str, ...] = ()
-    exclude_participant_label: tuple[str, ...] = ()
-    suffix: tuple[str, ...] = DEFAULT_SUFFIXES
-    bids_filter_file: Path | None = None
-    bids_database_dir: Path | None = None
-    skip_bids_validation: bool = False
-    model: str = DEFAULT_MODEL
-    device: str = "auto"
-    engine: Engine = "auto"
-    precision: Precision = "auto"
-    label_scheme: LabelScheme = "seed"
-    output_resolution: Resolution = "native"
-    single_step: bool = False
-    step1_only: bool = False
-    localizer: str | None = None
-    joint_session: bool = True
-    volume: int | Literal["mean"] = "mean"
-    n_cpus: int | None = None
-    omp_nthreads: int | None = None
-    mem_mb: int | None = None
-    work_dir: Path | None = None
-    force: bool = False
-    dry_run: bool = False
-    reports_only: bool = False
-    qc_file: Path | None = None
-    norms: Path | None = None
-    self_contained: bool = False
-    stop_on_first_crash: bool = False
-    progress: bool | None = None
-    verbose: int = 1
+    bids_dir: Path = field(metadata=_declare(Group.REQUIRED, "BIDS dataset", is_input=True))
+    output_dir: Path = field(metadata=_declare(Group.REQUIRED, "output folder"))
+    analysis_level: AnalysisLevel = field(
+        metadata=_declare(
+            Group.REQUIRED,
+            "participant: segment images; group: collect the results",
+            metavar="{participant,group}",
+            former_name="level",
+            parse=_analysis_level,
+        )
+    )
+
+    participant_label: tuple[str, ...] = field(
+        default=(),
+        metadata=_declare(
+            Group.IMAGES,
+            "participants to process, with or without sub- (default: all)",
+            metavar="LABEL",
+            prefix="sub-",
+        ),
+    )
+    exclude_participant_label: tuple[str, ...] = field(
+        default=(), metadata=_declare(Group.IMAGES, "participants to skip", metavar="LABEL", prefix="sub-")
+    )
+    session_label: tuple[str, ...] = field(
+        default=(),
+        metadata=_declare(
+            Group.IMAGES,
+            "sessions to process, with or without ses- (default: all)",
+            metavar="LABEL",
+            prefix="ses-",
+            flags=("--session-label", "--session-id"),
+        ),
+    )
+    suffix: tuple[str, ...] = field(
+        default=DEFAULT_SUFFIXES, metadata=_declare(Group.IMAGES, "BIDS suffixes to process", metavar="SUFFIX")
+    )
+    volume: int | Literal["mean"] = field(
+        default="mean",
+        metadata=_declare(
+            Group.IMAGES,
+            "volume of a 4D series to use: an index from 0, or the mean of all volumes",
+            metavar="N|mean",
+            parse=_volume,
+            changes_result=True,
+        ),
+    )
+    bids_filter_file: Path | None = field(
+        default=None,
+        metadata=_declare(
+            Group.IMAGES,
+            "JSON file of pyBIDS filters in fMRIPrep's format; null: entity absent, *: entity present",
+            metavar="FILE",
+            is_input=True,
+        ),
+    )
+    bids_database_dir: Path | None = field(
+        default=None,
+        metadata=_declare(Group.IMAGES, "folder of the pyBIDS index, created if absent", metavar="DIR"),
+    )
+    skip_bids_validation: bool = field(
+        default=False,
+        metadata=_declare(
+            Group.IMAGES,
+            "do not run the BIDS validator on the dataset",
+            flags=("--skip-bids-validation", "--skip-bids-validator"),
+        ),
+    )
+
+    model: str = field(
+        default=DEFAULT_MODEL,
+        metadata=_declare(
+            Group.METHOD,
+            "installed model, folder or zip; 'bundled' is the small model included for trials",
+            metavar="NAME|PATH|ZIP",
+            parse=_model,
+            environment=True,
+        ),
+    )
+    device: str = field(
+        default="auto",
+        metadata=_declare(
+            Group.METHOD, "auto, cpu, cuda, cuda:N or mps", metavar="DEVICE", parse=_device, environment=True
+        ),
+    )
+    engine: Engine = field(
+        default="auto", metadata=_declare(Group.METHOD, "library that runs the networks", environment=True)
+    )
+    precision: Precision = field(
+        default="auto",
+        metadata=_declare(
+            Group.METHOD,
+            "floating-point format of the networks; fp32 varies least between processors",
+            environment=True,
+        ),
+    )
+    single_step: bool = field(
+        default=False,
+        metadata=_declare(Group.METHOD, "use the single-step model (Dataset103)", changes_result=True),
+    )
+    step1_only: bool = field(default=False, metadata=_declare(Group.METHOD, "stop after step 1", changes_result=True))
+    localizer: str | None = field(
+        default=None,
+        metadata=_declare(
+            Group.METHOD,
+            "image of the participant whose levels guide the other images, such as acq-loc or acq-wide_T2w",
+            metavar="FILTER",
+            parse=_localizer,
+            changes_result=True,
+        ),
+    )
+    joint_session: bool = field(
+        default=True,
+        metadata=_declare(
+            Group.METHOD, "determine the levels of overlapping images of a session together", changes_result=True
+        ),
+    )
+
+    label_scheme: LabelScheme = field(
+        default=DEFAULT_SCHEME,
+        metadata=_declare(
+            Group.OUTPUT,
+            "label ids: totalsegmri as in the original TotalSpineSeg README (alias: seed), totalspineseg as in "
+            "later releases",
+            aliases=SCHEME_ALIASES,
+            changes_result=True,
+            environment=True,
+        ),
+    )
+    output_resolution: Resolution = field(
+        default="native",
+        metadata=_declare(
+            Group.OUTPUT, "grid of the output: the image's own, 1 mm isotropic, or both", changes_result=True
+        ),
+    )
+    qc_file: Path | None = field(
+        default=None,
+        metadata=_declare(
+            Group.OUTPUT,
+            "group: ratings downloaded from the group page, to include in page and table",
+            metavar="TSV",
+            is_input=True,
+        ),
+    )
+    norms: Path | None = field(
+        default=None,
+        metadata=_declare(
+            Group.OUTPUT,
+            "group: reference values (measure, level, mean, sd; sex, age_min, age_max) for z-scores",
+            metavar="TSV",
+            is_input=True,
+        ),
+    )
+    self_contained: bool = field(
+        default=False,
+        metadata=_declare(Group.OUTPUT, "group: embed the thumbnails, so that the page is a single file"),
+    )
+
+    n_cpus: int | None = field(
+        default=None,
+        metadata=_declare(
+            Group.RESOURCES,
+            "number of CPU cores to use (default: all available)",
+            metavar="N",
+            flags=("--n-cpus", "--nprocs"),
+            environment=True,
+        ),
+    )
+    omp_nthreads: int | None = field(
+        default=None, metadata=_declare(Group.RESOURCES, "number of threads per numerical operation", metavar="N")
+    )
+    mem_mb: int | None = field(
+        default=None,
+        metadata=_declare(
+            Group.RESOURCES, "accepted for compatibility; one image is in memory at a time", metavar="MB"
+        ),
+    )
+    work_dir: Path | None = field(
+        default=None,
+        metadata=_declare(
+            Group.RESOURCES,
+            "accepted for compatibility; no intermediate files are written",
+            metavar="DIR",
+            flags=("-w", "--work-dir"),
+        ),
+    )
+
+    force: bool = field(default=False, metadata=_declare(Group.RUNNING, "process complete images again"))
+    dry_run: bool = field(default=False, metadata=_declare(Group.RUNNING, "list what would be done and exit"))
+    reports_only: bool = field(
+        default=False, metadata=_declare(Group.RUNNING, "only rebuild the reports from existing results")
+    )
+    stop_on_first_crash: bool = field(
+        default=False, metadata=_declare(Group.RUNNING, "stop at the first image that fails")
+    )
+    progress: bool | None = field(
+        default=None,
+        metadata=_declare(Group.RUNNING, "show progress bars (default: if standard error is a terminal)"),
+    )
+    verbose: int = field(
+        default=1,
+        metadata=_declare(
+            Group.RUNNING, "console messages: 0 warnings, 1 information, 2 debug", parse=_verbosity, hidden=True
+        ),
+    )
 
     def __post_init__(self) -> None:
-        for name in _PATHS:
-            value = getattr(self, name)
-            if value is not None:
-                self._set(name, _path(name, value))
-        for name, prefix in (
-            ("participant_label", "sub-"),
-            ("exclude_participant_label", "sub-"),
-            ("session_label", "ses-"),
-        ):
-            self._set(name, _labels(name, getattr(self, name), prefix))
-        self._set("suffix", _words("suffix", self.suffix) or DEFAULT_SUFFIXES)
-        for name in _FLAGS:
-            _is(name, getattr(self, name), bool)
-        if self.progress is not None:
-            _is("progress", self.progress, bool)
-        for name in ("n_cpus", "omp_nthreads", "mem_mb"):
-            _positive(name, getattr(self, name))
-        self._set("volume", _volume(self.volume))
-        self._check_choices()
+        for name, setting in SETTINGS.items():
+            self._set(name, setting.validate(getattr(self, name)))
+        self._set("suffix", self.suffix or DEFAULT_SUFFIXES)
+        self._check_combinations()
         self._check_places()
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
 
-    def _check_choices(self) -> None:
-        if self.level not in LEVELS:
-            msg = f"unknown analysis level '{self.level}'; choose participant or group"
-            raise UnknownLevelError(msg)
-        for name, choices in _CHOICES.items():
-            _one_of(name, getattr(self, name), choices)
-        _is("model", self.model, str)
-        _is("verbose", self.verbose, int)
-        if not self.model:
-            msg = "model is empty; give a name, a folder or a zip"
-            raise UsageError(msg)
-        _check_device("device", self.device)
-        if self.single_step and self.step1_only:
-            msg = "--single-step and --step1-only exclude each other; choose one"
-            raise UsageError(msg)
-        if self.dry_run and self.reports_only:
-            msg = "--dry-run and --reports-only exclude each other; choose one"
-            raise UsageError(msg)
-        if self.localizer is not None:
-            localizer_terms(self.localizer)
+    def _check_combinations(self) -> None:
+        for names in MUTUALLY_EXCLUSIVE:
+            if all(getattr(self, name) for name in names):
+                first, second = (SETTINGS[name].flags[0] for name in names)
+                msg = f"{first} and {second} exclude each other; choose one"
+                raise UsageError(msg)
 
     def _check_places(self) -> None:
         self._check_output()
@@ -224,7 +525,7 @@ class RunConfig:
             if path is not None and not path.is_file():
                 msg = f"{path}: no such file of {name}; give a tab-separated table"
                 raise MissingInputError(msg)
-        if self.level == "group":
+        if self.analysis_level == "group":
             return
         if not self.bids_dir.exists():
             msg = f"{self.bids_dir}: no such dataset; give the folder that holds dataset_description.json"
@@ -272,7 +573,8 @@ class RunConfig:
     @property
     def digest(self) -> str:
         """SHA-256 of what changes the result: the settings concerned and the version of the program."""
-        settings = {name: getattr(self, name) for name in _RESULT_FIELDS}
+        settings = {name: getattr(self, name) for name, setting in SETTINGS.items() if setting.changes_result}
+        settings["label_scheme"] = recorded_scheme(self.label_scheme)
         text = json.dumps({"version": __version__, **settings}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -284,25 +586,22 @@ class RunConfig:
         record
             Facts of the run (version, start, command line), written to a table that is not read back.
         """
-        lines = []
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if value is not None:
-                lines.append(f"{field.name} = {_toml(value)}")
+        values = ((name, getattr(self, name)) for name in SETTINGS)
+        lines = [f"{name} = {_toml(value)}" for name, value in values if value is not None]
         if record:
             lines += ["", f"[{_RECORD_TABLE}]", *(f"{key} = {_toml(value)}" for key, value in record.items())]
         return "\n".join(lines) + "\n"
 
     @classmethod
-    def from_mapping(cls, settings: Mapping[str, Any], *, environment: Mapping[str, str] | None = None) -> RunConfig:
-        """Build a configuration from names and values, as of a TOML file or the command line.
+    def from_mapping(cls, *settings: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> RunConfig:
+        """Build a configuration from names and values, such as those of a TOML file or a command line.
 
         Parameters
         ----------
-        settings
-            Values by field name; ``None`` counts as absent.
+        *settings
+            Values by field name; later mappings override earlier ones and ``None`` counts as absent.
         environment
-            Environment variables for the defaults of :data:`ENVIRONMENT`.
+            Environment variables, some of which set defaults.
 
         Raises
         ------
@@ -315,26 +614,55 @@ class RunConfig:
         DatasetError
             If the dataset has no description.
         """
-        known = {field.name for field in dataclasses.fields(cls)}
+        names = {name: name for name in SETTINGS}
+        names |= {setting.former_name: name for name, setting in SETTINGS.items() if setting.former_name}
         values = environment_settings(environment or {})
-        for key, value in settings.items():
+        for key, value in (item for mapping in settings for item in mapping.items()):
             name = key.replace("-", "_")
-            if name not in known:
-                near = difflib.get_close_matches(name, known, 1)
+            if name not in names:
+                near = difflib.get_close_matches(name, SETTINGS, 1)
                 hint = f"; did you mean '{near[0]}'?" if near else ""
                 msg = f"unknown setting '{key}'{hint}"
                 raise UsageError(msg)
             if value is not None:
-                values[name] = value
-        missing = [name for name in ("bids_dir", "output_dir", "level") if name not in values]
+                values[names[name]] = value
+        missing = [name for name, setting in SETTINGS.items() if setting.required and name not in values]
         if missing:
             msg = f"{', '.join(missing)} not given; usage: totalspineseg-bids BIDS_DIR OUTPUT_DIR {{participant,group}}"
             raise UsageError(msg)
         return cls(**values)
 
 
-_PATHS = ("bids_dir", "output_dir", "bids_filter_file", "bids_database_dir", "work_dir", "qc_file", "norms")
-_FLAGS = tuple(field.name for field in dataclasses.fields(RunConfig) if field.type == "bool")
+def _kind(hint: object) -> Kind:
+    if typing.get_origin(hint) is Literal:
+        return Kind.CHOICE
+    if typing.get_origin(hint) is tuple:
+        return Kind.LABELS
+    kinds = {Path: Kind.PATH, bool: Kind.FLAG, int: Kind.COUNT}
+    types = [item for item in get_args(hint) if item is not type(None)] or [hint]
+    return kinds.get(types[0], Kind.TEXT) if len(types) == 1 else Kind.TEXT
+
+
+def _settings() -> Iterator[Setting]:
+    hints = typing.get_type_hints(RunConfig)
+    for declared in dataclasses.fields(RunConfig):
+        details = dict(declared.metadata)
+        environment, hidden = details.pop("environment"), details.pop("hidden")
+        name, hint = declared.name, hints[declared.name]
+        if not hidden and details["group"] is not Group.REQUIRED:
+            details.setdefault("flags", (f"--{name.replace('_', '-')}",))
+        yield Setting(
+            name=name,
+            kind=_kind(hint),
+            default=None if declared.default is dataclasses.MISSING else declared.default,
+            choices=get_args(hint) if _kind(hint) is Kind.CHOICE else (),
+            variable=f"TOTALSPINESEG_BIDS_{name.upper()}" if environment else None,
+            **details,
+        )
+
+
+#: Every setting by name, in the order of the command line's help.
+SETTINGS: Mapping[str, Setting] = MappingProxyType({setting.name: setting for setting in _settings()})
 
 
 def environment_settings(environment: Mapping[str, str]) -> dict[str, Any]:
@@ -343,7 +671,7 @@ def environment_settings(environment: Mapping[str, str]) -> dict[str, Any]:
     Parameters
     ----------
     environment
-        Environment variables; those of :data:`ENVIRONMENT` count where they are not empty.
+        Environment variables; empty ones are ignored.
 
     Raises
     ------
@@ -351,15 +679,12 @@ def environment_settings(environment: Mapping[str, str]) -> dict[str, Any]:
         If a value is not allowed; the message names the variable.
     """
     found: dict[str, Any] = {}
-    for key, variable in ENVIRONMENT.items():
-        text = environment.get(variable)
-        if not text:
-            continue
-        if key in _CHOICES:
-            _one_of(variable, text, _CHOICES[key])
-        if key == "device":
-            _check_device(variable, text)
-        found[key] = _number(variable, text) if key == "n_cpus" else text
+    for name, setting in SETTINGS.items():
+        text = environment.get(setting.variable) if setting.variable else None
+        if text and setting.kind is Kind.COUNT:
+            found[name] = _whole_number(str(setting.variable), text)
+        elif text:
+            found[name] = setting.validate(text, str(setting.variable))
     return found
 
 
@@ -384,10 +709,10 @@ def read_toml(path: Path) -> dict[str, Any]:
         msg = f"{path}: not valid TOML ({error})"
         raise UsageError(msg) from error
     content.pop(_RECORD_TABLE, None)
-    for name in _PATHS:
-        for key in (name, name.replace("_", "-")):
-            if isinstance(content.get(key), str):
-                content[key] = str(path.resolve().parent / Path(content[key]).expanduser())
+    for key, value in content.items():
+        setting = SETTINGS.get(key.replace("-", "_"))
+        if setting is not None and setting.kind is Kind.PATH and isinstance(value, str):
+            content[key] = str(path.resolve().parent / Path(value).expanduser())
     return content
 
 
@@ -415,74 +740,6 @@ def localizer_terms(text: str) -> dict[str, str]:
             raise UsageError(msg)
         terms[match[1] or "suffix"] = match[2]
     return terms
-
-
-def _path(name: str, value: object) -> Path:
-    if not isinstance(value, str | os.PathLike) or not str(value):
-        msg = f"{name} must be a path, not {value!r}"
-        raise UsageError(msg)
-    # absolute() and normpath, not resolve(): DataLad datasets are full of links that must keep their names.
-    return Path(os.path.normpath(Path(value).expanduser().absolute()))
-
-
-def _words(name: str, value: object) -> tuple[str, ...]:
-    items: Iterable[object] = [value] if isinstance(value, str) else value if isinstance(value, Iterable) else [value]
-    words: list[str] = []
-    for item in items:
-        if not isinstance(item, str | int) or isinstance(item, bool):
-            msg = f"{name} must be a list of labels, not {item!r}"
-            raise UsageError(msg)
-        words += [word for word in re.split(r"[\s,]+", str(item)) if word]
-    bad = [word for word in words if not _LABEL.match(word.removeprefix("sub-").removeprefix("ses-"))]
-    if bad:
-        msg = f"{name} '{bad[0]}' is not a BIDS label (letters and digits only)"
-        raise UsageError(msg)
-    return tuple(dict.fromkeys(words))
-
-
-def _labels(name: str, value: object, prefix: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(word.removeprefix(prefix) for word in _words(name, value)))
-
-
-def _is(name: str, value: object, kind: type) -> None:
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        msg = f"{name} must be {'true or false' if kind is bool else kind.__name__}, not {value!r}"
-        raise UsageError(msg)
-
-
-def _positive(name: str, value: object) -> None:
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-        msg = f"{name} must be a whole number from 1, not {value!r}"
-        raise UsageError(msg)
-
-
-def _number(name: str, text: str) -> int:
-    try:
-        return int(text)
-    except ValueError as error:
-        msg = f"{name} must be a whole number, not '{text}'"
-        raise UsageError(msg) from error
-
-
-def _volume(value: object) -> int | Literal["mean"]:
-    if value == "mean":
-        return "mean"
-    if isinstance(value, bool) or not isinstance(value, int | str) or not str(value).isdigit():
-        msg = f"volume must be 'mean' or a number from 0, not {value!r}"
-        raise UsageError(msg)
-    return int(value)
-
-
-def _check_device(name: str, value: object) -> None:
-    if not _DEVICE.match(str(value)):
-        msg = f"{name} '{value}' is not one of auto, cpu, cuda, cuda:N, mps"
-        raise UsageError(msg)
-
-
-def _one_of(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        msg = f"{name} '{value}' is not one of {', '.join(choices)}"
-        raise UsageError(msg)
 
 
 def _toml(value: object) -> str:

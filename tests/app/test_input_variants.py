@@ -182,6 +182,8 @@ def test_where_a_result_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert all(content[column]["Units"] for column in measures)
     for other in ({"label_scheme": "totalspineseg"}, {"volume": 0}, {"step1_only": True}, {"localizer": "acq-a"}):
         assert (
-            RunConfig.from_mapping({"bids_dir": raw, "output_dir": out, "level": "participant", **other}).digest
+            RunConfig.from_mapping(
+                {"bids_dir": raw, "output_dir": out, "analysis_level": "participant", **other}
+            ).digest
             != settings.digest
         )

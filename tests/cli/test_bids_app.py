@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from totalspineseg_bids import __version__
-from totalspineseg_bids.cli import bids_app, boutiques
+from totalspineseg_bids.cli import bids_app, generated
 from totalspineseg_bids.cli.bids_app import build_parser, main, parse_config
+from totalspineseg_bids.config import SETTINGS
 from totalspineseg_bids.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,6 +57,8 @@ def required(dataset: Path, tmp_path: Path) -> list[str]:
         (["--device", "cuda:1"], "device", "cuda:1"),
         (["--engine", "torch"], "engine", "torch"),
         (["--precision", "fp32"], "precision", "fp32"),
+        (["--label-scheme", "seed"], "label_scheme", "totalsegmri"),
+        (["--label_scheme", "totalsegmri"], "label_scheme", "totalsegmri"),
         (["--label-scheme", "totalspineseg"], "label_scheme", "totalspineseg"),
         (["--output-resolution", "both"], "output_resolution", "both"),
         (["--single-step"], "single_step", True),
@@ -73,11 +76,11 @@ def test_every_spelling_reaches_its_setting(required: list[str], options: list[s
     assert getattr(parse_config([*required, *options]), field) == value
 
 
-def test_options_may_come_before_the_places(required: list[str]) -> None:
+def test_options_may_precede_positional_arguments(required: list[str]) -> None:
     config = parse_config(["--force", "--n-cpus", "2", *required])
-    assert (config.level, config.force, config.n_cpus) == ("participant", True, 2)
+    assert (config.analysis_level, config.force, config.n_cpus) == ("participant", True, 2)
     config = parse_config([required[0], "--model", "bundled", *required[1:]])
-    assert (config.level, config.model) == ("participant", "bundled")
+    assert (config.analysis_level, config.model) == ("participant", "bundled")
 
 
 def test_command_line_before_toml_before_environment(
@@ -101,7 +104,7 @@ def test_everything_may_come_from_toml(required: list[str], tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (["{raw}", "{out}"], 64, "level not given"),
+        (["{raw}", "{out}"], 64, "analysis_level not given"),
         (["{raw}", "{out}", "session"], 17, "unknown analysis level 'session'"),
         (["{raw}", "{out}", "participant", "--nonsense"], 64, "--nonsense"),
         (["{raw}", "{out}", "participant", "--n-cpus", "many"], 64, "not a whole number"),
@@ -116,7 +119,7 @@ def test_everything_may_come_from_toml(required: list[str], tmp_path: Path) -> N
         (["{raw}", "{out}", "participant", "--skip-bids-validation", "--participant-label", "9"], 18, "no participant"),
     ],
 )
-def test_what_is_wrong_gives_its_code_and_a_last_line(
+def test_errors_have_their_exit_code_and_a_last_line(
     required: list[str], arguments: list[str], code: int, says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     raw, out, _ = required
@@ -145,7 +148,7 @@ def test_help_and_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert all(
         group in text for group in ("which images:", "method:", "output:", "resources:", "running:", "examples:")
     )
-    assert "--participant_label" not in text  # taken, not shown
+    assert "--participant_label" not in text  # accepted, not shown
     assert max(len(line) for line in text.splitlines()) <= 120
     assert main([]) == 0
     capsys.readouterr()
@@ -176,28 +179,33 @@ def test_python_dash_m_is_the_app() -> None:
     assert done.stdout.startswith("totalspineseg-bids")
 
 
-def test_parser_errors_are_ours() -> None:
+def test_parser_errors_are_usage_errors() -> None:
     with pytest.raises(UsageError):
         build_parser().parse_args(["--suffix"])
 
 
-def test_boutiques_json_is_what_the_parser_says() -> None:
-    assert (ROOT / "boutiques.json").read_text(encoding="utf-8") == boutiques.descriptor_text(), (
-        "run: python -m totalspineseg_bids.cli.boutiques boutiques.json"
-    )
+def test_boutiques_json_is_current() -> None:
+    assert (ROOT / "boutiques.json").read_text(encoding="utf-8") == generated.descriptor_text(), "run: make descriptor"
+
+
+def test_the_generated_table_of_settings_is_current() -> None:
+    guide = (ROOT / generated.USER_GUIDE).read_text(encoding="utf-8")
+    assert guide == generated.guide_text(guide), "run: make descriptor"
+    for flag in ("--participant-label", "--session-id", "--no-joint-session", "--quiet"):
+        assert f"`{flag}`" in generated.settings_table()
 
 
 def test_boutiques_descriptor_is_whole() -> None:
-    descriptor = boutiques.descriptor()
+    descriptor = generated.descriptor()
     ids = [entry["id"] for entry in descriptor["inputs"]]
-    actions = {action.dest for action in build_parser()._actions} - {"help", "version"}
-    assert set(ids) == actions
+    assert {*SETTINGS, "level", "config_file", "quiet"} - {"analysis_level"} == set(ids)
     assert ids[:3] == ["bids_dir", "output_dir", "level"]
     keys = [entry["value-key"] for entry in descriptor["inputs"]]
     assert descriptor["command-line"].split() == [bids_app.PROGRAM, *keys]
     by_id = {entry["id"]: entry for entry in descriptor["inputs"]}
     assert by_id["level"]["value-choices"] == ["participant", "group"]
     assert by_id["participant_label"]["list"]
+    assert by_id["label_scheme"]["value-choices"] == ["totalsegmri", "totalspineseg", "seed"]
     assert by_id["n_cpus"]["type"] == "Number"
     assert by_id["force"] | {"description": ""} == {
         "id": "force",
@@ -228,10 +236,10 @@ def test_the_invocation_schema_and_its_example_fit_the_descriptor() -> None:
     pytest.importorskip("boutiques")
     jsonschema = pytest.importorskip("jsonschema")
     folder = ROOT / "docs" / "platforms"
-    assert (folder / "invocation.schema.json").read_text(encoding="utf-8") == boutiques.schema_text(), (
-        "run: python -m totalspineseg_bids.cli.boutiques boutiques.json docs/platforms/invocation.schema.json"
+    assert (folder / "invocation.schema.json").read_text(encoding="utf-8") == generated.schema_text(), (
+        "run: make descriptor"
     )
-    schema = json.loads(boutiques.schema_text())
+    schema = json.loads(generated.schema_text())
     from boutiques import bosh
 
     done = bosh(["exec", "simulate", str(ROOT / "boutiques.json"), "-i", str(folder / "invocation.json")])

@@ -172,7 +172,7 @@ def describe_spine(spine: LabelledSpine, scheme: LabelScheme) -> dict[str, Any]:
         "status": spine.status.value,
         "reason": spine.reason,
         "flags": list(spine.flags),
-        "label_scheme": scheme,
+        "label_scheme": anatomy.recorded_scheme(scheme),
         "hypothesis": None if spine.hypothesis is None else asdict(spine.hypothesis),
         "components": components,
     }
@@ -223,7 +223,7 @@ def segment_files(
     jobs: Sequence[FileJob],
     segmenter: Segmenter,
     *,
-    scheme: LabelScheme = "seed",
+    scheme: LabelScheme = anatomy.DEFAULT_SCHEME,
     localizer: Volume | None = None,
     report: bool = False,
 ) -> Iterator[FileResult]:

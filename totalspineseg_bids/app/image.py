@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from totalspineseg_bids.anatomy import from_scheme, level_point_value, to_scheme
+from totalspineseg_bids.anatomy import from_scheme, level_point_value, recorded_scheme, to_scheme
 from totalspineseg_bids.app.crash import clear_crash
 from totalspineseg_bids.app.segmenter import LoadedSegmenter, StageProgress
 from totalspineseg_bids.app.session import find_companions, read_companions
@@ -218,7 +218,7 @@ class _Writer:
             loaded.bundled,
             job.digests,
             settings={
-                "label_scheme": config.label_scheme,
+                "label_scheme": recorded_scheme(config.label_scheme),
                 "output_resolution": config.output_resolution,
                 "single_step": config.single_step,
                 "step1_only": config.step1_only,

@@ -54,7 +54,7 @@ def _run(config: RunConfig, command: list[str], factory: SegmenterFactory) -> tu
 
     with run_log(config, command) as log:
         try:
-            if config.level == "group":
+            if config.analysis_level == "group":
                 run_group(config)
                 return int(ExitCode.SUCCESS), None
             tally = run_participants(config, factory)

@@ -97,7 +97,7 @@ def run_log(config: RunConfig, command: list[str]) -> Iterator[Path | None]:
     handlers: list[logging.Handler] = [console]
     path: Path | None = None
     # Levels that only read results do not make an output folder that is not there.
-    reads_only = config.level == "group" or config.reports_only
+    reads_only = config.analysis_level == "group" or config.reports_only
     if not config.dry_run and (config.output_dir.is_dir() or not reads_only):
         path = _start_record(config, command)
         handlers.append(_file_handler(path))

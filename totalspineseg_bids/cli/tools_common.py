@@ -1,4 +1,4 @@
-"""What the subcommands share: options, output, progress bars."""
+"""Options, output and progress bars that the subcommands share."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from totalspineseg_bids.anatomy import LABEL_SCHEMES
+from totalspineseg_bids.anatomy import DEFAULT_SCHEME, LABEL_SCHEMES, SCHEME_ALIASES
+from totalspineseg_bids.cli.bids_app import add_setting
+from totalspineseg_bids.config import SETTINGS, environment_settings
 
 PROGRAM = "totalspineseg-tools"
+
+_MODEL_SETTINGS = ("model", "device", "engine", "precision")
 
 #: What ``add_subparsers`` returns; argparse has no public name for it.
 Subparsers = Any
@@ -18,7 +22,7 @@ Run = Callable[[argparse.Namespace], int]
 
 
 def say(text: str) -> None:
-    """Write a line of output."""
+    """Write a line to standard output."""
     sys.stdout.write(text.rstrip("\n") + "\n")
     sys.stdout.flush()
 
@@ -31,15 +35,15 @@ def add_subcommand(
     Parameters
     ----------
     subparsers
-        Of the main parser.
+        Subparsers of the main parser.
     name
-        Of the subcommand.
+        Name of the subcommand.
     run
-        Called with the arguments; returns the exit code.
+        Function that takes the parsed arguments and returns the exit code.
     summary
         One line for the list of subcommands.
     details
-        More for the subcommand's own help.
+        Further sentences for the subcommand's own help.
     """
     parser: argparse.ArgumentParser = subparsers.add_parser(
         name,
@@ -47,54 +51,57 @@ def add_subcommand(
         description=f"{summary[0].upper()}{summary[1:]}. {details}".strip(),
         allow_abbrev=False,
     )
-    parser.add_argument("-v", "--verbose", action="count", default=0, help="tell more; twice for everything")
+    parser.add_argument(
+        "-v", "--verbose", action="count", default=0, help="show progress messages; twice: debug messages"
+    )
     parser.set_defaults(run=run)
     return parser
+
+
+def scheme_name(text: str) -> str:
+    """Return the present name of a label scheme.
+
+    >>> scheme_name("seed")
+    'totalsegmri'
+    """
+    return SCHEME_ALIASES.get(text, text)
 
 
 def add_label_scheme(parser: argparse.ArgumentParser, what: str) -> None:
     """Add ``--label-scheme``."""
     parser.add_argument(
-        "--label-scheme", choices=LABEL_SCHEMES, default="seed", help=f"ids {what} (default: %(default)s)"
+        "--label-scheme",
+        type=scheme_name,
+        choices=LABEL_SCHEMES,
+        default=DEFAULT_SCHEME,
+        help=f"label ids {what} (default: %(default)s)",
     )
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """Add the options that choose a model and how it is run; :func:`fill_model` gives them their values."""
-    from totalspineseg_bids.config import ENGINES, PRECISIONS  # noqa: PLC0415
-    from totalspineseg_bids.models.catalog import DEFAULT_MODEL  # noqa: PLC0415
-
-    parser.add_argument(
-        "--model",
-        metavar="NAME|PATH|ZIP",
-        help=f"installed release, folder or zip; 'bundled' for trying out (default: {DEFAULT_MODEL})",
-    )
-    parser.add_argument("--device", metavar="auto|cpu|cuda[:N]|mps", help="default: auto")
-    parser.add_argument("--engine", choices=ENGINES, help="default: auto")
-    parser.add_argument("--precision", choices=PRECISIONS, help="arithmetic of the networks (default: auto)")
-    parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads of the network")
+    """Add the options that choose a model and how it runs; :func:`fill_model` sets their defaults."""
+    for name in _MODEL_SETTINGS:
+        add_setting(parser, SETTINGS[name])
+    parser.add_argument("--threads", type=positive, metavar="N", help="number of CPU threads for the networks")
     steps = parser.add_mutually_exclusive_group()
-    steps.add_argument("--single-step", action="store_true", help="use the model that names every level in one step")
-    steps.add_argument("--step1-only", action="store_true", help="stop after step 1 and name what it shows")
+    steps.add_argument("--single-step", action="store_true", help=SETTINGS["single_step"].help)
+    steps.add_argument("--step1-only", action="store_true", help="stop after step 1 and label its result")
 
 
 def fill_model(options: argparse.Namespace) -> None:
-    """Give what the user left out of :func:`add_model`'s options the value of the environment, else the default.
+    """Set the options of :func:`add_model` that were not given, from the environment or to their defaults.
 
     Raises
     ------
     UsageError
         If an environment variable has a value that is not allowed.
     """
-    from totalspineseg_bids.config import environment_settings  # noqa: PLC0415
-    from totalspineseg_bids.models.catalog import DEFAULT_MODEL  # noqa: PLC0415
-
-    automatic = dict.fromkeys(("device", "engine", "precision"), "auto")
-    defaults = {"model": DEFAULT_MODEL, **automatic, **environment_settings(os.environ)}
-    defaults["threads"] = defaults.get("n_cpus")
-    for name in ("model", *automatic, "threads"):
+    found = environment_settings(os.environ)
+    for name in _MODEL_SETTINGS:
         if getattr(options, name) is None:
-            setattr(options, name, defaults[name])
+            setattr(options, name, found.get(name, SETTINGS[name].default))
+    if options.threads is None:
+        options.threads = found.get("n_cpus")
 
 
 def positive(text: str) -> int:
@@ -110,7 +117,7 @@ def positive(text: str) -> int:
 
 
 def bar(total: int, title: str) -> Any:  # noqa: ANN401 - tqdm is not typed
-    """Return a progress bar on standard error, which shows itself on terminals only."""
+    """Return a progress bar on standard error, which is only shown on a terminal."""
     from tqdm import tqdm  # noqa: PLC0415
 
     return tqdm(total=total, desc=title, disable=None, leave=False, dynamic_ncols=True)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from totalspineseg_bids.anatomy import LABEL_SCHEMES
-from totalspineseg_bids.cli.tools_common import Subparsers, add_label_scheme, add_subcommand, bar, say
+from totalspineseg_bids.cli.tools_common import Subparsers, add_label_scheme, add_subcommand, bar, say, scheme_name
 from totalspineseg_bids.errors import ExitCode, ImageError
 
 
@@ -45,7 +45,9 @@ def add_subcommands(subparsers: Subparsers) -> None:
 def _add_shared(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="write TSV, JSON and an HTML page there")
     add_label_scheme(parser, "of the predictions")
-    parser.add_argument("--truth-scheme", choices=LABEL_SCHEMES, help="ids of the truth, where they differ")
+    parser.add_argument(
+        "--truth-scheme", type=scheme_name, choices=LABEL_SCHEMES, help="ids of the truth, where they differ"
+    )
     parser.add_argument(
         "--tolerance", type=_millimetres, default=1.0, metavar="MM", help="of the surface distance (default: 1)"
     )

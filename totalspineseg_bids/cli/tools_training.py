@@ -15,6 +15,7 @@ from totalspineseg_bids.cli.tools_common import (
     bar,
     positive,
     say,
+    scheme_name,
 )
 from totalspineseg_bids.errors import ExitCode, ImageError, UsageError
 
@@ -131,6 +132,7 @@ def _add_prepare(subparsers: Subparsers) -> None:
     )
     parser.add_argument(
         "--label-scheme",
+        type=scheme_name,
         choices=("auto", *LABEL_SCHEMES),
         default="auto",
         help="ids of the labels; auto looks at each file (default: %(default)s)",

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from totalspineseg_bids.anatomy import LabelScheme
+from totalspineseg_bids.anatomy import DEFAULT_SCHEME, LabelScheme
 from totalspineseg_bids.errors import NothingSelectedError, UsageError
 from totalspineseg_bids.evaluation.evaluate import Evaluation, evaluate
 from totalspineseg_bids.evaluation.metrics import GROUPS, LEVELLED, ImageResult, LevelResult, Outcome
@@ -204,7 +204,7 @@ def compare_models(
     predictions: Mapping[str, Path],
     truth: Path,
     *,
-    label_scheme: LabelScheme = "seed",
+    label_scheme: LabelScheme = DEFAULT_SCHEME,
     truth_scheme: LabelScheme | None = None,
     drop_missing: bool = False,
     tolerance_mm: float = TOLERANCE_MM,

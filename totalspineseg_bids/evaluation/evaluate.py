@@ -170,7 +170,7 @@ def evaluate(
     pred_paths: Sequence[Path | None],
     truth_paths: Sequence[Path],
     *,
-    label_scheme: LabelScheme = "seed",
+    label_scheme: LabelScheme = anatomy.DEFAULT_SCHEME,
     truth_scheme: LabelScheme | None = None,
     tags: Sequence[dict[str, str]] | None = None,
     tolerance_mm: float = TOLERANCE_MM,

@@ -34,7 +34,7 @@ def segment(
     single_step: bool = False,
     step1_only: bool = False,
     localizer: str | Path | Volume | None = None,
-    localizer_scheme: LabelScheme = "seed",
+    localizer_scheme: LabelScheme = anatomy.DEFAULT_SCHEME,
     resolution: Literal["native", "1mm"] = "native",
     progress: Progress | None = None,
 ) -> LabelledSpine:
@@ -94,7 +94,7 @@ def label(
     layout: str | Path | Mapping[str, Any] | ClassMap,
     *,
     localizer: str | Path | Volume | None = None,
-    localizer_scheme: LabelScheme = "seed",
+    localizer_scheme: LabelScheme = anatomy.DEFAULT_SCHEME,
 ) -> LabelledSpine:
     """Label a semantic map, without any network.
 

@@ -69,7 +69,7 @@ def _unknown_ids(labels: NDArray[np.uint8], scheme: LabelScheme) -> list[int]:
     """Return the ids in a label map that a scheme does not have."""
     known = {label.id_in(scheme) for label in anatomy.LABELS}
     present = {int(value) for value in np.flatnonzero(np.bincount(labels.ravel(), minlength=256))} - {0}
-    tissues = set(_TISSUES) if scheme == "seed" else set()
+    tissues = set(_TISSUES) if scheme != "totalspineseg" else set()
     return sorted(present - known - tissues)
 
 
@@ -94,7 +94,7 @@ def scheme_of(labels: NDArray[np.uint8], path: Path) -> LabelScheme:
     if fitting:
         msg = f"{path}: its labels fit both schemes; tell it with --label-scheme"
         raise ImageError(msg)
-    unknown = _unknown_ids(labels, "seed")
+    unknown = _unknown_ids(labels, anatomy.DEFAULT_SCHEME)
     msg = f"{path}: label {unknown[0]} and others fit no label scheme; map them to one of them first"
     raise ImageError(msg)
 
@@ -102,10 +102,10 @@ def scheme_of(labels: NDArray[np.uint8], path: Path) -> LabelScheme:
 def _canonical_ids(labels: NDArray[np.uint8], scheme: SchemeChoice, path: Path) -> NDArray[np.uint8]:
     """Translate a label scheme to canonical ids; refuse ids that it does not have."""
     if scheme == "auto":
-        return anatomy.from_scheme(labels, scheme_of(labels, path) if labels.any() else "seed")
+        return anatomy.from_scheme(labels, scheme_of(labels, path) if labels.any() else anatomy.DEFAULT_SCHEME)
     unknown = _unknown_ids(labels, scheme)
     if unknown:
-        other = "totalspineseg" if scheme == "seed" else "seed"
+        other = anatomy.DEFAULT_SCHEME if scheme == "totalspineseg" else "totalspineseg"
         msg = f"{path}: label {unknown[0]} is not in the scheme '{scheme}'; try --label-scheme {other}"
         raise ImageError(msg)
     return anatomy.from_scheme(labels, scheme)
@@ -137,7 +137,7 @@ def _merged_labels(files: LabelFiles, image: Volume, grid: Geometry, scheme: Sch
     return merged
 
 
-def load_case(case: TrainingCase, scheme: SchemeChoice = "seed") -> tuple[Volume, NDArray[np.uint8]]:
+def load_case(case: TrainingCase, scheme: SchemeChoice = anatomy.DEFAULT_SCHEME) -> tuple[Volume, NDArray[np.uint8]]:
     """Read an image and its labels on the 1 mm RAS grid.
 
     A series of several volumes (echoes of a gradient echo) becomes their mean, as in the method.

@@ -152,7 +152,7 @@ def _signature(job: _Job, scheme: SchemeChoice) -> dict[str, Any]:
     return {
         "recipe": _RECIPE,
         "part": job.part,
-        "label_scheme": scheme,
+        "label_scheme": anatomy.recorded_scheme(scheme),
         "copies": job.copies,
         "seed": job.seed if job.copies else None,
         "sources": [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in sources],
@@ -330,7 +330,7 @@ def prepare(
     *,
     datasets: Sequence[DatasetId] = DATASETS,
     labels_folder: str | Sequence[str] = "derivatives/labels",
-    label_scheme: SchemeChoice = "seed",
+    label_scheme: SchemeChoice = anatomy.DEFAULT_SCHEME,
     test_fraction: float = 0.1,
     seed: int = 0,
     copies: int = 0,
