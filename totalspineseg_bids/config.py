@@ -146,7 +146,7 @@ def _analysis_level(_: str, value: object) -> object:
     return value
 
 
-class Kind(Enum):
+class SettingKind(Enum):
     """Type of a setting's value."""
 
     PATH = "path"
@@ -157,12 +157,12 @@ class Kind(Enum):
     TEXT = "text"
 
 
-_PARSERS: Mapping[Kind, Callable[[str, object], object]] = MappingProxyType(
-    {Kind.PATH: _path, Kind.COUNT: _count, Kind.FLAG: _flag}
+_PARSERS: Mapping[SettingKind, Callable[[str, object], object]] = MappingProxyType(
+    {SettingKind.PATH: _path, SettingKind.COUNT: _count, SettingKind.FLAG: _flag}
 )
 
 
-class Group(Enum):
+class SettingGroup(Enum):
     """Heading in the command line's help."""
 
     REQUIRED = "required"
@@ -187,9 +187,9 @@ class Setting:
 
     name: str
     """Field name, which is also the name in TOML files."""
-    kind: Kind
+    kind: SettingKind
     """Type of the value."""
-    group: Group
+    group: SettingGroup
     """Heading in the command line's help; required settings are positional arguments."""
     help: str
     """What the setting does, without its default."""
@@ -240,7 +240,7 @@ class Setting:
             return None
         if self.kind in _PARSERS:
             return _PARSERS[self.kind](name, value)
-        if self.kind is Kind.LABELS:
+        if self.kind is SettingKind.LABELS:
             return _labels(name, value, self.prefix)
         value = self.aliases.get(str(value), value)
         if value not in self.choices:
@@ -251,7 +251,7 @@ class Setting:
     @property
     def required(self) -> bool:
         """The setting has no default and is a positional argument of the command line."""
-        return self.group is Group.REQUIRED
+        return self.group is SettingGroup.REQUIRED
 
     @property
     def default_text(self) -> str:
@@ -269,7 +269,7 @@ class Setting:
 
 
 def _declare(
-    group: Group,
+    group: SettingGroup,
     text: str,
     *,
     environment: bool = False,
@@ -296,11 +296,11 @@ class RunConfig:
         If the dataset has no description.
     """
 
-    bids_dir: Path = field(metadata=_declare(Group.REQUIRED, "BIDS dataset", is_input=True))
-    output_dir: Path = field(metadata=_declare(Group.REQUIRED, "output folder"))
+    bids_dir: Path = field(metadata=_declare(SettingGroup.REQUIRED, "BIDS dataset", is_input=True))
+    output_dir: Path = field(metadata=_declare(SettingGroup.REQUIRED, "output folder"))
     analysis_level: AnalysisLevel = field(
         metadata=_declare(
-            Group.REQUIRED,
+            SettingGroup.REQUIRED,
             "participant: segment images; group: collect the results",
             metavar="{participant,group}",
             former_name="level",
@@ -311,19 +311,19 @@ class RunConfig:
     participant_label: tuple[str, ...] = field(
         default=(),
         metadata=_declare(
-            Group.IMAGES,
+            SettingGroup.IMAGES,
             "participants to process, with or without sub- (default: all)",
             metavar="LABEL",
             prefix="sub-",
         ),
     )
     exclude_participant_label: tuple[str, ...] = field(
-        default=(), metadata=_declare(Group.IMAGES, "participants to skip", metavar="LABEL", prefix="sub-")
+        default=(), metadata=_declare(SettingGroup.IMAGES, "participants to skip", metavar="LABEL", prefix="sub-")
     )
     session_label: tuple[str, ...] = field(
         default=(),
         metadata=_declare(
-            Group.IMAGES,
+            SettingGroup.IMAGES,
             "sessions to process, with or without ses- (default: all)",
             metavar="LABEL",
             prefix="ses-",
@@ -331,12 +331,12 @@ class RunConfig:
         ),
     )
     suffix: tuple[str, ...] = field(
-        default=DEFAULT_SUFFIXES, metadata=_declare(Group.IMAGES, "BIDS suffixes to process", metavar="SUFFIX")
+        default=DEFAULT_SUFFIXES, metadata=_declare(SettingGroup.IMAGES, "BIDS suffixes to process", metavar="SUFFIX")
     )
     volume: int | Literal["mean"] = field(
         default="mean",
         metadata=_declare(
-            Group.IMAGES,
+            SettingGroup.IMAGES,
             "volume of a 4D series to use: an index from 0, or the mean of all volumes",
             metavar="N|mean",
             parse=_volume,
@@ -346,7 +346,7 @@ class RunConfig:
     bids_filter_file: Path | None = field(
         default=None,
         metadata=_declare(
-            Group.IMAGES,
+            SettingGroup.IMAGES,
             "JSON file of pyBIDS filters in fMRIPrep's format; null: entity absent, *: entity present",
             metavar="FILE",
             is_input=True,
@@ -354,12 +354,12 @@ class RunConfig:
     )
     bids_database_dir: Path | None = field(
         default=None,
-        metadata=_declare(Group.IMAGES, "folder of the pyBIDS index, created if absent", metavar="DIR"),
+        metadata=_declare(SettingGroup.IMAGES, "folder of the pyBIDS index, created if absent", metavar="DIR"),
     )
     skip_bids_validation: bool = field(
         default=False,
         metadata=_declare(
-            Group.IMAGES,
+            SettingGroup.IMAGES,
             "do not run the BIDS validator on the dataset",
             flags=("--skip-bids-validation", "--skip-bids-validator"),
         ),
@@ -368,7 +368,7 @@ class RunConfig:
     model: str = field(
         default=DEFAULT_MODEL,
         metadata=_declare(
-            Group.METHOD,
+            SettingGroup.METHOD,
             "installed model, folder or zip; 'bundled' is the small model included for trials",
             metavar="NAME|PATH|ZIP",
             parse=_model,
@@ -378,29 +378,31 @@ class RunConfig:
     device: str = field(
         default="auto",
         metadata=_declare(
-            Group.METHOD, "auto, cpu, cuda, cuda:N or mps", metavar="DEVICE", parse=_device, environment=True
+            SettingGroup.METHOD, "auto, cpu, cuda, cuda:N or mps", metavar="DEVICE", parse=_device, environment=True
         ),
     )
     engine: Engine = field(
-        default="auto", metadata=_declare(Group.METHOD, "library that runs the networks", environment=True)
+        default="auto", metadata=_declare(SettingGroup.METHOD, "library that runs the networks", environment=True)
     )
     precision: Precision = field(
         default="auto",
         metadata=_declare(
-            Group.METHOD,
+            SettingGroup.METHOD,
             "floating-point format of the networks; fp32 varies least between processors",
             environment=True,
         ),
     )
     single_step: bool = field(
         default=False,
-        metadata=_declare(Group.METHOD, "use the single-step model (Dataset103)", changes_result=True),
+        metadata=_declare(SettingGroup.METHOD, "use the single-step model (Dataset103)", changes_result=True),
     )
-    step1_only: bool = field(default=False, metadata=_declare(Group.METHOD, "stop after step 1", changes_result=True))
+    step1_only: bool = field(
+        default=False, metadata=_declare(SettingGroup.METHOD, "stop after step 1", changes_result=True)
+    )
     localizer: str | None = field(
         default=None,
         metadata=_declare(
-            Group.METHOD,
+            SettingGroup.METHOD,
             "image of the participant whose levels guide the other images, such as acq-loc or acq-wide_T2w",
             metavar="FILTER",
             parse=_localizer,
@@ -410,14 +412,14 @@ class RunConfig:
     joint_session: bool = field(
         default=True,
         metadata=_declare(
-            Group.METHOD, "determine the levels of overlapping images of a session together", changes_result=True
+            SettingGroup.METHOD, "determine the levels of overlapping images of a session together", changes_result=True
         ),
     )
 
     label_scheme: LabelScheme = field(
         default=DEFAULT_SCHEME,
         metadata=_declare(
-            Group.OUTPUT,
+            SettingGroup.OUTPUT,
             "label ids: totalsegmri as in the original TotalSpineSeg README (alias: seed), totalspineseg as in "
             "later releases",
             aliases=SCHEME_ALIASES,
@@ -428,13 +430,13 @@ class RunConfig:
     output_resolution: Resolution = field(
         default="native",
         metadata=_declare(
-            Group.OUTPUT, "grid of the output: the image's own, 1 mm isotropic, or both", changes_result=True
+            SettingGroup.OUTPUT, "grid of the output: the image's own, 1 mm isotropic, or both", changes_result=True
         ),
     )
     qc_file: Path | None = field(
         default=None,
         metadata=_declare(
-            Group.OUTPUT,
+            SettingGroup.OUTPUT,
             "group: ratings downloaded from the group page, to include in page and table",
             metavar="TSV",
             is_input=True,
@@ -443,7 +445,7 @@ class RunConfig:
     norms: Path | None = field(
         default=None,
         metadata=_declare(
-            Group.OUTPUT,
+            SettingGroup.OUTPUT,
             "group: reference values (measure, level, mean, sd; sex, age_min, age_max) for z-scores",
             metavar="TSV",
             is_input=True,
@@ -451,13 +453,13 @@ class RunConfig:
     )
     self_contained: bool = field(
         default=False,
-        metadata=_declare(Group.OUTPUT, "group: embed the thumbnails, so that the page is a single file"),
+        metadata=_declare(SettingGroup.OUTPUT, "group: embed the thumbnails, so that the page is a single file"),
     )
 
     n_cpus: int | None = field(
         default=None,
         metadata=_declare(
-            Group.RESOURCES,
+            SettingGroup.RESOURCES,
             "number of CPU cores to use (default: all available)",
             metavar="N",
             flags=("--n-cpus", "--nprocs"),
@@ -465,40 +467,41 @@ class RunConfig:
         ),
     )
     omp_nthreads: int | None = field(
-        default=None, metadata=_declare(Group.RESOURCES, "number of threads per numerical operation", metavar="N")
+        default=None,
+        metadata=_declare(SettingGroup.RESOURCES, "number of threads per numerical operation", metavar="N"),
     )
     mem_mb: int | None = field(
         default=None,
         metadata=_declare(
-            Group.RESOURCES, "accepted for compatibility; one image is in memory at a time", metavar="MB"
+            SettingGroup.RESOURCES, "accepted for compatibility; one image is in memory at a time", metavar="MB"
         ),
     )
     work_dir: Path | None = field(
         default=None,
         metadata=_declare(
-            Group.RESOURCES,
+            SettingGroup.RESOURCES,
             "accepted for compatibility; no intermediate files are written",
             metavar="DIR",
             flags=("-w", "--work-dir"),
         ),
     )
 
-    force: bool = field(default=False, metadata=_declare(Group.RUNNING, "process complete images again"))
-    dry_run: bool = field(default=False, metadata=_declare(Group.RUNNING, "list what would be done and exit"))
+    force: bool = field(default=False, metadata=_declare(SettingGroup.RUNNING, "process complete images again"))
+    dry_run: bool = field(default=False, metadata=_declare(SettingGroup.RUNNING, "list what would be done and exit"))
     reports_only: bool = field(
-        default=False, metadata=_declare(Group.RUNNING, "only rebuild the reports from existing results")
+        default=False, metadata=_declare(SettingGroup.RUNNING, "only rebuild the reports from existing results")
     )
     stop_on_first_crash: bool = field(
-        default=False, metadata=_declare(Group.RUNNING, "stop at the first image that fails")
+        default=False, metadata=_declare(SettingGroup.RUNNING, "stop at the first image that fails")
     )
     progress: bool | None = field(
         default=None,
-        metadata=_declare(Group.RUNNING, "show progress bars (default: if standard error is a terminal)"),
+        metadata=_declare(SettingGroup.RUNNING, "show progress bars (default: if standard error is a terminal)"),
     )
     verbose: int = field(
         default=1,
         metadata=_declare(
-            Group.RUNNING, "console messages: 0 warnings, 1 information, 2 debug", parse=_verbosity, hidden=True
+            SettingGroup.RUNNING, "console messages: 0 warnings, 1 information, 2 debug", parse=_verbosity, hidden=True
         ),
     )
 
@@ -633,14 +636,14 @@ class RunConfig:
         return cls(**values)
 
 
-def _kind(hint: object) -> Kind:
+def _kind(hint: object) -> SettingKind:
     if typing.get_origin(hint) is Literal:
-        return Kind.CHOICE
+        return SettingKind.CHOICE
     if typing.get_origin(hint) is tuple:
-        return Kind.LABELS
-    kinds = {Path: Kind.PATH, bool: Kind.FLAG, int: Kind.COUNT}
+        return SettingKind.LABELS
+    kinds = {Path: SettingKind.PATH, bool: SettingKind.FLAG, int: SettingKind.COUNT}
     types = [item for item in get_args(hint) if item is not type(None)] or [hint]
-    return kinds.get(types[0], Kind.TEXT) if len(types) == 1 else Kind.TEXT
+    return kinds.get(types[0], SettingKind.TEXT) if len(types) == 1 else SettingKind.TEXT
 
 
 def _settings() -> Iterator[Setting]:
@@ -649,13 +652,13 @@ def _settings() -> Iterator[Setting]:
         details = dict(declared.metadata)
         environment, hidden = details.pop("environment"), details.pop("hidden")
         name, hint = declared.name, hints[declared.name]
-        if not hidden and details["group"] is not Group.REQUIRED:
+        if not hidden and details["group"] is not SettingGroup.REQUIRED:
             details.setdefault("flags", (f"--{name.replace('_', '-')}",))
         yield Setting(
             name=name,
             kind=_kind(hint),
             default=None if declared.default is dataclasses.MISSING else declared.default,
-            choices=get_args(hint) if _kind(hint) is Kind.CHOICE else (),
+            choices=get_args(hint) if _kind(hint) is SettingKind.CHOICE else (),
             variable=f"TOTALSPINESEG_BIDS_{name.upper()}" if environment else None,
             **details,
         )
@@ -681,7 +684,7 @@ def environment_settings(environment: Mapping[str, str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, setting in SETTINGS.items():
         text = environment.get(setting.variable) if setting.variable else None
-        if text and setting.kind is Kind.COUNT:
+        if text and setting.kind is SettingKind.COUNT:
             found[name] = _whole_number(str(setting.variable), text)
         elif text:
             found[name] = setting.validate(text, str(setting.variable))
@@ -711,7 +714,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     content.pop(_RECORD_TABLE, None)
     for key, value in content.items():
         setting = SETTINGS.get(key.replace("-", "_"))
-        if setting is not None and setting.kind is Kind.PATH and isinstance(value, str):
+        if setting is not None and setting.kind is SettingKind.PATH and isinstance(value, str):
             content[key] = str(path.resolve().parent / Path(value).expanduser())
     return content
 

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from totalspineseg_bids import __version__
 from totalspineseg_bids.app.interrupt import Interrupted, stop_on_signal
-from totalspineseg_bids.config import SETTINGS, Group, Kind, RunConfig, Setting, read_toml
+from totalspineseg_bids.config import SETTINGS, RunConfig, Setting, SettingGroup, SettingKind, read_toml
 from totalspineseg_bids.errors import ExitCode, SpineAppError, UsageError
 from totalspineseg_bids.models.catalog import BUNDLED, CACHE_VARIABLE, DEFAULT_MODEL, cache_folder
 
@@ -104,15 +104,17 @@ def version_text() -> str:
 OPTIONS = (
     Setting(
         "config_file",
-        Kind.PATH,
-        Group.RUNNING,
+        SettingKind.PATH,
+        SettingGroup.RUNNING,
         "TOML file of settings, which the command line overrides",
         flags=("--config-file",),
         metavar="TOML",
         is_input=True,
     ),
-    Setting("verbose", Kind.FLAG, Group.RUNNING, "show debug messages", False, flags=("-v", "--verbose")),
-    Setting("quiet", Kind.FLAG, Group.RUNNING, "show only warnings and errors", False, flags=("-q", "--quiet")),
+    Setting("verbose", SettingKind.FLAG, SettingGroup.RUNNING, "show debug messages", False, flags=("-v", "--verbose")),
+    Setting(
+        "quiet", SettingKind.FLAG, SettingGroup.RUNNING, "show only warnings and errors", False, flags=("-q", "--quiet")
+    ),
 )
 
 
@@ -143,34 +145,34 @@ def build_parser() -> Parser:
         allow_abbrev=False,
         add_help=False,
     )
-    groups = {group: parser.add_argument_group(group.value) for group in Group}
+    groups = {group: parser.add_argument_group(group.value) for group in SettingGroup}
     for setting in options():
         add_setting(groups[setting.group], setting)
-    groups[Group.RUNNING].add_argument("--version", action=VersionAction)
-    groups[Group.RUNNING].add_argument("-h", "--help", action="help", help="show this help and exit")
+    groups[SettingGroup.RUNNING].add_argument("--version", action=VersionAction)
+    groups[SettingGroup.RUNNING].add_argument("-h", "--help", action="help", help="show this help and exit")
     return parser
 
 
 def add_setting(parser: argparse._ActionsContainer, setting: Setting) -> None:
     """Add the argument of a setting to a parser or a group; its default is ``None``."""
     details: dict[str, Any] = {"help": setting.help_text}
-    if setting.kind is Kind.FLAG and not setting.default and setting.default is not None:
+    if setting.kind is SettingKind.FLAG and not setting.default and setting.default is not None:
         details |= {"action": "store_const", "const": True}
-    elif setting.kind is Kind.FLAG:
+    elif setting.kind is SettingKind.FLAG:
         details |= {"action": argparse.BooleanOptionalAction, "default": None}
     elif setting.metavar:
         details["metavar"] = setting.metavar
-    if setting.kind is Kind.PATH:
+    if setting.kind is SettingKind.PATH:
         details["type"] = Path
-    elif setting.kind is Kind.COUNT:
+    elif setting.kind is SettingKind.COUNT:
         details["type"] = _whole_number
-    elif setting.kind is Kind.LABELS:
+    elif setting.kind is SettingKind.LABELS:
         details["nargs"] = "+"
     if setting.required:
         # Optional for the parser, because a TOML file may contain them.
         parser.add_argument(setting.name, nargs="?", **{"metavar": setting.name.upper(), **details})
         return
-    if setting.kind is Kind.CHOICE:
+    if setting.kind is SettingKind.CHOICE:
         aliases = setting.aliases
         details |= {"choices": setting.choices, "type": lambda text: aliases.get(text, text)}
     spellings = dict.fromkeys(text for flag in setting.flags for text in (flag, _with_underscores(flag)))

@@ -14,7 +14,7 @@ from typing import Any
 
 from totalspineseg_bids import __version__
 from totalspineseg_bids.cli.bids_app import PROGRAM, options
-from totalspineseg_bids.config import DEFAULT_SUFFIXES, MUTUALLY_EXCLUSIVE, Group, Kind, Setting
+from totalspineseg_bids.config import DEFAULT_SUFFIXES, MUTUALLY_EXCLUSIVE, Setting, SettingGroup, SettingKind
 from totalspineseg_bids.errors import ExitCode
 
 DESCRIPTOR = "boutiques.json"
@@ -45,7 +45,11 @@ def _long_flag(setting: Setting) -> str:
 
 def _input(setting: Setting) -> dict[str, Any]:
     name = setting.former_name or setting.name
-    types = {Kind.FLAG: "Flag", Kind.COUNT: "Number", Kind.PATH: "File" if setting.is_input else "String"}
+    types = {
+        SettingKind.FLAG: "Flag",
+        SettingKind.COUNT: "Number",
+        SettingKind.PATH: "File" if setting.is_input else "String",
+    }
     entry: dict[str, Any] = {
         "id": name,
         "name": name.replace("_", " ").capitalize(),
@@ -56,9 +60,9 @@ def _input(setting: Setting) -> dict[str, Any]:
     }
     if setting.flags:
         entry["command-line-flag"] = _long_flag(setting)
-    if setting.kind is Kind.COUNT:
+    if setting.kind is SettingKind.COUNT:
         entry |= {"integer": True, "minimum": 1}
-    if setting.kind is Kind.LABELS:
+    if setting.kind is SettingKind.LABELS:
         entry["list"] = True
     if setting.choices:
         entry["value-choices"] = [*setting.choices, *setting.aliases]
@@ -77,7 +81,7 @@ def _outputs() -> list[dict[str, Any]]:
         ),
         ("group_images", "Table of images", "One row per image (group level)", "/group_images.tsv", True),
         ("group_volumes", "Table of measures", "One row per label and image (group level)", "/group_volumes.tsv", True),
-        ("group_page", "Group page", "Report on all images (group level)", "/group.html", True),
+        ("group_page", "SettingGroup page", "Report on all images (group level)", "/group.html", True),
     )
     return [
         {
@@ -140,7 +144,7 @@ def schema_text() -> str:
 def settings_table() -> str:
     """Return the table of all options in Markdown, one section per group."""
     lines: list[str] = []
-    for group in Group:
+    for group in SettingGroup:
         lines += [
             "",
             f"**{group.value.capitalize()}**",
@@ -154,7 +158,7 @@ def settings_table() -> str:
 
 def _row(setting: Setting) -> str:
     spelled = [f"`{flag}`" for flag in setting.flags] or [f"`{setting.name.upper()}`"]
-    if setting.kind is Kind.FLAG and setting.default is not False:
+    if setting.kind is SettingKind.FLAG and setting.default is not False:
         spelled.append(f"`--no-{_long_flag(setting).removeprefix('--')}`")
     values = " ".join(f"`{value}`" for value in setting.choices or (setting.metavar,) if value)
     default = setting.default_text and f"`{setting.default_text}`"
