@@ -82,7 +82,6 @@ MODULES = {
 DEFINED_TWICE: set[str] = {
     "Array",
     "Engine",
-    "Level",
     "Points",
     "Precision",
     "Progress",

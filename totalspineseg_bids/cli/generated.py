@@ -81,7 +81,7 @@ def _outputs() -> list[dict[str, Any]]:
         ),
         ("group_images", "Table of images", "One row per image (group level)", "/group_images.tsv", True),
         ("group_volumes", "Table of measures", "One row per label and image (group level)", "/group_volumes.tsv", True),
-        ("group_page", "SettingGroup page", "Report on all images (group level)", "/group.html", True),
+        ("group_page", "Group page", "Report on all images (group level)", "/group.html", True),
     )
     return [
         {
