@@ -89,9 +89,7 @@ DEFINED_TWICE: set[str] = {
     "SemanticMap",
     "Shape3",
     "Vector",
-    "View",
     "Voxel",
-    "Window",
 }
 
 

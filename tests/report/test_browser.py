@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from totalspineseg_bids.app.group_inputs import Rating, read_ratings
-from totalspineseg_bids.report.context import ImageReport
 from totalspineseg_bids.report.figures import write_figures
 from totalspineseg_bids.report.group import write_group_report
+from totalspineseg_bids.report.image_report import ImageReport
 from totalspineseg_bids.report.subject import write_subject_report
 
 webdriver = pytest.importorskip("selenium.webdriver")

@@ -7,10 +7,10 @@ from PIL import Image
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import CANAL_ID, CORD_ID, Structure
 from totalspineseg_bids.imaging.volume import Geometry, Volume
-from totalspineseg_bids.report.drawing import Window, label_picture
 from totalspineseg_bids.report.figures import LAYERS, THUMBNAIL, VIEWS, write_figures
+from totalspineseg_bids.report.overlay import IntensityWindow, sample_labels
+from totalspineseg_bids.report.reformat import curved_plane, sagittal_reformat
 from totalspineseg_bids.report.viewer import GREY, LABELS
-from totalspineseg_bids.report.views import course_of, sagittal_view
 
 
 def digest(folder):
@@ -49,8 +49,8 @@ def test_same_bytes_again(spine, drawn, tmp_path):
 
 def test_pictures_are_in_proportion(spine):
     image, labels, affine, *_ = spine
-    view = sagittal_view(image.geometry, course_of(labels, affine), 400)
-    picture = label_picture(labels, affine, view)
+    view = sagittal_reformat(image.geometry, curved_plane(labels, affine), 400)
+    picture = sample_labels(labels, affine, view)
     rows, columns = np.nonzero(picture == anatomy.vertebra("L4").id)
     canal = np.nonzero(picture[rows.min() : rows.max()] == CANAL_ID)[1].min()
     body = columns < canal
@@ -66,8 +66,8 @@ def test_the_curved_view_keeps_a_scoliotic_column_in_view():
         x = round(30 + 18 * np.sin(z / 20))
         labels[x - 3 : x + 4, 10:16, z] = CANAL_ID
         labels[x - 6 : x + 7, 20:32, z] = anatomy.vertebra("L3").id
-    view = sagittal_view(Geometry(labels.shape, np.eye(4)), course_of(labels, np.eye(4)), 400)
-    picture = label_picture(labels, np.eye(4), view)
+    view = sagittal_reformat(Geometry(labels.shape, np.eye(4)), curved_plane(labels, np.eye(4)), 400)
+    picture = sample_labels(labels, np.eye(4), view)
     seen = (picture == CANAL_ID).any(axis=1) & (picture == anatomy.vertebra("L3").id).any(axis=1)
     assert seen.mean() > 0.97
 
@@ -105,16 +105,16 @@ def test_the_spine_is_lit_beside_bright_fat():
     data[:, :5], data[8:12, 8:12] = 1000.0, 100.0
     labels[8:12, 8:12] = 20
     image = Volume(data, np.eye(4))
-    assert Window.of(data).high == 1000.0
-    assert Window.near(image, labels, np.eye(4)).high == pytest.approx(120.0)
-    assert Window.near(image, np.zeros_like(labels), np.eye(4)) == Window.of(data)
+    assert IntensityWindow.of(data).high == 1000.0
+    assert IntensityWindow.near(image, labels, np.eye(4)).high == pytest.approx(120.0)
+    assert IntensityWindow.near(image, np.zeros_like(labels), np.eye(4)) == IntensityWindow.of(data)
 
 
 def test_window_survives_odd_intensities():
-    assert Window.of(np.full((4, 4, 4), np.nan, np.float32)) == Window(0.0, 1.0)
-    flat = Window.of(np.full((4, 4, 4), 7.0, np.float32))
+    assert IntensityWindow.of(np.full((4, 4, 4), np.nan, np.float32)) == IntensityWindow(0.0, 1.0)
+    flat = IntensityWindow.of(np.full((4, 4, 4), 7.0, np.float32))
     assert flat.high > flat.low
     image = Volume(
         np.where(np.arange(64) % 7 == 0, np.nan, np.arange(64)).reshape(4, 4, 4).astype(np.float32), np.eye(4)
     )
-    assert np.isfinite(Window.of(image.data).high)
+    assert np.isfinite(IntensityWindow.of(image.data).high)

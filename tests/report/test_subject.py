@@ -6,8 +6,8 @@ import re
 import pytest
 
 from totalspineseg_bids import __version__
-from totalspineseg_bids.report.context import ImageReport
 from totalspineseg_bids.report.figures import write_figures
+from totalspineseg_bids.report.image_report import ImageReport
 from totalspineseg_bids.report.subject import write_subject_report
 
 PROVENANCE = {"Software": "totalspineseg_bids", "Model": "r20251124"}

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from totalspineseg_bids.imaging.volume import Volume
-from totalspineseg_bids.report.drawing import Window
-from totalspineseg_bids.report.palette import colour_blind_safe
-from totalspineseg_bids.report.viewer import _MOST_VOXELS, read_layout, viewer_files
+from totalspineseg_bids.report.overlay import IntensityWindow
+from totalspineseg_bids.report.palette import colour_blind_palette
+from totalspineseg_bids.report.viewer import MAX_VOXELS, read_layout, viewer_files
 
 
 def unpack(content: bytes, layout) -> np.ndarray:
@@ -33,7 +33,7 @@ def placed(layout, index) -> np.ndarray:
 
 def test_labels_and_image_lie_where_they_are(spine):
     image, labels, affine, *_ = spine
-    files = viewer_files(image, labels, affine, Window.of(image.data))
+    files = viewer_files(image, labels, affine, IntensityWindow.of(image.data))
     layout, ids = read_layout(files.labels)
     assert ids == [int(i) for i in np.unique(labels) if i]
     volume = unpack(files.labels, layout)
@@ -59,7 +59,7 @@ def test_any_orientation_and_voxel_size(axes, signs, spacing):
     affine = np.eye(4)
     affine[:3, :3] = np.eye(3)[:, list(axes)] * np.array(signs) * np.array(spacing)
     labels = (data > 0).astype(np.uint8) * 20
-    files = viewer_files(Volume(data, affine), labels, affine, Window(0.0, 100.0))
+    files = viewer_files(Volume(data, affine), labels, affine, IntensityWindow(0.0, 100.0))
     layout, _ = read_layout(files.labels)
     there = np.argwhere(labels).mean(axis=0) @ affine[:3, :3].T + affine[:3, 3]
     seen = placed(layout, np.argwhere(unpack(files.labels, layout) == 20).mean(axis=0))
@@ -70,10 +70,10 @@ def test_any_orientation_and_voxel_size(axes, signs, spacing):
 def test_a_large_image_fits_the_budget():
     data = np.zeros((200, 300, 500), np.float16)
     files = viewer_files(Volume(data, np.diag([0.5, 0.5, 0.5, 1.0])), np.zeros((1, 1, 1), np.uint8), np.eye(4),
-                         Window(0.0, 1.0))  # fmt: skip
+                         IntensityWindow(0.0, 1.0))  # fmt: skip
     layout, ids = read_layout(files.labels)
     assert ids == []
-    assert np.prod(layout["shape"]) <= _MOST_VOXELS
+    assert np.prod(layout["shape"]) <= MAX_VOXELS
     assert np.array(layout["shape"]) * layout["step"] == pytest.approx([100, 150, 250], rel=0.03)
 
 
@@ -85,7 +85,7 @@ def test_a_foreign_file_has_no_layout(spine):
 
 
 def test_safe_colours_part_neighbours():
-    safe = colour_blind_safe()
+    safe = colour_blind_palette()
     from totalspineseg_bids import anatomy
 
     for levels, of in ((anatomy.VERTEBRA_LEVELS, anatomy.vertebra), (anatomy.REGULAR_DISCS, anatomy.disc)):

@@ -19,26 +19,26 @@ from totalspineseg_bids.imaging.atomic import write_bytes
 from totalspineseg_bids.imaging.volume import Affine, Volume
 from totalspineseg_bids.measurement.centerline import SmoothCenterline
 from totalspineseg_bids.report import viewer
-from totalspineseg_bids.report.drawing import (
-    Window,
+from totalspineseg_bids.report.overlay import (
+    IntensityWindow,
     composite,
-    fill_layer,
-    grey_picture,
-    label_picture,
-    line_layer,
-    mark_sides,
-    write_names,
+    draw_areas,
+    draw_contours,
+    draw_level_names,
+    draw_orientation,
+    sample_image,
+    sample_labels,
+)
+from totalspineseg_bids.report.reformat import (
+    Reformat,
+    axial_reformats,
+    coronal_reformat,
+    curved_plane,
+    plain_axial_reformats,
+    sagittal_reformat,
+    straight_reformat,
 )
 from totalspineseg_bids.report.viewer import viewer_files
-from totalspineseg_bids.report.views import (
-    View,
-    axial_views,
-    coronal_view,
-    course_of,
-    plain_axial_views,
-    sagittal_view,
-    straight_view,
-)
 
 logger = logging.getLogger(__name__)
 
@@ -111,30 +111,30 @@ def write_figures(
     writer = _Writer(folder, stem)
     if labels is None or affine is None:
         labels, affine = np.zeros((1, 1, 1), np.uint8), np.eye(4)
-    field, window = image.geometry, Window.near(image, labels, affine)
-    course = course_of(labels, affine)
-    centerline = SmoothCenterline.from_labels(labels, affine) if course is not None else None
-    views: dict[str, View | None] = {
-        "sagittal": sagittal_view(field, course, _HEIGHT_PX),
-        "coronal": coronal_view(field, course, _HEIGHT_PX),
-        "straight": straight_view(course, centerline, _HEIGHT_PX) if course and centerline else None,
+    field, window = image.geometry, IntensityWindow.near(image, labels, affine)
+    plane = curved_plane(labels, affine)
+    centerline = SmoothCenterline.from_labels(labels, affine) if plane is not None else None
+    views: dict[str, Reformat | None] = {
+        "sagittal": sagittal_reformat(field, plane, _HEIGHT_PX),
+        "coronal": coronal_reformat(field, plane, _HEIGHT_PX),
+        "straight": straight_reformat(plane, centerline, _HEIGHT_PX) if plane and centerline else None,
     }
     for kind, view in views.items():
         if view is None:
             continue
-        grey, picture = grey_picture(image, view, window), label_picture(labels, affine, view)
-        fill, lines = fill_layer(picture), line_layer(picture, view.scale)
+        grey, picture = sample_image(image, view, window), sample_labels(labels, affine, view)
+        fill, lines = draw_areas(picture), draw_contours(picture, view.scale)
         if kind == "sagittal":
             _save_thumbnail(writer, grey, picture, fill, lines)
-        write_names(lines, picture, view.scale, upright=kind != "coronal")
-        mark_sides(lines, view)
+        draw_level_names(lines, picture, view.scale, upright=kind != "coronal")
+        draw_orientation(lines, view)
         writer.view(kind, grey, fill, lines)
-    if course is not None:
-        planes = axial_views(labels, affine, course, centerline, pixels=_AXIAL_PX)
+    if plane is not None:
+        axial = axial_reformats(labels, affine, plane, centerline, pixels=_AXIAL_PX)
     else:
-        planes = plain_axial_views(field, _AXIAL_PX)
-    if planes:
-        tiles = [(p, grey_picture(image, p, window), label_picture(labels, affine, p)) for p in planes]
+        axial = plain_axial_reformats(field, _AXIAL_PX)
+    if axial:
+        tiles = [(p, sample_image(image, p, window), sample_labels(labels, affine, p)) for p in axial]
         _save_strip(writer, tiles)
     files = viewer_files(image, labels, affine, window)
     writer.save_bytes(viewer.GREY, ".jpg", files.grey)
@@ -159,7 +159,7 @@ def _save_thumbnail(
     writer.save(THUMBNAIL, small.quantize(96, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE))
 
 
-def _save_strip(writer: _Writer, tiles: list[tuple[View, NDArray[np.uint8], NDArray[np.uint8]]]) -> None:
+def _save_strip(writer: _Writer, tiles: list[tuple[Reformat, NDArray[np.uint8], NDArray[np.uint8]]]) -> None:
     width = len(tiles) * (_AXIAL_PX + _GAP_PX) - _GAP_PX
     grey = np.zeros((_AXIAL_PX, width), np.uint8)
     areas = np.zeros((_AXIAL_PX, width), np.uint8)
@@ -168,7 +168,7 @@ def _save_strip(writer: _Writer, tiles: list[tuple[View, NDArray[np.uint8], NDAr
         left = index * (_AXIAL_PX + _GAP_PX)
         grey[:, left : left + _AXIAL_PX] = picture
         areas[:, left : left + _AXIAL_PX] = labels
-        contours = line_layer(labels, view.scale)
-        mark_sides(contours, view)
+        contours = draw_contours(labels, view.scale)
+        draw_orientation(contours, view)
         lines.paste(contours, (left, 0))
-    writer.view("axial", grey, fill_layer(areas), lines)
+    writer.view("axial", grey, draw_areas(areas), lines)

@@ -18,7 +18,7 @@ _OTHER: Final = {Structure.CORD: "#ffffff", Structure.CANAL: "#cc79a7", Structur
 
 
 @cache
-def colour_blind_safe() -> dict[str, str]:
+def colour_blind_palette() -> dict[str, str]:
     """Return the fixed colour of every label and the one that takes its place, both as ``#rrggbb``."""
     found: dict[str, str] = {}
     turns = {Structure.VERTEBRA: 0, Structure.DISC: 0}

@@ -16,7 +16,6 @@ from totalspineseg_bids.anatomy import BY_ID
 from totalspineseg_bids.imaging.atomic import write_bytes
 from totalspineseg_bids.measurement.levels import COLUMNS
 from totalspineseg_bids.measurement.posture import POSTURE_COLUMNS
-from totalspineseg_bids.report.context import ImageReport
 from totalspineseg_bids.report.environment import (
     asset,
     environment,
@@ -30,7 +29,8 @@ from totalspineseg_bids.report.environment import (
     unit_sign,
 )
 from totalspineseg_bids.report.figures import VIEWS
-from totalspineseg_bids.report.palette import colour_blind_safe
+from totalspineseg_bids.report.image_report import ImageReport
+from totalspineseg_bids.report.palette import colour_blind_palette
 from totalspineseg_bids.report.viewer import GREY, LABELS, read_layout
 
 _CAPTIONS: Final = {
@@ -96,7 +96,7 @@ def write_subject_report(
         bundled=any(is_bundled(image.provenance) for image in images),
         images=[_image(n, image, path.parent, inline=inline_figures) for n, image in enumerate(images, start=1)],
         methods=_methods(images),
-        colours=json_block(colour_blind_safe()),
+        colours=json_block(colour_blind_palette()),
         dictionary=[(name, {"Units": "", **entry}) for name, entry in COLUMNS.items() if name not in _NOT_MEASURES],
         script=asset("subject.js") + asset("viewer.js"),
     )

@@ -20,14 +20,14 @@ from scipy import ndimage
 
 from totalspineseg_bids.imaging.grid import to_canonical
 from totalspineseg_bids.imaging.volume import Affine, Geometry, Volume
-from totalspineseg_bids.report.drawing import Window
+from totalspineseg_bids.report.overlay import IntensityWindow
 
 GREY: Final = "viewer-image"
 LABELS: Final = "viewer-labels"
 _FIELD: Final = "viewer"
 
 #: Voxels at most: enough for a lumbar spine at its own resolution in plane, and about half a megabyte in a page.
-_MOST_VOXELS = 2_600_000
+MAX_VOXELS = 2_600_000
 _FINEST_MM = 0.7
 _MARGIN_MM = 28.0
 _WIDEST_PX = 8000
@@ -50,7 +50,7 @@ class ViewerFiles:
     labels: bytes
 
 
-def viewer_files(image: Volume, labels: NDArray[np.uint8], affine: Affine, window: Window) -> ViewerFiles:
+def viewer_files(image: Volume, labels: NDArray[np.uint8], affine: Affine, window: IntensityWindow) -> ViewerFiles:
     """Resample an image and its labels for the viewer.
 
     Parameters
@@ -124,7 +124,7 @@ def _grid(field: Geometry, labels: NDArray[np.uint8], affine: Affine) -> Geometr
             low, high = near, far
     size = (high - low) * spacing
     step = _FINEST_MM
-    while math.prod(size / np.maximum(spacing, step)) > _MOST_VOXELS:
+    while math.prod(size / np.maximum(spacing, step)) > MAX_VOXELS:
         step *= 1.05
     voxel = np.maximum(spacing, step)
     shape = np.maximum(1, np.floor(size / voxel + 1e-6)).astype(int)
@@ -136,7 +136,7 @@ def _grid(field: Geometry, labels: NDArray[np.uint8], affine: Affine) -> Geometr
     return Geometry((x, y, z), turned)
 
 
-def _grey(image: Volume, grid: Geometry, window: Window) -> NDArray[np.uint8]:
+def _grey(image: Volume, grid: Geometry, window: IntensityWindow) -> NDArray[np.uint8]:
     data = np.nan_to_num(np.asarray(image.data, np.float32))
     ratio = np.array(grid.spacing) / np.array(image.spacing)
     for axis in range(3):

@@ -30,7 +30,7 @@ _NAME_PX = 62.0
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class Reformat:
     """A picture to be taken.
 
     Attributes
@@ -53,7 +53,7 @@ class View:
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class CurvedPlane:
     """Where canal and vertebral bodies run: one sample every few millimetres along z of scanner space.
 
     Attributes
@@ -81,7 +81,7 @@ class Course:
         return np.interp(z, self.z, self.body[:, 0]), np.interp(z, self.z, self.body[:, 1])
 
 
-def course_of(labels: NDArray[np.uint8], affine: Affine) -> Course | None:
+def curved_plane(labels: NDArray[np.uint8], affine: Affine) -> CurvedPlane | None:
     """Follow canal and bodies through a label map (canonical ids); ``None`` where it is empty."""
     voxels = np.argwhere(labels)
     if len(voxels) == 0:
@@ -106,7 +106,7 @@ def course_of(labels: NDArray[np.uint8], affine: Affine) -> Course | None:
     body = canal + between if canal is not None and not chosen.any() else _track(mm[chosen], bins[chosen], z)
     if canal is None:
         canal = body - between
-    return Course(z, canal, body, mm.min(axis=0), mm.max(axis=0))
+    return CurvedPlane(z, canal, body, mm.min(axis=0), mm.max(axis=0))
 
 
 def _kinds() -> NDArray[np.uint8]:
@@ -149,56 +149,56 @@ def fitting_scale(extent_mm: float, pixels: int) -> float:
     return float(np.clip(pixels / max(extent_mm, 1.0), 0.8, 6.0))
 
 
-def sagittal_view(field: Geometry, course: Course | None, pixels: int) -> View:
+def sagittal_reformat(field: Geometry, plane: CurvedPlane | None, pixels: int) -> Reformat:
     """Curved sagittal reformation through the middle of canal and bodies, seen from the patient's left."""
     low, high = bounds_mm(field)
     scale = fitting_scale(float(high[2] - low[2]), pixels)
     z = _steps(float(low[2]), float(high[2]), scale)[::-1]
-    if course is None:
+    if plane is None:
         y = _steps(float(low[1]), float(high[1]), scale)[::-1]
         x = np.full((len(z), len(y)), (low[0] + high[0]) / 2)
     else:
-        front = min(float(high[1]), float(course.body[:, 1].max()) + _FRONT_MM)
-        behind = max(float(low[1]), float(course.canal[:, 1].min()) - _BEHIND_MM)
+        front = min(float(high[1]), float(plane.body[:, 1].max()) + _FRONT_MM)
+        behind = max(float(low[1]), float(plane.canal[:, 1].min()) - _BEHIND_MM)
         # Room for names, outside the field of view where need be.
-        front = max(front, float(course.body[:, 1].max()) + 20.0 + 0.6 * _NAME_PX / scale)
-        behind = min(behind, float(course.low[1]) - _NAME_PX / scale)
+        front = max(front, float(plane.body[:, 1].max()) + 20.0 + 0.6 * _NAME_PX / scale)
+        behind = min(behind, float(plane.low[1]) - _NAME_PX / scale)
         y = _steps(behind, front, scale)[::-1]
-        (canal_x, canal_y), (body_x, body_y) = course.canal_at(z), course.body_at(z)
+        (canal_x, canal_y), (body_x, body_y) = plane.canal_at(z), plane.body_at(z)
         # A turned vertebra: the surface passes through its canal and through its body.
         share = np.clip((y[None, :] - canal_y[:, None]) / np.maximum(body_y - canal_y, 5.0)[:, None], 0.0, 1.0)
         x = canal_x[:, None] + share * (body_x - canal_x)[:, None]
     rows, columns = np.broadcast_arrays(z[:, None], y[None, :])
-    return View(np.stack([x, columns, rows], axis=-1), scale, "A", "P")
+    return Reformat(np.stack([x, columns, rows], axis=-1), scale, "A", "P")
 
 
-def coronal_view(field: Geometry, course: Course | None, pixels: int) -> View:
+def coronal_reformat(field: Geometry, plane: CurvedPlane | None, pixels: int) -> Reformat:
     """Curved coronal reformation through the vertebral bodies, seen from the front (patient's right at left)."""
     low, high = bounds_mm(field)
     scale = fitting_scale(float(high[2] - low[2]), pixels)
     z = _steps(float(low[2]), float(high[2]), scale)[::-1]
     left, right = float(low[0]), float(high[0])
-    if course is None:
+    if plane is None:
         depth = np.full(len(z), (low[1] + high[1]) / 2)
     else:
-        left = max(left, float(course.body[:, 0].min()) - _SIDE_MM)
-        right = min(right, float(course.body[:, 0].max()) + _SIDE_MM)
-        left = min(left, float(course.low[0]) - _NAME_PX / scale)
-        right = max(right, float(course.high[0]) + _NAME_PX / scale)
-        depth = course.body_at(z)[1]
+        left = max(left, float(plane.body[:, 0].min()) - _SIDE_MM)
+        right = min(right, float(plane.body[:, 0].max()) + _SIDE_MM)
+        left = min(left, float(plane.low[0]) - _NAME_PX / scale)
+        right = max(right, float(plane.high[0]) + _NAME_PX / scale)
+        depth = plane.body_at(z)[1]
     x = _steps(left, right, scale)[::-1]
     rows, columns = np.broadcast_arrays(z[:, None], x[None, :])
     y = np.broadcast_to(depth[:, None], rows.shape)
-    return View(np.stack([columns, y, rows], axis=-1), scale, "R", "L")
+    return Reformat(np.stack([columns, y, rows], axis=-1), scale, "R", "L")
 
 
-def straight_view(course: Course, centerline: SmoothCenterline, pixels: int) -> View | None:
+def straight_reformat(plane: CurvedPlane, centerline: SmoothCenterline, pixels: int) -> Reformat | None:
     """Straightened sagittal view: rows follow the canal, every row perpendicular to it."""
-    inside = (centerline.points[:, 2] >= course.z[0] - 15) & (centerline.points[:, 2] <= course.z[-1] + 15)
+    inside = (centerline.points[:, 2] >= plane.z[0] - 15) & (centerline.points[:, 2] <= plane.z[-1] + 15)
     line, up = centerline.points[inside], centerline.up[inside]
     if len(line) < 10:
         return None
-    body = np.stack([*course.body_at(line[:, 2]), line[:, 2]], axis=1)
+    body = np.stack([*plane.body_at(line[:, 2]), line[:, 2]], axis=1)
     front = np.stack([orthogonal(b - p, u) for b, p, u in zip(body, line, up, strict=True)])
     front = ndimage.gaussian_filter1d(front, 10.0, axis=0, mode="nearest")
     front /= np.linalg.norm(front, axis=1, keepdims=True)
@@ -207,18 +207,18 @@ def straight_view(course: Course, centerline: SmoothCenterline, pixels: int) -> 
     at = np.arange(len(line), dtype=np.float64)
     line, front = (np.stack([np.interp(rows, at, v[:, i]) for i in range(3)], axis=1) for v in (line, front))
     ahead = _steps(-55.0, 65.0, scale)[::-1]
-    return View(line[:, None] + ahead[None, :, None] * front[:, None], scale, "A", "P")
+    return Reformat(line[:, None] + ahead[None, :, None] * front[:, None], scale, "A", "P")
 
 
-def axial_views(
+def axial_reformats(
     labels: NDArray[np.uint8],
     affine: Affine,
-    course: Course,
+    plane: CurvedPlane,
     centerline: SmoothCenterline | None,
     *,
     pixels: int,
     limit: int = 8,
-) -> list[View]:
+) -> list[Reformat]:
     """Planes perpendicular to the canal through discs (else vertebrae), evenly chosen along the spine."""
     chosen = _evenly(_centres(labels, affine), limit)
     scale = pixels / 90.0
@@ -229,17 +229,17 @@ def axial_views(
             index = centerline.nearest(centre)
             up, origin = centerline.direction(index), centerline.points[index]
         else:
-            x, y = course.canal_at(centre[2:])
+            x, y = plane.canal_at(centre[2:])
             up, origin = np.array([0.0, 0.0, 1.0]), np.array([float(x[0]), float(y[0]), float(centre[2])])
         front = orthogonal(np.array([0.0, 1.0, 0.0]), up)
         right = np.cross(front, up)
         middle = origin + 0.35 * float((centre - origin) @ front) * front
         points = middle + side[::-1][None, :, None] * right + side[::-1][:, None, None] * front
-        views.append(View(points, scale, "R", "L", BY_ID[label_id].abbreviation))
+        views.append(Reformat(points, scale, "R", "L", BY_ID[label_id].abbreviation))
     return views
 
 
-def plain_axial_views(field: Geometry, pixels: int, count: int = 4) -> list[View]:
+def plain_axial_reformats(field: Geometry, pixels: int, count: int = 4) -> list[Reformat]:
     """Evenly spaced axial planes of an image without labels."""
     low, high = bounds_mm(field)
     centre = (low + high) / 2
@@ -248,7 +248,7 @@ def plain_axial_views(field: Geometry, pixels: int, count: int = 4) -> list[View
     side = _steps(-half, half, scale)[::-1]
     x, y = np.meshgrid(centre[0] + side, centre[1] + side)
     heights = np.linspace(high[2], low[2], count + 2)[1:-1]
-    return [View(np.stack([x, y, np.full_like(x, z)], axis=-1), scale, "R", "L") for z in heights]
+    return [Reformat(np.stack([x, y, np.full_like(x, z)], axis=-1), scale, "R", "L") for z in heights]
 
 
 def _centres(labels: NDArray[np.uint8], affine: Affine) -> list[tuple[int, Points]]:

@@ -13,7 +13,7 @@ from scipy import ndimage
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import BY_ID, CANAL_ID, CORD_ID, Structure
 from totalspineseg_bids.imaging.volume import Affine, Volume
-from totalspineseg_bids.report.views import Points, View
+from totalspineseg_bids.report.reformat import Points, Reformat
 
 LabelSlice = NDArray[np.uint8]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -26,14 +26,14 @@ for _label in anatomy.LABELS:
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class IntensityWindow:
     """Intensities shown as black and as white."""
 
     low: float
     high: float
 
     @classmethod
-    def of(cls, data: NDArray[np.floating]) -> Window:
+    def of(cls, data: NDArray[np.floating]) -> IntensityWindow:
         """Take the 1st and 99.5th percentile of an image (of a sample of its voxels, for speed)."""
         step = max(1, round((data.size / 500_000) ** (1 / 3)))
         sample = data[::step, ::step, ::step]
@@ -44,7 +44,7 @@ class Window:
         return cls(low, high if high > low else low + 1.0)
 
     @classmethod
-    def near(cls, volume: Volume, labels: NDArray[np.uint8], affine: Affine) -> Window:
+    def near(cls, volume: Volume, labels: NDArray[np.uint8], affine: Affine) -> IntensityWindow:
         """Choose a window in which the labelled structures are well lit.
 
         Beside a surface coil the fat outshines the spine by far, and the percentiles of the whole image leave the spine
@@ -65,7 +65,7 @@ class Window:
         return cls(whole.low, min(whole.high, high)) if high > whole.low else whole
 
 
-def grey_picture(volume: Volume, view: View, window: Window) -> NDArray[np.uint8]:
+def sample_image(volume: Volume, view: Reformat, window: IntensityWindow) -> NDArray[np.uint8]:
     """Sample an image on a view (linear interpolation; black outside the field of view)."""
     at = _voxels(view.points, volume.affine)
     data = np.asarray(volume.data, np.float32)
@@ -77,7 +77,7 @@ def grey_picture(volume: Volume, view: View, window: Window) -> NDArray[np.uint8
     return grey
 
 
-def label_picture(labels: NDArray[np.uint8], affine: Affine, view: View) -> LabelSlice:
+def sample_labels(labels: NDArray[np.uint8], affine: Affine, view: Reformat) -> LabelSlice:
     """Sample a label map on a view with smooth borders.
 
     Every label is interpolated linearly by itself, where it is near; a pixel gets the one with the largest share.
@@ -120,7 +120,7 @@ def _voxels(points: Points, affine: Affine) -> Points:
     return at
 
 
-def fill_layer(picture: LabelSlice) -> Image.Image:
+def draw_areas(picture: LabelSlice) -> Image.Image:
     """Return the labels as translucent areas in their colours (a small palette image)."""
     image = Image.frombytes("P", (picture.shape[1], picture.shape[0]), picture.tobytes())
     image.putpalette(_PALETTE.tobytes())
@@ -128,7 +128,7 @@ def fill_layer(picture: LabelSlice) -> Image.Image:
     return image
 
 
-def line_layer(picture: LabelSlice, scale: float) -> Image.Image:
+def draw_contours(picture: LabelSlice, scale: float) -> Image.Image:
     """Return the borders of the labels as opaque lines in their colours, on a transparent ground."""
     rgba = np.zeros((*picture.shape, 4), np.uint8)
     edge = np.zeros(picture.shape, bool)
@@ -164,7 +164,7 @@ class _Name:
     color: tuple[int, int, int]
 
 
-def write_names(layer: Image.Image, picture: LabelSlice, scale: float, *, upright: bool) -> None:
+def draw_level_names(layer: Image.Image, picture: LabelSlice, scale: float, *, upright: bool) -> None:
     """Write level names beside vertebrae and discs.
 
     Parameters
@@ -269,7 +269,7 @@ def _spread(names: list[_Name], least: float, height: int) -> None:
         ceiling = name.y - least
 
 
-def mark_sides(layer: Image.Image, view: View) -> None:
+def draw_orientation(layer: Image.Image, view: Reformat) -> None:
     """Write the patient's sides at the borders of a picture and its title into the corner."""
     draw = ImageDraw.Draw(layer)
     letters = font(13)
