@@ -35,8 +35,8 @@ validate: demo  ## Validate what the demo wrote (bids-validator-deno)
 	$(BIN)/bids-validator-deno $(DEMO)/bids
 	$(BIN)/bids-validator-deno $(DEMO)/derivatives
 
-test: $(STAMP)  ## Run the tests
-	$(BIN)/python -m pytest
+test: $(STAMP)  ## Run the tests and the examples in docstrings, one process per CPU core
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(STAMP)  ## Style and types
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Settings that all tests share."""
+"""Settings of all tests."""
 
 from __future__ import annotations
 
@@ -6,8 +6,15 @@ import os
 
 from hypothesis import settings
 
-# The same examples on every run, so that a run says something of the change and not of the draw;
-# HYPOTHESIS_PROFILE=explore draws others each time.
+# Each process of pytest-xdist keeps to its share of the CPU cores. Every library (torch, OpenMP, OpenVINO) and every
+# subprocess then starts as many threads as it has cores, without settings of its own.
+if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
+    count = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    cores = sorted(os.sched_getaffinity(0))[int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw")) :: count]
+    if cores:
+        os.sched_setaffinity(0, cores)
+
+# The same examples in every run, so that a failure is due to a change; HYPOTHESIS_PROFILE=explore draws new ones.
 settings.register_profile("same", derandomize=True)
 settings.register_profile("explore", derandomize=False)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))

@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import lazy_loader
 
 if TYPE_CHECKING:
     from totalspineseg_bids.segmentation.api import label, segment
@@ -16,16 +17,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["SpineSegmenter", "__version__", "label", "segment"]
 
-_HOMES = {
-    "SpineSegmenter": "totalspineseg_bids.segmentation.pipeline",
-    "label": "totalspineseg_bids.segmentation.api",
-    "segment": "totalspineseg_bids.segmentation.api",
-}
-
-
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - module attributes are of any type
-    # Loaded when asked for: torch takes seconds, and `--help` should not.
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    msg = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(msg)
+# Loaded on first use: importing torch takes seconds, which `--help` should not wait for.
+__getattr__, __dir__, _ = lazy_loader.attach(
+    __name__, submod_attrs={"segmentation.api": ["label", "segment"], "segmentation.pipeline": ["SpineSegmenter"]}
+)

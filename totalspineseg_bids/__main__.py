@@ -1,4 +1,4 @@
-"""``python -m totalspineseg_bids`` is the BIDS App."""
+"""Run the BIDS App as ``python -m totalspineseg_bids``."""
 
 from __future__ import annotations
 

@@ -531,16 +531,16 @@ class RunConfig:
         if self.analysis_level == "group":
             return
         if not self.bids_dir.exists():
-            msg = f"{self.bids_dir}: no such dataset; give the folder that holds dataset_description.json"
+            msg = f"{self.bids_dir}: no such dataset; give the folder that contains dataset_description.json"
             raise MissingInputError(msg)
         if not self.bids_dir.is_dir():
-            msg = f"{self.bids_dir}: is a file; give the folder that holds dataset_description.json"
+            msg = f"{self.bids_dir}: is a file; give the folder that contains dataset_description.json"
             raise MissingInputError(msg)
         if not os.access(self.bids_dir, os.R_OK | os.X_OK):
-            msg = f"{self.bids_dir}: no permission to read the dataset; change its mode or run as a user who may"
+            msg = f"{self.bids_dir}: no permission to read the dataset; change its mode or run as another user"
             raise MissingInputError(msg)
         if not (self.bids_dir / "dataset_description.json").is_file() and not self.skip_bids_validation:
-            msg = f"{self.bids_dir}: not a BIDS dataset (no dataset_description.json); add it or give another folder"
+            msg = f"{self.bids_dir}: not a BIDS dataset (no dataset_description.json); add the file or give another folder"
             raise DatasetError(msg)
         if self.bids_filter_file is not None and not self.bids_filter_file.is_file():
             msg = f"{self.bids_filter_file}: no such filter file"
@@ -549,33 +549,33 @@ class RunConfig:
     def _check_output(self) -> None:
         bids, out = self.bids_dir, self.output_dir
         if out == bids or out in bids.parents:
-            msg = f"{out}: the output folder is the dataset or holds it; give a folder of its own"
+            msg = f"{out}: the output folder is the dataset or contains it; choose another folder"
             raise UsageError(msg)
         if bids in out.parents and out.relative_to(bids).parts[0] not in {"derivatives", "code", "sourcedata"}:
-            msg = f"{out}: lies among the raw data; give a folder below {bids / 'derivatives'} or outside the dataset"
+            msg = f"{out}: is inside the raw data; choose a folder below {bids / 'derivatives'} or outside the dataset"
             raise UsageError(msg)
         if out.exists() and not out.is_dir():
-            msg = f"{out}: is a file; give a folder for the output"
+            msg = f"{out}: is a file; choose a folder for the output"
             raise OutputError(msg)
 
     @property
     def threads(self) -> int | None:
-        """Threads for one numeric step; ``None`` leaves it to the engine."""
+        """Number of threads per numerical operation; ``None`` leaves it to the engine."""
         if self.omp_nthreads is not None and self.n_cpus is not None:
             return min(self.omp_nthreads, self.n_cpus)
         return self.omp_nthreads or self.n_cpus
 
     @property
     def resolutions(self) -> tuple[str | None, ...]:
-        """``res-`` entity of each label image to write; ``None`` is the image's own grid and comes last.
+        """``res-`` entity of each label image to write; ``None`` is the image's own grid.
 
-        The last is the one whose sidecar marks the image as complete.
+        The sidecar of the last one marks the image as complete.
         """
         return {"native": (None,), "1mm": ("1mm",), "both": ("1mm", None)}[self.output_resolution]
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what changes the result: the settings concerned and the version of the program."""
+        """SHA-256 digest of the program version and the settings that change the result."""
         settings = {name: getattr(self, name) for name, setting in SETTINGS.items() if setting.changes_result}
         settings["label_scheme"] = recorded_scheme(self.label_scheme)
         text = json.dumps({"version": __version__, **settings}, sort_keys=True)
@@ -587,7 +587,7 @@ class RunConfig:
         Parameters
         ----------
         record
-            Facts of the run (version, start, command line), written to a table that is not read back.
+            Properties of the run (version, start, command line), which are not read back.
         """
         values = ((name, getattr(self, name)) for name in SETTINGS)
         lines = [f"{name} = {_toml(value)}" for name, value in values if value is not None]
@@ -669,7 +669,7 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType({setting.name: setting for se
 
 
 def environment_settings(environment: Mapping[str, str]) -> dict[str, Any]:
-    """Return the defaults that environment variables set, by field name.
+    """Return the defaults that environment variables set, by setting name.
 
     Parameters
     ----------
@@ -694,7 +694,7 @@ def environment_settings(environment: Mapping[str, str]) -> dict[str, Any]:
 def read_toml(path: Path) -> dict[str, Any]:
     """Read the settings of a TOML file (a configuration or the record of a run).
 
-    Relative paths in it are taken from its own folder.
+    Relative paths are relative to the folder of the file.
 
     Raises
     ------
@@ -720,10 +720,13 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def localizer_terms(text: str) -> dict[str, str]:
-    """Return the entities that a localizer filter asks for.
+    """Return the entities of a localizer filter.
 
-    The filter is written like the part of a file name: terms joined by commas or underscores, each an
-    ``entity-value`` pair (``acq-loc``, also ``acq=loc``) or a suffix (``T1w``).
+    A filter resembles a file name: terms joined by commas or underscores, each an ``entity-value`` pair
+    (``acq-loc``, also ``acq=loc``) or a suffix (``T1w``).
+
+    >>> localizer_terms("acq-loc_T1w")
+    {'acq': 'loc', 'suffix': 'T1w'}
 
     Returns
     -------

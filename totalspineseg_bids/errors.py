@@ -1,4 +1,4 @@
-"""Errors that end an image or a run, each with the exit code of the BIDS execution specification."""
+"""Exceptions that end an image or a run, with the exit codes of the BIDS execution specification."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """Exit codes of the draft BIDS execution specification (and sysexits.h below 76)."""
+    """Exit codes of the draft BIDS execution specification (16-18) and of ``sysexits.h`` (64-75)."""
 
     SUCCESS = 0
     UNSPECIFIED = 1
@@ -22,19 +22,24 @@ class ExitCode(IntEnum):
 
 
 class SpineAppError(Exception):
-    """A failure a user can act on: one line that names the file and says what to do.
+    """A failure that a user can resolve.
 
     Parameters
     ----------
     message
-        One line, complete in itself; it is printed as it is.
+        One line that names the file and says what to do; it is printed unchanged.
+
+    Examples
+    --------
+    >>> DatasetError("data: no dataset_description.json; add one").exit_code
+    <ExitCode.INVALID_DATASET: 16>
     """
 
     exit_code: ExitCode = ExitCode.UNSPECIFIED
 
 
 class UsageError(SpineAppError):
-    """The command line or configuration asks for something that does not exist."""
+    """The command line or the configuration is invalid."""
 
     exit_code = ExitCode.USAGE
 
@@ -52,25 +57,25 @@ class DatasetError(SpineAppError):
 
 
 class NothingSelectedError(SpineAppError):
-    """The dataset is fine but the filters leave no image."""
+    """The dataset is valid, but the filters select no image."""
 
     exit_code = ExitCode.NOTHING_SELECTED
 
 
 class ImageError(SpineAppError):
-    """An image cannot be used: damaged, of the wrong shape, or without content."""
+    """An image cannot be used: it is damaged, has the wrong shape or no content."""
 
     exit_code = ExitCode.BAD_DATA
 
 
 class MissingInputError(SpineAppError):
-    """A file or folder that was named does not exist or cannot be read."""
+    """An input file or folder does not exist or cannot be read."""
 
     exit_code = ExitCode.NO_INPUT
 
 
 class ModelError(SpineAppError):
-    """A model folder or zip cannot be used: missing, damaged, or without a role that is needed."""
+    """A model is missing, damaged, or lacks a required network."""
 
     exit_code = ExitCode.NO_INPUT
 
@@ -82,6 +87,6 @@ class OutputError(SpineAppError):
 
 
 class InterruptedRunError(SpineAppError):
-    """The run was stopped from outside; a rerun goes on from what is complete."""
+    """The run was interrupted; a rerun skips complete images."""
 
     exit_code = ExitCode.TRY_AGAIN

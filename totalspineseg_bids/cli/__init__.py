@@ -1,1 +1,1 @@
-"""Command lines: argument parsing only. Each builds a configuration and calls the app or a library function."""
+"""Command lines: parse arguments, then call the app or a library function."""

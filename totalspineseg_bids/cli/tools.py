@@ -1,6 +1,6 @@
-"""``totalspineseg-tools``: the steps of the method one by one, for files, folders and trainings.
+"""``totalspineseg-tools``: single steps of the method for files and folders, and training.
 
-Nothing heavy is imported before a subcommand runs, so that ``--help`` answers at once.
+Heavy libraries are imported when a subcommand runs, so that ``--help`` is fast.
 """
 
 from __future__ import annotations
@@ -17,29 +17,30 @@ from totalspineseg_bids.errors import ExitCode, SpineAppError
 
 _EXAMPLES = f"""\
 examples:
-  label the spine in one image, or in every image of a folder
+  segment the spine in one image, or in every image of a folder
     {PROGRAM} segment image.nii.gz labels.nii.gz
     {PROGRAM} segment INPUT_FOLDER OUTPUT_FOLDER --model bundled
-  name the levels of a segmentation made elsewhere
+  label the levels of an existing segmentation
     {PROGRAM} label step2.nii.gz labels.nii.gz --layout r20240601-step2 --report labels.json
-  get the public models
+  install the public models
     {PROGRAM} models install r20251124
-  a training from BIDS datasets with labels to a zip
+  train a model on BIDS datasets with labels and export it as a zip
     {PROGRAM} prepare WORK data/spider data/whole-spine
     {PROGRAM} plan WORK 101
     {PROGRAM} train WORK 101 --fold 0
     {PROGRAM} export WORK 101 exports
 
-Each subcommand has its own --help. Exit codes: 0 done; 1 failed; 16 not a dataset; 18 nothing selected; 64 usage;
-65 bad image; 66 no input or model; 73 output cannot be made; 74 disk; 75 stopped, run it again.
+Each subcommand has its own --help. Exit codes: 0 success; 1 failure; 16 invalid dataset; 18 nothing selected;
+64 usage error; 65 unusable image; 66 missing input or model; 73 cannot create output; 74 input/output error;
+75 interrupted, run the same command again.
 """
 
 
 def build_parser() -> Parser:
-    """Return the parser of all subcommands; each sets ``run``, which takes the arguments and returns an exit code."""
+    """Return the parser of all subcommands, which set ``run`` to a function from arguments to exit code."""
     parser = Parser(
         prog=PROGRAM,
-        description="Tools around the segmentation and labelling of the spine in MRI.",
+        description="Tools for segmenting and labelling the spine in MRI.",
         epilog=_EXAMPLES,
         formatter_class=HelpFormatter,
         allow_abbrev=False,
@@ -57,7 +58,7 @@ def _log_to_stderr(verbosity: int) -> None:
     logging.getLogger("totalspineseg_bids").setLevel(level)
 
 
-def _say_why(message: str) -> None:
+def _print_error(message: str) -> None:
     sys.stderr.write(f"{PROGRAM}: {' '.join(message.split())}\n")
     sys.stderr.flush()
 
@@ -73,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit code; for any but 0 the last line on standard error says why.
+        Exit code; unless it is 0, the last line on standard error gives the reason.
     """
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     try:
@@ -83,15 +84,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as done:  # --help and --version
         return int(done.code or 0)
     except SpineAppError as error:
-        _say_why(str(error))
+        _print_error(str(error))
         return int(error.exit_code)
     except KeyboardInterrupt:
-        _say_why("stopped; run the same command again to go on from what is complete")
+        _print_error("interrupted; run the same command again to continue")
         return int(ExitCode.TRY_AGAIN)
     except OSError as error:
-        _say_why(f"{error.filename or 'disk'}: {error.strerror or error}")
+        _print_error(f"{error.filename or 'disk'}: {error.strerror or error}")
         return int(ExitCode.IO_ERROR)
     except Exception as error:
         logging.getLogger(__name__).debug("unexpected", exc_info=True)
-        _say_why(f"unexpected {type(error).__name__}: {error}; run it with -vv for the details")
+        _print_error(f"unexpected {type(error).__name__}: {error}; run the command with -vv for details")
         return int(ExitCode.UNSPECIFIED)

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from tqdm import tqdm
+
 from totalspineseg_bids.anatomy import DEFAULT_SCHEME, LABEL_SCHEMES, SCHEME_ALIASES
 from totalspineseg_bids.cli.bids_app import add_setting
 from totalspineseg_bids.config import SETTINGS, environment_settings
@@ -118,6 +120,4 @@ def positive(text: str) -> int:
 
 def bar(total: int, title: str) -> Any:  # noqa: ANN401 - tqdm is not typed
     """Return a progress bar on standard error, which is only shown on a terminal."""
-    from tqdm import tqdm  # noqa: PLC0415
-
     return tqdm(total=total, desc=title, disable=None, leave=False, dynamic_ncols=True)

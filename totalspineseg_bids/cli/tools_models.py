@@ -9,7 +9,7 @@ from totalspineseg_bids.errors import ExitCode, ModelError
 
 
 def add_subcommands(subparsers: Subparsers) -> None:
-    """Add ``models`` with its own subcommands."""
+    """Add ``models`` and its subcommands."""
     models = subparsers.add_parser(
         "models", help="list, install, find and verify models", description="List, install, find and verify models."
     )
@@ -19,24 +19,24 @@ def add_subcommands(subparsers: Subparsers) -> None:
         actions,
         "install",
         _install,
-        "install a public release, or models in a zip or folder",
-        "Digests are recorded, and compared whenever the models are used.",
+        "install a public release, or models from a zip or folder",
+        "Digests are recorded, and verified whenever the models are used.",
     )
-    install.add_argument("source", nargs="?", metavar="NAME|ZIP|FOLDER", help="release such as r20251124, or files")
-    install.add_argument("--url", action="append", metavar="URL", help="address of a zip; may be repeated")
+    install.add_argument("source", nargs="?", metavar="NAME|ZIP|FOLDER", help="release such as r20251124, a zip or a folder")
+    install.add_argument("--url", action="append", metavar="URL", help="URL of a zip; can be repeated")
     install.add_argument("--name", help="name to install under")
-    install.add_argument("--force", action="store_true", help="install again what is there")
+    install.add_argument("--force", action="store_true", help="replace an installed model")
     install.add_argument(
         "--sha256",
         action="append",
         default=[],
         metavar="DIGEST",
-        help="refuse any other zip; once for each, in any order",
+        help="accept only zips with this digest; can be repeated, in any order",
     )
     path = add_subcommand(actions, "path", _path, "print the folder of a model")
     path.add_argument("name", metavar="NAME|PATH|ZIP")
-    verify = add_subcommand(actions, "verify", _verify, "compare installed models with the recorded digests")
-    verify.add_argument("names", nargs="*", metavar="NAME", help="default: all that are installed")
+    verify = add_subcommand(actions, "verify", _verify, "compare installed models with their recorded digests")
+    verify.add_argument("names", nargs="*", metavar="NAME", help="models to verify (default: all installed models)")
 
 
 def _list(_options: argparse.Namespace) -> int:
@@ -77,20 +77,20 @@ def _verify(options: argparse.Namespace) -> int:
     from totalspineseg_bids.models.verify import verify  # noqa: PLC0415
 
     names = options.names or [info.name for info in available() if info.installed]
-    bad: list[str] = []
+    problems: list[str] = []
     with bar(len(names), "verify") as progress:
         for name in names:
             try:
                 result = verify(name)
             except ModelError as error:
-                bad.append(str(error))
+                problems.append(str(error))
             else:
-                trouble = [*(f"{f} changed" for f in result.changed), *(f"{f} is missing" for f in result.missing)]
-                if trouble:
-                    bad.append(f"model {name}: {', '.join(trouble)}; install it again with --force")
+                damage = [*(f"{f} changed" for f in result.changed), *(f"{f} is missing" for f in result.missing)]
+                if damage:
+                    problems.append(f"model {name}: {', '.join(damage)}; install it again with --force")
                 else:
                     say(f"{name}: {len(result.files)} files as installed")
             progress.update()
-    if bad:
-        raise ModelError("; ".join(bad))
+    if problems:
+        raise ModelError("; ".join(problems))
     return int(ExitCode.SUCCESS)

@@ -18,41 +18,41 @@ from totalspineseg_bids.errors import ExitCode, UsageError
 
 
 def add_subcommands(subparsers: Subparsers) -> None:
-    """Add both."""
+    """Add the subcommands."""
     segment = add_subcommand(
         subparsers,
         "segment",
         _segment,
-        "segment and label images: a file, a folder of them, or nested sub-*/anat",
-        "Labelled images get the names of their sources. A file that cannot be used does not stop the others.",
+        "segment and label images: a file, a folder of images, or nested sub-*/anat folders",
+        "Output files are named like their inputs. A file that cannot be used does not stop the others.",
     )
     segment.add_argument("input", type=Path, metavar="IN", help="NIfTI image or folder")
-    segment.add_argument("output", type=Path, metavar="OUT", help="labelled image or folder")
+    segment.add_argument("output", type=Path, metavar="OUT", help="output image or folder")
     add_model(segment)
     add_label_scheme(segment, "in the output")
     segment.add_argument(
-        "--localizer", type=Path, metavar="LABELLED", help="labelled image of the same person (IN must be a file)"
+        "--localizer", type=Path, metavar="LABELLED", help="labelled image of the same participant (IN must be a file)"
     )
     segment.add_argument(
-        "--report", action="store_true", help="write a JSON of levels and confidence beside each image"
+        "--report", action="store_true", help="write a JSON file of levels and confidence beside each image"
     )
-    segment.add_argument("--skip-existing", action="store_true", help="leave out images whose output is there")
+    segment.add_argument("--skip-existing", action="store_true", help="skip images whose output exists")
 
     label = add_subcommand(
         subparsers,
         "label",
         _label,
-        "name the levels in a semantic map of step 1, step 2 or the single-step model",
-        "Where the evidence does not decide the levels, components are numbered and not named; that is a success too.",
+        "label the levels in a semantic map of step 1, step 2 or the single-step model",
+        "If the evidence does not decide the levels, components are numbered instead; this is not an error.",
     )
     label.add_argument("segmentation", type=Path, metavar="SEG", help="semantic map (NIfTI)")
     label.add_argument("output", type=Path, metavar="OUT", help="labelled image (NIfTI)")
     label.add_argument(
-        "--layout", required=True, metavar="NAME|dataset.json", help="meaning of the values, such as r20240601-step2"
+        "--layout", required=True, metavar="NAME|dataset.json", help="classes of the map, such as r20240601-step2"
     )
     add_label_scheme(label, "in the output and the localizer")
-    label.add_argument("--localizer", type=Path, metavar="LABELLED", help="labelled image of the same person")
-    label.add_argument("--report", type=Path, metavar="OUT.json", help="write levels, confidence and reasons")
+    label.add_argument("--localizer", type=Path, metavar="LABELLED", help="labelled image of the same participant")
+    label.add_argument("--report", type=Path, metavar="OUT.json", help="write levels, confidence and reasons to this file")
 
 
 def _segment(options: argparse.Namespace) -> int:
@@ -62,13 +62,13 @@ def _segment(options: argparse.Namespace) -> int:
 
     jobs = find_file_jobs(options.input, options.output)
     if options.localizer is not None and options.input.is_dir():
-        msg = "--localizer belongs to one image; give a file as IN"
+        msg = "--localizer applies to one image; give a file as IN"
         raise UsageError(msg)
     localizer = load_localizer(options.localizer, options.label_scheme)
     if options.skip_existing:
         jobs = [job for job in jobs if not job.target.exists()]
     if not jobs:
-        say("nothing to do: every output is there")
+        say("nothing to do: every output exists")
         return int(ExitCode.SUCCESS)
     fill_model(options)
     segmenter, _ = make_segmenter(
