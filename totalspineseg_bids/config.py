@@ -192,7 +192,7 @@ class Setting:
     group: SettingGroup
     """Heading in the command line's help; required settings are positional arguments."""
     help: str
-    """What the setting does, without its default."""
+    """Purpose of the setting, without its default."""
     default: object = None
     """Default value."""
     choices: tuple[str, ...] = ()
@@ -264,7 +264,7 @@ class Setting:
 
     @property
     def help_text(self) -> str:
-        """What the setting does, with its default."""
+        """Purpose of the setting, with its default."""
         return f"{self.help} (default: {self.default_text})" if self.default_text else self.help
 
 
@@ -540,7 +540,7 @@ class RunConfig:
             msg = f"{self.bids_dir}: no permission to read the dataset; change its mode or run as another user"
             raise MissingInputError(msg)
         if not (self.bids_dir / "dataset_description.json").is_file() and not self.skip_bids_validation:
-            msg = f"{self.bids_dir}: not a BIDS dataset (no dataset_description.json); add the file or give another folder"
+            msg = f"{self.bids_dir}: not a BIDS dataset (no dataset_description.json); add it or give another folder"
             raise DatasetError(msg)
         if self.bids_filter_file is not None and not self.bids_filter_file.is_file():
             msg = f"{self.bids_filter_file}: no such filter file"

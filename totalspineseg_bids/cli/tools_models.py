@@ -22,7 +22,9 @@ def add_subcommands(subparsers: Subparsers) -> None:
         "install a public release, or models from a zip or folder",
         "Digests are recorded, and verified whenever the models are used.",
     )
-    install.add_argument("source", nargs="?", metavar="NAME|ZIP|FOLDER", help="release such as r20251124, a zip or a folder")
+    install.add_argument(
+        "source", nargs="?", metavar="NAME|ZIP|FOLDER", help="release such as r20251124, a zip or a folder"
+    )
     install.add_argument("--url", action="append", metavar="URL", help="URL of a zip; can be repeated")
     install.add_argument("--name", help="name to install under")
     install.add_argument("--force", action="store_true", help="replace an installed model")

@@ -52,7 +52,9 @@ def add_subcommands(subparsers: Subparsers) -> None:
     )
     add_label_scheme(label, "in the output and the localizer")
     label.add_argument("--localizer", type=Path, metavar="LABELLED", help="labelled image of the same participant")
-    label.add_argument("--report", type=Path, metavar="OUT.json", help="write levels, confidence and reasons to this file")
+    label.add_argument(
+        "--report", type=Path, metavar="OUT.json", help="write levels, confidence and reasons to this file"
+    )
 
 
 def _segment(options: argparse.Namespace) -> int:
