@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import argparse
 import resource
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from tests.segmentation.columns import make_column, semantic_of
+from totalspineseg_bids.evaluation.corruption.columns import make_column, semantic_of
 from totalspineseg_bids.imaging.io import read_labels
 from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling import label_map

@@ -1,10 +1,10 @@
-"""How often the level scout is right, and how many independent opinions its levels of one image are worth.
+"""How often the level prior is right, and how many independent opinions its levels of one image are worth.
 
 ``python benchmarks/calibrate_scout.py [--model bundled]``: draws fields of view of spines that no training saw, asks
-the scout, and compares with the truth. Prints the share of levels that are right and within one; the levels off,
-counted; and ``scout_end`` and ``scout_views`` (``labelling.reference.Prices``), fitted by maximum likelihood: with how
-much weight the scout's log-likelihoods of the components that it takes for an end of the column (each), and of the
-others (all together), tell best whether the column is shifted.
+the prior, and compares with the truth. Prints the share of levels that are right and within one; the levels off,
+counted; and ``prior_end_weight`` and ``prior_budget`` of ``labelling.column.parameters.EvidenceWeights``, fitted by
+maximum likelihood: the weights of the prior's log-likelihoods of components at the ends of the column (each) and of the
+others (all together) that predict best whether the column is shifted.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from totalspineseg_bids.imaging.io import read_labels
 from totalspineseg_bids.inference.model import load_model
 from totalspineseg_bids.inference.predictor import Predictor
 from totalspineseg_bids.models.registry import resolve
-from totalspineseg_bids.segmentation.labelling.reference import SCOUT_ENDS, Prices
+from totalspineseg_bids.segmentation.labelling.column.parameters import PRIOR_END_LEVELS, EvidenceWeights
 from totalspineseg_bids.synthesis.appearance import render
 from totalspineseg_bids.synthesis.dataset import EVALUATION_DOMAIN
 from totalspineseg_bids.synthesis.parametric import make_spine
@@ -48,7 +48,7 @@ ORDER = {
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description="Measure and calibrate the level scout.")
+    parser = argparse.ArgumentParser(description="Measure and calibrate the level prior.")
     parser.add_argument("--model", default="bundled")
     parser.add_argument("--views", type=positive, default=120, help="fields of view (default: %(default)s)")
     parser.add_argument("--spines", type=positive, default=8, help="spines they are drawn from (default: %(default)s)")
@@ -72,7 +72,7 @@ def disc_centres(labels: np.ndarray) -> np.ndarray:
 
 
 class Told(NamedTuple):
-    """What the scout says of one level in view.
+    """What the prior says of one level in view.
 
     Attributes
     ----------
@@ -87,7 +87,7 @@ class Told(NamedTuple):
 
 
 def levels_told(truth: np.ndarray, probabilities: np.ndarray, names: tuple[str, ...]) -> list[Told]:
-    """Return what the scout says of each level in view."""
+    """Return what the prior says of each level in view."""
     told = []
     for structure, prefix in ((Structure.VERTEBRA, "vertebrae_"), (Structure.DISC, "disc_")):
         order = ORDER[structure]
@@ -102,18 +102,18 @@ def levels_told(truth: np.ndarray, probabilities: np.ndarray, names: tuple[str, 
             mean = {other: float(probabilities[row][voxels].mean()) for other, row in rows.items()}
             total = max(sum(mean.values()), 1e-9)
             shares = {order[other] - order[level]: share / total for other, share in mean.items()}
-            told.append(Told(shares, max(mean, key=lambda other: mean[other]) in SCOUT_ENDS))
+            told.append(Told(shares, max(mean, key=lambda other: mean[other]) in PRIOR_END_LEVELS))
     return told
 
 
-def log_likelihoods(told: list[Told], prices: Prices) -> np.ndarray:
+def log_likelihoods(told: list[Told], weights: EvidenceWeights) -> np.ndarray:
     """Return the log-likelihood of each shift, shape (2, 2 SHIFTS + 1): sum over the ends, mean over the others."""
-    table = np.array([prices.scout_hit, *prices.scout_slip])
+    table = np.array([weights.prior_hit, *weights.prior_slip])
     shifts = np.arange(-SHIFTS, SHIFTS + 1)
     total = np.zeros((2, len(shifts)))
     for shares, is_end in told:
         likelihood = sum(share * table[np.minimum(np.abs(shifts - away), 3)] for away, share in shares.items())
-        total[int(not is_end)] += np.log(np.maximum(likelihood, prices.scout_slip[-1]))
+        total[int(not is_end)] += np.log(np.maximum(likelihood, weights.prior_slip[-1]))
     total[1] /= max(sum(not t.is_end for t in told), 1)
     return total
 
@@ -140,14 +140,14 @@ def main() -> int:
             told = levels_told(posed, found.probabilities, found.names)
             away.update(max(t.shares, key=lambda k: t.shares[k]) for t in told)
             if len(told) > 2:
-                means.append(log_likelihoods(told, Prices()))
+                means.append(log_likelihoods(told, EvidenceWeights()))
             progress.update()
     total = sum(away.values())
     near = sum(away[k] for k in (-1, 0, 1))
     print(f"{options.views} fields of view, {total} levels: right {away[0] / total:.3f}, within one {near / total:.3f}")
     print("levels off: " + ", ".join(f"{k:+d}: {away[k]}" for k in sorted(away)))
     stack = np.stack(means)
-    in_use = np.array([Prices().scout_end, Prices().scout_views])
+    in_use = np.array([EvidenceWeights().prior_end_weight, EvidenceWeights().prior_budget])
 
     def cost(weights: np.ndarray) -> float:
         scaled = np.tensordot(stack, weights, axes=(1, 0))
@@ -158,8 +158,8 @@ def main() -> int:
     end, views = np.exp(fitted.x)
     print(f"columns whose best shift is none: {right:.3f}")
     print("mean probability of the true shift")
-    print(f"  fitted: scout_end {end:.2f}, scout_views {views:.2f}: {math.exp(-fitted.fun):.2f}")
-    print(f"  in use: scout_end {in_use[0]}, scout_views {in_use[1]}: {math.exp(-cost(in_use)):.2f}")
+    print(f"  fitted: prior_end_weight {end:.2f}, prior_budget {views:.2f}: {math.exp(-fitted.fun):.2f}")
+    print(f"  in use: prior_end_weight {in_use[0]}, prior_budget {in_use[1]}: {math.exp(-cost(in_use)):.2f}")
     return 0
 
 

@@ -1,8 +1,8 @@
 """The corruption suite of the labelling as one table.
 
 Run ``python benchmarks/labelling_suite.py [--singles 10] [--pairs 150] [--blind 40] [--split report]``. Each kind of
-damage meets synthetic spines (``tests/segmentation/suite``) in whole and partial views and both public layouts of
-step 2, alone and in pairs. Columns:
+damage meets synthetic spines (``totalspineseg_bids.evaluation.corruption``) in whole and partial views and both
+public layouts of step 2, alone and in pairs. Columns:
 
 all right
     images in which every structure has its own name
@@ -29,7 +29,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -38,12 +37,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-
-from tests.segmentation.suite import observed
-from tests.segmentation.suite.cases import SPLITS, VARIANTS, Plan, make_all, plans
-from tests.segmentation.suite.score import Row, Score, score, total
+from totalspineseg_bids.evaluation.corruption import observed
+from totalspineseg_bids.evaluation.corruption.cases import SPLITS, VARIANTS, Plan, make_all, plans
+from totalspineseg_bids.evaluation.corruption.score import Row, Score, score, total
 from totalspineseg_bids.segmentation.labelling import label_map
 
 BLIND = "no landmark in view"

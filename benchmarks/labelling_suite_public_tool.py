@@ -28,9 +28,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.labelling_suite import BLIND, UNANCHORED, report
-from tests.segmentation.suite.cases import LAYOUTS, Plan, make, plans
-from tests.segmentation.suite.score import Row, score
 from totalspineseg_bids import anatomy
+from totalspineseg_bids.evaluation.corruption.cases import LAYOUTS, Plan, make, plans
+from totalspineseg_bids.evaluation.corruption.score import Row, score
 from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.result import LabelledSpine, SpineStatus
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
-from totalspineseg_bids.segmentation.labelling.centerline import Centerline, centerline_from_canal
+from totalspineseg_bids.imaging.centerline import Centerline, centerline_from_canal
 
 #: Borders of the bins, mm in front of the middle of the canal.
 BORDERS_MM = (-45.0, -30.0, -20.0, -15.0, -10.0, -5.0, 0.0, 4.0, 8.0)

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from totalspineseg_bids.imaging.atomic import atomic_writer
 from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.segmentation.class_map import ClassMap, Kind, LabelMeaning, Parity
-from totalspineseg_bids.segmentation.labelling import LevelScout, label_map, odd_discs
-from totalspineseg_bids.segmentation.networks import NetworkOutputs, Progress, SemanticMap
+from totalspineseg_bids.segmentation.labelling import LevelPrior, label_map, odd_discs
+from totalspineseg_bids.segmentation.networks import NetworkOutputs, Progress
 from totalspineseg_bids.segmentation.pipeline import SpineSegmenter
+from totalspineseg_bids.segmentation.semantic_map import SemanticMap
 
 
 def save(path: Path, perception: NetworkOutputs) -> None:
@@ -59,7 +60,7 @@ def load(path: Path) -> tuple[NetworkOutputs, NDArray[np.uint8] | None]:
                 else LabelMeaning(Kind(meaning["kind"]), meaning["level"], meaning["region"], Parity(meaning["parity"]))
                 for meaning in told["scout"]
             )
-            scout = LevelScout(stored["scout"].astype(np.float32), meanings, stored["scout_affine"])
+            scout = LevelPrior(stored["scout"].astype(np.float32), meanings, stored["scout_affine"])
         support = semantic("support") if "support" in told else None
         final = replace(semantic("final"), margin=stored.get("margin"))
         return NetworkOutputs(stored["affine"], final, support, scout, tuple(told["flags"])), stored.get("odd")
@@ -83,4 +84,4 @@ def odd_discs_of(perception: NetworkOutputs) -> NDArray[np.uint8] | None:
     first = perception.support
     if first is None:
         return None
-    return odd_discs(label_map(first.labels, perception.affine, first.layout, scout=perception.scout))
+    return odd_discs(label_map(first.labels, perception.affine, first.layout, level_prior=perception.scout))

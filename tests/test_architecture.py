@@ -86,7 +86,6 @@ DEFINED_TWICE: set[str] = {
     "Precision",
     "Progress",
     "Row",
-    "SemanticMap",
     "Shape3",
     "Vector",
     "Voxel",
@@ -153,3 +152,16 @@ def test_no_public_type_name_is_defined_in_two_modules():
     assert not new, f"defined more than once: {new}"
     solved = DEFINED_TWICE - twice.keys()
     assert not solved, f"defined once, remove from DEFINED_TWICE: {sorted(solved)}"
+
+
+def test_the_stages_of_the_labelling_do_not_import_each_other():
+    prefix = "totalspineseg_bids.segmentation.labelling"
+    stages = {f"{prefix}.{name}" for name in ("components", "column", "instances")}
+    shared = {f"{prefix}.records", f"{prefix}.disc_planes"}
+    for module, path in MODULES.items():
+        stage = next((s for s in stages if module == s or module.startswith(f"{s}.")), None)
+        if stage is None and module not in shared:
+            continue
+        inside = {name for name in imported_modules(path) if name.startswith(f"{prefix}.")}
+        allowed = {name for name in inside if name in shared or (stage and name.startswith(f"{stage}."))}
+        assert inside == allowed, f"{module} imports {sorted(inside - allowed)}"

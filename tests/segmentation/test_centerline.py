@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from totalspineseg_bids.segmentation.labelling.centerline import (
+from totalspineseg_bids.imaging.centerline import (
     centerline_from_canal,
     centerline_from_discs,
     extend_with_discs,

@@ -1,4 +1,4 @@
-"""Parts of the map that become components, and what it costs to take one for none."""
+"""ComponentVoxels of the map that become components, and what it costs to take one for none."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from totalspineseg_bids.segmentation.class_map import Kind
-from totalspineseg_bids.segmentation.labelling.components import _between_discs, cut_fused
-from totalspineseg_bids.segmentation.labelling.false_pieces import false_prices
-from totalspineseg_bids.segmentation.labelling.observation import Observation, Parts
-from totalspineseg_bids.segmentation.labelling.reference import Prices
+from totalspineseg_bids.segmentation.labelling.column.parameters import EvidenceWeights
+from totalspineseg_bids.segmentation.labelling.column.rejection import rejection_costs
+from totalspineseg_bids.segmentation.labelling.components.bodies import _between_discs, cut_fused
+from totalspineseg_bids.segmentation.labelling.records import ComponentVoxels, Observation
 
 #: Lengths of the bodies of a neck with chest along the canal, C3 to T4, mm: those of the chest are twice as long.
 NECK_AND_CHEST = [10, 10, 9, 10, 10, 15, 15, 19, 12]
@@ -28,7 +28,7 @@ def pieces_after_cut(lengths):
     s, part = np.concatenate(bodies), np.repeat(np.arange(len(bodies)), [len(body) for body in bodies])
     discs = tuple(disc(start - 2.5) for start in starts[1:])
     empty = np.zeros(0, np.int64)
-    cut, fused = cut_fused(part, s, Parts(np.zeros((0, 3), np.int64), empty, discs))
+    cut, fused = cut_fused(part, s, ComponentVoxels(np.zeros((0, 3), np.int64), empty, discs))
     numbers = [len(np.unique(cut[part == n])) for n in range(len(bodies))]
     assert bool(fused) == (max(numbers) > 1)
     return numbers
@@ -48,7 +48,7 @@ def test_a_block_is_cut_wherever_it_is(place):
 def test_a_sliver_at_the_edge_is_less_sure_than_what_the_edge_cuts_in_half():
     whole = [disc(s) for s in (60.0, 90.0, 120.0)]
     sliver, half, small = (
-        false_prices([disc(30.0, volume=volume, edge=edge), *whole], Prices())[0]
+        rejection_costs([disc(30.0, volume=volume, edge=edge), *whole], EvidenceWeights())[0]
         for volume, edge in ((40.0, True), (1000.0, True), (1000.0, False))
     )
     assert sliver < 0.6 * half
@@ -60,7 +60,7 @@ def test_pieces_of_a_body_where_the_chest_begins_are_one():
     places = [67.3, 83.7, 100.4, 114.1, 127.9, 143.2, 163.9, 186.4, 209.2, 233.8]
     bodies = [_body(s, part) for part, s in enumerate((135.8, 151.1, 153.0, 175.2))]
     empty = np.zeros(0, np.int64)
-    groups = _between_discs(bodies, Parts(np.zeros((0, 3), np.int64), empty, tuple(disc(s) for s in places)))
+    groups = _between_discs(bodies, ComponentVoxels(np.zeros((0, 3), np.int64), empty, tuple(disc(s) for s in places)))
     assert [[piece.part for piece in group] for group in groups] == [[1, 2]]
 
 

@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 
 from totalspineseg_bids import anatomy
+from totalspineseg_bids.evaluation.corruption.columns import dice, semantic_of
 from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling import label_map
 from totalspineseg_bids.synthesis.parametric import make_spine
-
-from .columns import dice, semantic_of
 
 STEP2 = ClassMap.named("r20241115-step2")
 #: With a class that only C2 has.

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from totalspineseg_bids.anatomy import SpineVariant
-from totalspineseg_bids.segmentation.labelling.decoding import expected_naming
-from totalspineseg_bids.segmentation.labelling.reference import chain_of
+from totalspineseg_bids.segmentation.labelling.column.decoding import expected_naming
+from totalspineseg_bids.segmentation.labelling.column.parameters import chain_of
 
 REGULAR, SIX = chain_of(SpineVariant()), chain_of(SpineVariant(12, 6))
 

@@ -1,14 +1,14 @@
-"""Bone to vertebrae."""
+"""BoneVoxels to vertebrae."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
+from totalspineseg_bids.imaging.centerline import centerline_from_canal
 from totalspineseg_bids.segmentation.class_map import ClassMap
-from totalspineseg_bids.segmentation.labelling.centerline import centerline_from_canal
-from totalspineseg_bids.segmentation.labelling.instances import paint_vertebrae
-from totalspineseg_bids.segmentation.labelling.observation import Scene
+from totalspineseg_bids.segmentation.labelling.instances.vertebrae import draw_vertebrae
+from totalspineseg_bids.segmentation.labelling.records import SpineContext
 
 LAYOUT = ClassMap.named("r20240601-step2")
 ODD, EVEN = LAYOUT.labels["vertebrae_O"][0], LAYOUT.labels["vertebrae_E"][0]
@@ -20,12 +20,12 @@ def _painted(values, seeds, canal_at):
     length = values.shape[2]
     canal = np.stack([np.full(length, 20.0), np.full(length, canal_at), np.arange(float(length))], axis=1)
     line = centerline_from_canal(canal, 20.0)
-    scene = Scene((), np.ones(3), np.zeros(3, int), np.array(values.shape) - 1, line)
+    context = SpineContext((), np.ones(3), np.zeros(3, int), np.array(values.shape) - 1, line)
     coarse = np.zeros([n // 2 for n in values.shape], np.uint8)
     for block, label in seeds:
         coarse[block] = label
     out = np.zeros(values.shape, np.uint8)
-    paint_vertebrae(out, values, LAYOUT, coarse, stride=2, scene=scene)
+    draw_vertebrae(out, values, LAYOUT, coarse, stride=2, context=context)
     return out
 
 

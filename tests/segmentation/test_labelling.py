@@ -14,16 +14,22 @@ from hypothesis import strategies as st
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import SpineVariant, Structure
+from totalspineseg_bids.evaluation.corruption import simple as corruptions
+from totalspineseg_bids.evaluation.corruption.columns import (
+    SimpleColumn,
+    dice,
+    levels_right,
+    make_column,
+    semantic_of,
+    semantic_of_variant,
+)
 from totalspineseg_bids.imaging.grid import restore_labels
 from totalspineseg_bids.imaging.volume import Geometry, Volume
 from totalspineseg_bids.segmentation.api import label, to_grid
 from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling import label_map, odd_discs
-from totalspineseg_bids.segmentation.labelling.parity import disc_turns
+from totalspineseg_bids.segmentation.labelling.odd_discs import disc_turns
 from totalspineseg_bids.segmentation.result import LabelledSpine, SpineStatus
-
-from . import corruptions
-from .columns import Column, dice, levels_right, make_column, semantic_of, semantic_of_variant
 
 STEP2 = ClassMap.named("r20240601-step2")
 STEP2_LATER = ClassMap.named("r20241115-step2")
@@ -34,12 +40,12 @@ ANATOMY = Path(__file__).resolve().parents[3] / "shared" / "anatomy"
 
 
 @cache
-def lumbar() -> Column:
+def lumbar() -> SimpleColumn:
     return make_column(first="T11")
 
 
 @cache
-def neck() -> Column:
+def neck() -> SimpleColumn:
     return make_column(last="T3")
 
 
@@ -185,7 +191,7 @@ def test_thirteen_thoracic_vertebrae():
 
 
 @cache
-def low_back() -> tuple[Column, np.ndarray, LabelledSpine]:
+def low_back() -> tuple[SimpleColumn, np.ndarray, LabelledSpine]:
     column = make_column(first="L3")
     semantic = semantic_of(column.truth, STEP2)
     return column, semantic, label_map(semantic, column.affine, STEP2)
@@ -305,7 +311,7 @@ def test_real_anatomy(layout, rows):
     image = nib.load(ANATOMY / "bp3d_trunk_1mm.nii.gz")
     truth = np.asarray(image.dataobj)[28:148, 20:, rows].copy()
     truth[truth < 10] = 0
-    column = Column(truth, image.affine, {}, {})
+    column = SimpleColumn(truth, image.affine, {}, {})
     spine = label_map(semantic_of(truth, layout), image.affine, layout)
     assert spine.status is SpineStatus.LABELLED
     cut = {c.level for c in spine.components if c.touches_edge}

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from totalspineseg_bids.anatomy import SpineVariant
 from totalspineseg_bids.segmentation.class_map import ClassMap, Kind
-from totalspineseg_bids.segmentation.labelling.evidence import emissions
-from totalspineseg_bids.segmentation.labelling.hypotheses import build_hypotheses
-from totalspineseg_bids.segmentation.labelling.levels import solve_levels
-from totalspineseg_bids.segmentation.labelling.naming import CONTESTED, NO_ANCHOR, name_components
-from totalspineseg_bids.segmentation.labelling.observation import Observation, View, Votes
-from totalspineseg_bids.segmentation.labelling.reference import AXIS_PLACE, Prices, chain_of
+from totalspineseg_bids.segmentation.labelling.column.evidence import emissions
+from totalspineseg_bids.segmentation.labelling.column.hypotheses import build_hypotheses
+from totalspineseg_bids.segmentation.labelling.column.levels import solve_levels
+from totalspineseg_bids.segmentation.labelling.column.naming import CONTESTED, NO_ANCHOR, name_components
+from totalspineseg_bids.segmentation.labelling.column.parameters import AXIS_PLACE, EvidenceWeights, chain_of
+from totalspineseg_bids.segmentation.labelling.records import CanalExtent, ClassShares, Observation
 from totalspineseg_bids.segmentation.result import SpineStatus
 
 STEP2 = ClassMap.named("r20241115-step2")
@@ -26,8 +26,8 @@ DISC_LANDMARKS = {"C2-C3", "C7-T1", "T12-L1", "L5-S"}
 
 
 def _observation(kind, s, *, level=None, parity=(0.0, 0.0), volume=4000.0, layout=STEP2, edge=False):
-    votes = Votes({level: 1.0} if level else {}, {}, parity[0], parity[1], 1.0, layout.level_names)
-    return Observation(kind, np.array([0.0, 15.0, -s]), s, s - 3, s + 3, 15.0, 0.0, volume, edge, (votes,), 0)
+    class_shares = ClassShares({level: 1.0} if level else {}, {}, parity[0], parity[1], 1.0, layout.level_names)
+    return Observation(kind, np.array([0.0, 15.0, -s]), s, s - 3, s + 3, 15.0, 0.0, volume, edge, (class_shares,), 0)
 
 
 def _column(first="C1", last="S", *, variant=USUAL, scale=0.95, layout=STEP2, landmarks=DISC_LANDMARKS):
@@ -52,12 +52,12 @@ def _column(first="C1", last="S", *, variant=USUAL, scale=0.95, layout=STEP2, la
     return [name for _, name, _ in items], [o for _, _, o in items]
 
 
-def _view(observations, room=15.0):
-    return View(observations[0].s - room, observations[-1].s + room)
+def _canal_extent(observations, room=15.0):
+    return CanalExtent(observations[0].s - room, observations[-1].s + room)
 
 
 def _solve(observations, room=15.0):
-    return solve_levels(observations, _view(observations, room))
+    return solve_levels(observations, _canal_extent(observations, room))
 
 
 @pytest.mark.parametrize("view", [("C1", "S"), ("C2", "T3"), ("C5", "T12"), ("T11", "S"), ("T5", "L3")])
@@ -148,7 +148,9 @@ def test_noise_and_loss_never_name_two_alike_or_out_of_order(seed, view):
     rng = np.random.default_rng(seed)
     _, observations = _column(*view, scale=float(rng.uniform(0.75, 1.15)))
     kept = [o for o in observations if rng.random() > 0.15]
-    noisy = [_observation(o.kind, o.s + rng.normal(0, 1.5), level=next(iter(o.votes[0].levels), None)) for o in kept]
+    noisy = [
+        _observation(o.kind, o.s + rng.normal(0, 1.5), level=next(iter(o.class_shares[0].levels), None)) for o in kept
+    ]
     noisy.sort(key=lambda o: o.s)
     solution = _solve(noisy)
     order = [*chain_of(solution.variant).vertebrae, *chain_of(solution.variant).discs]
@@ -173,13 +175,13 @@ def test_posteriors_of_a_component_sum_to_one_over_its_alternatives():
 @pytest.mark.parametrize("first", ["T11", "T12", "L1"])
 def test_classes_that_a_model_has_not_learned_do_not_make_a_sixth_lumbar_vertebra(first):
     names, observations = _column(first, landmarks={"L5-S"})
-    second = [replace(o, votes=(*o.votes, replace(o.votes[0], weight=0.6))) for o in observations]
+    second = [replace(o, class_shares=(*o.class_shares, replace(o.class_shares[0], weight=0.6))) for o in observations]
     solution = _solve(second)
     assert list(solution.levels) == names
 
 
 def test_no_component_no_level():
-    solution = solve_levels([], View(0.0, 0.0))
+    solution = solve_levels([], CanalExtent(0.0, 0.0))
     assert solution.levels == ()
     assert not solution.anchored
 
@@ -213,7 +215,7 @@ def test_c2_is_twice_as_large_as_the_vertebrae_below():
 
     def at_c2(volume, edge=False):
         first = _observation(Kind.VERTEBRA, 0.0, volume=volume, edge=edge)
-        table = emissions([first, *below], build_hypotheses(), View(-20.0, 80.0), Prices())
+        table = emissions([first, *below], build_hypotheses(), CanalExtent(-20.0, 80.0), EvidenceWeights())
         return table[0, :, AXIS_PLACE] - table[0, :, AXIS_PLACE + 2]
 
     whole, piece, cut = at_c2(8e3), at_c2(1.7e3), at_c2(1.7e3, edge=True)
@@ -227,8 +229,8 @@ def test_a_lone_landmark_that_a_map_sees_at_two_levels_names_nothing(above, stat
     seen = {"T12-L1": 0.36, "T11-T12": above}
     for n, name in enumerate(names):
         levels = {"T12-L1": seen[name]} if name in seen else {}
-        second = Votes(levels, {}, 0.0, 0.0, 0.5, STEP1.level_names)
-        observations[n] = replace(observations[n], votes=(*observations[n].votes, second))
+        second = ClassShares(levels, {}, 0.0, 0.0, 0.5, STEP1.level_names)
+        observations[n] = replace(observations[n], class_shares=(*observations[n].class_shares, second))
     naming = name_components(observations, _solve(observations))
     assert naming.status is status
     assert naming.reason == (CONTESTED if status is SpineStatus.ABSTAINED else None)

@@ -18,6 +18,13 @@ from scipy import ndimage
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.errors import ModelError, UsageError
+from totalspineseg_bids.evaluation.corruption.columns import (
+    SimpleColumn,
+    dice,
+    levels_right,
+    make_column,
+    semantic_table,
+)
 from totalspineseg_bids.imaging.grid import restore_labels
 from totalspineseg_bids.imaging.volume import Geometry, Volume
 from totalspineseg_bids.inference.predictor import Prediction
@@ -29,8 +36,6 @@ from totalspineseg_bids.segmentation.refinement import CHANNELS, PARITIES, PRIOR
 from totalspineseg_bids.segmentation.result import SpineStatus
 from totalspineseg_bids.segmentation.spine_roi import keep_spine
 from totalspineseg_bids.training.synthetic.refinement_training import dataset_json
-
-from .columns import Column, dice, levels_right, make_column, semantic_table
 
 SET = ModelSet("stand-in", step1=Path("one"), step2=Path("two"), single=Path("three"))
 
@@ -111,13 +116,13 @@ def _segmenter(second: TruthReader | None = None, **mode) -> tuple[SpineSegmente
 
 
 @cache
-def lumbar() -> Column:
+def lumbar() -> SimpleColumn:
     column = make_column(first="T11")
     wide = np.zeros((90, 110, column.truth.shape[2] + 30), np.uint8)
     wide[10:74, 12 : 12 + column.truth.shape[1], 20:-10] = column.truth
     affine = column.affine.copy()
     affine[:3, 3] -= (10, 12, 20)
-    return Column(wide, affine, {}, {})
+    return SimpleColumn(wide, affine, {}, {})
 
 
 @pytest.mark.parametrize("mode", [{}, {"single_step": True}, {"step1_only": True}], ids=str)

@@ -4,20 +4,20 @@ import numpy as np
 import pytest
 
 from totalspineseg_bids import anatomy
+from totalspineseg_bids.evaluation.corruption.columns import dice, make_column, semantic_of
 from totalspineseg_bids.segmentation.class_map import ClassMap, Kind
 from totalspineseg_bids.segmentation.labelling import label_map
-from totalspineseg_bids.segmentation.labelling.observation import Observation, SemanticMap
-from totalspineseg_bids.segmentation.labelling.sacrum import (
-    as_scouted,
-    is_credible,
-    one_sacrum,
-    undecided_vertebra,
+from totalspineseg_bids.segmentation.labelling.components.level_prior import LevelPrior
+from totalspineseg_bids.segmentation.labelling.components.sacrum import (
+    is_plausible,
+    keep_largest_sacrum,
+    plain_vertebra_value,
+    relabel_by_prior,
     without_sacrum,
 )
-from totalspineseg_bids.segmentation.labelling.scout import LevelScout
+from totalspineseg_bids.segmentation.labelling.records import Observation
 from totalspineseg_bids.segmentation.result import SpineStatus
-
-from .columns import dice, make_column, semantic_of
+from totalspineseg_bids.segmentation.semantic_map import SemanticMap
 
 LAYOUT = ClassMap.named("r20240601-step2")
 SACRUM = LAYOUT.labels["sacrum"][0]
@@ -33,15 +33,15 @@ def two_pieces():
 def test_undecided_vertebra_has_neither_level_nor_parity():
     for name in ("r20240601-step2", "r20241115-step2", "r20241115-step1"):
         layout = ClassMap.named(name)
-        meaning = layout.meanings[undecided_vertebra(layout)]
+        meaning = layout.meanings[plain_vertebra_value(layout)]
         assert meaning.level is None
         assert not meaning.parity
 
 
 def test_only_the_largest_piece_stays_sacrum():
-    cleaned = one_sacrum(two_pieces()).labels
+    cleaned = keep_largest_sacrum(two_pieces()).labels
     assert (cleaned == SACRUM).sum() == 800
-    assert (cleaned[4:8, 4:8, 14:18] == undecided_vertebra(LAYOUT)).all()
+    assert (cleaned[4:8, 4:8, 14:18] == plain_vertebra_value(LAYOUT)).all()
 
 
 def test_without_sacrum_loses_no_voxel():
@@ -53,7 +53,7 @@ def test_without_sacrum_loses_no_voxel():
 
 def test_a_map_without_sacrum_is_left_alone():
     semantic = SemanticMap(np.zeros((4, 4, 4), np.uint8), LAYOUT)
-    assert one_sacrum(semantic) is semantic
+    assert keep_largest_sacrum(semantic) is semantic
 
 
 @pytest.mark.parametrize("name", ["r20240601-step2", "r20241115-step2"])
@@ -77,17 +77,17 @@ def scout_of(truth, affine, step=4):
     sacrum = coarse == anatomy.SACRUM_ID
     bone = np.isin(coarse, [anatomy.vertebra(level).id for level in anatomy.VERTEBRA_LEVELS]) & ~sacrum
     probabilities = np.stack([~sacrum & ~bone, sacrum, bone, np.zeros_like(bone)]).astype(np.float32) * 0.8
-    return LevelScout.from_classes(probabilities, names, layout, affine @ np.diag([step, step, step, 1.0]))
+    return LevelPrior.from_classes(probabilities, names, layout, affine @ np.diag([step, step, step, 1.0]))
 
 
 def test_a_scout_tells_the_sacrum_from_one_more_vertebra():
     column = make_column(first="T11")
     whole = SemanticMap(semantic_of(column.truth, LAYOUT), LAYOUT)
     scout = scout_of(column.truth, column.affine)
-    lent = as_scouted(without_sacrum(whole), column.affine, scout).labels
+    lent = relabel_by_prior(without_sacrum(whole), column.affine, scout).labels
     assert dice(lent == SACRUM, whole.labels == SACRUM) > 0.9
     no_landmark = np.where(np.isin(lent, LAYOUT.labels["disc_L5_S"]), LAYOUT.labels["disc_O"][0], lent)
-    spine = label_map(without_sacrum(SemanticMap(no_landmark, LAYOUT)).labels, column.affine, LAYOUT, scout=scout)
+    spine = label_map(without_sacrum(SemanticMap(no_landmark, LAYOUT)).labels, column.affine, LAYOUT, level_prior=scout)
     assert dice(spine.labels == anatomy.SACRUM_ID, column.truth == anatomy.SACRUM_ID) > 0.9
 
 
@@ -95,16 +95,27 @@ def test_without_a_class_of_its_own_no_sacrum_is_lent():
     layout = ClassMap.named("r20240601-step1")
     column = make_column(first="T11")
     semantic = SemanticMap(semantic_of(column.truth, layout), layout)
-    assert as_scouted(semantic, column.affine, scout_of(column.truth, column.affine)) is semantic
+    assert relabel_by_prior(semantic, column.affine, scout_of(column.truth, column.affine)) is semantic
 
 
-def rest_of_s1_s2(*, scouted):
+def rest_of_s1_s2(*, with_level_prior):
     """Return a lumbar column whose sacrum has a disc painted into it, and their levels."""
 
     def component(kind, s, volume, scout):
         centre = np.array([0.0, 15.0, -s])
         return Observation(
-            kind, centre, s, s - 3, s + 3, 15.0, 0.0, volume, False, (), 0, scout=scout if scouted else {}
+            kind,
+            centre,
+            s,
+            s - 3,
+            s + 3,
+            15.0,
+            0.0,
+            volume,
+            False,
+            (),
+            0,
+            level_prior=scout if with_level_prior else {},
         )
 
     levels = ("L3-L4", "L4-L5", "L5-S")
@@ -115,5 +126,5 @@ def rest_of_s1_s2(*, scouted):
 
 
 def test_a_disc_within_the_sacrum_does_not_refute_it_where_a_scout_sees_none_there():
-    assert is_credible(*rest_of_s1_s2(scouted=True))
-    assert not is_credible(*rest_of_s1_s2(scouted=False))
+    assert is_plausible(*rest_of_s1_s2(with_level_prior=True))
+    assert not is_plausible(*rest_of_s1_s2(with_level_prior=False))

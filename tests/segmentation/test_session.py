@@ -5,22 +5,21 @@ from __future__ import annotations
 import numpy as np
 
 from totalspineseg_bids import anatomy
+from totalspineseg_bids.evaluation.corruption import simple as corruptions
+from totalspineseg_bids.evaluation.corruption.columns import SimpleColumn, levels_right, make_column, semantic_of
 from totalspineseg_bids.segmentation.class_map import ClassMap
-from totalspineseg_bids.segmentation.labelling import SessionImage, label_map, label_session
+from totalspineseg_bids.segmentation.labelling import LabellingInput, label_map, label_session
 from totalspineseg_bids.segmentation.labelling.labeller import prepare
-from totalspineseg_bids.segmentation.labelling.session import DISAGREES, OUTVOTED, witnesses
+from totalspineseg_bids.segmentation.labelling.session import DISAGREES, OUTVOTED, level_evidence
 from totalspineseg_bids.segmentation.result import SpineStatus
-
-from . import corruptions
-from .columns import Column, levels_right, make_column, semantic_of
 
 STEP2 = ClassMap.named("r20241115-step2")
 #: With a class that only C2 has.
 WITH_C2 = ClassMap.named("r20240601-step2")
 
 
-def _image(column: Column, semantic: np.ndarray | None = None) -> SessionImage:
-    return SessionImage(semantic_of(column.truth, STEP2) if semantic is None else semantic, column.affine, STEP2)
+def _image(column: SimpleColumn, semantic: np.ndarray | None = None) -> LabellingInput:
+    return LabellingInput(semantic_of(column.truth, STEP2) if semantic is None else semantic, column.affine, STEP2)
 
 
 def _wrong(spine, column):
@@ -79,7 +78,7 @@ def test_a_single_landmark_gives_way_to_an_image_that_is_surer_of_other_names():
     for level, name in shifted.items():
         label = anatomy.disc(level) if "-" in level else anatomy.vertebra(level)
         damaged[part == label.id] = WITH_C2.labels[name][0]
-    low, whole = SessionImage(damaged, neck.affine, WITH_C2), SessionImage(truth, neck.affine, WITH_C2)
+    low, whole = LabellingInput(damaged, neck.affine, WITH_C2), LabellingInput(truth, neck.affine, WITH_C2)
     (alone,) = label_session([low])
     assert alone.status is SpineStatus.LABELLED
     first, second = label_session([low, whole])
@@ -92,7 +91,7 @@ def test_a_single_landmark_gives_way_to_an_image_that_is_surer_of_other_names():
 
 def test_no_image_and_an_empty_one():
     assert label_session([]) == []
-    empty = SessionImage(np.zeros((8, 8, 8), np.uint8), np.eye(4), STEP2)
+    empty = LabellingInput(np.zeros((8, 8, 8), np.uint8), np.eye(4), STEP2)
     low = make_column(first="L2")
     spines = label_session([empty, _image(low)])
     assert spines[0].status is SpineStatus.NO_SPINE
@@ -103,4 +102,4 @@ def test_an_image_without_a_landmark_has_no_say():
     for first, last, says in (("T3", "T9", False), ("T10", "S", True)):
         column = make_column(first=first, last=last)
         prepared = prepare(semantic_of(column.truth, STEP2), column.affine, STEP2)
-        assert bool(witnesses(prepared)) is says
+        assert bool(level_evidence(prepared)) is says

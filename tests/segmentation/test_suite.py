@@ -7,15 +7,14 @@ import pytest
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import SpineVariant
+from totalspineseg_bids.evaluation.corruption import observed
+from totalspineseg_bids.evaluation.corruption.cases import LAYOUTS, VARIANTS, plans
+from totalspineseg_bids.evaluation.corruption.damage import DAMAGES
+from totalspineseg_bids.evaluation.corruption.score import Row, is_anchored, score, total
+from totalspineseg_bids.evaluation.corruption.subjects import BLIND_VIEWS, VIEWS, make_case, make_subject, table_of
 from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling import label_map
 from totalspineseg_bids.training.semantic_targets import semantic_table
-
-from .suite import observed
-from .suite.cases import LAYOUTS, VARIANTS, plans
-from .suite.damage import DAMAGES
-from .suite.score import Row, is_anchored, score, total
-from .suite.subjects import BLIND_VIEWS, VIEWS, make_case, make_subject, table_of
 
 SEED = 77
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +14,8 @@ from totalspineseg_bids.imaging.grid import paste, to_working_grid
 from totalspineseg_bids.imaging.volume import Affine, Volume
 from totalspineseg_bids.models.roles import Role, needed_roles
 from totalspineseg_bids.segmentation.class_map import ClassMap
-from totalspineseg_bids.segmentation.labelling import LevelScout, SessionImage, label_map, odd_discs
+from totalspineseg_bids.segmentation.labelling import LabellingInput, LevelPrior, label_map, odd_discs
+from totalspineseg_bids.segmentation.semantic_map import SemanticMap
 from totalspineseg_bids.segmentation.spine_roi import keep_spine, probability_roles, spine_box
 
 if TYPE_CHECKING:
@@ -34,29 +35,6 @@ CROP_MARGIN_MM = 20.0
 LOW_PRIORITY_ROLES = ("vertebrae",)
 #: Kinds of tissue whose borders are drawn between voxels.
 BORDERS = ("vertebrae", "sacrum", "disc", "canal", "cord")
-
-
-@dataclass(frozen=True)
-class SemanticMap:
-    """What one network makes of an image.
-
-    Attributes
-    ----------
-    labels
-        uint8, shape (X, Y, Z) of the working grid; what is far from the spine is erased.
-    layout
-        Meaning of its integers.
-    probabilities
-        Role name to float32 in [0, 1], the same shape, for the roles that measurement wants.
-    margin
-        float16, the same shape, where the model gives it: how far its outputs are from another kind of tissue, in
-        logits. Borders between voxels are drawn with it.
-    """
-
-    labels: NDArray[np.uint8]
-    layout: ClassMap
-    probabilities: dict[str, NDArray[np.floating]] = field(default_factory=dict)
-    margin: NDArray[np.float16] | None = None
 
 
 @dataclass(frozen=True)
@@ -80,13 +58,13 @@ class NetworkOutputs:
     affine: Affine
     final: SemanticMap
     support: SemanticMap | None = None
-    scout: LevelScout | None = None
+    scout: LevelPrior | None = None
     flags: tuple[str, ...] = ()
 
-    def as_session_image(self, localizer: Volume | None = None) -> SessionImage:
+    def as_session_image(self, localizer: Volume | None = None) -> LabellingInput:
         """Return it as an input of the labelling."""
         support = () if self.support is None else ((self.support.labels, self.support.layout),)
-        return SessionImage(self.final.labels, self.affine, self.final.layout, support, localizer, self.scout)
+        return LabellingInput(self.final.labels, self.affine, self.final.layout, support, localizer, self.scout)
 
 
 class SegmentationNetworks:
@@ -206,7 +184,7 @@ class SegmentationNetworks:
         if self.step1_only:
             return NetworkOutputs(image.affine, _measured(first), scout=scout)
         tell("discs", 0.0)
-        discs = label_map(first.labels, image.affine, first.layout, localizer=localizer, scout=scout)
+        discs = label_map(first.labels, image.affine, first.layout, localizer=localizer, level_prior=scout)
         tell("discs", 1.0)
         second = self._second_step(image, first, odd_discs(discs), tell)
         if second is None:
@@ -321,14 +299,14 @@ class SegmentationNetworks:
             margin[box] = found.margin
         return SemanticMap(labels, second.layout, probabilities, margin)
 
-    def _scout(self, image: Volume, tell: Progress) -> LevelScout | None:
+    def _scout(self, image: Volume, tell: Progress) -> LevelPrior | None:
         """Ask the level scout, where the set of models has one."""
         if self.models.scout is None:
             return None
         predictor = self._predictor("scout")
         found = predictor.predict_coarse(image.data[None], image.spacing, progress=lambda part: tell("scout", part))
         layout = _layout(predictor.model)
-        return LevelScout.from_classes(found.probabilities, found.names, layout, image.affine @ found.to_image)
+        return LevelPrior.from_classes(found.probabilities, found.names, layout, image.affine @ found.to_image)
 
 
 def _measured(found: SemanticMap) -> SemanticMap:

@@ -16,8 +16,9 @@ from totalspineseg_bids.inference.predictor import Predictor
 from totalspineseg_bids.models.registry import resolve
 from totalspineseg_bids.models.roles import Role
 from totalspineseg_bids.segmentation.class_map import ClassMap
-from totalspineseg_bids.segmentation.networks import NetworkOutputs, SemanticMap
+from totalspineseg_bids.segmentation.networks import NetworkOutputs
 from totalspineseg_bids.segmentation.refinement import CHANNELS, PRIOR_CHANNELS, REFINED_ROLES
+from totalspineseg_bids.segmentation.semantic_map import SemanticMap
 from totalspineseg_bids.training.synthetic import refinement_training
 from totalspineseg_bids.training.synthetic.publish_refinement import publish_refinement
 from totalspineseg_bids.training.synthetic.refinement_cases import RefinementCase, make_cases, write_images

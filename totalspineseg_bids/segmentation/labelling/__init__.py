@@ -4,9 +4,9 @@ Holds the canal's centreline, the components and their repair, the dynamic progr
 instances. No file, no network and no BIDS may appear here; ``docs/labelling.md`` tells the method and its numbers.
 """
 
+from totalspineseg_bids.segmentation.labelling.components.level_prior import LevelPrior
 from totalspineseg_bids.segmentation.labelling.labeller import label_map
-from totalspineseg_bids.segmentation.labelling.parity import odd_discs
-from totalspineseg_bids.segmentation.labelling.scout import LevelScout
-from totalspineseg_bids.segmentation.labelling.session import SessionImage, label_session
+from totalspineseg_bids.segmentation.labelling.odd_discs import odd_discs
+from totalspineseg_bids.segmentation.labelling.session import LabellingInput, label_session
 
-__all__ = ["LevelScout", "SessionImage", "label_map", "label_session", "odd_discs"]
+__all__ = ["LabellingInput", "LevelPrior", "label_map", "label_session", "odd_discs"]

@@ -10,25 +10,32 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from totalspineseg_bids.imaging.grid import Box, foreground_box, restore_labels, working_geometry
-from totalspineseg_bids.imaging.volume import Affine, Geometry, Volume
-from totalspineseg_bids.segmentation.class_map import ClassMap, Kind
-from totalspineseg_bids.segmentation.labelling import sacrum
-from totalspineseg_bids.segmentation.labelling.centerline import (
+from totalspineseg_bids.imaging.centerline import (
     centerline_from_canal,
     centerline_from_discs,
     extend_with_discs,
 )
-from totalspineseg_bids.segmentation.labelling.components import body_parts, disc_parts, numbered_discs
-from totalspineseg_bids.segmentation.labelling.localizer import localizer_votes
-from totalspineseg_bids.segmentation.labelling.naming import name_components
-from totalspineseg_bids.segmentation.labelling.observation import Found, Observation, Parts, Scene, SemanticMap, View
-from totalspineseg_bids.segmentation.labelling.painting import STRIDE, paint
-from totalspineseg_bids.segmentation.labelling.reference import Prices
-from totalspineseg_bids.segmentation.labelling.scout import LevelScout, scouted
-from totalspineseg_bids.segmentation.labelling.second_opinion import solve
+from totalspineseg_bids.imaging.grid import Box, foreground_box, restore_labels, working_geometry
+from totalspineseg_bids.imaging.volume import Affine, Geometry, Volume
+from totalspineseg_bids.segmentation.class_map import ClassMap, Kind
+from totalspineseg_bids.segmentation.labelling.column.cross_check import solve
+from totalspineseg_bids.segmentation.labelling.column.naming import name_components
+from totalspineseg_bids.segmentation.labelling.column.parameters import EvidenceWeights
+from totalspineseg_bids.segmentation.labelling.components import sacrum
+from totalspineseg_bids.segmentation.labelling.components.bodies import body_parts, disc_parts, label_discs
+from totalspineseg_bids.segmentation.labelling.components.level_prior import LevelPrior, with_level_prior
+from totalspineseg_bids.segmentation.labelling.components.localizer import with_localizer_levels
+from totalspineseg_bids.segmentation.labelling.instances.label_image import STRIDE, draw_label_image
+from totalspineseg_bids.segmentation.labelling.records import (
+    CanalExtent,
+    ComponentVoxels,
+    LabelledComponents,
+    Observation,
+    SpineContext,
+)
 from totalspineseg_bids.segmentation.labelling.summary import summarize
 from totalspineseg_bids.segmentation.result import LabelledSpine, SpineStatus
+from totalspineseg_bids.segmentation.semantic_map import SemanticMap
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +48,7 @@ class _Lent:
     """Evidence from outside the map, in scanner space."""
 
     localizer: Volume | None
-    scout: LevelScout | None
+    level_prior: LevelPrior | None
 
 
 def label_map(
@@ -51,8 +58,8 @@ def label_map(
     *,
     support: Sequence[tuple[NDArray[np.uint8], ClassMap]] = (),
     localizer: Volume | None = None,
-    scout: LevelScout | None = None,
-    prices: Prices | None = None,
+    level_prior: LevelPrior | None = None,
+    weights: EvidenceWeights | None = None,
 ) -> LabelledSpine:
     """Label a semantic map of the spine with anatomical levels.
 
@@ -71,7 +78,7 @@ def label_map(
         Labelled image (canonical ids) that overlaps in scanner space; its levels count as evidence.
     scout
         Probabilities of a coarse model that names every level; they count as evidence.
-    prices
+    weights
         What each disagreement of the evidence costs; defaults are told in ``docs/labelling.md``.
 
     Returns
@@ -80,7 +87,11 @@ def label_map(
         Instances on the grid of ``semantic``. Where the evidence does not decide the levels the status is
         ``ABSTAINED`` and the column is numbered; without canal and disc it is ``NO_SPINE``.
     """
-    return complete(prepare(semantic, affine, layout, support=support, localizer=localizer, scout=scout, prices=prices))
+    return complete(
+        prepare(
+            semantic, affine, layout, support=support, localizer=localizer, level_prior=level_prior, weights=weights
+        )
+    )
 
 
 @dataclass(frozen=True)
@@ -108,7 +119,7 @@ class Prepared:
     shape: tuple[int, int, int]
     orientation: NDArray[np.float64] | None
     box: Box | None = None
-    found: Found | None = None
+    found: LabelledComponents | None = None
     reason: str | None = None
 
     @property
@@ -127,25 +138,25 @@ def prepare(
     *,
     support: Sequence[tuple[NDArray[np.uint8], ClassMap]] = (),
     localizer: Volume | None = None,
-    scout: LevelScout | None = None,
-    prices: Prices | None = None,
+    level_prior: LevelPrior | None = None,
+    weights: EvidenceWeights | None = None,
 ) -> Prepared:
     """Find the components of an image and their levels; parameters as for :func:`label_map`."""
     native = Geometry(_shape(semantic), np.asarray(affine, np.float64))
     maps = [(np.asarray(semantic, np.uint8), layout), *((np.asarray(s, np.uint8), lay) for s, lay in support)]
-    prices, lent = prices or Prices(), _Lent(localizer, scout)
+    weights, lent = weights or EvidenceWeights(), _Lent(localizer, level_prior)
     if np.allclose(native.spacing, 1.0, atol=_SPACING_TOLERANCE):
         orientation = nib.orientations.io_orientation(native.affine)
         turned = [SemanticMap(nib.orientations.apply_orientation(m, orientation), lay) for m, lay in maps]
         inverse = nib.orientations.inv_ornt_aff(orientation, native.shape)
         grid = Prepared(native, np.asarray(native.affine @ inverse), _shape(turned[0].labels), orientation)
-        return _search(grid, turned, lent, prices)
+        return _search(grid, turned, lent, weights)
     working = working_geometry(native)
     moved = [SemanticMap(restore_labels(m, native.affine, working), lay) for m, lay in maps]
-    return _search(Prepared(native, working.affine, working.shape, None), moved, lent, prices)
+    return _search(Prepared(native, working.affine, working.shape, None), moved, lent, weights)
 
 
-def _search(grid: Prepared, maps: Sequence[SemanticMap], lent: _Lent, prices: Prices) -> Prepared:
+def _search(grid: Prepared, maps: Sequence[SemanticMap], lent: _Lent, weights: EvidenceWeights) -> Prepared:
     """Find components and levels on the working grid."""
     layout = maps[0].layout
     box = foreground_box(layout.kinds(maps[0].labels) > 0, margin=4)
@@ -153,30 +164,32 @@ def _search(grid: Prepared, maps: Sequence[SemanticMap], lent: _Lent, prices: Pr
         return replace(grid, reason="the map holds no class of the spine")
     grid = replace(grid, box=box)
     cropped = [SemanticMap(np.ascontiguousarray(m.labels[box]), m.layout) for m in maps]
-    if lent.scout is not None:
-        cropped = [sacrum.as_scouted(m, grid.local, lent.scout) for m in cropped]
-    cropped = [sacrum.one_sacrum(m) for m in cropped]
+    if lent.level_prior is not None:
+        cropped = [sacrum.relabel_by_prior(m, grid.local, lent.level_prior) for m in cropped]
+    cropped = [sacrum.keep_largest_sacrum(m) for m in cropped]
     kinds = layout.kinds(cropped[0].labels)
     spacing = np.asarray(Geometry(_shape(kinds), grid.affine).spacing)
-    discs = numbered_discs(kinds == Kind.DISC, float(np.prod(spacing)))
-    scene = _scene(cropped, kinds, spacing, discs, box=box, shape=grid.shape, prices=prices)
-    if scene is None:
+    discs = label_discs(kinds == Kind.DISC, float(np.prod(spacing)))
+    context = _context(cropped, kinds, spacing, discs, box=box, shape=grid.shape, weights=weights)
+    if context is None:
         return replace(grid, box=None, reason="neither a spinal canal nor a disc is in view")
-    parts = disc_parts(*discs, scene)
-    found = _find(scene, kinds, parts, lent=lent, affine=grid.local, prices=prices)
-    if not sacrum.is_credible(found.observations, found.solution.levels):
-        scene = replace(scene, maps=tuple((sacrum.without_sacrum(m), weight) for m, weight in scene.maps))
-        kinds = layout.kinds(scene.maps[0][0].labels)
-        found = _find(scene, kinds, parts, lent=lent, affine=grid.local, prices=prices)
+    parts = disc_parts(*discs, context)
+    found = _find(context, kinds, parts, lent=lent, affine=grid.local, weights=weights)
+    if not sacrum.is_plausible(found.observations, found.solution.levels):
+        context = replace(context, maps=tuple((sacrum.without_sacrum(m), weight) for m, weight in context.maps))
+        kinds = layout.kinds(context.maps[0][0].labels)
+        found = _find(context, kinds, parts, lent=lent, affine=grid.local, weights=weights)
     return replace(grid, found=found)
 
 
-def solved_again(prepared: Prepared, observations: Sequence[Observation], prices: Prices | None = None) -> Prepared:
+def solve_again(
+    prepared: Prepared, observations: Sequence[Observation], weights: EvidenceWeights | None = None
+) -> Prepared:
     """Find the levels of an image again, from components that know more."""
     found = prepared.found
     if found is None:
         return prepared
-    solution = solve(observations, found.view, prices or Prices())
+    solution = solve(observations, found.view, weights or EvidenceWeights())
     return replace(prepared, found=replace(found, observations=tuple(observations), solution=solution))
 
 
@@ -188,9 +201,9 @@ def complete(prepared: Prepared, *, unnamed: str | None = None) -> LabelledSpine
         spine = LabelledSpine(labels, prepared.affine, (), SpineStatus.NO_SPINE, reason=prepared.reason)
     else:
         naming = name_components(found.observations, found.solution, unnamed)
-        semantic = found.scene.maps[0][0]
+        semantic = found.context.maps[0][0]
         out = np.zeros(semantic.labels.shape, np.uint8)
-        paint(out, semantic.layout.kinds(semantic.labels), found, naming)
+        draw_label_image(out, semantic.layout.kinds(semantic.labels), found, naming)
         labels[box] = out
         spine = summarize(Volume(labels, prepared.affine), box, found, naming)
     if prepared.orientation is not None:
@@ -214,7 +227,7 @@ def _shape(array: NDArray[np.uint8]) -> tuple[int, int, int]:
     return array.shape[0], array.shape[1], array.shape[2]
 
 
-def _scene(
+def _context(
     maps: Sequence[SemanticMap],
     kinds: NDArray[np.uint8],
     spacing: NDArray[np.float64],
@@ -222,8 +235,8 @@ def _scene(
     *,
     box: Box,
     shape: tuple[int, ...],
-    prices: Prices,
-) -> Scene | None:
+    weights: EvidenceWeights,
+) -> SpineContext | None:
     """Fit the centreline and gather what the steps share; ``None`` without canal and disc."""
     coarse = kinds[::STRIDE, ::STRIDE, ::STRIDE]
     canal = np.argwhere((coarse == Kind.CANAL) | (coarse == Kind.CORD)) * (STRIDE * spacing)
@@ -236,8 +249,8 @@ def _scene(
     if line is None:
         return None
     first = -np.array([s.start for s in box])
-    weighted = [(m, 1.0 if n == 0 else prices.support_weight) for n, m in enumerate(maps)]
-    return Scene(tuple(weighted), spacing, first, first + np.array(shape) - 1, line)
+    weighted = [(m, 1.0 if n == 0 else weights.support_weight) for n, m in enumerate(maps)]
+    return SpineContext(tuple(weighted), spacing, first, first + np.array(shape) - 1, line)
 
 
 def _centers(points: NDArray[np.float64], part: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -251,36 +264,38 @@ def _centers(points: NDArray[np.float64], part: NDArray[np.int64]) -> NDArray[np
 
 
 def _find(
-    scene: Scene,
+    context: SpineContext,
     kinds: NDArray[np.uint8],
-    discs: Parts,
+    discs: ComponentVoxels,
     *,
     lent: _Lent,
     affine: Affine,
-    prices: Prices,
-) -> Found:
-    semantic = scene.maps[0][0]
+    weights: EvidenceWeights,
+) -> LabelledComponents:
+    semantic = context.maps[0][0]
     coarse = np.ascontiguousarray(semantic.labels[::STRIDE, ::STRIDE, ::STRIDE])
-    bodies, sacral = body_parts(coarse, semantic.layout, scene, discs, STRIDE)
+    bodies, sacral = body_parts(coarse, semantic.layout, context, discs, STRIDE)
     observations: list[Observation] = sorted(
         [*discs.observations, *bodies.observations, *sacral.observations], key=lambda o: o.s
     )
     if lent.localizer is not None:
-        observations = localizer_votes(observations, scene, affine, lent.localizer)
-    if lent.scout is not None:
-        observations = scouted(observations, (discs, bodies, sacral), affine, lent.scout)
-    view = _view(scene, kinds)
-    return Found(scene, discs, bodies, sacral, tuple(observations), view, solve(observations, view, prices))
+        observations = with_localizer_levels(observations, context, affine, lent.localizer)
+    if lent.level_prior is not None:
+        observations = with_level_prior(observations, (discs, bodies, sacral), affine, lent.level_prior)
+    view = _canal_extent(context, kinds)
+    return LabelledComponents(
+        context, discs, bodies, sacral, tuple(observations), view, solve(observations, view, weights)
+    )
 
 
-def _view(scene: Scene, kinds: NDArray[np.uint8]) -> View:
-    line = scene.line
+def _canal_extent(context: SpineContext, kinds: NDArray[np.uint8]) -> CanalExtent:
+    line = context.centerline
     coarse = kinds[::4, ::4, ::4]
-    cord = np.argwhere(coarse == Kind.CORD) * (4 * scene.spacing)
+    cord = np.argwhere(coarse == Kind.CORD) * (4 * context.spacing)
     conus = None
-    if len(cord) * 64 * scene.voxel_mm3 > 1500:
+    if len(cord) * 64 * context.voxel_mm3 > 1500:
         s = np.sort(line.project(cord).s)
         end = float(s[-max(3, len(s) // 400)])
         if line.length - end > _CONUS_ROOM_MM and end - float(s[0]) > 30:
             conus = end
-    return View(0.0, line.length, conus)
+    return CanalExtent(0.0, line.length, conus)

@@ -26,7 +26,7 @@ _ATLAS_OF_AXIS = 1.5
 _END_NEIGHBOURS = ("C3", "C4", "C5")
 
 
-def out_of_line(volumes: Mapping[str, float], cut: Collection[str]) -> dict[str, str]:
+def size_outliers(volumes: Mapping[str, float], cut: Collection[str]) -> dict[str, str]:
     """Tell which vertebrae are much larger or smaller than their neighbours, and what that may mean.
 
     Parameters

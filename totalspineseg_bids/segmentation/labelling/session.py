@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from totalspineseg_bids.imaging.volume import Affine, Volume
 from totalspineseg_bids.segmentation.class_map import ClassMap, Kind
-from totalspineseg_bids.segmentation.labelling.labeller import Prepared, complete, prepare, solved_again
-from totalspineseg_bids.segmentation.labelling.naming import BEYOND_DOUBT, ENOUGH_LANDMARKS, confirmations
-from totalspineseg_bids.segmentation.labelling.observation import Found, Observation
-from totalspineseg_bids.segmentation.labelling.reference import Prices
-from totalspineseg_bids.segmentation.labelling.scout import LevelScout
+from totalspineseg_bids.segmentation.labelling.column.naming import BEYOND_DOUBT, ENOUGH_LANDMARKS, landmark_support
+from totalspineseg_bids.segmentation.labelling.column.parameters import EvidenceWeights
+from totalspineseg_bids.segmentation.labelling.components.level_prior import LevelPrior
+from totalspineseg_bids.segmentation.labelling.labeller import Prepared, complete, prepare, solve_again
+from totalspineseg_bids.segmentation.labelling.records import LabelledComponents, Observation
 from totalspineseg_bids.segmentation.result import LabelledSpine, SpineStatus
 
 #: Components of two images are the same where their centres lie this near, mm; patients move between scans.
@@ -33,7 +33,7 @@ OUTVOTED = "another image of the session gives the same levels other names and i
 
 
 @dataclass(frozen=True)
-class SessionImage:
+class LabellingInput:
     """One image of a session; the fields are the parameters of ``label_map``."""
 
     semantic: NDArray[np.uint8]
@@ -41,11 +41,11 @@ class SessionImage:
     layout: ClassMap
     support: Sequence[tuple[NDArray[np.uint8], ClassMap]] = ()
     localizer: Volume | None = None
-    scout: LevelScout | None = None
+    level_prior: LevelPrior | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Witness:
+class LevelEvidence:
     """What an image that was solved alone says of one component.
 
     Attributes
@@ -68,14 +68,14 @@ class Witness:
         return max(self.table, key=lambda level: self.table[level])
 
 
-def label_session(images: Sequence[SessionImage], prices: Prices | None = None) -> list[LabelledSpine]:
+def label_session(images: Sequence[LabellingInput], weights: EvidenceWeights | None = None) -> list[LabelledSpine]:
     """Label images of one person that share scanner space, each with the help of the others.
 
     Parameters
     ----------
     images
         Semantic maps, any grids; those that overlap with no other are labelled as if alone.
-    prices
+    weights
         What each disagreement of the evidence costs.
 
     Returns
@@ -86,14 +86,22 @@ def label_session(images: Sequence[SessionImage], prices: Prices | None = None) 
         or has a single landmark, abstains: one of the two is wrong.
     """
     alone = [
-        prepare(i.semantic, i.affine, i.layout, support=i.support, localizer=i.localizer, scout=i.scout, prices=prices)
+        prepare(
+            i.semantic,
+            i.affine,
+            i.layout,
+            support=i.support,
+            localizer=i.localizer,
+            level_prior=i.level_prior,
+            weights=weights,
+        )
         for i in images
     ]
-    said = [witnesses(prepared) for prepared in alone]
+    said = [level_evidence(prepared) for prepared in alone]
     together = []
     for n, prepared in enumerate(alone):
-        observations = hear(prepared, [s for m, s in enumerate(said) if m != n])
-        together.append(prepared if observations is None else solved_again(prepared, observations, prices))
+        observations = with_session_evidence(prepared, [s for m, s in enumerate(said) if m != n])
+        together.append(prepared if observations is None else solve_again(prepared, observations, weights))
     spines = [complete(prepared) for prepared in together]
     disputes = _disputes(together, spines)
     for n in _outvoted(together, disputes):
@@ -102,7 +110,7 @@ def label_session(images: Sequence[SessionImage], prices: Prices | None = None) 
     return [replace(spine, flags=(*spine.flags, DISAGREES)) if n in apart else spine for n, spine in enumerate(spines)]
 
 
-def witnesses(prepared: Prepared) -> list[Witness]:
+def level_evidence(prepared: Prepared) -> list[LevelEvidence]:
     """List what an image says of its components: nothing where no landmark is in view.
 
     Its guess would otherwise count as a landmark for the others.
@@ -111,18 +119,18 @@ def witnesses(prepared: Prepared) -> list[Witness]:
     if found is None or not found.solution.anchored:
         return []
     return [
-        Witness(o.kind, _scanner(prepared, found, o), table)
+        LevelEvidence(o.kind, _scanner(prepared, found, o), table)
         for o, table in zip(found.observations, found.solution.tables, strict=True)
         if o.kind is not Kind.SACRUM and not o.touches_edge
     ]
 
 
-def _scanner(prepared: Prepared, found: Found, observation: Observation) -> NDArray[np.float64]:
-    index = observation.center / found.scene.spacing
+def _scanner(prepared: Prepared, found: LabelledComponents, observation: Observation) -> NDArray[np.float64]:
+    index = observation.center / found.context.spacing
     return np.asarray(prepared.local[:3, :3] @ index + prepared.local[:3, 3])
 
 
-def hear(prepared: Prepared, others: Sequence[Sequence[Witness]]) -> list[Observation] | None:
+def with_session_evidence(prepared: Prepared, others: Sequence[Sequence[LevelEvidence]]) -> list[Observation] | None:
     """Tell each component what the other images say of it.
 
     All that one image says is one piece of evidence, however many components it speaks of, because it is right or
@@ -140,22 +148,22 @@ def hear(prepared: Prepared, others: Sequence[Sequence[Witness]]) -> list[Observ
     heard = False
     for other in others:
         matches = _matches(prepared, found, observations, other)
-        for n, witness in matches.items():
-            told = (witness.table, 1.0 / len(matches))
-            observations[n] = replace(observations[n], hearsay=(*observations[n].hearsay, told))
+        for n, evidence in matches.items():
+            told = (evidence.table, 1.0 / len(matches))
+            observations[n] = replace(observations[n], session_evidence=(*observations[n].session_evidence, told))
             heard = True
     return observations if heard else None
 
 
 def _matches(
-    prepared: Prepared, found: Found, observations: Sequence[Observation], other: Sequence[Witness]
-) -> dict[int, Witness]:
+    prepared: Prepared, found: LabelledComponents, observations: Sequence[Observation], other: Sequence[LevelEvidence]
+) -> dict[int, LevelEvidence]:
     """Which component each statement is about: the nearest of its kind along the canal, each at most once."""
     if not other:
         return {}
     inverse = np.linalg.inv(prepared.local)
-    points = np.stack([inverse[:3, :3] @ w.position_mm + inverse[:3, 3] for w in other]) * found.scene.spacing
-    place = found.scene.line.project(points)
+    points = np.stack([inverse[:3, :3] @ w.position_mm + inverse[:3, 3] for w in other]) * found.context.spacing
+    place = found.context.centerline.project(points)
     pairs = sorted(
         (abs(float(place.s[k]) - o.s), n, k)
         for n, o in enumerate(observations)
@@ -164,7 +172,7 @@ def _matches(
         and abs(float(place.s[k]) - o.s) < NEAR_MM
         and np.hypot(place.anterior[k] - o.anterior, place.lateral[k] - o.lateral) < _ASIDE_MM
     )
-    matched: dict[int, Witness] = {}
+    matched: dict[int, LevelEvidence] = {}
     used: set[int] = set()
     for _, n, k in pairs:
         if n not in matched and k not in used:
@@ -177,7 +185,7 @@ def _disputes(together: Sequence[Prepared], spines: Sequence[LabelledSpine]) -> 
     """Return which labelled images differ from another about what both show, and the share of that on which they do."""
     disputes: dict[tuple[int, int], float] = {}
     named = [n for n, spine in enumerate(spines) if spine.status is SpineStatus.LABELLED]
-    said = {n: witnesses(together[n]) for n in named}
+    said = {n: level_evidence(together[n]) for n in named}
     for n, m in itertools.permutations(named, 2):
         found = together[n].found
         if found is None:
@@ -198,7 +206,7 @@ def _outvoted(together: Sequence[Prepared], disputes: Mapping[tuple[int, int], f
         if own is None or other is None or share <= 0.5:
             continue
         margin = own.solution.shift_margin
-        weak = margin < _DOUBTFUL_MARGIN or confirmations(own.observations, own.solution.levels) < ENOUGH_LANDMARKS
+        weak = margin < _DOUBTFUL_MARGIN or landmark_support(own.observations, own.solution.levels) < ENOUGH_LANDMARKS
         if weak and margin < other.solution.shift_margin:
             outvoted.add(n)
     return outvoted

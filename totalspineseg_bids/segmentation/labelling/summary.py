@@ -12,14 +12,20 @@ from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.imaging.grid import Box
 from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.segmentation.class_map import Kind
-from totalspineseg_bids.segmentation.labelling.naming import Naming
-from totalspineseg_bids.segmentation.labelling.observation import Found, LevelSolution, Observation, Parts, Scene
 from totalspineseg_bids.segmentation.labelling.plausibility import (
     SLIVER,
     TOO_LARGE,
     TOO_SMALL,
-    out_of_line,
+    size_outliers,
     slivers,
+)
+from totalspineseg_bids.segmentation.labelling.records import (
+    ComponentVoxels,
+    LabelledComponents,
+    LevelSolution,
+    Naming,
+    Observation,
+    SpineContext,
 )
 from totalspineseg_bids.segmentation.result import ColumnHypothesis, Component, DiscPoint, LabelledSpine, SpineStatus
 
@@ -32,7 +38,7 @@ _SIZE_FLAGS = {TOO_LARGE: "odd-size", TOO_SMALL: "odd-size", SLIVER: "sliver"}
 def summarize(
     labels: Volume,
     box: Box,
-    found: Found,
+    found: LabelledComponents,
     naming: Naming,
 ) -> LabelledSpine:
     """Put the result together.
@@ -48,15 +54,15 @@ def summarize(
     naming
         Their ids.
     """
-    scene, observations, solution, discs = found.scene, found.observations, found.solution, found.discs
+    context, observations, solution, discs = found.context, found.observations, found.solution, found.discs
     offset = np.array([s.start for s in box], float)
     affine = labels.affine
 
     def to_scanner(local: NDArray[np.float64]) -> NDArray[np.float64]:
-        index = local / scene.spacing + offset
+        index = local / context.spacing + offset
         return np.asarray(index @ affine[:3, :3].T + affine[:3, 3])
 
-    components = _components(labels.data[box], scene, solution, naming, to_scanner)
+    components = _components(labels.data[box], context, solution, naming, to_scanner)
     odd_sizes = [f"{_SIZE_FLAGS[c.reason]}:{c.level}" for c in components if c.reason in _SIZE_FLAGS]
     return LabelledSpine(
         labels=labels.data,
@@ -66,11 +72,11 @@ def summarize(
         reason=naming.reason,
         flags=(*_flags(observations, solution, naming), *odd_sizes),
         hypothesis=_hypothesis(solution),
-        centerline_mm=to_scanner(scene.line.seen),
+        centerline_mm=to_scanner(context.centerline.seen),
         disc_points=tuple(
             DiscPoint(level, (float(p[0]), float(p[1]), float(p[2])))
-            for level, s in _disc_places(observations, solution, naming, scene, discs)
-            for p in [to_scanner(scene.line.at(s)[None])[0]]
+            for level, s in _disc_places(observations, solution, naming, context, discs)
+            for p in [to_scanner(context.centerline.at(s)[None])[0]]
         ),
     )
 
@@ -89,7 +95,7 @@ def _hypothesis(solution: LevelSolution) -> ColumnHypothesis:
 
 def _components(
     part: NDArray[np.uint8],
-    scene: Scene,
+    context: SpineContext,
     solution: LevelSolution,
     naming: Naming,
     to_scanner: Callable[[NDArray[np.float64]], NDArray[np.float64]],
@@ -100,14 +106,14 @@ def _components(
     index, value = np.unravel_index(filled, part.shape), flat[filled]
     counts = np.bincount(value, minlength=256)
     means = np.stack([np.bincount(value, index[k], minlength=256) for k in range(3)], axis=1)
-    edges = _at_edge(part, scene)
+    edges = _at_edge(part, context)
     odd_sizes = _odd_sizes(counts, edges > _CUT)
     rows: list[tuple[float, Component]] = []
     for number in np.flatnonzero(counts):
         known = anatomy.BY_ID[int(number)]
         mean = means[number] / counts[number]
-        place = float(scene.line.project((mean * scene.spacing)[None]).s[0])
-        center = to_scanner((mean * scene.spacing)[None])[0]
+        place = float(context.centerline.project((mean * context.spacing)[None]).s[0])
+        center = to_scanner((mean * context.spacing)[None])[0]
         n = by_id.get(int(number))
         level = known.level or None
         confidence, runner_up, reason = 1.0, None, None
@@ -123,7 +129,7 @@ def _components(
             runner_up=runner_up,
             reason=reason or odd_sizes.get(int(number)),
             touches_edge=bool(edges[number] > _CUT),
-            volume_mm3=float(counts[number] * scene.voxel_mm3),
+            volume_mm3=float(counts[number] * context.voxel_mm3),
             centroid_mm=(float(center[0]), float(center[1]), float(center[2])),
         )
         rows.append((place, component))
@@ -140,17 +146,17 @@ def _odd_sizes(counts: NDArray[np.int64], cut: NDArray[np.bool_]) -> dict[int, s
         at_edge = {level for level in volumes if cut[ids[level]]}
         told = dict.fromkeys(slivers(volumes, at_edge, tuple(ids)), SLIVER)
         if ids is bones:
-            told |= out_of_line(volumes, at_edge)
+            told |= size_outliers(volumes, at_edge)
         reasons |= {ids[level]: reason for level, reason in told.items()}
     return reasons
 
 
-def _at_edge(part: NDArray[np.uint8], scene: Scene) -> NDArray[np.int64]:
+def _at_edge(part: NDArray[np.uint8], context: SpineContext) -> NDArray[np.int64]:
     """Count the voxels of each id in the outermost layer of the field of view, shape (256,)."""
     counts = np.zeros(256, np.int64)
     rest = part
     for axis in range(3):
-        low, high = int(scene.first[axis]) + 1, int(scene.last[axis])
+        low, high = int(context.first[axis]) + 1, int(context.last[axis])
         layers = np.moveaxis(rest, axis, 0)
         for outer in (layers[: max(low, 0)], layers[max(high, low, 0) :]):
             counts += np.bincount(outer.ravel(), minlength=256)
@@ -213,7 +219,11 @@ def _flags(observations: Sequence[Observation], solution: LevelSolution, naming:
 
 
 def _disc_places(
-    observations: Sequence[Observation], solution: LevelSolution, naming: Naming, scene: Scene, discs: Parts
+    observations: Sequence[Observation],
+    solution: LevelSolution,
+    naming: Naming,
+    context: SpineContext,
+    discs: ComponentVoxels,
 ) -> list[tuple[str, float]]:
     """Arc length at which each named disc meets the canal: that of its hindmost third."""
     places: list[tuple[str, float]] = []
@@ -228,7 +238,9 @@ def _disc_places(
             continue
         rows = discs.part == observation.part
         projection = (
-            scene.line.project(discs.index[rows] * scene.spacing) if discs.place is None else discs.place.rows(rows)
+            context.centerline.project(discs.index[rows] * context.spacing)
+            if discs.place is None
+            else discs.place.rows(rows)
         )
         hind = projection.anterior <= np.percentile(projection.anterior, 33)
         places.append((level, float(projection.s[hind].mean())))

@@ -1,0 +1,187 @@
+"""Levels lent by a coarse model that names them all."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from totalspineseg_bids.evaluation.corruption import observed
+from totalspineseg_bids.evaluation.corruption.cases import SPLITS
+from totalspineseg_bids.segmentation.class_map import ClassMap, Kind, LabelMeaning
+from totalspineseg_bids.segmentation.labelling.column.cross_check import solve
+from totalspineseg_bids.segmentation.labelling.column.levels import solve_levels
+from totalspineseg_bids.segmentation.labelling.column.naming import name_components
+from totalspineseg_bids.segmentation.labelling.column.parameters import EvidenceWeights
+from totalspineseg_bids.segmentation.labelling.column.rejection import rejection_costs
+from totalspineseg_bids.segmentation.labelling.components.level_prior import LevelPrior, with_level_prior
+from totalspineseg_bids.segmentation.labelling.records import ComponentVoxels
+from totalspineseg_bids.segmentation.result import SpineStatus
+
+from .test_levels import _canal_extent, _column, _observation
+
+NAMES = ("background", "disc_L3_L4", "disc_L4_L5", "vertebrae_L4", "canal")
+LAYOUT = ClassMap.from_labels({name: value for value, name in enumerate(NAMES)})
+
+
+def _grid(affine=None):
+    """Coarse grid of 6 x 4 x 20 voxels of 5 x 4 x 3 mm: disc L3-L4 above, L4 in the middle, L4-L5 below."""
+    probabilities = np.zeros((len(NAMES), 6, 4, 20), np.float32)
+    probabilities[0] = 1.0
+    for row, part in ((2, slice(2, 4)), (3, slice(4, 12)), (1, slice(12, 14))):
+        probabilities[:, :, :, part] = 0.0
+        probabilities[row, :, :, part] = 0.7
+        probabilities[1 if row == 2 else 2, :, :, part] = 0.1
+        probabilities[0, :, :, part] = 0.2
+    return LevelPrior.from_classes(
+        probabilities, NAMES, LAYOUT, np.diag([5.0, 4.0, 3.0, 1.0]) if affine is None else affine
+    )
+
+
+def _parts(low, high):
+    index = np.argwhere(np.ones((10, 10, high - low), bool)) + np.array([8, 3, low])
+    return ComponentVoxels(index, np.zeros(len(index), np.int64), ())
+
+
+NO_SACRUM = _parts(0, 1)
+
+
+def test_components_get_the_mean_probability_of_their_kind():
+    observation = _observation(Kind.DISC, 10.0)
+    (found,) = with_level_prior([observation], (_parts(37, 40), _parts(0, 1), NO_SACRUM), np.eye(4), _grid())
+    assert found.level_prior["L3-L4"] == pytest.approx(7 / 8, abs=1e-5)
+    assert found.level_prior["L4-L5"] == pytest.approx(1 / 8, abs=1e-5)
+    vertebra = replace(observation, kind=Kind.VERTEBRA)
+    (found,) = with_level_prior([vertebra], (_parts(0, 1), _parts(14, 30), NO_SACRUM), np.eye(4), _grid())
+    assert found.level_prior == pytest.approx({"L4": 1.0})
+
+
+def test_the_grids_need_share_nothing_but_scanner_space():
+    turn = np.array([[0, -1, 0, 40.0], [1, 0, 0, 7.0], [0, 0, 1, -3.0], [0, 0, 0, 1.0]])
+    straight = with_level_prior(
+        [_observation(Kind.DISC, 10.0)], (_parts(37, 40), _parts(0, 1), NO_SACRUM), np.eye(4), _grid()
+    )
+    turned_grid = _grid(turn @ np.diag([5.0, 4.0, 3.0, 1.0]))
+    turned = with_level_prior(
+        [_observation(Kind.DISC, 10.0)], (_parts(37, 40), _parts(0, 1), NO_SACRUM), turn, turned_grid
+    )
+    assert turned[0].level_prior == pytest.approx(straight[0].level_prior)
+
+
+def test_what_lies_outside_or_on_background_is_not_told():
+    observation = _observation(Kind.DISC, 10.0)
+    for part in (_parts(500, 520), _parts(0, 3)):
+        (found,) = with_level_prior([observation], (part, NO_SACRUM, NO_SACRUM), np.eye(4), _grid())
+        assert found.level_prior == {}
+
+
+def test_names_that_no_level_has_are_no_level():
+    scout = LevelPrior.from_classes(np.zeros((2, 1, 1, 1), np.float32), ("background", "canal"), LAYOUT, np.eye(4))
+    assert scout.meanings == (None, LabelMeaning(Kind.CANAL))
+
+
+def _without_landmarks(first, last):
+    names, observations = _column(first, last, landmarks=set())
+    return names, [replace(o, class_shares=tuple(replace(v, levels={}) for v in o.class_shares)) for o in observations]
+
+
+def _solve(observations):
+    solution = solve(observations, _canal_extent(observations))
+    return solution, name_components(observations, solution)
+
+
+def test_a_scout_names_a_column_without_landmarks():
+    names, observations = _without_landmarks("T4", "T11")
+    assert _solve(observations)[1].status is SpineStatus.ABSTAINED
+    told = [replace(o, level_prior={name: 0.85}) for name, o in zip(names, observations, strict=True)]
+    solution, naming = _solve(told)
+    assert naming.status is SpineStatus.LABELLED
+    assert list(solution.levels) == names
+
+
+def test_a_scout_that_hesitates_between_neighbours_does_not_decide():
+    _names, observations = _without_landmarks("T4", "T11")
+    told = [o for o in observations if o.kind is Kind.VERTEBRA]
+    for n, observation in enumerate(told):
+        told[n] = replace(observation, level_prior={f"T{4 + n}": 0.5, f"T{5 + n}": 0.5})
+    mixed = sorted([*told, *(o for o in observations if o.kind is Kind.DISC)], key=lambda o: o.s)
+    assert _solve(mixed)[1].status is SpineStatus.ABSTAINED
+
+
+def test_many_votes_of_a_scout_do_not_outweigh_the_sacrum():
+    """A prior shifted by one all along a lumbar column: its class_shares go together and count as few."""
+    names, observations = _column("T12", "S")
+    told = []
+    for n, observation in enumerate(observations):
+        same_kind = [name for name, o in zip(names, observations, strict=True) if o.kind is observation.kind]
+        here = same_kind.index(names[n]) if names[n] in same_kind else 0
+        wrong = same_kind[here - 1] if here else None
+        told.append(replace(observation, level_prior={wrong: 0.9}) if wrong else observation)
+    solution, _ = _solve(told)
+    assert list(solution.levels) == names
+
+
+def _shifted(names, observations, kinds=(Kind.DISC, Kind.VERTEBRA)):
+    """Let a prior say of every component what the one above it is."""
+    told = []
+    for n, observation in enumerate(observations):
+        above = [name for name, o in zip(names[:n], observations, strict=False) if o.kind is observation.kind]
+        told.append(
+            replace(observation, level_prior={above[-1]: 0.95}) if above and observation.kind in kinds else observation
+        )
+    return told
+
+
+def test_a_scout_alone_adds_no_vertebra():
+    """A lumbar column with its sacrum, and a prior shifted by one: L5 would have to be L6."""
+    seen = observed.draw(("level prior shifted all over",), 1, SPLITS["report"])
+    assert solve_levels(seen.items, seen.view).variant.lumbar == 6
+    solution = solve(seen.items, seen.view)
+    assert list(solution.levels) == seen.names
+    assert "L6" in solution.disputed
+    naming = name_components(seen.items, solution)
+    assert any("level prior" in (reason or "") for reason in naming.reasons)
+
+
+def test_names_that_a_scout_and_the_landmarks_dispute_come_with_a_warning():
+    names, observations = _column("T2", "L2", landmarks={"T12-L1"})
+    told = _shifted(names, observations)
+    strong = EvidenceWeights(prior_end_weight=4.0, prior_end_budget=12.0, prior_budget=30.0)
+    solution = solve(told, _canal_extent(told), strong)
+    naming = name_components(told, solution)
+    assert naming.status is SpineStatus.LABELLED
+    wrong = [n for n, name in enumerate(names) if solution.levels[n] != name]
+    assert wrong
+    assert all("level prior" in (naming.reasons[n] or "") or "class of" in (naming.reasons[n] or "") for n in wrong)
+
+
+def test_without_a_scout_nothing_is_disputed():
+    _names, observations = _column("T11", "S")
+    assert solve(observations, _canal_extent(observations)).disputed is None
+
+
+def test_a_sacrum_is_told_from_more_vertebrae():
+    names = ("background", "sacrum", "vertebrae_L5", "canal")
+    layout = ClassMap.from_labels({name: value for value, name in enumerate(names)})
+    probabilities = np.full((4, 6, 4, 20), 0.05, np.float32)
+    probabilities[1] = 0.6
+    probabilities[2] = 0.2
+    scout = LevelPrior.from_classes(probabilities, names, layout, np.diag([5.0, 4.0, 3.0, 1.0]))
+    sacrum = _observation(Kind.SACRUM, 10.0)
+    (found,) = with_level_prior([sacrum], (NO_SACRUM, NO_SACRUM, _parts(14, 30)), np.eye(4), scout)
+    assert found.level_prior == pytest.approx({"S": 0.75, "L5": 0.25})
+    weights = EvidenceWeights()
+    doubted = replace(found, level_prior={"S": 0.1, "L5": 0.9})
+    sure, neutral, doubtful = (rejection_costs([o], weights)[0] for o in (found, sacrum, doubted))
+    assert sure == pytest.approx(neutral + weights.prior_sacrum / 2)
+    assert doubtful < neutral
+
+
+def test_a_scout_that_made_out_nothing_takes_no_disc_for_a_false_one():
+    """Two lumbar discs alone in view, 38 mm apart, of which it says a little of everything."""
+    discs = [_observation(Kind.DISC, s, volume=16e3) for s in (20.0, 58.0)]
+    levels = ("T10-T11", "T11-T12", "T12-L1", "L1-L2", "L2-L3")
+    blind = [replace(o, level_prior=dict.fromkeys(levels, 0.06)) for o in discs]
+    for seen in (discs, blind):
+        assert all(level is not None for level in solve_levels(seen, _canal_extent(seen)).levels)

@@ -1,0 +1,184 @@
+"""Fabricated spines for the tests: truth with canonical ids, and the semantic maps a model would make of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from totalspineseg_bids import anatomy
+from totalspineseg_bids.anatomy import SpineVariant, Structure
+from totalspineseg_bids.segmentation.class_map import ClassMap
+from totalspineseg_bids.segmentation.labelling.column.parameters import chain_of
+
+USUAL = SpineVariant()
+
+
+@dataclass
+class SimpleColumn:
+    """Truth of a fabricated spine: canonical ids on a 1 mm RAS grid, and the disc centres (voxels)."""
+
+    truth: np.ndarray
+    affine: np.ndarray
+    discs: dict[str, np.ndarray]
+    bodies: dict[str, np.ndarray]
+
+
+def make_column(
+    variant: SpineVariant = USUAL,
+    *,
+    scale: float = 0.9,
+    bend_mm: float = 12.0,
+    side_mm: float = 0.0,
+    first: str = "C1",
+    last: str = "S",
+) -> SimpleColumn:
+    """Ellipsoid discs and bodies in front of a canal, with arches behind; ``first`` to ``last`` are in view."""
+    chain = chain_of(variant)
+    position = np.asarray(chain.position_mm) * scale
+    top, bottom = position[0] - 14, position[-1] + 40
+    length = bottom - top
+    shape = (64, 84, int(np.ceil(length)) + 2)
+    height = shape[2] - 1 - np.arange(shape[2])
+    along = height + top
+    share = height / length
+    centre_x = 32 + side_mm * np.sin(share * 2 * np.pi)
+    centre_y = 30 + bend_mm * np.sin(share * 3 * np.pi)
+    x, y = np.meshgrid(np.arange(shape[0]), np.arange(shape[1]), indexing="ij")
+    truth = np.zeros(shape, np.uint8)
+    dx, dy = x[..., None] - centre_x, y[..., None] - centre_y
+    width = np.interp(along, [0, 100 * scale, 450 * scale], [11, 13, 20])
+    depth = np.interp(along, [0, 100 * scale, 450 * scale], [8, 9, 13])
+    body = ((dx / width) ** 2 + ((dy - depth - 8) / depth) ** 2) < 1
+    arch = (np.hypot(dx, dy) < 13) & (np.hypot(dx, dy) > 8.5) & (dy < 9)
+    spine = (np.abs(dx) < 2.5) & (dy < -10) & (dy > -20)
+    inside = np.hypot(dx, dy) < 8
+    edges = _boundaries(position)
+
+    def place(at: float) -> np.ndarray:
+        z = int(np.clip(round(shape[2] - 1 - (at - top)), 0, shape[2] - 1))
+        return np.array([centre_x[z], centre_y[z] + depth[z] + 8, z])
+
+    discs, bodies = {}, {}
+    for n, name in enumerate(chain.vertebrae):
+        number = anatomy.vertebra(name).id
+        low, high = edges[n]
+        rows = (along >= low) & (along < high)
+        truth[:, :, rows] = np.where((body | arch | spine)[:, :, rows], number, truth[:, :, rows])
+        if name == "C1":
+            ring = rows & (along > position[0] - 5)
+            truth[:, :, rows & ~ring] = 0
+            dens = (np.abs(dx) < 6) & (dy > 8) & (dy < 18)
+            truth[dens & (along >= position[0] - 4) & (along < high)] = anatomy.vertebra("C2").id
+        bodies[name] = place(position[2 * n])
+    for n, name in enumerate(chain.discs):
+        if not name:
+            continue
+        thick = np.interp(position[2 * n + 1], [0, 450 * scale], [5, 9])
+        rows = np.abs(along - position[2 * n + 1]) < thick / 2
+        truth[:, :, rows] = np.where(body[:, :, rows], anatomy.disc(name).id, truth[:, :, rows])
+        discs[name] = place(position[2 * n + 1])
+    truth[inside] = anatomy.CANAL_ID
+    cord_end = position[2 * chain.vertebrae.index("L1")]
+    truth[(np.hypot(dx, dy) < 4.5) & (along < cord_end)] = anatomy.CORD_ID
+    affine = np.eye(4)
+    affine[:3, 3] = (-30.0, 5.0, -200.0)
+    column = SimpleColumn(truth, affine, discs, bodies)
+    return crop(column, edges[chain.vertebrae.index(first)][0] - top, edges[chain.vertebrae.index(last)][1] - top)
+
+
+def _boundaries(position: np.ndarray) -> list[tuple[float, float]]:
+    vertebrae = position[0::2]
+    discs = position[1::2].copy()
+    # C1 begins about 21 mm above C2-C3 (which is at 0); the dens goes on to the middle of its ring.
+    discs[0] = 0.69 * vertebrae[0]
+    edges = [(vertebrae[0] - 8, discs[0])]
+    edges += [(discs[n], discs[n + 1]) for n in range(len(discs) - 1)]
+    edges.append((discs[-1], vertebrae[-1] + 38))
+    return edges
+
+
+def crop(column: SimpleColumn, start: float, stop: float) -> SimpleColumn:
+    """Keep the heights from ``start`` to ``stop`` mm below the top."""
+    size = column.truth.shape[2]
+    low, high = max(0, int(size - stop)), min(size, int(size - start))
+    affine = column.affine.copy()
+    affine[2, 3] += low
+    shift = np.array([0, 0, low])
+    return SimpleColumn(
+        column.truth[:, :, low:high].copy(),
+        affine,
+        {k: v - shift for k, v in column.discs.items()},
+        {k: v - shift for k, v in column.bodies.items()},
+    )
+
+
+def semantic_of(truth: np.ndarray, layout: ClassMap, *, swap: bool = False) -> np.ndarray:
+    """Return the map that a perfect model of a layout would yield for a map of canonical ids."""
+    return np.asarray(semantic_table(layout, swap=swap)[truth])
+
+
+def semantic_table(layout: ClassMap, *, swap: bool = False) -> np.ndarray:
+    """Canonical id to the integer of a layout's most specific class."""
+    table = np.zeros(256, np.uint8)
+
+    def first_of(*names: str) -> int:
+        for name in names:
+            if name in layout.labels:
+                return layout.labels[name][0]
+        return 0
+
+    for label in anatomy.LABELS:
+        if label.structure is Structure.CORD:
+            table[label.id] = first_of("cord", "canal")
+        elif label.structure is Structure.CANAL:
+            table[label.id] = first_of("csf", "canal")
+        elif label.structure is Structure.SACRUM:
+            table[label.id] = first_of("sacrum", "vertebrae")
+        elif label.level:
+            # Parity by the order of the regular column; T13 and L6 are dealt with by ``alternate``.
+            odd = _turn(label.level) % 2 == int(swap)
+            kind = "disc" if label.structure is Structure.DISC else "vertebrae"
+            own = f"{kind}_{label.level.replace('-', '_')}"
+            table[label.id] = first_of(own, f"{kind}_{'O' if odd else 'E'}", kind)
+    return table
+
+
+def _turn(level: str) -> int:
+    order = SpineVariant(13, 6).vertebrae()
+    upper = level.split("-", maxsplit=1)[0]
+    turn = order.index(upper)
+    # In a column of 12 thoracic vertebrae L1 follows T12, of 5 lumbar ones the sacrum follows L5.
+    return turn - (1 if turn > order.index("T13") else 0)
+
+
+def semantic_of_variant(column: SimpleColumn, variant: SpineVariant, layout: ClassMap) -> np.ndarray:
+    """Like :func:`semantic_of`, with classes that alternate through supernumerary and missing levels."""
+    table = semantic_table(layout)
+    for n, level in enumerate(variant.vertebrae()[:-1]):
+        own = layout.labels.get(f"vertebrae_{level}")
+        role = layout.labels.get(f"vertebrae_{'O' if n % 2 == 0 else 'E'}", layout.labels["vertebrae"])
+        table[anatomy.vertebra(level).id] = (own or role)[0]
+    for n, level in enumerate(variant.discs()):
+        own = layout.labels.get(f"disc_{level.replace('-', '_')}")
+        role = layout.labels.get(f"disc_{'O' if n % 2 == 0 else 'E'}", layout.labels["disc"])
+        table[anatomy.disc(level).id] = (own or role)[0]
+    return np.asarray(table[column.truth])
+
+
+def dice(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the Dice coefficient of two masks."""
+    return 2 * int(np.count_nonzero(a & b)) / max(int(np.count_nonzero(a)) + int(np.count_nonzero(b)), 1)
+
+
+def levels_right(labels: np.ndarray, column: SimpleColumn) -> dict[str, bool]:
+    """Return for each structure of the truth whether most of its labelled voxels carry its id."""
+    verdict = {}
+    for number in np.unique(column.truth):
+        label = anatomy.BY_ID.get(int(number))
+        if label is None or not label.level:
+            continue
+        found = labels[column.truth == number]
+        found = found[found > 0]
+        verdict[label.level] = bool(len(found)) and bool(np.bincount(found).argmax() == number)
+    return verdict

@@ -1,0 +1,724 @@
+"""What models do to semantic maps, one function a kind.
+
+Each function changes a :class:`Case` in place and returns whether it could. They draw all that is random from the
+generator that they are given.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+from scipy import ndimage
+
+from totalspineseg_bids import anatomy
+from totalspineseg_bids.evaluation.corruption.subjects import Case, table_of
+from totalspineseg_bids.imaging.grid import restore_labels
+from totalspineseg_bids.imaging.volume import Geometry
+from totalspineseg_bids.segmentation.class_map import ClassMap, Kind, Parity
+
+Damage = Callable[[Case, np.random.Generator], bool]
+
+LANDMARKS = ("C2-C3", "C7-T1", "T12-L1", "L5-S")
+
+
+def _disc(level: str) -> int:
+    return anatomy.disc(level).id
+
+
+def _vertebra(level: str) -> int:
+    return anatomy.vertebra(level).id
+
+
+def _pick(rng: np.random.Generator, items: list[str]) -> str:
+    return items[int(rng.integers(len(items)))]
+
+
+def _where(case: Case, number: int, margin: int = 0) -> tuple[tuple[slice, slice, slice], np.ndarray]:
+    box = case.box(number, margin)
+    return box, case.truth[box] == number
+
+
+def _put(case: Case, number: int, value: int, part: np.ndarray | None = None) -> None:
+    """Give the voxels of an id (or a part of them) another integer."""
+    box, mask = _where(case, number)
+    case.semantic[box][mask if part is None else mask & part] = value
+
+
+def _blob(case: Case, centre: np.ndarray, radii: tuple[float, float, float], value: int, *, free: bool) -> int:
+    """Write an ellipsoid; ``free`` spares what is not background. Returns how many voxels it got."""
+    centre = np.asarray(centre, float)
+    low = np.maximum(np.floor(centre - radii).astype(int), 0)
+    high = np.minimum(np.ceil(centre + radii).astype(int) + 1, case.truth.shape)
+    if (high <= low).any():
+        return 0
+    grid = np.stack(np.meshgrid(*(np.arange(a, b) for a, b in zip(low, high, strict=True)), indexing="ij"), axis=-1)
+    inside = (((grid - centre) / radii) ** 2).sum(axis=-1) < 1
+    part = case.semantic[low[0] : high[0], low[1] : high[1], low[2] : high[2]]
+    if free:
+        inside &= part == 0
+    part[inside] = value
+    return int(inside.sum())
+
+
+def _inner(case: Case) -> list[str]:
+    """Discs between the outermost ones in view."""
+    return case.discs()[1:-1]
+
+
+def clean(case: Case, rng: np.random.Generator) -> bool:
+    """Leave the map as it is."""
+    return True
+
+
+# Discs that are missing, joined, broken
+
+
+def missing_disc(case: Case, rng: np.random.Generator) -> bool:
+    """Remove a disc that is no landmark."""
+    inner = [d for d in _inner(case) if d not in LANDMARKS]
+    if not inner:
+        return False
+    _lose(case, _pick(rng, inner))
+    return True
+
+
+def _lose(case: Case, level: str) -> None:
+    _put(case, _disc(level), 0)
+    case.exempt.add(_disc(level))
+
+
+def missing_discs(case: Case, rng: np.random.Generator) -> bool:
+    """Two to four discs are gone, half of the time neighbours."""
+    inner = [d for d in _inner(case) if d not in LANDMARKS]
+    if len(inner) < 4:
+        return False
+    number = int(rng.integers(2, min(4, len(inner) - 1) + 1))
+    if rng.random() < 0.5:
+        start = int(rng.integers(len(inner) - number + 1))
+        gone = inner[start : start + number]
+    else:
+        gone = [str(d) for d in rng.choice(inner, number, replace=False)]
+    for level in gone:
+        _lose(case, level)
+    return True
+
+
+def missing_landmark(case: Case, rng: np.random.Generator) -> bool:
+    """Remove a landmark disc."""
+    there = [d for d in case.discs() if d in LANDMARKS]
+    if not there:
+        return False
+    _lose(case, _pick(rng, there))
+    return True
+
+
+def landmark_unrecognised(case: Case, rng: np.random.Generator) -> bool:
+    """Give a landmark disc the class of an ordinary one."""
+    there = [d for d in case.discs() if d in LANDMARKS]
+    if not there:
+        return False
+    level = _pick(rng, there)
+    _put(case, _disc(level), _plain_disc(case, level))
+    return True
+
+
+def _plain_disc(case: Case, level: str) -> int:
+    """Integer of an ordinary disc at a level: the alternating class where there is one."""
+    order = case.variant.discs()
+    turn = order.index(level)
+    neighbour = order[turn - 1] if turn else order[1]
+    value = int(table_of(case.variant, case.layout)[_disc(neighbour)])
+    parity = case.layout.meanings[value].parity
+    if parity:
+        return case.value("disc_E" if parity is Parity.ODD else "disc_O")
+    return case.value("disc")
+
+
+def bridged_discs(case: Case, rng: np.random.Generator) -> bool:
+    """Join two discs by a rod of 3 to 6 voxels, through the body or in front of it."""
+    pairs = list(itertools.pairwise(case.discs()))
+    if not pairs:
+        return False
+    upper, lower = pairs[int(rng.integers(len(pairs)))]
+    _join(case, rng, upper, lower)
+    return True
+
+
+def _join(case: Case, rng: np.random.Generator, upper: str, lower: str) -> None:
+    a, b = case.centre(_disc(upper)), case.centre(_disc(lower))
+    box, mask = _where(case, _disc(upper))
+    value = int(np.median(case.semantic[box][mask])) or case.value("disc")
+    offset = np.array([rng.uniform(-8, 8), rng.uniform(-6, 9), 0.0])
+    half = int(rng.integers(1, 4))
+    for share in np.linspace(0, 1, 120):
+        x, y, z = np.round(a * (1 - share) + b * share + offset).astype(int)
+        case.semantic[max(0, x - half) : x + half, max(0, y - half) : y + half, max(0, z)] = value
+
+
+def bridged_three(case: Case, rng: np.random.Generator) -> bool:
+    """Three neighbouring discs are joined."""
+    discs = case.discs()
+    if len(discs) < 4:
+        return False
+    start = int(rng.integers(len(discs) - 2))
+    for upper, lower in itertools.pairwise(discs[start : start + 3]):
+        _join(case, rng, upper, lower)
+    return True
+
+
+def broken_disc(case: Case, rng: np.random.Generator) -> bool:
+    """Cut a disc into two pieces, left and right, or front and back."""
+    inner = case.discs()
+    if not inner:
+        return False
+    number = _disc(_pick(rng, inner))
+    box, mask = _where(case, number)
+    axis = int(rng.integers(2))
+    place = np.argwhere(mask)[:, axis]
+    cut = int(np.percentile(place, rng.uniform(30, 70)))
+    gap = np.zeros_like(mask)
+    rows: list[slice] = [slice(None)] * 3
+    rows[axis] = slice(max(0, cut - 1), cut + int(rng.integers(2, 5)))
+    gap[tuple(rows)] = True
+    case.semantic[box][mask & gap] = 0
+    return True
+
+
+def thin_discs(case: Case, rng: np.random.Generator) -> bool:
+    """Three neighbouring discs have lost most of their voxels at the rim."""
+    discs = case.discs()
+    if len(discs) < 3:
+        return False
+    start = int(rng.integers(len(discs) - 2))
+    for level in discs[start : start + 3]:
+        box, mask = _where(case, _disc(level))
+        core = ndimage.binary_erosion(mask, np.ones((7, 7, 1), bool))
+        if core.sum() > 120:
+            case.semantic[box][mask & ~core] = 0
+    return True
+
+
+# Vertebrae
+
+
+def _parities(case: Case) -> tuple[int, int]:
+    return case.layout.labels["vertebrae_O"][0], case.layout.labels["vertebrae_E"][0]
+
+
+def wrong_parity(case: Case, rng: np.random.Generator) -> bool:
+    """One vertebra has the other one of the alternating classes."""
+    odd, even = _parities(case)
+    there = [v for v in case.vertebrae() if v != "C1"]
+    there = [v for v in there if table_of(case.variant, case.layout)[_vertebra(v)] in (odd, even)]
+    if not there:
+        return False
+    number = _vertebra(_pick(rng, there))
+    box, mask = _where(case, number)
+    have = np.median(case.semantic[box][mask])
+    _put(case, number, even if have == odd else odd)
+    return True
+
+
+def parity_flip(case: Case, rng: np.random.Generator) -> bool:
+    """From one disc downwards odd and even are exchanged."""
+    inner = _inner(case)
+    if not inner:
+        return False
+    below = case.variant.vertebrae().index(_pick(rng, inner).split("-")[1].replace("S", "S"))
+    wanted = np.zeros(256, bool)
+    for level in case.variant.vertebrae()[below:-1]:
+        wanted[_vertebra(level)] = True
+    for level in case.variant.discs()[below - 1 :]:
+        wanted[_disc(level)] = True
+    swap = np.arange(256, dtype=np.uint8)
+    for kind in ("vertebrae", "disc"):
+        if f"{kind}_O" in case.layout.labels:
+            odd, even = case.layout.labels[f"{kind}_O"][0], case.layout.labels[f"{kind}_E"][0]
+            swap[odd], swap[even] = even, odd
+    rows = wanted[case.truth]
+    case.semantic[rows] = swap[case.semantic[rows]]
+    return True
+
+
+def undecided_vertebrae(case: Case, rng: np.random.Generator) -> bool:
+    """One to three vertebrae carry the class ``vertebrae``, wholly or in part."""
+    there = case.vertebrae()
+    if not there:
+        return False
+    for level in rng.choice(there, min(len(there), int(rng.integers(1, 4))), replace=False):
+        box, mask = _where(case, _vertebra(str(level)))
+        part = _half(mask, rng) if rng.random() < 0.6 else mask
+        case.semantic[box][mask & part] = case.value("vertebrae")
+    return True
+
+
+def _half(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return the part of a mask on one side of a random plane through its middle."""
+    grid = np.stack(np.meshgrid(*(np.arange(n) for n in mask.shape), indexing="ij"), axis=-1)
+    normal = rng.normal(size=3)
+    side = (grid - np.argwhere(mask).mean(axis=0)) @ normal
+    return np.asarray(side > 0)
+
+
+def leaking_vertebra(case: Case, rng: np.random.Generator) -> bool:
+    """Extend a vertebra's class over the upper or lower third of a neighbour; the disc between stays whole."""
+    there = [v for v in case.vertebrae() if v not in {"C1", "C2"}]
+    pairs = list(itertools.pairwise(there))
+    if not pairs:
+        return False
+    pair = pairs[int(rng.integers(len(pairs)))]
+    source, target = pair if rng.random() < 0.5 else pair[::-1]
+    box, mask = _where(case, _vertebra(target))
+    rows = np.argwhere(mask)[:, 2]
+    value = int(np.median(case.semantic[case.truth == _vertebra(source)]))
+    level = np.percentile(rows, 67 if source == pair[0] else 33)
+    grid = np.arange(mask.shape[2])[None, None]
+    part = grid > level if source == pair[0] else grid < level
+    case.semantic[box][mask & part] = value
+    return True
+
+
+def leaking_bone(case: Case, rng: np.random.Generator) -> bool:
+    """BoneVoxels runs out into the muscle behind and beside: 3 mm around two vertebrae, and a false process."""
+    there = case.vertebrae()
+    if len(there) < 2:
+        return False
+    for level in rng.choice(there, 2, replace=False):
+        number = _vertebra(str(level))
+        box, mask = _where(case, number, 4)
+        grown = ndimage.binary_dilation(mask, iterations=3) & (case.semantic[box] == 0)
+        value = int(np.median(case.semantic[case.truth == number]))
+        case.semantic[box][grown] = value
+        centre = case.centre(number)
+        _blob(case, centre + np.array([rng.choice([-1, 1]) * 38.0, -12.0, 0.0]), (9, 7, 12), value, free=True)
+    return True
+
+
+def missing_vertebra(case: Case, rng: np.random.Generator) -> bool:
+    """Remove a vertebra."""
+    there = [v for v in case.vertebrae() if v != "C1"][1:-1]
+    if not there:
+        return False
+    number = _vertebra(_pick(rng, there))
+    _put(case, number, 0)
+    case.exempt.add(number)
+    return True
+
+
+def fused_block(case: Case, rng: np.random.Generator) -> bool:
+    """Two vertebrae are one block: bone in place of the disc; half of the time of one class."""
+    inner = [d for d in _inner(case) if d not in LANDMARKS]
+    if not inner:
+        return False
+    level = _pick(rng, inner)
+    upper, lower = level.split("-")
+    a, b = _vertebra(upper), _vertebra(lower)
+    if not case.counts[a] or not case.counts[b]:
+        return False
+    table = table_of(case.variant, case.layout)
+    _put(case, _disc(level), int(table[a]))
+    case.exempt.add(_disc(level))
+    if rng.random() < 0.5:
+        _put(case, b, int(table[a]))
+        case.exempt |= {a, b}
+    return True
+
+
+# False components
+
+
+def false_above(case: Case, rng: np.random.Generator) -> bool:
+    """Add a false disc above C2-C3, at the dens or below the skull."""
+    if not case.seen(_disc("C2-C3")):
+        return False
+    up = float(rng.uniform(11, 26))
+    centre = case.centre(_disc("C2-C3")) + np.array([rng.uniform(-3, 3), rng.uniform(-4, 4), up])
+    radii = (float(rng.uniform(6, 9)), float(rng.uniform(5, 8)), float(rng.uniform(2.2, 3.5)))
+    return _blob(case, centre, radii, case.value("disc"), free=False) > 60
+
+
+def false_beside(case: Case, rng: np.random.Generator) -> bool:
+    """Add a false disc beside the column or in front of it."""
+    discs = case.discs()
+    if not discs:
+        return False
+    level = _pick(rng, discs)
+    aside = [rng.choice([-1, 1]) * rng.uniform(38, 50), rng.uniform(-5, 10), rng.uniform(-12, 12)]
+    ahead = [rng.uniform(-10, 10), rng.uniform(34, 48), rng.uniform(-12, 12)]
+    centre = case.centre(_disc(level)) + (aside if rng.random() < 0.6 else ahead)
+    radii = (float(rng.uniform(7, 12)), float(rng.uniform(7, 12)), float(rng.uniform(3, 6)))
+    return _blob(case, centre, radii, case.value("disc"), free=True) > 100
+
+
+def false_in_body(case: Case, rng: np.random.Generator) -> bool:
+    """Add a false disc inside a vertebral body, flat and smaller than its neighbours."""
+    there = [v for v in case.vertebrae() if v not in {"C1", "C2"}]
+    if not there:
+        return False
+    discs = [d for d in case.variant.discs() if d.split("-")[0] in there and case.seen(_disc(d))]
+    above = {d.split("-")[1]: d for d in case.variant.discs()}
+    discs = [d for d in discs if above.get(d.split("-")[0]) and case.seen(_disc(above[d.split("-")[0]]))]
+    if not discs:
+        return False
+    lower = _pick(rng, discs)
+    upper = above[lower.split("-")[0]]
+    share = float(rng.uniform(0.35, 0.65))
+    centre = case.centre(_disc(upper)) * share + case.centre(_disc(lower)) * (1 - share)
+    width = 0.25 * float(np.cbrt(case.counts[_disc(lower)])) * float(rng.uniform(1.2, 2.2))
+    return _blob(case, centre, (width * 1.3, width, 2.0), case.value("disc"), free=False) > 30
+
+
+def false_canal(case: Case, rng: np.random.Generator) -> bool:
+    """Add a piece of false canal in front of or beside the column, as from a vessel."""
+    discs = case.discs()
+    if not discs:
+        return False
+    centre = case.centre(_disc(_pick(rng, discs))) + np.array(
+        [rng.choice([-1, 1]) * rng.uniform(20, 40), rng.uniform(10, 30), 0.0]
+    )
+    value = case.value("canal")
+    return _blob(case, centre, (5, 5, float(rng.uniform(15, 35))), value, free=True) > 60
+
+
+def specks(case: Case, rng: np.random.Generator) -> bool:
+    """Thirty small balls of random classes anywhere."""
+    values = list(case.layout.meanings)
+    for _ in range(30):
+        centre = rng.uniform(0, case.truth.shape)
+        radius = float(rng.uniform(1.0, 2.6))
+        value = int(values[int(rng.integers(len(values)))])
+        _blob(case, centre, (radius, radius, radius), value, free=rng.random() < 0.5)
+    return True
+
+
+# Landmarks
+
+
+def _swap_landmark(case: Case, rng: np.random.Generator, *, keep: bool) -> bool:
+    there = [d for d in case.discs() if d in LANDMARKS]
+    if not there:
+        return False
+    level = _pick(rng, there)
+    order = case.variant.discs()
+    at = order.index(level)
+    near = [order[k] for k in (at - 1, at + 1) if 0 <= k < len(order) and case.seen(_disc(order[k]))]
+    near = [d for d in near if d not in LANDMARKS]
+    if not near:
+        return False
+    target = _pick(rng, near)
+    _put(case, _disc(target), case.value("disc_" + level.replace("-", "_")))
+    if not keep:
+        _put(case, _disc(level), _plain_disc(case, level))
+    return True
+
+
+def landmark_moved(case: Case, rng: np.random.Generator) -> bool:
+    """Move the class of a landmark to the neighbour of its disc."""
+    return _swap_landmark(case, rng, keep=False)
+
+
+def landmark_doubled(case: Case, rng: np.random.Generator) -> bool:
+    """Copy the class of a landmark to a neighbour of its disc."""
+    return _swap_landmark(case, rng, keep=True)
+
+
+def landmark_foreign(case: Case, rng: np.random.Generator) -> bool:
+    """Give an ordinary disc, some levels from any landmark, the class of one."""
+    order = case.variant.discs()
+    far = [d for d in case.discs() if min(abs(order.index(d) - order.index(m)) for m in LANDMARKS) > 1]
+    if not far:
+        return False
+    target = _pick(rng, far)
+    nearest = sorted(LANDMARKS, key=lambda m: abs(order.index(m) - order.index(target)))
+    _put(case, _disc(target), case.value("disc_" + nearest[int(rng.integers(2))].replace("-", "_")))
+    return True
+
+
+def landmark_specks(case: Case, rng: np.random.Generator) -> bool:
+    """Up to half of the voxels of two ordinary discs carry landmark classes."""
+    order = [d for d in case.discs() if d not in LANDMARKS]
+    if len(order) < 2:
+        return False
+    for level in rng.choice(order, 2, replace=False):
+        box, mask = _where(case, _disc(str(level)))
+        coarse = rng.random(tuple(n // 3 + 1 for n in mask.shape)) < rng.uniform(0.15, 0.5)
+        part = np.kron(coarse, np.ones((3, 3, 3), bool))[: mask.shape[0], : mask.shape[1], : mask.shape[2]]
+        class_ = LANDMARKS[int(rng.integers(4))]
+        case.semantic[box][mask & part.astype(bool)] = case.value("disc_" + class_.replace("-", "_"))
+    return True
+
+
+def landmark_partly(case: Case, rng: np.random.Generator) -> bool:
+    """Every landmark in view is recognised on a part of its voxels only."""
+    there = [d for d in case.discs() if d in LANDMARKS]
+    if not there:
+        return False
+    for level in there:
+        box, mask = _where(case, _disc(level))
+        side = _half(mask, rng)
+        case.semantic[box][mask & side] = _plain_disc(case, level)
+    return True
+
+
+# Canal, cord, sacrum
+
+
+def torn_canal(case: Case, rng: np.random.Generator) -> bool:
+    """Remove canal and cord over 30 to 90 mm."""
+    depth = case.truth.shape[2]
+    length = int(rng.integers(30, 91))
+    if depth < length + 60:
+        return False
+    start = int(rng.integers(20, depth - length - 20))
+    part = case.semantic[:, :, start : start + length]
+    kinds = case.layout.kind_table[part]
+    part[(kinds == Kind.CANAL) | (kinds == Kind.CORD)] = 0
+    return True
+
+
+def no_canal(case: Case, rng: np.random.Generator) -> bool:
+    """Remove canal and cord."""
+    kinds = case.kinds()
+    case.semantic[(kinds == Kind.CANAL) | (kinds == Kind.CORD)] = 0
+    return True
+
+
+def no_cord(case: Case, rng: np.random.Generator) -> bool:
+    """Replace the cord by canal."""
+    case.semantic[case.kinds() == Kind.CORD] = case.value("csf", "canal")
+    return True
+
+
+def no_sacrum(case: Case, rng: np.random.Generator) -> bool:
+    """Remove the sacrum, or give it the class of a vertebra without a level."""
+    if case.counts[anatomy.SACRUM_ID] < 3000:
+        return False
+    _put(case, anatomy.SACRUM_ID, 0 if rng.random() < 0.5 else case.value("vertebrae"))
+    case.exempt.add(anatomy.SACRUM_ID)
+    return True
+
+
+def reject_sacrum(case: Case, rng: np.random.Generator) -> bool:
+    """Give a vertebra, or most of one, the class of the sacrum."""
+    there = [v for v in case.vertebrae() if v[0] in "TL"]
+    if not there:
+        return False
+    low = there[-1] if rng.random() < 0.5 else _pick(rng, there)
+    number = _vertebra(low)
+    box, mask = _where(case, number)
+    case.semantic[box][mask & (rng.random(mask.shape) < rng.uniform(0.75, 1.0))] = case.value("sacrum")
+    return True
+
+
+def sacrum_climbs(case: Case, rng: np.random.Generator) -> bool:
+    """Extend the sacrum over the lower half of the last lumbar vertebra."""
+    lumbar = [v for v in case.vertebrae() if v[0] == "L"]
+    if not lumbar or case.counts[anatomy.SACRUM_ID] < 3000:
+        return False
+    box, mask = _where(case, _vertebra(lumbar[-1]))
+    rows = np.arange(mask.shape[2])[None, None] < np.percentile(np.argwhere(mask)[:, 2], 45)
+    case.semantic[box][mask & rows] = case.value("sacrum")
+    return True
+
+
+# Geometry
+
+
+def tilted(case: Case, rng: np.random.Generator) -> bool:
+    """Rotate the field of view by 15 to 30 degrees in the sagittal and up to 12 in the coronal plane."""
+    pitch = np.deg2rad(rng.uniform(15, 30) * rng.choice([-1, 1]))
+    roll = np.deg2rad(rng.uniform(-12, 12))
+    about_x = np.array([[1, 0, 0], [0, np.cos(pitch), -np.sin(pitch)], [0, np.sin(pitch), np.cos(pitch)]])
+    about_y = np.array([[np.cos(roll), 0, np.sin(roll)], [0, 1, 0], [-np.sin(roll), 0, np.cos(roll)]])
+    turn = about_x @ about_y
+    shape = np.array(case.truth.shape)
+    half = np.abs(turn.T) @ (shape / 2)
+    size = np.ceil(2 * half).astype(int)
+    offset = (shape - 1) / 2 - turn @ ((size - 1) / 2)
+    for name in ("truth", "semantic"):
+        array = ndimage.affine_transform(getattr(case, name), turn, offset, tuple(size), order=0)
+        setattr(case, name, array)
+    case.support = [
+        (ndimage.affine_transform(m, turn, offset, tuple(size), order=0), layout) for m, layout in case.support
+    ]
+    affine = np.eye(4)
+    affine[:3, :3] = case.affine[:3, :3]
+    affine[:3, 3] = case.affine[:3, 3]
+    case.affine = affine
+    case.refresh()
+    return True
+
+
+def narrow_slab(case: Case, rng: np.random.Generator) -> bool:
+    """Crop to a sagittal slab of 30 to 45 mm, which cuts processes and the sides of the bodies."""
+    number = next((n for n in range(1, 256) if case.counts[n] and anatomy.BY_ID[n].level), 0)
+    if not number:
+        return False
+    middle = int(np.median([case.centre(_disc(d))[0] for d in case.discs()] or [case.truth.shape[0] / 2]))
+    half = int(rng.integers(15, 23))
+    rows = slice(max(0, middle - half), middle + half)
+    _crop(case, (rows, slice(None), slice(None)))
+    return True
+
+
+def no_processes(case: Case, rng: np.random.Generator) -> bool:
+    """Cut or thin out what lies behind the canal."""
+    at = np.argwhere(case.truth[::2, ::2, ::2] == anatomy.CANAL_ID) * 2
+    if len(at) == 0:
+        return False
+    back = int(np.percentile(at[:, 1], 2)) - 4
+    _crop(case, (slice(None), slice(max(0, back), None), slice(None)))
+    return True
+
+
+def _crop(case: Case, rows: tuple[slice, slice, slice]) -> None:
+    case.truth = np.ascontiguousarray(case.truth[rows])
+    case.semantic = np.ascontiguousarray(case.semantic[rows])
+    case.support = [(np.ascontiguousarray(m[rows]), layout) for m, layout in case.support]
+    case.affine = case.affine.copy()
+    case.affine[:3, 3] += case.affine[:3, :3] @ np.array([s.start or 0 for s in rows], float)
+    case.whole = np.minimum(case.whole, np.bincount(case.truth.ravel(), minlength=256))
+    case.refresh()
+
+
+def thick_slices(case: Case, rng: np.random.Generator) -> bool:
+    """Sagittal slices of 3.3 to 4.8 mm, or axial ones of 3 to 4 mm."""
+    step = (
+        np.array([rng.uniform(3.3, 4.8), 0.8, 0.8]) if rng.random() < 0.7 else np.array([0.7, 0.7, rng.uniform(3, 4)])
+    )
+    shape = tuple(int(n) for n in np.maximum(np.array(case.truth.shape) // step, 1))
+    scale = np.diag([*step, 1.0])
+    target = Geometry((shape[0], shape[1], shape[2]), case.affine @ scale)
+    whole = case.whole / float(np.prod(step))
+    case.semantic = restore_labels(case.semantic, case.affine, target)
+    case.support = [(restore_labels(m, case.affine, target), layout) for m, layout in case.support]
+    case.truth = restore_labels(case.truth, case.affine, target)
+    case.affine, case.whole = target.affine, whole
+    case.refresh()
+    return True
+
+
+def ragged(case: Case, rng: np.random.Generator) -> bool:
+    """Surfaces are wavy: every voxel takes the class of one up to 3 mm away, smoothly varying."""
+    shape = case.semantic.shape
+    coarse = tuple(max(2, n // 8) for n in shape)
+    index = np.indices(shape, np.int16)
+    for axis in range(3):
+        noise = ndimage.zoom(rng.normal(0, 2.0, coarse).astype(np.float32), np.array(shape) / coarse, order=1)
+        index[axis] = np.clip(index[axis] + np.round(noise).astype(np.int16), 0, shape[axis] - 1)
+    case.semantic = case.semantic[index[0], index[1], index[2]]
+    return True
+
+
+# The map that names every level
+
+
+def _scout(case: Case, rng: np.random.Generator, shifted: dict[int, int]) -> None:
+    """Add a coarse map that names every level, some levels called by another name."""
+    layout = ClassMap.named("r20240601-full")
+    table = table_of(case.variant, layout)
+    wrong = table.copy()
+    for source, target in shifted.items():
+        wrong[source] = table[target]
+    coarse = (3, 3, 3)
+    moved = tuple(int(rng.integers(-2, 3)) for _ in coarse)
+    small = np.roll(case.truth, moved, axis=(0, 1, 2))[:: coarse[0], :: coarse[1], :: coarse[2]]
+    named = wrong[small]
+    for axis, step in enumerate(coarse):
+        named = np.repeat(named, step, axis=axis)
+    named = named[: case.truth.shape[0], : case.truth.shape[1], : case.truth.shape[2]]
+    case.support.append((np.ascontiguousarray(named), layout))
+
+
+def scout_right(case: Case, rng: np.random.Generator) -> bool:
+    """Add a level prior that is right everywhere."""
+    _scout(case, rng, {})
+    return True
+
+
+def scout_shifted(case: Case, rng: np.random.Generator) -> bool:
+    """Give a run of at least three levels the name of the next level above or below."""
+    vertebrae = case.variant.vertebrae()[:-1]
+    there = [n for n, v in enumerate(vertebrae) if case.counts[_vertebra(v)]]
+    if len(there) < 5:
+        return False
+    length = int(rng.integers(3, len(there) + 1))
+    start = int(rng.integers(len(there) - length + 1))
+    step = int(rng.choice([-1, 1]))
+    shifted: dict[int, int] = {}
+    discs = case.variant.discs()
+    for n in there[start : start + length]:
+        if 0 <= n + step < len(vertebrae):
+            shifted[_vertebra(vertebrae[n])] = _vertebra(vertebrae[n + step])
+        # Disc n - 1 lies below vertebra n.
+        if 0 <= n - 1 + step < len(discs) and 0 <= n - 1 < len(discs):
+            shifted[_disc(discs[n - 1])] = _disc(discs[n - 1 + step])
+    _scout(case, rng, shifted)
+    return True
+
+
+def blind(case: Case, rng: np.random.Generator) -> bool:
+    """No landmark is recognised: each carries an ordinary class, the sacrum the undecided one."""
+    table = table_of(case.variant, case.layout)
+    plain = np.arange(256, dtype=np.uint8)
+    for value, meaning in case.layout.meanings.items():
+        if meaning.level is not None and meaning.kind is Kind.SACRUM:
+            plain[value] = case.value("vertebrae")
+    case.semantic = plain[case.semantic]
+    order = case.variant.vertebrae()
+    odd, even = _parities(case)
+    for n, level in enumerate(order[:-1]):
+        if case.layout.meanings[int(table[_vertebra(level)])].level and case.counts[_vertebra(level)]:
+            _put(case, _vertebra(level), odd if n % 2 == 0 else even)
+    for level in LANDMARKS:
+        if case.counts[_disc(level)]:
+            _put(case, _disc(level), _plain_disc(case, level))
+    return True
+
+
+#: Damages of one map, by the name under which they are reported.
+DAMAGES: dict[str, Damage] = {
+    "clean": clean,
+    "missing disc": missing_disc,
+    "several discs missing": missing_discs,
+    "landmark disc missing": missing_landmark,
+    "landmark unrecognised": landmark_unrecognised,
+    "landmarks recognised in part": landmark_partly,
+    "landmark class on neighbour": landmark_moved,
+    "landmark class on both": landmark_doubled,
+    "landmark class elsewhere": landmark_foreign,
+    "landmark specks": landmark_specks,
+    "two discs bridged": bridged_discs,
+    "three discs bridged": bridged_three,
+    "broken disc": broken_disc,
+    "thin discs": thin_discs,
+    "wrong parity": wrong_parity,
+    "parity flips": parity_flip,
+    "undecided vertebrae": undecided_vertebrae,
+    "vertebra leaks into next": leaking_vertebra,
+    "vertebrae leak out": leaking_bone,
+    "missing vertebra": missing_vertebra,
+    "fused block": fused_block,
+    "false disc above C2-C3": false_above,
+    "false disc beside": false_beside,
+    "false disc in body": false_in_body,
+    "false canal": false_canal,
+    "specks": specks,
+    "torn canal": torn_canal,
+    "no canal": no_canal,
+    "no cord": no_cord,
+    "no sacrum": no_sacrum,
+    "false sacrum": reject_sacrum,
+    "sacrum climbs": sacrum_climbs,
+    "tilted": tilted,
+    "narrow slab": narrow_slab,
+    "no processes": no_processes,
+    "thick slices": thick_slices,
+    "ragged": ragged,
+    "scout right": scout_right,
+    "scout shifted by one": scout_shifted,
+}
+#: Those that change the grid come last when two meet.
+LATE: tuple[str, ...] = ("narrow slab", "no processes", "tilted", "ragged", "thick slices")

@@ -1,0 +1,169 @@
+"""Right, wrong, unnamed: the score of a labelled case against its truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from totalspineseg_bids import anatomy
+from totalspineseg_bids.anatomy import Structure
+from totalspineseg_bids.evaluation.corruption.damage import LANDMARKS
+from totalspineseg_bids.evaluation.corruption.subjects import Case, tissue_alike
+from totalspineseg_bids.segmentation.class_map import Kind
+from totalspineseg_bids.segmentation.result import LabelledSpine, SpineStatus
+
+#: A structure counts where this share of it is in view and the map shows this share of that.
+_IN_VIEW, _LEFT = 0.6, 0.3
+_SMALLEST_MM3 = {Structure.DISC: 150.0, Structure.VERTEBRA: 1500.0, Structure.SACRUM: 5000.0}
+
+
+@dataclass
+class Score:
+    """What came of one case.
+
+    Attributes
+    ----------
+    right, wrong, unnamed
+        Structures with their own name, another one, or none.
+    silent
+        Wrong ones that carry no warning in a column that is called labelled.
+    abstained
+        Whether the column as a whole has no names.
+    anchored
+        Whether the damaged map shows a landmark where it belongs, and more right ones than wrong.
+    sure, sure_right
+        Components with a confidence of at least 0.9, and how many of them are right.
+    errors
+        ``truth>given`` of each structure that is not right.
+    confidences
+        Confidence and correctness of each named component.
+    """
+
+    right: int = 0
+    wrong: int = 0
+    unnamed: int = 0
+    silent: int = 0
+    abstained: bool = False
+    anchored: bool = True
+    sure: int = 0
+    sure_right: int = 0
+    errors: list[str] = field(default_factory=list)
+    confidences: list[tuple[float, bool]] = field(default_factory=list)
+
+    @property
+    def all_right(self) -> bool:
+        """Whether every structure has its name."""
+        return self.right > 0 and not self.wrong and not self.unnamed
+
+
+def score(case: Case, spine: LabelledSpine) -> Score:
+    """Compare a result with the truth of its case."""
+    result = Score(abstained=spine.status is not SpineStatus.LABELLED, anchored=is_anchored(case))
+    warned = {c.label_id for c in spine.components if c.reason}
+    confidence = {c.label_id: c.confidence for c in spine.components if c.level}
+    voxel = float(abs(np.linalg.det(case.affine[:3, :3])))
+    alike = tissue_alike(case)
+    for number in np.flatnonzero(case.counts):
+        label = anatomy.BY_ID.get(int(number))
+        if label is None or not label.level or number in case.exempt or not case.seen(int(number), _IN_VIEW):
+            continue
+        box = case.box(int(number))
+        there = (case.truth[box] == number) & alike[box]
+        if there.sum() < max(_LEFT * case.counts[number], _SMALLEST_MM3[label.structure] / voxel):
+            continue
+        found = spine.labels[box][there]
+        found = found[found > 0]
+        given = int(np.bincount(found).argmax()) if len(found) else 0
+        name = anatomy.BY_ID[given].level if given else ""
+        if given == number:
+            result.right += 1
+        elif given == 0 or not name:
+            result.unnamed += 1
+            result.errors.append(f"{label.level}>{'-' if given else '0'}")
+        else:
+            result.wrong += 1
+            result.errors.append(f"{label.level}>{name}{'?' if given in warned else ''}")
+            if given not in warned and not result.abstained:
+                result.silent += 1
+        if name:
+            result.confidences.append((confidence.get(given, 0.0), given == number))
+    result.sure = sum(c >= 0.9 for c, _ in result.confidences)
+    result.sure_right = sum(c >= 0.9 and good for c, good in result.confidences)
+    return result
+
+
+def is_anchored(case: Case) -> bool:
+    """Tell whether the map names a level rightly, by a majority of a structure's voxels, and oftener than wrongly."""
+    layout = case.layout
+    own = {value: m.level for value, m in layout.meanings.items() if m.level is not None}
+    right = wrong = 0
+    for value, level in own.items():
+        where = case.truth[case.semantic == value]
+        kind = layout.meanings[value].kind
+        for number in np.flatnonzero(np.bincount(where, minlength=256)):
+            label = anatomy.BY_ID.get(int(number))
+            if label is None or not label.level or not case.seen(int(number), 0.5):
+                continue
+            if np.count_nonzero(where == number) < 0.5 * case.counts[number]:
+                continue
+            if kind is Kind.SACRUM and label.structure is not Structure.SACRUM:
+                wrong += 1
+            elif label.level == level or (level in {"T12", "L5"} and label.level in {"T13", "L6"}):
+                right += 1
+            else:
+                wrong += 1
+    with_level_prior = bool(case.support) and "scout right" in case.damages
+    return right > wrong or with_level_prior
+
+
+@dataclass
+class Row:
+    """Sums over the cases of a kind."""
+
+    cases: int = 0
+    all_right: int = 0
+    right: int = 0
+    total: int = 0
+    abstained: int = 0
+    silent: int = 0
+    wrong: int = 0
+    sure: int = 0
+    sure_right: int = 0
+
+    def add(self, result: Score) -> None:
+        """Count one case."""
+        self.cases += 1
+        self.all_right += result.all_right
+        self.right += result.right
+        self.total += result.right + result.wrong + result.unnamed
+        self.abstained += result.abstained
+        self.silent += result.silent > 0
+        self.wrong += result.wrong > 0 and not result.abstained
+        self.sure += result.sure
+        self.sure_right += result.sure_right
+
+    def rates(self) -> dict[str, float]:
+        """Rates from 0 to 1 by column."""
+        cases, total = max(self.cases, 1), max(self.total, 1)
+        return {
+            "all_right": self.all_right / cases,
+            "identified": self.right / total,
+            "abstained": self.abstained / cases,
+            "wrong": self.wrong / cases,
+            "silently_wrong": self.silent / cases,
+            "sure_right": self.sure_right / self.sure if self.sure else 1.0,
+        }
+
+
+def total(rows: Sequence[Row]) -> Row:
+    """Add rows up."""
+    result = Row()
+    for row in rows:
+        for name in vars(result):
+            setattr(result, name, getattr(result, name) + getattr(row, name))
+    return result
+
+
+__all__ = ["LANDMARKS", "Row", "Score", "is_anchored", "score", "total"]

@@ -1,0 +1,300 @@
+"""Synthetic subjects and the parts of them that an image shows."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from totalspineseg_bids import anatomy
+from totalspineseg_bids.anatomy import SpineVariant
+from totalspineseg_bids.segmentation.class_map import ClassMap, Kind
+from totalspineseg_bids.synthesis.parametric import SpineParameters, make_spine
+
+Slices = tuple[slice, slice, slice]
+
+#: Spines of the suite have random streams of their own, apart from training and evaluation images.
+_DOMAIN = 0x5017E
+_MARGIN_MM = 6
+
+#: First and last vertebra of each view. The names tell what a scanner's protocol would be called.
+VIEWS: dict[str, tuple[str, str]] = {
+    "whole": ("C1", "S"),
+    "cervical": ("C1", "T3"),
+    "cervicothoracic": ("C2", "T10"),
+    "upper": ("C5", "T7"),
+    "thoracolumbar": ("T7", "S"),
+    "junction": ("T8", "L3"),
+    "lumbar": ("T11", "S"),
+    "low": ("L2", "S"),
+}
+#: Views without any of the landmarks.
+BLIND_VIEWS: dict[str, tuple[str, str]] = {
+    "neck only": ("C4", "C7"),
+    "chest": ("T2", "T11"),
+    "mid chest": ("T4", "T9"),
+    "loins": ("L1", "L5"),
+}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Truth of a whole spine.
+
+    Attributes
+    ----------
+    truth
+        uint8, canonical ids of the spine on a 1 mm RAS grid.
+    affine
+        Its voxel-to-scanner matrix.
+    variant
+        Numbers of its vertebrae.
+    """
+
+    truth: np.ndarray
+    affine: np.ndarray
+    variant: SpineVariant
+
+    @cached_property
+    def boxes(self) -> list[Slices | None]:
+        """Box of each id; entry ``n`` belongs to id ``n + 1``."""
+        return list[Slices | None](ndimage.find_objects(self.truth))  # type: ignore[arg-type]
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """Voxels of each id, shape (256,)."""
+        return np.bincount(self.truth.ravel(), minlength=256)
+
+
+def _parameters(rng: np.random.Generator, shape: str) -> SpineParameters:
+    drawn = SpineParameters.sample(rng)
+    if shape == "kyphosis":
+        return replace(drawn, kyphosis=float(rng.uniform(75, 95)), t1_slope=float(rng.uniform(35, 50)))
+    if shape == "scoliosis":
+        sign = float(rng.choice([-1.0, 1.0]))
+        large, small = float(rng.uniform(45, 65)), float(rng.uniform(25, 40))
+        return replace(drawn, cobb=(sign * large, -sign * small), apex=(0.42, 0.68), extent=(0.14, 0.12))
+    if shape == "child":
+        return replace(drawn, scale=float(rng.uniform(0.62, 0.8)))
+    return drawn
+
+
+@lru_cache(maxsize=16)
+def make_subject(seed: int, variant: SpineVariant = SpineVariant(), shape: str = "ordinary") -> Subject:  # noqa: B008
+    """Draw a subject.
+
+    Parameters
+    ----------
+    seed
+        The same seed gives the same subject.
+    variant
+        Numbers of vertebrae.
+    shape
+        ``ordinary``, ``kyphosis``, ``scoliosis`` or ``child``.
+    """
+    kept = _kept(f"{seed}-{variant.thoracic}-{variant.lumbar}-{shape}")
+    if kept is not None and kept.exists():
+        with np.load(kept) as stored:
+            return Subject(stored["truth"], stored["affine"], variant)
+    rng = np.random.default_rng([_DOMAIN, seed, variant.thoracic, variant.lumbar, len(shape)])
+    volume = make_spine(rng, variant=variant, parameters=_parameters(rng, shape))
+    truth = np.where(volume.data >= 10, volume.data, 0).astype(np.uint8)
+    held = np.argwhere(truth[::2, ::2, ::2] > 0) * 2
+    low = np.maximum(held.min(axis=0) - _MARGIN_MM, 0)
+    high = held.max(axis=0) + _MARGIN_MM
+    affine = volume.affine.copy()
+    affine[:3, 3] += affine[:3, :3] @ low
+    cut = np.ascontiguousarray(truth[low[0] : high[0], low[1] : high[1], low[2] : high[2]])
+    if kept is not None:
+        np.savez(kept, truth=cut, affine=affine)
+    return Subject(cut, affine, variant)
+
+
+def _kept(name: str) -> Path | None:
+    """Where a subject is kept between runs: in the folder that ``LABELLING_SUITE_CACHE`` names, if it is set."""
+    folder = os.environ.get("LABELLING_SUITE_CACHE")
+    if not folder:
+        return None
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    return Path(folder) / f"{name}.npz"
+
+
+@dataclass
+class Case:
+    """One semantic map with its truth; the damages change it in place.
+
+    Attributes
+    ----------
+    truth
+        uint8, canonical ids.
+    semantic
+        uint8, integers of ``layout``.
+    affine, layout, variant
+        Grid, meaning of the integers, numbers of vertebrae.
+    whole
+        Voxels of each id in the whole subject, shape (256,).
+    view, damages
+        What it is made of, by name.
+    exempt
+        Ids that the damage took away.
+    support
+        Further maps, as for ``label_map``.
+    """
+
+    truth: np.ndarray
+    semantic: np.ndarray
+    affine: np.ndarray
+    layout: ClassMap
+    variant: SpineVariant
+    whole: np.ndarray
+    view: str
+    damages: tuple[str, ...] = ()
+    exempt: set[int] = field(default_factory=set)
+    support: list[tuple[np.ndarray, ClassMap]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Look up boxes and counts again, after the grid has changed."""
+        self.boxes = list(ndimage.find_objects(self.truth))
+        self.counts = np.bincount(self.truth.ravel(), minlength=256)
+
+    def box(self, number: int, margin: int = 0) -> Slices:
+        """Box of an id."""
+        found = self.boxes[number - 1]
+        if found is None:
+            msg = f"id {number} is not in the label map"
+            raise ValueError(msg)
+        return tuple(  # type: ignore[return-value]
+            slice(max(0, s.start - margin), min(n, s.stop + margin))
+            for s, n in zip(found, self.truth.shape, strict=True)
+        )
+
+    def seen(self, number: int, share: float = 0.9) -> bool:
+        """Tell whether at least a share of an id is in view."""
+        return bool(self.counts[number] > 0 and self.counts[number] >= share * self.whole[number])
+
+    def discs(self, share: float = 0.9) -> list[str]:
+        """Discs in view, from the top."""
+        return [d for d in self.variant.discs() if self.seen(anatomy.disc(d).id, share)]
+
+    def vertebrae(self, share: float = 0.9) -> list[str]:
+        """Vertebrae in view without the sacrum, from the top."""
+        return [v for v in self.variant.vertebrae()[:-1] if self.seen(anatomy.vertebra(v).id, share)]
+
+    def centre(self, number: int) -> np.ndarray:
+        """Centre of an id, voxels."""
+        box = self.box(number)
+        return np.asarray(np.argwhere(self.truth[box] == number).mean(axis=0) + [s.start for s in box])
+
+    def value(self, *roles: str) -> int:
+        """Integer of the first of the roles that the layout has, 0 without one."""
+        return next((self.layout.labels[r][0] for r in roles if r in self.layout.labels), 0)
+
+    def kinds(self) -> np.ndarray:
+        """Tissue of each voxel of the semantic map."""
+        return np.asarray(self.layout.kind_table[self.semantic])
+
+
+def table_of(variant: SpineVariant, layout: ClassMap, *, swap: bool = False) -> np.ndarray:
+    """Canonical id to the integer that a faultless model of a layout gives, shape (256,).
+
+    Classes alternate through all levels that the variant has; ``swap`` exchanges odd and even.
+    """
+    labels = layout.labels
+    table = np.zeros(256, np.uint8)
+
+    def first_of(*names: str) -> int:
+        return next((labels[name][0] for name in names if name in labels), 0)
+
+    for n, level in enumerate(variant.vertebrae()):
+        turn = "O" if (n % 2 == 0) != swap else "E"
+        sacrum = level == "S"
+        names = ("sacrum", "vertebrae") if sacrum else (f"vertebrae_{level}", f"vertebrae_{turn}")
+        table[anatomy.vertebra(level).id] = first_of(*names, f"vertebrae_{level[0]}", "vertebrae")
+    for n, level in enumerate(variant.discs()):
+        turn = "O" if (n % 2 == 0) != swap else "E"
+        own = "disc_" + level.replace("-", "_")
+        table[anatomy.disc(level).id] = first_of(own, f"disc_{turn}", f"disc_{level[0]}", "disc")
+    table[anatomy.CANAL_ID] = first_of("csf", "canal")
+    table[anatomy.CORD_ID] = first_of("cord", "canal")
+    return table
+
+
+def make_case(
+    subject: Subject,
+    view: str,
+    layout: ClassMap,
+    rng: np.random.Generator,
+    *,
+    swap: bool = False,
+) -> Case:
+    """Cut a view out of a subject and make the semantic map of it that a faultless model would.
+
+    The field of view ends at the far ends of its first and last vertebra, give or take 8 mm.
+
+    Parameters
+    ----------
+    subject
+        The spine.
+    view
+        Name in `VIEWS` or `BLIND_VIEWS`.
+    layout
+        Meaning of the integers.
+    rng
+        Draws the ends.
+    swap
+        Exchange odd and even classes.
+    """
+    first, last = {**VIEWS, **BLIND_VIEWS}[view]
+    last = last if last in subject.variant.vertebrae() else subject.variant.vertebrae()[-2]
+    first = first if first in subject.variant.vertebrae() else "T10"
+    depth = subject.truth.shape[2]
+    body = [_body_rows(subject, anatomy.vertebra(level).id) for level in (first, last)]
+    jitter = rng.integers(-4, 9, 2) if view not in BLIND_VIEWS else rng.integers(-4, 1, 2)
+    top = depth if first == "C1" else min(depth, body[0][1] + int(jitter[0]))
+    bottom = max(0, body[1][0] - int(jitter[1]))
+    rows = slice(bottom, top)
+    truth = np.ascontiguousarray(subject.truth[:, :, rows])
+    affine = subject.affine.copy()
+    affine[:3, 3] += affine[:3, 2] * bottom
+    semantic = table_of(subject.variant, layout, swap=swap)[truth]
+    return Case(truth, semantic, affine, layout, subject.variant, subject.counts, view)
+
+
+def _body_rows(subject: Subject, number: int) -> tuple[int, int]:
+    """Lowest and highest row of a vertebra's body: its voxels in front of the canal."""
+    box = subject.boxes[number - 1]
+    if box is None:
+        msg = f"id {number} is not in the label map"
+        raise ValueError(msg)
+    part = subject.truth[box] == number
+    canal = (subject.truth[box] == anatomy.CANAL_ID) | (subject.truth[box] == anatomy.CORD_ID)
+    rows = np.argwhere(canal)
+    middle = float(np.median(rows[:, 1])) if len(rows) else part.shape[1] / 2
+    front = np.flatnonzero(part[:, int(middle) + 5 :].any(axis=(0, 1)))
+    if len(front) == 0:
+        front = np.flatnonzero(part.any(axis=(0, 1)))
+    start = box[2].start
+    return start + int(front[0]), start + int(front[-1]) + 1
+
+
+def tissue_alike(case: Case) -> np.ndarray:
+    """Whether each voxel of the semantic map has the tissue that the truth has there."""
+    kinds = np.zeros(256, np.uint8)
+    for label in anatomy.LABELS:
+        kinds[label.id] = {
+            "spinal_cord": Kind.CORD,
+            "spinal_canal": Kind.CANAL,
+            "vertebra": Kind.VERTEBRA,
+            "sacrum": Kind.SACRUM,
+            "disc": Kind.DISC,
+        }[label.structure.value]
+    want, have = kinds[case.truth], case.kinds()
+    bone = (want == Kind.SACRUM) & (have == Kind.VERTEBRA)
+    return np.asarray((want == have) & (want > 0) | bone)

@@ -1,0 +1,280 @@
+"""What each component says about its level, as log-likelihoods for every place of every hypothesis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from totalspineseg_bids.segmentation.class_map import Kind
+from totalspineseg_bids.segmentation.labelling.column.hypotheses import (
+    NO_PLACE,
+    Hypotheses,
+    build_hypotheses,
+    elsewhere,
+    levels_away,
+    owners,
+)
+from totalspineseg_bids.segmentation.labelling.column.parameters import (
+    AXIS_PLACE,
+    AXIS_VOLUME,
+    CONUS_LEVEL,
+    CONUS_SD_LEVELS,
+    PRIOR_END_LEVELS,
+    EvidenceWeights,
+)
+from totalspineseg_bids.segmentation.labelling.records import CanalExtent, ClassShares, Observation
+
+#: Stands for "impossible" without the arithmetic of infinities.
+NEVER = -1e9
+_ANCHOR_SHARE = 0.2
+#: Probability of a prior's level from which it is taken for a named level in view.
+_PRIOR_ANCHOR = 0.5
+#: A map with more level classes of one kind than this names every level.
+_MOST_LANDMARKS = 8
+#: Likelihood of its best level, at the median component, below which a prior has not made out where it is.
+_UNINFORMATIVE_PRIOR = 0.2
+#: Vertebrae below C2 that its volume is measured by.
+_AXIS_NEIGHBOURS = 3
+#: Share of a component that carries a landmark's class, from which the model has seen a landmark.
+_SEEN_SHARE = 0.3
+
+
+def anchors(observations: Sequence[Observation]) -> list[int]:
+    """Return the components that name a level: a landmark's class on a fair share of the voxels, or the sacrum."""
+    return [
+        n
+        for n, o in enumerate(observations)
+        if o.kind is Kind.SACRUM
+        or max((s for v in o.class_shares for s in v.levels.values()), default=0.0) >= _ANCHOR_SHARE
+        or o.localizer_levels
+        or o.session_evidence
+        or max(o.level_prior.values(), default=0.0) >= _PRIOR_ANCHOR
+    ]
+
+
+def emissions(
+    observations: Sequence[Observation], hypotheses: Hypotheses, view: CanalExtent, weights: EvidenceWeights
+) -> NDArray[np.float64]:
+    """Log-likelihood of each component at each place, shape (N, H, P); parity is left to the phases."""
+    places = hypotheses.places
+    per_variant = np.zeros((len(observations), len(hypotheses.chains), places))
+    missed = _missed(observations, weights)
+    for kind in (Kind.DISC, Kind.VERTEBRA, Kind.SACRUM):
+        rows = [n for n, o in enumerate(observations) if o.kind is kind]
+        if rows:
+            per_variant[rows] = _class_scores([observations[n] for n in rows], missed, weights)
+    _add_level_prior(per_variant, observations, weights)
+    result = per_variant[:, hypotheses.variant]
+    last = np.arange(places)[None] == _last_place(hypotheses)[:, None]
+    for n, observation in enumerate(observations):
+        side = 1 if observation.kind is Kind.DISC else 0
+        result[n][~hypotheses.exists[:, :, side]] = NEVER
+        if observation.kind is Kind.DISC and not observation.touches_edge:
+            result[n] += _volume_score(observation, hypotheses, weights)
+        if observation.kind is Kind.SACRUM:
+            result[n][~last] = NEVER
+        elif observation.kind is Kind.VERTEBRA:
+            result[n][last] = NEVER
+            result[n][:, AXIS_PLACE] += _axis_score(observations, n, weights)
+    if view.conus is not None:
+        _add_conus(result, observations, hypotheses, view.conus, weights)
+    return result
+
+
+def _last_place(hypotheses: Hypotheses) -> NDArray[np.int64]:
+    """Place of the sacrum in each hypothesis."""
+    return np.asarray([len(c.vertebrae) - 1 for c in hypotheses.chains], np.int64)[hypotheses.variant]
+
+
+@cache
+def _slips(level: str, kind: Kind, weights: EvidenceWeights, *, named: bool) -> NDArray[np.float64] | None:
+    """Log-probability that the class of a level is seen at each place, shape (V, P); None where no chain has it.
+
+    A class is seen on a neighbour of its own place with the probability of a slip, greater where every level is
+    ``named``; where a chain lacks the level, its class is as unlikely everywhere as one that is far away.
+    """
+    away = levels_away(level, kind)
+    if (away == NO_PLACE).all():
+        return None
+    hit, slip = (weights.named_hit, weights.named_slip) if named else (weights.landmark_hit, weights.landmark_slip)
+    table = np.log(np.array([hit, *slip, slip[-1]]))
+    return np.asarray(table[away])
+
+
+def _missed(observations: Sequence[Observation], weights: EvidenceWeights) -> list[dict[str, float]]:
+    """Price, by level, the places of landmarks at which a map does not show their class.
+
+    The model has missed it, or has not learned the class: likelier where it names no landmark at all. Two maps that do
+    not show a class say so once, for they are mostly of one training.
+    """
+    result: list[dict[str, float]] = []
+    before: set[str] = set()
+    for k in range(len(observations[0].class_shares) if observations else 0):
+        shares: dict[str, float] = {}
+        for o in observations:
+            for level in o.class_shares[k].known:
+                shares[level] = max(shares.get(level, 0.0), o.class_shares[k].levels.get(level, 0.0))
+        unseen = {level for level, share in shares.items() if share < _SEEN_SHARE}
+        others = {level for level in shares if level != "S"} - unseen
+        unknown = weights.landmark_unknown[0 if others else 1]
+        cost = float(np.log(unknown + (1.0 - unknown) * (1.0 - weights.landmark_hit)))
+        result.append({level: 0.0 if level in unseen & before else cost for level in shares})
+        before |= unseen
+    return result
+
+
+def _class_scores(
+    observations: Sequence[Observation], missed: Sequence[Mapping[str, float]], weights: EvidenceWeights
+) -> NDArray[np.float64]:
+    """Log-likelihood of what the maps' classes and the localizer say, shape (N, V, P), for components of one kind."""
+    hypotheses = build_hypotheses()
+    kind = observations[0].kind
+    score = np.zeros((len(observations), len(hypotheses.chains), hypotheses.places))
+    for k in range(len(observations[0].class_shares)):
+        score += _map_scores([o.class_shares[k] for o in observations], kind, missed[k], weights)
+    named = [n for n, o in enumerate(observations) if o.localizer_levels]
+    # What a localizer says of neighbours is one thing said often: if it is off, it is off for all of them.
+    weight = min(1.0, weights.localizer_budget / max(len(named), 1))
+    for n in named:
+        for level, share in observations[n].localizer_levels.items():
+            slip = _slips(level, kind, weights, named=True)
+            if slip is not None:
+                score[n] += weight * share * slip
+    for n, observation in enumerate(observations):
+        for table, weight in observation.session_evidence:
+            score[n] += weight * _session_scores(table, kind, weights)
+    return score
+
+
+def _add_level_prior(score: NDArray[np.float64], observations: Sequence[Observation], weights: EvidenceWeights) -> None:
+    """Add what a level prior says, shape (N, V, P): a mixture over its levels, each with its slips.
+
+    At the ends of the column, where vertebrae have a shape of their own, the prior is nearly always right. In between
+    it counts levels, so that its errors there are correlated and its levels are hardly more than one opinion.
+    """
+    told = [n for n, o in enumerate(observations) if o.level_prior and o.kind is not Kind.SACRUM]
+    ends = {
+        n for n in told if max(observations[n].level_prior.items(), key=lambda item: item[1])[0] in PRIOR_END_LEVELS
+    }
+    end_weight = min(weights.prior_end_weight, weights.prior_end_budget / max(len(ends), 1))
+    between_weight = min(1.0, weights.prior_budget / max(len(told) - len(ends), 1))
+    # A chain without the level says nothing for any of its places.
+    table = np.array([weights.prior_hit, *weights.prior_slip, 0.0])
+    logs = np.zeros((len(told), *score.shape[1:]))
+    for row, n in enumerate(told):
+        observation = observations[n]
+        likelihood = np.full(score.shape[1:], (1.0 - min(1.0, sum(observation.level_prior.values()))) / score.shape[2])
+        for level, share in observation.level_prior.items():
+            likelihood += share * table[levels_away(level, observation.kind)]
+        logs[row] = np.log(np.maximum(likelihood, weights.prior_slip[-1]))
+    # A prior that has not made out where it is, as in a view of two vertebrae, says nothing against any one piece.
+    usual = float(np.median(logs.max(axis=(1, 2)))) if told else 0.0
+    if usual < np.log(_UNINFORMATIVE_PRIOR):
+        logs -= usual
+    for row, n in enumerate(told):
+        score[n] += (end_weight if n in ends else between_weight) * logs[row]
+
+
+def _session_scores(table: Mapping[str | None, float], kind: Kind, weights: EvidenceWeights) -> NDArray[np.float64]:
+    """Log-probability that another image gives each place, shape (V, P), never surer than the match of the two is."""
+    hypotheses = build_hypotheses()
+    result = np.zeros((len(hypotheses.chains), hypotheses.places))
+    for v, chain in enumerate(hypotheses.chains):
+        names = chain.discs if kind is Kind.DISC else chain.vertebrae
+        result[v, : len(names)] = [table.get(name, 0.0) if name else 0.0 for name in names]
+    return np.asarray(np.log(result * (1 - weights.mismatch) + weights.mismatch / 10))
+
+
+def _map_scores(
+    class_shares: Sequence[ClassShares], kind: Kind, missed: Mapping[str, float], weights: EvidenceWeights
+) -> NDArray[np.float64]:
+    """Log-likelihood of what one map's classes say of components of one kind, shape (N, V, P)."""
+    hypotheses = build_hypotheses()
+    score = np.zeros((len(class_shares), len(hypotheses.chains), hypotheses.places))
+    known = [level for level in sorted(class_shares[0].known) if ("-" in level) == (kind is Kind.DISC) and level != "S"]
+    seen = {level: sum(v.levels.get(level, 0.0) for v in class_shares) for level in known}
+    weight = class_shares[0].weight * _tempering(class_shares, known, kind, weights)
+    # There is one disc L5-S. A class that is seen all along the column says little of where it belongs.
+    trust = {level: min(1.0, weights.landmark_repeats / total) ** 2 for level, total in seen.items() if total > 0}
+    named = len(known) > _MOST_LANDMARKS
+    if named:
+        trust = {}
+    # Nor does it say much that such a map is silent about other landmarks.
+    heard = min(trust.values(), default=1.0)
+    silent = {level: owners(level, kind) * missed[level] * heard for level in known}
+    for n, vote in enumerate(class_shares):
+        voted = 0.0
+        for level, share in vote.levels.items():
+            slip = _slips(level, kind, weights, named=named) if level in seen else None
+            if slip is not None:
+                score[n] += share * trust.get(level, 1.0) * slip
+                voted += share
+        for level in known:
+            # A class that is seen on another component has slipped, which is priced there.
+            moved = min(1.0, seen[level] - vote.levels.get(level, 0.0))
+            score[n] += (1.0 - min(voted, 1.0)) * (1.0 - moved) * silent[level]
+        for region, share in vote.regions.items():
+            score[n] -= 2.0 * share * elsewhere(region, kind)
+    return weight * score
+
+
+def _tempering(
+    class_shares: Sequence[ClassShares], known: Sequence[str], kind: Kind, weights: EvidenceWeights
+) -> float:
+    """How much each component's class counts, below 1 where errors of neighbours go together.
+
+    A map that names every level is wrong about a run of neighbours at once, so that ten right names are hardly more
+    than one: all its names of one kind together count as ``named_budget`` independent ones.
+    """
+    if len(known) <= _MOST_LANDMARKS:
+        return 1.0 if kind is Kind.DISC else weights.vertebra_landmark_weight
+    return min(weights.named_weight, weights.named_budget / max(len(class_shares), 1))
+
+
+def _volume_score(observation: Observation, hypotheses: Hypotheses, weights: EvidenceWeights) -> NDArray[np.float64]:
+    """Log-likelihood of a disc's volume at each place, shape (H, P)."""
+    return _size_score(observation, hypotheses.log_volume, weights)
+
+
+def _axis_score(observations: Sequence[Observation], n: int, weights: EvidenceWeights) -> float:
+    """Log-likelihood of a vertebra's volume, were it C2: what broke off its dens is too small for it.
+
+    Measured by the vertebrae below and not by the subject's size, of which a faulty C2 must not decide.
+    """
+    below = [o.volume_mm3 for o in observations[n + 1 :] if o.kind is Kind.VERTEBRA and not o.touches_edge]
+    if observations[n].touches_edge or len(below) < _AXIS_NEIGHBOURS:
+        return 0.0
+    expected = np.log(AXIS_VOLUME * np.median(below[:_AXIS_NEIGHBOURS]))
+    return float(_size_score(observations[n], expected, weights))
+
+
+def _size_score(
+    observation: Observation, expected: NDArray[np.float64] | float, weights: EvidenceWeights
+) -> NDArray[np.float64]:
+    deviation = (np.log(observation.volume_mm3) - expected) / weights.volume_sd
+    return np.asarray(-weights.volume_weight * np.minimum(0.5 * deviation**2, 4.0))
+
+
+def _add_conus(
+    result: NDArray[np.float64],
+    observations: Sequence[Observation],
+    hypotheses: Hypotheses,
+    conus: float,
+    weights: EvidenceWeights,
+) -> None:
+    """Let the disc nearest to the cord's end say how many levels it is away from where the cord usually ends."""
+    discs = [n for n, o in enumerate(observations) if o.kind is Kind.DISC]
+    if not discs:
+        return
+    nearest = min(discs, key=lambda n: abs(observations[n].s - conus))
+    below = conus - observations[nearest].s
+    for v, chain in enumerate(hypotheses.chains):
+        rows = hypotheses.variant == v
+        target = chain.vertebrae.index(CONUS_LEVEL)
+        # In units of levels: a disc lies half a level below its vertebra's centre.
+        step = 30.0 * hypotheses.scale[rows][:, None]
+        offset = np.arange(hypotheses.places)[None] + 0.5 + below / step - target
+        result[nearest, rows] -= weights.conus_weight * np.minimum(0.5 * (offset / CONUS_SD_LEVELS) ** 2, 4.5)

@@ -1,0 +1,421 @@
+"""Levels of an ordered column: one exact dynamic programme over all components and all hypotheses at once.
+
+The column is a hidden chain of places (C1, C2, C2-C3, C3, … sacrum). Each component is either at a place, after all
+earlier ones, or no part of the column; places between two components may go unobserved at a price. The sum over all
+assignments (forward and backward recursion) gives each component's posterior probability of every level, and
+`decoding` makes one naming of them.
+
+The recursions run on probabilities, not on their logarithms: each component's table is kept relative to its largest
+entry, whose logarithm is kept beside it. In double precision that reaches about 700 nats below the best explanation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from totalspineseg_bids.anatomy import SpineVariant
+from totalspineseg_bids.segmentation.class_map import Kind
+from totalspineseg_bids.segmentation.labelling.column.decoding import expected_naming
+from totalspineseg_bids.segmentation.labelling.column.evidence import anchors, emissions
+from totalspineseg_bids.segmentation.labelling.column.hypotheses import LONGEST_STEP, Hypotheses, build_hypotheses
+from totalspineseg_bids.segmentation.labelling.column.parameters import Chain, EvidenceWeights
+from totalspineseg_bids.segmentation.labelling.column.parity import Parities, parity_scores
+from totalspineseg_bids.segmentation.labelling.column.rejection import rejection_costs
+from totalspineseg_bids.segmentation.labelling.records import CanalExtent, LevelSolution, Observation
+
+Table = NDArray[np.float64]
+
+#: Most components that may lie between two that are kept.
+_WINDOW = 7
+_FURTHER_MISSING = 0.4
+#: Where so much is found that no order of levels explains it all, what is cheaper than this to leave out is left out.
+_REJECT_BELOW = (2.0, 3.0)
+#: Runs of components that are dearer than this to leave out are not considered, nats.
+_LARGEST_SKIP = 14.0
+#: Steps over a number of places whose distance is this much (nats) out of line everywhere are not considered.
+_HOPELESS = 8.0
+_TOP_SD_MM = 4.0
+#: Hypotheses with a smaller share of the probability than this are dropped after the forward recursion.
+_NEGLIGIBLE = 1e-7
+
+
+class _Step(NamedTuple):
+    """Probability of going from one component to another, by how many places that passes.
+
+    Attributes
+    ----------
+    jumps
+        Places passed.
+    weight
+        One table a jump, shape (H, 1, P - jump), by the place where the step ends (relative to the step's largest).
+    scale
+        Logarithm of the largest.
+    """
+
+    jumps: tuple[int, ...]
+    weight: tuple[NDArray[np.float32], ...]
+    scale: float
+
+
+class _Scaled(NamedTuple):
+    """A table of probabilities relative to its largest entry, shape (H, F, P), and the logarithm of that."""
+
+    table: Table
+    scale: float
+
+
+@dataclass(frozen=True)
+class _Lattice:
+    """Everything the recursions need; tables have axes hypothesis, phase, place."""
+
+    emission: list[_Scaled]
+    start: list[_Scaled | None]
+    end: list[_Scaled | None]
+    steps: dict[tuple[int, int], _Step]
+    flips: Table
+    shape: tuple[int, int, int]
+
+
+def solve_levels(
+    observations: Sequence[Observation], view: CanalExtent, weights: EvidenceWeights | None = None
+) -> LevelSolution:
+    """Find the levels of a column.
+
+    Parameters
+    ----------
+    observations
+        Discs, vertebral bodies and sacrum, ordered from cranial to caudal by arc length.
+    view
+        What else the image shows of the column.
+    weights
+        What each disagreement costs.
+
+    Returns
+    -------
+    LevelSolution
+        The naming, posterior probabilities and what is missing. Without components everything is empty.
+    """
+    weights = weights or EvidenceWeights()
+    if not observations:
+        return LevelSolution((), (), (), SpineVariant(), 0.0, 1.0)
+    solution = _solve(observations, view, weights)
+    if solution is not None:
+        return solution
+    costs = rejection_costs(observations, weights)
+    for least in _REJECT_BELOW:
+        kept = [n for n, cost in enumerate(costs) if cost >= least]
+        solution = _solve([observations[n] for n in kept], view, weights) if kept else None
+        if solution is not None:
+            return _insert_rejected(solution, kept, len(observations))
+    return _insert_rejected(LevelSolution((), (), (), SpineVariant(), 0.0, 1.0), (), len(observations))
+
+
+def _insert_rejected(solution: LevelSolution, kept: Sequence[int], count: int) -> LevelSolution:
+    """Put the levels of some components in their places among all; the others are no part of the column."""
+    row = {n: k for k, n in enumerate(kept)}
+    return replace(
+        solution,
+        levels=tuple(solution.levels[row[n]] if n in row else None for n in range(count)),
+        confidence=tuple(solution.confidence[row[n]] if n in row else 1.0 for n in range(count)),
+        runner_up=tuple(solution.runner_up[row[n]] if n in row else None for n in range(count)),
+        tables=tuple(solution.tables[row[n]] if n in row else {None: 1.0} for n in range(count)),
+    )
+
+
+def _solve(observations: Sequence[Observation], view: CanalExtent, weights: EvidenceWeights) -> LevelSolution | None:
+    """Find the levels; ``None`` where no order of levels explains the components."""
+    hypotheses = build_hypotheses()
+    lattice = _build_lattice(observations, hypotheses, view, weights)
+    forward = _forward(lattice)
+    rows = _plausible_hypotheses(lattice, forward)
+    if len(rows) == 0:
+        return None
+    lattice, forward = _select(lattice, rows), [f._replace(table=f.table[rows]) for f in forward]
+    variant = hypotheses.variant[rows]
+    posterior = _posterior(lattice, forward, _backward(lattice))
+    tables = [_by_name(posterior[n], o.kind, hypotheses.chains, variant) for n, o in enumerate(observations)]
+    # Every path has one variant throughout; the component that is most surely part of the column tells its share.
+    by_hypothesis = posterior[min(range(len(tables)), key=lambda n: tables[n][None])].sum(axis=1)
+    by_variant = np.bincount(variant, by_hypothesis / max(by_hypothesis.sum(), 1e-12), len(hypotheses.chains))
+    sides = [1 if o.kind is Kind.DISC else 0 for o in observations]
+    number, places = expected_naming(tables, sides, hypotheses.chains, by_variant.tolist())
+    chain = hypotheses.chains[number]
+    scale = hypotheses.scale[rows[int(np.argmax(np.where(variant == number, by_hypothesis, -1.0)))]]
+    levels, confidence, runner_up = [], [], []
+    for n, observation in enumerate(observations):
+        place = places.get(n)
+        names = chain.discs if observation.kind is Kind.DISC else chain.vertebrae
+        level = names[place] if place is not None else None
+        table = tables[n]
+        levels.append(level)
+        confidence.append(table.get(level, 0.0))
+        others = {name: p for name, p in table.items() if name != level}
+        runner_up.append(max(others, key=lambda name: others[name]) if others else None)
+    matched = [n for n in range(len(observations)) if n in places]
+    middle = float(np.median([confidence[n] for n in matched])) if matched else 0.0
+    return LevelSolution(
+        levels=tuple(levels),
+        confidence=tuple(float(np.clip(c, 0.0, 1.0)) for c in confidence),
+        runner_up=tuple(runner_up),
+        variant=chain.variant,
+        variant_confidence=float(by_variant[number]),
+        scale=float(scale),
+        missing=_missing(observations, places, chain.discs),
+        anchored=any(n in places for n in anchors(observations)),
+        shift_margin=float(np.log(max(middle, 1e-9)) - np.log(max(1 - middle, 1e-9))),
+        tables=tuple(tables),
+    )
+
+
+def _missing(observations: Sequence[Observation], places: dict[int, int], discs: tuple[str, ...]) -> tuple[str, ...]:
+    """Discs between the outermost found ones that no component stands for."""
+    found = {place for n, place in places.items() if observations[n].kind is Kind.DISC}
+    if not found:
+        return ()
+    return tuple(discs[p] for p in range(min(found), max(found)) if p not in found and discs[p])
+
+
+def _by_name(
+    posterior: Table, kind: Kind, chains: Sequence[Chain], variant: NDArray[np.int64]
+) -> dict[str | None, float]:
+    """Sum a component's posterior (H, P) over hypotheses by level name; ``None`` is "no part of the column"."""
+    table: dict[str | None, float] = {}
+    for v, chain in enumerate(chains):
+        names = chain.discs if kind is Kind.DISC else chain.vertebrae
+        share = posterior[variant == v].sum(axis=0)
+        for place, name in enumerate(names):
+            if name and share[place] > 1e-9:
+                table[name] = table.get(name, 0.0) + float(share[place])
+    table[None] = max(0.0, 1.0 - sum(table.values()))
+    return table
+
+
+def _scaled(logs: Table) -> _Scaled:
+    top = float(logs.max())
+    return _Scaled(np.exp(logs - top), top)
+
+
+def _build_lattice(
+    observations: Sequence[Observation], hypotheses: Hypotheses, view: CanalExtent, weights: EvidenceWeights
+) -> _Lattice:
+    side = [1 if o.kind is Kind.DISC else 0 for o in observations]
+    levels = emissions(observations, hypotheses, view, weights)
+    parities: Parities = parity_scores(observations, hypotheses.places, weights)
+    count, phases, places = len(hypotheses.scale), len(parities.prior), hypotheses.places
+    emission = [_scaled(levels[n][:, None, :] + parities.scores[n][None]) for n in range(len(observations))]
+    before = np.concatenate([[0.0], np.cumsum(rejection_costs(observations, weights))])
+    start: list[_Scaled | None] = []
+    end: list[_Scaled | None] = []
+    for n, observation in enumerate(observations):
+        ahead, after = float(before[n]), float(before[-1] - before[n + 1])
+        first = last = None
+        if ahead < 2 * _LARGEST_SKIP:
+            above = _end_costs(hypotheses, side[n], observation.s - view.top, weights, upwards=True)
+            prior = hypotheses.prior[:, None] - above - ahead
+            first = _scaled(prior[:, None] + parities.prior[None, :, None])
+        if after < 2 * _LARGEST_SKIP:
+            below = _end_costs(hypotheses, side[n], view.bottom - observation.s, weights, upwards=False)
+            last = _scaled(np.broadcast_to((-below - after)[:, None], (count, phases, places)))
+        start.append(first)
+        end.append(last)
+    steps = {}
+    bodies = side.count(0) > 2
+    for n in range(len(observations)):
+        for m in range(max(0, n - _WINDOW), n):
+            skipped = float(before[n] - before[m + 1])
+            if skipped < _LARGEST_SKIP:
+                step = _step(observations[m], observations[n], hypotheses, weights, bodies=bodies)
+                steps[m, n] = step._replace(scale=step.scale - skipped)
+    return _Lattice(emission, start, end, steps, parities.flips, (count, phases, places))
+
+
+def _end_costs(hypotheses: Hypotheses, side: int, room: float, weights: EvidenceWeights, *, upwards: bool) -> Table:
+    """Cost of the discs that should be in view beyond the last component, shape (H, P)."""
+    here = hypotheses.position[:, :, side][:, :, None]
+    discs = hypotheses.position[:, None, :, 1]
+    distance = here - discs if upwards else discs - here
+    seen = (distance > 3.0) & (distance < room - 8.0) & hypotheses.exists[:, None, :, 1]
+    return np.asarray(np.minimum(seen.sum(axis=2) * weights.end_level, weights.end_limit))
+
+
+def _step(
+    upper: Observation, lower: Observation, hypotheses: Hypotheses, weights: EvidenceWeights, *, bodies: bool
+) -> _Step:
+    """Weigh the step between two components by the distance between them and by what it passes over."""
+    a, b = (1 if o.kind is Kind.DISC else 0 for o in (upper, lower))
+    distance = float(np.linalg.norm(lower.center - upper.center))
+    if distance > 70.0:
+        distance = max(distance, lower.s - upper.s)
+    extra = weights.spacing_floor_mm**2 + sum(
+        (1.5**2 if o.kind is Kind.VERTEBRA else 0.0)
+        + (6.0**2 if o.kind is Kind.SACRUM else 0.0)
+        + (5.0**2 if o.touches_edge else 0.0)
+        for o in (upper, lower)
+    )
+    jumps, logs = [], []
+    for q in _plausible(distance, (a, b), extra, hypotheses, weights):
+        expected = hypotheses.steps[a][b][q]
+        variance = np.square(np.float32(weights.spacing_sd) * np.maximum(expected, np.float32(1.0))) + np.float32(extra)
+        # The dens and the ring of C1 vary in what the map makes of them.
+        if a == 0 or b == 0:
+            variance[:, : max(0, 2 + (b == 1) - q)] += _TOP_SD_MM**2
+        deviation = np.square(np.float32(distance) - expected) / (2 * variance)
+        jumps.append(q)
+        logs.append(
+            -np.minimum(deviation, weights.spacing_cap) - _gap(q, (a, b), hypotheses.places, weights, bodies=bodies)
+        )
+    top = max(float(log.max()) for log in logs)
+    return _Step(tuple(jumps), tuple(np.exp(log - top)[:, None] for log in logs), top)
+
+
+def _plausible(
+    distance: float, sides: tuple[int, int], extra: float, hypotheses: Hypotheses, weights: EvidenceWeights
+) -> tuple[int, ...]:
+    """Numbers of places that a distance may span: those for which it is not hopelessly out of line everywhere."""
+    costs = {}
+    a, b = sides
+    for q in range(1 if b <= a else 0, LONGEST_STEP + 1):
+        low, high = hypotheses.reach[a][b][q]
+        nearest = min(max(distance, low), high)
+        variance = (weights.spacing_sd * nearest) ** 2 + extra + _TOP_SD_MM**2
+        costs[q] = 0.5 * (distance - nearest) ** 2 / variance
+    least = min(costs.values())
+    return tuple(q for q, cost in costs.items() if cost <= max(_HOPELESS, least))
+
+
+@cache
+def _gap(q: int, sides: tuple[int, int], places: int, weights: EvidenceWeights, *, bodies: bool) -> NDArray[np.float32]:
+    """Price of the places passed over in a step of ``q`` places, shape (places - q,); further ones cost less."""
+    a, b = sides
+    # C1 has no disc below it, so that a step that starts there passes one disc less.
+    discs = np.full(places - q, max(q - (1 if a == 1 else 0), 0), float)
+    if a == 0:
+        discs[:1] = np.maximum(discs[:1] - 1, 0)
+    cost: NDArray[np.floating] = _affine(discs, weights.missing_disc)
+    if bodies:
+        vertebrae = max(q - (1 if b == 0 else 0), 0)
+        cost = cost + _affine(np.asarray(float(vertebrae)), weights.missing_vertebra)
+        if a == 0 and vertebrae:
+            cost[:1] += weights.missing_axis
+    return cost.astype(np.float32)
+
+
+def _affine(number: Table, first: float) -> Table:
+    return np.where(number > 0, first * (1 + _FURTHER_MISSING * (number - 1)), 0.0)
+
+
+def _apply_flips(values: Table, flips: Table) -> Table:
+    """Let the alternating classes change their phase between two components, at a price."""
+    if len(flips) == 1:
+        return values
+    return np.asarray(np.einsum("hfp,fg->hgp", values, flips))
+
+
+def _sum_scaled(parts: list[_Scaled]) -> _Scaled:
+    """Add up tables of different scales."""
+    top = max(part.scale for part in parts)
+    total = np.zeros_like(parts[0].table)
+    for part in parts:
+        total = total + part.table * np.exp(part.scale - top)
+    return _Scaled(total, top)
+
+
+def _rescaled(table: Table, scale: float) -> _Scaled:
+    top = float(table.max())
+    if top <= 0.0:
+        return _Scaled(table, scale)
+    return _Scaled(table / top, scale + float(np.log(top)))
+
+
+def _forward(lattice: _Lattice) -> list[_Scaled]:
+    """Return the probability of everything down to each component with it at each place."""
+    result: list[_Scaled] = []
+    moved: list[Table] = []
+    for n, emission in enumerate(lattice.emission):
+        parts = []
+        first = lattice.start[n]
+        if first is not None:
+            parts.append(_Scaled(np.broadcast_to(first.table, lattice.shape), first.scale))
+        for m in range(max(0, n - _WINDOW), n):
+            step = lattice.steps.get((m, n))
+            if step is None:
+                continue
+            arriving = np.zeros(lattice.shape)
+            for q, weight in zip(step.jumps, step.weight, strict=True):
+                arriving[:, :, q:] += moved[m][:, :, : lattice.shape[2] - q] * weight
+            parts.append(_Scaled(arriving, result[m].scale + step.scale))
+        incoming = _sum_scaled(parts)
+        result.append(_rescaled(incoming.table * emission.table, incoming.scale + emission.scale))
+        moved.append(_apply_flips(result[-1].table, lattice.flips))
+    return result
+
+
+def _plausible_hypotheses(lattice: _Lattice, forward: list[_Scaled]) -> NDArray[np.int64]:
+    """Return the hypotheses that hold any share of the probability worth the name."""
+    finals = [(f, e) for f, e in zip(forward, lattice.end, strict=True) if e is not None]
+    top = max(f.scale + e.scale for f, e in finals)
+    mass = sum(np.einsum("hfp,hfp->h", f.table, e.table) * np.exp(f.scale + e.scale - top) for f, e in finals)
+    return np.flatnonzero(np.asarray(mass) > _NEGLIGIBLE * np.sum(mass))
+
+
+def _select(lattice: _Lattice, rows: NDArray[np.int64]) -> _Lattice:
+    """Keep some of the hypotheses."""
+
+    def cut(part: _Scaled | None) -> _Scaled | None:
+        return None if part is None else part._replace(table=part.table[rows])
+
+    return _Lattice(
+        emission=[part._replace(table=part.table[rows]) for part in lattice.emission],
+        start=[cut(part) for part in lattice.start],
+        end=[cut(part) for part in lattice.end],
+        steps={k: step._replace(weight=tuple(w[rows] for w in step.weight)) for k, step in lattice.steps.items()},
+        flips=lattice.flips,
+        shape=(len(rows), *lattice.shape[1:]),
+    )
+
+
+def _backward(lattice: _Lattice) -> list[_Scaled]:
+    """Return the probability of everything below each component, given its place."""
+    count = len(lattice.emission)
+    result: list[_Scaled] = [_Scaled(np.zeros(0), 0.0)] * count
+    arriving: list[_Scaled] = [_Scaled(np.zeros(0), 0.0)] * count
+    for m in range(count - 1, -1, -1):
+        parts = []
+        last = lattice.end[m]
+        if last is not None:
+            parts.append(last)
+        for n in range(m + 1, min(count, m + 1 + _WINDOW)):
+            step = lattice.steps.get((m, n))
+            if step is None:
+                continue
+            leaving = np.zeros(lattice.shape)
+            for q, weight in zip(step.jumps, step.weight, strict=True):
+                leaving[:, :, : lattice.shape[2] - q] += arriving[n].table[:, :, q:] * weight
+            leaving = _apply_flips(leaving, lattice.flips)
+            parts.append(_Scaled(leaving, arriving[n].scale + step.scale))
+        gathered = _sum_scaled(parts)
+        result[m] = _rescaled(gathered.table, gathered.scale)
+        emission = lattice.emission[m]
+        arriving[m] = _rescaled(result[m].table * emission.table, result[m].scale + emission.scale)
+    return result
+
+
+def _posterior(lattice: _Lattice, forward: list[_Scaled], backward: list[_Scaled]) -> list[Table]:
+    """Probability of each component at each place under each hypothesis, shape (H, P)."""
+    # The path on which every component is false has no place in the column and is left out.
+    totals = [
+        f.scale + e.scale + float(np.log(max(float((f.table * e.table).sum()), 1e-300)))
+        for f, e in zip(forward, lattice.end, strict=True)
+        if e is not None
+    ]
+    evidence = float(np.logaddexp.reduce(np.asarray(totals)))
+    return [
+        np.asarray((f.table * b.table).sum(axis=1) * np.exp(min(f.scale + b.scale - evidence, 50.0)))
+        for f, b in zip(forward, backward, strict=True)
+    ]

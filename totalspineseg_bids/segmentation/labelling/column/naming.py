@@ -1,0 +1,209 @@
+"""Which components get a name, and which id each one carries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from totalspineseg_bids import anatomy
+from totalspineseg_bids.anatomy import Structure
+from totalspineseg_bids.segmentation.class_map import Kind
+from totalspineseg_bids.segmentation.labelling.column.parameters import chain_of
+from totalspineseg_bids.segmentation.labelling.records import ClassShares, LevelSolution, Naming, Observation
+from totalspineseg_bids.segmentation.result import SpineStatus
+
+#: Posterior probability that half of a column's components must reach for it to be named, from which one of them gets
+#: its level, and below which a level comes with a warning.
+SURE_COLUMN, SURE, BEYOND_DOUBT = 0.7, 0.55, 0.9
+#: Landmarks that must agree for levels to come without a warning, counted by `landmark_support`.
+ENOUGH_LANDMARKS = 1.5
+NO_ANCHOR = "no landmark of the column is in view"
+SHIFT_POSSIBLE = "a shift by one level cannot be ruled out"
+ONE_LANDMARK = "the levels rest on a single landmark"
+CONTESTED = "the only landmark in view is seen at two levels"
+UNEXPLAINED = "most of what was found fits no order of levels"
+#: Share of the volume of all components that a named column has at least.
+_LEAST_EXPLAINED = 0.4
+_SACRUM_LONG_MM = 60.0
+#: From this share of a component on, a landmark is seen there; and from this part of its share where it is named on, it
+#: is seen as well elsewhere.
+_SEEN, _AS_WELL = 0.25, 0.8
+_NAMES_EVERY_LEVEL = 8
+
+
+def name_components(observations: Sequence[Observation], solution: LevelSolution, unnamed: str | None = None) -> Naming:
+    """Decide what gets a name.
+
+    The column is named where something in view names a level and the posterior probability of the levels is high;
+    single components that stay doubtful in a named column are numbered.
+
+    Parameters
+    ----------
+    observations
+        Components from cranial to caudal.
+    solution
+        Their levels.
+    unnamed
+        Why the column is not named whatever its levels; None where nothing else speaks against it.
+    """
+    kept = [n for n, level in enumerate(solution.levels) if level is not None]
+    reason = unnamed or abstention_reason(observations, solution)
+    doubt = ONE_LANDMARK if landmark_support(observations, solution.levels) < ENOUGH_LANDMARKS else None
+    ids: list[int | None] = [None] * len(observations)
+    reasons: list[str | None] = [None] * len(observations)
+    numbers = {Kind.DISC: 0, Kind.VERTEBRA: 0}
+    for n in kept:
+        kind, level = observations[n].kind, solution.levels[n]
+        if kind is Kind.SACRUM or level is None:
+            ids[n] = anatomy.SACRUM_ID
+            continue
+        numbers[kind] += 1
+        if reason is not None or solution.confidence[n] < SURE:
+            structure = Structure.DISC if kind is Kind.DISC else Structure.VERTEBRA
+            ids[n] = anatomy.unnamed(structure, min(numbers[kind], anatomy.MAX_UNNAMED)).id
+            reasons[n] = reason or SHIFT_POSSIBLE
+        else:
+            ids[n] = (anatomy.disc(level) if kind is Kind.DISC else anatomy.vertebra(level)).id
+            reasons[n] = _caution(observations[n], n, solution) or _disputed(n, solution) or doubt
+    status = SpineStatus.LABELLED if reason is None else SpineStatus.ABSTAINED
+    slots, cuts = _slots(observations, solution, ids)
+    steps = [b.s - a.s for a, b in zip(_discs(observations, kept)[:-1], _discs(observations, kept)[1:], strict=True)]
+    step = float(np.median(steps)) if steps else 30.0
+    return Naming(status, reason, tuple(ids), tuple(reasons), doubt, slots, cuts, step)
+
+
+def abstention_reason(observations: Sequence[Observation], solution: LevelSolution) -> str | None:
+    """Why a column is not named; ``None`` where it is."""
+    if not solution.anchored:
+        return NO_ANCHOR
+    bare = [
+        n for n, level in enumerate(solution.levels) if level is not None and observations[n].kind is not Kind.SACRUM
+    ]
+    volumes = {n: o.volume_mm3 for n, o in enumerate(observations) if o.kind is not Kind.SACRUM}
+    if sum(volumes[n] for n in bare) < _LEAST_EXPLAINED * sum(volumes.values()):
+        return UNEXPLAINED
+    if landmark_support(observations, solution.levels) < ENOUGH_LANDMARKS and _contested(observations, solution.levels):
+        return CONTESTED
+    if bare and np.median([solution.confidence[n] for n in bare]) < SURE_COLUMN:
+        return _doubt(solution, bare)
+    return None
+
+
+def _names_every_level(class_shares: ClassShares) -> bool:
+    """Tell whether a map has classes for all levels, not for landmarks only."""
+    return len(class_shares.known) > 2 * _NAMES_EVERY_LEVEL
+
+
+def _contested(observations: Sequence[Observation], levels: Sequence[str | None]) -> bool:
+    """Tell whether one of the maps sees a landmark about as well on another component as on the one of its name."""
+    for observation, level in zip(observations, levels, strict=True):
+        if level is None:
+            continue
+        for number, class_shares in enumerate(observation.class_shares):
+            own = class_shares.levels.get(level, 0.0)
+            if not own or _names_every_level(class_shares):
+                continue
+            others = (
+                o.class_shares[number].levels
+                for o in observations
+                if o is not observation and number < len(o.class_shares)
+            )
+            if max((said.get(level, 0.0) for said in others), default=0.0) >= max(_SEEN, _AS_WELL * own):
+                return True
+    return False
+
+
+def _disputed(n: int, solution: LevelSolution) -> str | None:
+    """Warn of a level that the map alone and the map with the level prior do not agree on."""
+    if solution.disputed is None or solution.disputed[n] == solution.levels[n]:
+        return None
+    return f"the level prior is at odds with the landmarks: may be {solution.disputed[n] or 'no part of the column'}"
+
+
+def landmark_support(observations: Sequence[Observation], levels: Sequence[str | None]) -> float:
+    """Count the landmarks that agree with the levels.
+
+    A landmark disc counts by the share of its voxels that carry its class, a landmark vertebra half as much (its errors
+    go with those of the disc beside it), a sacrum as long as one is counts 1 and a shorter one 0.5. All that a level
+    prior, or a second map that names every level, says counts 0.5, and 1.5 where that map is the only one. A localizer
+    that agrees on two components counts 1.5, and other images of the session that agree on two 0.5.
+    """
+    total = 0.0
+    voters = [0] * max((len(o.class_shares) for o in observations), default=0)
+    local = with_level_prior = 0
+    for observation, level in zip(observations, levels, strict=True):
+        if level is None:
+            continue
+        if observation.kind is Kind.SACRUM:
+            total += 1.0 if observation.length_mm >= _SACRUM_LONG_MM else 0.5
+            continue
+        local += level in observation.localizer_levels
+        with_level_prior += observation.level_prior.get(level, 0.0) >= 0.5
+        best = 0.0
+        for k, class_shares in enumerate(observation.class_shares):
+            share = class_shares.levels.get(level, 0.0)
+            if _names_every_level(class_shares):
+                voters[k] += share >= 0.5
+            else:
+                best = max(best, share)
+        total += best * (1.0 if observation.kind is Kind.DISC else 0.5)
+    for k, number in enumerate(voters):
+        if number >= 3:
+            total += 1.5 if k == 0 else 0.5
+    heard = [
+        o
+        for o, level in zip(observations, levels, strict=True)
+        if any(t.get(level, 0) > 0.5 for t, _ in o.session_evidence)
+    ]
+    total += 1.5 if local >= 2 else 0.0
+    return total + 0.5 * (len(heard) >= 2) + 0.5 * (with_level_prior >= 3)
+
+
+def _caution(observation: Observation, n: int, solution: LevelSolution) -> str | None:
+    """Why a level that is handed out is doubtful."""
+    level, other = solution.levels[n], solution.runner_up[n]
+    if solution.confidence[n] < BEYOND_DOUBT:
+        return f"{SHIFT_POSSIBLE}: may be {other}" if other else "may be no part of the column"
+    for class_shares in observation.class_shares[:1]:
+        for said, share in class_shares.levels.items():
+            if share >= 0.5 and said != level and {said, level} not in ({"T12", "T13"}, {"L5", "L6"}):
+                return f"carries the class of {said}"
+    return None
+
+
+def _discs(observations: Sequence[Observation], kept: Sequence[int]) -> list[Observation]:
+    return [observations[n] for n in kept if observations[n].kind is Kind.DISC]
+
+
+def _doubt(solution: LevelSolution, bare: Sequence[int]) -> str:
+    weakest = min(bare, key=lambda n: solution.confidence[n])
+    other = solution.runner_up[weakest]
+    best = solution.levels[weakest]
+    return f"{SHIFT_POSSIBLE}: {best} may be {other}" if other else SHIFT_POSSIBLE
+
+
+def _slots(
+    observations: Sequence[Observation], solution: LevelSolution, ids: Sequence[int | None]
+) -> tuple[tuple[int, ...], tuple[int | None, ...]]:
+    """Vertebrae between the discs, for maps whose classes do not tell them apart."""
+    chain = chain_of(solution.variant)
+    bodies = [n for n, o in enumerate(observations) if o.kind is Kind.VERTEBRA and ids[n] is not None]
+    discs = [n for n, o in enumerate(observations) if o.kind is Kind.DISC and ids[n] is not None]
+    if len(bodies) > 1 or not discs:
+        return (), ()
+    place = {chain.discs.index(str(solution.levels[n])): n for n in discs}
+    first, last = min(place), max(place)
+    # One level beyond each end, so that a long stretch of bone past the last disc is not one vertebra.
+    low, high = max(1, first - 1), min(len(chain.discs) - 1, last + 1)
+    cuts: list[int | None] = [place.get(p) for p in range(low, high + 1)]
+    sure = {p for p, n in place.items() if not anatomy.is_unnamed(ids[n] or 0)}
+    slots = []
+    for k, p in enumerate(range(low, high + 2)):
+        # The nearest discs decide: vertebra ``p`` lies between discs ``p - 1`` and ``p``.
+        near = min(place, key=lambda q: (abs(q + 0.5 - p), q not in sure))
+        if near in sure:
+            slots.append(anatomy.vertebra(chain.vertebrae[p]).id)
+        else:
+            slots.append(anatomy.unnamed(Structure.VERTEBRA, min(k + 1, anatomy.MAX_UNNAMED)).id)
+    return tuple(slots), tuple(cuts)

@@ -1,0 +1,150 @@
+"""What a coarse model that names every level says about components: a probability of each level, not a class.
+
+A level prior sees a whole field of view but no detail. Where it hesitates between two neighbouring levels it says so,
+and that is kept: its probabilities are averaged over each component's voxels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from totalspineseg_bids.imaging.volume import Affine
+from totalspineseg_bids.segmentation.class_map import ClassMap, Kind, LabelMeaning
+from totalspineseg_bids.segmentation.labelling.records import ComponentVoxels, Observation
+
+#: Fewer voxels than these of a component inside the prior's view say nothing.
+_FEWEST_VOXELS = 20
+#: Share of a component that the prior must take for some level of its kind before its names count in full.
+_FULL_CREDIT = 0.3
+#: Probability of the sacrum from which bone may be one, where no vertebra is more probable.
+_SACRUM_SEEN = 0.15
+
+
+@dataclass(frozen=True, slots=True)
+class LevelPrior:
+    """Probabilities of a model that names levels, on its own coarse grid.
+
+    Attributes
+    ----------
+    probabilities
+        float, shape (C, X, Y, Z), one channel a class.
+    meanings
+        What each channel stands for, ``None`` for background and the like, length C.
+    affine
+        4x4, voxel of that grid to scanner space, mm.
+    """
+
+    probabilities: NDArray[np.float32]
+    meanings: tuple[LabelMeaning | None, ...]
+    affine: Affine
+
+    @classmethod
+    def from_classes(
+        cls, probabilities: NDArray[np.float32], names: Sequence[str], layout: ClassMap, affine: Affine
+    ) -> LevelPrior:
+        """Resolve class names through the layout of the model."""
+        values = {name: layout.labels[name] for name in names if name in layout.labels}
+        meanings = tuple(layout.meanings.get(values[name][0]) if name in values else None for name in names)
+        return cls(probabilities, meanings, affine)
+
+
+def sacrum_mask(semantic: NDArray[np.bool_], affine: Affine, level_prior: LevelPrior) -> NDArray[np.bool_]:
+    """Tell which voxels of a bone mask the prior takes for sacrum rather than for any vertebra.
+
+    Parameters
+    ----------
+    semantic
+        Vertebrae and sacrum, shape (X, Y, Z).
+    affine
+        Voxel of that grid to scanner space.
+    scout
+        Probabilities of every level.
+
+    Returns
+    -------
+    ndarray
+        Boolean, shape of ``semantic``.
+    """
+    sacral = [row for row, m in enumerate(level_prior.meanings) if m is not None and m.kind is Kind.SACRUM]
+    others = [row for row, m in enumerate(level_prior.meanings) if m is not None and m.kind is Kind.VERTEBRA]
+    result = np.zeros(semantic.shape, bool)
+    if not sacral:
+        return result
+    probability = level_prior.probabilities[sacral].sum(axis=0)
+    seen = (probability > _SACRUM_SEEN) & (probability > level_prior.probabilities[others].sum(axis=0))
+    if not seen.any():
+        return result
+    index = np.argwhere(semantic)
+    place, inside = _places(index, np.linalg.inv(level_prior.affine) @ affine, level_prior)
+    result[tuple(index[inside].T)] = seen[tuple(place[inside].T)]
+    return result
+
+
+def with_level_prior(
+    observations: Sequence[Observation], parts: Sequence[ComponentVoxels], affine: Affine, level_prior: LevelPrior
+) -> list[Observation]:
+    """Give each disc and vertebra the prior's probabilities of its levels, and the sacrum that of being one.
+
+    Parameters
+    ----------
+    observations
+        Components of the image.
+    parts
+        Their voxels: discs, bodies and sacrum.
+    affine
+        Voxel of the components' grid to scanner space.
+    scout
+        Probabilities of every level.
+
+    Returns
+    -------
+    list[Observation]
+        The same components with ``scout`` set: level -> probability; they sum to at most 1, and to less where the
+        scout takes part of the component for something else.
+    """
+    to_prior = np.linalg.inv(level_prior.affine) @ affine
+    kinds = (Kind.DISC, Kind.VERTEBRA, Kind.SACRUM)
+    rows = {kind: _rows(level_prior.meanings, kind) for kind in kinds}
+    # The question there is whether it is one, or more vertebrae.
+    rows[Kind.SACRUM] |= rows[Kind.VERTEBRA]
+    voxels = dict(zip(kinds, parts, strict=True))
+    result = []
+    for observation in observations:
+        found = voxels[observation.kind]
+        index = found.index[found.part == observation.part]
+        shares = _shares(index, to_prior, level_prior, rows[observation.kind])
+        result.append(replace(observation, level_prior=shares) if shares else observation)
+    return result
+
+
+def _rows(meanings: Sequence[LabelMeaning | None], kind: Kind) -> dict[str, int]:
+    return {m.level: row for row, m in enumerate(meanings) if m is not None and m.kind is kind and m.level}
+
+
+def _places(
+    index: NDArray[np.int64], to_prior: Affine, level_prior: LevelPrior
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return the prior's voxel that is nearest to each voxel, shape (N, 3), and whether it has one there, (N,)."""
+    place = np.rint(index @ to_prior[:3, :3].T + to_prior[:3, 3]).astype(np.int64)
+    inside = (place >= 0) & (place < np.array(level_prior.probabilities.shape[1:]))
+    return place, np.asarray(inside.all(axis=1))
+
+
+def _shares(
+    index: NDArray[np.int64], to_prior: Affine, level_prior: LevelPrior, rows: dict[str, int]
+) -> dict[str, float]:
+    """Mean probability of each level over a component's voxels."""
+    place, inside = _places(index, to_prior, level_prior)
+    if not rows or np.count_nonzero(inside) < min(_FEWEST_VOXELS, len(index)):
+        return {}
+    x, y, z = place[inside].T
+    mean = level_prior.probabilities[np.array(list(rows.values()))[:, None], x, y, z].mean(axis=1)
+    total = float(mean.sum())
+    if total < 1e-3:
+        return {}
+    credit = min(1.0, total / _FULL_CREDIT)
+    return {level: float(credit * share / total) for level, share in zip(rows, mean, strict=True) if share > 1e-4}

@@ -1,0 +1,73 @@
+"""Levels that a labelled image of the same session lends to the components of another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from scipy import ndimage
+
+from totalspineseg_bids import anatomy
+from totalspineseg_bids.anatomy import Structure
+from totalspineseg_bids.imaging.volume import Affine, Volume
+from totalspineseg_bids.segmentation.class_map import Kind
+from totalspineseg_bids.segmentation.labelling.records import Observation, SpineContext
+
+#: A component takes a localizer's level where the two lie this near along the canal, mm; patients move between scans.
+_NEAR_MM = 9.0
+_ASIDE_MM = 45.0
+_SMALLEST_MM3 = 60.0
+_KINDS = {Structure.DISC: Kind.DISC, Structure.VERTEBRA: Kind.VERTEBRA, Structure.SACRUM: Kind.SACRUM}
+
+
+def with_localizer_levels(
+    observations: Sequence[Observation], context: SpineContext, affine: Affine, localizer: Volume
+) -> list[Observation]:
+    """Give each component the level of the nearest structure of its kind in a labelled image.
+
+    Parameters
+    ----------
+    observations
+        Components of the image.
+    context
+        Its grid and centreline.
+    affine
+        Voxel-to-scanner matrix of the grid.
+    localizer
+        Labelled image with canonical ids, any grid; unnamed labels count for nothing.
+
+    Returns
+    -------
+    list[Observation]
+        The same components, with ``localizer_levels`` where the localizer says something.
+    """
+    labels = np.asarray(localizer.data).astype(np.uint8)
+    to_local = np.linalg.inv(affine) @ localizer.affine
+    voxel = float(abs(np.linalg.det(localizer.affine[:3, :3])))
+    places: list[tuple[Kind, str, float, float]] = []
+    for number, box in enumerate(ndimage.find_objects(labels), start=1):
+        known = anatomy.BY_ID.get(number)
+        if box is None or known is None or known.structure not in _KINDS or not known.level:
+            continue
+        index = np.argwhere(labels[box] == number) + np.array([s.start for s in box])
+        if len(index) * voxel < _SMALLEST_MM3:
+            continue
+        points = (index @ to_local[:3, :3].T + to_local[:3, 3]) * context.spacing
+        projection = context.centerline.project(points)
+        kind = _KINDS[known.structure]
+        front = projection.anterior > (7.0 if kind is Kind.VERTEBRA else -5.0)
+        if kind is Kind.SACRUM or not front.any():
+            continue
+        aside = float(np.hypot(projection.anterior[front].mean() - 18.0, projection.lateral[front].mean()))
+        places.append((kind, known.level, float(projection.s[front].mean()), aside))
+    result = []
+    for observation in observations:
+        near = [
+            (abs(s - observation.s), level)
+            for kind, level, s, aside in places
+            if kind is observation.kind and abs(s - observation.s) < _NEAR_MM and aside < _ASIDE_MM
+        ]
+        level = min(near)[1] if near else None
+        result.append(replace(observation, localizer_levels={level: 1.0}) if level is not None else observation)
+    return result

@@ -1,0 +1,114 @@
+"""From components with ids to voxels: the whole label map of one image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from totalspineseg_bids import anatomy
+from totalspineseg_bids.anatomy import Structure
+from totalspineseg_bids.imaging.masks import indices_of, looked_up
+from totalspineseg_bids.segmentation.class_map import Kind
+from totalspineseg_bids.segmentation.labelling.disc_planes import (
+    DiscPlane,
+    disc_plane,
+    interpolate_missing,
+    slots_between_planes,
+)
+from totalspineseg_bids.segmentation.labelling.instances.craniocervical import separate_atlas_and_axis
+from totalspineseg_bids.segmentation.labelling.instances.vertebrae import (
+    body_cells,
+    draw_canal,
+    draw_components,
+    draw_vertebrae,
+)
+from totalspineseg_bids.segmentation.labelling.records import ComponentVoxels, LabelledComponents, Naming
+
+#: Step of the subsample on which bone is treated, voxels of the working grid.
+STRIDE = 2
+#: How far the arch and facets of L5 reach below the middle of disc L5-S, mm in the adult table.
+_ARCH_BELOW_DISC_MM = 15.0
+
+
+def draw_label_image(
+    out: NDArray[np.uint8], kinds: NDArray[np.uint8], found: LabelledComponents, naming: Naming
+) -> None:
+    """Write all instances into a label map.
+
+    Parameters
+    ----------
+    out
+        Label map to write to, zeros, shape (X, Y, Z).
+    kinds
+        Tissue of each voxel on the same grid.
+    found, naming
+        Components, and the id of each.
+    """
+    context, layout = found.context, found.context.maps[0][0].layout
+    by_part: dict[Kind, dict[int, int]] = {Kind.DISC: {}, Kind.VERTEBRA: {}, Kind.SACRUM: {}}
+    for n, observation in enumerate(found.observations):
+        label = naming.ids[n]
+        if label is not None:
+            by_part[observation.kind][observation.part] = label
+    seeds = _seeds(kinds, found, naming, by_part)
+    draw_vertebrae(out, context.maps[0][0].labels, layout, seeds, stride=STRIDE, context=context)
+    separate_atlas_and_axis(out, kinds, found, naming)
+    _separate_sacrum(out, found, naming)
+    if found.sacrum.observations:
+        out[kinds == Kind.SACRUM] = anatomy.SACRUM_ID
+    draw_components(out, found.discs, by_part[Kind.DISC])
+    draw_canal(out, kinds, anatomy.CORD_ID, anatomy.CANAL_ID, context)
+
+
+def _seeds(
+    kinds: NDArray[np.uint8], found: LabelledComponents, naming: Naming, by_part: Mapping[Kind, Mapping[int, int]]
+) -> NDArray[np.uint8]:
+    """Mark body cells with the id of their vertebra on the subsampled grid."""
+    context = found.context
+    coarse = kinds[::STRIDE, ::STRIDE, ::STRIDE]
+    seeds = np.zeros(coarse.shape, np.uint8)
+    draw_components(
+        seeds, ComponentVoxels(found.bodies.index // STRIDE, found.bodies.part, ()), dict(by_part[Kind.VERTEBRA])
+    )
+    if naming.vertebra_slots:
+        cuts = _planes_of(found, naming)
+        cells = np.argwhere((coarse == Kind.VERTEBRA) & (seeds == 0))
+        points = cells * (STRIDE * context.spacing)
+        body = body_cells(points, context)
+        cells, points = cells[body], points[body]
+        slot = slots_between_planes(points, cuts, context)
+        table = np.array([label or 0 for label in naming.vertebra_slots], np.uint8)
+        seeds[cells[:, 0], cells[:, 1], cells[:, 2]] = table[np.minimum(slot, len(table) - 1)]
+    return seeds
+
+
+def _separate_sacrum(out: NDArray[np.uint8], found: LabelledComponents, naming: Naming) -> None:
+    """Take bone below disc L5-S for sacrum where its class is missing or patchy: it must not swell L5."""
+    last = anatomy.disc("L5-S").id
+    if last not in naming.ids:
+        return
+    context, disc = found.context, found.observations[naming.ids.index(last)]
+    above = [anatomy.vertebra("L5").id, anatomy.vertebra("L6").id]
+    unnamed = [anatomy.unnamed(Structure.VERTEBRA, n).id for n in range(1, anatomy.MAX_UNNAMED + 1)]
+    bone = np.zeros(256, np.uint8)
+    bone[[*above, *unnamed]] = 1
+    index = indices_of(looked_up(out, bone) > 0)
+    place = context.centerline.project(index * context.spacing)
+    # The arch of L5 hangs beside the disc and the first sacral level; its body ends above the disc.
+    depth = np.where(place.anterior > 0, 0.0, _ARCH_BELOW_DISC_MM * found.solution.scale)
+    rows = place.s - disc.s > depth
+    out[index[rows, 0], index[rows, 1], index[rows, 2]] = anatomy.SACRUM_ID
+
+
+def _planes_of(found: LabelledComponents, naming: Naming) -> list[DiscPlane]:
+    """Planes between the vertebral slots: of the discs found, and supposed ones where a disc was not."""
+    cuts: list[DiscPlane | None] = []
+    for n in naming.cut_observations:
+        if n is None:
+            cuts.append(None)
+        else:
+            part = found.observations[n].part
+            cuts.append(disc_plane(found.discs.index[found.discs.part == part], found.context))
+    return interpolate_missing(cuts, naming.step_mm)

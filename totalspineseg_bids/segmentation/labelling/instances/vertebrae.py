@@ -1,0 +1,188 @@
+"""Voxels to instances: every voxel of a vertebra is given to one of the levels that were found.
+
+Bodies are told apart first (by their class, or by the planes of the discs between them); the posterior elements follow
+the bone (`posterior_elements`).
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.spatial import cKDTree
+
+from totalspineseg_bids.imaging.masks import closed, connected_parts, indices_of
+from totalspineseg_bids.segmentation.class_map import ClassMap, Kind
+from totalspineseg_bids.segmentation.labelling.instances.posterior_elements import BoneVoxels, assign
+from totalspineseg_bids.segmentation.labelling.instances.voxel_graph import NEIGHBOURS
+from totalspineseg_bids.segmentation.labelling.records import ComponentVoxels, SpineContext, in_front
+
+_CANAL_SPECK_MM3 = 100.0
+_IN_PLANE = np.zeros((3, 3, 3), bool)
+_IN_PLANE[1, :, 1] = _IN_PLANE[:, 1, 1] = True
+
+
+def _nearest(
+    known: NDArray[np.float64], points: NDArray[np.float64], reach: float
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return which points have a known one within reach, and the nearest known one of each of these."""
+    distance, nearest = cKDTree(known).query(points, distance_upper_bound=reach)
+    near = np.flatnonzero(np.isfinite(distance))
+    return near, np.asarray(nearest, np.intp)[near]
+
+
+def draw_vertebrae(
+    out: NDArray[np.uint8],
+    values: NDArray[np.uint8],
+    layout: ClassMap,
+    seeds: NDArray[np.uint8],
+    *,
+    stride: int,
+    context: SpineContext,
+) -> None:
+    """Write the vertebrae into ``out``.
+
+    Parameters
+    ----------
+    out
+        Label map to write to, shape (X, Y, Z).
+    values
+        Semantic map on the same grid.
+    layout
+        Its layout.
+    seeds
+        Canonical id of the body cells on every ``stride``-th voxel, 0 elsewhere.
+    stride
+        Step of the subsample.
+    context
+        Grid and centreline.
+    """
+    mask = layout.kinds(values) == Kind.VERTEBRA
+    coarse = values[::stride, ::stride, ::stride]
+    cells = indices_of(mask[::stride, ::stride, ::stride])
+    if len(cells) == 0:
+        return
+    at = cells[:, 0], cells[:, 1], cells[:, 2]
+    bodies = seeds[at].astype(np.int64)
+    bone = BoneVoxels.relative_to_canal(
+        cells, coarse[at], bodies, cell=stride * context.spacing, line=context.centerline
+    )
+    grid = np.zeros((2, *coarse.shape), np.uint8)
+    grid[0][at], grid[1][at] = assign(bone, bodies, layout), bone.classes
+    # Most voxels have the class of the cell they lie in; few are looked up one by one.
+    label, cell_class = (_upsample(part, stride, values.shape) for part in grid)
+    astray = indices_of(mask & (cell_class != values))
+    if len(astray):
+        at = astray[:, 0], astray[:, 1], astray[:, 2]
+        label[at] = _instance_of_strays(astray, values[at], grid, cells, stride=stride, spacing=context.spacing)
+    np.copyto(out, label, where=mask)
+
+
+def _upsample(grid: NDArray[np.uint8], stride: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Give every voxel the value of the cell of the subsampled grid that it lies in."""
+    for axis in range(3):
+        grid = grid.repeat(stride, axis)
+    return np.ascontiguousarray(grid[: shape[0], : shape[1], : shape[2]])
+
+
+def _instance_of_strays(
+    astray: NDArray[np.int64],
+    fine_class: NDArray[np.uint8],
+    grid: NDArray[np.uint8],
+    cells: NDArray[np.int64],
+    *,
+    stride: int,
+    spacing: NDArray[np.float64],
+) -> NDArray[np.uint8]:
+    """Return the instance of voxels whose class is not that of the cell they lie in; 0 where there is none near."""
+    label = _instance_of_neighbours(grid, tuple((astray // stride).T), fine_class)
+    at = cells[:, 0], cells[:, 1], cells[:, 2]
+    instance, classes = grid[0][at], grid[1][at]
+    left = np.flatnonzero(label == 0)
+    for value in np.unique(fine_class[left]):
+        mine = left[fine_class[left] == value]
+        same = np.flatnonzero((classes == value) & (instance > 0))
+        pool = same if len(same) else np.flatnonzero(instance > 0)
+        if len(pool) == 0:
+            continue
+        reach = 4.0 * stride * float(spacing.max())
+        near, nearest = _nearest(cells[pool] * (stride * spacing), astray[mine] * spacing, reach)
+        label[mine[near]] = instance[pool[nearest]]
+    return label
+
+
+def _instance_of_neighbours(
+    grid: NDArray[np.uint8], cell: tuple[NDArray[np.int64], ...], classes: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
+    """Return the instance of a neighbouring cell of the same class, the nearest kind of neighbour first; 0 without.
+
+    Parameters
+    ----------
+    grid
+        Instance and class of each cell, shape (2, X, Y, Z).
+    cell, classes
+        Where to look from, and the class to look for, N each.
+    """
+    padded = np.pad(grid, ((0, 0), (1, 1), (1, 1), (1, 1)))
+    result = np.zeros(len(classes), np.uint8)
+    left = np.arange(len(classes))
+    steps = [*NEIGHBOURS, *itertools.product((-1, 1), repeat=3)]
+    for step in sorted({*steps, *(tuple(-k for k in s) for s in steps)}, key=lambda s: sum(map(abs, s))):
+        at = tuple(c[left] + 1 + k for c, k in zip(cell, step, strict=True))
+        same = padded[1][at] == classes[left]
+        result[left[same]] = padded[0][at][same]
+        left = left[result[left] == 0]
+    return result
+
+
+def body_cells(points: NDArray[np.float64], context: SpineContext) -> NDArray[np.bool_]:
+    """Tell which points lie where vertebral bodies do: in front of the canal and near the midline."""
+    return in_front(context.centerline.project(points))
+
+
+def draw_components(out: NDArray[np.uint8], parts: ComponentVoxels, ids: dict[int, int]) -> None:
+    """Write components into ``out`` by the canonical id of each part; parts without an id are left out."""
+    if not ids or len(parts.part) == 0:
+        return
+    table = np.zeros(max(int(parts.part.max()), *ids) + 2, np.uint8)
+    for part, number in ids.items():
+        table[part] = number
+    label = table[parts.part]
+    used = label > 0
+    out[parts.index[used, 0], parts.index[used, 1], parts.index[used, 2]] = label[used]
+
+
+def draw_canal(
+    out: NDArray[np.uint8], kinds: NDArray[np.uint8], cord_id: int, canal_id: int, context: SpineContext
+) -> None:
+    """Write cord and canal (canal without cord) into ``out`` and close what lies between cord and canal wall.
+
+    A voxel that is nothing becomes canal where it is enclosed by cord and canal, in three dimensions after a closing
+    by two voxels and in each axial slice.
+    """
+    whole = (kinds == Kind.CANAL) | (kinds == Kind.CORD)
+    slices = ndimage.find_objects(whole.astype(np.uint8))
+    if not slices or slices[0] is None:
+        return
+    box = tuple(slice(max(s.start - 3, 0), min(s.stop + 3, n)) for s, n in zip(slices[0], whole.shape, strict=True))
+    whole = whole[box]
+    numbered, number = connected_parts(whole)
+    sizes = np.bincount(numbered.ravel())[1:] * context.voxel_mm3
+    speck = np.concatenate([[True], (sizes < _CANAL_SPECK_MM3) & (sizes < sizes.max())])
+    if number > 1 and speck[1:].any():
+        whole = ~speck[numbered]
+    filled = closed(np.pad(whole, 1), 2)
+    # Holes of all axial slices at once: what is not joined to the border within its slice.
+    outside, _ = ndimage.label(~filled, _IN_PLANE)
+    at_border = np.zeros(int(outside.max()) + 1, bool)
+    for edge in (outside[0], outside[-1], outside[:, 0], outside[:, -1]):
+        at_border[edge.ravel()] = True
+    filled |= ~at_border[outside]
+    filled = filled[1:-1, 1:-1, 1:-1]
+    region, kind = out[box], kinds[box]
+    cord = whole & (kind == Kind.CORD)
+    free = (region == 0) & (kind == Kind.NONE)
+    region[(whole & ~cord) | (filled & free)] = canal_id
+    region[cord] = cord_id
