@@ -1,6 +1,5 @@
-"""Figures and pages for people.
+"""Figures (PNG) and HTML pages that show the results of one participant or of a dataset.
 
-Per-image figures (PNG), the page of a subject and the page of a group, written from labelled images and from tables
-of text. A page loads nothing from the network. Nothing here segments, measures or looks for files of a dataset:
-what a page shows is handed in.
+The caller passes images, tables and paths; nothing here queries a dataset, segments or measures. Pages are
+self-contained: a browser opens them from disk and requests nothing over the network.
 """

@@ -1,8 +1,9 @@
-"""Templates and the few words that both pages share."""
+"""Jinja2 environment and the formatting that both pages share."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
@@ -15,75 +16,95 @@ from totalspineseg_bids import __version__
 from totalspineseg_bids.anatomy import VERTEBRA_LEVELS
 
 _PACKAGE = "totalspineseg_bids.report"
-MISSING: Final = frozenset({"", "n/a", "N/A", "nan", "None"})
+_MISSING: Final = frozenset({"", "n/a", "N/A", "nan", "None"})
 _UNITS = {"mm^2": "mm²", "mm^3": "mm³", "degree": "°"}
+_HEADLINES: Final = {
+    "labelled": "The levels were labelled.",
+    "abstained": "Structures were segmented, but their levels could not be determined: they are numbered, not named.",
+    "no-spine": "No spine was found in the field of view.",
+    "failed": "The image could not be processed.",
+}
 
 
 @cache
 def environment() -> jinja2.Environment:
-    """Return the template environment; everything is escaped unless a template says otherwise."""
-    made = jinja2.Environment(
+    """Return the template environment, which escapes all values by default."""
+    jinja = jinja2.Environment(
         loader=jinja2.PackageLoader(_PACKAGE, "templates"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    made.globals.update(version=__version__, style=asset("style.css"), units=unit_sign)
-    return made
+    jinja.globals.update(version=__version__, style=asset("style.css"), units=unit_symbol)
+    return jinja
 
 
 @cache
 def asset(name: str) -> Markup:
-    """Return a style sheet or script of the package, to be put into a page as it is."""
+    """Read a style sheet or script of this package, to embed unescaped."""
     text = resources.files(_PACKAGE).joinpath("templates", name).read_text(encoding="utf-8")
     return Markup(text)  # noqa: S704 - a file of this package
 
 
 def json_block(content: object) -> Markup:
-    """Return data for a ``<script type="application/json">``: no ``<`` in it can end the element."""
+    """Encode data for a ``<script type="application/json">`` element.
+
+    Examples
+    --------
+    >>> str(json_block({"a": "</script>"}))
+    '{"a":"\\\\u003c/script>"}'
+    """
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     safe = text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
-    return Markup(safe)  # noqa: S704 - escaped above
+    return Markup(safe)  # noqa: S704 - no character is left that could end the element
 
 
-def unit_sign(unit: str) -> str:
-    """Return a unit of a sidecar as people write it."""
+def unit_symbol(unit: str) -> str:
+    """Convert a unit of a BIDS sidecar to its printed form: ``mm^2`` to ``mm²``."""
     return _UNITS.get(unit, unit)
 
 
 def present(value: str | None) -> str:
-    """Return a cell of a table, empty where it has no value."""
-    return "" if value is None or value.strip() in MISSING else value.strip()
+    """Strip a table cell; return an empty string for a missing value such as ``n/a``."""
+    text = (value or "").strip()
+    return "" if text in _MISSING else text
 
 
 def number(value: str | None) -> float | None:
-    """Return the number in a cell of a table, ``None`` where there is none."""
-    text = present(value)
-    if not text:
-        return None
+    """Parse a table cell; return ``None`` unless it holds a finite number.
+
+    Examples
+    --------
+    >>> number(" 1.5"), number("n/a"), number("inf")
+    (1.5, None, None)
+    """
     try:
-        found = float(text)
+        parsed = float(present(value))
     except ValueError:
         return None
-    return found if abs(found) != float("inf") and found == found else None  # noqa: PLR0124 - NaN
+    return parsed if math.isfinite(parsed) else None
 
 
 def is_true(value: str | None) -> bool:
-    """Tell whether a cell of a table says yes."""
+    """Return whether a table cell is ``true``, ``yes`` or ``1``."""
     return present(value).lower() in {"true", "yes", "1"}
 
 
 def levels_range(levels: Sequence[str]) -> str:
-    """Summarise levels: first and last vertebra in craniocaudal order, such as ``C2–T4``."""
+    """Summarise vertebral levels as the first and last in craniocaudal order.
+
+    Examples
+    --------
+    >>> levels_range(["T1", "C7", "C7-T1", "T2"])
+    'C7–T2'
+    """
     found = [level for level in VERTEBRA_LEVELS if level in set(levels)]
-    if not found:
-        return ""
-    return found[0] if len(found) == 1 else f"{found[0]}–{found[-1]}"
+    return "–".join(dict.fromkeys([found[0], found[-1]])) if found else ""
 
 
 def is_bundled(provenance: Mapping[str, str]) -> bool:
-    """Tell from provenance (or a row of the image table) whether the bundled model made a result."""
+    """Return whether provenance (or a row of the image table) names the bundled model."""
     for key, value in provenance.items():
         name = key.lower()
         if name == "bundled" and is_true(str(value)):
@@ -94,10 +115,5 @@ def is_bundled(provenance: Mapping[str, str]) -> bool:
 
 
 def headline(status: str) -> str:
-    """Return what a status means, in a sentence."""
-    return {
-        "labelled": "The levels are labelled.",
-        "abstained": "Structures were found, but their levels could not be decided: they are numbered, not named.",
-        "no-spine": "There is no spine in view.",
-        "failed": "The image could not be processed.",
-    }.get(status, f"Status: {status}.")
+    """Explain a status in one sentence."""
+    return _HEADLINES.get(status, f"Status: {status}.")

@@ -22,7 +22,7 @@ from totalspineseg_bids.report.environment import (
     levels_range,
     number,
     present,
-    unit_sign,
+    unit_symbol,
 )
 from totalspineseg_bids.report.outliers import MIN_COUNT, THRESHOLD, Outlier, Value, find_outliers
 from totalspineseg_bids.report.thumbnails import inline_thumbnails
@@ -216,7 +216,7 @@ class _Tables:
             {
                 "key": name,
                 "name": entry["LongName"],
-                "unit": unit_sign(entry.get("Units", "")),
+                "unit": unit_symbol(entry.get("Units", "")),
                 "about": entry["Description"],
             }
             for name, entry in COLUMNS.items()
@@ -259,7 +259,7 @@ class _Tables:
         """Put an outlier into words."""
         value, row = outlier.value, self.images[outlier.value.image]
         entry = COLUMNS[value.measure]
-        unit = unit_sign(entry.get("Units", ""))
+        unit = unit_symbol(entry.get("Units", ""))
         decimals = {"height-index": 2, "cord-canal-ratio": 2, "volume-mm3": 0}.get(value.measure, 1)
         side = "above" if outlier.deviation > 0 else "below"
         return {

@@ -1,4 +1,4 @@
-"""What a page is told about an image."""
+"""The content of one image on the page of a participant."""
 
 from __future__ import annotations
 
@@ -8,35 +8,30 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class ImageReport:
-    """One image on the page of a subject.
+    """One image on the page of a participant.
 
-    Attributes
-    ----------
-    title
-        Name of the image for people, usually the file name of the source.
-    entities
-        BIDS entities, such as ``{"subject": "01", "session": "a", "suffix": "T2w"}``.
-    status
-        ``labelled``, ``abstained``, ``no-spine`` or ``failed``.
-    reason
-        Why, for anything but ``labelled``; empty or ``None`` otherwise.
-    flags
-        Findings a person should look at.
-    rows
-        Rows of the image's dseg table, as text: ``index``, ``name``, ``abbreviation``, ``color``, ``confidence`` and
-        the columns of ``measurement.COLUMNS``; ``n/a`` where there is no value.
-    figures
-        Kind (as returned by ``figures.write_figures``) -> path relative to the page.
-    provenance
-        What made it, name -> value: software, model, input, date. Columns of ``measurement.POSTURE_COLUMNS`` among
-        them are shown with the measures.
+    Examples
+    --------
+    >>> report = ImageReport("sub-01_T2w.nii.gz", {"subject": "01", "suffix": "T2w"}, flags=["T13"])
+    >>> report.status
+    'labelled'
     """
 
     title: str
+    """Heading, usually the file name of the source image."""
     entities: Mapping[str, str] = field(default_factory=dict)
+    """BIDS entities, such as ``{"subject": "01", "session": "a", "suffix": "T2w"}``."""
     status: str = "labelled"
+    """``labelled``, ``abstained``, ``no-spine`` or ``failed``."""
     reason: str | None = None
+    """Why the status is not ``labelled``; empty or ``None`` otherwise."""
     flags: Sequence[str] = ()
+    """Findings to review."""
     rows: Sequence[Mapping[str, str]] = ()
+    """Rows of the image's dseg table as text: ``index``, ``name``, ``abbreviation``, ``color``, ``confidence`` and the
+    columns of `measurement.COLUMNS`; ``n/a`` where a value is missing."""
     figures: Mapping[str, str] = field(default_factory=dict)
+    """Kind of figure (see `figures.write_figures`) to its path relative to the page."""
     provenance: Mapping[str, str] = field(default_factory=dict)
+    """Software, model, input and date as name to value. Entries named as in `measurement.POSTURE_COLUMNS` are shown
+    under Alignment instead."""

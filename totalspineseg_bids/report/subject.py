@@ -26,7 +26,7 @@ from totalspineseg_bids.report.environment import (
     levels_range,
     number,
     present,
-    unit_sign,
+    unit_symbol,
 )
 from totalspineseg_bids.report.figures import VIEWS
 from totalspineseg_bids.report.image_report import ImageReport
@@ -251,7 +251,7 @@ def _table(rows: Sequence[Mapping[str, str]], image: int) -> dict[str, Any]:
     columns = [
         {
             "name": _SHORT_NAMES.get(name, COLUMNS[name]["LongName"]),
-            "unit": unit_sign(COLUMNS[name].get("Units", "")),
+            "unit": unit_symbol(COLUMNS[name].get("Units", "")),
             "description": COLUMNS[name]["Description"],
         }
         for name in names

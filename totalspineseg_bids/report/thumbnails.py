@@ -1,4 +1,4 @@
-"""Thumbnails inside a page, small enough that the page of a large study can still be sent."""
+"""Thumbnails embedded in a page, scaled so that the page of a large study stays small enough to send."""
 
 from __future__ import annotations
 
@@ -10,29 +10,34 @@ from typing import Final
 
 from PIL import Image
 
-#: What all thumbnails of a page may take together, bytes (a third more once they are text).
-_BUDGET: Final = 12_000_000
-#: Longest side and quality, from good to small, with the bytes that such a picture takes at most in practice.
-_STEPS: Final = ((220, 80, 16_000), (180, 70, 9_000), (140, 60, 5_000), (110, 50, 3_000))
+#: Size of all thumbnails of a page together, bytes; base64 adds a third. Assumed.
+_BUDGET_BYTES: Final = 12_000_000
+#: Longest side (pixels), WebP quality and upper bound of the file size (bytes), from best to smallest.
+_SIZES: Final = ((220, 80, 16_000), (180, 70, 9_000), (140, 60, 5_000), (110, 50, 3_000))
 
 
 def inline_thumbnails(folder: Path, names: Sequence[str]) -> list[str]:
-    """Read thumbnails and return them as addresses that hold the picture.
+    """Encode thumbnails as ``data:`` URLs.
 
     Parameters
     ----------
     folder
         Folder of the page.
     names
-        Files relative to it; empty for none.
+        Paths relative to it; empty where an image has no thumbnail.
 
     Returns
     -------
     list of str
-        ``data:`` addresses of WebP pictures, the smaller the more there are; empty where there is no such picture.
+        WebP pictures, smaller the more there are; empty where the file is missing or damaged.
+
+    Examples
+    --------
+    >>> inline_thumbnails(Path("no-such-folder"), ["", "missing.png"])
+    ['', '']
     """
     count = max(1, sum(bool(name) for name in names))
-    side, quality, _ = next((step for step in _STEPS if step[2] * count <= _BUDGET), _STEPS[-1])
+    side, quality, _ = next((size for size in _SIZES if size[2] * count <= _BUDGET_BYTES), _SIZES[-1])
     return [_inline(folder / name, side, quality) if name else "" for name in names]
 
 
@@ -40,7 +45,7 @@ def _inline(path: Path, side: int, quality: int) -> str:
     try:
         with Image.open(path) as opened:
             picture = opened.convert("RGB")
-    except (OSError, ValueError, SyntaxError):  # Pillow calls a damaged PNG a syntax error
+    except (OSError, ValueError, SyntaxError):  # Pillow raises SyntaxError for a damaged PNG
         return ""
     picture.thumbnail((side, side), Image.Resampling.BOX)
     buffer = io.BytesIO()
