@@ -141,7 +141,7 @@ class BoxSegmenter:
         return LabelledSpine(labels, image.affine, names, SpineStatus.LABELLED, cord_probability=cord)
 
 
-def one_dot(folder: Path, stem: str, *_: object) -> dict[str, str]:
+def one_dot(folder: Path, stem: str, *_: object, **__: object) -> dict[str, str]:
     """Write one picture of a single dot in place of an image's figures."""
     png = bytes.fromhex(
         "89504e470d0a1a0a0000000d4948445200000001000000010806000000"

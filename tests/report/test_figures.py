@@ -7,6 +7,7 @@ from PIL import Image
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import CANAL_ID, CORD_ID, Structure
 from totalspineseg_bids.imaging.volume import Geometry, Volume
+from totalspineseg_bids.measurement.centerline import SmoothCenterline
 from totalspineseg_bids.report.figures import LAYERS, THUMBNAIL, VIEWS, write_figures
 from totalspineseg_bids.report.overlay import IntensityWindow, sample_labels
 from totalspineseg_bids.report.reformat import curved_plane, sagittal_reformat
@@ -105,16 +106,25 @@ def test_the_spine_is_lit_beside_bright_fat():
     data[:, :5], data[8:12, 8:12] = 1000.0, 100.0
     labels[8:12, 8:12] = 20
     image = Volume(data, np.eye(4))
-    assert IntensityWindow.of(data).high == 1000.0
-    assert IntensityWindow.near(image, labels, np.eye(4)).high == pytest.approx(120.0)
-    assert IntensityWindow.near(image, np.zeros_like(labels), np.eye(4)) == IntensityWindow.of(data)
+    assert IntensityWindow.from_data(data).high == 1000.0
+    assert IntensityWindow.from_labels(image, labels, np.eye(4)).high == pytest.approx(120.0)
+    assert IntensityWindow.from_labels(image, np.zeros_like(labels), np.eye(4)) == IntensityWindow.from_data(data)
 
 
 def test_window_survives_odd_intensities():
-    assert IntensityWindow.of(np.full((4, 4, 4), np.nan, np.float32)) == IntensityWindow(0.0, 1.0)
-    flat = IntensityWindow.of(np.full((4, 4, 4), 7.0, np.float32))
+    assert IntensityWindow.from_data(np.full((4, 4, 4), np.nan, np.float32)) == IntensityWindow(0.0, 1.0)
+    flat = IntensityWindow.from_data(np.full((4, 4, 4), 7.0, np.float32))
     assert flat.high > flat.low
     image = Volume(
         np.where(np.arange(64) % 7 == 0, np.nan, np.arange(64)).reshape(4, 4, 4).astype(np.float32), np.eye(4)
     )
-    assert np.isfinite(IntensityWindow.of(image.data).high)
+    assert np.isfinite(IntensityWindow.from_data(image.data).high)
+
+
+def test_a_given_centreline_replaces_the_one_of_the_labels(spine, drawn, tmp_path):
+    image, labels, affine, *_ = spine
+    shifted = SmoothCenterline.from_labels(labels, affine @ np.array([[1, 0, 0, 3], *np.eye(4)[1:]]))
+    write_figures(tmp_path, "sub-01_T2w", image, labels, affine, centerline=shifted)
+    changed = {name for name, content in digest(tmp_path).items() if content != digest(drawn[0])[name]}
+    assert {"sub-01_T2w_straight.png", "sub-01_T2w_axial.png"} <= changed
+    assert "sub-01_T2w_sagittal.png" not in changed

@@ -33,7 +33,7 @@ def placed(layout, index) -> np.ndarray:
 
 def test_labels_and_image_lie_where_they_are(spine):
     image, labels, affine, *_ = spine
-    files = viewer_files(image, labels, affine, IntensityWindow.of(image.data))
+    files = viewer_files(image, labels, affine, IntensityWindow.from_data(image.data))
     layout, ids = read_layout(files.labels)
     assert ids == [int(i) for i in np.unique(labels) if i]
     volume = unpack(files.labels, layout)

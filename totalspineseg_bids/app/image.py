@@ -300,13 +300,19 @@ class _Writer:
 
     def _write_figures(self) -> dict[str, str]:
         # A figure that cannot be drawn is a pity, not a reason to lose the result.
+        from totalspineseg_bids.measurement.centerline import SmoothCenterline  # noqa: PLC0415 - loads scipy
         from totalspineseg_bids.report.figures import write_figures  # noqa: PLC0415 - loads the drawing library
 
         folder = self.output / self.names.figures
         folder.mkdir(parents=True, exist_ok=True)
         try:
             files = write_figures(
-                folder, self.names.figure_stem, self.image.volume, self.spine.labels, self.spine.affine
+                folder,
+                self.names.figure_stem,
+                self.image.volume,
+                self.spine.labels,
+                self.spine.affine,
+                centerline=SmoothCenterline.from_points(self.spine.centerline_mm),
             )
         except OSError:
             raise

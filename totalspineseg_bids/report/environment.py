@@ -48,12 +48,12 @@ def asset(name: str) -> Markup:
 
 
 def json_block(content: object) -> Markup:
-    """Encode data for a ``<script type="application/json">`` element.
+    r"""Encode data for a ``<script type="application/json">`` element.
 
     Examples
     --------
     >>> str(json_block({"a": "</script>"}))
-    '{"a":"\\\\u003c/script>"}'
+    '{"a":"\\u003c/script>"}'
     """
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     safe = text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")

@@ -1,7 +1,7 @@
-"""The figures of an image.
+"""Figures of one image.
 
-Each view is three files of the same size, to be laid over each other: the grey image, the labels as translucent areas
-and the labels as contours with the level names. A page can so show the image alone, with areas, with contours or both.
+Each view consists of three files of the same size, to be stacked: the grey image, the labels as translucent areas, and
+the labels as contours with level names. A page can thus show the image alone, with areas, with contours, or with both.
 """
 
 from __future__ import annotations
@@ -38,11 +38,10 @@ from totalspineseg_bids.report.reformat import (
     sagittal_reformat,
     straight_reformat,
 )
-from totalspineseg_bids.report.viewer import viewer_files
 
 logger = logging.getLogger(__name__)
 
-#: Views of an image, in the order of a page; each has layers ``<view>``, ``<view>-fill`` and ``<view>-lines``.
+#: Views of an image in the order of a page; each has layers ``<view>``, ``<view>-fill`` and ``<view>-lines``.
 VIEWS: Final = ("sagittal", "coronal", "straight", "axial")
 LAYERS: Final = ("", "-fill", "-lines")
 THUMBNAIL: Final = "thumbnail"
@@ -54,121 +53,139 @@ _GAP_PX = 6
 
 
 class _Writer:
-    """Writes the layers of views and remembers their names."""
+    """Write figures to one folder and record kind -> file name."""
 
     def __init__(self, folder: Path, stem: str) -> None:
         self.folder, self.stem = folder, stem
         self.files: dict[str, str] = {}
 
     def save(self, kind: str, picture: Image.Image) -> None:
-        name = f"{self.stem}_{kind}.png"
         buffer = io.BytesIO()
         picture.save(buffer, "PNG", compress_level=6)
-        write_bytes(self.folder / name, buffer.getvalue())
-        self.files[kind] = name
+        self.save_bytes(kind, ".png", buffer.getvalue())
 
     def save_bytes(self, kind: str, extension: str, content: bytes) -> None:
         name = f"{self.stem}_{kind}{extension}"
         write_bytes(self.folder / name, content)
         self.files[kind] = name
 
-    def view(self, kind: str, grey: NDArray[np.uint8], fill: Image.Image, lines: Image.Image) -> None:
-        for layer, picture in zip(LAYERS, (Image.fromarray(grey), fill, lines), strict=True):
-            self.save(kind + layer, picture)
+    def save_layers(self, view: str, grey: NDArray[np.uint8], areas: Image.Image, contours: Image.Image) -> None:
+        for layer, picture in zip(LAYERS, (Image.fromarray(grey), areas, contours), strict=True):
+            self.save(view + layer, picture)
 
 
 def write_figures(
-    folder: Path, stem: str, image: Volume, labels: NDArray[np.uint8] | None, affine: Affine | None
+    folder: Path,
+    stem: str,
+    image: Volume,
+    labels: NDArray[np.uint8] | None,
+    affine: Affine | None,
+    *,
+    centerline: SmoothCenterline | None = None,
 ) -> dict[str, str]:
     """Draw an image with its labels.
 
     Parameters
     ----------
     folder
-        Where the files go; made where absent.
+        Destination; created if missing.
     stem
-        Start of every file name.
+        Start of each file name.
     image
-        The image, any orientation and voxel size.
-    labels, affine
-        Label map of canonical ids on any grid (named or unnamed levels, or empty), and its affine; ``None`` for an
-        image that has none.
+        Image of any orientation and voxel size.
+    labels : (X, Y, Z) uint8 or None
+        Canonical ids on any grid, with named or unnamed levels, possibly empty; ``None`` if the image has none.
+    affine : (4, 4) float or None
+        Voxel index of ``labels`` to RAS, mm.
+    centerline
+        Canal centreline; by default derived from the canal and cord in ``labels``.
 
     Returns
     -------
     dict
-        Kind -> file name. Kinds are ``sagittal`` (curved reformation through canal and bodies), ``coronal`` (curved,
-        through the bodies), ``straight`` (along the canal), ``axial`` (a strip of planes perpendicular to the canal),
-        each also with ``-fill`` and ``-lines``, ``thumbnail``, and the two files of the viewer (`viewer`). Views
-        without sense for the image are left out. Files are written atomically, and their bytes depend on the
-        arguments alone.
+        Kind to file name. The views are ``sagittal`` (curved through canal and vertebral bodies), ``coronal`` (curved
+        through the bodies), ``straight`` (straightened along the canal) and ``axial`` (a strip of planes perpendicular
+        to the canal), each also with ``-fill`` and ``-lines``; then ``thumbnail`` and the two files of the viewer (see
+        `viewer`). Views that the image does not allow are omitted. Files are written atomically, and equal arguments
+        give equal bytes.
 
     Raises
     ------
     OSError
         If a file cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> image = Volume(np.zeros((8, 8, 8), np.float32), np.eye(4))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     files = write_figures(Path(folder), "sub-01_T2w", image, None, None)
+    >>> files["sagittal-lines"]
+    'sub-01_T2w_sagittal-lines.png'
     """
     writer = _Writer(folder, stem)
     if labels is None or affine is None:
         labels, affine = np.zeros((1, 1, 1), np.uint8), np.eye(4)
-    field, window = image.geometry, IntensityWindow.near(image, labels, affine)
+    window = IntensityWindow.from_labels(image, labels, affine)
     plane = curved_plane(labels, affine)
-    centerline = SmoothCenterline.from_labels(labels, affine) if plane is not None else None
-    views: dict[str, Reformat | None] = {
-        "sagittal": sagittal_reformat(field, plane, _HEIGHT_PX),
-        "coronal": coronal_reformat(field, plane, _HEIGHT_PX),
+    if plane is not None and centerline is None:
+        centerline = SmoothCenterline.from_labels(labels, affine)
+    reformats: dict[str, Reformat | None] = {
+        "sagittal": sagittal_reformat(image.geometry, plane, _HEIGHT_PX),
+        "coronal": coronal_reformat(image.geometry, plane, _HEIGHT_PX),
         "straight": straight_reformat(plane, centerline, _HEIGHT_PX) if plane and centerline else None,
     }
-    for kind, view in views.items():
-        if view is None:
+    for kind, reformat in reformats.items():
+        if reformat is None:
             continue
-        grey, picture = sample_image(image, view, window), sample_labels(labels, affine, view)
-        fill, lines = draw_areas(picture), draw_contours(picture, view.scale)
+        grey, ids = sample_image(image, reformat, window), sample_labels(labels, affine, reformat)
+        areas, contours = draw_areas(ids), draw_contours(ids, reformat.scale)
         if kind == "sagittal":
-            _save_thumbnail(writer, grey, picture, fill, lines)
-        draw_level_names(lines, picture, view.scale, upright=kind != "coronal")
-        draw_orientation(lines, view)
-        writer.view(kind, grey, fill, lines)
+            # Before the names are drawn: they are not readable at this size.
+            writer.save(THUMBNAIL, _thumbnail(composite(grey, areas, contours), ids))
+        draw_level_names(contours, ids, reformat.scale, sagittal=kind != "coronal")
+        draw_orientation(contours, reformat)
+        writer.save_layers(kind, grey, areas, contours)
     if plane is not None:
         axial = axial_reformats(labels, affine, plane, centerline, pixels=_AXIAL_PX)
     else:
-        axial = plain_axial_reformats(field, _AXIAL_PX)
+        axial = plain_axial_reformats(image.geometry, _AXIAL_PX)
     if axial:
-        tiles = [(p, sample_image(image, p, window), sample_labels(labels, affine, p)) for p in axial]
-        _save_strip(writer, tiles)
-    files = viewer_files(image, labels, affine, window)
+        tiles = [(r, sample_image(image, r, window), sample_labels(labels, affine, r)) for r in axial]
+        writer.save_layers("axial", *_strip(tiles))
+    files = viewer.viewer_files(image, labels, affine, window)
     writer.save_bytes(viewer.GREY, ".jpg", files.grey)
     writer.save_bytes(viewer.LABELS, ".png", files.labels)
     return writer.files
 
 
-def _save_thumbnail(
-    writer: _Writer, grey: NDArray[np.uint8], labels: NDArray[np.uint8], fill: Image.Image, lines: Image.Image
-) -> None:
-    picture = composite(grey, fill, lines)
-    columns = np.flatnonzero(labels.any(axis=0))
+def _thumbnail(picture: Image.Image, ids: NDArray[np.uint8]) -> Image.Image:
+    """Crop a sagittal view to the spine, at least half as wide as high, and reduce it."""
+    columns = np.flatnonzero(ids.any(axis=0))
     if len(columns):
-        # Little more than the spine, at least half as wide as high.
         margin = max(0.06 * picture.height, (0.5 * picture.height - (columns[-1] - columns[0])) / 2)
         left, right = max(0, round(columns[0] - margin)), min(picture.width, round(columns[-1] + margin) + 1)
         picture = picture.crop((left, 0, right, picture.height))
     width, height = picture.size
     ratio = min(1.0, _THUMBNAIL_PX / max(width, height))
     small = picture.resize((max(1, round(width * ratio)), max(1, round(height * ratio))), Image.Resampling.LANCZOS)
-    # A palette keeps thousands of thumbnails small.
-    writer.save(THUMBNAIL, small.quantize(96, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE))
+    # A palette image is small, which matters on a page with thousands of thumbnails.
+    return small.quantize(96, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
 
 
-def _save_strip(writer: _Writer, tiles: list[tuple[Reformat, NDArray[np.uint8], NDArray[np.uint8]]]) -> None:
+def _strip(
+    tiles: list[tuple[Reformat, NDArray[np.uint8], NDArray[np.uint8]]],
+) -> tuple[NDArray[np.uint8], Image.Image, Image.Image]:
+    """Arrange axial planes side by side; return the grey image, areas and contours."""
     width = len(tiles) * (_AXIAL_PX + _GAP_PX) - _GAP_PX
     grey = np.zeros((_AXIAL_PX, width), np.uint8)
-    areas = np.zeros((_AXIAL_PX, width), np.uint8)
-    lines = Image.new("RGBA", (width, _AXIAL_PX))
-    for index, (view, picture, labels) in enumerate(tiles):
+    ids = np.zeros((_AXIAL_PX, width), np.uint8)
+    contours = Image.new("RGBA", (width, _AXIAL_PX))
+    for index, (reformat, tile, tile_ids) in enumerate(tiles):
         left = index * (_AXIAL_PX + _GAP_PX)
-        grey[:, left : left + _AXIAL_PX] = picture
-        areas[:, left : left + _AXIAL_PX] = labels
-        contours = draw_contours(labels, view.scale)
-        draw_orientation(contours, view)
-        lines.paste(contours, (left, 0))
-    writer.view("axial", grey, draw_areas(areas), lines)
+        grey[:, left : left + _AXIAL_PX] = tile
+        ids[:, left : left + _AXIAL_PX] = tile_ids
+        tile_contours = draw_contours(tile_ids, reformat.scale)
+        draw_orientation(tile_contours, reformat)
+        contours.paste(tile_contours, (left, 0))
+    return grey, draw_areas(ids), contours

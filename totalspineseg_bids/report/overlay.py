@@ -1,4 +1,4 @@
-"""Pictures of views: grey image, filled labels, contours and names."""
+"""Layers of a figure: the grey image, areas and contours of labels, level names."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from nibabel.affines import apply_affine
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
@@ -27,14 +28,22 @@ for _label in anatomy.LABELS:
 
 @dataclass(frozen=True, slots=True)
 class IntensityWindow:
-    """Intensities shown as black and as white."""
+    """Range of intensities that a figure shows.
+
+    Examples
+    --------
+    >>> IntensityWindow.from_data(np.arange(1000.0).reshape(10, 10, 10)).high
+    994.005
+    """
 
     low: float
+    """Intensity shown as black."""
     high: float
+    """Intensity shown as white."""
 
     @classmethod
-    def of(cls, data: NDArray[np.floating]) -> IntensityWindow:
-        """Take the 1st and 99.5th percentile of an image (of a sample of its voxels, for speed)."""
+    def from_data(cls, data: NDArray[np.floating]) -> IntensityWindow:
+        """Range from the 1st to the 99.5th percentile of an image (of a regular sample of voxels, for speed)."""
         step = max(1, round((data.size / 500_000) ** (1 / 3)))
         sample = data[::step, ::step, ::step]
         sample = sample[np.isfinite(sample)]
@@ -44,17 +53,17 @@ class IntensityWindow:
         return cls(low, high if high > low else low + 1.0)
 
     @classmethod
-    def near(cls, volume: Volume, labels: NDArray[np.uint8], affine: Affine) -> IntensityWindow:
-        """Choose a window in which the labelled structures are well lit.
+    def from_labels(cls, volume: Volume, labels: NDArray[np.uint8], affine: Affine) -> IntensityWindow:
+        """Choose a range in which the labelled structures have contrast.
 
-        Beside a surface coil the fat outshines the spine by far, and the percentiles of the whole image leave the spine
-        dark. The upper end is 1.2 times the 99.5th percentile of what is labelled, where that is lower.
+        Fat close to a surface coil is far brighter than the spine, and percentiles of the whole image would leave the
+        spine dark. The upper end is at most 1.2 times the 99.5th percentile of the labelled voxels.
         """
-        whole = cls.of(volume.data)
+        whole = cls.from_data(volume.data)
         voxels = np.argwhere(labels)
         if len(voxels) == 0:
             return whole
-        points = voxels[:: max(1, len(voxels) // 50_000)] @ affine[:3, :3].T + affine[:3, 3]
+        points = apply_affine(affine, voxels[:: max(1, len(voxels) // 50_000)])
         at = np.round(_voxels(points, volume.affine)).astype(np.intp)
         at = at[((at >= 0) & (at < np.array(volume.data.shape))).all(axis=-1)]
         values = np.asarray(volume.data[tuple(at.T)], np.float64)
@@ -66,7 +75,7 @@ class IntensityWindow:
 
 
 def sample_image(volume: Volume, view: Reformat, window: IntensityWindow) -> NDArray[np.uint8]:
-    """Sample an image on a view (linear interpolation; black outside the field of view)."""
+    """Sample an image on a reformat: linear interpolation, black outside the field of view."""
     at = _voxels(view.points, volume.affine)
     data = np.asarray(volume.data, np.float32)
     values = ndimage.map_coordinates(data, np.moveaxis(at, -1, 0), order=1, mode="nearest", prefilter=False)
@@ -78,9 +87,9 @@ def sample_image(volume: Volume, view: Reformat, window: IntensityWindow) -> NDA
 
 
 def sample_labels(labels: NDArray[np.uint8], affine: Affine, view: Reformat) -> LabelSlice:
-    """Sample a label map on a view with smooth borders.
+    """Sample a label map on a reformat with smooth borders.
 
-    Every label is interpolated linearly by itself, where it is near; a pixel gets the one with the largest share.
+    Each label is interpolated linearly on its own, and a pixel takes the label with the largest share.
     """
     at = _voxels(view.points, affine)
     nearest = np.round(at).astype(np.intp)
@@ -98,7 +107,7 @@ def sample_labels(labels: NDArray[np.uint8], affine: Affine, view: Reformat) -> 
         wins = share >= best[area]
         best[area] = np.where(wins, share, best[area])
         smooth[area] = np.where(wins, np.uint8(label_id), smooth[area])
-    # Where several labels meet none has half of the pixel; the nearest voxel decides there.
+    # Where three labels meet, none may reach half a pixel; there the nearest voxel decides.
     undecided = (smooth == 0) & (coarse > 0) & ndimage.binary_erosion(coarse > 0, iterations=max(1, pad // 2))
     smooth[undecided] = coarse[undecided]
     return smooth
@@ -115,13 +124,12 @@ def _share(labels: NDArray[np.uint8], at: Points, label_id: int) -> NDArray[np.f
 
 
 def _voxels(points: Points, affine: Affine) -> Points:
-    inverse = np.linalg.inv(affine)
-    at: Points = points @ inverse[:3, :3].T + inverse[:3, 3]
+    at: Points = apply_affine(np.linalg.inv(affine), points)
     return at
 
 
 def draw_areas(picture: LabelSlice) -> Image.Image:
-    """Return the labels as translucent areas in their colours (a small palette image)."""
+    """Draw the labels as translucent areas (a palette image, which is small as PNG)."""
     image = Image.frombytes("P", (picture.shape[1], picture.shape[0]), picture.tobytes())
     image.putpalette(_PALETTE.tobytes())
     image.info["transparency"] = bytes([0] + [_FILL_ALPHA] * 255)
@@ -129,7 +137,7 @@ def draw_areas(picture: LabelSlice) -> Image.Image:
 
 
 def draw_contours(picture: LabelSlice, scale: float) -> Image.Image:
-    """Return the borders of the labels as opaque lines in their colours, on a transparent ground."""
+    """Draw the borders of the labels as opaque lines on a transparent background."""
     rgba = np.zeros((*picture.shape, 4), np.uint8)
     edge = np.zeros(picture.shape, bool)
     for distance in range(1, 3 if scale >= 2.0 else 2):
@@ -151,7 +159,7 @@ def _shifted(picture: LabelSlice, way: int, axis: int) -> LabelSlice:
 
 
 def font(size: float) -> Font:
-    """Return Pillow's own font, so that no font of the machine enters a picture."""
+    """Return Pillow's built-in font, so that figures do not depend on the fonts of the machine."""
     return ImageFont.load_default(size)
 
 
@@ -164,22 +172,22 @@ class _Name:
     color: tuple[int, int, int]
 
 
-def draw_level_names(layer: Image.Image, picture: LabelSlice, scale: float, *, upright: bool) -> None:
-    """Write level names beside vertebrae and discs.
+def draw_level_names(layer: Image.Image, picture: LabelSlice, scale: float, *, sagittal: bool) -> None:
+    """Draw the level names beside vertebrae and discs.
 
     Parameters
     ----------
     layer
-        RGBA image of the size of ``picture``, drawn upon.
+        RGBA image of the size of ``picture``; modified in place.
     picture
-        Labels of the view.
+        Labels sampled on the reformat.
     scale
         Pixels per mm.
-    upright
-        True for a sagittal view (names in front of the bodies and behind the discs), false for a coronal one (names on
-        either side).
+    sagittal
+        ``True``: vertebrae in front of their bodies, discs behind. ``False`` (coronal): vertebrae to the right of the
+        picture, discs to the left.
     """
-    names = _names(picture, scale, sagittal=upright)
+    names = _names(picture, scale, sagittal=sagittal)
     size = _font_size(names)
     draw = ImageDraw.Draw(layer)
     letters = font(size)
@@ -198,7 +206,7 @@ def _names(picture: LabelSlice, scale: float, *, sagittal: bool) -> list[_Name]:
     canal = (picture == CANAL_ID) | (picture == CORD_ID)
     columns = np.arange(picture.shape[1])
     canal_column = _interpolated((canal * columns).sum(axis=1), canal.sum(axis=1))
-    # Behind (or beside) everything within 12 mm above and below, so that a column of names runs smoothly.
+    # Clear of all labels within 12 mm above and below, so that the names form a smooth column.
     filled = picture > 0
     outer = np.where(filled.any(axis=1), picture.shape[1] - 1 - np.argmax(filled[:, ::-1], axis=1), 0)
     outer = ndimage.maximum_filter1d(outer, max(3, round(24 * scale)))
@@ -244,7 +252,7 @@ def _interpolated(total: NDArray[np.int_], count: NDArray[np.int_]) -> Points | 
 
 
 def _readable(color: tuple[int, int, int]) -> tuple[int, int, int]:
-    """Mix a colour with white: thin letters need more light than areas."""
+    """Lighten a colour: thin letters need more contrast than areas."""
     red, green, blue = (round(0.55 * c + 0.45 * 255) for c in color)
     return red, green, blue
 
@@ -257,7 +265,7 @@ def _font_size(names: list[_Name]) -> float:
 
 
 def _spread(names: list[_Name], least: float, height: int) -> None:
-    """Move names apart that would overlap."""
+    """Move names apart vertically until none overlap."""
     names.sort(key=lambda name: name.y)
     floor = least / 2
     for name in names:
@@ -270,7 +278,7 @@ def _spread(names: list[_Name], least: float, height: int) -> None:
 
 
 def draw_orientation(layer: Image.Image, view: Reformat) -> None:
-    """Write the patient's sides at the borders of a picture and its title into the corner."""
+    """Draw the orientation letters at the borders of a picture and its title in the corner."""
     draw = ImageDraw.Draw(layer)
     letters = font(13)
     width, height = layer.size
@@ -282,7 +290,7 @@ def draw_orientation(layer: Image.Image, view: Reformat) -> None:
 
 
 def composite(grey: NDArray[np.uint8], *layers: Image.Image) -> Image.Image:
-    """Put layers over a grey picture."""
+    """Blend layers over a grey picture."""
     picture = Image.fromarray(grey).convert("RGBA")
     for layer in layers:
         picture = Image.alpha_composite(picture, layer.convert("RGBA"))

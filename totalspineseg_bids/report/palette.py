@@ -1,7 +1,7 @@
 """Colours of the labels that do not rely on telling red from green.
 
-The hues are those of Okabe and Ito, Color Universal Design (2008), https://jfly.uni-koeln.de/color/. Vertebrae and discs
-each cycle through three hues, so that neighbours always differ, also beside a supernumerary level.
+The hues are those of Okabe and Ito, Color Universal Design (2008), https://jfly.uni-koeln.de/color/. Vertebrae and
+discs each cycle through three hues, so that neighbours always differ, also beside a supernumerary level.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Surfaces through a spine on which an image is looked at.
+"""Curved-planar reformats of a spine.
 
-A view is a grid of points in scanner space. The surfaces follow the spine, so that a scoliotic column does not leave
-them; distances along both axes of a picture are millimetres, whatever the voxels of the image.
+A reformat is a grid of points at which an image is sampled. Curved planes follow the canal and the vertebral bodies, so
+that a scoliotic spine stays in view; both axes of a picture are in millimetres whatever the voxels of the image.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from nibabel.affines import apply_affine
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -23,71 +24,69 @@ Points = NDArray[np.float64]
 _BIN_MM = 3.0
 _SMOOTH_BINS = 3.0
 _CANAL_TO_BODY_MM = 22.0
-#: Sides of a picture beyond the spine, mm: in front, behind, to either side.
+#: Extent of a picture beyond the spine, mm: in front, behind, to either side.
 _FRONT_MM, _BEHIND_MM, _SIDE_MM = 75.0, 75.0, 75.0
-#: Room a name takes, pixels.
+#: Width reserved for level names, pixels.
 _NAME_PX = 62.0
 
 
 @dataclass(frozen=True, slots=True)
 class Reformat:
-    """A picture to be taken.
-
-    Attributes
-    ----------
-    points
-        Shape (rows, columns, 3): where each pixel lies, scanner space (RAS+, mm).
-    scale
-        Pixels per mm.
-    left, right
-        Letters of the patient's sides at the borders of the picture.
-    title
-        Name in the picture's corner; empty for none.
-    """
+    """A sampling grid for one picture."""
 
     points: Points
+    """(rows, columns, 3) position of each pixel, RAS mm."""
     scale: float
+    """Pixels per mm."""
     left: str
+    """Orientation letter at the left border."""
     right: str
+    """Orientation letter at the right border."""
     title: str = ""
+    """Text in the corner; empty for none."""
 
 
 @dataclass(frozen=True, slots=True)
 class CurvedPlane:
-    """Where canal and vertebral bodies run: one sample every few millimetres along z of scanner space.
-
-    Attributes
-    ----------
-    z
-        Heights, ascending, mm.
-    canal, body
-        Shape (N, 2): x and y of the middle of the canal and of the bodies and discs, mm.
-    low, high
-        Corners of what is labelled, mm.
-    """
+    """Midlines of canal and vertebral bodies, sampled every few millimetres along z, and the labelled extent."""
 
     z: Points
+    """(N,) heights, ascending, mm."""
     canal: Points
+    """(N, 2) x and y of the centre of the canal, RAS mm."""
     body: Points
+    """(N, 2) x and y of the centre of vertebral bodies and discs, RAS mm."""
     low: Points
+    """(3,) lower corner of the labelled box, RAS mm."""
     high: Points
+    """(3,) upper corner of the labelled box, RAS mm."""
 
     def canal_at(self, z: Points) -> tuple[Points, Points]:
-        """Return x and y of the canal at heights ``z``, held constant beyond the ends."""
+        """Interpolate x and y of the canal at heights ``z``; constant beyond the ends."""
         return np.interp(z, self.z, self.canal[:, 0]), np.interp(z, self.z, self.canal[:, 1])
 
     def body_at(self, z: Points) -> tuple[Points, Points]:
-        """Return x and y of the bodies at heights ``z``, held constant beyond the ends."""
+        """Interpolate x and y of the vertebral bodies at heights ``z``; constant beyond the ends."""
         return np.interp(z, self.z, self.body[:, 0]), np.interp(z, self.z, self.body[:, 1])
 
 
 def curved_plane(labels: NDArray[np.uint8], affine: Affine) -> CurvedPlane | None:
-    """Follow canal and bodies through a label map (canonical ids); ``None`` where it is empty."""
+    """Trace canal and vertebral bodies through a label map of canonical ids; ``None`` if it is empty.
+
+    Examples
+    --------
+    >>> labels = np.zeros((8, 8, 9), np.uint8)
+    >>> curved_plane(labels, np.eye(4)) is None
+    True
+    >>> labels[3:6, 1:3] = CANAL_ID
+    >>> curved_plane(labels, np.eye(4)).canal_at(np.array([4.0]))
+    (array([4.]), array([1.5]))
+    """
     voxels = np.argwhere(labels)
     if len(voxels) == 0:
         return None
     ids = labels[tuple(voxels.T)]
-    mm = voxels @ affine[:3, :3].T + affine[:3, 3]
+    mm = apply_affine(affine, voxels)
     kinds = _kinds()
     is_canal = (ids == CANAL_ID) | (ids == CORD_ID)
     is_disc = kinds[ids] == 1
@@ -110,7 +109,7 @@ def curved_plane(labels: NDArray[np.uint8], affine: Affine) -> CurvedPlane | Non
 
 
 def _kinds() -> NDArray[np.uint8]:
-    """Canonical id -> 1 disc, 2 vertebra or sacrum, 0 else."""
+    """Return a lookup table by canonical id: 1 disc, 2 vertebra or sacrum, 0 anything else."""
     kinds = np.zeros(256, np.uint8)
     for label in anatomy.LABELS:
         if label.structure is Structure.DISC:
@@ -132,10 +131,10 @@ def _track(mm: Points, bins: NDArray[np.intp], z: Points) -> Points:
 
 
 def bounds_mm(geometry: Geometry) -> tuple[Points, Points]:
-    """Return the smallest and largest coordinates of an image's field of view, mm."""
+    """Return the lower and upper corner of the box around a field of view, RAS mm."""
     last = np.array(geometry.shape) - 0.5
     corners = np.stack(np.meshgrid(*[(-0.5, float(n)) for n in last], indexing="ij"), axis=-1).reshape(-1, 3)
-    mm = corners @ geometry.affine[:3, :3].T + geometry.affine[:3, 3]
+    mm = apply_affine(geometry.affine, corners)
     return mm.min(axis=0), mm.max(axis=0)
 
 
@@ -145,12 +144,12 @@ def _steps(low: float, high: float, scale: float) -> Points:
 
 
 def fitting_scale(extent_mm: float, pixels: int) -> float:
-    """Return pixels per mm that make an extent about so many pixels, within what is sensible to look at."""
+    """Return the scale, pixels per mm, at which an extent has about ``pixels``; limited to 0.8 to 6."""
     return float(np.clip(pixels / max(extent_mm, 1.0), 0.8, 6.0))
 
 
 def sagittal_reformat(field: Geometry, plane: CurvedPlane | None, pixels: int) -> Reformat:
-    """Curved sagittal reformation through the middle of canal and bodies, seen from the patient's left."""
+    """Curve a sagittal plane through canal and vertebral bodies; anterior is on the left."""
     low, high = bounds_mm(field)
     scale = fitting_scale(float(high[2] - low[2]), pixels)
     z = _steps(float(low[2]), float(high[2]), scale)[::-1]
@@ -160,12 +159,12 @@ def sagittal_reformat(field: Geometry, plane: CurvedPlane | None, pixels: int) -
     else:
         front = min(float(high[1]), float(plane.body[:, 1].max()) + _FRONT_MM)
         behind = max(float(low[1]), float(plane.canal[:, 1].min()) - _BEHIND_MM)
-        # Room for names, outside the field of view where need be.
+        # Reserve room for level names, if necessary outside the field of view.
         front = max(front, float(plane.body[:, 1].max()) + 20.0 + 0.6 * _NAME_PX / scale)
         behind = min(behind, float(plane.low[1]) - _NAME_PX / scale)
         y = _steps(behind, front, scale)[::-1]
         (canal_x, canal_y), (body_x, body_y) = plane.canal_at(z), plane.body_at(z)
-        # A turned vertebra: the surface passes through its canal and through its body.
+        # The plane passes through canal and body also where a vertebra is rotated.
         share = np.clip((y[None, :] - canal_y[:, None]) / np.maximum(body_y - canal_y, 5.0)[:, None], 0.0, 1.0)
         x = canal_x[:, None] + share * (body_x - canal_x)[:, None]
     rows, columns = np.broadcast_arrays(z[:, None], y[None, :])
@@ -173,7 +172,7 @@ def sagittal_reformat(field: Geometry, plane: CurvedPlane | None, pixels: int) -
 
 
 def coronal_reformat(field: Geometry, plane: CurvedPlane | None, pixels: int) -> Reformat:
-    """Curved coronal reformation through the vertebral bodies, seen from the front (patient's right at left)."""
+    """Curve a coronal plane through the vertebral bodies; the patient's right is on the left."""
     low, high = bounds_mm(field)
     scale = fitting_scale(float(high[2] - low[2]), pixels)
     z = _steps(float(low[2]), float(high[2]), scale)[::-1]
@@ -193,7 +192,7 @@ def coronal_reformat(field: Geometry, plane: CurvedPlane | None, pixels: int) ->
 
 
 def straight_reformat(plane: CurvedPlane, centerline: SmoothCenterline, pixels: int) -> Reformat | None:
-    """Straightened sagittal view: rows follow the canal, every row perpendicular to it."""
+    """Straighten a sagittal plane: rows follow the canal and are perpendicular to it; ``None`` below 10 mm."""
     inside = (centerline.points[:, 2] >= plane.z[0] - 15) & (centerline.points[:, 2] <= plane.z[-1] + 15)
     line, up = centerline.points[inside], centerline.up[inside]
     if len(line) < 10:
@@ -219,7 +218,7 @@ def axial_reformats(
     pixels: int,
     limit: int = 8,
 ) -> list[Reformat]:
-    """Planes perpendicular to the canal through discs (else vertebrae), evenly chosen along the spine."""
+    """Place axial planes perpendicular to the canal, through up to ``limit`` discs (or vertebrae without any disc)."""
     chosen = _evenly(_centres(labels, affine), limit)
     scale = pixels / 90.0
     side = _steps(-45.0, 45.0, scale)
@@ -240,7 +239,7 @@ def axial_reformats(
 
 
 def plain_axial_reformats(field: Geometry, pixels: int, count: int = 4) -> list[Reformat]:
-    """Evenly spaced axial planes of an image without labels."""
+    """Place evenly spaced axial planes in an image without labels."""
     low, high = bounds_mm(field)
     centre = (low + high) / 2
     half = float(min(90.0, max(high[0] - low[0], high[1] - low[1]) / 2))
@@ -252,7 +251,7 @@ def plain_axial_reformats(field: Geometry, pixels: int, count: int = 4) -> list[
 
 
 def _centres(labels: NDArray[np.uint8], affine: Affine) -> list[tuple[int, Points]]:
-    """Discs, else vertebrae, that are in view, from cranial to caudal, with their centres."""
+    """Return ids and centres (RAS mm) of the discs, or without any the vertebrae, craniocaudally."""
     boxes = {i: box for i, box in enumerate(ndimage.find_objects(labels), start=1) if box is not None and i in BY_ID}
     chosen = [i for i in boxes if BY_ID[i].structure is Structure.DISC]
     chosen = chosen or [i for i in boxes if BY_ID[i].structure is Structure.VERTEBRA]
@@ -260,7 +259,7 @@ def _centres(labels: NDArray[np.uint8], affine: Affine) -> list[tuple[int, Point
     for label_id in chosen:
         box = boxes[label_id]
         middle = np.argwhere(labels[box] == label_id).mean(axis=0) + [s.start for s in box]
-        centres.append((label_id, np.asarray(affine[:3, :3] @ middle + affine[:3, 3])))
+        centres.append((label_id, apply_affine(affine, middle)))
     return sorted(centres, key=lambda item: -float(item[1][2]))
 
 

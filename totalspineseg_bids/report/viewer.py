@@ -1,8 +1,8 @@
-"""Image and labels for the viewer of a subject page: two small files that a browser can read without any library.
+"""Image and labels for the viewer of a participant's page, as two small files that a browser decodes by itself.
 
-Both are a mosaic of sagittal slices. The image is a grey JPEG, the labels a grey PNG whose grey values are the
-canonical ids; the text field ``viewer`` of the PNG says how the mosaic is laid out. A page carries both inside itself,
-so that the viewer works from the file system, where a page may not read the files beside it.
+Both are a mosaic of sagittal slices. The image is a grey JPEG. The labels are a grey PNG whose grey values are
+canonical ids; its text field ``viewer`` holds the arrangement of the mosaic as JSON. A page embeds both, because a page opened
+from disk must not read the pixels of other files.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+from nibabel.affines import apply_affine
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 from scipy import ndimage
@@ -26,7 +27,7 @@ GREY: Final = "viewer-image"
 LABELS: Final = "viewer-labels"
 _FIELD: Final = "viewer"
 
-#: Voxels at most: enough for a lumbar spine at its own resolution in plane, and about half a megabyte in a page.
+#: Enough for a lumbar spine at its in-plane resolution; about half a megabyte in a page.
 MAX_VOXELS = 2_600_000
 _FINEST_MM = 0.7
 _MARGIN_MM = 28.0
@@ -36,18 +37,12 @@ _QUALITY = 80
 
 @dataclass(frozen=True, slots=True)
 class ViewerFiles:
-    """Content of the two files.
-
-    Attributes
-    ----------
-    grey
-        JPEG.
-    labels
-        PNG.
-    """
+    """Content of the two files."""
 
     grey: bytes
+    """JPEG of the image."""
     labels: bytes
+    """PNG of the labels."""
 
 
 def viewer_files(image: Volume, labels: NDArray[np.uint8], affine: Affine, window: IntensityWindow) -> ViewerFiles:
@@ -56,16 +51,18 @@ def viewer_files(image: Volume, labels: NDArray[np.uint8], affine: Affine, windo
     Parameters
     ----------
     image
-        The image, any orientation and voxel size.
-    labels, affine
-        Label map of canonical ids on any grid, possibly empty, and its affine.
+        Image of any orientation and voxel size.
+    labels : (X, Y, Z) uint8
+        Canonical ids on any grid, possibly empty.
+    affine : (4, 4) float
+        Voxel index of ``labels`` to RAS, mm.
     window
-        Intensities shown as black and white.
+        Range of intensities to show.
 
     Returns
     -------
     ViewerFiles
-        Axes are those of the image, reordered to RAS; its bytes depend on the arguments alone.
+        On the axes of the image, reordered to RAS. Equal arguments give equal bytes.
     """
     canonical = to_canonical(image)
     grid = _grid(canonical.geometry, labels, affine)
@@ -90,18 +87,24 @@ def viewer_files(image: Volume, labels: NDArray[np.uint8], affine: Affine, windo
 
 
 def read_layout(labels: bytes) -> tuple[dict[str, Any], list[int]] | None:
-    """Return how the mosaic of a label file is laid out, and the ids in it.
+    """Read the arrangement of the mosaic in a label file, and the ids in it.
 
     Returns
     -------
     tuple or None
-        ``shape``, ``step`` (mm), ``columns`` and ``affine``; ``None`` where the file is none of ours.
+        A mapping of ``shape``, ``step`` (mm), ``columns`` and ``affine`` (3 x 4), and the ids; ``None`` if the file is
+        damaged or was not written by `viewer_files`.
+
+    Examples
+    --------
+    >>> read_layout(b"not a picture") is None
+    True
     """
     try:
         with Image.open(io.BytesIO(labels)) as picture:
             layout = json.loads(str(picture.info[_FIELD]))
             ids = np.flatnonzero(np.bincount(np.asarray(picture.convert("L")).ravel(), minlength=256))
-    except (OSError, KeyError, ValueError, SyntaxError):  # Pillow calls a damaged PNG a syntax error
+    except (OSError, KeyError, ValueError, SyntaxError):  # Pillow raises SyntaxError for a damaged PNG
         return None
     if not isinstance(layout, dict) or not {"shape", "step", "columns", "affine"} <= set(layout):
         return None
@@ -109,7 +112,7 @@ def read_layout(labels: bytes) -> tuple[dict[str, Any], list[int]] | None:
 
 
 def _grid(field: Geometry, labels: NDArray[np.uint8], affine: Affine) -> Geometry:
-    """Box around the labels (the whole field without any) in the axes of the image, in voxels that fit the budget."""
+    """Return a grid on the axes of the image around the labels (or the whole image), of at most `MAX_VOXELS`."""
     spacing = np.array(field.spacing)
     low, high = np.full(3, -0.5), np.array(field.shape) - 0.5
     voxels = np.argwhere(labels)
@@ -117,7 +120,7 @@ def _grid(field: Geometry, labels: NDArray[np.uint8], affine: Affine) -> Geometr
         at = np.stack([voxels.min(axis=0), voxels.max(axis=0)])
         corners = np.stack(np.meshgrid(*at.T, indexing="ij"), axis=-1).reshape(-1, 3)
         matrix = np.linalg.inv(field.affine) @ affine
-        inside = corners @ matrix[:3, :3].T + matrix[:3, 3]
+        inside = apply_affine(matrix, corners)
         margin = _MARGIN_MM / spacing
         near, far = np.maximum(low, inside.min(axis=0) - margin), np.minimum(high, inside.max(axis=0) + margin)
         if (far - near > 1).all():
@@ -128,12 +131,12 @@ def _grid(field: Geometry, labels: NDArray[np.uint8], affine: Affine) -> Geometr
         step *= 1.05
     voxel = np.maximum(spacing, step)
     shape = np.maximum(1, np.floor(size / voxel + 1e-6)).astype(int)
-    turned = field.affine.copy()
-    turned[:3, :3] = field.affine[:3, :3] * (voxel / spacing)
+    affine_out = field.affine.copy()
+    affine_out[:3, :3] = field.affine[:3, :3] * (voxel / spacing)
     first = (low + high) / 2 - (shape - 1) / 2 * voxel / spacing
-    turned[:3, 3] = field.affine[:3, :3] @ first + field.affine[:3, 3]
+    affine_out[:3, 3] = apply_affine(field.affine, first)
     x, y, z = (int(n) for n in shape)
-    return Geometry((x, y, z), turned)
+    return Geometry((x, y, z), affine_out)
 
 
 def _grey(image: Volume, grid: Geometry, window: IntensityWindow) -> NDArray[np.uint8]:
@@ -152,13 +155,13 @@ def _grey(image: Volume, grid: Geometry, window: IntensityWindow) -> NDArray[np.
 
 
 def _columns(shape: tuple[int, int, int]) -> int:
-    """Slices side by side, so that the mosaic is about square."""
+    """Return the number of slices per row that makes the mosaic about square."""
     nx, ny, nz = shape
     return max(1, min(nx, round(math.sqrt(nx * nz / ny)), _WIDEST_PX // ny))
 
 
 def _mosaic(volume: NDArray[np.uint8], columns: int) -> NDArray[np.uint8]:
-    """Lay sagittal slices out in rows: head up, face to the left, the patient's left first in line."""
+    """Arrange sagittal slices in rows, from the patient's left to right; cranial is up, anterior on the left."""
     nx, ny, nz = volume.shape
     rows = -(-nx // columns)
     mosaic = np.zeros((rows * nz, columns * ny), np.uint8)
