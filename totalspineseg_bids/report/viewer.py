@@ -1,8 +1,8 @@
 """Image and labels for the viewer of a participant's page, as two small files that a browser decodes by itself.
 
 Both are a mosaic of sagittal slices. The image is a grey JPEG. The labels are a grey PNG whose grey values are
-canonical ids; its text field ``viewer`` holds the arrangement of the mosaic as JSON. A page embeds both, because a page opened
-from disk must not read the pixels of other files.
+canonical ids; its text field ``viewer`` holds the arrangement of the mosaic as JSON. A page embeds both, because a
+page opened from disk must not read the pixels of other files.
 """
 
 from __future__ import annotations
