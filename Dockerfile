@@ -2,11 +2,11 @@
 #   docker build -t totalspineseg-bids .
 # Build arguments:
 #   BASE_IMAGE   a Debian 12 (or another distribution with apt and Python 3.11 or later)
-#   VARIANT      cpu or cuda: which build of torch is expected
+#   VARIANT      cpu or cuda: expected build of torch
 #   PIP_OPTIONS  further options of pip, such as the index of those builds
-#   MODELS       public models to put in, by name (r20251124); the bundled model is always in
-#   MODEL_SHA256 digests that their zips must have; without, what comes is trusted and recorded
-#   VERSION, REVISION, CREATED  for the labels
+#   MODELS       names of public models to include (r20251124); the bundled model is always included
+#   MODEL_SHA256 digests that their zips must have; without them, any download is accepted and its digest recorded
+#   VERSION, REVISION, CREATED  values of the labels
 ARG BASE_IMAGE=debian:bookworm-slim
 
 FROM ${BASE_IMAGE} AS build
@@ -15,7 +15,7 @@ COPY containers/install.sh containers/install.sh
 RUN containers/install.sh system
 ARG VARIANT=cpu
 ARG PIP_OPTIONS=
-# Dependencies before the source: editing the program does not install torch again.
+# Dependencies come before the source, so that a change of the program does not reinstall torch.
 COPY pyproject.toml constraints.txt ./
 RUN containers/install.sh dependencies
 COPY README.md LICENSE ./
@@ -47,7 +47,7 @@ LABEL org.opencontainers.image.title="totalspineseg-bids" \
       totalspineseg-bids.variant="${VARIANT}" \
       totalspineseg-bids.models="bundled ${MODELS}"
 
-# Any user id, read-only root: all that a library may want to write goes to /tmp.
+# The image runs with any user id and a read-only root, so that caches of libraries go to /tmp.
 ENV PATH=/opt/totalspineseg/bin:/usr/local/bin:/usr/bin:/bin \
     HOME=/tmp \
     XDG_CACHE_HOME=/tmp/.cache \

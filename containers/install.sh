@@ -1,12 +1,12 @@
 #!/bin/sh
-# The steps of both container recipes (Dockerfile and Singularity.def), one argument a step:
-#   system        what the distribution provides to build with
-#   runtime       what the distribution provides to run with
+# Build steps of the container recipes (Dockerfile and Singularity.def), selected by one argument:
+#   system        packages of the distribution that are needed to build
+#   runtime       packages of the distribution that are needed to run
 #   dependencies  Python packages, from pyproject.toml and constraints.txt in the current folder
 #   program       the program itself, from the current folder
-#   models        public models named in MODELS (none by default; the bundled one is part of the program), whose zips
+#   models        public models named in MODELS (none by default; the program includes the bundled model), whose zips
 #                 must have the digests in MODEL_SHA256 if any are given
-# VARIANT is cpu or cuda; PIP_OPTIONS are further options of pip (such as the index of the wanted torch builds).
+# VARIANT is cpu or cuda; PIP_OPTIONS are further options of pip, such as the index of the CUDA builds of torch.
 set -eu
 
 PREFIX=/opt/totalspineseg
@@ -45,7 +45,7 @@ import sys
 import torch
 built = "cpu" if torch.version.cuda is None else "cuda"
 if built != sys.argv[1]:
-    sys.exit(f"VARIANT is {sys.argv[1]}, the package index gave a {built} build of torch; set PIP_OPTIONS to its index")
+    sys.exit(f"VARIANT is {sys.argv[1]}, but the package index provides a {built} build of torch; set PIP_OPTIONS to the right index")
 PY
     ;;
   program)

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Builds the Dockerfile for real without a Docker engine, and runs the image as a cluster would: another user id,
-# read-only root, read-only input, no network, 64 MB of shared memory. Needs root; what is missing of buildah and
-# debootstrap is installed by apt-get. Run it by `make container-test`.
+# Build the Dockerfile without a Docker engine and run the image under the conditions of a cluster: another user id,
+# read-only root and input, no network, 64 MB of shared memory. Needs root; buildah and debootstrap are installed with
+# apt-get if they are missing. Run it with `make container-test`.
 #   CONTAINER_WORK  folder for base, storage and logs (default: build/container of the checkout)
-#   BASE_IMAGE      base to build on (default: a Debian made by debootstrap, which needs no image registry)
+#   BASE_IMAGE      base to build on (default: a Debian from debootstrap, which needs no image registry)
 #   SUITE           Debian release of that base (default: bookworm)
-#   KEEP=1          do not build again where the image is there
+#   KEEP=1          reuse an existing image
 #   SUBJECTS        synthetic subjects to run on (default: 2)
-#   STORAGE_DRIVER  of buildah (default: vfs, which works everywhere and copies every layer; overlay is faster)
+#   STORAGE_DRIVER  storage driver of buildah (default: vfs, which works everywhere; overlay is faster)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -49,7 +49,7 @@ base() {
   rm -rf "$WORK/base"
 }
 
-# pip inside the build uses what pip out here is told to use: indexes, folders of wheels, certificates.
+# pip in the build uses the configuration of pip on the host: indexes, folders of wheels, certificates.
 pip_options() {
   python3 - "$WORK/pip.conf" <<'PY'
 import os, re, subprocess, sys
@@ -86,7 +86,7 @@ build() {
     --tag "$IMAGE" --file Dockerfile . >"$WORK/build.log" 2>&1 || { tail -n 40 "$WORK/build.log" >&2; fail "build failed, see $WORK/build.log"; }
 }
 
-# in_image FOLDER_FOR_/data FOLDER_FOR_/out COMMAND...: run a command as the image's user would see it.
+# in_image FOLDER_FOR_/data FOLDER_FOR_/out COMMAND...: run a command in the image.
 in_image() {
   local data=$1 out=$2
   shift 2
@@ -130,7 +130,7 @@ start() {
   echo "size: $(du -sm "$ROOTFS" | cut -f1) MB unpacked"
 }
 
-# The conditions must hold, or the runs below prove nothing.
+# Check that the conditions hold, since the runs below rely on them.
 conditions() {
   say "Conditions"
   in_image "$WORK/test/empty" "$WORK/test/out" python3 -c "

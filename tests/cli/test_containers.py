@@ -80,7 +80,7 @@ def test_all_that_is_copied_exists_and_passes_dockerignore() -> None:
 
 
 def test_apptainers_recipe_as_another_parser_reads_it() -> None:
-    """What spython finds in Singularity.def agrees with the Dockerfile, section by section."""
+    """Sections that spython reads from Singularity.def agree with the Dockerfile."""
     parser = pytest.importorskip("spython.main.parse.parsers.singularity")
     recipe = parser.SingularityParser(str(ROOT / "Singularity.def")).recipe["spython-base"]
     assert recipe.fromHeader == "{{ base_image }}"
