@@ -126,6 +126,11 @@ def test_label_names_levels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     levels = {c["name"]: c for c in json.loads(report.read_text())["components"]}
     assert levels["disc_L5_S"]["level"] == "L5-S"
     assert 0 <= levels["disc_L5_S"]["confidence"] <= 1
+    assert json.loads(report.read_text())["label_scheme"] == "seed"  # as in reports of earlier versions
+    before = report.read_bytes()
+    for alias in ("seed", "totalsegmri"):
+        assert main([*arguments, "--label-scheme", alias]) == 0
+        assert report.read_bytes() == before
     assert main([*arguments, "--label-scheme", "totalspineseg"]) == 0
     np.testing.assert_array_equal(data(out), anatomy.to_scheme(got, "totalspineseg"))
 

@@ -238,6 +238,6 @@ def _run(arguments: list[str]) -> int:
     except SpineAppError as error:
         sys.stderr.write(f"{PROGRAM}: {' '.join(str(error).split())}\n")
         return int(error.exit_code)
-    from totalspineseg_bids.app.run import run  # noqa: PLC0415 - loads NIfTI and table libraries, not for --help
+    from totalspineseg_bids.app.run import run
 
     return run(config, [PROGRAM, *arguments])

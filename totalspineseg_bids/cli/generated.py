@@ -136,7 +136,7 @@ def schema_text() -> str:
     ImportError
         If Boutiques is not installed.
     """
-    from boutiques.invocationSchemaHandler import generateInvocationSchema  # noqa: PLC0415 - for developers only
+    from boutiques.invocationSchemaHandler import generateInvocationSchema
 
     return json.dumps(generateInvocationSchema(descriptor()), indent=2, ensure_ascii=False) + "\n"
 

@@ -47,8 +47,8 @@ def add_subcommands(subparsers: Subparsers) -> None:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from totalspineseg_bids.training.datasets.catalog import SOURCES  # noqa: PLC0415
-    from totalspineseg_bids.training.datasets.get import state_of  # noqa: PLC0415
+    from totalspineseg_bids.training.datasets.catalog import SOURCES
+    from totalspineseg_bids.training.datasets.get import state_of
 
     rows = [("name", "also", "licence", "size", "here")]
     rows += [(s.name, s.aliases[0], s.licence, s.size, state_of(s, options.to).text) for s in SOURCES]
@@ -61,10 +61,10 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _get(options: argparse.Namespace) -> int:
-    from totalspineseg_bids.errors import UsageError  # noqa: PLC0415
-    from totalspineseg_bids.training.datasets.catalog import LABELS_URL, SOURCES, find_source  # noqa: PLC0415
-    from totalspineseg_bids.training.datasets.get import GetOptions, fetch_labels, get_dataset  # noqa: PLC0415
-    from totalspineseg_bids.training.datasets.labels import merge_labels  # noqa: PLC0415
+    from totalspineseg_bids.errors import UsageError
+    from totalspineseg_bids.training.datasets.catalog import LABELS_URL, SOURCES, find_source
+    from totalspineseg_bids.training.datasets.get import GetOptions, fetch_labels, get_dataset
+    from totalspineseg_bids.training.datasets.labels import merge_labels
 
     sources = list(SOURCES) if "all" in options.names else [find_source(name) for name in options.names]
     if len(sources) > 1 and (options.url or options.revision):

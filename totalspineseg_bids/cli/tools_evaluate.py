@@ -65,9 +65,9 @@ def _millimetres(text: str) -> float:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from totalspineseg_bids.evaluation.evaluate import evaluate  # noqa: PLC0415
-    from totalspineseg_bids.evaluation.evaluate_output import table, write_evaluation  # noqa: PLC0415
-    from totalspineseg_bids.evaluation.pairing import pair_files  # noqa: PLC0415
+    from totalspineseg_bids.evaluation.evaluate import evaluate
+    from totalspineseg_bids.evaluation.evaluate_output import table, write_evaluation
+    from totalspineseg_bids.evaluation.pairing import pair_files
 
     pairs = pair_files(options.predicted, options.truth)
     missing = [truth for predicted, truth in pairs if predicted is None]
@@ -95,8 +95,8 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from totalspineseg_bids.evaluation.compare import compare_models, parse_predictions  # noqa: PLC0415
-    from totalspineseg_bids.evaluation.compare_output import comparison_table, write_comparison  # noqa: PLC0415
+    from totalspineseg_bids.evaluation.compare import compare_models, parse_predictions
+    from totalspineseg_bids.evaluation.compare_output import comparison_table, write_comparison
 
     predictions = parse_predictions(options.predictions)
     with bar(0, "compare") as progress:

@@ -42,7 +42,7 @@ def add_subcommands(subparsers: Subparsers) -> None:
 
 
 def _list(_options: argparse.Namespace) -> int:
-    from totalspineseg_bids.models.registry import available  # noqa: PLC0415
+    from totalspineseg_bids.models.registry import available
 
     rows = [("name", "kind", "installed", "steps")]
     for info in available():
@@ -55,8 +55,8 @@ def _list(_options: argparse.Namespace) -> int:
 
 
 def _install(options: argparse.Namespace) -> int:
-    from totalspineseg_bids.models.catalog import DEFAULT_MODEL  # noqa: PLC0415
-    from totalspineseg_bids.models.install import install  # noqa: PLC0415
+    from totalspineseg_bids.models.catalog import DEFAULT_MODEL
+    from totalspineseg_bids.models.install import install
 
     source = options.source or (None if options.url else DEFAULT_MODEL)
     folder = install(source, url=options.url, name=options.name, force=options.force, sha256=options.sha256)
@@ -65,7 +65,7 @@ def _install(options: argparse.Namespace) -> int:
 
 
 def _path(options: argparse.Namespace) -> int:
-    from totalspineseg_bids.models.registry import resolve  # noqa: PLC0415
+    from totalspineseg_bids.models.registry import resolve
 
     found = resolve(options.name, need=())
     for folder in (found.step1, found.step2, found.single):
@@ -75,8 +75,8 @@ def _path(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from totalspineseg_bids.models.registry import available  # noqa: PLC0415
-    from totalspineseg_bids.models.verify import verify  # noqa: PLC0415
+    from totalspineseg_bids.models.registry import available
+    from totalspineseg_bids.models.verify import verify
 
     names = options.names or [info.name for info in available() if info.installed]
     problems: list[str] = []

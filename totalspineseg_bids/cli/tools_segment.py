@@ -58,9 +58,9 @@ def add_subcommands(subparsers: Subparsers) -> None:
 
 
 def _segment(options: argparse.Namespace) -> int:
-    from totalspineseg_bids.app.files import check_results, find_file_jobs, load_localizer, segment_files  # noqa: PLC0415
-    from totalspineseg_bids.app.interrupt import Interrupted, stop_on_signal  # noqa: PLC0415
-    from totalspineseg_bids.app.segmenter import make_segmenter  # noqa: PLC0415
+    from totalspineseg_bids.app.files import check_results, find_file_jobs, load_localizer, segment_files
+    from totalspineseg_bids.app.interrupt import Interrupted, stop_on_signal
+    from totalspineseg_bids.app.segmenter import make_segmenter
 
     jobs = find_file_jobs(options.input, options.output)
     if options.localizer is not None and options.input.is_dir():
@@ -98,11 +98,11 @@ def _segment(options: argparse.Namespace) -> int:
 
 
 def _label(options: argparse.Namespace) -> int:
-    from totalspineseg_bids import anatomy  # noqa: PLC0415
-    from totalspineseg_bids.app.files import check_output, describe, load_localizer, write_report  # noqa: PLC0415
-    from totalspineseg_bids.imaging.io import read_labels, write_labels  # noqa: PLC0415
-    from totalspineseg_bids.segmentation.class_map import ClassMap  # noqa: PLC0415
-    from totalspineseg_bids.segmentation.labelling import label_map  # noqa: PLC0415
+    from totalspineseg_bids import anatomy
+    from totalspineseg_bids.app.files import check_output, describe, load_localizer, write_report
+    from totalspineseg_bids.imaging.io import read_labels, write_labels
+    from totalspineseg_bids.segmentation.class_map import ClassMap
+    from totalspineseg_bids.segmentation.labelling import label_map
 
     check_output(options.segmentation, options.output)
     layout = ClassMap.resolve(options.layout)

@@ -89,7 +89,7 @@ def _add_synthesize(subparsers: Subparsers) -> None:
 
 
 def _synthesize(options: argparse.Namespace) -> int:
-    from totalspineseg_bids.synthesis.dataset import write_dataset  # noqa: PLC0415
+    from totalspineseg_bids.synthesis.dataset import write_dataset
 
     with bar(1000, "synthesize") as progress:
 
@@ -155,7 +155,7 @@ def _add_prepare(subparsers: Subparsers) -> None:
 
 
 def _prepare(options: argparse.Namespace) -> int:
-    from totalspineseg_bids.training.prepare import prepare  # noqa: PLC0415
+    from totalspineseg_bids.training.prepare import prepare
 
     if not 0 <= options.test < 1:
         msg = f"--test must be at least 0 and below 1, not {options.test:g}"
@@ -213,7 +213,7 @@ def _add_plan(subparsers: Subparsers) -> None:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from totalspineseg_bids.training.plan import (  # noqa: PLC0415
+    from totalspineseg_bids.training.plan import (
         SMALL_FEATURES,
         SMALL_PATCH,
         plan_and_preprocess,
@@ -259,8 +259,8 @@ def _add_train(subparsers: Subparsers) -> None:
 
 def _prepared(work_dir: Path) -> list[DatasetId]:
     """Return the datasets that a work folder has."""
-    from totalspineseg_bids.training.class_maps import DATASET_NAMES, DATASETS  # noqa: PLC0415
-    from totalspineseg_bids.training.plan import raw_folder  # noqa: PLC0415
+    from totalspineseg_bids.training.class_maps import DATASET_NAMES, DATASETS
+    from totalspineseg_bids.training.plan import raw_folder
 
     found = [d for d in DATASETS if (work_dir / "nnUNet_raw" / DATASET_NAMES[d] / "dataset.json").exists()]
     if not found:
@@ -269,9 +269,9 @@ def _prepared(work_dir: Path) -> list[DatasetId]:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from totalspineseg_bids.training.plan import plan_and_preprocess, plans_file  # noqa: PLC0415
-    from totalspineseg_bids.training.predict_test_set import mean_dice  # noqa: PLC0415
-    from totalspineseg_bids.training.train import Epoch, TrainOptions, describe, train  # noqa: PLC0415
+    from totalspineseg_bids.training.plan import plan_and_preprocess, plans_file
+    from totalspineseg_bids.training.predict_test_set import mean_dice
+    from totalspineseg_bids.training.train import Epoch, TrainOptions, describe, train
 
     # Training redirects standard output, which nnU-Net fills; this stream is taken before.
     terminal = sys.stdout
@@ -318,7 +318,7 @@ def _add_export(subparsers: Subparsers) -> None:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from totalspineseg_bids.training.export import export_model  # noqa: PLC0415
+    from totalspineseg_bids.training.export import export_model
 
     path = export_model(
         options.work_dir,
@@ -375,8 +375,8 @@ def _add_train_bundled(subparsers: Subparsers) -> None:
 
 
 def _train_bundled(options: argparse.Namespace) -> int:
-    from totalspineseg_bids.training.synthetic.options import SyntheticTraining  # noqa: PLC0415
-    from totalspineseg_bids.training.synthetic.synthetic_training import train_bundled  # noqa: PLC0415
+    from totalspineseg_bids.training.synthetic.options import SyntheticTraining
+    from totalspineseg_bids.training.synthetic.synthetic_training import train_bundled
 
     chosen = {
         name: value
@@ -421,9 +421,9 @@ def _add_train_refinement(subparsers: Subparsers) -> None:
 
 
 def _train_refinement(options: argparse.Namespace) -> int:
-    from totalspineseg_bids.models.registry import resolve  # noqa: PLC0415
-    from totalspineseg_bids.segmentation.networks import SegmentationNetworks  # noqa: PLC0415
-    from totalspineseg_bids.training.synthetic.refinement_training import train_refinement  # noqa: PLC0415
+    from totalspineseg_bids.models.registry import resolve
+    from totalspineseg_bids.segmentation.networks import SegmentationNetworks
+    from totalspineseg_bids.training.synthetic.refinement_training import train_refinement
 
     networks = SegmentationNetworks(
         resolve(options.model, need=("step1", "step2")),
