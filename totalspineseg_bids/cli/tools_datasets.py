@@ -25,9 +25,9 @@ def add_subcommands(subparsers: Subparsers) -> None:
         "get",
         _get,
         "fetch datasets as BIDS folders with their labels",
-        "Repositories come with git, and git-annex where it is installed, else by plain download with the same "
-        "digests; SPIDER's .mha files are converted. The same command goes on where it was stopped. Without a network "
-        "it says what to put where.",
+        "Git repositories are cloned with git, and git-annex fetches their content; SPIDER's .mha files are converted "
+        "to BIDS. Run the same command again to continue an interrupted download. Without network access, the error "
+        "message says which files to put where.",
     )
     get.add_argument("names", nargs="+", metavar="NAME", help="as 'datasets list' has them, or 'all'")
     get.add_argument(
@@ -41,9 +41,10 @@ def add_subcommands(subparsers: Subparsers) -> None:
     )
     get.add_argument("--revision", metavar="REV", help="branch, tag or commit of the repository (one dataset)")
     get.add_argument("--url", metavar="URL", help="mirror or clone to fetch from (one dataset)")
-    get.add_argument("--plain", action="store_true", default=None, help="download without git-annex")
+    # Accepted so that existing scripts still run; git-annex always does the download.
+    get.add_argument("--plain", action="store_true", help=argparse.SUPPRESS)
     get.add_argument("--jobs", type=positive, default=4, metavar="N", help="downloads at once (default: %(default)s)")
-    get.add_argument("--verify", action="store_true", help="compare what is there with the digests once more")
+    get.add_argument("--verify", action="store_true", help="compare the files that are there with their digests again")
 
 
 def _list(options: argparse.Namespace) -> int:
@@ -73,7 +74,6 @@ def _get(options: argparse.Namespace) -> int:
     choice = GetOptions(
         subjects=tuple(options.subjects),
         revision=options.revision,
-        plain=options.plain,
         jobs=options.jobs,
         verify=options.verify,
         url=options.url,

@@ -1,37 +1,23 @@
-"""Datasets in repositories of git-annex: cloned with git, their content fetched with git-annex or by plain download.
+"""Datasets in git-annex repositories: cloned with git, their content fetched with git-annex.
 
-Only the files that a training needs are fetched: anatomical images and labels of the spine. git-annex checks each
-file's digest itself; the plain way checks it here against the same key. Both leave content where git-annex looks for
-it, so that either can go on where the other stopped.
+Only the files that a training needs are fetched: anatomical images and labels of the spine.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
 from totalspineseg_bids.errors import DatasetError, MissingInputError, OutputError, UsageError
-from totalspineseg_bids.models.download import DownloadError, download
 from totalspineseg_bids.training.cases import is_image, is_spine_label
-from totalspineseg_bids.training.datasets.annex_keys import (
-    AnnexKey,
-    PublicRemote,
-    key_of,
-    parse_key,
-    public_remotes,
-    version_in,
-)
 
-logger = logging.getLogger(__name__)
-
-_CHUNK = 100  # paths a call of git-annex, well below the limit of a command line
+_POINTER = b"/annex/objects/"  # start of an unlocked file whose content is not there
+_CHUNK = 100  # paths per call of git-annex, well below the limit of a command line
 #: git asks for no password here, and git-annex commits to its own branch under this name.
 _ENVIRONMENT = {
     "GIT_TERMINAL_PROMPT": "0",
@@ -166,22 +152,27 @@ def wanted_files(repository: Path, subjects: Sequence[str] = ()) -> list[str]:
 
 
 def missing_files(repository: Path, files: Sequence[str]) -> list[str]:
-    """Return the files whose content is not there."""
-    missing = []
-    for name in files:
-        path = repository / name
-        key = key_of(path)
-        if not path.exists() or (key is not None and not path.is_symlink()):
-            missing.append(name)
-    return missing
+    """Return the files whose content has not been fetched.
+
+    A locked file is a link into the annex, which leads nowhere until the content is there; an unlocked file is a
+    pointer until then (https://git-annex.branchable.com/internals/pointer_file).
+    """
+    return [name for name in files if not _is_present(repository / name)]
+
+
+def _is_present(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        return stream.read(len(_POINTER)) != _POINTER
 
 
 def get_content(
     repository: Path,
     files: Sequence[str],
     *,
-    plain: bool | None = None,
     jobs: int = 4,
+    verify: bool = False,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Fetched:
     """Fetch the content of files that is not there yet.
@@ -192,38 +183,62 @@ def get_content(
         A clone.
     files
         Paths from its root.
-    plain
-        Download without git-annex; by default where that is not installed.
     jobs
-        Downloads at once.
+        Number of downloads at the same time.
+    verify
+        Compare the content that is there with its digests first, and fetch damaged files again.
     progress
-        Told of each file.
+        Called with the number of files done, the number of files to fetch and the path.
+
+    Raises
+    ------
+    MissingInputError
+        If content has to be fetched or verified and git-annex is not installed.
+    DatasetError
+        If git-annex cannot use the repository.
     """
+    if verify:
+        _init(repository)
+        for chunk in _chunks(files):
+            # Damaged content is moved to .git/annex/bad, so that it counts as missing.
+            _git("annex", "fsck", "--quiet", f"-J{jobs}", "--", *chunk, cwd=repository)
     missing = missing_files(repository, files)
     if not missing:
         return Fetched(len(files), 0, ())
-    alone = not has_git_annex() if plain is None else plain
-    results = _download(repository, missing, jobs) if alone else _annex_get(repository, missing, jobs)
+    _init(repository)
     failed: list[tuple[str, str]] = []
-    fetched = 0
-    for name, reason in results:
-        if reason is None:
-            fetched += 1
-        else:
+    for number, (name, reason) in enumerate(_get(repository, missing, jobs), start=1):
+        if reason is not None:
             failed.append((name, reason))
         if progress is not None:
-            progress(fetched + len(failed), len(missing), name)
-    return Fetched(len(files), fetched, tuple(failed))
+            progress(number, len(missing), name)
+    return Fetched(len(files), len(missing) - len(failed), tuple(failed))
 
 
-def _annex_get(repository: Path, files: Sequence[str], jobs: int) -> Iterator[tuple[str, str | None]]:
-    """Fetch with git-annex; yield each path with the reason why it did not come, if it did not."""
+def _init(repository: Path) -> None:
+    """Prepare a clone for git-annex, which also enables the public remotes that the repository names."""
+    if not has_git_annex():
+        msg = (
+            f"{repository}: git-annex is needed to fetch the content of this dataset and is not installed; install it "
+            "('pip install git-annex', 'conda install -c conda-forge git-annex' or 'apt install git-annex'; DataLad "
+            f"needs it as well) and run the same command again, or run 'git annex get' or 'datalad get' in a copy of "
+            "this folder on another machine and copy it back"
+        )
+        raise MissingInputError(msg)
     started = _git("annex", "init", "--quiet", cwd=repository)
     if started.returncode != 0:
         msg = f"{repository}: git-annex cannot use it ({_last_line(started.stderr)})"
         raise DatasetError(msg)
+
+
+def _chunks(files: Sequence[str]) -> Iterator[Sequence[str]]:
     for start in range(0, len(files), _CHUNK):
-        chunk = list(files[start : start + _CHUNK])
+        yield files[start : start + _CHUNK]
+
+
+def _get(repository: Path, files: Sequence[str], jobs: int) -> Iterator[tuple[str, str | None]]:
+    """Fetch files; yield each path with the reason why it could not be fetched, or ``None``."""
+    for chunk in _chunks(files):
         done = _git("annex", "get", "--json", "--json-error-messages", f"-J{jobs}", "--", *chunk, cwd=repository)
         reasons: dict[str, str | None] = {}
         for line in done.stdout.splitlines():
@@ -236,76 +251,3 @@ def _annex_get(repository: Path, files: Sequence[str], jobs: int) -> Iterator[tu
             if name in still and reason is None:
                 reason = _last_line(done.stderr)
             yield name, reason
-
-
-def _branch(repository: Path) -> str:
-    """Return the name under which a clone has the branch of git-annex."""
-    for name in ("origin/git-annex", "git-annex"):
-        if _git("rev-parse", "--verify", "--quiet", name, cwd=repository).returncode == 0:
-            return name
-    msg = f"{repository}: has no branch git-annex, so it is not known where its content lies; install git-annex"
-    raise DatasetError(msg)
-
-
-def _download(repository: Path, files: Sequence[str], jobs: int) -> Iterator[tuple[str, str | None]]:
-    """Fetch from public addresses; yield each path with the reason why it did not come, if it did not."""
-    branch = _branch(repository)
-    remotes = public_remotes(_git("show", f"{branch}:remote.log", cwd=repository).stdout)
-    if not remotes:
-        msg = (
-            f"{repository}: no remote of it has a public address; install git-annex (and DataLad) to fetch its content"
-        )
-        raise DatasetError(msg)
-    with ThreadPoolExecutor(max(1, jobs)) as pool:
-        waiting = {pool.submit(_download_one, repository, branch, remotes, name): name for name in files}
-        for future in as_completed(waiting):
-            yield waiting[future], future.result()
-
-
-def _download_one(repository: Path, branch: str, remotes: Sequence[PublicRemote], name: str) -> str | None:
-    """Fetch one file and check its digest; return why it did not come, if it did not."""
-    path = repository / name
-    text = key_of(path)
-    key = parse_key(text) if text else None
-    if key is None:
-        return f"its key {text} holds no digest; fetch it with git-annex"
-    content = path.parent / path.readlink() if path.is_symlink() else path.with_name(f".{path.name}.fetched")
-    content = Path(os.path.normpath(content))
-    if path.is_symlink() and not content.is_relative_to(Path(os.path.normpath(repository)) / ".git"):
-        return "its link leads out of the repository"
-    reason = "no remote has it"
-    for remote in remotes:
-        log = _git("show", f"{branch}:{key.branch_folder}/{key.text}.log.rmet", cwd=repository)
-        version = version_in(log.stdout, remote, name) if log.returncode == 0 else None
-        part = content.with_name(f"{content.name}.download")
-        try:
-            download(remote.address(key, name, version), part)
-        except DownloadError as error:
-            reason = str(error)
-            continue
-        if not key.fits(part):
-            part.unlink()
-            reason = f"what {remote.name} sends has another size or digest than {key.text}"
-            continue
-        part.replace(content if path.is_symlink() else path)
-        return None
-    return reason
-
-
-def damaged_files(
-    repository: Path, files: Sequence[str], progress: Callable[[int, int, str], None] | None = None
-) -> list[str]:
-    """Return the fetched files whose content does not have the size and digest of their key.
-
-    Unlocked files whose content is there tell no key and are not judged.
-    """
-    damaged = []
-    for number, name in enumerate(files, start=1):
-        path = repository / name
-        text = key_of(path)
-        key: AnnexKey | None = parse_key(text) if text else None
-        if key is not None and path.is_symlink() and path.exists() and not key.fits(path):
-            damaged.append(name)
-        if progress is not None:
-            progress(number, len(files), name)
-    return damaged

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +10,10 @@ from pathlib import Path
 from totalspineseg_bids import __version__
 from totalspineseg_bids.errors import ImageError
 from totalspineseg_bids.imaging.atomic import write_text
-from totalspineseg_bids.training.datasets.annex import clone, damaged_files, get_content, missing_files, wanted_files
+from totalspineseg_bids.training.datasets.annex import clone, get_content, missing_files, wanted_files
 from totalspineseg_bids.training.datasets.catalog import DatasetSource
 from totalspineseg_bids.training.datasets.checksums import fetch
 from totalspineseg_bids.training.datasets.spider import ARCHIVES, convert_spider
-
-logger = logging.getLogger(__name__)
 
 #: Beside the datasets, hidden so that a pattern such as ``bids/*`` gives datasets only: archives, their digests, and
 #: what was fetched of each dataset.
@@ -33,8 +30,6 @@ class GetOptions:
         Labels with or without ``sub-``; all by default.
     revision
         Of a git repository.
-    plain
-        Without git-annex; ``None`` decides by whether it is installed.
     jobs
         Downloads at once.
     verify
@@ -45,7 +40,6 @@ class GetOptions:
 
     subjects: tuple[str, ...] = ()
     revision: str | None = None
-    plain: bool | None = None
     jobs: int = 4
     verify: bool = False
     url: str | None = None
@@ -135,19 +129,8 @@ def _get_annex(
     folder = root / source.name
     commit = clone(options.url or source.url, folder, options.revision)
     files = wanted_files(folder, options.subjects)
-    if options.verify:
-        for name in damaged_files(folder, files):
-            logger.warning("%s: content damaged, fetching it again", name)
-            _drop(folder / name)
-    got = get_content(folder, files, plain=options.plain, jobs=options.jobs, progress=progress)
+    got = get_content(folder, files, jobs=options.jobs, verify=options.verify, progress=progress)
     return GetResult(folder, got.wanted, got.fetched, got.failed, commit)
-
-
-def _drop(path: Path) -> None:
-    """Remove damaged content behind a link; git-annex keeps it read-only in a read-only folder."""
-    content = path.resolve()
-    content.parent.chmod(0o755)
-    content.unlink()
 
 
 def _get_spider(
