@@ -87,11 +87,11 @@ shipped = $(if $(FROM_SHIPPED),--start-from $(wildcard $(BUNDLED)/Dataset$(1)_*/
 bundled-models: $(STAMP)  ## Train the bundled models and put them in place; goes on where an earlier call stopped
 	$(TOOLS) train-bundled $(TRAINING) --dataset 102 --minutes $(MINUTES_STEPS) $(TRAINING_OPTIONS) $(STEPS_OPTIONS) $(call shipped,102)
 	$(TOOLS) train-bundled $(TRAINING) --dataset 103 --minutes $(MINUTES_SCOUT) --batch-size 8 $(TRAINING_OPTIONS) $(call shipped,103)
-	$(BIN)/python -m totalspineseg_bids.training.synthetic.publish $(TRAINING) $(BUNDLED)
+	$(BIN)/python -m totalspineseg_bids.training.synthetic.bundle $(TRAINING) $(BUNDLED)
 
 refinement: $(STAMP)  ## Train a network that refines the borders of the bundled step 2 and put it in place
 	$(TOOLS) train-refinement $(TRAINING) --model bundled $(if $(LABEL_MAPS),--label-maps $(LABEL_MAPS)) $(call shipped,104)
-	$(BIN)/python -m totalspineseg_bids.training.synthetic.publish $(TRAINING) $(BUNDLED) --refinement
+	$(BIN)/python -m totalspineseg_bids.training.synthetic.bundle $(TRAINING) $(BUNDLED) --refinement
 
 clean:  ## Remove what demo and checks leave behind
 	rm -rf $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -29,8 +29,8 @@ from totalspineseg_bids.models.registry import resolve
 from totalspineseg_bids.segmentation.pipeline import SpineSegmenter
 from totalspineseg_bids.synthesis.dataset import write_dataset
 from totalspineseg_bids.training.cases import find_cases
+from totalspineseg_bids.training.synthetic.bundle import publish
 from totalspineseg_bids.training.synthetic.options import SyntheticTraining
-from totalspineseg_bids.training.synthetic.publish import publish
 from totalspineseg_bids.training.synthetic.synthetic_training import train_bundled
 
 #: Parametric spines in the pool of each training.

@@ -20,7 +20,7 @@ from totalspineseg_bids.segmentation.networks import NetworkOutputs
 from totalspineseg_bids.segmentation.refinement import CHANNELS, PRIOR_CHANNELS, REFINED_ROLES
 from totalspineseg_bids.segmentation.semantic_map import SemanticMap
 from totalspineseg_bids.training.synthetic import refinement_training
-from totalspineseg_bids.training.synthetic.publish_refinement import publish_refinement
+from totalspineseg_bids.training.synthetic.bundle import publish_refinement
 from totalspineseg_bids.training.synthetic.refinement_cases import RefinementCase, make_cases, write_images
 from totalspineseg_bids.training.synthetic.refinement_training import (
     loss_of,
@@ -104,9 +104,9 @@ def test_it_learns_goes_on_and_ships(case, tmp_path, monkeypatch):
     again = train([tmp_path / "a.npz"], steps=80, seed=1, checkpoint=checkpoint)
     assert again.state == trained.state
     write_model(model_folder(tmp_path), trained)
-    shipped = publish_refinement(tmp_path, tmp_path, "made by others")
+    shipped = publish_refinement(tmp_path, tmp_path).folder
     assert "80 steps" in (shipped / "MODEL_CARD.md").read_text()
-    assert "made by others" not in (shipped / "MODEL_CARD.md").read_text()
+    assert "BodyParts3D" not in (shipped / "MODEL_CARD.md").read_text()
     assert resolve(str(shipped), need=(Role.REFINE,)).refine is not None
 
 
@@ -143,7 +143,7 @@ def test_a_stage_more_changes_nothing_at_first(case, small, tmp_path):
     torch.testing.assert_close(network(image), before(image), rtol=0, atol=5e-3)
     assert told == "5 steps"
     write_model(model_folder(tmp_path), second)
-    card = (publish_refinement(tmp_path, tmp_path / "bundled", "") / "MODEL_CARD.md").read_text()
+    card = (publish_refinement(tmp_path, tmp_path / "bundled").folder / "MODEL_CARD.md").read_text()
     assert "fewer stages or as many, trained for 5 steps" in card
 
 
@@ -219,7 +219,7 @@ def test_without_a_spine_in_any_image_there_is_nothing_to_train(tmp_path):
     with pytest.raises(ModelError, match="no case"):
         train([], steps=1, seed=0, checkpoint=tmp_path / "c.pth")
     with pytest.raises(ModelError, match="train-refinement"):
-        publish_refinement(tmp_path, tmp_path, "")
+        publish_refinement(tmp_path, tmp_path)
 
 
 class FakeNetworks:

@@ -21,6 +21,7 @@ from totalspineseg_bids.synthesis.arrays import TorchArrays
 from totalspineseg_bids.training.class_maps import REGIONS, dataset_json
 from totalspineseg_bids.training.synthetic.augment import acquire, imperfect_discs
 from totalspineseg_bids.training.synthetic.batches import drawn_in_thread
+from totalspineseg_bids.training.synthetic.bundle import publish, step1_of_step2
 from totalspineseg_bids.training.synthetic.label_map_pool import PoolRecipe, build_pool
 from totalspineseg_bids.training.synthetic.level_prior import (
     IGNORE,
@@ -32,7 +33,6 @@ from totalspineseg_bids.training.synthetic.level_prior import (
 from totalspineseg_bids.training.synthetic.level_prior_patches import ScoutStream
 from totalspineseg_bids.training.synthetic.options import SyntheticTraining
 from totalspineseg_bids.training.synthetic.patch_dataset import SyntheticStream
-from totalspineseg_bids.training.synthetic.publish import publish, step1_of_step2
 from totalspineseg_bids.training.synthetic.schedule import learning_rate_factor
 from totalspineseg_bids.training.synthetic.small_plans import PLAIN, SUBVOXEL, build_network, small_plans
 

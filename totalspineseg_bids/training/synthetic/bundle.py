@@ -1,17 +1,43 @@
-"""Put one model, stripped to what inference needs, in its place among the bundled ones."""
+"""Publish trained models among the bundled ones: stripped to what inference needs, each with a model card.
+
+``python -m totalspineseg_bids.training.synthetic.bundle WORK_DIR DESTINATION [--figures summary.json]``
+"""
 
 from __future__ import annotations
 
+import argparse
+import hashlib
+import json
+import re
 import shutil
+import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from totalspineseg_bids.errors import ModelError
+import jinja2
+import torch
+
+from totalspineseg_bids import __version__
+from totalspineseg_bids.errors import ModelError, SpineAppError
+from totalspineseg_bids.inference.checkpoint import StateDict, read_checkpoint
+from totalspineseg_bids.inference.folders import read_json
 from totalspineseg_bids.models.export import strip_checkpoint
+from totalspineseg_bids.models.verify import write_manifest
+from totalspineseg_bids.training.class_maps import DATASET_NAMES, DatasetId, dataset_json
+from totalspineseg_bids.training.synthetic import refinement_training
+from totalspineseg_bids.training.synthetic.options import describe, finished, model_folder_name, pool_folder
+from totalspineseg_bids.training.synthetic.small_plans import CONFIGURATION, SUBVOXEL, network_class
+from totalspineseg_bids.training.synthetic.warm_start import reads_image
 
 #: Weights that ship must not be larger than this, bytes.
 SIZE_LIMIT = 15 * 1024 * 1024
+_STEPS: tuple[DatasetId, ...] = (101, 102)
+_STEP2_CHANNELS = 2
+_FIRST_OF_STAGE = re.compile(r"encoder\.stages\.(?P<stage>\d+)\.0\.convs\.0\.conv\.weight")
+_OF_FIRST_STAGE = re.compile(r"encoder\.stages\.0\.0\.convs\.\d+\.conv\.weight")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,3 +79,245 @@ def put_in_place(source: Path, destination: Path, name: str, card: str) -> Publi
         shutil.rmtree(destination / name, ignore_errors=True)
         ready.replace(destination / name)
     return Published(destination / name, size)
+
+
+def _render_card(template: str, **values: Any) -> str:  # noqa: ANN401
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("totalspineseg_bids.training.synthetic", "cards"),
+        autoescape=False,  # noqa: S701 - Markdown
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=False,
+        undefined=jinja2.StrictUndefined,
+    )
+    return (
+        environment.get_template(f"{template}.md.j2").render(
+            version=__version__, torch=torch.__version__.split("+")[0], **values
+        )
+        + "\n"
+    )
+
+
+def step1_of_step2(weights: StateDict) -> StateDict:
+    """Cut the network of step 1 out of one that was trained for step 2 with and without its odd discs.
+
+    Without odd discs the second input channel is zero, so leaving out its weights changes nothing; the regions of
+    step 1 are among those of step 2, so their outputs are picked.
+
+    Parameters
+    ----------
+    weights
+        Of a network for Dataset102.
+
+    Returns
+    -------
+    dict
+        Weights of the same network with one input channel and the regions of Dataset101.
+    """
+    regions = {
+        dataset: [name for name in dataset_json(dataset, 0)["labels"] if name != "background"] for dataset in _STEPS
+    }
+    picked = [regions[102].index(name) for name in regions[101]]
+    cut: StateDict = {}
+    for name, value in weights.items():
+        if "seg_layers" in name:
+            cut[name] = value.reshape(len(regions[102]), -1, *value.shape[1:])[picked].flatten(0, 1)
+        elif reads_image(name):
+            cut[name] = value[:, : value.shape[1] // _STEP2_CHANNELS]
+        else:
+            cut[name] = value
+    return cut
+
+
+def publish(
+    work_dir: Path, destination: Path, *, figures: Mapping[str, Any] | None = None, earlier: Sequence[str] = ()
+) -> list[Published]:
+    """Strip the trained models of a work folder into a folder of bundled models.
+
+    Where step 2 is trained, step 1 is cut out of it (`step1_of_step2`); else it is the network trained for step 1.
+
+    Parameters
+    ----------
+    work_dir
+        That of ``synthetic_training.train_bundled``.
+    destination
+        Folder that gets one ``Dataset10X_…`` folder a model; what is there of the same name is replaced.
+    figures
+        Figures for the model cards, name -> value.
+    earlier
+        Trainings of the steps before those of this work folder, a line each, where they started from others' weights.
+
+    Raises
+    ------
+    ModelError
+        If nothing is trained, or a stripped model is larger than 15 MB.
+    """
+    trained = {dataset: file for dataset in DATASET_NAMES if (file := finished(work_dir, dataset)) is not None}
+    if not trained:
+        msg = f"{work_dir} holds no trained model; run `totalspineseg-tools train-bundled {work_dir}` first"
+        raise ModelError(msg)
+    checkpoints = {dataset: read_checkpoint(file) for dataset, file in trained.items()}
+    stages = {
+        dataset: f"Dataset{dataset}: {_stage(dataset, checkpoint)}" for dataset, checkpoint in checkpoints.items()
+    }
+    if 102 in checkpoints:
+        weights = step1_of_step2(checkpoints[102]["network_weights"])
+        checkpoints[101] = {**checkpoints[102], "network_weights": weights}
+    published = [
+        _publish_one(dataset, checkpoint, destination, _Recipe(work_dir, stages, tuple(earlier), figures or {}))
+        for dataset, checkpoint in sorted(checkpoints.items())
+    ]
+    write_manifest(destination)
+    return published
+
+
+@dataclass(frozen=True, slots=True)
+class _Recipe:
+    """What the model cards of one publication share."""
+
+    work_dir: Path
+    stages: Mapping[DatasetId, str]
+    earlier: tuple[str, ...]
+    figures: Mapping[str, Any]
+
+
+def _stage(dataset: DatasetId, checkpoint: Mapping[str, Any]) -> str:
+    state = checkpoint["synthetic"]
+    # The scout's classes are no regions, so that its loss has no such term.
+    weight = state.get("nested_weight") if dataset in _STEPS else None
+    nested = f", weight of regions within others {weight}" if weight else ""
+    batch = state.get("batch_size", 1)
+    return (
+        f"{state['step']} steps{f' of {batch} images' if batch > 1 else ''} in {state['seconds'] / 60:.0f} minutes"
+        f"{f' on {machine}' if (machine := state.get('machine')) else ''}, {state['skipped']} left out as not finite, "
+        f"peak learning rate {state['learning_rate']}, seed {state['seed']}{nested}"
+        f"{', computing in bfloat16' if state.get('bfloat16') else ''}"
+    )
+
+
+def _shared(weights: StateDict) -> StateDict:
+    """Let tensors of equal content be one: nnU-Net lists most under several names, averaging makes copies of them."""
+    known: dict[tuple[torch.Size, bytes], torch.Tensor] = {}
+    result: StateDict = {}
+    for name, value in weights.items():
+        content = hashlib.sha256(value.contiguous().numpy().tobytes()).digest()
+        result[name] = known.setdefault((value.shape, content), value)
+    return result
+
+
+def _size_of(weights: StateDict) -> dict[str, Any]:
+    """Return the width of a network's stages and the convolutions of each, as ``describe`` takes them."""
+    first = {
+        int(match["stage"]): len(value) for name, value in weights.items() if (match := _FIRST_OF_STAGE.fullmatch(name))
+    }
+    convolutions = sum(1 for name in weights if _OF_FIRST_STAGE.fullmatch(name))
+    return {"features": tuple(first[stage] for stage in sorted(first)), "convolutions": convolutions}
+
+
+def _publish_one(dataset: DatasetId, checkpoint: dict[str, Any], destination: Path, recipe: _Recipe) -> Published:
+    name = DATASET_NAMES[dataset]
+    index = pool_folder(recipe.work_dir, dataset) / "pool.json"
+    pool = sorted(Path(entry["path"]).stem for entry in json.loads(index.read_text()))
+    weights = _shared(checkpoint["network_weights"])
+    description, plans = describe(dataset, len(pool), **_size_of(weights))
+    with tempfile.TemporaryDirectory(prefix=f"{name}.") as folder:
+        source = Path(folder) / model_folder_name(dataset)
+        (source / "fold_all").mkdir(parents=True)
+        (source / "dataset.json").write_text(json.dumps(description, indent=2) + "\n")
+        (source / "plans.json").write_text(json.dumps(plans, indent=2) + "\n")
+        slim = {"network_weights": weights, "trainer_name": checkpoint["trainer_name"]}
+        slim["init_args"] = {"configuration": CONFIGURATION, "fold": "all"}
+        slim["inference_allowed_mirroring_axes"] = checkpoint["inference_allowed_mirroring_axes"]
+        torch.save(slim, source / "fold_all" / "checkpoint_final.pth")
+        configuration = plans["configurations"][CONFIGURATION]
+        real_maps = [entry.removeprefix("real_") for entry in pool if entry.startswith("real_")]
+        card = _render_card(
+            "segmentation",
+            dataset=dataset,
+            name=name,
+            pixel_shuffle=network_class(plans) == SUBVOXEL,
+            parameters=sum({value.data_ptr(): value.numel() for value in weights.values()}.values()) / 1e6,
+            features=configuration["architecture"]["arch_kwargs"]["features_per_stage"],
+            plans=plans["plans_name"],
+            spacing=[f"{step:g}" for step in configuration["spacing"]],
+            patch=configuration["patch_size"],
+            classes=[label for label in description["labels"] if label != "background"],
+            parametric_spines=len(pool) - len(real_maps),
+            real_maps=real_maps,
+            stages=_stages_of(dataset, recipe),
+            figures=recipe.figures,
+        )
+        return put_in_place(source, destination, name, card)
+
+
+def _stages_of(dataset: DatasetId, recipe: _Recipe) -> list[str]:
+    """Return the trainings behind a model, in order."""
+    if dataset == 103:
+        return [recipe.stages[103]]
+    return [*recipe.earlier, *(stage for key, stage in sorted(recipe.stages.items()) if key != 103)]
+
+
+def publish_refinement(work_dir: Path, destination: Path) -> Published:
+    """Strip the trained refinement network of a work folder into a folder of bundled models.
+
+    Parameters
+    ----------
+    work_dir
+        That of `refinement_training.train_refinement`.
+    destination
+        Folder of bundled models; a refinement network that is there is replaced.
+
+    Raises
+    ------
+    ModelError
+        If none was trained, or it is larger than 15 MB.
+    """
+    source = refinement_training.model_folder(work_dir)
+    file = source / "fold_all" / "checkpoint_final.pth"
+    if not file.is_file():
+        msg = f"{work_dir} holds no refinement network; run `totalspineseg-tools train-refinement {work_dir}` first"
+        raise ModelError(msg)
+    checkpoint = read_checkpoint(file)
+    state = checkpoint["refinement"]
+    arguments = read_json(source / "plans.json")["configurations"][CONFIGURATION]["architecture"]["arch_kwargs"]
+    card = _render_card(
+        "refinement",
+        name=refinement_training.DATASET_NAME,
+        features=arguments["features"],
+        blocks=arguments["blocks"],
+        parameters=sum(value.numel() for value in checkpoint["network_weights"].values()) / 1e6,
+        patch=refinement_training.INFERENCE_PATCH,
+        state={"bfloat16": False, "start": None, **state},
+        real_maps=state["real_maps"],
+    )
+    published = put_in_place(source, destination, refinement_training.DATASET_NAME, card)
+    write_manifest(destination)
+    return published
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line of the module; returns the exit code."""
+    parser = argparse.ArgumentParser(description="Publish trained models among the bundled ones.")
+    parser.add_argument("work_dir", type=Path)
+    parser.add_argument("destination", type=Path)
+    parser.add_argument("--figures", type=Path, help="JSON object of figures for the model cards")
+    parser.add_argument("--earlier", nargs="*", default=[], metavar="LINE", help="trainings that these started from")
+    parser.add_argument("--refinement", action="store_true", help="publish the refinement network only")
+    options = parser.parse_args(argv)
+    figures = json.loads(options.figures.read_text()) if options.figures else None
+    try:
+        published = (
+            [publish_refinement(options.work_dir, options.destination)]
+            if options.refinement
+            else publish(options.work_dir, options.destination, figures=figures, earlier=options.earlier)
+        )
+        for item in published:
+            sys.stdout.write(f"{item.folder}: {item.size / 2**20:.1f} MB\n")
+    except SpineAppError as error:
+        sys.stderr.write(f"{error}\n")
+        return int(error.exit_code)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
