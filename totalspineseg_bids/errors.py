@@ -26,7 +26,7 @@ class SpineAppError(Exception):
 
     Parameters
     ----------
-    message
+    message : str
         One line that names the file and says what to do; it is printed unchanged.
 
     Examples

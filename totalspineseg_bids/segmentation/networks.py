@@ -31,7 +31,7 @@ WORKING_SPACING_MM = 1.0
 #: Around the spine that step 1 found; step 2 sees what step 1 may have missed at the ends of processes.
 CROP_MARGIN_MM = 20.0
 #: By nnU-Net's order vertebrae overwrite discs. Dice makes a network paint the larger of two neighbours over the border
-#: rather than the smaller, so where both are found it is the disc (docs/labelling.md).
+#: rather than the smaller, so where both are found it is the disc (docs/method.md).
 LOW_PRIORITY_ROLES = ("vertebrae",)
 #: Kinds of tissue whose borders are drawn between voxels.
 BORDERS = ("vertebrae", "sacrum", "disc", "canal", "cord")

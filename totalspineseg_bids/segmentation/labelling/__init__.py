@@ -1,7 +1,7 @@
 """Semantic map to ordered components to anatomical levels with confidence, as pure functions over arrays.
 
 Holds the canal's centreline, the components and their repair, the dynamic programme over levels and the painting of
-instances. No file, no network and no BIDS may appear here; ``docs/labelling.md`` tells the method and its numbers.
+instances. No file, no network and no BIDS may appear here; ``docs/method.md`` tells the method and its numbers.
 """
 
 from totalspineseg_bids.segmentation.labelling.components.level_prior import LevelPrior

@@ -79,7 +79,7 @@ def label_map(
     scout
         Probabilities of a coarse model that names every level; they count as evidence.
     weights
-        What each disagreement of the evidence costs; defaults are told in ``docs/labelling.md``.
+        What each disagreement of the evidence costs; defaults are told in ``docs/method.md``.
 
     Returns
     -------

@@ -1,7 +1,7 @@
 """Numbers that the labelling leans on: distances, sizes and what a piece of evidence is worth.
 
 All weights are natural logarithms of probability ratios (nats): 3 nats mean "20 times less likely". Where each number
-comes from is told in ``docs/labelling.md``.
+comes from is told in ``docs/method.md``.
 """
 
 from __future__ import annotations
