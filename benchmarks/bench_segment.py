@@ -1,4 +1,4 @@
-"""Time the bundled models on one image, in both arithmetics and against another checkout.
+"""Time the bundled models on one image, in both arithmetic and against another checkout.
 
 ``python benchmarks/bench_segment.py`` draws a whole synthetic spine (or takes ``--image``) and segments it twice in a
 process of its own for each way of running: the first time with what is loaded and converted once, the second without.
