@@ -1,4 +1,4 @@
-"""Colours of the labels that do not rely on telling red from green.
+"""Colour-blind-safe colours of the labels.
 
 The hues are those of Okabe and Ito, Color Universal Design (2008), https://jfly.uni-koeln.de/color/. Vertebrae and
 discs each cycle through three hues, so that neighbours always differ, also beside a supernumerary level.

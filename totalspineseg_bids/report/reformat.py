@@ -159,7 +159,7 @@ def sagittal_reformat(field: Geometry, plane: CurvedPlane | None, pixels: int) -
     else:
         front = min(float(high[1]), float(plane.body[:, 1].max()) + _FRONT_MM)
         behind = max(float(low[1]), float(plane.canal[:, 1].min()) - _BEHIND_MM)
-        # Reserve room for level names, if necessary outside the field of view.
+        # Reserve space for level names, if necessary outside the field of view.
         front = max(front, float(plane.body[:, 1].max()) + 20.0 + 0.6 * _NAME_PX / scale)
         behind = min(behind, float(plane.low[1]) - _NAME_PX / scale)
         y = _steps(behind, front, scale)[::-1]

@@ -1,5 +1,5 @@
 "use strict";
-// Filter, sort, mosaic, ratings; the map of levels; values per level. Everything comes from the page itself.
+// Table of images with filter, sorting and ratings; heat map of levels; plots. All data is embedded in the page.
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const list = document.getElementById("image-list");
@@ -17,10 +17,10 @@
     row, i: Number(row.dataset.i), status: row.dataset.status, count: Number(row.dataset.count),
     flagged: row.querySelector(".tag") !== null,
   }));
-  // The last cell holds the rating, whose choices are not what is searched for.
+  // Without the last cell: the choices of the rating are not searched.
   const textOf = (r) => (r.text ??= [...r.row.cells].slice(0, -1).map((cell) => cell.textContent).join(" ").toLowerCase());
   const keep = new Uint8Array(count).fill(1);
-  let later = 0;
+  let filterTimer = 0;
   function filter() {
     const words = $("search").value.toLowerCase().split(/\s+/).filter(Boolean);
     const status = $("status").value, flagged = $("flagged").checked, rated = $("rated").value;
@@ -31,9 +31,9 @@
       r.row.hidden = !keep[r.i];
       shown += keep[r.i];
     }
-    $("shown").textContent = shown === count ? count + " images" : shown + " of " + count + " images; map and plots show these";
-    clearTimeout(later);
-    later = setTimeout(draw, 60);
+    $("shown").textContent = shown === count ? count + " images" : shown + " of " + count + " images; heat map and plots show only these";
+    clearTimeout(filterTimer);
+    filterTimer = setTimeout(redraw, 60);
   }
   $("search").addEventListener("input", filter);
   for (const id of ["status", "flagged", "rated"]) $(id).addEventListener("change", filter);
@@ -58,24 +58,25 @@
   $("mosaic").addEventListener("click", () => mosaic(!list.classList.contains("mosaic")));
   if (innerWidth <= 640) mosaic(true);
 
-  // ---- ratings: kept in the browser, downloaded as a table, read back with --qc-file ---------------------------
-  const print = JSON.stringify(data.ratings);
-  const digest = [...print].reduce((sum, c) => (Math.imul(sum, 31) + c.charCodeAt(0)) | 0, 7);
+  // ---- ratings: stored in the browser, downloaded as TSV, read by --qc-file -------------------------------------
+  // A page with other ratings from --qc-file gets its own storage, so that old entries do not override them.
+  const initial = JSON.stringify(data.ratings);
+  const digest = [...initial].reduce((sum, c) => (Math.imul(sum, 31) + c.charCodeAt(0)) | 0, 7);
   const store = "totalspineseg_bids ratings " + data.dataset + " " + digest;
   const ratings = new Map(Object.entries(data.ratings));
-  try { for (const [k, v] of Object.entries(JSON.parse(localStorage.getItem(store) || "{}"))) ratings.set(k, v); } catch { /* private window */ }
+  try { for (const [k, v] of Object.entries(JSON.parse(localStorage.getItem(store) || "{}"))) ratings.set(k, v); } catch { /* storage is disabled, such as in a private window */ }
   function ratingOf(i) { return ratings.get(images.image[i]) || {}; }
-  function count_ratings() {
+  function countRatings() {
     const done = images.image.filter((_, i) => ratingOf(i).rating).length;
     $("rated-count").textContent = done ? done + " of " + count + " rated" : "";
   }
   function rate(r, change) {
     ratings.set(images.image[r.i], { ...ratingOf(r.i), ...change });
-    show(r);
-    count_ratings();
-    try { localStorage.setItem(store, JSON.stringify(Object.fromEntries(ratings))); } catch { /* private window */ }
+    showRating(r);
+    countRatings();
+    try { localStorage.setItem(store, JSON.stringify(Object.fromEntries(ratings))); } catch { /* storage is disabled, such as in a private window */ }
   }
-  function show(r) {
+  function showRating(r) {
     if (!r.select) return;
     r.select.value = r.select.dataset.value = ratingOf(r.i).rating || "";
     if (r.note.value !== (ratingOf(r.i).note || "")) r.note.value = ratingOf(r.i).note || "";
@@ -83,8 +84,8 @@
   const choice = document.createElement("select");
   choice.className = "rating";
   for (const value of ["", "good", "doubtful", "bad"]) choice.add(new Option(value || "–", value));
-  // Thousands of lists and fields would take longer than all the rest: they are made when their row comes into view.
-  function equip(r) {
+  // Creating thousands of form controls is slow: create those of a row when it scrolls into view.
+  function addControls(r) {
     if (r.select) return;
     r.select = choice.cloneNode(true);
     r.select.setAttribute("aria-label", "Rating of " + images.image[r.i]);
@@ -92,16 +93,16 @@
     r.note = Object.assign(document.createElement("input"), { className: "remark", placeholder: "remark", maxLength: 300 });
     r.note.setAttribute("aria-label", "Remark on " + images.image[r.i]);
     r.note.addEventListener("change", () => rate(r, { note: r.note.value.trim() }));
-    show(r);
+    showRating(r);
     r.row.querySelector(".rate").append(r.select, r.note);
   }
   const byRow = new Map(rows.map((r) => [r.row, r]));
   const watch = new IntersectionObserver((entries) => {
-    for (const entry of entries) if (entry.isIntersecting) { equip(byRow.get(entry.target)); watch.unobserve(entry.target); }
+    for (const entry of entries) if (entry.isIntersecting) { addControls(byRow.get(entry.target)); watch.unobserve(entry.target); }
   }, { root: list, rootMargin: "600px" });
   for (const r of rows) { r.row.tabIndex = -1; watch.observe(r.row); }
   if (rows.length) rows[0].row.tabIndex = 0;
-  count_ratings();
+  countRatings();
   body.addEventListener("keydown", (event) => {
     const at = rows.findIndex((r) => r.row === event.target);
     if (at < 0 || event.ctrlKey || event.metaKey || event.altKey) return;
@@ -130,7 +131,7 @@
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
   });
 
-  // ---- tip --------------------------------------------------------------------------------------------------
+  // ---- tooltip ----------------------------------------------------------------------------------------------
   const tip = $("tip");
   const pictureOf = (i) => body.querySelector(`tr[data-i="${i}"] img`)?.src;
   function showTip(event, lines, picture) {
@@ -144,8 +145,8 @@
     tip.style.top = Math.max(4, y) + "px";
   }
   const hideTip = () => { tip.style.display = "none"; };
-  function canvasOf(id, width, height) {
-    // A very high map of many images needs no more than one pixel a pixel.
+  function prepareCanvas(id, width, height) {
+    // Browsers limit the size of a canvas: draw a very tall one at standard resolution.
     const canvas = $(id), ratio = height > 4000 ? 1 : Math.min(3, devicePixelRatio || 1);
     canvas.width = Math.max(1, Math.round(width * ratio));
     canvas.height = Math.max(1, Math.round(height * ratio));
@@ -156,12 +157,12 @@
     pen.font = "12px system-ui, sans-serif";
     return pen;
   }
-  const place = (event) => { const box = event.target.getBoundingClientRect(); return [event.clientX - box.left, event.clientY - box.top]; };
+  const positionIn = (event) => { const box = event.target.getBoundingClientRect(); return [event.clientX - box.left, event.clientY - box.top]; };
 
   // ---- levels seen ------------------------------------------------------------------------------------------
   const heat = { kind: data.vertebrae.length || !data.discs.length ? "vertebrae" : "discs" };
   const dark = () => matchMedia("(prefers-color-scheme: dark)").matches;
-  // One blue from pale to full: readable without colour vision, too.
+  // Shades of a single blue, readable without colour vision.
   const shade = (c) => { const t = (c + 0.5) / 10; return dark() ? `hsl(212 70% ${22 + 46 * t}%)` : `hsl(212 ${45 + 20 * t}% ${86 - 48 * t}%)`; };
   function drawHeat() {
     const levels = data[heat.kind], offset = heat.kind === "vertebrae" ? 0 : data.vertebrae.length;
@@ -173,7 +174,7 @@
     const cell = Math.max(heat.kind === "discs" ? 15 : 14, Math.min(44, room / Math.max(1, levels.length)));
     const head = heat.kind === "discs" ? 62 : 26;
     Object.assign(heat, { levels, offset, row, left, cell, head, shown });
-    const pen = canvasOf("heat", Math.max(left + cell * levels.length + 10, 200), head + row * shown.length + 6);
+    const pen = prepareCanvas("heat", Math.max(left + cell * levels.length + 10, 200), head + row * shown.length + 6);
     pen.fillStyle = css("--muted");
     levels.forEach((level, k) => {
       pen.save();
@@ -186,7 +187,7 @@
     });
     pen.textBaseline = "middle";
     const gap = row > 6 ? 1 : 0, wide = cell - 1, high = row - gap;
-    // One colour after the other: a change of colour costs more than a rectangle.
+    // Group cells by colour: changing the fill colour is slower than filling a rectangle.
     const cells = new Map();
     for (let at = 0; at < shown.length; at++) {
       const marks = data.seen[shown[at]];
@@ -204,7 +205,7 @@
       pen.beginPath();
       for (let n = 0; n < places.length; n += 2) {
         const x = places[n], y = places[n + 1];
-        // Slanted edges need room; in low rows a cut level is a short one.
+        // Low rows have no room for diagonals: show a cut level as a partly filled cell.
         if (high < 7) pen.rect(mark === "p" ? x + 0.5 * wide : x, y, (mark === "p" ? 0.5 : 0.2) * wide, high);
         else if (mark === "p") { pen.moveTo(x, y + high); pen.lineTo(x + wide, y); pen.lineTo(x + wide, y + high); } else { pen.moveTo(x, y); pen.lineTo(x + 0.4 * cell, y); pen.lineTo(x, y + 0.6 * row); }
       }
@@ -213,7 +214,7 @@
     if (names) shown.forEach((i, at) => { pen.fillStyle = ink; pen.fillText(name(i).slice(0, 24), 6, head + row * (at + 0.5)); });
     const legend = $("heat-legend");
     legend.replaceChildren();
-    for (const [color, text] of [[css("--soft"), "not in view"], [shade(2), "seen, doubtful"], [shade(9), "seen, sure"]]) {
+    for (const [color, text] of [[css("--soft"), "not in view"], [shade(2), "low confidence"], [shade(9), "high confidence"]]) {
       const item = document.createElement("span"), swatch = document.createElement("i");
       swatch.style.background = color;
       item.append(swatch, text);
@@ -221,15 +222,15 @@
     }
     const corner = document.createElement("span"), notch = document.createElement("i");
     notch.style.background = `linear-gradient(135deg, ${css("--soft")} 35%, ${shade(7)} 35%)`;
-    corner.append(notch, "body whole, the rest cut");
+    corner.append(notch, "body complete, posterior elements cut off");
     legend.append(corner);
     const half = document.createElement("span"), swatch = document.createElement("i");
     swatch.style.background = `linear-gradient(135deg, ${css("--soft")} 50%, ${shade(6)} 50%)`;
-    half.append(swatch, "cut by the field of view");
+    half.append(swatch, "cut off by the field of view");
     legend.append(half);
   }
   function heatAt(event) {
-    const [x, y] = place(event), i = Math.floor((y - heat.head) / heat.row), k = Math.floor((x - heat.left) / heat.cell);
+    const [x, y] = positionIn(event), i = Math.floor((y - heat.head) / heat.row), k = Math.floor((x - heat.left) / heat.cell);
     return i >= 0 && i < heat.shown.length ? { i: heat.shown[i], k } : null;
   }
   $("heat").addEventListener("mousemove", (event) => {
@@ -238,16 +239,16 @@
     const lines = [name(at.i), images.image[at.i]], level = heat.levels[at.k];
     if (level) {
       const mark = data.seen[at.i][heat.offset + at.k];
-      lines.push(level + ": " + (mark === "." ? "not in view" : mark === "p" ? "cut by the field of view" : mark === "a" ? "body whole, the rest cut by the field of view" : "confidence " + (mark === "9" ? "over 0.9" : "0." + mark + " or more")));
+      lines.push(level + ": " + (mark === "." ? "not in view" : mark === "p" ? "cut off by the field of view" : mark === "a" ? "body complete, posterior elements cut off by the field of view" : "confidence " + (mark === "9" ? "0.9 or more" : "0." + mark + " or more")));
     }
     $("heat").classList.toggle("pointing", Boolean(images.report[at.i]));
     showTip(event, lines);
   });
   $("heat").addEventListener("mouseleave", hideTip);
   $("heat").addEventListener("click", (event) => { const at = heatAt(event); if (at && images.report[at.i]) location.href = encodeURI(images.report[at.i]); });
-  press("heat", (kind) => { heat.kind = kind; drawHeat(); }, heat.kind);
+  toggleButtons("heat", (kind) => { heat.kind = kind; drawHeat(); }, heat.kind);
 
-  function press(attribute, act, first) {
+  function toggleButtons(attribute, act, first) {
     const buttons = [...document.querySelectorAll(`[data-${attribute}]`)];
     const set = (value) => buttons.forEach((b) => b.setAttribute("aria-pressed", String(b.dataset[attribute] === value)));
     set(first);
@@ -285,7 +286,7 @@
     return [found, Math.max(0, -Math.floor(Math.log10(step)))];
   }
   const tickText = (v, decimals) => v.toLocaleString("en", { minimumFractionDigits: decimals, maximumFractionDigits: decimals }).replaceAll(",", "\u202f");
-  // How images differ by a column of participants.tsv: in groups, or along a number.
+  // Assign images to groups by a column of participants.tsv, or to positions on an axis if it is numeric.
   function grouping(column) {
     if (!column) return null;
     const place = data.participants.columns.indexOf(column);
@@ -315,16 +316,16 @@
     }
     $(id).replaceChildren(made);
   }
-  // Points and boxes by level, or points along a number. Returns what lies where.
+  // Draw points and boxes per level, or points against a number. Returns [x, y, image, level, value] of each point.
   function chart(id, { levels, pointsOf, by = null, zero = false, turned, tall = 0 }) {
     const width = $(id).parentElement.clientWidth, height = Math.max(300, Math.min(460, 0.36 * width)) + tall, left = 58;
     const along = by?.numeric ?? false, step = (width - left - 8) / Math.max(1, along ? 1 : levels.length);
     const wrap = turned || step < 22, bottom = along ? 44 : wrap ? 62 + tall : 30;
-    const pen = canvasOf(id, width, height), found = [];
+    const pen = prepareCanvas(id, width, height), found = [];
     pen.fillStyle = css("--muted");
     const sets = levels.map((level) => pointsOf(level).filter(([, i]) => !along || Number.isFinite(by.number(i))));
     const all = sets.flat();
-    if (!all.length) { pen.fillText("No whole level with this measure.", left, height / 2); return found; }
+    if (!all.length) { pen.fillText("No complete level has this measure.", left, height / 2); return found; }
     let low = Infinity, high = -Infinity;
     for (const [v] of all) { if (v < low) low = v; if (v > high) high = v; }
     if (zero) { low = Math.min(low, 0); high = Math.max(high, 0); } else if (low > 0 && low < 0.5 * high) low = 0;
@@ -390,7 +391,7 @@
     });
     return found;
   }
-  // Least squares; null where the numbers do not decide a line.
+  // Fit a line by least squares; null if the points do not determine one.
   function fit(pairs) {
     const n = pairs.length, mean = (k) => pairs.reduce((sum, p) => sum + p[k], 0) / n;
     if (n < 3) return null;
@@ -404,7 +405,7 @@
   function drawStrip() {
     const alignment = strip.kind === "alignment", measure = alignment ? "angle" : $("measure").value, scores = scored && $("scores").checked && !alignment;
     const about = alignment
-      ? { unit: "°", about: "Angles between planes fitted to whole vertebral bodies; lordosis and kyphosis are positive" }
+      ? { unit: "°", about: "Angles between planes fitted to complete vertebral bodies; lordosis and kyphosis are positive" }
       : data.measures.find((m) => m.key === measure);
     $("measure").disabled = alignment;
     const by = grouping($("by").value), levels = data[strip.kind].filter((level) => values(measure, level).length);
@@ -415,7 +416,7 @@
       $("level").replaceChildren(...levels.map((level) => new Option(level, level, false, level === chosen)));
     }
     const shown = by?.numeric ? levels.filter((level) => level === $("level").value) : levels;
-    $("about").textContent = about ? about.about + (scores ? ". Shown in standard deviations from the reference values of the level" : "") + "." : "";
+    $("about").textContent = about ? about.about + (scores ? ". Shown as z-scores: standard deviations from the reference mean of the level" : "") + "." : "";
     strip.unit = scores ? "SD" : about?.unit ?? "";
     strip.by = by;
     strip.points = chart("strip", { levels: shown, pointsOf: (level) => values(measure, level), by, zero: scores, turned: strip.kind === "discs" || (alignment && innerWidth < 1000), tall: alignment && innerWidth < 1000 ? 90 : 0 });
@@ -436,7 +437,7 @@
   }
   function hover(id, pointsOf, linesOf) {
     const at = (event) => {
-      const [x, y] = place(event);
+      const [x, y] = positionIn(event);
       let best = null, nearest = 100;
       for (const p of pointsOf()) { const d = (p[0] - x) ** 2 + (p[1] - y) ** 2; if (d < nearest) { nearest = d; best = p; } }
       return best;
@@ -452,10 +453,10 @@
   hover("strip", () => strip.points, (p) => [`${p[3]}: ${p[4]} ${strip.unit}`, name(p[2]), images.image[p[2]], ...(strip.by ? [strip.by.column + ": " + (strip.by.of(p[2]) || "n/a")] : [])]);
   for (const id of ["measure", "by", "level", "scores"]) $(id).addEventListener("change", drawStrip);
   document.querySelector('[data-kind="alignment"]').hidden = !data.alignment.length;
-  press("kind", (kind) => { strip.kind = kind; drawStrip(); }, strip.kind);
+  toggleButtons("kind", (kind) => { strip.kind = kind; drawStrip(); }, strip.kind);
 
   // ---- change between sessions --------------------------------------------------------------------------------
-  // Images of one participant that differ in nothing but the session are compared.
+  // Compare images of the same participant whose names differ only in the session.
   const change = { kind: heat.kind, points: [] };
   const pairs = new Map();
   images.image.forEach((image, i) => {
@@ -495,19 +496,19 @@
   hover("change", () => change.points, (p) => [`${p[3]}: ${p[4] > 0 ? "+" : ""}${p[4]} ${change.unit}`, images.participant[p[2]], $("from").value + " → " + $("to").value]);
   for (const id of ["change-measure", "from", "to"]) $(id).addEventListener("change", drawChange);
   document.querySelector('[data-change="alignment"]').hidden = !data.alignment.length;
-  press("change", (kind) => { change.kind = kind; drawChange(); }, change.kind);
+  toggleButtons("change", (kind) => { change.kind = kind; drawChange(); }, change.kind);
 
-  // Each is drawn when it comes into view, and again there when something has changed.
+  // Draw a chart when it scrolls into view, and redraw it there after a change.
   const charts = new Map([["heat", drawHeat], ["strip", drawStrip], ["change", drawChange]].map(([id, act]) => [$(id).parentElement, { act, near: false, stale: true }]));
   const refresh = (chart) => { if (chart.stale && chart.near) { chart.stale = false; chart.act(); } };
-  const sight = new IntersectionObserver((entries) => {
+  const chartObserver = new IntersectionObserver((entries) => {
     for (const entry of entries) { const chart = charts.get(entry.target); chart.near = entry.isIntersecting; refresh(chart); }
   }, { rootMargin: "200px" });
-  for (const place of charts.keys()) sight.observe(place);
-  const draw = () => { for (const chart of charts.values()) { chart.stale = true; refresh(chart); } };
+  for (const element of charts.keys()) chartObserver.observe(element);
+  const redraw = () => { for (const chart of charts.values()) { chart.stale = true; refresh(chart); } };
   addEventListener("beforeprint", () => { for (const chart of charts.values()) chart.act(); });
-  let waiting = 0;
-  addEventListener("resize", () => { clearTimeout(waiting); waiting = setTimeout(draw, 120); });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  let resizeTimer = 0;
+  addEventListener("resize", () => { clearTimeout(resizeTimer); resizeTimer = setTimeout(redraw, 120); });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
   filter();
 })();

@@ -1,10 +1,10 @@
 "use strict";
-// Image and labels in three planes. Both come as mosaics of sagittal slices inside the page; nothing is fetched.
-const CB_COLOURS = JSON.parse(document.getElementById("colours").textContent);
+// Viewer of image and labels in three orthogonal planes. Both are mosaics of sagittal slices embedded in the page.
+const SAFE_COLOURS = JSON.parse(document.getElementById("colours").textContent);
 const colourBlind = () => document.body.classList.contains("colour-blind");
-const rgbOf = (hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
+const parseColour = (hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
 
-async function pixelsOf(source) {
+async function decodePixels(source) {
   const image = new Image();
   image.src = source;
   await image.decode();
@@ -16,9 +16,9 @@ async function pixelsOf(source) {
   return [pen.getImageData(0, 0, canvas.width, canvas.height).data, canvas.width];
 }
 
-// Mosaic -> array in which x runs fastest, then y, then z, towards the patient's right, front and head.
-async function volumeOf(source, layout) {
-  const [pixels, width] = await pixelsOf(source), [nx, ny, nz] = layout.shape;
+// Decode a mosaic into an array with x fastest, then y, then z; the axes point right, anterior and superior (RAS).
+async function decodeVolume(source, layout) {
+  const [pixels, width] = await decodePixels(source), [nx, ny, nz] = layout.shape;
   const volume = new Uint8Array(nx * ny * nz);
   for (let x = 0; x < nx; x++) {
     const left = (x % layout.columns) * ny, top = Math.floor(x / layout.columns) * nz;
@@ -36,46 +36,46 @@ class SpineViewer {
     this.layout = JSON.parse(root.dataset.layout);
     this.names = new Map(JSON.parse(root.dataset.names).map((entry) => [entry[0], entry]));
     this.mode = "both";
-    this.strength = 0.45;
-    this.bright = 1;
+    this.opacity = 0.45;
+    this.brightness = 1;
     this.zoom = 1;
   }
 
   async open() {
     const store = this.root.querySelector("template").content;
     const source = (what) => store.querySelector(`[data-part="${what}"]`).getAttribute("src");
-    [this.grey, this.labels] = await Promise.all([volumeOf(source("grey"), this.layout), volumeOf(source("labels"), this.layout)]);
+    [this.grey, this.labels] = await Promise.all([decodeVolume(source("grey"), this.layout), decodeVolume(source("labels"), this.layout)]);
     const [nx, ny, nz] = this.layout.shape;
     this.at = [nx >> 1, ny >> 1, nz >> 1];
     this.centres = this.findCentres();
-    // Axis looked along, then the axes to the right and up of the picture, and whether they run backwards on screen.
+    // For each plane: its normal axis, the axes along columns and rows (both reversed on screen), and its side letters.
     this.planes = [
       { name: "Sagittal", axis: 0, across: 1, up: 2, sides: ["A", "P"] },
       { name: "Coronal", axis: 1, across: 0, up: 2, sides: ["R", "L"] },
       { name: "Axial", axis: 2, across: 0, up: 1, sides: ["R", "L"] },
     ];
     this.build();
-    const known = [...this.centres.keys()], bones = known.filter((id) => this.names.get(id)?.[3] === "vertebra");
-    const first = bones[bones.length >> 1] ?? known[0];
+    const ids = [...this.centres.keys()], vertebrae = ids.filter((id) => this.names.get(id)?.[3] === "vertebra");
+    const first = vertebrae[vertebrae.length >> 1] ?? ids[0];
     if (first !== undefined) this.goTo(first); else this.draw();
   }
 
-  // Where to go for each label: the voxel next to its middle, for a vertebra next to the middle of its body.
+  // For each label, the labelled voxel closest to its centre; for a vertebra, closest to the centre of its body.
   findCentres() {
     const [nx, ny, nz] = this.layout.shape, [sx, sy, sz] = this.layout.step, found = new Map();
-    const each = (act) => {
+    const forEachVoxel = (act) => {
       for (let z = 0, i = 0; z < nz; z++) for (let y = 0; y < ny; y++) for (let x = 0; x < nx; x++, i++) {
         if (this.labels[i]) act(this.labels[i], x, y, z);
       }
     };
-    const sums = new Float64Array(256 * 4), front = new Float64Array(256 * 4);
+    const sums = new Float64Array(256 * 4), bodies = new Float64Array(256 * 4);
     const add = (sum, id, x, y, z) => { sum[4 * id] += x; sum[4 * id + 1] += y; sum[4 * id + 2] += z; sum[4 * id + 3]++; };
-    const bone = (id) => this.names.get(id)?.[3] === "vertebra";
-    each((id, x, y, z) => add(sums, id, x, y, z));
-    // The body is what lies in front of the middle of the whole, which is about the canal.
-    each((id, x, y, z) => { if (!bone(id) || y * sums[4 * id + 3] >= sums[4 * id + 1]) add(front, id, x, y, z); });
-    each((id, x, y, z) => {
-      const n = front[4 * id + 3], d = (sx * (x - front[4 * id] / n)) ** 2 + (sy * (y - front[4 * id + 1] / n)) ** 2 + (sz * (z - front[4 * id + 2] / n)) ** 2;
+    const isVertebra = (id) => this.names.get(id)?.[3] === "vertebra";
+    forEachVoxel((id, x, y, z) => add(sums, id, x, y, z));
+    // The centre of a vertebra lies close to the canal, and its body anterior to it.
+    forEachVoxel((id, x, y, z) => { if (!isVertebra(id) || y * sums[4 * id + 3] >= sums[4 * id + 1]) add(bodies, id, x, y, z); });
+    forEachVoxel((id, x, y, z) => {
+      const n = bodies[4 * id + 3], d = (sx * (x - bodies[4 * id] / n)) ** 2 + (sy * (y - bodies[4 * id + 1] / n)) ** 2 + (sz * (z - bodies[4 * id + 2] / n)) ** 2;
       const best = found.get(id);
       if (!best || d < best[0]) found.set(id, [d, [x, y, z]]);
     });
@@ -99,8 +99,8 @@ class SpineViewer {
       range.setAttribute("aria-label", text);
       range.addEventListener("input", () => { this[key] = Number(range.value); this.draw(); });
     };
-    slider("strength", 0, 1, "strength");
-    slider("brightness", 0.4, 3, "bright");
+    slider("opacity", 0, 1, "opacity");
+    slider("brightness", 0.4, 3, "brightness");
     slider("zoom", 1, 5, "zoom");
     this.readout = add("p", { className: "small readout" }, this.root);
     this.readout.setAttribute("aria-live", "polite");
@@ -117,16 +117,16 @@ class SpineViewer {
         event.preventDefault();
         this.move(plane.axis, this.at[plane.axis] + (event.deltaY > 0 ? -1 : 1));
       }, { passive: false });
-      const point = (event) => {
+      const moveTo = (event) => {
         const box = plane.canvas.getBoundingClientRect(), [nu, nv] = [this.layout.shape[plane.across], this.layout.shape[plane.up]];
         const [left, top] = plane.window;
         this.at[plane.across] = this.clip(plane.across, nu - 1 - Math.floor((left + (event.clientX - box.left) / box.width / this.zoom) * nu));
         this.at[plane.up] = this.clip(plane.up, nv - 1 - Math.floor((top + (event.clientY - box.top) / box.height / this.zoom) * nv));
         this.draw();
       };
-      plane.canvas.addEventListener("pointerdown", (event) => { if (event.isTrusted) plane.canvas.setPointerCapture(event.pointerId); plane.held = plane.window; point(event); });
-      for (const kind of ["pointerup", "pointercancel"]) plane.canvas.addEventListener(kind, () => { plane.held = null; this.draw(); });
-      plane.canvas.addEventListener("pointermove", (event) => { if (event.buttons & 1) point(event); });
+      plane.canvas.addEventListener("pointerdown", (event) => { if (event.isTrusted) plane.canvas.setPointerCapture(event.pointerId); plane.frozenWindow = plane.window; moveTo(event); });
+      for (const kind of ["pointerup", "pointercancel"]) plane.canvas.addEventListener(kind, () => { plane.frozenWindow = null; this.draw(); });
+      plane.canvas.addEventListener("pointermove", (event) => { if (event.buttons & 1) moveTo(event); });
       plane.canvas.addEventListener("keydown", (event) => {
         const steps = { PageUp: [plane.axis, 1], PageDown: [plane.axis, -1], ArrowUp: [plane.up, 1], ArrowDown: [plane.up, -1], ArrowLeft: [plane.across, 1], ArrowRight: [plane.across, -1] };
         const step = steps[event.key];
@@ -135,7 +135,7 @@ class SpineViewer {
         this.move(step[0], this.at[step[0]] + step[1] * (event.shiftKey ? 5 : 1));
       });
     }
-    add("p", { className: "small muted", textContent: "Click or drag to move the cross; wheel, Page Up and Page Down for slices; arrow keys move the cross (Shift: faster)." }, this.root);
+    add("p", { className: "small muted", textContent: "Click or drag to move the crosshair. Mouse wheel, Page Up and Page Down change the slice; arrow keys move the crosshair (with Shift: faster)." }, this.root);
   }
 
   clip(axis, value) { return Math.max(0, Math.min(this.layout.shape[axis] - 1, value)); }
@@ -144,7 +144,7 @@ class SpineViewer {
 
   colour(id) {
     const entry = this.names.get(id);
-    return entry ? rgbOf(colourBlind() ? CB_COLOURS[entry[2]] ?? entry[2] : entry[2]) : [200, 200, 200];
+    return entry ? parseColour(colourBlind() ? SAFE_COLOURS[entry[2]] ?? entry[2] : entry[2]) : [200, 200, 200];
   }
 
   draw() {
@@ -174,41 +174,41 @@ class SpineViewer {
     const base = this.at[plane.axis] * strides[plane.axis], table = new Map();
     for (let row = 0, p = 0; row < nv; row++) for (let column = 0; column < nu; column++, p++) {
       const i = base + (nu - 1 - column) * strides[plane.across] + (nv - 1 - row) * strides[plane.up], id = this.labels[i];
-      grey.data[4 * p] = grey.data[4 * p + 1] = grey.data[4 * p + 2] = Math.min(255, this.bright * this.grey[i]);
+      grey.data[4 * p] = grey.data[4 * p + 1] = grey.data[4 * p + 2] = Math.min(255, this.brightness * this.grey[i]);
       grey.data[4 * p + 3] = 255;
       plane.ids[p] = id;
       if (!id) continue;
       let c = table.get(id);
       if (!c) table.set(id, (c = this.colour(id)));
       fill.data.set(c, 4 * p);
-      fill.data[4 * p + 3] = 255 * this.strength;
+      fill.data[4 * p + 3] = 255 * this.opacity;
     }
     const pen = canvas.getContext("2d"), zoom = this.zoom;
-    // Zoomed in, the picture keeps the cross in its middle as far as it can.
-    const start = (share) => Math.max(0, Math.min(1 - 1 / zoom, share - 0.5 / zoom));
-    plane.window = plane.held ?? [start((nu - 0.5 - this.at[plane.across]) / nu), start((nv - 0.5 - this.at[plane.up]) / nv)];
+    // When zoomed in, keep the crosshair as close to the centre of the picture as the borders allow.
+    const start = (position) => Math.max(0, Math.min(1 - 1 / zoom, position - 0.5 / zoom));
+    plane.window = plane.frozenWindow ?? [start((nu - 0.5 - this.at[plane.across]) / nu), start((nv - 0.5 - this.at[plane.up]) / nv)];
     pen.setTransform(zoom, 0, 0, zoom, -zoom * plane.window[0] * canvas.width, -zoom * plane.window[1] * canvas.height);
-    const lay = (data) => { sheet.putImageData(data, 0, 0); pen.drawImage(plane.sheet, 0, 0, canvas.width, canvas.height); };
+    const drawLayer = (data) => { sheet.putImageData(data, 0, 0); pen.drawImage(plane.sheet, 0, 0, canvas.width, canvas.height); };
     pen.imageSmoothingEnabled = true;
-    lay(grey);
+    drawLayer(grey);
     pen.imageSmoothingEnabled = false;
-    if (this.mode === "fill" || this.mode === "both") lay(fill);
+    if (this.mode === "fill" || this.mode === "both") drawLayer(fill);
     const fu = canvas.width / nu, fv = canvas.height / nv;
-    if (this.mode === "contour" || this.mode === "both") this.contour(pen, plane, nu, nv, fu, fv, table, ratio / zoom);
+    if (this.mode === "contour" || this.mode === "both") this.drawContours(pen, plane, nu, nv, fu, fv, table, ratio / zoom);
     pen.strokeStyle = "rgb(255 255 255 / 45%)";
     pen.lineWidth = ratio / zoom;
     const cu = (nu - 0.5 - this.at[plane.across]) * fu, cv = (nv - 0.5 - this.at[plane.up]) * fv;
     pen.beginPath();
     pen.moveTo(cu, 0); pen.lineTo(cu, canvas.height); pen.moveTo(0, cv); pen.lineTo(canvas.width, cv);
     pen.stroke();
-    this.letters(pen, plane, nu, nv, fu, fv, ratio / zoom);
-    this.sides(pen, plane, ratio);
+    this.drawNames(pen, plane, nu, nv, fu, fv, ratio / zoom);
+    this.drawSides(pen, plane, ratio);
     plane.slider.value = this.at[plane.axis];
     plane.caption.textContent = `${plane.name} ${this.at[plane.axis] + 1} of ${shape[plane.axis]}`;
     canvas.setAttribute("aria-label", `${plane.name} slice ${this.at[plane.axis] + 1} of ${shape[plane.axis]} with labels`);
   }
 
-  contour(pen, plane, nu, nv, fu, fv, table, ratio) {
+  drawContours(pen, plane, nu, nv, fu, fv, table, ratio) {
     const paths = new Map(), ids = plane.ids;
     const line = (id, a, b, c, d) => {
       if (!paths.has(id)) paths.set(id, new Path2D());
@@ -227,23 +227,23 @@ class SpineViewer {
     for (const [id, path] of paths) { pen.strokeStyle = `rgb(${table.get(id).join(" ")})`; pen.stroke(path); }
   }
 
-  letters(pen, plane, nu, nv, fu, fv, ratio) {
+  drawNames(pen, plane, nu, nv, fu, fv, ratio) {
     if (this.mode === "off") return;
-    const wanted = (id) => id && ["vertebra", "sacrum"].includes(this.names.get(id)?.[3]);
-    const middles = (keep) => {
+    const isNamed = (id) => id && ["vertebra", "sacrum"].includes(this.names.get(id)?.[3]);
+    const sumsOf = (keep) => {
       const sums = new Map();
       for (let row = 0, p = 0; row < nv; row++) for (let column = 0; column < nu; column++, p++) {
         const id = plane.ids[p];
-        if (!wanted(id) || !keep(id, column, row)) continue;
+        if (!isNamed(id) || !keep(id, column, row)) continue;
         let s = sums.get(id);
         if (!s) sums.set(id, (s = [0, 0, 0]));
         s[0] += column; s[1] += row; s[2]++;
       }
       return sums;
     };
-    // On the body rather than between body and spinous process: what lies in front of the middle.
-    const whole = middles(() => true);
-    const sums = middles((id, column, row) => {
+    // Place the name on the vertebral body, which is the part anterior to the centre of the vertebra.
+    const whole = sumsOf(() => true);
+    const sums = sumsOf((id, column, row) => {
       const [u, v, n] = whole.get(id);
       return plane.axis === 0 ? column * n <= u : plane.axis === 2 ? row * n <= v : true;
     });
@@ -258,7 +258,7 @@ class SpineViewer {
     for (const [id, [u, v, n]] of sums) if (n * fu * fv > 150 * ratio * ratio) write(this.names.get(id)[1], (u / n + 0.5) * fu, (v / n + 0.5) * fv);
   }
 
-  sides(pen, plane, ratio) {
+  drawSides(pen, plane, ratio) {
     pen.setTransform(1, 0, 0, 1, 0, 0);
     pen.font = `600 ${12 * ratio}px system-ui, sans-serif`;
     pen.lineWidth = 3 * ratio;
@@ -283,25 +283,25 @@ for (const button of document.querySelectorAll("[data-open-viewer]")) {
       button.hidden = true;
       root.hidden = false;
       root.querySelector("canvas").focus();
-    } catch (problem) {
-      button.textContent = "The viewer does not work in this browser (" + problem.message + ")";
+    } catch (error) {
+      button.textContent = "The viewer does not work in this browser (" + error.message + ")";
     }
   });
 }
 
-// ---- colours that do not depend on red and green -------------------------------------------------------------------
+// ---- colour-blind-safe colours --------------------------------------------------------------------------------------
 async function recolour(image, on) {
-  if (!image.dataset.plain) image.dataset.plain = image.src;
-  if (!on) { image.src = image.dataset.plain; return; }
+  if (!image.dataset.standard) image.dataset.standard = image.src;
+  if (!on) { image.src = image.dataset.standard; return; }
   if (!image.dataset.safe) {
-    const [pixels, width] = await pixelsOf(image.dataset.plain), table = new Map();
-    for (const [from, to] of Object.entries(CB_COLOURS)) table.set(rgbOf(from).join(), rgbOf(to));
+    const [pixels, width] = await decodePixels(image.dataset.standard), table = new Map();
+    for (const [from, to] of Object.entries(SAFE_COLOURS)) table.set(parseColour(from).join(), parseColour(to));
     const keys = [...table.keys()].map((k) => k.split(",").map(Number)), near = new Map();
     for (let i = 0; i < pixels.length; i += 4) {
       if (!pixels[i + 3]) continue;
       const key = (pixels[i] << 16) | (pixels[i + 1] << 8) | pixels[i + 2];
       if (!near.has(key)) {
-        // Translucent pixels come back rounded, so the nearest colour within a few steps counts.
+        // Canvas rounds the colours of translucent pixels: accept a difference of two per channel.
         const found = keys.find((k) => Math.max(Math.abs(k[0] - pixels[i]), Math.abs(k[1] - pixels[i + 1]), Math.abs(k[2] - pixels[i + 2])) <= 2);
         near.set(key, found ? table.get(found.join()) : null);
       }
@@ -320,12 +320,12 @@ if (palette) {
   palette.addEventListener("change", () => {
     document.body.classList.toggle("colour-blind", palette.checked);
     for (const chip of document.querySelectorAll("[data-colour]")) {
-      const plain = chip.dataset.colour;
-      chip.style.setProperty("--c", palette.checked ? CB_COLOURS[plain] ?? plain : plain);
+      const standard = chip.dataset.colour;
+      chip.style.setProperty("--c", palette.checked ? SAFE_COLOURS[standard] ?? standard : standard);
     }
     for (const viewer of viewers) viewer.draw();
     for (const image of document.querySelectorAll("[data-viewer] img.fill, [data-viewer] img.lines")) {
-      if ((image.dataset.plain ?? image.src).startsWith("data:")) recolour(image, palette.checked);
+      if ((image.dataset.standard ?? image.src).startsWith("data:")) recolour(image, palette.checked);
     }
   });
 }
