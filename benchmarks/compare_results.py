@@ -34,7 +34,7 @@ else:
 
 PARTS = ("demo", "real", "labelling", "synthesize", "prepare")
 # Keys and columns whose values differ between two runs of the same code or between versions.
-_VOLATILE = ("Version", "seconds", "duration", "date", "CodeURL", "memory")
+_VOLATILE = ("signature", "Version", "seconds", "duration", "date", "CodeURL", "memory")
 _LABEL_SCRIPT = """
 import hashlib, json, sys
 from pathlib import Path
