@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
-from totalspineseg_bids.imaging.centerline import Centerline, centerline_from_canal
+from totalspineseg_bids.imaging.centerline import Centerline
 
 #: Borders of the bins, mm in front of the middle of the canal.
 BORDERS_MM = (-45.0, -30.0, -20.0, -15.0, -10.0, -5.0, 0.0, 4.0, 8.0)
@@ -55,7 +55,7 @@ def profiles(file: Path) -> dict[str, list[list[float]]]:
     """Return the profiles of the vertebrae of one label map, by region."""
     labels = np.asanyarray(nib.as_closest_canonical(nib.load(file)).dataobj).astype(np.uint8)[::STEP, ::STEP, ::STEP]
     canal = np.argwhere(np.isin(labels, (anatomy.CANAL_ID, anatomy.CORD_ID))) * float(STEP)
-    line = centerline_from_canal(canal, float(STEP**3))
+    line = Centerline.from_canal(canal, float(STEP**3))
     found: dict[str, list[list[float]]] = defaultdict(list)
     if line is None:
         return found

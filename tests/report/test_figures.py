@@ -6,8 +6,8 @@ from PIL import Image
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import CANAL_ID, CORD_ID, Structure
+from totalspineseg_bids.imaging.centerline import Centerline
 from totalspineseg_bids.imaging.volume import Geometry, Volume
-from totalspineseg_bids.measurement.centerline import SmoothCenterline
 from totalspineseg_bids.report.figures import LAYERS, THUMBNAIL, VIEWS, write_figures
 from totalspineseg_bids.report.overlay import IntensityWindow, sample_labels
 from totalspineseg_bids.report.reformat import curved_plane, sagittal_reformat
@@ -123,7 +123,7 @@ def test_window_survives_odd_intensities():
 
 def test_a_given_centreline_replaces_the_one_of_the_labels(spine, drawn, tmp_path):
     image, labels, affine, *_ = spine
-    shifted = SmoothCenterline.from_labels(labels, affine @ np.array([[1, 0, 0, 3], *np.eye(4)[1:]]))
+    shifted = Centerline.from_labels(labels, affine @ np.array([[1, 0, 0, 3], *np.eye(4)[1:]]))
     write_figures(tmp_path, "sub-01_T2w", image, labels, affine, centerline=shifted)
     changed = {name for name, content in digest(tmp_path).items() if content != digest(drawn[0])[name]}
     assert {"sub-01_T2w_straight.png", "sub-01_T2w_axial.png"} <= changed

@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 
 from totalspineseg_bids.imaging.centerline import (
-    centerline_from_canal,
-    centerline_from_discs,
-    extend_with_discs,
+    Centerline,
 )
 
 
@@ -38,7 +36,7 @@ def _arc(length: float, turn_degrees: float, plane: str, tilt: float = 0.0) -> n
 )
 def test_curve_follows_bends_and_tilts(turn, plane, tilt):
     curve = _arc(400, turn, plane, tilt)
-    line = centerline_from_canal(_tube(curve), 8.0)
+    line = Centerline.from_canal(_tube(curve), 8.0)
     assert line is not None
     assert line.length == pytest.approx(400, rel=0.08)
     true_s = np.linspace(0, 400, 400)
@@ -54,8 +52,8 @@ def test_gaps_and_blobs_elsewhere_do_not_matter():
     height = tube[:, 2]
     gap = (height < -150) & (height > -210)
     blob = np.array([120.0, 90.0, -200.0]) + np.random.default_rng(0).uniform(-4, 4, (30, 3))
-    whole = centerline_from_canal(tube, 8.0)
-    holed = centerline_from_canal(np.vstack([tube[~gap], blob]), 8.0)
+    whole = Centerline.from_canal(tube, 8.0)
+    holed = Centerline.from_canal(np.vstack([tube[~gap], blob]), 8.0)
     assert whole is not None
     assert holed is not None
     assert holed.length == pytest.approx(whole.length, rel=0.03)
@@ -64,7 +62,7 @@ def test_gaps_and_blobs_elsewhere_do_not_matter():
 
 
 def test_front_is_front():
-    line = centerline_from_canal(_tube(_arc(200, 40, "sagittal")), 8.0)
+    line = Centerline.from_canal(_tube(_arc(200, 40, "sagittal")), 8.0)
     assert line is not None
     point = line.at(100.0)
     seen = line.project(point + np.array([[0, 20, 0], [15, 0, 0], [0, -10, 0]]))
@@ -75,7 +73,7 @@ def test_front_is_front():
 
 def test_a_short_canal_is_ordered_by_height():
     tube = _tube(_arc(24, 0, "sagittal"), radius=9)
-    line = centerline_from_canal(tube, 8.0)
+    line = Centerline.from_canal(tube, 8.0)
     assert line is not None
     assert line.project(np.array([[0.0, 20.0, -2.0]])).s[0] < line.project(np.array([[0.0, 20.0, -20.0]])).s[0]
 
@@ -83,11 +81,11 @@ def test_a_short_canal_is_ordered_by_height():
 def test_without_canal_the_discs_make_the_curve():
     centers = _arc(300, 70, "sagittal")[::25] + np.array([0, 18, 0])
     shuffled = centers[np.random.default_rng(1).permutation(len(centers))]
-    line = centerline_from_discs(shuffled)
+    line = Centerline.from_discs(shuffled)
     assert line is not None
     assert (np.diff(line.project(centers).s) > 5).all()
-    assert centerline_from_discs(np.zeros((0, 3))) is None
-    single = centerline_from_discs(centers[:1])
+    assert Centerline.from_discs(np.zeros((0, 3))) is None
+    single = Centerline.from_discs(centers[:1])
     assert single is not None
     assert single.project(centers[:1]).anterior[0] > 10
 
@@ -95,21 +93,21 @@ def test_without_canal_the_discs_make_the_curve():
 def test_discs_beyond_the_canal_bend_the_curve():
     curve = _arc(400, 100, "sagittal")
     centers = curve[::30] + np.array([0, 18, 0])
-    half = centerline_from_canal(_tube(curve[:200]), 8.0)
+    half = Centerline.from_canal(_tube(curve[:200]), 8.0)
     assert half is not None
-    longer = extend_with_discs(half, centers)
+    longer = half.extend_along_discs(centers)
     assert longer.length > half.length + 120
     assert (np.diff(longer.project(centers).s) > 10).all()
 
 
 def test_too_little_canal_is_none():
-    assert centerline_from_canal(np.zeros((3, 3)), 8.0) is None
-    assert centerline_from_canal(np.zeros((0, 3)), 8.0) is None
+    assert Centerline.from_canal(np.zeros((3, 3)), 8.0) is None
+    assert Centerline.from_canal(np.zeros((0, 3)), 8.0) is None
 
 
 def test_many_points_are_projected_like_few():
     curve = _arc(400, 100, "sagittal", 15)
-    line = centerline_from_canal(_tube(curve), 8.0)
+    line = Centerline.from_canal(_tube(curve), 8.0)
     assert line is not None
     points = curve[np.random.default_rng(0).integers(0, 400, 5000)] + np.random.default_rng(1).uniform(
         -30, 30, (5000, 3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from totalspineseg_bids.imaging.centerline import centerline_from_canal
+from totalspineseg_bids.imaging.centerline import Centerline
 from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling.instances.vertebrae import draw_vertebrae
 from totalspineseg_bids.segmentation.labelling.records import SpineContext
@@ -19,7 +19,7 @@ def _painted(values, seeds, canal_at):
     """Paint a map with seeds (block of the coarse grid, id) and a straight canal ``canal_at`` voxels from the back."""
     length = values.shape[2]
     canal = np.stack([np.full(length, 20.0), np.full(length, canal_at), np.arange(float(length))], axis=1)
-    line = centerline_from_canal(canal, 20.0)
+    line = Centerline.from_canal(canal, 20.0)
     context = SpineContext((), np.ones(3), np.zeros(3, int), np.array(values.shape) - 1, line)
     coarse = np.zeros([n // 2 for n in values.shape], np.uint8)
     for block, label in seeds:

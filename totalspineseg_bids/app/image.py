@@ -300,7 +300,7 @@ class _Writer:
 
     def _write_figures(self) -> dict[str, str]:
         # A figure that cannot be drawn is a pity, not a reason to lose the result.
-        from totalspineseg_bids.measurement.centerline import SmoothCenterline  # noqa: PLC0415 - loads scipy
+        from totalspineseg_bids.imaging.centerline import Centerline  # noqa: PLC0415 - loads scipy
         from totalspineseg_bids.report.figures import write_figures  # noqa: PLC0415 - loads the drawing library
 
         folder = self.output / self.names.figures
@@ -312,7 +312,7 @@ class _Writer:
                 self.image.volume,
                 self.spine.labels,
                 self.spine.affine,
-                centerline=SmoothCenterline.from_points(self.spine.centerline_mm),
+                centerline=Centerline.from_polyline(self.spine.centerline_mm),
             )
         except OSError:
             raise

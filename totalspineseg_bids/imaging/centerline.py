@@ -1,16 +1,18 @@
 """Centreline of the spinal canal: a smooth curve that orders everything else.
 
-The curve comes from the canal's voxels (cord included) by their order *within* the canal, not by height: a graph of
-coarse cells gives every cell its distance along the canal from one end, so that kyphosis, scoliosis and tilted fields
-of view are ordered as well as straight columns. Gaps are bridged, ends continued in a straight line.
+There are two ways to a curve. `Centerline.from_canal` fits voxels of the canal by their order *within* the canal, not
+by height: a graph of coarse cells gives each cell its distance along the canal from one end, so that kyphosis,
+scoliosis and tilted fields of view are ordered as well as straight columns. `Centerline.from_polyline` smooths points
+that are in order already. Both continue the curve in straight lines beyond its ends.
 
-All lengths are mm in *local* coordinates: voxel index times voxel size on the canonical grid (x right, y anterior,
-z cranial as far as an oblique field of view allows).
+Lengths are mm. Axes point right, anterior and cranial: those of scanner space, or *local* ones (voxel index times
+voxel size on a grid in canonical orientation).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -19,38 +21,70 @@ from scipy import ndimage, sparse
 from scipy.sparse import csgraph
 from scipy.spatial import cKDTree
 
-Points = NDArray[np.float64]
+from totalspineseg_bids.anatomy import CANAL_ID, CORD_ID
+from totalspineseg_bids.imaging.volume import Affine
 
+Points = NDArray[np.float64]
+Vector = NDArray[np.float64]
+
+#: Edge of the cells of the graph through the canal, and of the cells that share a search for the nearest point, mm.
 _CELL_MM = 4.0
 _LOOKUP_MM = 6.0
 _MANY_POINTS = 3000
 #: Points of the canal that its centreline is fitted to, about.
 _FIT_POINTS = 8000
+#: Length of the bins along the canal, and smoothing across them (standard deviation), mm.
 _BIN_MM = 5.0
 _SMOOTH_MM = 8.0
-_EXTENSION_MM = 250.0
-#: A canal shorter than this is as wide as it is long: its own shape does not tell its direction.
+#: Length of the straight ends, and of the stretch that gives their direction, mm.
+_EXTENSION_MM = 250
+_END_MM = 20
+#: A canal shorter than this is as wide as it is long: its shape does not show its direction.
 _SHORT_MM = 45.0
 _SMALLEST_PART_MM3 = 250.0
-#: Gap between parts of the canal, across which they still count as one column.
+#: Largest gap between parts of the canal that count as one column, mm.
 _LARGEST_GAP_MM = 160.0
+#: The same for polylines: smoothing (less than a vertebra, more than the steps of the voxels) and straight ends, mm.
+_POLYLINE_SMOOTH_MM = 4.0
+_POLYLINE_EXTENSION_MM = 40
+_POLYLINE_END_MM = 10
+_SHORTEST_POLYLINE_MM = 2.0
+#: Height of the slabs whose mean positions make a polyline from a label map, mm.
+_SLAB_MM = 2.0
+
+
+def unit(vector: Vector) -> Vector:
+    """Return a vector scaled to length 1; a null vector stays null.
+
+    Examples
+    --------
+    >>> unit(np.array([0.0, 3.0, 4.0])).tolist()
+    [0.0, 0.6, 0.8]
+    """
+    length = float(np.linalg.norm(vector))
+    return vector / length if length > 0 else vector
+
+
+def orthogonal(vector: Vector, axis: Vector) -> Vector:
+    """Return the unit vector along the part of ``vector`` perpendicular to the unit vector ``axis``.
+
+    Examples
+    --------
+    >>> orthogonal(np.array([2.0, 0.0, 5.0]), np.array([0.0, 0.0, 1.0])).tolist()
+    [1.0, 0.0, 0.0]
+    """
+    return unit(vector - float(vector @ axis) * axis)
 
 
 class Projection(NamedTuple):
-    """Points seen from the curve.
-
-    Attributes
-    ----------
-    s
-        Arc length of the nearest point of the curve, mm; 0 at its cranial end, beyond the ends negative or larger
-        than the curve's length.
-    anterior, lateral
-        Offset from the curve towards the front and towards the side (x), mm.
-    """
+    """Positions of N points relative to a centreline."""
 
     s: NDArray[np.float64]
+    """Arc length of the nearest point of the curve, mm; 0 at the cranial end, negative or beyond the length outside."""
     anterior: NDArray[np.float64]
+    """Offset from the curve towards the front, mm."""
     lateral: NDArray[np.float64]
+    """Offset from the curve towards the side (x), mm."""
 
     def rows(self, which: NDArray[np.bool_] | NDArray[np.int64]) -> Projection:
         """Return some of the points, by mask or index."""
@@ -59,33 +93,201 @@ class Projection(NamedTuple):
 
 @dataclass(frozen=True)
 class Centerline:
-    """A smooth curve from cranial to caudal, continued in straight lines at both ends.
+    """Smooth curve from cranial to caudal, continued in straight lines at both ends.
 
-    Attributes
-    ----------
-    points
-        Shape (N, 3), mm, about 1 mm apart, with the straight ends.
-    s
-        Arc length of the points; 0 and ``length`` are the ends of what was seen.
-    length
-        Length of the seen part, mm.
+    Examples
+    --------
+    >>> line = Centerline.from_polyline(np.array([[0.0, 0.0, 100.0], [0.0, 0.0, 0.0]]))
+    >>> round(line.length), line.project(np.array([[0.0, 10.0, 70.0]])).s.round().tolist()
+    (100, [30.0])
     """
 
     points: Points
+    """Samples about 1 mm apart, with the straight ends, shape (N, 3), mm."""
     s: NDArray[np.float64]
+    """Arc length of the samples, shape (N,), mm; 0 and ``length`` are the ends of the seen part."""
     length: float
+    """Length of the seen part, mm."""
 
-    def __post_init__(self) -> None:
+    @classmethod
+    def from_canal(cls, points: Points, cell_volume_mm3: float) -> Centerline | None:
+        """Fit the centreline to voxels of the spinal canal.
+
+        Parameters
+        ----------
+        points : (N, 3) float, mm
+            Voxels of canal and cord, or a regular subsample.
+        cell_volume_mm3 : float
+            Volume that each point stands for.
+
+        Returns
+        -------
+        Centerline or None
+            ``None`` where there is too little canal (less than about 250 mm³).
+        """
+        if len(points) * cell_volume_mm3 < _SMALLEST_PART_MM3:
+            return None
+        cells, counts = _coarse_cells(points)
+        order = _order_along(cells, counts * cell_volume_mm3)
+        if order is None:
+            return None
+        kept, along = order
+        if np.ptp(along[kept]) < _SHORT_MM:
+            return _short_line(points[_members(points, cells, kept)])
+        members = _members(points, cells, kept)
+        inside = points[members]
+        inside = inside[:: max(1, len(inside) // _FIT_POINTS)]
+        _, cell_of = cKDTree(cells[kept]).query(inside)
+        position = along[kept][cell_of]
+        path = _binned_path(inside, position)
+        for _ in range(3):
+            # Bins across the curve instead of across the first guess's direction.
+            if len(path) < 3:
+                return _short_line(inside)
+            dense = _resample(_smooth(path), 1.0)
+            tree = cKDTree(dense)
+            _, nearest = tree.query(inside)
+            arc = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(dense, axis=0), axis=1))])
+            tangent = np.gradient(dense, axis=0)
+            tangent /= np.maximum(np.linalg.norm(tangent, axis=1, keepdims=True), 1e-9)
+            beyond = np.einsum("ij,ij->i", inside - dense[nearest], tangent[nearest])
+            path = _binned_path(inside, arc[nearest] + beyond)
+        return _finish(_resample(_smooth(path), 1.0))
+
+    @classmethod
+    def from_discs(cls, centers: Points, behind_mm: float = 18.0) -> Centerline | None:
+        """Fit the curve to disc centres where no canal is visible.
+
+        Parameters
+        ----------
+        centers : (N, 3) float, mm
+            Disc centres in any order.
+        behind_mm : float
+            Distance by which the curve is shifted backwards: the usual one from a disc's centre to the canal's.
+
+        Returns
+        -------
+        Centerline or None
+            ``None`` without any disc.
+        """
+        if len(centers) == 0:
+            return None
+        ordered = centers[np.argsort(-centers[:, 2])] if len(centers) < 4 else centers[_chain_order(centers)]
+        if ordered[0, 2] < ordered[-1, 2]:
+            ordered = ordered[::-1]
+        shifted = ordered - np.array([0.0, behind_mm, 0.0])
+        if len(shifted) == 1:
+            shifted = shifted + np.array([[0.0, 0.0, 5.0], [0.0, 0.0, -5.0]])
+        return _finish(_resample(_smooth(_resample(shifted, _BIN_MM)), 1.0))
+
+    @classmethod
+    def from_polyline(cls, points_mm: Points) -> Centerline | None:
+        """Smooth and resample points of shape (N, 3), mm, in craniocaudal order.
+
+        Returns
+        -------
+        Centerline or None
+            ``None`` where the points span less than 2 mm.
+        """
+        points = np.asarray(points_mm, np.float64).reshape(-1, 3)
+        points = points[np.isfinite(points).all(axis=1)]
+        steps = np.linalg.norm(np.diff(points, axis=0), axis=1)
+        arc = np.concatenate([[0.0], np.cumsum(steps[steps > 1e-6])])
+        if len(points) == 0 or arc[-1] < _SHORTEST_POLYLINE_MM:
+            return None
+        points = points[np.concatenate([[True], steps > 1e-6])]
+        at = np.arange(0.0, arc[-1] + 1e-9, 1.0)
+        curve = np.stack([np.interp(at, arc, points[:, axis]) for axis in range(3)], axis=1)
+        pad = min(len(curve) - 1, int(3 * _POLYLINE_SMOOTH_MM))
+        smooth = _smooth_mirrored(curve, min(_POLYLINE_SMOOTH_MM, pad / 3), pad)
+        return _with_straight_ends(smooth, _POLYLINE_EXTENSION_MM, _POLYLINE_END_MM)
+
+    @classmethod
+    def from_labels(cls, labels: NDArray[np.uint8], affine: Affine) -> Centerline | None:
+        """Follow canal and cord of a label map in slabs of 2 mm along z of scanner space.
+
+        Parameters
+        ----------
+        labels : (X, Y, Z) uint8
+            Canonical ids.
+        affine : (4, 4) float
+            Voxel index to scanner space (RAS+, mm).
+        """
+        voxels = np.argwhere((labels == CANAL_ID) | (labels == CORD_ID))
+        if len(voxels) == 0:
+            return None
+        points = voxels @ affine[:3, :3].T + affine[:3, 3]
+        slab = np.floor((points[:, 2] - points[:, 2].min()) / _SLAB_MM).astype(np.intp)
+        count = np.bincount(slab)
+        centres = np.stack([np.bincount(slab, points[:, axis]) for axis in range(3)], axis=1)[count > 0]
+        return cls.from_polyline((centres / count[count > 0, None])[::-1])
+
+    def extend_along_discs(self, centers: Points, reach_mm: float = 90.0) -> Centerline:
+        """Bend the straight ends along the discs that lie beyond the seen canal.
+
+        Parameters
+        ----------
+        centers : (N, 3) float, mm
+            Centres of all discs.
+        reach_mm : float
+            Largest distance from one disc to the next.
+
+        Returns
+        -------
+        Centerline
+            The same curve where no disc lies more than 20 mm beyond an end.
+        """
+        if len(centers) == 0:
+            return self
+        seen = self.project(centers)
+        inside = (seen.s > 0) & (seen.s < self.length) & (seen.anterior > 0) & (np.abs(seen.lateral) < 25)
+        behind = float(np.median(seen.anterior[inside])) if inside.any() else 18.0
+        points = self.seen
+        changed = False
+        for end, sign in ((0, -1.0), (-1, 1.0)):
+            for _ in range(30):
+                current = _finish(points)
+                place = current.project(centers)
+                past = -place.s if sign < 0 else place.s - current.length
+                near = (past > 20.0) & (past < reach_mm) & (np.abs(place.lateral) < 40) & (np.abs(place.anterior) < 60)
+                if not near.any():
+                    break
+                chosen = int(np.flatnonzero(near)[np.argmin(past[near])])
+                front = current.project(centers[chosen : chosen + 1])
+                step = centers[chosen] - current.at(float(place.s[chosen]))
+                unit = step / max(float(np.linalg.norm(step)), 1e-6)
+                target = centers[chosen] - unit * behind * np.sign(front.anterior[0] or 1.0)
+                joined = np.vstack([target, points]) if end == 0 else np.vstack([points, target])
+                points = _resample(_smooth(_resample(joined, _BIN_MM)), 1.0)
+                changed = True
+        return _finish(points) if changed else self
+
+    @cached_property
+    def tangent(self) -> Points:
+        """Unit vectors along the curve, pointing caudally, shape (N, 3)."""
         tangent = np.gradient(self.points, axis=0)
         tangent /= np.maximum(np.linalg.norm(tangent, axis=1, keepdims=True), 1e-9)
+        return np.asarray(tangent)
+
+    @cached_property
+    def up(self) -> Points:
+        """Unit vectors along the curve, pointing cranially, shape (N, 3)."""
+        return -self.tangent
+
+    @cached_property
+    def front(self) -> Points:
+        """Unit vectors perpendicular to the curve, pointing anteriorly, shape (N, 3)."""
+        tangent = self.tangent
         front = np.array([0.0, 1.0, 0.0]) - tangent * tangent[:, 1:2]
-        # Where the canal runs straight backwards (the tip of the sacrum) "front" is what cranial would be.
+        # Where the canal runs straight backwards (tip of the sacrum) the front is on the cranial side.
         weak = np.linalg.norm(front, axis=1) < 0.2
         front[weak] = np.array([0.0, 0.0, 1.0]) - tangent[weak] * tangent[weak, 2:3]
         front /= np.linalg.norm(front, axis=1, keepdims=True)
-        object.__setattr__(self, "_tangent", tangent)
-        object.__setattr__(self, "_front", front)
-        object.__setattr__(self, "_tree", cKDTree(self.points))
+        return np.asarray(front)
+
+    @cached_property
+    def _tree(self) -> cKDTree:
+        return cKDTree(self.points)
 
     @property
     def seen(self) -> Points:
@@ -102,8 +304,7 @@ class Centerline:
             empty = np.zeros(0)
             return Projection(empty, empty, empty)
         nearest = self._nearest(points)
-        tangent: Points = self._tangent[nearest]  # type: ignore[attr-defined]
-        front: Points = self._front[nearest]  # type: ignore[attr-defined]
+        tangent, front = self.tangent[nearest], self.front[nearest]
         offset = points - self.points[nearest]
         along = np.einsum("ij,ij->i", offset, tangent)
         side = np.cross(front, tangent)
@@ -118,9 +319,8 @@ class Centerline:
 
         For many points the search runs once a coarse cell; each point then slides along the tangent to its foot.
         """
-        tree: cKDTree = self._tree  # type: ignore[attr-defined]
         if len(points) < _MANY_POINTS:
-            return np.asarray(tree.query(points)[1], np.intp)
+            return np.asarray(self._tree.query(points)[1], np.intp)
         cell = np.floor(points / _LOOKUP_MM).astype(np.int64)
         cell -= cell.min(axis=0)
         shape = cell.max(axis=0) + 1
@@ -128,127 +328,21 @@ class Centerline:
         start = np.full(int(np.prod(shape)), -1, np.intp)
         start[flat] = np.arange(len(points))
         used = np.flatnonzero(start >= 0)
-        start[used] = np.asarray(tree.query(points[start[used]])[1], np.intp)
+        start[used] = np.asarray(self._tree.query(points[start[used]])[1], np.intp)
         nearest: NDArray[np.intp] = start[flat]
-        tangent: Points = self._tangent  # type: ignore[attr-defined]
         for _ in range(3):
-            along = np.einsum("ij,ij->i", points - self.points[nearest], tangent[nearest])
+            along = np.einsum("ij,ij->i", points - self.points[nearest], self.tangent[nearest])
             nearest = np.clip(nearest + np.rint(along).astype(np.intp), 0, len(self.points) - 1)
         return nearest
 
+    def nearest(self, point: Vector) -> int:
+        """Return the index of the sample nearest to a point (mm)."""
+        return int(np.argmin(((self.points - point) ** 2).sum(axis=1)))
 
-def centerline_from_canal(points: Points, cell_volume_mm3: float) -> Centerline | None:
-    """Fit the centreline to canal voxels.
-
-    Parameters
-    ----------
-    points
-        Canal and cord voxels, local mm, shape (N, 3); a regular subsample will do.
-    cell_volume_mm3
-        Volume that each point stands for.
-
-    Returns
-    -------
-    Centerline or None
-        ``None`` where there is too little canal (less than about 250 mm³).
-    """
-    if len(points) * cell_volume_mm3 < _SMALLEST_PART_MM3:
-        return None
-    cells, counts = _coarse_cells(points)
-    order = _order_along(cells, counts * cell_volume_mm3)
-    if order is None:
-        return None
-    kept, along = order
-    if np.ptp(along[kept]) < _SHORT_MM:
-        return _short_line(points[_members(points, cells, kept)])
-    members = _members(points, cells, kept)
-    inside = points[members]
-    inside = inside[:: max(1, len(inside) // _FIT_POINTS)]
-    _, cell_of = cKDTree(cells[kept]).query(inside)
-    position = along[kept][cell_of]
-    path = _binned_path(inside, position)
-    for _ in range(3):
-        # Bins across the curve instead of across the first guess's direction.
-        if len(path) < 3:
-            return _short_line(inside)
-        dense = _resample(_smooth(path), 1.0)
-        tree = cKDTree(dense)
-        _, nearest = tree.query(inside)
-        arc = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(dense, axis=0), axis=1))])
-        tangent = np.gradient(dense, axis=0)
-        tangent /= np.maximum(np.linalg.norm(tangent, axis=1, keepdims=True), 1e-9)
-        beyond = np.einsum("ij,ij->i", inside - dense[nearest], tangent[nearest])
-        path = _binned_path(inside, arc[nearest] + beyond)
-    return _finish(_resample(_smooth(path), 1.0))
-
-
-def centerline_from_discs(centers: Points, behind_mm: float = 18.0) -> Centerline | None:
-    """Fit the curve to disc centres where there is no canal, shifted backwards to where the canal would run.
-
-    Parameters
-    ----------
-    centers
-        Disc centres, local mm, shape (N, 3), any order.
-    behind_mm
-        Usual distance from a disc's centre to the canal's.
-
-    Returns
-    -------
-    Centerline or None
-        ``None`` without any disc.
-    """
-    if len(centers) == 0:
-        return None
-    ordered = centers[np.argsort(-centers[:, 2])] if len(centers) < 4 else centers[_chain_order(centers)]
-    if ordered[0, 2] < ordered[-1, 2]:
-        ordered = ordered[::-1]
-    shifted = ordered - np.array([0.0, behind_mm, 0.0])
-    if len(shifted) == 1:
-        shifted = shifted + np.array([[0.0, 0.0, 5.0], [0.0, 0.0, -5.0]])
-    return _finish(_resample(_smooth(_resample(shifted, _BIN_MM)), 1.0))
-
-
-def extend_with_discs(line: Centerline, centers: Points, reach_mm: float = 90.0) -> Centerline:
-    """Bend the straight ends of a centreline along the discs that lie beyond the seen canal.
-
-    Parameters
-    ----------
-    line
-        Curve of the seen canal.
-    centers
-        Centres of all discs, local mm, shape (N, 3).
-    reach_mm
-        Largest distance from one disc to the next for it to count.
-
-    Returns
-    -------
-    Centerline
-        The same curve where no disc lies more than 20 mm beyond an end.
-    """
-    if len(centers) == 0:
-        return line
-    seen = line.project(centers)
-    inside = (seen.s > 0) & (seen.s < line.length) & (seen.anterior > 0) & (np.abs(seen.lateral) < 25)
-    behind = float(np.median(seen.anterior[inside])) if inside.any() else 18.0
-    points = line.seen
-    changed = False
-    for end, sign in ((0, -1.0), (-1, 1.0)):
-        for _ in range(30):
-            current = _finish(points)
-            place = current.project(centers)
-            past = -place.s if sign < 0 else place.s - current.length
-            near = (past > 20.0) & (past < reach_mm) & (np.abs(place.lateral) < 40) & (np.abs(place.anterior) < 60)
-            if not near.any():
-                break
-            chosen = int(np.flatnonzero(near)[np.argmin(past[near])])
-            front = current.project(centers[chosen : chosen + 1])
-            step = centers[chosen] - current.at(float(place.s[chosen]))
-            unit = step / max(float(np.linalg.norm(step)), 1e-6)
-            target = centers[chosen] - unit * behind * np.sign(front.anterior[0] or 1.0)
-            joined = np.vstack([target, points]) if end == 0 else np.vstack([points, target])
-            points = _resample(_smooth(_resample(joined, _BIN_MM)), 1.0)
-            changed = True
-    return _finish(points) if changed else line
+    def direction(self, index: int, half_window: int = 6) -> Vector:
+        """Return the mean cranial direction around a sample."""
+        low, high = max(0, index - half_window), min(len(self.up), index + half_window + 1)
+        return unit(self.up[low:high].mean(axis=0))
 
 
 def _coarse_cells(points: Points) -> tuple[Points, NDArray[np.float64]]:
@@ -332,16 +426,18 @@ def _binned_path(points: Points, position: NDArray[np.float64]) -> Points:
 
 
 def _smooth(path: Points) -> Points:
-    """Smooth a polyline of even steps; the ends are continued by point reflection, so that they stay in place."""
+    """Resample a polyline to even steps and smooth it."""
     even = _resample(path, _BIN_MM)
-    if len(even) < 4:
-        return even
-    pad = min(len(even) - 1, 6)
-    head = 2 * even[0] - even[pad:0:-1]
-    tail = 2 * even[-1] - even[-2 : -pad - 2 : -1]
-    padded = np.vstack([head, even, tail])
-    smoothed = ndimage.gaussian_filter1d(padded, _SMOOTH_MM / _BIN_MM, axis=0, mode="nearest")
-    return np.asarray(smoothed[pad : len(padded) - pad], np.float64)
+    return even if len(even) < 4 else _smooth_mirrored(even, _SMOOTH_MM / _BIN_MM, min(len(even) - 1, 6))
+
+
+def _smooth_mirrored(curve: Points, sigma: float, pad: int) -> Points:
+    """Smooth a curve of even steps; reflection through its end points keeps the ends in place."""
+    head = 2 * curve[0] - curve[pad:0:-1]
+    tail = 2 * curve[-1] - curve[-2 : -pad - 2 : -1]
+    padded = np.concatenate([head, curve, tail])
+    smoothed = ndimage.gaussian_filter1d(padded, sigma, axis=0, mode="nearest")
+    return np.asarray(smoothed[pad : pad + len(curve)], np.float64)
 
 
 def _resample(path: Points, step: float) -> Points:
@@ -385,15 +481,16 @@ def _chain_order(centers: Points) -> NDArray[np.intp]:
 
 
 def _finish(dense: Points) -> Centerline:
-    """Add the straight ends and the arc length."""
-    if dense[0, 2] < dense[-1, 2]:
-        dense = dense[::-1]
-    window = min(len(dense) - 1, 20)
-    up = dense[0] - dense[window]
-    down = dense[-1] - dense[-1 - window]
-    up, down = up / max(np.linalg.norm(up), 1e-9), down / max(np.linalg.norm(down), 1e-9)
-    reach = np.arange(1.0, _EXTENSION_MM + 1)[:, None]
-    arc = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(dense, axis=0), axis=1))])
-    points = np.vstack([(dense[0] + reach * up)[::-1], dense, dense[-1] + reach * down])
+    """Order a curve from cranial to caudal and add the straight ends."""
+    return _with_straight_ends(dense[::-1] if dense[0, 2] < dense[-1, 2] else dense, _EXTENSION_MM, _END_MM)
+
+
+def _with_straight_ends(curve: Points, extension_mm: int, end_mm: int) -> Centerline:
+    """Continue a curve by straight lines; samples of ``curve`` and of the ends are 1 mm apart."""
+    window = min(len(curve) - 1, end_mm)
+    up, down = unit(curve[0] - curve[window]), unit(curve[-1] - curve[-1 - window])
+    reach = np.arange(1.0, extension_mm + 1)[:, None]
+    arc = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(curve, axis=0), axis=1))])
+    points = np.concatenate([(curve[0] + reach * up)[::-1], curve, curve[-1] + reach * down])
     s = np.concatenate([-reach[::-1, 0], arc, arc[-1] + reach[:, 0]])
     return Centerline(points, s, float(arc[-1]))

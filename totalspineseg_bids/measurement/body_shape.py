@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from totalspineseg_bids.measurement.centerline import Vector, unit
+from totalspineseg_bids.imaging.centerline import Vector, unit
 from totalspineseg_bids.measurement.sampling import LocalAxes, Mask, Samples, at_middle, outer_edges, run_edges
 
 #: A fitted axis further than this from the centreline's direction is a bad fit and is not used.

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from totalspineseg_bids.anatomy import VERTEBRA_LEVELS, Structure
+from totalspineseg_bids.imaging.centerline import Centerline, Vector, orthogonal, unit
 from totalspineseg_bids.imaging.volume import Affine, Geometry
 from totalspineseg_bids.measurement.body_shape import BodyShape, fit_body_shape
-from totalspineseg_bids.measurement.centerline import SmoothCenterline, Vector, orthogonal, unit
 from totalspineseg_bids.measurement.levels import LevelMeasures
 from totalspineseg_bids.measurement.posture import Posture, measure_posture
 from totalspineseg_bids.measurement.sampling import LocalAxes, Mask
@@ -113,9 +113,7 @@ class _Measurement:
         x, y, z = labels.shape
         self.extent = extent = Geometry((x, y, z), whole)
         self.voxel_mm3 = extent.voxel_volume
-        self.centerline = SmoothCenterline.from_points(centerline_mm) or SmoothCenterline.from_labels(
-            self.labels, self.affine
-        )
+        self.centerline = Centerline.from_polyline(centerline_mm) or Centerline.from_labels(self.labels, self.affine)
         self.canal = CanalMasks.from_labels(self.labels, self.affine, extent)
         self.boxes: Sequence[tuple[slice, ...] | None] = ndimage.find_objects(self.labels)
 
@@ -204,7 +202,7 @@ class _Measurement:
         return bool((beside & in_front).any())
 
     def _first_frame(
-        self, line: SmoothCenterline, mask: Mask, component: Component, fronts: list[tuple[Vector, Vector]]
+        self, line: Centerline, mask: Mask, component: Component, fronts: list[tuple[Vector, Vector]]
     ) -> tuple[LocalAxes, float]:
         """Place a frame on the centreline at the middle of the part in front of the canal."""
         points = mask.points()
@@ -254,7 +252,7 @@ class _Measurement:
         voxel = float(np.abs(direction @ self.source).max())
         return value if voxel <= _FINE_MM or value >= least * voxel else None
 
-    def _with_canal(self, line: SmoothCenterline, row: LevelMeasures, at: LocalAxes, note: str | None) -> LevelMeasures:
+    def _with_canal(self, line: Centerline, row: LevelMeasures, at: LocalAxes, note: str | None) -> LevelMeasures:
         index = line.nearest(at.origin)
         up = line.direction(index)
         frame = LocalAxes.build(line.points[index], at.front, up)

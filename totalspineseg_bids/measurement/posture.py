@@ -10,8 +10,8 @@ from typing import Final
 import numpy as np
 
 from totalspineseg_bids.anatomy import VERTEBRA_LEVELS
+from totalspineseg_bids.imaging.centerline import Vector
 from totalspineseg_bids.measurement.body_shape import BodyShape
-from totalspineseg_bids.measurement.centerline import Vector
 
 #: Column -> its entry in a BIDS sidecar.
 POSTURE_COLUMNS: Final[dict[str, dict[str, str]]] = {

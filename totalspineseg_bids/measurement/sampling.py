@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from totalspineseg_bids.imaging.centerline import Vector, orthogonal, unit
 from totalspineseg_bids.imaging.volume import Affine, Geometry
-from totalspineseg_bids.measurement.centerline import Vector, orthogonal, unit
 
 Samples = NDArray[np.float32]
 

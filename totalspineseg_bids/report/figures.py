@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from totalspineseg_bids.imaging.atomic import write_bytes
+from totalspineseg_bids.imaging.centerline import Centerline
 from totalspineseg_bids.imaging.volume import Affine, Volume
-from totalspineseg_bids.measurement.centerline import SmoothCenterline
 from totalspineseg_bids.report import viewer
 from totalspineseg_bids.report.overlay import (
     IntensityWindow,
@@ -81,7 +81,7 @@ def write_figures(
     labels: NDArray[np.uint8] | None,
     affine: Affine | None,
     *,
-    centerline: SmoothCenterline | None = None,
+    centerline: Centerline | None = None,
 ) -> dict[str, str]:
     """Draw an image with its labels.
 
@@ -129,7 +129,7 @@ def write_figures(
     window = IntensityWindow.from_labels(image, labels, affine)
     plane = curved_plane(labels, affine)
     if plane is not None and centerline is None:
-        centerline = SmoothCenterline.from_labels(labels, affine)
+        centerline = Centerline.from_labels(labels, affine)
     reformats: dict[str, Reformat | None] = {
         "sagittal": sagittal_reformat(image.geometry, plane, _HEIGHT_PX),
         "coronal": coronal_reformat(image.geometry, plane, _HEIGHT_PX),

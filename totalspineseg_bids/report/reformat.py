@@ -16,8 +16,8 @@ from scipy import ndimage
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import BY_ID, CANAL_ID, CORD_ID, Structure
+from totalspineseg_bids.imaging.centerline import Centerline, orthogonal
 from totalspineseg_bids.imaging.volume import Affine, Geometry
-from totalspineseg_bids.measurement.centerline import SmoothCenterline, orthogonal
 
 Points = NDArray[np.float64]
 
@@ -191,7 +191,7 @@ def coronal_reformat(field: Geometry, plane: CurvedPlane | None, pixels: int) ->
     return Reformat(np.stack([columns, y, rows], axis=-1), scale, "R", "L")
 
 
-def straight_reformat(plane: CurvedPlane, centerline: SmoothCenterline, pixels: int) -> Reformat | None:
+def straight_reformat(plane: CurvedPlane, centerline: Centerline, pixels: int) -> Reformat | None:
     """Straighten a sagittal plane: rows follow the canal and are perpendicular to it; ``None`` below 10 mm."""
     inside = (centerline.points[:, 2] >= plane.z[0] - 15) & (centerline.points[:, 2] <= plane.z[-1] + 15)
     line, up = centerline.points[inside], centerline.up[inside]
@@ -213,7 +213,7 @@ def axial_reformats(
     labels: NDArray[np.uint8],
     affine: Affine,
     plane: CurvedPlane,
-    centerline: SmoothCenterline | None,
+    centerline: Centerline | None,
     *,
     pixels: int,
     limit: int = 8,

@@ -11,9 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from totalspineseg_bids.imaging.centerline import (
-    centerline_from_canal,
-    centerline_from_discs,
-    extend_with_discs,
+    Centerline,
 )
 from totalspineseg_bids.imaging.grid import Box, foreground_box, restore_labels, working_geometry
 from totalspineseg_bids.imaging.volume import Affine, Geometry, Volume
@@ -240,12 +238,12 @@ def _context(
     """Fit the centreline and gather what the steps share; ``None`` without canal and disc."""
     coarse = kinds[::STRIDE, ::STRIDE, ::STRIDE]
     canal = np.argwhere((coarse == Kind.CANAL) | (coarse == Kind.CORD)) * (STRIDE * spacing)
-    line = centerline_from_canal(canal, float(np.prod(spacing)) * STRIDE**3)
+    line = Centerline.from_canal(canal, float(np.prod(spacing)) * STRIDE**3)
     centers = _centers(discs[0] * spacing, discs[1])
     if line is None:
-        line = centerline_from_discs(centers)
+        line = Centerline.from_discs(centers)
     elif len(centers):
-        line = extend_with_discs(line, centers)
+        line = line.extend_along_discs(centers)
     if line is None:
         return None
     first = -np.array([s.start for s in box])
