@@ -549,13 +549,13 @@ class RunConfig:
     def _check_output(self) -> None:
         bids, out = self.bids_dir, self.output_dir
         if out == bids or out in bids.parents:
-            msg = f"{out}: the output folder is the dataset or contains it; choose another folder"
+            msg = f"{out}: the output folder is the dataset or contains it; give a folder outside it"
             raise UsageError(msg)
         if bids in out.parents and out.relative_to(bids).parts[0] not in {"derivatives", "code", "sourcedata"}:
-            msg = f"{out}: is inside the raw data; choose a folder below {bids / 'derivatives'} or outside the dataset"
+            msg = f"{out}: is inside the raw data; give a folder below {bids / 'derivatives'} or outside the dataset"
             raise UsageError(msg)
         if out.exists() and not out.is_dir():
-            msg = f"{out}: is a file; choose a folder for the output"
+            msg = f"{out}: is a file; give a folder for the output"
             raise OutputError(msg)
 
     @property

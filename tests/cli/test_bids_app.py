@@ -113,7 +113,7 @@ def test_everything_may_come_from_toml(required: list[str], tmp_path: Path) -> N
         (["{raw}", "{out}", "participant", "--config-file", "{raw}/absent.toml"], 66, "absent.toml"),
         (["{raw}/absent", "{out}", "participant"], 66, "no such dataset"),
         (["{raw}/sub-01", "{out}", "participant"], 16, "no dataset_description.json"),
-        (["{raw}", "{raw}", "participant"], 64, "choose another folder"),
+        (["{raw}", "{raw}", "participant"], 64, "give a folder outside it"),
         (["{raw}", "{out}", "group"], 66, "run the participant level first"),
         (["{raw}", "{out}", "participant", "--skip-bids-validation"], 18, "no image matches"),
         (["{raw}", "{out}", "participant", "--skip-bids-validation", "--participant-label", "9"], 18, "no participant"),
