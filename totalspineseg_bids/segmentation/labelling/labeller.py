@@ -23,7 +23,8 @@ from totalspineseg_bids.segmentation.labelling.components import sacrum
 from totalspineseg_bids.segmentation.labelling.components.bodies import body_parts, disc_parts, label_discs
 from totalspineseg_bids.segmentation.labelling.components.level_prior import LevelPrior, with_level_prior
 from totalspineseg_bids.segmentation.labelling.components.localizer import with_localizer_levels
-from totalspineseg_bids.segmentation.labelling.instances.label_image import STRIDE, draw_label_image
+from totalspineseg_bids.segmentation.labelling.instances.label_image import draw_label_image
+from totalspineseg_bids.segmentation.labelling.instances.parameters import STRIDE
 from totalspineseg_bids.segmentation.labelling.records import (
     CanalExtent,
     ComponentVoxels,

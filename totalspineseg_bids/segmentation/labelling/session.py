@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from totalspineseg_bids.imaging.volume import Affine, Volume
 from totalspineseg_bids.segmentation.class_map import ClassMap, Kind
-from totalspineseg_bids.segmentation.labelling.column.naming import BEYOND_DOUBT, ENOUGH_LANDMARKS, landmark_support
-from totalspineseg_bids.segmentation.labelling.column.parameters import EvidenceWeights
+from totalspineseg_bids.segmentation.labelling.column.naming import landmark_support
+from totalspineseg_bids.segmentation.labelling.column.parameters import BEYOND_DOUBT, ENOUGH_LANDMARKS, EvidenceWeights
 from totalspineseg_bids.segmentation.labelling.components.level_prior import LevelPrior
 from totalspineseg_bids.segmentation.labelling.labeller import Prepared, complete, prepare, solve_again
 from totalspineseg_bids.segmentation.labelling.records import LabelledComponents, Observation

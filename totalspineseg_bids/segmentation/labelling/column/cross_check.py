@@ -12,11 +12,10 @@ from dataclasses import replace
 from totalspineseg_bids.anatomy import SpineVariant
 from totalspineseg_bids.segmentation.labelling.column.levels import solve_levels
 from totalspineseg_bids.segmentation.labelling.column.naming import (
-    ENOUGH_LANDMARKS,
     abstention_reason,
     landmark_support,
 )
-from totalspineseg_bids.segmentation.labelling.column.parameters import EvidenceWeights
+from totalspineseg_bids.segmentation.labelling.column.parameters import ENOUGH_LANDMARKS, EvidenceWeights
 from totalspineseg_bids.segmentation.labelling.records import CanalExtent, LevelSolution, Observation
 
 

@@ -13,12 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from totalspineseg_bids.segmentation.labelling.column.parameters import Chain
-
-#: Preference, in right answers, for the variant that is more probable as a whole where two name as much.
-_TIE = 1e-3
-#: Variants with a smaller share of the probability of the most probable one are not asked.
-_NEGLIGIBLE = 1e-3
+from totalspineseg_bids.segmentation.labelling.column.parameters import NEGLIGIBLE_VARIANT, TIE, Chain
 
 
 def expected_naming(
@@ -48,10 +43,10 @@ def expected_naming(
     """
     results = []
     for number, chain in enumerate(chains):
-        if shares[number] < _NEGLIGIBLE * max(shares):
+        if shares[number] < NEGLIGIBLE_VARIANT * max(shares):
             continue
         gain, places = _in_chain(tables, sides, chain)
-        results.append((gain + _TIE * shares[number], number, places))
+        results.append((gain + TIE * shares[number], number, places))
     _, number, places = max(results, key=lambda result: result[0])
     return number, places
 

@@ -18,28 +18,23 @@ from totalspineseg_bids.segmentation.labelling.column.hypotheses import (
     owners,
 )
 from totalspineseg_bids.segmentation.labelling.column.parameters import (
+    ANCHOR_SHARE,
+    AXIS_NEIGHBOURS,
     AXIS_PLACE,
     AXIS_VOLUME,
     CONUS_LEVEL,
     CONUS_SD_LEVELS,
+    MOST_LANDMARKS,
+    PRIOR_ANCHOR,
     PRIOR_END_LEVELS,
+    SEEN_SHARE,
+    UNINFORMATIVE_PRIOR,
     EvidenceWeights,
 )
 from totalspineseg_bids.segmentation.labelling.records import CanalExtent, ClassShares, Observation
 
 #: Stands for "impossible" without the arithmetic of infinities.
 NEVER = -1e9
-_ANCHOR_SHARE = 0.2
-#: Probability of a prior's level from which it is taken for a named level in view.
-_PRIOR_ANCHOR = 0.5
-#: A map with more level classes of one kind than this names every level.
-_MOST_LANDMARKS = 8
-#: Likelihood of its best level, at the median component, below which a prior has not made out where it is.
-_UNINFORMATIVE_PRIOR = 0.2
-#: Vertebrae below C2 that its volume is measured by.
-_AXIS_NEIGHBOURS = 3
-#: Share of a component that carries a landmark's class, from which the model has seen a landmark.
-_SEEN_SHARE = 0.3
 
 
 def anchors(observations: Sequence[Observation]) -> list[int]:
@@ -48,10 +43,10 @@ def anchors(observations: Sequence[Observation]) -> list[int]:
         n
         for n, o in enumerate(observations)
         if o.kind is Kind.SACRUM
-        or max((s for v in o.class_shares for s in v.levels.values()), default=0.0) >= _ANCHOR_SHARE
+        or max((s for v in o.class_shares for s in v.levels.values()), default=0.0) >= ANCHOR_SHARE
         or o.localizer_levels
         or o.session_evidence
-        or max(o.level_prior.values(), default=0.0) >= _PRIOR_ANCHOR
+        or max(o.level_prior.values(), default=0.0) >= PRIOR_ANCHOR
     ]
 
 
@@ -117,7 +112,7 @@ def _missed(observations: Sequence[Observation], weights: EvidenceWeights) -> li
         for o in observations:
             for level in o.class_shares[k].known:
                 shares[level] = max(shares.get(level, 0.0), o.class_shares[k].levels.get(level, 0.0))
-        unseen = {level for level, share in shares.items() if share < _SEEN_SHARE}
+        unseen = {level for level, share in shares.items() if share < SEEN_SHARE}
         others = {level for level in shares if level != "S"} - unseen
         unknown = weights.landmark_unknown[0 if others else 1]
         cost = float(np.log(unknown + (1.0 - unknown) * (1.0 - weights.landmark_hit)))
@@ -172,7 +167,7 @@ def _add_level_prior(score: NDArray[np.float64], observations: Sequence[Observat
         logs[row] = np.log(np.maximum(likelihood, weights.prior_slip[-1]))
     # A prior that has not made out where it is, as in a view of two vertebrae, says nothing against any one piece.
     usual = float(np.median(logs.max(axis=(1, 2)))) if told else 0.0
-    if usual < np.log(_UNINFORMATIVE_PRIOR):
+    if usual < np.log(UNINFORMATIVE_PRIOR):
         logs -= usual
     for row, n in enumerate(told):
         score[n] += (end_weight if n in ends else between_weight) * logs[row]
@@ -199,7 +194,7 @@ def _map_scores(
     weight = class_shares[0].weight * _tempering(class_shares, known, kind, weights)
     # There is one disc L5-S. A class that is seen all along the column says little of where it belongs.
     trust = {level: min(1.0, weights.landmark_repeats / total) ** 2 for level, total in seen.items() if total > 0}
-    named = len(known) > _MOST_LANDMARKS
+    named = len(known) > MOST_LANDMARKS
     if named:
         trust = {}
     # Nor does it say much that such a map is silent about other landmarks.
@@ -229,7 +224,7 @@ def _tempering(
     A map that names every level is wrong about a run of neighbours at once, so that ten right names are hardly more
     than one: all its names of one kind together count as ``named_budget`` independent ones.
     """
-    if len(known) <= _MOST_LANDMARKS:
+    if len(known) <= MOST_LANDMARKS:
         return 1.0 if kind is Kind.DISC else weights.vertebra_landmark_weight
     return min(weights.named_weight, weights.named_budget / max(len(class_shares), 1))
 
@@ -245,9 +240,9 @@ def _axis_score(observations: Sequence[Observation], n: int, weights: EvidenceWe
     Measured by the vertebrae below and not by the subject's size, of which a faulty C2 must not decide.
     """
     below = [o.volume_mm3 for o in observations[n + 1 :] if o.kind is Kind.VERTEBRA and not o.touches_edge]
-    if observations[n].touches_edge or len(below) < _AXIS_NEIGHBOURS:
+    if observations[n].touches_edge or len(below) < AXIS_NEIGHBOURS:
         return 0.0
-    expected = np.log(AXIS_VOLUME * np.median(below[:_AXIS_NEIGHBOURS]))
+    expected = np.log(AXIS_VOLUME * np.median(below[:AXIS_NEIGHBOURS]))
     return float(_size_score(observations[n], expected, weights))
 
 

@@ -14,10 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from totalspineseg_bids.segmentation.class_map import Kind
-from totalspineseg_bids.segmentation.labelling.column.parameters import SCALES, VARIANT_PRIOR, Chain, chain_of
+from totalspineseg_bids.segmentation.labelling.column.parameters import (
+    LONGEST_STEP,
+    SCALES,
+    VARIANT_PRIOR,
+    Chain,
+    chain_of,
+)
 
-#: Most places that one step may pass.
-LONGEST_STEP = 8
 #: Entry of ``levels_away`` where a chain lacks the level, one after those of the slips.
 NO_PLACE = 4
 

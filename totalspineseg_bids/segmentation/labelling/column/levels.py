@@ -23,26 +23,24 @@ from totalspineseg_bids.anatomy import SpineVariant
 from totalspineseg_bids.segmentation.class_map import Kind
 from totalspineseg_bids.segmentation.labelling.column.decoding import expected_naming
 from totalspineseg_bids.segmentation.labelling.column.evidence import anchors, emissions
-from totalspineseg_bids.segmentation.labelling.column.hypotheses import LONGEST_STEP, Hypotheses, build_hypotheses
-from totalspineseg_bids.segmentation.labelling.column.parameters import Chain, EvidenceWeights
+from totalspineseg_bids.segmentation.labelling.column.hypotheses import Hypotheses, build_hypotheses
+from totalspineseg_bids.segmentation.labelling.column.parameters import (
+    FURTHER_MISSING,
+    HOPELESS,
+    LARGEST_SKIP,
+    LONGEST_STEP,
+    NEGLIGIBLE_HYPOTHESIS,
+    REJECT_BELOW,
+    TOP_SD_MM,
+    WINDOW,
+    Chain,
+    EvidenceWeights,
+)
 from totalspineseg_bids.segmentation.labelling.column.parity import Parities, parity_scores
 from totalspineseg_bids.segmentation.labelling.column.rejection import rejection_costs
 from totalspineseg_bids.segmentation.labelling.records import CanalExtent, LevelSolution, Observation
 
 Table = NDArray[np.float64]
-
-#: Most components that may lie between two that are kept.
-_WINDOW = 7
-_FURTHER_MISSING = 0.4
-#: Where so much is found that no order of levels explains it all, what is cheaper than this to leave out is left out.
-_REJECT_BELOW = (2.0, 3.0)
-#: Runs of components that are dearer than this to leave out are not considered, nats.
-_LARGEST_SKIP = 14.0
-#: Steps over a number of places whose distance is this much (nats) out of line everywhere are not considered.
-_HOPELESS = 8.0
-_TOP_SD_MM = 4.0
-#: Hypotheses with a smaller share of the probability than this are dropped after the forward recursion.
-_NEGLIGIBLE = 1e-7
 
 
 class _Step(NamedTuple):
@@ -108,7 +106,7 @@ def solve_levels(
     if solution is not None:
         return solution
     costs = rejection_costs(observations, weights)
-    for least in _REJECT_BELOW:
+    for least in REJECT_BELOW:
         kept = [n for n, cost in enumerate(costs) if cost >= least]
         solution = _solve([observations[n] for n in kept], view, weights) if kept else None
         if solution is not None:
@@ -215,11 +213,11 @@ def _build_lattice(
     for n, observation in enumerate(observations):
         ahead, after = float(before[n]), float(before[-1] - before[n + 1])
         first = last = None
-        if ahead < 2 * _LARGEST_SKIP:
+        if ahead < 2 * LARGEST_SKIP:
             above = _end_costs(hypotheses, side[n], observation.s - view.top, weights, upwards=True)
             prior = hypotheses.prior[:, None] - above - ahead
             first = _scaled(prior[:, None] + parities.prior[None, :, None])
-        if after < 2 * _LARGEST_SKIP:
+        if after < 2 * LARGEST_SKIP:
             below = _end_costs(hypotheses, side[n], view.bottom - observation.s, weights, upwards=False)
             last = _scaled(np.broadcast_to((-below - after)[:, None], (count, phases, places)))
         start.append(first)
@@ -227,9 +225,9 @@ def _build_lattice(
     steps = {}
     bodies = side.count(0) > 2
     for n in range(len(observations)):
-        for m in range(max(0, n - _WINDOW), n):
+        for m in range(max(0, n - WINDOW), n):
             skipped = float(before[n] - before[m + 1])
-            if skipped < _LARGEST_SKIP:
+            if skipped < LARGEST_SKIP:
                 step = _step(observations[m], observations[n], hypotheses, weights, bodies=bodies)
                 steps[m, n] = step._replace(scale=step.scale - skipped)
     return _Lattice(emission, start, end, steps, parities.flips, (count, phases, places))
@@ -264,7 +262,7 @@ def _step(
         variance = np.square(np.float32(weights.spacing_sd) * np.maximum(expected, np.float32(1.0))) + np.float32(extra)
         # The dens and the ring of C1 vary in what the map makes of them.
         if a == 0 or b == 0:
-            variance[:, : max(0, 2 + (b == 1) - q)] += _TOP_SD_MM**2
+            variance[:, : max(0, 2 + (b == 1) - q)] += TOP_SD_MM**2
         deviation = np.square(np.float32(distance) - expected) / (2 * variance)
         jumps.append(q)
         logs.append(
@@ -283,10 +281,10 @@ def _plausible(
     for q in range(1 if b <= a else 0, LONGEST_STEP + 1):
         low, high = hypotheses.reach[a][b][q]
         nearest = min(max(distance, low), high)
-        variance = (weights.spacing_sd * nearest) ** 2 + extra + _TOP_SD_MM**2
+        variance = (weights.spacing_sd * nearest) ** 2 + extra + TOP_SD_MM**2
         costs[q] = 0.5 * (distance - nearest) ** 2 / variance
     least = min(costs.values())
-    return tuple(q for q, cost in costs.items() if cost <= max(_HOPELESS, least))
+    return tuple(q for q, cost in costs.items() if cost <= max(HOPELESS, least))
 
 
 @cache
@@ -307,7 +305,7 @@ def _gap(q: int, sides: tuple[int, int], places: int, weights: EvidenceWeights, 
 
 
 def _affine(number: Table, first: float) -> Table:
-    return np.where(number > 0, first * (1 + _FURTHER_MISSING * (number - 1)), 0.0)
+    return np.where(number > 0, first * (1 + FURTHER_MISSING * (number - 1)), 0.0)
 
 
 def _apply_flips(values: Table, flips: Table) -> Table:
@@ -342,7 +340,7 @@ def _forward(lattice: _Lattice) -> list[_Scaled]:
         first = lattice.start[n]
         if first is not None:
             parts.append(_Scaled(np.broadcast_to(first.table, lattice.shape), first.scale))
-        for m in range(max(0, n - _WINDOW), n):
+        for m in range(max(0, n - WINDOW), n):
             step = lattice.steps.get((m, n))
             if step is None:
                 continue
@@ -361,7 +359,7 @@ def _plausible_hypotheses(lattice: _Lattice, forward: list[_Scaled]) -> NDArray[
     finals = [(f, e) for f, e in zip(forward, lattice.end, strict=True) if e is not None]
     top = max(f.scale + e.scale for f, e in finals)
     mass = sum(np.einsum("hfp,hfp->h", f.table, e.table) * np.exp(f.scale + e.scale - top) for f, e in finals)
-    return np.flatnonzero(np.asarray(mass) > _NEGLIGIBLE * np.sum(mass))
+    return np.flatnonzero(np.asarray(mass) > NEGLIGIBLE_HYPOTHESIS * np.sum(mass))
 
 
 def _select(lattice: _Lattice, rows: NDArray[np.int64]) -> _Lattice:
@@ -390,7 +388,7 @@ def _backward(lattice: _Lattice) -> list[_Scaled]:
         last = lattice.end[m]
         if last is not None:
             parts.append(last)
-        for n in range(m + 1, min(count, m + 1 + _WINDOW)):
+        for n in range(m + 1, min(count, m + 1 + WINDOW)):
             step = lattice.steps.get((m, n))
             if step is None:
                 continue

@@ -9,27 +9,26 @@ import numpy as np
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.segmentation.class_map import Kind
-from totalspineseg_bids.segmentation.labelling.column.parameters import chain_of
+from totalspineseg_bids.segmentation.labelling.column.parameters import (
+    BEYOND_DOUBT,
+    ENOUGH_LANDMARKS,
+    EVERY_LEVEL_CLASSES,
+    LANDMARK_SEEN,
+    LANDMARK_SEEN_ELSEWHERE,
+    LEAST_EXPLAINED,
+    SURE,
+    SURE_COLUMN,
+    WHOLE_SACRUM_MM,
+    chain_of,
+)
 from totalspineseg_bids.segmentation.labelling.records import ClassShares, LevelSolution, Naming, Observation
 from totalspineseg_bids.segmentation.result import SpineStatus
 
-#: Posterior probability that half of a column's components must reach for it to be named, from which one of them gets
-#: its level, and below which a level comes with a warning.
-SURE_COLUMN, SURE, BEYOND_DOUBT = 0.7, 0.55, 0.9
-#: Landmarks that must agree for levels to come without a warning, counted by `landmark_support`.
-ENOUGH_LANDMARKS = 1.5
 NO_ANCHOR = "no landmark of the column is in view"
 SHIFT_POSSIBLE = "a shift by one level cannot be ruled out"
 ONE_LANDMARK = "the levels rest on a single landmark"
 CONTESTED = "the only landmark in view is seen at two levels"
 UNEXPLAINED = "most of what was found fits no order of levels"
-#: Share of the volume of all components that a named column has at least.
-_LEAST_EXPLAINED = 0.4
-_SACRUM_LONG_MM = 60.0
-#: From this share of a component on, a landmark is seen there; and from this part of its share where it is named on, it
-#: is seen as well elsewhere.
-_SEEN, _AS_WELL = 0.25, 0.8
-_NAMES_EVERY_LEVEL = 8
 
 
 def name_components(observations: Sequence[Observation], solution: LevelSolution, unnamed: str | None = None) -> Naming:
@@ -81,7 +80,7 @@ def abstention_reason(observations: Sequence[Observation], solution: LevelSoluti
         n for n, level in enumerate(solution.levels) if level is not None and observations[n].kind is not Kind.SACRUM
     ]
     volumes = {n: o.volume_mm3 for n, o in enumerate(observations) if o.kind is not Kind.SACRUM}
-    if sum(volumes[n] for n in bare) < _LEAST_EXPLAINED * sum(volumes.values()):
+    if sum(volumes[n] for n in bare) < LEAST_EXPLAINED * sum(volumes.values()):
         return UNEXPLAINED
     if landmark_support(observations, solution.levels) < ENOUGH_LANDMARKS and _contested(observations, solution.levels):
         return CONTESTED
@@ -92,7 +91,7 @@ def abstention_reason(observations: Sequence[Observation], solution: LevelSoluti
 
 def _names_every_level(class_shares: ClassShares) -> bool:
     """Tell whether a map has classes for all levels, not for landmarks only."""
-    return len(class_shares.known) > 2 * _NAMES_EVERY_LEVEL
+    return len(class_shares.known) > 2 * EVERY_LEVEL_CLASSES
 
 
 def _contested(observations: Sequence[Observation], levels: Sequence[str | None]) -> bool:
@@ -109,7 +108,9 @@ def _contested(observations: Sequence[Observation], levels: Sequence[str | None]
                 for o in observations
                 if o is not observation and number < len(o.class_shares)
             )
-            if max((said.get(level, 0.0) for said in others), default=0.0) >= max(_SEEN, _AS_WELL * own):
+            if max((said.get(level, 0.0) for said in others), default=0.0) >= max(
+                LANDMARK_SEEN, LANDMARK_SEEN_ELSEWHERE * own
+            ):
                 return True
     return False
 
@@ -136,7 +137,7 @@ def landmark_support(observations: Sequence[Observation], levels: Sequence[str |
         if level is None:
             continue
         if observation.kind is Kind.SACRUM:
-            total += 1.0 if observation.length_mm >= _SACRUM_LONG_MM else 0.5
+            total += 1.0 if observation.length_mm >= WHOLE_SACRUM_MM else 0.5
             continue
         local += level in observation.localizer_levels
         with_level_prior += observation.level_prior.get(level, 0.0) >= 0.5

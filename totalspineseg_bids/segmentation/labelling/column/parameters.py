@@ -220,3 +220,56 @@ def chain_of(variant: SpineVariant) -> Chain:
         last = n == len(disc_position) - 1
         position.append(place + SACRUM_BELOW_DISC_MM if last else (place + disc_position[n + 1]) / 2)
     return Chain(variant, vertebrae, ("", *discs), tuple(position), (0.0, *volumes))
+
+
+#: Preference, in right answers, for the variant that is more probable as a whole where two name as much.
+TIE = 1e-3
+#: Variants with a smaller share of the probability of the most probable one are not asked.
+NEGLIGIBLE_VARIANT = 1e-3
+ANCHOR_SHARE = 0.2
+#: Probability of a prior's level from which it is taken for a named level in view.
+PRIOR_ANCHOR = 0.5
+#: A map with more level classes of one kind than this names every level.
+MOST_LANDMARKS = 8
+#: Likelihood of its best level, at the median component, below which a prior has not made out where it is.
+UNINFORMATIVE_PRIOR = 0.2
+#: Vertebrae below C2 that its volume is measured by.
+AXIS_NEIGHBOURS = 3
+#: Share of a component that carries a landmark's class, from which the model has seen a landmark.
+SEEN_SHARE = 0.3
+#: Most places that one step may pass.
+LONGEST_STEP = 8
+#: Most components that may lie between two that are kept.
+WINDOW = 7
+FURTHER_MISSING = 0.4
+#: Where so much is found that no order of levels explains it all, what is cheaper than this to leave out is left out.
+REJECT_BELOW = (2.0, 3.0)
+#: Runs of components that are dearer than this to leave out are not considered, nats.
+LARGEST_SKIP = 14.0
+#: Steps over a number of places whose distance is this much (nats) out of line everywhere are not considered.
+HOPELESS = 8.0
+TOP_SD_MM = 4.0
+#: Hypotheses with a smaller share of the probability than this are dropped after the forward recursion.
+NEGLIGIBLE_HYPOTHESIS = 1e-7
+#: Posterior probability that half of a column's components must reach for it to be named, from which one of them gets
+#: its level, and below which a level comes with a warning.
+SURE_COLUMN, SURE, BEYOND_DOUBT = 0.7, 0.55, 0.9
+#: Landmarks that must agree for levels to come without a warning, counted by `landmark_support`.
+ENOUGH_LANDMARKS = 1.5
+#: Share of the volume of all components that a named column has at least.
+LEAST_EXPLAINED = 0.4
+WHOLE_SACRUM_MM = 60.0
+#: From this share of a component on, a landmark is seen there; and from this part of its share where it is named on, it
+#: is seen as well elsewhere.
+LANDMARK_SEEN, LANDMARK_SEEN_ELSEWHERE = 0.25, 0.8
+EVERY_LEVEL_CLASSES = 8
+#: Extent along the canal of a vertebra with its processes, and of a sacrum, mm.
+VERTEBRA_LENGTH_MM, SACRUM_LENGTH_MM = 40.0, 75.0
+#: Least cost of taking a sacrum for none, nats.
+LEAST_FALSE_SACRUM = 0.5
+#: Peers lie within so much along the canal, mm.
+PEERS_MM = 80.0
+#: Part of its peers' volume from which a piece at the edge is as sure as a whole one.
+SLIVER_SHARE = 0.1
+#: What a vertebra with a landmark class costs more.
+LANDMARK_VERTEBRA = 1.5

@@ -8,19 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from totalspineseg_bids.segmentation.class_map import Kind
-from totalspineseg_bids.segmentation.labelling.column.parameters import EvidenceWeights
+from totalspineseg_bids.segmentation.labelling.column.parameters import (
+    LANDMARK_VERTEBRA,
+    LEAST_FALSE_SACRUM,
+    PEERS_MM,
+    SACRUM_LENGTH_MM,
+    SLIVER_SHARE,
+    VERTEBRA_LENGTH_MM,
+    EvidenceWeights,
+)
 from totalspineseg_bids.segmentation.labelling.records import Observation, volume_around
-
-#: Extent along the canal of a vertebra with its processes, and of a sacrum, mm.
-_VERTEBRA_LONG_MM, _SACRUM_LONG_MM = 40.0, 75.0
-#: Least cost of taking a sacrum for none, nats.
-_LEAST_FALSE_SACRUM = 0.5
-#: Peers lie within so much along the canal, mm.
-_PEERS_MM = 80.0
-#: Part of its peers' volume from which a piece at the edge is as sure as a whole one.
-_SLIVER = 0.1
-#: What a vertebra with a landmark class costs more.
-_LANDMARK_VERTEBRA = 1.5
 
 
 def rejection_costs(observations: Sequence[Observation], weights: EvidenceWeights) -> NDArray[np.float64]:
@@ -28,16 +25,16 @@ def rejection_costs(observations: Sequence[Observation], weights: EvidenceWeight
     # A disc thrown away takes what its class says with it, and a landmark one level off elsewhere then stands alone: a
     # real neck was named one level off so. To throw it away must be no cheaper than to say that its class has slipped.
     slip = float(np.log(weights.landmark_hit / weights.landmark_slip[0]))
-    landmark = {Kind.DISC: slip, Kind.VERTEBRA: _LANDMARK_VERTEBRA}
+    landmark = {Kind.DISC: slip, Kind.VERTEBRA: LANDMARK_VERTEBRA}
     cost = np.zeros(len(observations))
     for n, o in enumerate(observations):
         if o.kind is Kind.SACRUM:
             cost[n] = _sacrum_rejection_cost(o, weights)
             continue
         base = weights.reject_disc if o.kind is Kind.DISC else weights.reject_vertebra
-        typical = volume_around(o, [p for p in observations if p.kind is o.kind], _PEERS_MM)
+        typical = volume_around(o, [p for p in observations if p.kind is o.kind], PEERS_MM)
         # What the field of view cuts is small for that reason, but slivers are also painted where nothing is.
-        whole = typical * (_SLIVER if o.touches_edge else 1.0)
+        whole = typical * (SLIVER_SHARE if o.touches_edge else 1.0)
         relative = min(o.volume_mm3 / max(whole, 1.0), 1.0)
         cost[n] = 0.4 + (base - 0.4) * float(np.sqrt(relative))
         if o.kind is Kind.DISC and (o.anterior < 3.0 or abs(o.lateral) > 22.0):
@@ -53,8 +50,8 @@ def _sacrum_rejection_cost(sacrum: Observation, weights: EvidenceWeights) -> flo
     A level prior that takes it for one makes it dearer, and one that takes it for vertebrae cheaper.
     """
     short, long = weights.reject_sacrum
-    share = float(np.clip((sacrum.length_mm - _VERTEBRA_LONG_MM) / (_SACRUM_LONG_MM - _VERTEBRA_LONG_MM), 0.0, 1.0))
+    share = float(np.clip((sacrum.length_mm - VERTEBRA_LENGTH_MM) / (SACRUM_LENGTH_MM - VERTEBRA_LENGTH_MM), 0.0, 1.0))
     cost = short + (long - short) * share
     if sacrum.level_prior:
         cost += weights.prior_sacrum * (2.0 * sacrum.level_prior.get("S", 0.0) - 1.0)
-    return max(cost, _LEAST_FALSE_SACRUM)
+    return max(cost, LEAST_FALSE_SACRUM)

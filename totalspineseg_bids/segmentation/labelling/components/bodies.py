@@ -18,6 +18,19 @@ from totalspineseg_bids.imaging.grid import foreground_box
 from totalspineseg_bids.imaging.masks import connected_parts, indices_of
 from totalspineseg_bids.segmentation.class_map import ClassMap, Kind, Parity
 from totalspineseg_bids.segmentation.labelling.components.disc_repair import join_pieces, split_bridged
+from totalspineseg_bids.segmentation.labelling.components.parameters import (
+    BODY_SPECK_MM3,
+    DISC_SPECK_MM3,
+    FUSED_RATIO,
+    NEIGHBOURING_BODIES,
+    NEIGHBOURS_MM,
+    ONE_BODY_GAP_RATIO,
+    SACRUM_BODY_SHARE,
+    SACRUM_SPECK_MM3,
+    SACRUM_TOP_MM,
+    SLIGHT_DISC_SHARE,
+    SMALL_DISC_MM3,
+)
 from totalspineseg_bids.segmentation.labelling.disc_planes import disc_plane, slots_between_planes
 from totalspineseg_bids.segmentation.labelling.records import (
     ClassShares,
@@ -28,23 +41,6 @@ from totalspineseg_bids.segmentation.labelling.records import (
     volume_around,
 )
 from totalspineseg_bids.segmentation.semantic_map import SemanticMap
-
-#: Volumes below which a part is noise, mm³; a disc of the neck has about 1000.
-DISC_SPECK_MM3 = 25.0
-SMALL_DISC_MM3 = 80.0
-BODY_SPECK_MM3 = 350.0
-SACRUM_SPECK_MM3 = 1500.0
-#: Part of the volume of the discs around it below which what looks like a disc cuts no body: the joint between the dens
-#: and the body of C2 may come out as one, of an eighth of C2-C3.
-_SLIGHT = 0.2
-_SACRUM_TOP_MM = 25.0
-#: Share of a sacrum in front of the canal, below which the canal in view ends above it.
-_FEWEST_BODY = 0.05
-#: A body this many times as long as those around it (so many at most, within so many mm) is a block. Few, because from
-#: the neck to the chest bodies come to be twice as long.
-_FUSED_RATIO, _NEIGHBOURS, _NEIGHBOURS_MM = 1.65, 4, 110.0
-#: Between two discs this many times as far apart as those around them lies one body at most.
-_ONE_BODY = 1.4
 
 
 def extent(values: NDArray[np.float64], tail: float) -> tuple[float, float]:
@@ -134,10 +130,10 @@ def measure(
 def _sacrum_top(rows: NDArray[np.int64], projection: Projection) -> NDArray[np.int64]:
     """Return the rows of the upper end of a sacrum's body; its wings and arches reach higher than the disc above it."""
     body = rows[in_front(projection.rows(rows))]
-    if len(body) < _FEWEST_BODY * len(rows):
+    if len(body) < SACRUM_BODY_SHARE * len(rows):
         body = rows
     s = projection.s[body]
-    return body[s <= extent(s, 0.01)[0] + _SACRUM_TOP_MM]
+    return body[s <= extent(s, 0.01)[0] + SACRUM_TOP_MM]
 
 
 def _tally(semantic: SemanticMap, index: NDArray[np.int64], part: NDArray[np.int64], number: int) -> NDArray[np.int64]:
@@ -305,7 +301,9 @@ def body_parts(
 def _ordinary(discs: ComponentVoxels) -> list[Observation]:
     """Return the discs that lie in front of the canal and are no specks: bodies are told apart by them."""
     found = [d for d in discs.observations if d.anterior > 3.0 and d.volume_mm3 > SMALL_DISC_MM3]
-    return [d for d in found if d.touches_edge or d.volume_mm3 > _SLIGHT * volume_around(d, found, _NEIGHBOURS_MM)]
+    return [
+        d for d in found if d.touches_edge or d.volume_mm3 > SLIGHT_DISC_SHARE * volume_around(d, found, NEIGHBOURS_MM)
+    ]
 
 
 def _cut_long(
@@ -374,7 +372,7 @@ def cut_fused(
         first = not any(e[1] < low + 0.25 * typical for m, e in ends.items() if m != n)
         # Where a block's disc was counts too.
         pieces = max(2, round((float(length) + thick) / (typical + thick)))
-        if first or length < _FUSED_RATIO * typical or pieces > 3 or inside.any() or not between:
+        if first or length < FUSED_RATIO * typical or pieces > 3 or inside.any() or not between:
             continue
         rows = np.flatnonzero(part == n)
         slot = np.clip(((s[rows] - low) / length * pieces).astype(np.int64), 0, pieces - 1)
@@ -387,7 +385,7 @@ def cut_fused(
 def _nearest(place: float, others: Sequence[tuple[float, float]]) -> list[float]:
     """Return the values of the places nearest to one; ``others`` are places and values."""
     near = sorted((abs(at - place), value) for at, value in others)
-    return [value for distance, value in near[:_NEIGHBOURS] if distance < _NEIGHBOURS_MM]
+    return [value for distance, value in near[:NEIGHBOURING_BODIES] if distance < NEIGHBOURS_MM]
 
 
 def _joined(part: NDArray[np.int64], groups: Sequence[Sequence[Observation]]) -> NDArray[np.int64]:
@@ -444,7 +442,7 @@ def _between_discs(bodies: Sequence[Observation], discs: ComponentVoxels) -> lis
     for n, gap in enumerate(gaps):
         # From the neck to the chest gaps grow: as many of those around lie above as below.
         around = _nearest(middles[n], [(middles[m], g) for m, g in enumerate(gaps) if m != n])
-        if not around or gap > _ONE_BODY * float(np.median(around)):
+        if not around or gap > ONE_BODY_GAP_RATIO * float(np.median(around)):
             continue
         pieces = [o for o in bodies if places[n] < o.s < places[n + 1]]
         if len(pieces) > 1:

@@ -9,14 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from totalspineseg_bids.segmentation.labelling.components.parameters import NOTABLE_MM3, PIECES_APART_MM, ROLLS
 from totalspineseg_bids.segmentation.labelling.records import Observation
 
-#: Pieces larger than this are worth a note when they are joined, mm³.
-NOTABLE_MM3 = 80.0
-#: Halves of one disc lie nearer to each other across the canal than this, a false disc beside the column does not, mm.
-_PIECES_APART_MM = 30.0
 _PITCHES = np.arange(-0.6, 0.61, 0.15)
-_ROLLS = (-0.2, 0.0, 0.2)
 
 
 def split_bridged(
@@ -81,7 +77,7 @@ def _waist(
     """Return which voxels lie below the deepest valley along the canal, or ``None`` where there is one heap only."""
     best_ratio, best_side = 0.4, None
     for pitch in _PITCHES:
-        for roll in _ROLLS:
+        for roll in ROLLS:
             height = s + pitch * (anterior - anterior.mean()) + roll * (lateral - lateral.mean())
             start = float(height.min()) - 2.0
             bins = np.floor(height - start).astype(np.int64)
@@ -133,7 +129,7 @@ def join_pieces(
             apart = float(np.hypot(a[3] - b[3], a[4] - b[4]))
             if (
                 gap < limit
-                and apart < _PIECES_APART_MM
+                and apart < PIECES_APART_MM
                 and not (a[2] in cut and b[2] in cut)
                 and (best is None or gap < best[0])
             ):

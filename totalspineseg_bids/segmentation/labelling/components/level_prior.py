@@ -14,14 +14,12 @@ from numpy.typing import NDArray
 
 from totalspineseg_bids.imaging.volume import Affine
 from totalspineseg_bids.segmentation.class_map import ClassMap, Kind, LabelMeaning
+from totalspineseg_bids.segmentation.labelling.components.parameters import (
+    PRIOR_FEWEST_VOXELS,
+    PRIOR_FULL_CREDIT,
+    PRIOR_SACRUM,
+)
 from totalspineseg_bids.segmentation.labelling.records import ComponentVoxels, Observation
-
-#: Fewer voxels than these of a component inside the prior's view say nothing.
-_FEWEST_VOXELS = 20
-#: Share of a component that the prior must take for some level of its kind before its names count in full.
-_FULL_CREDIT = 0.3
-#: Probability of the sacrum from which bone may be one, where no vertebra is more probable.
-_SACRUM_SEEN = 0.15
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +73,7 @@ def sacrum_mask(semantic: NDArray[np.bool_], affine: Affine, level_prior: LevelP
     if not sacral:
         return result
     probability = level_prior.probabilities[sacral].sum(axis=0)
-    seen = (probability > _SACRUM_SEEN) & (probability > level_prior.probabilities[others].sum(axis=0))
+    seen = (probability > PRIOR_SACRUM) & (probability > level_prior.probabilities[others].sum(axis=0))
     if not seen.any():
         return result
     index = np.argwhere(semantic)
@@ -139,12 +137,12 @@ def _shares(
 ) -> dict[str, float]:
     """Mean probability of each level over a component's voxels."""
     place, inside = _places(index, to_prior, level_prior)
-    if not rows or np.count_nonzero(inside) < min(_FEWEST_VOXELS, len(index)):
+    if not rows or np.count_nonzero(inside) < min(PRIOR_FEWEST_VOXELS, len(index)):
         return {}
     x, y, z = place[inside].T
     mean = level_prior.probabilities[np.array(list(rows.values()))[:, None], x, y, z].mean(axis=1)
     total = float(mean.sum())
     if total < 1e-3:
         return {}
-    credit = min(1.0, total / _FULL_CREDIT)
+    credit = min(1.0, total / PRIOR_FULL_CREDIT)
     return {level: float(credit * share / total) for level, share in zip(rows, mean, strict=True) if share > 1e-4}

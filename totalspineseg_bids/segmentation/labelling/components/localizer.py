@@ -12,12 +12,13 @@ from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.imaging.volume import Affine, Volume
 from totalspineseg_bids.segmentation.class_map import Kind
+from totalspineseg_bids.segmentation.labelling.components.parameters import (
+    LOCALIZER_ASIDE_MM,
+    LOCALIZER_NEAR_MM,
+    LOCALIZER_SMALLEST_MM3,
+)
 from totalspineseg_bids.segmentation.labelling.records import Observation, SpineContext
 
-#: A component takes a localizer's level where the two lie this near along the canal, mm; patients move between scans.
-_NEAR_MM = 9.0
-_ASIDE_MM = 45.0
-_SMALLEST_MM3 = 60.0
 _KINDS = {Structure.DISC: Kind.DISC, Structure.VERTEBRA: Kind.VERTEBRA, Structure.SACRUM: Kind.SACRUM}
 
 
@@ -51,7 +52,7 @@ def with_localizer_levels(
         if box is None or known is None or known.structure not in _KINDS or not known.level:
             continue
         index = np.argwhere(labels[box] == number) + np.array([s.start for s in box])
-        if len(index) * voxel < _SMALLEST_MM3:
+        if len(index) * voxel < LOCALIZER_SMALLEST_MM3:
             continue
         points = (index @ to_local[:3, :3].T + to_local[:3, 3]) * context.spacing
         projection = context.centerline.project(points)
@@ -66,7 +67,7 @@ def with_localizer_levels(
         near = [
             (abs(s - observation.s), level)
             for kind, level, s, aside in places
-            if kind is observation.kind and abs(s - observation.s) < _NEAR_MM and aside < _ASIDE_MM
+            if kind is observation.kind and abs(s - observation.s) < LOCALIZER_NEAR_MM and aside < LOCALIZER_ASIDE_MM
         ]
         level = min(near)[1] if near else None
         result.append(replace(observation, localizer_levels={level: 1.0}) if level is not None else observation)

@@ -13,14 +13,13 @@ from totalspineseg_bids.imaging.masks import connected_parts
 from totalspineseg_bids.imaging.volume import Affine
 from totalspineseg_bids.segmentation.class_map import ClassMap, Kind
 from totalspineseg_bids.segmentation.labelling.components.level_prior import LevelPrior, sacrum_mask
+from totalspineseg_bids.segmentation.labelling.components.parameters import (
+    LOWEST_DISC_BELOW_SACRUM_MM,
+    PRIOR_NO_DISC,
+    SMALL_DISC_SHARE,
+)
 from totalspineseg_bids.segmentation.labelling.records import Observation
 from totalspineseg_bids.segmentation.semantic_map import SemanticMap
-
-#: Nothing of the column may lie further below the upper end of the sacrum than this, mm.
-_BELOW_MM = 12.0
-_SMALL_SHARE = 0.3
-#: Sum of a level prior's probabilities of all discs below which it sees none in a place.
-_NO_DISC = 0.2
 
 
 def plain_vertebra_value(layout: ClassMap) -> int | None:
@@ -99,12 +98,12 @@ def is_plausible(observations: Sequence[Observation], levels: Sequence[str | Non
         return False
     discs = [o for o in observations if o.kind is Kind.DISC]
     if any(observations[n].level_prior for n in sacra):
-        discs = [o for o in discs if sum(o.level_prior.values()) >= _NO_DISC]
+        discs = [o for o in discs if sum(o.level_prior.values()) >= PRIOR_NO_DISC]
     typical = float(np.median([o.volume_mm3 for o in discs])) if discs else 0.0
     lowest = max((o.s for o in discs if _is_disc_of_column(o, typical)), default=-np.inf)
-    return all(observations[n].s > lowest - _BELOW_MM for n in sacra)
+    return all(observations[n].s > lowest - LOWEST_DISC_BELOW_SACRUM_MM for n in sacra)
 
 
 def _is_disc_of_column(disc: Observation, typical_mm3: float) -> bool:
     """Whether a disc is in line and of some size; a rest of the disc between S1 and S2 is neither false nor large."""
-    return disc.anterior > 3.0 and abs(disc.lateral) < 22.0 and disc.volume_mm3 > _SMALL_SHARE * typical_mm3
+    return disc.anterior > 3.0 and abs(disc.lateral) < 22.0 and disc.volume_mm3 > SMALL_DISC_SHARE * typical_mm3

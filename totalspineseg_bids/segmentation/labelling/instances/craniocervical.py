@@ -9,25 +9,20 @@ from totalspineseg_bids import anatomy
 from totalspineseg_bids.imaging.centerline import Projection
 from totalspineseg_bids.imaging.masks import indices_of
 from totalspineseg_bids.segmentation.class_map import Kind
+from totalspineseg_bids.segmentation.labelling.instances.parameters import (
+    ATLAS_AXIS_JOINT_MM,
+    ATLAS_BONE_FROM_MM,
+    ATLAS_SIDE_MM,
+    ATLAS_TOP_MM,
+    AXIS_CLASS_SHARE,
+    DENS_BACK_MM,
+    DENS_FRONT_MM,
+    DENS_HALF_WIDTH_MM,
+    DENS_TOP_MM,
+    LEAST_ATLAS_MM3,
+    MISPLACED_SHARE,
+)
 from totalspineseg_bids.segmentation.labelling.records import LabelledComponents, Naming
-
-# Heights are above the middle of disc C2-C3, along the canal; all in mm of the adult table, read off the two adult
-# atlases of the neck in ``../shared/anatomy``, where this border finds C1 and C2 with Dice 0.89 to 0.94.
-#: From here up, what is not the dens is C1: the joints between the two lie here.
-_JOINT_MM = 21.0
-#: How far the top of C1 lies above, and its transverse processes from the midline.
-_TOP_MM, _SIDE_MM = 50.0, 48.0
-#: The dens: half its width, its back in front of the canal's middle, its front beyond the middle of the disc.
-_DENS_HALF_WIDTH_MM, _DENS_BACK_MM, _DENS_FRONT_MM = 7.5, 4.0, 5.0
-_DENS_TOP_MM = 40.0
-#: Share of C1 or of C2 on the other's side of this border from which the map is not believed.
-_ASTRAY = 0.3
-#: Share of C2 on its side of this border that has C2's class where a model tells C2 from others.
-_PAINTED = 0.5
-#: From here up bone without that class is C1's.
-_CLASS_FROM_MM = 23.0
-#: About a sixth of C1, mm³.
-_LEAST_ATLAS_MM3 = 1500.0
 
 
 def separate_atlas_and_axis(
@@ -52,22 +47,22 @@ def separate_atlas_and_axis(
     index = indices_of((out == axis) | (out == atlas) | ((out == 0) & (kinds == Kind.VERTEBRA)))
     place = context.centerline.project(index * context.spacing)
     above = (disc.s - place.s) / scale
-    near = (above < _TOP_MM) & (np.abs(place.lateral) < _SIDE_MM * scale)
+    near = (above < ATLAS_TOP_MM) & (np.abs(place.lateral) < ATLAS_SIDE_MM * scale)
     ids = out[index[:, 0], index[:, 1], index[:, 2]]
-    dens = _dens(place, disc.anterior, scale) & (above < _DENS_TOP_MM)
-    ours = near & (above > _JOINT_MM) & ~dens
+    dens = _dens(place, disc.anterior, scale) & (above < DENS_TOP_MM)
+    ours = near & (above > ATLAS_AXIS_JOINT_MM) & ~dens
     theirs = near & ~ours
     own = _has_class_of_axis(index, found) if atlas in named else np.zeros(len(index), bool)
-    if _share(own, theirs) > _PAINTED and _share(own, ours) < _ASTRAY:
+    if _share(own, theirs) > AXIS_CLASS_SHARE and _share(own, ours) < MISPLACED_SHARE:
         # The class tells them apart, and better than shape.
-        ours = near & (above > _CLASS_FROM_MM) & ~own
+        ours = near & (above > ATLAS_BONE_FROM_MM) & ~own
         theirs = near & own
     else:
         astray = (_share(theirs, ids == atlas), _share(ours, ids == axis))
-        if atlas in named and max(astray) < _ASTRAY:
+        if atlas in named and max(astray) < MISPLACED_SHARE:
             return
     # Where C1 is out of view, what is left of C2 up there is no vertebra.
-    if np.count_nonzero(ours) * context.voxel_mm3 <= _LEAST_ATLAS_MM3 * scale**3:
+    if np.count_nonzero(ours) * context.voxel_mm3 <= LEAST_ATLAS_MM3 * scale**3:
         return
     for rows, label in ((ours, atlas), (theirs & (ids == atlas), axis)):
         out[index[rows, 0], index[rows, 1], index[rows, 2]] = label
@@ -86,7 +81,7 @@ def _share(part: NDArray[np.bool_], whole: NDArray[np.bool_]) -> float:
 
 def _dens(place: Projection, front: float, scale: float) -> NDArray[np.bool_]:
     return (
-        (np.abs(place.lateral) < _DENS_HALF_WIDTH_MM * scale)
-        & (place.anterior > _DENS_BACK_MM * scale)
-        & (place.anterior < front + _DENS_FRONT_MM * scale)
+        (np.abs(place.lateral) < DENS_HALF_WIDTH_MM * scale)
+        & (place.anterior > DENS_BACK_MM * scale)
+        & (place.anterior < front + DENS_FRONT_MM * scale)
     )

@@ -18,6 +18,7 @@ from totalspineseg_bids.segmentation.labelling.disc_planes import (
     slots_between_planes,
 )
 from totalspineseg_bids.segmentation.labelling.instances.craniocervical import separate_atlas_and_axis
+from totalspineseg_bids.segmentation.labelling.instances.parameters import ARCH_BELOW_DISC_MM, STRIDE
 from totalspineseg_bids.segmentation.labelling.instances.vertebrae import (
     body_cells,
     draw_canal,
@@ -25,11 +26,6 @@ from totalspineseg_bids.segmentation.labelling.instances.vertebrae import (
     draw_vertebrae,
 )
 from totalspineseg_bids.segmentation.labelling.records import ComponentVoxels, LabelledComponents, Naming
-
-#: Step of the subsample on which bone is treated, voxels of the working grid.
-STRIDE = 2
-#: How far the arch and facets of L5 reach below the middle of disc L5-S, mm in the adult table.
-_ARCH_BELOW_DISC_MM = 15.0
 
 
 def draw_label_image(
@@ -97,7 +93,7 @@ def _separate_sacrum(out: NDArray[np.uint8], found: LabelledComponents, naming: 
     index = indices_of(looked_up(out, bone) > 0)
     place = context.centerline.project(index * context.spacing)
     # The arch of L5 hangs beside the disc and the first sacral level; its body ends above the disc.
-    depth = np.where(place.anterior > 0, 0.0, _ARCH_BELOW_DISC_MM * found.solution.scale)
+    depth = np.where(place.anterior > 0, 0.0, ARCH_BELOW_DISC_MM * found.solution.scale)
     rows = place.s - disc.s > depth
     out[index[rows, 0], index[rows, 1], index[rows, 2]] = anatomy.SACRUM_ID
 

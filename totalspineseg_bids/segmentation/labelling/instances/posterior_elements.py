@@ -17,19 +17,17 @@ from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.imaging.centerline import Centerline
 from totalspineseg_bids.segmentation.class_map import ClassMap, Kind
+from totalspineseg_bids.segmentation.labelling.instances.parameters import (
+    HEIGHT_TOLERANCE_MM,
+    LARGEST_DISTANCE_MM,
+    LARGEST_SLIP_MM3,
+)
 from totalspineseg_bids.segmentation.labelling.instances.posterior_profile import body_height
 from totalspineseg_bids.segmentation.labelling.instances.voxel_graph import VoxelGraph
 
 _REGION_OF_ID = {
     label.id: label.level[0] for label in anatomy.LABELS if label.structure is Structure.VERTEBRA and label.level
 }
-#: Bone further than this from every body that was found is left out, mm.
-_LOOSE_MM = 18.0
-#: Posterior bone whose expected height is further than this above or below a body, and nearer to another body, may
-#: belong to the other; beyond the second number it cannot belong to the first, mm.
-_OUT_OF_HEIGHT_MM = (5.0, 8.0)
-#: Bone of another class than the vertebra beside it is a slip of that class up to this size, mm³.
-_SLIP_MM3 = 800.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +110,7 @@ def assign(bone: BoneVoxels, seeds: NDArray[np.int64], layout: ClassMap) -> NDAr
     meanings = layout.meanings
     loose = np.array([v for v, m in meanings.items() if m.kind is Kind.VERTEBRA and not m.parity and not m.level])
     heights = _Heights(seeds, bone.height, bone.behind)
-    near, far = _OUT_OF_HEIGHT_MM
+    near, far = HEIGHT_TOLERANCE_MM
     ways = VoxelGraph(bone.cells, bone.classes, loose, bone.height / bone.cell_mm)
     first = ways.grow(seeds)
     instance = heights.reject_distant(first, near)
@@ -191,14 +189,16 @@ def _assign_to_nearest(
         Of the bodies.
     """
     result = instance.copy()
-    nearest = np.full(len(instance), _LOOSE_MM)
+    nearest = np.full(len(instance), LARGEST_DISTANCE_MM)
     for number in np.unique(instance[instance > 0]):
-        rest = left & heights.fits(number, _OUT_OF_HEIGHT_MM[0])
+        rest = left & heights.fits(number, HEIGHT_TOLERANCE_MM[0])
         for group in np.unique(groups[rest]):
             known = np.flatnonzero((instance == number) & (groups == group))
             wanted = np.flatnonzero(rest & (groups == group))
             if len(known):
-                distance = np.asarray(cKDTree(points[known]).query(points[wanted], distance_upper_bound=_LOOSE_MM)[0])
+                distance = np.asarray(
+                    cKDTree(points[known]).query(points[wanted], distance_upper_bound=LARGEST_DISTANCE_MM)[0]
+                )
                 closer = distance < nearest[wanted]
                 result[wanted[closer]] = number
                 nearest[wanted[closer]] = distance[closer]
@@ -221,5 +221,5 @@ def _large_pieces(
     grid = np.zeros(cells[rows].max(axis=0) - low + 1, np.uint8)
     grid[at] = classes[rows]
     piece = cc3d.connected_components(grid, connectivity=26)[at]
-    result[rows] = np.bincount(piece)[piece] * cell_mm3 > _SLIP_MM3
+    result[rows] = np.bincount(piece)[piece] * cell_mm3 > LARGEST_SLIP_MM3
     return result

@@ -6,21 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from totalspineseg_bids.imaging.centerline import Projection
-
-#: Place in front of the middle of the canal (mm; negative behind), from the tips of the spinous processes to the body.
-_IN_FRONT_MM = (-37.0, -25.0, -17.5, -12.5, -7.5, -2.5, 2.0, 6.0, 12.0)
-#: How far below the middle of its body a vertebra's bone lies there (mm), by the region of the vertebra: means of the
-#: adult atlases that show it, and for one that is not named their mean (last lines of
-#: ``benchmarks/posterior_slope.py``). The arch of a cervical vertebra hangs lower against its body than those further
-#: down, and its body is half as high.
-_BELOW_BODY_MM = {
-    "C": (13.2, 9.0, 6.2, 3.9, 2.0, 0.5, -2.2, -1.6, 0.0),
-    "T": (16.7, 15.0, 7.9, 4.4, 1.6, -3.2, -3.2, -1.1, 0.0),
-    "L": (15.0, 11.9, 6.9, 5.7, 2.4, -3.2, -4.0, -2.4, 0.0),
-    "": (15.0, 12.0, 7.0, 4.7, 2.0, -2.0, -3.2, -1.7, 0.0),
-}
-#: What is less far in front of the middle of the canal lies behind the bodies, mm.
-_BEHIND_MM = 5.0
+from totalspineseg_bids.segmentation.labelling.instances.parameters import (
+    POSTERIOR_FROM_MM,
+    PROFILE_ANTERIOR_MM,
+    PROFILE_BELOW_BODY_MM,
+)
 
 
 def body_height(place: Projection, region: NDArray[np.str_]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -41,7 +31,7 @@ def body_height(place: Projection, region: NDArray[np.str_]) -> tuple[NDArray[np
         Whether the point lies behind the bodies, shape (N,).
     """
     below = np.zeros(len(region))
-    for name, profile in _BELOW_BODY_MM.items():
+    for name, profile in PROFILE_BELOW_BODY_MM.items():
         here = region == name
-        below[here] = np.interp(place.anterior[here], _IN_FRONT_MM, profile)
-    return place.s - below, place.anterior < _BEHIND_MM
+        below[here] = np.interp(place.anterior[here], PROFILE_ANTERIOR_MM, profile)
+    return place.s - below, place.anterior < POSTERIOR_FROM_MM

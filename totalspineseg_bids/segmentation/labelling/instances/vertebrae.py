@@ -15,11 +15,11 @@ from scipy.spatial import cKDTree
 
 from totalspineseg_bids.imaging.masks import closed, connected_parts, indices_of
 from totalspineseg_bids.segmentation.class_map import ClassMap, Kind
+from totalspineseg_bids.segmentation.labelling.instances.parameters import CANAL_SPECK_MM3
 from totalspineseg_bids.segmentation.labelling.instances.posterior_elements import BoneVoxels, assign
 from totalspineseg_bids.segmentation.labelling.instances.voxel_graph import NEIGHBOURS
 from totalspineseg_bids.segmentation.labelling.records import ComponentVoxels, SpineContext, in_front
 
-_CANAL_SPECK_MM3 = 100.0
 _IN_PLANE = np.zeros((3, 3, 3), bool)
 _IN_PLANE[1, :, 1] = _IN_PLANE[:, 1, 1] = True
 
@@ -170,7 +170,7 @@ def draw_canal(
     whole = whole[box]
     numbered, number = connected_parts(whole)
     sizes = np.bincount(numbered.ravel())[1:] * context.voxel_mm3
-    speck = np.concatenate([[True], (sizes < _CANAL_SPECK_MM3) & (sizes < sizes.max())])
+    speck = np.concatenate([[True], (sizes < CANAL_SPECK_MM3) & (sizes < sizes.max())])
     if number > 1 and speck[1:].any():
         whole = ~speck[numbered]
     filled = closed(np.pad(whole, 1), 2)

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse import csgraph
 
-#: How much longer a way through bone is for what it changes in the height of the body.
-_CLIMB = 8.0
+from totalspineseg_bids.segmentation.labelling.instances.parameters import HEIGHT_COST
+
 #: Half of the neighbours of a cell, by which a grid's edges are listed once.
 NEIGHBOURS = ((0, 0, 1), (0, 1, 0), (1, 0, 0), (0, 1, 1), (0, 1, -1), (1, 0, 1), (1, 0, -1), (1, 1, 0), (1, -1, 0))
 
@@ -55,7 +55,7 @@ class VoxelGraph:
             joined = (classes[mine] == classes[other]) | is_loose[mine] | is_loose[other]
             mine, other = mine[joined], other[joined]
             ends.append((mine, other))
-            lengths.append(np.sqrt(np.abs(step).sum()) + _CLIMB * np.abs(height[mine] - height[other]))
+            lengths.append(np.sqrt(np.abs(step).sum()) + HEIGHT_COST * np.abs(height[mine] - height[other]))
         self._mine = np.concatenate([mine for mine, _ in ends])
         self._other = np.concatenate([other for _, other in ends])
         self._length = np.concatenate(lengths)
