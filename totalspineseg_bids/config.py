@@ -280,6 +280,11 @@ def _declare(
     return {"group": group, "help": text, "environment": environment, "hidden": hidden, **details}
 
 
+def _option(default: object, group: SettingGroup, text: str, **details: Any) -> Any:  # noqa: ANN401 - typed by the field
+    """Return the field of a setting that has a default."""
+    return field(default=default, metadata=_declare(group, text, **details))
+
+
 @dataclass(frozen=True, slots=True)
 class RunConfig:
     """Settings of one run of the BIDS App.
@@ -308,201 +313,153 @@ class RunConfig:
         )
     )
 
-    participant_label: tuple[str, ...] = field(
-        default=(),
-        metadata=_declare(
-            SettingGroup.IMAGES,
-            "participants to process, with or without sub- (default: all)",
-            metavar="LABEL",
-            prefix="sub-",
-        ),
+    participant_label: tuple[str, ...] = _option(
+        (),
+        SettingGroup.IMAGES,
+        "participants to process, with or without sub- (default: all)",
+        metavar="LABEL",
+        prefix="sub-",
     )
-    exclude_participant_label: tuple[str, ...] = field(
-        default=(), metadata=_declare(SettingGroup.IMAGES, "participants to skip", metavar="LABEL", prefix="sub-")
+    exclude_participant_label: tuple[str, ...] = _option(
+        (), SettingGroup.IMAGES, "participants to skip", metavar="LABEL", prefix="sub-"
     )
-    session_label: tuple[str, ...] = field(
-        default=(),
-        metadata=_declare(
-            SettingGroup.IMAGES,
-            "sessions to process, with or without ses- (default: all)",
-            metavar="LABEL",
-            prefix="ses-",
-            flags=("--session-label", "--session-id"),
-        ),
+    session_label: tuple[str, ...] = _option(
+        (),
+        SettingGroup.IMAGES,
+        "sessions to process, with or without ses- (default: all)",
+        metavar="LABEL",
+        prefix="ses-",
+        flags=("--session-label", "--session-id"),
     )
-    suffix: tuple[str, ...] = field(
-        default=DEFAULT_SUFFIXES, metadata=_declare(SettingGroup.IMAGES, "BIDS suffixes to process", metavar="SUFFIX")
+    suffix: tuple[str, ...] = _option(
+        DEFAULT_SUFFIXES, SettingGroup.IMAGES, "BIDS suffixes to process", metavar="SUFFIX"
     )
-    volume: int | Literal["mean"] = field(
-        default="mean",
-        metadata=_declare(
-            SettingGroup.IMAGES,
-            "volume of a 4D series to use: an index from 0, or the mean of all volumes",
-            metavar="N|mean",
-            parse=_volume,
-            changes_result=True,
-        ),
+    volume: int | Literal["mean"] = _option(
+        "mean",
+        SettingGroup.IMAGES,
+        "volume of a 4D series to use: an index from 0, or the mean of all volumes",
+        metavar="N|mean",
+        parse=_volume,
+        changes_result=True,
     )
-    bids_filter_file: Path | None = field(
-        default=None,
-        metadata=_declare(
-            SettingGroup.IMAGES,
-            "JSON file of pyBIDS filters in fMRIPrep's format; null: entity absent, *: entity present",
-            metavar="FILE",
-            is_input=True,
-        ),
+    bids_filter_file: Path | None = _option(
+        None,
+        SettingGroup.IMAGES,
+        "JSON file of pyBIDS filters in fMRIPrep's format; null: entity absent, *: entity present",
+        metavar="FILE",
+        is_input=True,
     )
-    bids_database_dir: Path | None = field(
-        default=None,
-        metadata=_declare(SettingGroup.IMAGES, "folder of the pyBIDS index, created if absent", metavar="DIR"),
+    bids_database_dir: Path | None = _option(
+        None, SettingGroup.IMAGES, "folder of the pyBIDS index, created if absent", metavar="DIR"
     )
-    skip_bids_validation: bool = field(
-        default=False,
-        metadata=_declare(
-            SettingGroup.IMAGES,
-            "do not run the BIDS validator on the dataset",
-            flags=("--skip-bids-validation", "--skip-bids-validator"),
-        ),
+    skip_bids_validation: bool = _option(
+        False,
+        SettingGroup.IMAGES,
+        "do not run the BIDS validator on the dataset",
+        flags=("--skip-bids-validation", "--skip-bids-validator"),
     )
 
-    model: str = field(
-        default=DEFAULT_MODEL,
-        metadata=_declare(
-            SettingGroup.METHOD,
-            "installed model, folder or zip; 'bundled' is the small model included for trials",
-            metavar="NAME|PATH|ZIP",
-            parse=_model,
-            environment=True,
-        ),
+    model: str = _option(
+        DEFAULT_MODEL,
+        SettingGroup.METHOD,
+        "installed model, folder or zip; 'bundled' is the small model included for trials",
+        metavar="NAME|PATH|ZIP",
+        parse=_model,
+        environment=True,
     )
-    device: str = field(
-        default="auto",
-        metadata=_declare(
-            SettingGroup.METHOD, "auto, cpu, cuda, cuda:N or mps", metavar="DEVICE", parse=_device, environment=True
-        ),
+    device: str = _option(
+        "auto", SettingGroup.METHOD, "auto, cpu, cuda, cuda:N or mps", metavar="DEVICE", parse=_device, environment=True
     )
-    engine: Engine = field(
-        default="auto", metadata=_declare(SettingGroup.METHOD, "library that runs the networks", environment=True)
+    engine: Engine = _option("auto", SettingGroup.METHOD, "library that runs the networks", environment=True)
+    precision: Precision = _option(
+        "auto",
+        SettingGroup.METHOD,
+        "floating-point format of the networks; fp32 varies least between processors",
+        environment=True,
     )
-    precision: Precision = field(
-        default="auto",
-        metadata=_declare(
-            SettingGroup.METHOD,
-            "floating-point format of the networks; fp32 varies least between processors",
-            environment=True,
-        ),
+    single_step: bool = _option(
+        False, SettingGroup.METHOD, "use the single-step model (Dataset103)", changes_result=True
     )
-    single_step: bool = field(
-        default=False,
-        metadata=_declare(SettingGroup.METHOD, "use the single-step model (Dataset103)", changes_result=True),
+    step1_only: bool = _option(False, SettingGroup.METHOD, "stop after step 1", changes_result=True)
+    localizer: str | None = _option(
+        None,
+        SettingGroup.METHOD,
+        "image of the participant whose levels guide the other images, such as acq-loc or acq-wide_T2w",
+        metavar="FILTER",
+        parse=_localizer,
+        changes_result=True,
     )
-    step1_only: bool = field(
-        default=False, metadata=_declare(SettingGroup.METHOD, "stop after step 1", changes_result=True)
-    )
-    localizer: str | None = field(
-        default=None,
-        metadata=_declare(
-            SettingGroup.METHOD,
-            "image of the participant whose levels guide the other images, such as acq-loc or acq-wide_T2w",
-            metavar="FILTER",
-            parse=_localizer,
-            changes_result=True,
-        ),
-    )
-    joint_session: bool = field(
-        default=True,
-        metadata=_declare(
-            SettingGroup.METHOD, "determine the levels of overlapping images of a session together", changes_result=True
-        ),
+    joint_session: bool = _option(
+        True,
+        SettingGroup.METHOD,
+        "determine the levels of overlapping images of a session together",
+        changes_result=True,
     )
 
-    label_scheme: LabelScheme = field(
-        default=DEFAULT_SCHEME,
-        metadata=_declare(
-            SettingGroup.OUTPUT,
-            "label ids: totalsegmri as in the original TotalSpineSeg README (alias: seed), totalspineseg as in "
-            "later releases",
-            aliases=SCHEME_ALIASES,
-            changes_result=True,
-            environment=True,
-        ),
+    label_scheme: LabelScheme = _option(
+        DEFAULT_SCHEME,
+        SettingGroup.OUTPUT,
+        "label ids: totalsegmri as in the original TotalSpineSeg README (alias: seed), totalspineseg as in "
+        "later releases",
+        aliases=SCHEME_ALIASES,
+        changes_result=True,
+        environment=True,
     )
-    output_resolution: Resolution = field(
-        default="native",
-        metadata=_declare(
-            SettingGroup.OUTPUT, "grid of the output: the image's own, 1 mm isotropic, or both", changes_result=True
-        ),
+    output_resolution: Resolution = _option(
+        "native",
+        SettingGroup.OUTPUT,
+        "grid of the output: the image's own, 1 mm isotropic, or both",
+        changes_result=True,
     )
-    qc_file: Path | None = field(
-        default=None,
-        metadata=_declare(
-            SettingGroup.OUTPUT,
-            "group: ratings downloaded from the group page, to include in page and table",
-            metavar="TSV",
-            is_input=True,
-        ),
+    qc_file: Path | None = _option(
+        None,
+        SettingGroup.OUTPUT,
+        "group: ratings downloaded from the group page, to include in page and table",
+        metavar="TSV",
+        is_input=True,
     )
-    norms: Path | None = field(
-        default=None,
-        metadata=_declare(
-            SettingGroup.OUTPUT,
-            "group: reference values (measure, level, mean, sd; sex, age_min, age_max) for z-scores",
-            metavar="TSV",
-            is_input=True,
-        ),
+    norms: Path | None = _option(
+        None,
+        SettingGroup.OUTPUT,
+        "group: reference values (measure, level, mean, sd; sex, age_min, age_max) for z-scores",
+        metavar="TSV",
+        is_input=True,
     )
-    self_contained: bool = field(
-        default=False,
-        metadata=_declare(SettingGroup.OUTPUT, "group: embed the thumbnails, so that the page is a single file"),
+    self_contained: bool = _option(
+        False, SettingGroup.OUTPUT, "group: embed the thumbnails, so that the page is a single file"
     )
 
-    n_cpus: int | None = field(
-        default=None,
-        metadata=_declare(
-            SettingGroup.RESOURCES,
-            "number of CPU cores to use (default: all available)",
-            metavar="N",
-            flags=("--n-cpus", "--nprocs"),
-            environment=True,
-        ),
+    n_cpus: int | None = _option(
+        None,
+        SettingGroup.RESOURCES,
+        "number of CPU cores to use (default: all available)",
+        metavar="N",
+        flags=("--n-cpus", "--nprocs"),
+        environment=True,
     )
-    omp_nthreads: int | None = field(
-        default=None,
-        metadata=_declare(SettingGroup.RESOURCES, "number of threads per numerical operation", metavar="N"),
+    omp_nthreads: int | None = _option(
+        None, SettingGroup.RESOURCES, "number of threads per numerical operation", metavar="N"
     )
-    mem_mb: int | None = field(
-        default=None,
-        metadata=_declare(
-            SettingGroup.RESOURCES, "accepted for compatibility; one image is in memory at a time", metavar="MB"
-        ),
+    mem_mb: int | None = _option(
+        None, SettingGroup.RESOURCES, "accepted for compatibility; one image is in memory at a time", metavar="MB"
     )
-    work_dir: Path | None = field(
-        default=None,
-        metadata=_declare(
-            SettingGroup.RESOURCES,
-            "accepted for compatibility; no intermediate files are written",
-            metavar="DIR",
-            flags=("-w", "--work-dir"),
-        ),
+    work_dir: Path | None = _option(
+        None,
+        SettingGroup.RESOURCES,
+        "accepted for compatibility; no intermediate files are written",
+        metavar="DIR",
+        flags=("-w", "--work-dir"),
     )
 
-    force: bool = field(default=False, metadata=_declare(SettingGroup.RUNNING, "process complete images again"))
-    dry_run: bool = field(default=False, metadata=_declare(SettingGroup.RUNNING, "list what would be done and exit"))
-    reports_only: bool = field(
-        default=False, metadata=_declare(SettingGroup.RUNNING, "only rebuild the reports from existing results")
+    force: bool = _option(False, SettingGroup.RUNNING, "process complete images again")
+    dry_run: bool = _option(False, SettingGroup.RUNNING, "list what would be done and exit")
+    reports_only: bool = _option(False, SettingGroup.RUNNING, "only rebuild the reports from existing results")
+    stop_on_first_crash: bool = _option(False, SettingGroup.RUNNING, "stop at the first image that fails")
+    progress: bool | None = _option(
+        None, SettingGroup.RUNNING, "show progress bars (default: if standard error is a terminal)"
     )
-    stop_on_first_crash: bool = field(
-        default=False, metadata=_declare(SettingGroup.RUNNING, "stop at the first image that fails")
-    )
-    progress: bool | None = field(
-        default=None,
-        metadata=_declare(SettingGroup.RUNNING, "show progress bars (default: if standard error is a terminal)"),
-    )
-    verbose: int = field(
-        default=1,
-        metadata=_declare(
-            SettingGroup.RUNNING, "console messages: 0 warnings, 1 information, 2 debug", parse=_verbosity, hidden=True
-        ),
+    verbose: int = _option(
+        1, SettingGroup.RUNNING, "console messages: 0 warnings, 1 information, 2 debug", parse=_verbosity, hidden=True
     )
 
     def __post_init__(self) -> None:
