@@ -53,7 +53,7 @@ _UNNAMED_DISC_BASE = 150
 
 
 class Structure(str, Enum):
-    """What a label is, without its level."""
+    """Kind of anatomical structure, without its level."""
 
     CORD = "spinal_cord"
     CANAL = "spinal_canal"
@@ -108,7 +108,7 @@ def _rgb(hue: float, saturation: float, value: float) -> tuple[int, int, int]:
 
 
 def _vertebra_color(position: int) -> tuple[int, int, int]:
-    # Five hues in turn make neighbours easy to tell apart; the value drifts slowly so that equal hues differ.
+    # Neighbours differ by cycling through five hues; brightness falls slowly, so that equal hues differ as well.
     hues = (0.58, 0.08, 0.42, 0.80, 0.15)
     return _rgb(hues[position % 5] + 0.012 * (position // 5), 0.62, 0.95 - 0.045 * (position // 5))
 
@@ -195,7 +195,6 @@ def _build() -> tuple[AnatomicalLabel, ...]:
 #: Every label, vertebrae first, then discs, cord, canal and the unnamed ones.
 LABELS: tuple[AnatomicalLabel, ...] = _build()
 BY_ID: dict[int, AnatomicalLabel] = {label.id: label for label in LABELS}
-BY_NAME: dict[str, AnatomicalLabel] = {label.name: label for label in LABELS}
 _VERTEBRA_BY_LEVEL = {
     label.level: label for label in LABELS if label.level and label.structure in (Structure.VERTEBRA, Structure.SACRUM)
 }
@@ -206,7 +205,6 @@ LANDMARK_DISCS: tuple[str, ...] = ("C2-C3", "C7-T1", "T12-L1", "L5-S")
 
 #: Discs that step 2 gets as its second channel: every second regular disc counted from C2-C3.
 ODD_DISCS: tuple[str, ...] = _REGULAR_DISCS[0::2]
-EVEN_DISCS: tuple[str, ...] = _REGULAR_DISCS[1::2]
 
 #: Regular disc names, C2-C3 to L5-S (23 of them).
 REGULAR_DISCS: tuple[str, ...] = _REGULAR_DISCS
@@ -250,13 +248,13 @@ def unnamed(structure: Structure, number: int) -> AnatomicalLabel:
 
 
 def is_unnamed(label_id: int) -> bool:
-    """Tell whether a canonical id numbers a component without a level."""
+    """Return whether a canonical id belongs to a component without a level."""
     return any(base < label_id <= base + MAX_UNNAMED for base in (_UNNAMED_VERTEBRA_BASE, _UNNAMED_DISC_BASE))
 
 
 @dataclass(frozen=True, slots=True)
 class SpineVariant:
-    """How many thoracic and lumbar vertebrae a spine has (12 and 5 in most people)."""
+    """Number of thoracic and lumbar vertebrae of a spine (12 and 5 in most people)."""
 
     thoracic: int = 12
     lumbar: int = 5

@@ -115,7 +115,7 @@ def test_parities_alternate_in_every_variant(thoracic: int, lumbar: int, swap: b
 
 def test_regular_odd_discs_are_those_of_anatomy() -> None:
     assert odd_discs() == anatomy.ODD_DISCS
-    assert odd_discs(swap_parity=True) == anatomy.EVEN_DISCS
+    assert odd_discs(swap_parity=True) == anatomy.REGULAR_DISCS[1::2]
 
 
 def test_partial_view_is_taken_for_regular() -> None:
