@@ -192,14 +192,10 @@ def test_with_a_soft_map_borders_are_sharper_than_its_voxels():
     assert _dice(soft > 0, truth) > 0.995
 
 
-def test_crop_and_paste_are_inverse():
+def test_a_pasted_box_restores_the_array():
     data = np.zeros((9, 8, 7), np.uint8)
     data[2:5, 3:4, 1:6] = 7
     box = grid.foreground_box(data > 0, margin=1)
     assert box == (slice(1, 6), slice(2, 5), slice(0, 7))
-    part = grid.crop_to(Volume(data, _affine((1.0, 2.0, 3.0), (4, 5, 6))), box)
-    np.testing.assert_array_equal(grid.paste(part.data, box, data.shape), data)
-    np.testing.assert_array_equal(
-        grid.restore_labels(part.data, part.affine, Geometry(data.shape, _affine((1.0, 2.0, 3.0), (4, 5, 6)))), data
-    )
+    np.testing.assert_array_equal(grid.paste(data[box], box, data.shape), data)
     assert grid.foreground_box(np.zeros((2, 2, 2), bool)) is None

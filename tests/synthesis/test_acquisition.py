@@ -16,7 +16,7 @@ from totalspineseg_bids.synthesis.acquisition import (
     sample_truth,
     to_nifti,
 )
-from totalspineseg_bids.synthesis.fields_of_view import Field
+from totalspineseg_bids.synthesis.fields_of_view import PlacedField
 
 _PLAIN = Protocol("sagittal", 1.0, 3.0, (4.0, -3.0, 5.0), 0.002, 0.02, False, "PIR", "int16", False)
 
@@ -36,7 +36,7 @@ def _ball() -> Volume:
 def test_truth_lies_on_the_image(orientation: str, plane: str) -> None:
     body = _ball()
     signal = Volume((body.data == 20).astype(np.float32), body.affine)
-    field = Field("lumbar", np.array([0.0, -5.0, 240.0]), np.array([50.0, 56.0, 64.0]))
+    field = PlacedField("lumbar", np.array([0.0, -5.0, 240.0]), np.array([50.0, 56.0, 64.0]))
     protocol = replace(_PLAIN, orientation=orientation, plane=plane)  # type: ignore[arg-type]
     image, truth = acquire(signal, body, field, protocol, np.random.default_rng(0))
     assert image.geometry.same_grid(truth.geometry)
@@ -72,7 +72,7 @@ def test_thick_slices_average() -> None:
 
 
 def test_grid_is_centred_on_the_field() -> None:
-    field = Field("lumbar", np.array([3.0, -20.0, 100.0]), np.array([60.0, 200.0, 280.0]))
+    field = PlacedField("lumbar", np.array([3.0, -20.0, 100.0]), np.array([60.0, 200.0, 280.0]))
     grid = grid_of(field, _PLAIN)
     middle = nib.affines.apply_affine(grid.affine, (np.array(grid.shape) - 1) / 2)
     assert np.allclose(middle, field.center)
@@ -81,7 +81,7 @@ def test_grid_is_centred_on_the_field() -> None:
 
 
 def test_slices_follow_a_leaning_column() -> None:
-    field = Field("lumbar", np.zeros(3), np.array([60.0, 200.0, 280.0]), lean_deg=10.0)
+    field = PlacedField("lumbar", np.zeros(3), np.array([60.0, 200.0, 280.0]), lean_deg=10.0)
     up = grid_of(field, replace(_PLAIN, rotation_deg=(0.0, 0.0, 0.0))).affine[:3, 2]
     assert np.rad2deg(np.arctan2(up[0], up[2])) == pytest.approx(10.0)
 

@@ -8,16 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from totalspineseg_bids.anatomy import SpineVariant
-from totalspineseg_bids.synthesis.curve import Column, Frame, SpineParameters, build_column
+from totalspineseg_bids.synthesis.curve import LocalFrame, SpinalColumn, SpineParameters, build_column
 
 _EXACT = SpineParameters(jitter=0.0)
 
 
-def _column(parameters: SpineParameters) -> Column:
+def _column(parameters: SpineParameters) -> SpinalColumn:
     return build_column(np.random.default_rng(0), SpineVariant(), parameters)
 
 
-def _slope(frame: Frame) -> float:
+def _slope(frame: LocalFrame) -> float:
     """Degrees by which the front edge of an endplate is lower than its back edge."""
     front = frame.axes[:, 1]
     return float(np.rad2deg(np.arctan2(-front[2], front[1])))

@@ -1,4 +1,4 @@
-"""Moving images and label maps between grids: reorientation, isotropic resampling, cropping and the way back.
+"""Moving images and label maps between grids: reorientation, isotropic resampling and their inverses.
 
 The *working grid* of the program is canonical RAS with isotropic voxels. Axes are reordered and flipped to the nearest
 RAS axes and resampled along themselves; an oblique image keeps its obliqueness, because resampling a rotation away
@@ -28,7 +28,7 @@ _EPSILON = 1e-4
 _MARGINS = (0.05, 8.0)
 
 Box = tuple[slice, slice, slice]
-Voxel = TypeVar("Voxel", bound=np.generic)
+VoxelValue = TypeVar("VoxelValue", bound=np.generic)
 
 
 def to_canonical(volume: Volume) -> Volume:
@@ -329,15 +329,10 @@ def foreground_box(mask: NDArray[np.bool_], margin: int = 0) -> Box | None:
     return limits[0], limits[1], limits[2]
 
 
-def crop_to(volume: Volume, box: Box) -> Volume:
-    """Cut a box out of an image; the result keeps its place in scanner space and shares the memory."""
-    affine = volume.affine.copy()
-    affine[:3, 3] = affine[:3, :3] @ np.asarray([s.start for s in box], np.float64) + affine[:3, 3]
-    return Volume(volume.data[box], affine)
-
-
-def paste(part: NDArray[Voxel], box: Box, shape: tuple[int, int, int], *, outside: float = 0) -> NDArray[Voxel]:
-    """Put a cropped array back into the whole ``shape``, ``outside`` around it; the inverse of :func:`crop_to`."""
+def paste(
+    part: NDArray[VoxelValue], box: Box, shape: tuple[int, int, int], *, outside: float = 0
+) -> NDArray[VoxelValue]:
+    """Put the array of a box back into the whole ``shape``, filled with ``outside`` elsewhere."""
     whole = np.full(shape, outside, part.dtype)
     whole[box] = part
     return whole

@@ -293,6 +293,26 @@ def _write(path: Path, data: NDArray[Any], header: nib.Nifti1Header) -> None:
             stream.write(payload)
 
 
+def write_nifti(path: Path | str, image: nib.Nifti1Image) -> None:
+    """Write the raw values and the header of an image atomically, without scaling the values again.
+
+    Parameters
+    ----------
+    path : Path or str
+        ``.nii`` or ``.nii.gz`` file to write.
+    image : Nifti1Image
+        Image in memory; its array holds the stored values, its header their slope and intercept.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
+    header = image.header.copy()
+    header["magic"], header["vox_offset"] = header.single_magic, header.sizeof_hdr + 4
+    _write(Path(path), np.asarray(image.dataobj).astype(header.get_data_dtype(), copy=False), header)
+
+
 def write_labels(
     path: Path | str, labels: NDArray[np.uint8], affine: Affine, like_header: nib.Nifti1Header | None = None
 ) -> None:

@@ -13,14 +13,14 @@ from scipy import ndimage
 
 from totalspineseg_bids.imaging.grid import restore_labels
 from totalspineseg_bids.imaging.volume import Affine, Geometry, Volume
-from totalspineseg_bids.synthesis.fields_of_view import Field
+from totalspineseg_bids.synthesis.fields_of_view import PlacedField
+from totalspineseg_bids.synthesis.rasterize import FIRST_SPINE_LABEL
 
-Plane = Literal["sagittal", "axial", "isotropic"]
+SlicePlane = Literal["sagittal", "axial", "isotropic"]
 Storage = Literal["int16", "uint16", "uint8", "float32"]
 
-_FIRST_SPINE_LABEL = 18
 #: Orientations in which scanners and converters store a plane (array axes, as axis codes).
-_ORIENTATIONS: dict[Plane, tuple[str, ...]] = {
+_ORIENTATIONS: dict[SlicePlane, tuple[str, ...]] = {
     "sagittal": ("PIR", "ASL", "AIR", "PSL", "PIL", "AIL", "RAS", "LPI", "LAS"),
     "axial": ("LPS", "RAS", "LAS", "RPI", "LPI"),
     "isotropic": ("PIR", "ASL", "RAS", "LPS", "LAS", "RSA", "SAR"),
@@ -53,7 +53,7 @@ class Protocol:
         Whether integers are stored with a slope other than 1.
     """
 
-    plane: Plane
+    plane: SlicePlane
     in_plane: float
     thickness: float
     rotation_deg: tuple[float, float, float]
@@ -90,7 +90,7 @@ def draw_protocol(field: str, rng: np.random.Generator) -> Protocol:
         Source of randomness.
     """
     axial = 0.12 if field in {"cervical", "lumbar"} else 0.0
-    plane: Plane = ("sagittal", "axial", "isotropic")[int(rng.choice(3, p=[0.72 - axial, axial, 0.28]))]
+    plane: SlicePlane = ("sagittal", "axial", "isotropic")[int(rng.choice(3, p=[0.72 - axial, axial, 0.28]))]
     coarse = 0.2 if field in {"whole", "cervicothoracic", "thoracolumbar"} else 0.0
     if plane == "isotropic":
         in_plane = float(rng.choice([0.9, 1.0, 1.0, 1.1]))
@@ -128,7 +128,7 @@ def _rotation(degrees: tuple[float, float, float]) -> NDArray[np.float64]:
     return whole
 
 
-def grid_of(field: Field, protocol: Protocol) -> Geometry:
+def grid_of(field: PlacedField, protocol: Protocol) -> Geometry:
     """Return the grid of an acquisition, axes near RAS, before it is stored in another order."""
     spacing = np.array(protocol.spacing)
     x, y, z = (max(4, int(n)) for n in np.round(field.size / spacing))
@@ -192,7 +192,7 @@ def sample_truth(labels: Volume, grid: Geometry) -> NDArray[np.uint8]:
     grid
         The image's grid.
     """
-    spine = np.where(labels.data < _FIRST_SPINE_LABEL, np.uint8(0), labels.data)
+    spine = np.where(labels.data < FIRST_SPINE_LABEL, np.uint8(0), labels.data)
     fine, parts = _finer(grid, min(labels.spacing) * 1.01)
     pieces = _split(restore_labels(spine, labels.affine, fine), parts)
     best = np.array(pieces[..., 0], np.uint8)
@@ -209,7 +209,7 @@ def sample_truth(labels: Volume, grid: Geometry) -> NDArray[np.uint8]:
 
 
 def acquire(
-    image: Volume, labels: Volume, field: Field, protocol: Protocol, rng: np.random.Generator
+    image: Volume, labels: Volume, field: PlacedField, protocol: Protocol, rng: np.random.Generator
 ) -> tuple[Volume, Volume]:
     """Scan a body.
 
@@ -255,7 +255,7 @@ def _shading(grid: Geometry, protocol: Protocol, rng: np.random.Generator) -> ND
 
 def _saturation(truth: NDArray[np.uint8], grid: Geometry, rng: np.random.Generator) -> NDArray[np.float32]:
     """Band of low signal in front of the spine, as laid there against motion."""
-    spine = np.flatnonzero((truth >= _FIRST_SPINE_LABEL).any(axis=(0, 2)))
+    spine = np.flatnonzero((truth >= FIRST_SPINE_LABEL).any(axis=(0, 2)))
     edge = (spine[-1] if len(spine) else 0.7 * grid.shape[1]) + float(rng.uniform(8, 25)) / grid.spacing[1]
     slope = np.arange(grid.shape[1]) - edge
     drop = float(rng.uniform(0.55, 0.9))

@@ -20,11 +20,10 @@ from numpy.typing import NDArray
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.synthesis.arrays import NUMPY, Arrays, Draws, Image, smooth_noise
+from totalspineseg_bids.synthesis.rasterize import FloatArray
 
 Contrast = Literal["T1w", "T2w", "STIR", "T2starw", "random"]
-CONTRASTS: tuple[str, ...] = get_args(Contrast)
-
-Array = NDArray[np.float32]
+CONTRASTS: tuple[Contrast, ...] = get_args(Contrast)
 
 # Tissue groups; the ids below 18 are those of the tissue label maps.
 _TISSUES = ("air", "soft", "muscle", "bone", "lung", "airway", "vessel", "organ", "brain", "fat")
@@ -166,7 +165,7 @@ class _Tissue:
 
     groups: Image
     means: dict[str, Any]
-    mm: Array
+    mm: FloatArray
     draws: Draws
 
     @property
@@ -187,7 +186,7 @@ class _Tissue:
         """Return the mask of a group."""
         return self.groups == _G[name]
 
-    def noise(self, scale: Sequence[float] | Array, cutoff: int = 2) -> Image:
+    def noise(self, scale: Sequence[float] | FloatArray, cutoff: int = 2) -> Image:
         """Draw smooth noise; distance between control points in voxels."""
         return smooth_noise(tuple(self.groups.shape), scale, self.rng, cutoff, self.arrays)
 

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from totalspineseg_bids import anatomy
-from totalspineseg_bids.synthesis.canvas import Canvas, polyline, rod
-from totalspineseg_bids.synthesis.curve import Column, Level
+from totalspineseg_bids.synthesis.curve import SpinalColumn, SpinalLevel
+from totalspineseg_bids.synthesis.rasterize import Canvas, polyline, rod
 
 
 @dataclass(frozen=True, slots=True)
-class _Shape:
+class _ArchShape:
     """Posterior elements of a regular level, mm (half sizes for thicknesses)."""
 
     pedicle: tuple[float, float]  # half width, half height
@@ -29,41 +29,41 @@ class _Shape:
     facet: tuple[float, float, float]  # lateral distance of upper and of lower facet, radius
 
 
-_SHAPES: dict[str, _Shape] = {
-    "C2": _Shape((3.2, 3.6), (2.6, 5.6), (16, 24, 5.2, 4.6), 3.4, (25, -6, -3), (3.0, 3.2), (18, 18, 5.2)),
-    "C3": _Shape((2.6, 3.4), (2.1, 5.0), (16, 24, 3.6, 3.2), 2.6, (26, -9, -2), (3.2, 3.6), (19.5, 19.5, 5.6)),
-    "C4": _Shape((2.6, 3.4), (2.1, 5.0), (16, 24, 3.6, 3.2), 2.6, (27, -9, -2), (3.2, 3.6), (20, 20, 5.6)),
-    "C5": _Shape((2.7, 3.4), (2.1, 5.2), (18, 26, 3.8, 3.3), 2.6, (28, -9, -2), (3.2, 3.6), (20.5, 20.5, 5.7)),
-    "C6": _Shape((2.9, 3.6), (2.2, 5.5), (23, 26, 4.2, 3.6), 2.8, (29, -8, -2), (3.4, 3.8), (20.5, 20.5, 5.8)),
-    "C7": _Shape((3.4, 3.8), (2.6, 6.5), (32, 24, 5.0, 4.4), 3.2, (32, -2, 0), (3.6, 4.2), (19, 18, 5.5)),
-    "T1": _Shape((4.0, 4.6), (3.0, 7.5), (34, 30, 5.4, 4.6), 3.3, (37, 7, 2), (3.9, 4.4), (17, 14, 5.0)),
-    "T2": _Shape((3.2, 5.4), (3.1, 8.2), (33, 38, 5.2, 4.2), 3.2, (34, 11, 2), (3.9, 4.4), (14, 12, 4.6)),
-    "T3": _Shape((2.5, 5.6), (3.1, 8.6), (34, 46, 5.0, 4.0), 3.0, (32, 14, 3), (3.9, 4.4), (13, 11, 4.4)),
-    "T4": _Shape((2.3, 5.6), (3.1, 8.8), (36, 52, 4.8, 3.6), 3.0, (31, 16, 3), (3.9, 4.4), (12.5, 10.5, 4.4)),
-    "T5": _Shape((2.3, 5.7), (3.1, 9.0), (39, 57, 4.8, 3.4), 3.0, (30, 18, 3), (3.9, 4.4), (12.5, 10.5, 4.4)),
-    "T6": _Shape((2.5, 5.8), (3.1, 9.2), (41, 60, 4.8, 3.4), 3.0, (30, 19, 3), (4.0, 4.5), (12.5, 10.5, 4.4)),
-    "T7": _Shape((2.6, 5.9), (3.1, 9.4), (42, 60, 4.8, 3.4), 3.0, (29.5, 20, 3), (4.0, 4.5), (12.5, 10.5, 4.5)),
-    "T8": _Shape((2.8, 6.2), (3.2, 9.6), (40, 57, 5.0, 3.6), 3.0, (29, 20, 3), (4.0, 4.5), (12.5, 10.5, 4.5)),
-    "T9": _Shape((3.2, 6.8), (3.2, 10.0), (36, 50, 5.4, 4.2), 3.0, (28, 19, 3), (4.0, 4.6), (13, 11, 4.6)),
-    "T10": _Shape((3.6, 7.4), (3.3, 10.4), (32, 42, 6.0, 5.0), 3.1, (25, 18, 3), (4.0, 4.6), (13, 11, 4.7)),
-    "T11": _Shape((4.0, 8.2), (3.4, 10.8), (29, 32, 6.8, 6.2), 3.2, (21, 15, 2), (4.2, 5.0), (13, 11, 4.8)),
-    "T12": _Shape((4.0, 8.0), (3.5, 11.0), (29, 22, 8.0, 7.5), 3.3, (20, 12, 2), (4.4, 5.4), (14, 11.5, 5.0)),
-    "L1": _Shape((3.9, 7.6), (3.5, 10.5), (31, 14, 9.2, 9.4), 3.3, (35, 5, 2), (3.3, 4.8), (16, 12, 5.4)),
-    "L2": _Shape((4.2, 7.4), (3.6, 10.5), (32, 12, 9.8, 10.2), 3.5, (40, 4, 2), (3.3, 4.8), (17, 12.5, 5.6)),
-    "L3": _Shape((4.9, 7.2), (3.7, 10.0), (32, 12, 10.0, 10.6), 3.6, (45, 3, 2), (3.4, 4.8), (18, 13.5, 5.8)),
-    "L4": _Shape((6.0, 7.1), (3.8, 9.5), (29, 12, 9.4, 9.6), 3.6, (43, 2, 3), (3.8, 5.0), (20, 15.5, 6.0)),
-    "L5": _Shape((8.4, 7.2), (3.8, 8.5), (22, 16, 7.4, 6.2), 3.6, (45, 0, 4), (5.6, 6.2), (22.5, 19, 6.4)),
+_SHAPES: dict[str, _ArchShape] = {
+    "C2": _ArchShape((3.2, 3.6), (2.6, 5.6), (16, 24, 5.2, 4.6), 3.4, (25, -6, -3), (3.0, 3.2), (18, 18, 5.2)),
+    "C3": _ArchShape((2.6, 3.4), (2.1, 5.0), (16, 24, 3.6, 3.2), 2.6, (26, -9, -2), (3.2, 3.6), (19.5, 19.5, 5.6)),
+    "C4": _ArchShape((2.6, 3.4), (2.1, 5.0), (16, 24, 3.6, 3.2), 2.6, (27, -9, -2), (3.2, 3.6), (20, 20, 5.6)),
+    "C5": _ArchShape((2.7, 3.4), (2.1, 5.2), (18, 26, 3.8, 3.3), 2.6, (28, -9, -2), (3.2, 3.6), (20.5, 20.5, 5.7)),
+    "C6": _ArchShape((2.9, 3.6), (2.2, 5.5), (23, 26, 4.2, 3.6), 2.8, (29, -8, -2), (3.4, 3.8), (20.5, 20.5, 5.8)),
+    "C7": _ArchShape((3.4, 3.8), (2.6, 6.5), (32, 24, 5.0, 4.4), 3.2, (32, -2, 0), (3.6, 4.2), (19, 18, 5.5)),
+    "T1": _ArchShape((4.0, 4.6), (3.0, 7.5), (34, 30, 5.4, 4.6), 3.3, (37, 7, 2), (3.9, 4.4), (17, 14, 5.0)),
+    "T2": _ArchShape((3.2, 5.4), (3.1, 8.2), (33, 38, 5.2, 4.2), 3.2, (34, 11, 2), (3.9, 4.4), (14, 12, 4.6)),
+    "T3": _ArchShape((2.5, 5.6), (3.1, 8.6), (34, 46, 5.0, 4.0), 3.0, (32, 14, 3), (3.9, 4.4), (13, 11, 4.4)),
+    "T4": _ArchShape((2.3, 5.6), (3.1, 8.8), (36, 52, 4.8, 3.6), 3.0, (31, 16, 3), (3.9, 4.4), (12.5, 10.5, 4.4)),
+    "T5": _ArchShape((2.3, 5.7), (3.1, 9.0), (39, 57, 4.8, 3.4), 3.0, (30, 18, 3), (3.9, 4.4), (12.5, 10.5, 4.4)),
+    "T6": _ArchShape((2.5, 5.8), (3.1, 9.2), (41, 60, 4.8, 3.4), 3.0, (30, 19, 3), (4.0, 4.5), (12.5, 10.5, 4.4)),
+    "T7": _ArchShape((2.6, 5.9), (3.1, 9.4), (42, 60, 4.8, 3.4), 3.0, (29.5, 20, 3), (4.0, 4.5), (12.5, 10.5, 4.5)),
+    "T8": _ArchShape((2.8, 6.2), (3.2, 9.6), (40, 57, 5.0, 3.6), 3.0, (29, 20, 3), (4.0, 4.5), (12.5, 10.5, 4.5)),
+    "T9": _ArchShape((3.2, 6.8), (3.2, 10.0), (36, 50, 5.4, 4.2), 3.0, (28, 19, 3), (4.0, 4.6), (13, 11, 4.6)),
+    "T10": _ArchShape((3.6, 7.4), (3.3, 10.4), (32, 42, 6.0, 5.0), 3.1, (25, 18, 3), (4.0, 4.6), (13, 11, 4.7)),
+    "T11": _ArchShape((4.0, 8.2), (3.4, 10.8), (29, 32, 6.8, 6.2), 3.2, (21, 15, 2), (4.2, 5.0), (13, 11, 4.8)),
+    "T12": _ArchShape((4.0, 8.0), (3.5, 11.0), (29, 22, 8.0, 7.5), 3.3, (20, 12, 2), (4.4, 5.4), (14, 11.5, 5.0)),
+    "L1": _ArchShape((3.9, 7.6), (3.5, 10.5), (31, 14, 9.2, 9.4), 3.3, (35, 5, 2), (3.3, 4.8), (16, 12, 5.4)),
+    "L2": _ArchShape((4.2, 7.4), (3.6, 10.5), (32, 12, 9.8, 10.2), 3.5, (40, 4, 2), (3.3, 4.8), (17, 12.5, 5.6)),
+    "L3": _ArchShape((4.9, 7.2), (3.7, 10.0), (32, 12, 10.0, 10.6), 3.6, (45, 3, 2), (3.4, 4.8), (18, 13.5, 5.8)),
+    "L4": _ArchShape((6.0, 7.1), (3.8, 9.5), (29, 12, 9.4, 9.6), 3.6, (43, 2, 3), (3.8, 5.0), (20, 15.5, 6.0)),
+    "L5": _ArchShape((8.4, 7.2), (3.8, 8.5), (22, 16, 7.4, 6.2), 3.6, (45, 0, 4), (5.6, 6.2), (22.5, 19, 6.4)),
 }
 
 
-def paint_posterior(canvas: Canvas, column: Column, scale: float, rng: np.random.Generator) -> None:
+def paint_posterior(canvas: Canvas, column: SpinalColumn, scale: float, rng: np.random.Generator) -> None:
     """Paint pedicles, laminae and processes of C2 to the last lumbar vertebra around the canal."""
     for level in column.levels:
         if level.region != "S" and level.name != "C1":
             _arch(canvas, level, scale, rng)
 
 
-def _arch(canvas: Canvas, level: Level, scale: float, rng: np.random.Generator) -> None:
+def _arch(canvas: Canvas, level: SpinalLevel, scale: float, rng: np.random.Generator) -> None:
     shape, label, frame = _SHAPES[level.kin], anatomy.vertebra(level.name).id, level.frame
     right = frame.axes[:, 0]
     depth, height = level.depth / 2, level.height
@@ -97,8 +97,8 @@ def _arch(canvas: Canvas, level: Level, scale: float, rng: np.random.Generator) 
 
 def _side_processes(
     canvas: Canvas,
-    level: Level,
-    shape: _Shape,
+    level: SpinalLevel,
+    shape: _ArchShape,
     *,
     scale: float,
     side: float,
@@ -182,7 +182,7 @@ def _side_processes(
 
 
 def _spinous(
-    canvas: Canvas, level: Level, shape: _Shape, *, scale: float, root: float, wobble: NDArray[np.float64]
+    canvas: Canvas, level: SpinalLevel, shape: _ArchShape, *, scale: float, root: float, wobble: NDArray[np.float64]
 ) -> None:
     """Spinous process, from the meeting of the laminae backward and down."""
     label, frame, height = anatomy.vertebra(level.name).id, level.frame, level.height

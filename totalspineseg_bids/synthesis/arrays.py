@@ -22,7 +22,7 @@ from torch.nn import functional
 
 #: A numpy array or a torch tensor.
 Image = Any
-Shape = tuple[int, ...]
+ArrayShape = tuple[int, ...]
 #: One value for all axes, or one each.
 PerAxis = float | Sequence[float] | NDArray[np.floating[Any]]
 
@@ -41,7 +41,7 @@ class Arrays(Protocol):
     def on(self, array: NDArray[Any]) -> Image:
         """Bring an array to where images are computed."""
 
-    def normal(self, shape: Shape, rng: np.random.Generator) -> Image:
+    def normal(self, shape: ArrayShape, rng: np.random.Generator) -> Image:
         """Draw standard normal values, 32-bit."""
 
     def lookup(self, table: NDArray[Any], labels: Image) -> Image:
@@ -65,7 +65,7 @@ class Arrays(Protocol):
     def averaged(self, image: Image, width: float, axis: int) -> Image:
         """Return the mean over so many voxels along an axis, half of them to each side; the outermost count in part."""
 
-    def resize(self, image: Image, shape: Shape) -> Image:
+    def resize(self, image: Image, shape: ArrayShape) -> Image:
         """Interpolate a 3D image linearly to a new shape (end points kept)."""
 
     def resize_axis(self, image: Image, length: int, axis: int) -> Image:
@@ -89,7 +89,7 @@ class Arrays(Protocol):
     def as_float(self, mask: Image) -> Image:
         """Return a mask as 32-bit 0 and 1."""
 
-    def mask(self, shape: Shape, parts: tuple[slice, ...]) -> Image:
+    def mask(self, shape: ArrayShape, parts: tuple[slice, ...]) -> Image:
         """Return a mask that is true in a box."""
 
     def stack(self, images: Sequence[Image], axis: int = 0) -> Image:
@@ -110,7 +110,7 @@ class NumpyArrays:
     def on(self, array: NDArray[Any]) -> Image:  # noqa: D102 - see the protocol
         return array
 
-    def normal(self, shape: Shape, rng: np.random.Generator) -> Image:  # noqa: D102
+    def normal(self, shape: ArrayShape, rng: np.random.Generator) -> Image:  # noqa: D102
         return rng.standard_normal(shape, dtype=np.float32)
 
     def lookup(self, table: NDArray[Any], labels: Image) -> Image:  # noqa: D102
@@ -139,7 +139,7 @@ class NumpyArrays:
         weights = _share(np.abs(np.arange(-reach, reach + 1)), width)
         return ndimage.convolve1d(image, weights / weights.sum(), axis)
 
-    def resize(self, image: Image, shape: Shape) -> Image:  # noqa: D102
+    def resize(self, image: Image, shape: ArrayShape) -> Image:  # noqa: D102
         if image.shape == shape:
             return image
         tensor = torch.from_numpy(np.ascontiguousarray(image))[None, None]
@@ -173,7 +173,7 @@ class NumpyArrays:
     def as_float(self, mask: Image) -> Image:  # noqa: D102
         return mask.astype(np.float32)
 
-    def mask(self, shape: Shape, parts: tuple[slice, ...]) -> Image:  # noqa: D102
+    def mask(self, shape: ArrayShape, parts: tuple[slice, ...]) -> Image:  # noqa: D102
         inside = np.zeros(shape, bool)
         inside[parts] = True
         return inside
@@ -210,7 +210,7 @@ class TorchArrays:
     def on(self, array: NDArray[Any]) -> Image:  # noqa: D102
         return torch.as_tensor(np.require(array, requirements=("C", "W"))).to(self.device)
 
-    def normal(self, shape: Shape, rng: np.random.Generator) -> Image:  # noqa: ARG002, D102
+    def normal(self, shape: ArrayShape, rng: np.random.Generator) -> Image:  # noqa: ARG002, D102
         return torch.randn(shape, generator=self._generator, device=self.device)
 
     def lookup(self, table: NDArray[Any], labels: Image) -> Image:  # noqa: D102
@@ -263,7 +263,7 @@ class TorchArrays:
             return matrix @ image
         return (matrix @ image.flatten(axis + 1)).view(image.shape)
 
-    def resize(self, image: Image, shape: Shape) -> Image:  # noqa: D102
+    def resize(self, image: Image, shape: ArrayShape) -> Image:  # noqa: D102
         # What is one image to torch has all images of the group as its channels.
         channels = image.reshape(1, -1, *image.shape[-3:])
         resized = functional.interpolate(channels, shape[-3:], mode="trilinear", align_corners=True)
@@ -299,7 +299,7 @@ class TorchArrays:
     def as_float(self, mask: Image) -> Image:  # noqa: D102
         return mask.float()
 
-    def mask(self, shape: Shape, parts: tuple[slice, ...]) -> Image:  # noqa: D102
+    def mask(self, shape: ArrayShape, parts: tuple[slice, ...]) -> Image:  # noqa: D102
         inside = torch.zeros(shape, dtype=torch.bool, device=self.device)
         inside[parts] = True
         return inside
@@ -344,12 +344,12 @@ class Draws:
         Where the images are.
     """
 
-    def __init__(self, shape: Shape, rng: np.random.Generator, arrays: Arrays) -> None:
+    def __init__(self, shape: ArrayShape, rng: np.random.Generator, arrays: Arrays) -> None:
         self.rng = rng
         self.arrays = arrays
         self._size = None if len(shape) == 3 else (shape[0], 1, 1, 1)
 
-    def table(self, columns: int) -> Shape:
+    def table(self, columns: int) -> ArrayShape:
         """Return the shape of a row of numbers: one row, or one for each image."""
         return (columns,) if self._size is None else (self._size[0], columns)
 
@@ -395,7 +395,7 @@ class Draws:
 
 
 def smooth_noise(
-    shape: Shape, scale: PerAxis, rng: np.random.Generator, cutoff: int = 2, arrays: Arrays = NUMPY
+    shape: ArrayShape, scale: PerAxis, rng: np.random.Generator, cutoff: int = 2, arrays: Arrays = NUMPY
 ) -> Image:
     """Return smooth Gaussian noise of unit standard deviation.
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from totalspineseg_bids import anatomy
-from totalspineseg_bids.synthesis.canvas import Canvas, Frame, paint, rod
-from totalspineseg_bids.synthesis.curve import Column, Level, Tube
+from totalspineseg_bids.synthesis.curve import SpinalColumn, SpinalLevel, Tube
+from totalspineseg_bids.synthesis.rasterize import Canvas, LocalFrame, paint, rod
 
 #: Labels of tissue around the spine.
 TISSUES = tuple(range(10))
@@ -17,9 +17,9 @@ SOFT_TISSUE = 1
 
 def paint_block(
     canvas: Canvas,
-    frame: Frame,
-    top: Frame,
-    bottom: Frame,
+    frame: LocalFrame,
+    top: LocalFrame,
+    bottom: LocalFrame,
     half: tuple[float, float],
     *,
     label: int,
@@ -123,21 +123,21 @@ def _tube(canvas: Canvas, tube: Tube, label: int, replace: tuple[int, ...]) -> N
         )
 
 
-def _dome(level: Level) -> tuple[float, float]:
+def _dome(level: SpinalLevel) -> tuple[float, float]:
     share = {"C": 0.05, "T": 0.07, "L": 0.085, "S": 0.0}[level.region]
     upper = 0.02 if level.name in {"C2"} else share
     return upper * level.height, share * 1.15 * level.height
 
 
-def _taper(level: Level) -> float:
+def _taper(level: SpinalLevel) -> float:
     return {"C": 0.05, "T": 0.13, "L": 0.05, "S": 0.05}[level.region]
 
 
-def _hollow(level: Level) -> float:
+def _hollow(level: SpinalLevel) -> float:
     return {"C": 0.4, "T": 1.8, "L": 1.6, "S": 0.5}[level.region]
 
 
-def paint_discs(canvas: Canvas, column: Column, names: tuple[str, ...], rng: np.random.Generator) -> None:
+def paint_discs(canvas: Canvas, column: SpinalColumn, names: tuple[str, ...], rng: np.random.Generator) -> None:
     """Paint every disc between the endplates of its neighbours, a little into them so that no gap stays.
 
     Parameters
@@ -173,7 +173,7 @@ def paint_discs(canvas: Canvas, column: Column, names: tuple[str, ...], rng: np.
         )
 
 
-def paint_bodies(canvas: Canvas, column: Column) -> None:
+def paint_bodies(canvas: Canvas, column: SpinalColumn) -> None:
     """Paint the vertebral bodies C2 to the last lumbar one over tissue and discs."""
     give_way = (*TISSUES, *(label.id for label in anatomy.LABELS if label.structure is anatomy.Structure.DISC))
     for level in column.levels:

@@ -14,8 +14,8 @@ from scipy.interpolate import PchipInterpolator
 from scipy.ndimage import gaussian_filter1d
 
 from totalspineseg_bids.anatomy import SpineVariant
-from totalspineseg_bids.synthesis.canvas import Frame
 from totalspineseg_bids.synthesis.morphometry import BODY, CANAL, CORD, SACRAL
+from totalspineseg_bids.synthesis.rasterize import LocalFrame
 
 _STEP = 0.5  # mm between samples of the curve
 
@@ -96,7 +96,7 @@ class SpineParameters:
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
+class SpinalLevel:
     """A vertebra (or sacral or coccygeal segment) in place.
 
     Attributes
@@ -122,9 +122,9 @@ class Level:
     width: float
     depth: float
     height: float
-    frame: Frame
-    top: Frame
-    bottom: Frame
+    frame: LocalFrame
+    top: LocalFrame
+    bottom: LocalFrame
     at: tuple[float, float]
     canal: tuple[float, float]
 
@@ -144,7 +144,7 @@ class Tube:
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class SpinalColumn:
     """Geometry of one spine, all in RAS mm.
 
     Attributes
@@ -157,13 +157,13 @@ class Column:
         The two tubes.
     """
 
-    levels: tuple[Level, ...]
+    levels: tuple[SpinalLevel, ...]
     points: NDArray[np.float64]
     axes: NDArray[np.float64]
     canal: Tube
     cord: Tube
 
-    def level(self, name: str) -> Level:
+    def level(self, name: str) -> SpinalLevel:
         """Return a level by its name.
 
         Raises
@@ -176,10 +176,10 @@ class Column:
                 return level
         raise KeyError(name)
 
-    def frame(self, s: float) -> Frame:
+    def frame(self, s: float) -> LocalFrame:
         """Return the frame at a distance along the curve (mm from its upper end)."""
         index = int(np.clip(round(s / _STEP), 0, len(self.points) - 1))
-        return Frame(self.points[index], self.axes[index])
+        return LocalFrame(self.points[index], self.axes[index])
 
 
 def _kin(name: str) -> str:
@@ -305,7 +305,7 @@ def _course(
     return spans, line, points - np.array([points[trunk][:, 0].mean(), anchor[1], anchor[2]]), axes
 
 
-def build_column(rng: np.random.Generator, variant: SpineVariant, p: SpineParameters) -> Column:
+def build_column(rng: np.random.Generator, variant: SpineVariant, p: SpineParameters) -> SpinalColumn:
     """Lay out a spine.
 
     Parameters
@@ -319,7 +319,7 @@ def build_column(rng: np.random.Generator, variant: SpineVariant, p: SpineParame
 
     Returns
     -------
-    Column
+    SpinalColumn
         With the centre of the column near x = 0 and the sacral endplate at y = z = 0.
     """
     names = _names(variant)
@@ -330,11 +330,11 @@ def build_column(rng: np.random.Generator, variant: SpineVariant, p: SpineParame
     for i, name in enumerate(names):
         top, bottom = spans[i]
         frame, upper, lower = (
-            Frame(points[round(at / _STEP)], axes[round(at / _STEP)]) for at in ((top + bottom) / 2, top, bottom)
+            LocalFrame(points[round(at / _STEP)], axes[round(at / _STEP)]) for at in ((top + bottom) / 2, top, bottom)
         )
         half = canal_table[min(i, len(canal_table) - 1)]
         levels.append(
-            Level(
+            SpinalLevel(
                 name=name,
                 kin=_kin(name),
                 width=float(sizes[i, 0]),
@@ -348,12 +348,12 @@ def build_column(rng: np.random.Generator, variant: SpineVariant, p: SpineParame
             )
         )
     canal, cord = _tubes(names, levels, (line, points, axes), canal_table, p=p, rng=rng)
-    return Column(tuple(levels), points, axes, canal, cord)
+    return SpinalColumn(tuple(levels), points, axes, canal, cord)
 
 
 def _tubes(
     names: list[str],
-    levels: list[Level],
+    levels: list[SpinalLevel],
     curve: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]],
     canal_table: NDArray[np.float64],
     *,

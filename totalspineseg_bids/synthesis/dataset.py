@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-import nibabel as nib
 import numpy as np
 
 import totalspineseg_bids
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import SpineVariant
 from totalspineseg_bids.errors import MissingInputError, OutputError, UsageError
-from totalspineseg_bids.imaging.atomic import write_bytes, write_text
+from totalspineseg_bids.imaging.atomic import write_text
 from totalspineseg_bids.imaging.grid import to_canonical
-from totalspineseg_bids.imaging.io import is_nifti_name, read_labels, write_labels
+from totalspineseg_bids.imaging.io import is_nifti_name, read_labels, write_labels, write_nifti
 from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.synthesis.acquisition import Protocol, acquire, draw_protocol, to_nifti
-from totalspineseg_bids.synthesis.appearance import Contrast, render
-from totalspineseg_bids.synthesis.fields_of_view import FIELDS_OF_VIEW, Field, check_names, draw_field, possible
+from totalspineseg_bids.synthesis.appearance import CONTRASTS, Contrast, render
+from totalspineseg_bids.synthesis.fields_of_view import FIELDS_OF_VIEW, PlacedField, check_names, draw_field, possible
 from totalspineseg_bids.synthesis.parametric import make_spine
 from totalspineseg_bids.synthesis.pose import deform
 
@@ -34,7 +32,6 @@ EVALUATION_DOMAIN = 3_000_000_000
 #: First entropy word of the seeds of the images that the refining network learns from.
 REFINEMENT_DOMAIN = 2_000_000_000
 
-CONTRASTS: tuple[Contrast, ...] = get_args(Contrast)
 #: Contrasts of a mixed dataset in turn: mostly T1w and T2w.
 _MIXED: tuple[Contrast, ...] = ("T2w", "T1w", "T2w", "T1w", "STIR", "T2w", "T1w", "T2starw", "T2w", "T1w", "random")
 _SUFFIX: dict[Contrast, tuple[str, str]] = {  # part of acq-, BIDS suffix
@@ -45,7 +42,7 @@ _MARGIN_MM = 22.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
+class _ImagePlan:
     """What is drawn for one image before anything is made."""
 
     stem: str
@@ -120,7 +117,7 @@ def write_dataset(
     atlases = None if label_maps is None else _label_maps(label_maps, fields)
     # A parametric spine varies by itself; the few label maps need more.
     strength = 0.4 if atlases is None else 1.0
-    tell = progress or (lambda _what, _part: None)
+    report = progress or (lambda _what, _part: None)
     images: list[Path] = []
     rows = []
     order = np.random.default_rng(np.random.SeedSequence([domain, seed]))
@@ -140,11 +137,11 @@ def write_dataset(
                     continue
                 taken.add(plan.stem)
                 images.append(_write_image(out, name, body, plan, strength=strength, rng=rng))
-                tell(f"{plan.stem}_{plan.suffix}", (number - 0.5) / subjects)
+                report(f"{plan.stem}_{plan.suffix}", (number - 0.5) / subjects)
                 if len(images) == most_images:
                     break
             rows.append({"participant_id": name, **about})
-            tell(name, number / subjects)
+            report(name, number / subjects)
             if len(images) == most_images:
                 break
         _write_participants(out, rows)
@@ -199,10 +196,10 @@ def _draw_body(
     return volume, {"anatomy": "parametric", "thoracic": variant.thoracic, "lumbar": variant.lumbar}, fields
 
 
-def _draw_plan(subject: str, field: str, contrast: Contrast, rng: np.random.Generator) -> _Plan:
+def _draw_plan(subject: str, field: str, contrast: Contrast, rng: np.random.Generator) -> _ImagePlan:
     protocol = draw_protocol(field, rng)
     acq, suffix = _SUFFIX[contrast]
-    return _Plan(f"{subject}_acq-{field}{protocol.plane.capitalize()}{acq}", suffix, field, contrast, protocol)
+    return _ImagePlan(f"{subject}_acq-{field}{protocol.plane.capitalize()}{acq}", suffix, field, contrast, protocol)
 
 
 def make_image(
@@ -237,7 +234,7 @@ def make_image(
     return acquire(Volume(signal, near.affine), Volume(labels, near.affine), field, protocol, rng)
 
 
-def _cut(volume: Volume, field: Field, margin: float) -> Volume:
+def _cut(volume: Volume, field: PlacedField, margin: float) -> Volume:
     """Cut the box of a field and a margin (mm) out of a RAS volume."""
     origin, spacing = volume.affine[:3, 3], np.array(volume.spacing)
     low = np.floor((field.center - field.size / 2 - margin - origin) / spacing).astype(int)
@@ -249,13 +246,13 @@ def _cut(volume: Volume, field: Field, margin: float) -> Volume:
 
 
 def _write_image(
-    out: Path, subject: str, body: Volume, plan: _Plan, *, strength: float, rng: np.random.Generator
+    out: Path, subject: str, body: Volume, plan: _ImagePlan, *, strength: float, rng: np.random.Generator
 ) -> Path:
     image, truth = make_image(body, plan.field, plan.contrast, plan.protocol, rng, strength=strength)
     nifti = to_nifti(image, plan.protocol, rng)
     path = out / subject / "anat" / f"{plan.stem}_{plan.suffix}.nii.gz"
     labels = out / "derivatives" / "labels" / subject / "anat"
-    _write_nifti(path, nifti)
+    write_nifti(path, nifti)
     _write_json(path.with_name(f"{plan.stem}_{plan.suffix}.json"), _sidecar(plan))
     stem = f"{plan.stem}_seg-spine_desc-{plan.suffix}_dseg"
     write_labels(labels / f"{stem}.nii.gz", truth.data, truth.affine, nifti.header)
@@ -264,7 +261,7 @@ def _write_image(
     return path
 
 
-def _sidecar(plan: _Plan) -> dict[str, Any]:
+def _sidecar(plan: _ImagePlan) -> dict[str, Any]:
     """Metadata of an image that is true of it and that no reader takes for a patient's."""
     return {
         "Manufacturer": "none (synthetic image)",
@@ -273,15 +270,6 @@ def _sidecar(plan: _Plan) -> dict[str, Any]:
         "SyntheticContrast": plan.contrast,
         "SyntheticFieldOfView": plan.field,
     }
-
-
-def _write_nifti(path: Path, image: nib.Nifti1Image) -> None:
-    """Write raw values and header as they are; the same image gives the same bytes."""
-    header = image.header.copy()
-    raw = np.asarray(image.dataobj)
-    header["magic"], header["vox_offset"] = header.single_magic, header.sizeof_hdr + 4
-    payload = header.binaryblock + bytes(4) + raw.astype(header.get_data_dtype(), copy=False).tobytes(order="F")
-    write_bytes(path, gzip.compress(payload, compresslevel=5, mtime=0))
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

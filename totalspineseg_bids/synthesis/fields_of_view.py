@@ -54,7 +54,7 @@ FIELDS_OF_VIEW: tuple[str, ...] = tuple(FIELDS)
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
+class PlacedField:
     """A field of view in place.
 
     Attributes
@@ -99,12 +99,12 @@ def level_centers(volume: Volume) -> dict[str, NDArray[np.float64]]:
     volume
         Label map with canonical ids, axes parallel to RAS.
     """
-    wanted = {label.id: label.level for label in anatomy.LABELS if label.level and not label.level.count("-")}
+    levels = {label.id: label.level for label in anatomy.LABELS if label.level and not label.level.count("-")}
     labels = volume.data
     order = np.argsort([-abs(s) for s in np.atleast_1d(labels.strides)])  # walk memory in its own order
     coarse = labels[::2, ::2, ::2].transpose(order)
     flat = np.ascontiguousarray(coarse).ravel()
-    use = np.flatnonzero(np.isin(flat, list(wanted)))
+    use = np.flatnonzero(np.isin(flat, list(levels)))
     ids = flat[use]
     counts = np.bincount(ids, minlength=256)
     places = np.unravel_index(use, coarse.shape)
@@ -113,7 +113,7 @@ def level_centers(volume: Volume) -> dict[str, NDArray[np.float64]]:
         means[:, axis] = np.bincount(ids, weights=place, minlength=256) / np.maximum(counts, 1)
     return {
         level: volume.affine[:3, :3] @ (2 * means[label]) + volume.affine[:3, 3]
-        for label, level in wanted.items()
+        for label, level in levels.items()
         if counts[label] > 8
     }
 
@@ -124,7 +124,7 @@ def possible(volume: Volume, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in names if all(level in present for level in FIELDS[name].core))
 
 
-def draw_field(volume: Volume, name: str, rng: np.random.Generator, *, slab: tuple[float, float]) -> Field:
+def draw_field(volume: Volume, name: str, rng: np.random.Generator, *, slab: tuple[float, float]) -> PlacedField:
     """Place a field of view on a label map, with the jitter of a technologist.
 
     Parameters
@@ -140,7 +140,7 @@ def draw_field(volume: Volume, name: str, rng: np.random.Generator, *, slab: tup
 
     Returns
     -------
-    Field
+    PlacedField
         Inside the label map but for jitter.
 
     Raises
@@ -174,7 +174,7 @@ def draw_field(volume: Volume, name: str, rng: np.random.Generator, *, slab: tup
     z = (top + bottom) / 2
     x = slope * z + offset + (aside.min() + aside.max()) / 2 + float(rng.normal(0, 2.5))
     lean = float(np.rad2deg(np.arctan(slope)))
-    return Field(name, np.array([x, y, z]), np.array([width, depth, top - bottom]), lean)
+    return PlacedField(name, np.array([x, y, z]), np.array([width, depth, top - bottom]), lean)
 
 
 def _end(heights: dict[str, float], level: str, *, first: bool) -> float:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from totalspineseg_bids.synthesis.canvas import Canvas, ellipse_rows, polyline, rod, rows
-from totalspineseg_bids.synthesis.curve import SpineParameters
-from totalspineseg_bids.synthesis.landscape import (
+from totalspineseg_bids.synthesis.body_profile import (
     BONE,
     BRAIN,
     FAT,
@@ -16,12 +14,14 @@ from totalspineseg_bids.synthesis.landscape import (
     ORGAN,
     SOFT,
     VESSEL,
-    Landscape,
+    BodyProfile,
     paint_blob,
 )
+from totalspineseg_bids.synthesis.curve import SpineParameters
+from totalspineseg_bids.synthesis.rasterize import Canvas, ellipse_rows, polyline, rod, rows
 
 
-def paint_abdomen(canvas: Canvas, land: Landscape, p: SpineParameters, rng: np.random.Generator) -> None:
+def paint_abdomen(canvas: Canvas, profile: BodyProfile, p: SpineParameters, rng: np.random.Generator) -> None:
     """Liver, spleen, stomach, kidneys and bowel."""
     k = p.scale
 
@@ -31,26 +31,28 @@ def paint_abdomen(canvas: Canvas, land: Landscape, p: SpineParameters, rng: np.r
     inside = (SOFT,)
     paint_blob(
         canvas,
-        land.point("T11", 62 + jitter(6), 62 + jitter(6), 8 + jitter(10)),
+        profile.point("T11", 62 + jitter(6), 62 + jitter(6), 8 + jitter(10)),
         (68 * k, 68 * k, 74 * k),
         ORGAN,
         inside,
     )
-    paint_blob(canvas, land.point("T10", -58 + jitter(6), 72 + jitter(8), -12), (48 * k, 52 * k, 52 * k), ORGAN, inside)
-    paint_blob(canvas, land.point("T11", -84 + jitter(4), 2 + jitter(5), 4), (26 * k, 36 * k, 44 * k), ORGAN, inside)
+    paint_blob(
+        canvas, profile.point("T10", -58 + jitter(6), 72 + jitter(8), -12), (48 * k, 52 * k, 52 * k), ORGAN, inside
+    )
+    paint_blob(canvas, profile.point("T11", -84 + jitter(4), 2 + jitter(5), 4), (26 * k, 36 * k, 44 * k), ORGAN, inside)
     # Reach of the diaphragm: a thin muscle along the spine (crura).
     for side in (-1.0, 1.0):
         path = np.array(
-            [land.point("T11", side * 18, 17), land.point("L1", side * 15, 20), land.point("L3", side * 9, 21)]
+            [profile.point("T11", side * 18, 17), profile.point("L1", side * 15, 20), profile.point("L3", side * 9, 21)]
         )
         polyline(canvas, path, k * np.array([[5.0, 5.0], [5.0, 4.0], [2.0, 2.0]]), MUSCLE, replace=inside)
-        kidney = land.point("L1", side * (60 + jitter(4)), -2 + jitter(5), -8 + jitter(8))
+        kidney = profile.point("L1", side * (60 + jitter(4)), -2 + jitter(5), -8 + jitter(8))
         paint_blob(canvas, kidney, (26 * k, 25 * k, 54 * k), ORGAN, inside)
         paint_blob(canvas, kidney - [side * 9 * k, -3 * k, 0], (11 * k, 10 * k, 24 * k), SOFT, (ORGAN,))
-    lowest, highest = land.height["S3"], land.height["L1"]
+    lowest, highest = profile.height["S3"], profile.height["L1"]
     for _ in range(int(rng.integers(60, 95))):
         z = float(rng.uniform(lowest, highest))
-        y = float(np.interp(z, land.z, land.y_smooth)) + float(rng.uniform(34, 125)) * k
+        y = float(np.interp(z, profile.z, profile.y_smooth)) + float(rng.uniform(34, 125)) * k
         center = np.array([rng.uniform(-88, 88) * k, y, z])
         tilt = rng.normal(0, 1, 3)
         reach = float(rng.uniform(8, 26)) * k
@@ -60,70 +62,77 @@ def paint_abdomen(canvas: Canvas, land: Landscape, p: SpineParameters, rng: np.r
         if rng.random() < 0.3:
             r = radius * float(rng.uniform(0.4, 0.75))
             rod(canvas, center, end, (r, r), (r, r), GAS, replace=(ORGAN,))
-    rectum = np.array([land.point("S2", jitter(6), 30), land.point("S4", jitter(4), 26), land.point("Co1", 0, 30, -10)])
+    rectum = np.array(
+        [profile.point("S2", jitter(6), 30), profile.point("S4", jitter(4), 26), profile.point("Co1", 0, 30, -10)]
+    )
     polyline(canvas, rectum, k * np.array([[13.0, 12.0], [16.0, 14.0], [12.0, 12.0]]), ORGAN, replace=inside)
     if rng.random() < 0.6:
         polyline(canvas, rectum[:2], k * np.array([[6.0, 5.0], [9.0, 7.0]]), GAS, replace=(ORGAN,))
-    paint_blob(canvas, land.point("S4", jitter(4), 78 + jitter(6), -10), (36 * k, 26 * k, 26 * k), ORGAN, inside)
+    paint_blob(canvas, profile.point("S4", jitter(4), 78 + jitter(6), -10), (36 * k, 26 * k, 26 * k), ORGAN, inside)
 
 
-def paint_vessels(canvas: Canvas, land: Landscape, rng: np.random.Generator) -> None:
+def paint_vessels(canvas: Canvas, profile: BodyProfile, rng: np.random.Generator) -> None:
     """Heart, aorta, caval vein, lung hila and carotids."""
-    k = land.size
+    k = profile.size
     inside = (SOFT, LUNG)
-    heart = land.point("T7", -14 + rng.normal(0, 4), 82 + rng.normal(0, 5), rng.normal(0, 8))
+    heart = profile.point("T7", -14 + rng.normal(0, 4), 82 + rng.normal(0, 5), rng.normal(0, 8))
     paint_blob(canvas, heart, (52 * k, 42 * k, 54 * k), VESSEL, inside)
     side = float(rng.uniform(10, 17))
     radius = float(rng.uniform(9, 13)) * k
     down = np.array(
         [
-            land.point("T4", -side, 22),
-            land.point("T6", -side - 6, 18),
-            land.point("T9", -side, 24),
-            land.point("T12", -7, 31),
-            land.point("L2", -8, 32),
-            land.point("L4", -3, 32),
+            profile.point("T4", -side, 22),
+            profile.point("T6", -side - 6, 18),
+            profile.point("T9", -side, 24),
+            profile.point("T12", -7, 31),
+            profile.point("L2", -8, 32),
+            profile.point("L4", -3, 32),
         ]
     )
     sizes = radius * np.array([1.25, 1.2, 1.1, 1.0, 0.85, 0.8])
     polyline(canvas, down, np.stack([sizes, sizes], axis=1), VESSEL, replace=(*inside, ORGAN))
-    arch = np.array([down[0], land.point("T3", -8, 48), land.point("T4", 6, 70), land.point("T6", 6, 76)])
+    arch = np.array([down[0], profile.point("T3", -8, 48), profile.point("T4", 6, 70), profile.point("T6", 6, 76)])
     polyline(canvas, arch, np.full((4, 2), 1.3 * radius), VESSEL, replace=inside)
     cava = np.array(
-        [land.point("T9", 26, 50), land.point("T12", 24, 36), land.point("L2", 20, 31), land.point("L5", 14, 30)]
+        [
+            profile.point("T9", 26, 50),
+            profile.point("T12", 24, 36),
+            profile.point("L2", 20, 31),
+            profile.point("L5", 14, 30),
+        ]
     )
     polyline(canvas, cava, np.full((4, 2), radius) * [1.1, 0.85], VESSEL, replace=(*inside, ORGAN))
     for s in (-1.0, 1.0):
         iliac = np.array(
             [
-                land.point("L4", s * 4, 32),
-                land.point("L5", s * 24, 30),
-                land.point("S1", s * 46, 34),
-                land.point("S3", s * 60, 60),
+                profile.point("L4", s * 4, 32),
+                profile.point("L5", s * 24, 30),
+                profile.point("S1", s * 46, 34),
+                profile.point("S3", s * 60, 60),
             ]
         )
         polyline(canvas, iliac, np.full((4, 2), 0.7 * radius), VESSEL, replace=(SOFT, MUSCLE))
         for _ in range(9):
             z = float(rng.uniform(-45, 45))
-            start = land.point("T6", s * 36, 45 + float(rng.normal(0, 10)), z)
+            start = profile.point("T6", s * 36, 45 + float(rng.normal(0, 10)), z)
             end = start + k * np.array([s * rng.uniform(10, 35), rng.normal(0, 22), rng.normal(0, 22)])
             r = float(rng.uniform(1.6, 4.5)) * k
             rod(canvas, start, end, (r, r), (0.5 * r, 0.5 * r), VESSEL, replace=(LUNG,))
 
 
-def paint_neck_and_head(canvas: Canvas, land: Landscape, p: SpineParameters, rng: np.random.Generator) -> None:
+def paint_neck_and_head(canvas: Canvas, profile: BodyProfile, p: SpineParameters, rng: np.random.Generator) -> None:
     """Visceral compartment and vessels of the neck, airway, skull with brain, jaw."""
     k = p.scale
-    z = land.z
-    neck = (z > land.height["T2"]) & (z < land.height["C1"] + 20 * k)
-    front = land.profile([("T2", 56), ("C7", 50), ("C5", 48), ("C3", 66), ("C1", 88)])
-    half = land.profile([("T2", 40), ("C7", 38), ("C5", 36), ("C3", 46), ("C1", 58)])
-    near = land.profile([("T2", 12), ("C7", 11), ("C3", 11), ("C1", 12)])
+    z = profile.z
+    neck = (z > profile.height["T2"]) & (z < profile.height["C1"] + 20 * k)
+    front = profile.interpolate([("T2", 56), ("C7", 50), ("C5", 48), ("C3", 66), ("C1", 88)])
+    half = profile.interpolate([("T2", 40), ("C7", 38), ("C5", 36), ("C3", 46), ("C1", 58)])
+    near = profile.interpolate([("T2", 12), ("C7", 11), ("C3", 11), ("C1", 12)])
     depth = np.where(neck, (front - near) / 2, 0.0).astype(np.float32)
-    low, high = ellipse_rows(land.y, (land.x_column, land.y_column + (front + near) / 2), half, depth, 2.2)
+    low, high = ellipse_rows(profile.y, (profile.x_column, profile.y_column + (front + near) / 2), half, depth, 2.2)
     rows(canvas, low, high, SOFT, (MUSCLE,))
     for _ in range(12):  # lymph nodes, glands, tongue base: muscle-like lumps
-        place = land.point(
+        place = profile.point(
             str(rng.choice(["C2", "C3", "C4", "C5"])), float(rng.normal(0, 26)), float(rng.uniform(24, 60))
         )
         r = rng.uniform(5, 13, 3) * k
@@ -131,44 +140,49 @@ def paint_neck_and_head(canvas: Canvas, land: Landscape, p: SpineParameters, rng
     ahead = float(rng.uniform(20, 25))
     air = np.array(
         [
-            land.point("C1", 0, ahead + 5, 14),
-            land.point("C2", 0, ahead - 1),
-            land.point("C4", 0, ahead),
-            land.point("C6", 0, ahead + 6),
-            land.point("T1", 0, ahead + 8),
-            land.point("T4", 2, ahead + 15),
+            profile.point("C1", 0, ahead + 5, 14),
+            profile.point("C2", 0, ahead - 1),
+            profile.point("C4", 0, ahead),
+            profile.point("C6", 0, ahead + 6),
+            profile.point("T1", 0, ahead + 8),
+            profile.point("T4", 2, ahead + 15),
         ]
     )
     wide = k * np.array([[12, 7], [13, 5.5], [10, 7], [8, 8], [8.5, 8], [8.5, 8]])
     polyline(canvas, air, wide, GAS, replace=(SOFT, MUSCLE))
     for side in (-1.0, 1.0):
-        bronchus = land.point("T6", side * 28, ahead + 22)
+        bronchus = profile.point("T6", side * 28, ahead + 22)
         rod(canvas, air[-1], bronchus, (7 * k, 7 * k), (5 * k, 5 * k), GAS, replace=(SOFT, LUNG, VESSEL))
         carotid = np.array(
             [
-                land.point("T2", side * 14, 34),
-                land.point("C6", side * 24, 20),
-                land.point("C3", side * 27, 17),
-                land.point("C1", side * 26, 14, 10),
+                profile.point("T2", side * 14, 34),
+                profile.point("C6", side * 24, 20),
+                profile.point("C3", side * 27, 17),
+                profile.point("C1", side * 26, 14, 10),
             ]
         )
         polyline(canvas, carotid, np.full((4, 2), 3.4 * k), VESSEL, replace=(SOFT, MUSCLE))
         jugular = carotid + k * np.array([side * 9.0, -1.0, 0.0])
         polyline(canvas, jugular, np.full((4, 2), 4.4 * k), VESSEL, replace=(SOFT, MUSCLE))
         longus = np.array(
-            [land.point("C1", side * 7, 10), land.point("C4", side * 9, 11), land.point("T2", side * 8, 11)]
+            [profile.point("C1", side * 7, 10), profile.point("C4", side * 9, 11), profile.point("T2", side * 8, 11)]
         )
         polyline(canvas, longus, k * np.array([[5.0, 3.0], [6.0, 4.0], [4.0, 3.0]]), MUSCLE, replace=(SOFT,))
     gullet = np.array(
-        [land.point("C6", -3, 15), land.point("T3", -5, 19), land.point("T8", -3, 30), land.point("T11", -14, 40)]
+        [
+            profile.point("C6", -3, 15),
+            profile.point("T3", -5, 19),
+            profile.point("T8", -3, 30),
+            profile.point("T11", -14, 40),
+        ]
     )
     polyline(canvas, gullet, np.full((4, 2), 5.5 * k) * [1.3, 1.0], MUSCLE, replace=(SOFT, LUNG))
-    _head(canvas, land, k, rng)
+    _head(canvas, profile, k, rng)
 
 
-def _head(canvas: Canvas, land: Landscape, k: float, rng: np.random.Generator) -> None:
+def _head(canvas: Canvas, profile: BodyProfile, k: float, rng: np.random.Generator) -> None:
     """Skull with brain; clivus and occiput around the foramen magnum; jaw and palate."""
-    top = land.point("C1", 0, 0, 0)
+    top = profile.point("C1", 0, 0, 0)
     base = 27.0 + float(rng.normal(0, 2))  # height of the skull base above the atlas
     center = top + k * np.array([0.0, 2.0, base + 62.0])
     paint_blob(canvas, center, (72 * k, 92 * k, 70 * k), BONE, (MUSCLE, SOFT, FAT))

@@ -11,14 +11,14 @@ from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.synthesis.arches import paint_posterior
 from totalspineseg_bids.synthesis.bodies import paint_bodies, paint_discs, paint_epidural_fat, paint_tubes
 from totalspineseg_bids.synthesis.body import paint_body, paint_septa
-from totalspineseg_bids.synthesis.canvas import FIRST_SPINE_LABEL, Canvas
-from totalspineseg_bids.synthesis.curve import Column, SpineParameters, build_column
-from totalspineseg_bids.synthesis.ends import paint_atlas_and_axis, paint_sacrum
+from totalspineseg_bids.synthesis.curve import SpinalColumn, SpineParameters, build_column
+from totalspineseg_bids.synthesis.rasterize import FIRST_SPINE_LABEL, Canvas
+from totalspineseg_bids.synthesis.sacrum_and_atlas import paint_atlas_and_axis, paint_sacrum
 
 __all__ = ["SpineParameters", "make_spine"]
 
 
-def _canvas(column: Column, scale: float, fat: float, spacing: float) -> Canvas:
+def _canvas(column: SpinalColumn, scale: float, fat: float, spacing: float) -> Canvas:
     line = column.points
     tops = column.level("C1").frame.origin
     half = 86.0 * scale
@@ -61,7 +61,7 @@ def make_spine(
     p = drawn if parameters is None else parameters
     column = build_column(rng, variant, p)
     canvas = _canvas(column, p.scale, p.fat, spacing)
-    land = paint_body(canvas, column, p, rng)
+    profile = paint_body(canvas, column, p, rng)
     paint_epidural_fat(canvas, column.canal)
     paint_discs(canvas, column, variant.discs(), rng)
     paint_bodies(canvas, column)
@@ -69,13 +69,13 @@ def make_spine(
     paint_tubes(canvas, column.canal, column.cord)
     paint_atlas_and_axis(canvas, column, p.scale)
     paint_posterior(canvas, column, p.scale, rng)
-    paint_septa(canvas, land, p, rng)
+    paint_septa(canvas, profile, p, rng)
     _clear_beyond(canvas, column)
     _join_islands(canvas)
     return canvas.to_volume()
 
 
-def _clear_beyond(canvas: Canvas, column: Column) -> None:
+def _clear_beyond(canvas: Canvas, column: SpinalColumn) -> None:
     """Turn cord and canal above the foramen magnum into brain stem, where the curve begins."""
     top = float(column.canal.points[0, 2])
     first = int((top - canvas.origin[2]) / canvas.spacing) + 1

@@ -10,8 +10,8 @@ from scipy import ndimage
 
 from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.synthesis.arrays import NUMPY, Arrays, Image
+from totalspineseg_bids.synthesis.rasterize import FloatArray
 
-Array = NDArray[np.float32]
 #: Voxel size: one for all axes, or one each, mm.
 Spacing = float | tuple[float, float, float]
 
@@ -84,8 +84,8 @@ class Warp:
     """
 
     matrix: NDArray[np.float64]
-    bend: Array
-    control: Array
+    bend: FloatArray
+    control: FloatArray
 
     @classmethod
     def draw(

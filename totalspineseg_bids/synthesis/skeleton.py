@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from totalspineseg_bids.synthesis.canvas import Canvas, polyline, rod, rows
-from totalspineseg_bids.synthesis.curve import Column, SpineParameters
-from totalspineseg_bids.synthesis.landscape import (
+from totalspineseg_bids.synthesis.body_profile import (
     BONE,
     FAT,
     LUNG,
@@ -14,44 +12,46 @@ from totalspineseg_bids.synthesis.landscape import (
     ORGAN,
     SOFT,
     VESSEL,
-    Landscape,
+    BodyProfile,
     paint_blob,
     smooth_sheet,
 )
+from totalspineseg_bids.synthesis.curve import SpinalColumn, SpineParameters
+from totalspineseg_bids.synthesis.rasterize import Canvas, polyline, rod, rows
 
 
-def paint_trunk_muscles(canvas: Canvas, land: Landscape, rng: np.random.Generator) -> None:
+def paint_trunk_muscles(canvas: Canvas, profile: BodyProfile, rng: np.random.Generator) -> None:
     """Psoas and quadratus lumborum in the cavity beside the lumbar bodies."""
-    k = land.size
+    k = profile.size
     bulk = float(rng.uniform(0.8, 1.2))
     for side in (-1.0, 1.0):
         psoas = np.array(
             [
-                land.point("T12", side * 22, 0, -8),
-                land.point("L2", side * 31, 0),
-                land.point("L4", side * 41, 3),
-                land.point("S1", side * 58, 24),
-                land.point("S3", side * 72, 62),
+                profile.point("T12", side * 22, 0, -8),
+                profile.point("L2", side * 31, 0),
+                profile.point("L4", side * 41, 3),
+                profile.point("S1", side * 58, 24),
+                profile.point("S3", side * 72, 62),
             ]
         )
         radii = k * bulk * np.array([[4.0, 5.0], [10.0, 12.0], [16.0, 18.0], [18.0, 18.0], [14.0, 14.0]])
         polyline(canvas, psoas, radii, MUSCLE, replace=(SOFT, ORGAN))
-        quadratus = np.array([land.point("L1", side * 46, -20), land.point("L4", side * 66, -12)])
+        quadratus = np.array([profile.point("L1", side * 46, -20), profile.point("L4", side * 66, -12)])
         polyline(canvas, quadratus, k * bulk * np.array([[16.0, 6.0], [20.0, 8.0]]), MUSCLE, replace=(SOFT, ORGAN))
 
 
-def paint_pelvis(canvas: Canvas, land: Landscape, rng: np.random.Generator) -> None:
+def paint_pelvis(canvas: Canvas, profile: BodyProfile, rng: np.random.Generator) -> None:
     """Iliac wings beside the sacrum, pubic and ischial bone in front and below."""
-    k = land.size
-    z, y = land.z, land.y
-    crest = land.height["L5"] + float(rng.uniform(-4, 16)) * k
-    foot = land.height["S3"] - 6 * k
+    k = profile.size
+    z, y = profile.z, profile.y
+    crest = profile.height["L5"] + float(rng.uniform(-4, 16)) * k
+    foot = profile.height["S3"] - 6 * k
     # In each slice the wing runs from beside the sacrum forward and outward.
     rise = np.clip((z - foot) / (crest - foot), 0.0, 1.0)
     y_back = np.interp(
         z,
-        [foot, land.height["S1"], crest],
-        [land.point("S3", 0, -6)[1], land.point("S1", 0, -52)[1], land.point("S1", 0, -30)[1]],
+        [foot, profile.height["S1"], crest],
+        [profile.point("S3", 0, -6)[1], profile.point("S1", 0, -52)[1], profile.point("S1", 0, -30)[1]],
     )
     x_back = np.interp(rise, [0.0, 0.35, 0.8, 1.0], np.array([58.0, 45.0, 52.0, 72.0]) * k)
     ahead = y[None, :] - y_back[:, None]
@@ -67,15 +67,17 @@ def paint_pelvis(canvas: Canvas, land: Landscape, rng: np.random.Generator) -> N
     rows(canvas, (inner).astype(np.float32), (inner + thick).astype(np.float32), BONE, replace)
     rows(canvas, (-inner - thick).astype(np.float32), (-inner).astype(np.float32), BONE, replace)
     for side in (-1.0, 1.0):
-        socket = land.point("S4", side * 84, 42, -4)
+        socket = profile.point("S4", side * 84, 42, -4)
         paint_blob(canvas, socket, (20 * k, 26 * k, 30 * k), BONE, replace)
-        pubis = np.array([socket + np.array([0.0, 14.0 * k, 0.0]), land.point("Co1", side * 5, 112, -8)])
+        pubis = np.array([socket + np.array([0.0, 14.0 * k, 0.0]), profile.point("Co1", side * 5, 112, -8)])
         polyline(canvas, pubis, k * np.array([[9.0, 9.0], [8.0, 14.0]]), BONE, replace=replace)
-        piriformis = np.array([land.point("S2", side * 20, 14), land.point("S4", side * 74, 10, 0)])
+        piriformis = np.array([profile.point("S2", side * 20, 14), profile.point("S4", side * 74, 10, 0)])
         polyline(canvas, piriformis, k * np.array([[8.0, 8.0], [10.0, 10.0]]), MUSCLE, replace=(SOFT,))
 
 
-def paint_ribs(canvas: Canvas, column: Column, land: Landscape, p: SpineParameters, rng: np.random.Generator) -> None:
+def paint_ribs(
+    canvas: Canvas, column: SpinalColumn, profile: BodyProfile, p: SpineParameters, rng: np.random.Generator
+) -> None:
     """Ribs from head to flank and breastbone; the last two are short."""
     thoracic = [level for level in column.levels if level.region == "T"]
     count = len(thoracic)
@@ -113,5 +115,5 @@ def paint_ribs(canvas: Canvas, column: Column, land: Landscape, p: SpineParamete
             polyline(
                 canvas, path, sizes, BONE, across=np.array([0.0, 1.0, 0.0]), replace=(SOFT, MUSCLE, LUNG, ORGAN, FAT)
             )
-    top, bottom = land.point("T3", 0, 88), land.point("T9", 0, 150 * p.girth)
+    top, bottom = profile.point("T3", 0, 88), profile.point("T9", 0, 150 * p.girth)
     rod(canvas, top, bottom, (17 * k, 5 * k), (15 * k, 5 * k), BONE, replace=(SOFT, MUSCLE, FAT, LUNG, VESSEL))

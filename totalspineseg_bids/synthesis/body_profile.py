@@ -8,15 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d, zoom
 
-from totalspineseg_bids.synthesis.canvas import Canvas, FloatArray, ellipse_rows, rows
-from totalspineseg_bids.synthesis.curve import Column
+from totalspineseg_bids.synthesis.curve import SpinalColumn
+from totalspineseg_bids.synthesis.rasterize import Canvas, FloatArray, ellipse_rows, rows
 
 #: Labels of the tissues around the spine.
 SOFT, MUSCLE, BONE, LUNG, GAS, VESSEL, ORGAN, BRAIN, FAT = range(1, 10)
 
 
 @dataclass(frozen=True, slots=True)
-class Landscape:
+class BodyProfile:
     """Where things are, slice by slice.
 
     Attributes
@@ -41,7 +41,7 @@ class Landscape:
     height: dict[str, float]
     size: float
 
-    def profile(self, knots: list[tuple[str, float]]) -> FloatArray:
+    def interpolate(self, knots: list[tuple[str, float]]) -> FloatArray:
         """Interpolate values given at levels (``"T4"``, ``"T4+20"``: 20 mm above it) to every slice."""
         at, values = [], []
         for name, value in knots:
@@ -59,7 +59,7 @@ class Landscape:
         return np.array([x + right * self.size, y + front * self.size, z])
 
 
-def landscape(canvas: Canvas, column: Column, scale: float) -> Landscape:
+def measure_body_profile(canvas: Canvas, column: SpinalColumn, scale: float) -> BodyProfile:
     """Measure where the column lies in every slice of a canvas."""
     z, y = canvas.coordinates(2), canvas.coordinates(1)
     line = column.points[::-1]
@@ -72,7 +72,7 @@ def landscape(canvas: Canvas, column: Column, scale: float) -> Landscape:
     # Names that every spine has, whatever its variant.
     height |= {"T12": height[last], "L4": height[lumbar[-2]], "L5": height[lumbar[-1]]}
     height.setdefault("L3", height[lumbar[len(lumbar) // 2]])
-    return Landscape(z, y, x_column, y_column, smooth, height, scale)
+    return BodyProfile(z, y, x_column, y_column, smooth, height, scale)
 
 
 def smooth_sheet(

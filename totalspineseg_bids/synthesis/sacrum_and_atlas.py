@@ -8,11 +8,11 @@ import numpy as np
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.synthesis.bodies import SOFT_TISSUE, TISSUES, paint_block
-from totalspineseg_bids.synthesis.canvas import Canvas, Vector, polyline, rod
-from totalspineseg_bids.synthesis.curve import Column, Level
+from totalspineseg_bids.synthesis.curve import SpinalColumn, SpinalLevel
+from totalspineseg_bids.synthesis.rasterize import Canvas, Vector3, polyline, rod
 
 
-def paint_atlas_and_axis(canvas: Canvas, column: Column, scale: float) -> None:
+def paint_atlas_and_axis(canvas: Canvas, column: SpinalColumn, scale: float) -> None:
     """Paint the dens on C2, and C1 as a ring around dens and canal."""
     axis, atlas = column.level("C2"), column.level("C1")
     label = anatomy.vertebra("C2").id
@@ -70,7 +70,7 @@ def paint_atlas_and_axis(canvas: Canvas, column: Column, scale: float) -> None:
         )
 
 
-def paint_sacrum(canvas: Canvas, column: Column, scale: float) -> None:
+def paint_sacrum(canvas: Canvas, column: SpinalColumn, scale: float) -> None:
     """Paint sacrum and coccyx: fused bodies, alae, and the roof of the sacral canal."""
     label = anatomy.SACRUM_ID
     levels = [level for level in column.levels if level.region == "S"]
@@ -135,7 +135,7 @@ def paint_sacrum(canvas: Canvas, column: Column, scale: float) -> None:
     _sacral_roof(canvas, levels, scale)
 
 
-def _sacral_roof(canvas: Canvas, levels: list[Level], scale: float) -> None:
+def _sacral_roof(canvas: Canvas, levels: list[SpinalLevel], scale: float) -> None:
     label = anatomy.SACRUM_ID
     for level in levels[:4]:
         (width, ap), frame = level.canal, level.frame
@@ -148,7 +148,7 @@ def _sacral_roof(canvas: Canvas, levels: list[Level], scale: float) -> None:
                 [frame.at(side * (width + thick) * np.cos(a), center - (ap + thick) * np.sin(a), 0.0) for a in angles]
             )
             for i in range(3):
-                outward: Vector = ring[i] + ring[i + 1] - 2 * frame.at(0.0, center, 0.0)
+                outward: Vector3 = ring[i] + ring[i + 1] - 2 * frame.at(0.0, center, 0.0)
                 sizes = np.array([[thick, tall], [thick, tall]])
                 polyline(canvas, ring[i : i + 2], sizes, label, across=outward, cap=thick)
             # Side masses behind the foramina join the wings to the roof.

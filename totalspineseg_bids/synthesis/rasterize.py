@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from totalspineseg_bids.imaging.volume import Volume
 
-Vector = NDArray[np.float64]
+Vector3 = NDArray[np.float64]
 FloatArray = NDArray[np.float32]
 RealArray = NDArray[np.floating]
 
@@ -18,7 +18,7 @@ FIRST_SPINE_LABEL = 18
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class LocalFrame:
     """A place with its own axes.
 
     Attributes
@@ -29,17 +29,17 @@ class Frame:
         Shape (3, 3), columns: right, anterior, up (unit vectors in RAS).
     """
 
-    origin: Vector
+    origin: Vector3
     axes: NDArray[np.float64]
 
-    def at(self, right: float, anterior: float, up: float) -> Vector:
+    def at(self, right: float, anterior: float, up: float) -> Vector3:
         """Return the RAS position of local coordinates (mm)."""
-        place: Vector = self.origin + self.axes @ np.array([right, anterior, up])
+        place: Vector3 = self.origin + self.axes @ np.array([right, anterior, up])
         return place
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class CanvasPart:
     """Part of a canvas: the labels (a view, Z Y X) and the coordinates of its voxels, mm."""
 
     labels: NDArray[np.uint8]
@@ -47,7 +47,7 @@ class Window:
     y: FloatArray
     z: FloatArray
 
-    def along(self, direction: Vector, origin: Vector) -> FloatArray:
+    def along(self, direction: Vector3, origin: Vector3) -> FloatArray:
         """Return the coordinate of every voxel along a direction, counted from an origin; shape (Z, Y, X)."""
         dx, dy, dz = (np.float32(v) for v in direction)
         start = np.float32(direction @ origin)
@@ -71,11 +71,11 @@ class Canvas:
     """
 
     labels: NDArray[np.uint8]
-    origin: Vector
+    origin: Vector3
     spacing: float
 
     @classmethod
-    def empty(cls, low: Vector, high: Vector, spacing: float) -> Canvas:
+    def empty(cls, low: Vector3, high: Vector3, spacing: float) -> Canvas:
         """Return a canvas of zeros from one corner to the other (RAS mm)."""
         x, y, z = (int(n) for n in np.ceil((high - low) / spacing) + 1)
         return cls(np.zeros((z, y, x), np.uint8), np.asarray(low, np.float64), spacing)
@@ -86,7 +86,7 @@ class Canvas:
         line: FloatArray = (self.origin[axis] + self.spacing * np.arange(size)).astype(np.float32)
         return line
 
-    def window(self, low: Vector, high: Vector) -> Window | None:
+    def window(self, low: Vector3, high: Vector3) -> CanvasPart | None:
         """Return the part between two corners (RAS mm), or None if it lies outside."""
         shape = np.array(self.labels.shape[::-1])
         first = np.maximum(np.floor((low - self.origin) / self.spacing).astype(int), 0)
@@ -95,7 +95,7 @@ class Canvas:
             return None
         x, y, z = ((self.origin[i] + self.spacing * np.arange(first[i], last[i])).astype(np.float32) for i in range(3))
         part = self.labels[first[2] : last[2], first[1] : last[1], first[0] : last[0]]
-        return Window(part, x, y, z)
+        return CanvasPart(part, x, y, z)
 
     def to_volume(self) -> Volume:
         """Return the label map as (X, Y, Z) RAS; the array is a view in Fortran order."""
@@ -104,7 +104,7 @@ class Canvas:
         return Volume(self.labels.transpose(2, 1, 0), affine)
 
 
-def paint(window: Window, inside: NDArray[np.bool_], label: int, replace: tuple[int, ...] | None = None) -> None:
+def paint(window: CanvasPart, inside: NDArray[np.bool_], label: int, replace: tuple[int, ...] | None = None) -> None:
     """Set a label inside a solid.
 
     Parameters
@@ -129,13 +129,13 @@ def paint(window: Window, inside: NDArray[np.bool_], label: int, replace: tuple[
 
 def rod(  # noqa: PLR0917 - the solids are lists of these
     canvas: Canvas,
-    start: Vector,
-    end: Vector,
+    start: Vector3,
+    end: Vector3,
     radii: tuple[float, float],
     end_radii: tuple[float, float],
     label: int,
     *,
-    across: Vector | None = None,
+    across: Vector3 | None = None,
     cap: float | None = None,
     replace: tuple[int, ...] | None = None,
 ) -> None:
@@ -186,7 +186,7 @@ def polyline(
     radii: NDArray[np.float64],
     label: int,
     *,
-    across: Vector | None = None,
+    across: Vector3 | None = None,
     cap: float | None = None,
     replace: tuple[int, ...] | None = None,
 ) -> None:
