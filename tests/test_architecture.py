@@ -80,15 +80,15 @@ MODULES = {
 }
 # Public type names with two definitions: a list that may only shrink.
 DEFINED_TWICE: set[str] = {
-    "Array",
+    
     "Engine",
     "Points",
     "Precision",
     "Progress",
     "Row",
     "Shape3",
-    "Vector",
-    "Voxel",
+    
+    
 }
 
 
