@@ -80,15 +80,12 @@ MODULES = {
 }
 # Public type names with two definitions: a list that may only shrink.
 DEFINED_TWICE: set[str] = {
-    
     "Engine",
     "Points",
     "Precision",
     "Progress",
     "Row",
     "Shape3",
-    
-    
 }
 
 
