@@ -101,5 +101,5 @@ def test_no_image_and_an_empty_one():
 def test_an_image_without_a_landmark_has_no_say():
     for first, last, says in (("T3", "T9", False), ("T10", "S", True)):
         column = make_column(first=first, last=last)
-        prepared = prepare(semantic_of(column.truth, STEP2), column.affine, STEP2)
+        prepared = prepare(LabellingInput(semantic_of(column.truth, STEP2), column.affine, STEP2))
         assert bool(level_evidence(prepared)) is says

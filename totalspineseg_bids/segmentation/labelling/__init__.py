@@ -5,8 +5,8 @@ instances. No file, no network and no BIDS may appear here; ``docs/method.md`` t
 """
 
 from totalspineseg_bids.segmentation.labelling.components.level_prior import LevelPrior
-from totalspineseg_bids.segmentation.labelling.labeller import label_map
+from totalspineseg_bids.segmentation.labelling.labeller import LabellingInput, label_map
 from totalspineseg_bids.segmentation.labelling.odd_discs import odd_discs
-from totalspineseg_bids.segmentation.labelling.session import LabellingInput, label_session
+from totalspineseg_bids.segmentation.labelling.session import label_session
 
 __all__ = ["LabellingInput", "LevelPrior", "label_map", "label_session", "odd_discs"]

@@ -42,12 +42,22 @@ _SPACING_TOLERANCE = 0.03
 _CONUS_ROOM_MM = 25.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Lent:
-    """Evidence from outside the map, in scanner space."""
+@dataclass(frozen=True)
+class LabellingInput:
+    """What the labelling knows of one image."""
 
-    localizer: Volume | None
-    level_prior: LevelPrior | None
+    semantic: NDArray[np.uint8]
+    """Semantic map of a step-1, step-2 or single-step model, shape (X, Y, Z); any orientation and voxel size."""
+    affine: Affine
+    """Voxel index to scanner space (RAS+, mm)."""
+    layout: ClassMap
+    """Meaning of the map's integers."""
+    support: Sequence[tuple[NDArray[np.uint8], ClassMap]] = ()
+    """Further semantic maps on the same grid whose landmarks count as evidence, such as that of step 1."""
+    localizer: Volume | None = None
+    """Labelled image (canonical ids) that overlaps in scanner space."""
+    level_prior: LevelPrior | None = None
+    """Level probabilities of a coarse network."""
 
 
 def label_map(
@@ -75,7 +85,7 @@ def label_map(
         Further semantic maps on the same grid whose landmarks count as evidence, such as that of step 1.
     localizer
         Labelled image (canonical ids) that overlaps in scanner space; its levels count as evidence.
-    scout
+    level_prior
         Probabilities of a coarse model that names every level; they count as evidence.
     weights
         What each disagreement of the evidence costs; defaults are told in ``docs/method.md``.
@@ -86,11 +96,8 @@ def label_map(
         Instances on the grid of ``semantic``. Where the evidence does not decide the levels the status is
         ``ABSTAINED`` and the column is numbered; without canal and disc it is ``NO_SPINE``.
     """
-    return complete(
-        prepare(
-            semantic, affine, layout, support=support, localizer=localizer, level_prior=level_prior, weights=weights
-        )
-    )
+    image = LabellingInput(semantic, affine, layout, support, localizer, level_prior)
+    return complete(prepare(image, weights))
 
 
 @dataclass(frozen=True)
@@ -130,32 +137,23 @@ class Prepared:
         return local
 
 
-def prepare(
-    semantic: NDArray[np.uint8],
-    affine: Affine,
-    layout: ClassMap,
-    *,
-    support: Sequence[tuple[NDArray[np.uint8], ClassMap]] = (),
-    localizer: Volume | None = None,
-    level_prior: LevelPrior | None = None,
-    weights: EvidenceWeights | None = None,
-) -> Prepared:
-    """Find the components of an image and their levels; parameters as for :func:`label_map`."""
-    native = Geometry(_shape(semantic), np.asarray(affine, np.float64))
-    maps = [(np.asarray(semantic, np.uint8), layout), *((np.asarray(s, np.uint8), lay) for s, lay in support)]
-    weights, lent = weights or EvidenceWeights(), _Lent(localizer, level_prior)
+def prepare(image: LabellingInput, weights: EvidenceWeights | None = None) -> Prepared:
+    """Find the components of an image and their levels."""
+    native = Geometry(_shape(image.semantic), np.asarray(image.affine, np.float64))
+    maps = [(np.asarray(m, np.uint8), lay) for m, lay in ((image.semantic, image.layout), *image.support)]
+    weights = weights or EvidenceWeights()
     if np.allclose(native.spacing, 1.0, atol=_SPACING_TOLERANCE):
         orientation = nib.orientations.io_orientation(native.affine)
         turned = [SemanticMap(nib.orientations.apply_orientation(m, orientation), lay) for m, lay in maps]
         inverse = nib.orientations.inv_ornt_aff(orientation, native.shape)
         grid = Prepared(native, np.asarray(native.affine @ inverse), _shape(turned[0].labels), orientation)
-        return _search(grid, turned, lent, weights)
+        return _search(grid, turned, image, weights)
     working = working_geometry(native)
     moved = [SemanticMap(restore_labels(m, native.affine, working), lay) for m, lay in maps]
-    return _search(Prepared(native, working.affine, working.shape, None), moved, lent, weights)
+    return _search(Prepared(native, working.affine, working.shape, None), moved, image, weights)
 
 
-def _search(grid: Prepared, maps: Sequence[SemanticMap], lent: _Lent, weights: EvidenceWeights) -> Prepared:
+def _search(grid: Prepared, maps: Sequence[SemanticMap], image: LabellingInput, weights: EvidenceWeights) -> Prepared:
     """Find components and levels on the working grid."""
     layout = maps[0].layout
     box = foreground_box(layout.kinds(maps[0].labels) > 0, margin=4)
@@ -163,8 +161,8 @@ def _search(grid: Prepared, maps: Sequence[SemanticMap], lent: _Lent, weights: E
         return replace(grid, reason="the map holds no class of the spine")
     grid = replace(grid, box=box)
     cropped = [SemanticMap(np.ascontiguousarray(m.labels[box]), m.layout) for m in maps]
-    if lent.level_prior is not None:
-        cropped = [sacrum.relabel_by_prior(m, grid.local, lent.level_prior) for m in cropped]
+    if image.level_prior is not None:
+        cropped = [sacrum.relabel_by_prior(m, grid.local, image.level_prior) for m in cropped]
     cropped = [sacrum.keep_largest_sacrum(m) for m in cropped]
     kinds = layout.kinds(cropped[0].labels)
     spacing = np.asarray(Geometry(_shape(kinds), grid.affine).spacing)
@@ -173,11 +171,11 @@ def _search(grid: Prepared, maps: Sequence[SemanticMap], lent: _Lent, weights: E
     if context is None:
         return replace(grid, box=None, reason="neither a spinal canal nor a disc is in view")
     parts = disc_parts(*discs, context)
-    found = _find(context, kinds, parts, lent=lent, affine=grid.local, weights=weights)
+    found = _find(context, kinds, parts, image=image, affine=grid.local, weights=weights)
     if not sacrum.is_plausible(found.observations, found.solution.levels):
         context = replace(context, maps=tuple((sacrum.without_sacrum(m), weight) for m, weight in context.maps))
         kinds = layout.kinds(context.maps[0][0].labels)
-        found = _find(context, kinds, parts, lent=lent, affine=grid.local, weights=weights)
+        found = _find(context, kinds, parts, image=image, affine=grid.local, weights=weights)
     return replace(grid, found=found)
 
 
@@ -267,7 +265,7 @@ def _find(
     kinds: NDArray[np.uint8],
     discs: ComponentVoxels,
     *,
-    lent: _Lent,
+    image: LabellingInput,
     affine: Affine,
     weights: EvidenceWeights,
 ) -> LabelledComponents:
@@ -277,10 +275,10 @@ def _find(
     observations: list[Observation] = sorted(
         [*discs.observations, *bodies.observations, *sacral.observations], key=lambda o: o.s
     )
-    if lent.localizer is not None:
-        observations = with_localizer_levels(observations, context, affine, lent.localizer)
-    if lent.level_prior is not None:
-        observations = with_level_prior(observations, (discs, bodies, sacral), affine, lent.level_prior)
+    if image.localizer is not None:
+        observations = with_localizer_levels(observations, context, affine, image.localizer)
+    if image.level_prior is not None:
+        observations = with_level_prior(observations, (discs, bodies, sacral), affine, image.level_prior)
     view = _canal_extent(context, kinds)
     return LabelledComponents(
         context, discs, bodies, sacral, tuple(observations), view, solve(observations, view, weights)

@@ -71,7 +71,7 @@ class Observation:
         ``"split"`` or ``"joined"`` where the component was repaired.
     localizer_levels
         Levels that a localizer gives.
-    scout
+    level_prior
         Level -> probability that a level prior gives (`labelling.level_prior`).
     session_evidence
         What other images of the session say: posterior probability of the levels, and the weight of each.

@@ -14,12 +14,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from totalspineseg_bids.imaging.volume import Affine, Volume
-from totalspineseg_bids.segmentation.class_map import ClassMap, Kind
+from totalspineseg_bids.segmentation.class_map import Kind
 from totalspineseg_bids.segmentation.labelling.column.naming import landmark_support
 from totalspineseg_bids.segmentation.labelling.column.parameters import BEYOND_DOUBT, ENOUGH_LANDMARKS, EvidenceWeights
-from totalspineseg_bids.segmentation.labelling.components.level_prior import LevelPrior
-from totalspineseg_bids.segmentation.labelling.labeller import Prepared, complete, prepare, solve_again
+from totalspineseg_bids.segmentation.labelling.labeller import LabellingInput, Prepared, complete, prepare, solve_again
 from totalspineseg_bids.segmentation.labelling.records import LabelledComponents, Observation
 from totalspineseg_bids.segmentation.result import LabelledSpine, SpineStatus
 
@@ -30,18 +28,6 @@ _ASIDE_MM = 25.0
 _DOUBTFUL_MARGIN = float(np.log(BEYOND_DOUBT / (1.0 - BEYOND_DOUBT)))
 DISAGREES = "session-disagrees"
 OUTVOTED = "another image of the session gives the same levels other names and is surer of them"
-
-
-@dataclass(frozen=True)
-class LabellingInput:
-    """One image of a session; the fields are the parameters of ``label_map``."""
-
-    semantic: NDArray[np.uint8]
-    affine: Affine
-    layout: ClassMap
-    support: Sequence[tuple[NDArray[np.uint8], ClassMap]] = ()
-    localizer: Volume | None = None
-    level_prior: LevelPrior | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +71,7 @@ def label_session(images: Sequence[LabellingInput], weights: EvidenceWeights | N
         than an image that shows the same thing. One that is a shift away from another that is surer, and is in doubt
         or has a single landmark, abstains: one of the two is wrong.
     """
-    alone = [
-        prepare(
-            i.semantic,
-            i.affine,
-            i.layout,
-            support=i.support,
-            localizer=i.localizer,
-            level_prior=i.level_prior,
-            weights=weights,
-        )
-        for i in images
-    ]
+    alone = [prepare(image, weights) for image in images]
     said = [level_evidence(prepared) for prepared in alone]
     together = []
     for n, prepared in enumerate(alone):

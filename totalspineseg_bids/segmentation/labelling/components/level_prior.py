@@ -59,7 +59,7 @@ def sacrum_mask(semantic: NDArray[np.bool_], affine: Affine, level_prior: LevelP
         Vertebrae and sacrum, shape (X, Y, Z).
     affine
         Voxel of that grid to scanner space.
-    scout
+    level_prior
         Probabilities of every level.
 
     Returns
@@ -95,13 +95,13 @@ def with_level_prior(
         Their voxels: discs, bodies and sacrum.
     affine
         Voxel of the components' grid to scanner space.
-    scout
+    level_prior
         Probabilities of every level.
 
     Returns
     -------
     list[Observation]
-        The same components with ``scout`` set: level -> probability; they sum to at most 1, and to less where the
+        The same components with ``level_prior`` set: level -> probability; they sum to at most 1, and to less where the
         scout takes part of the component for something else.
     """
     to_prior = np.linalg.inv(level_prior.affine) @ affine
