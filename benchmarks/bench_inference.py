@@ -54,6 +54,7 @@ def run_one(
     import torch  # noqa: PLC0415
 
     from totalspineseg_bids.inference.model import load_model  # noqa: PLC0415
+    from totalspineseg_bids.inference.options import InferenceOptions  # noqa: PLC0415
     from totalspineseg_bids.inference.predictor import Predictor  # noqa: PLC0415
 
     torch.set_num_threads(options["threads"])
@@ -70,7 +71,10 @@ def run_one(
             data = image.transpose(0, 3, 2, 1)
             return predictor.predict_single_npy_array(data, {"spacing": [spacing] * 3}, None, None).transpose(2, 1, 0)
     else:
-        ours = Predictor(model, device="cpu", engine=engine, threads=options["threads"], precision=options["precision"])
+        ours = Predictor(
+            model,
+            InferenceOptions(device="cpu", engine=engine, threads=options["threads"], precision=options["precision"]),
+        )
 
         def predict() -> Any:  # noqa: ANN401 - numpy array
             return ours.predict(image, (spacing,) * 3).labels

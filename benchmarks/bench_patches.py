@@ -17,6 +17,7 @@ import numpy as np
 
 from totalspineseg_bids.cli.tools_common import positive
 from totalspineseg_bids.inference.model import NnUNetModel, load_model
+from totalspineseg_bids.inference.options import InferenceOptions
 from totalspineseg_bids.inference.patch_grid import PatchGrid, fitting_patch
 from totalspineseg_bids.inference.predictor import Predictor
 from totalspineseg_bids.models.registry import resolve
@@ -56,7 +57,9 @@ def laid(model: NnUNetModel, box: tuple[int, int, int]) -> str:
 
 def timed(model: NnUNetModel, image: np.ndarray, threads: int) -> float:
     """Return the seconds of a prediction."""
-    predictor = Predictor(model, device="cpu", threads=threads, step=model.tile_step, mirror=model.use_mirroring)
+    predictor = Predictor(
+        model, InferenceOptions(device="cpu", threads=threads), step=model.tile_step, mirror=model.use_mirroring
+    )
     # Converts the network, once for all images; compiling it for a patch is part of what an image takes.
     predictor.predict(image[:, :, :, :8], (1.0, 1.0, 1.0))
     start = time.perf_counter()

@@ -19,6 +19,7 @@ import torch
 from totalspineseg_bids.cli.tools_common import bar, positive
 from totalspineseg_bids.inference.engines import Engine, make_engine
 from totalspineseg_bids.inference.model import load_model
+from totalspineseg_bids.inference.options import InferenceOptions
 from totalspineseg_bids.inference.pixel_shuffle import FACTOR
 from totalspineseg_bids.training.class_maps import dataset_json
 from totalspineseg_bids.training.synthetic.small_plans import (
@@ -58,7 +59,7 @@ def untrained(folder: Path, network: str, patch: tuple[int, int, int], threads: 
         "inference_allowed_mirroring_axes": (),
     }
     torch.save(checkpoint, folder / "fold_all" / "checkpoint_final.pth")
-    return make_engine(load_model(folder), device="cpu", threads=threads)
+    return make_engine(load_model(folder), InferenceOptions(device="cpu", threads=threads))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -24,6 +24,7 @@ from totalspineseg_bids.cli.tools_common import bar, positive
 from totalspineseg_bids.imaging.grid import to_canonical
 from totalspineseg_bids.imaging.io import read_labels
 from totalspineseg_bids.inference.model import load_model
+from totalspineseg_bids.inference.options import InferenceOptions
 from totalspineseg_bids.inference.predictor import Predictor
 from totalspineseg_bids.models.registry import resolve
 from totalspineseg_bids.segmentation.labelling.column.parameters import PRIOR_END_LEVELS, EvidenceWeights
@@ -122,7 +123,7 @@ def main() -> int:
     """Run the benchmark."""
     options = parse()
     scout = resolve(options.model, need=["single"]).require("scout")
-    predictor = Predictor(load_model(scout), threads=1)
+    predictor = Predictor(load_model(scout), InferenceOptions(threads=1))
     rng = np.random.default_rng(options.seed)
     maps = bodies(options)
     centres = [disc_centres(labels) for labels in maps]

@@ -13,38 +13,39 @@ from totalspineseg_bids.imaging.atomic import atomic_writer
 from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.segmentation.class_map import ClassMap, Kind, LabelMeaning, Parity
 from totalspineseg_bids.segmentation.labelling import LevelPrior, label_map, odd_discs
-from totalspineseg_bids.segmentation.networks import NetworkOutputs, Progress
+from totalspineseg_bids.segmentation.networks import NetworkOutputs
 from totalspineseg_bids.segmentation.pipeline import SpineSegmenter
+from totalspineseg_bids.segmentation.result import StageProgress, no_progress
 from totalspineseg_bids.segmentation.semantic_map import SemanticMap
 
 
-def save(path: Path, perception: NetworkOutputs) -> None:
-    """Write a perception and the odd discs of this checkout's labelling.
+def save(path: Path, outputs: NetworkOutputs) -> None:
+    """Write network outputs and the odd discs of this checkout's labelling.
 
     Cord and canal probabilities are left out; those of the scout are kept in half precision.
     """
-    arrays = {"affine": perception.affine, "final": perception.final.labels}
+    arrays = {"affine": outputs.affine, "final": outputs.final.labels}
     told: dict[str, object] = {
-        "flags": perception.flags,
-        "final": [perception.final.layout.name, dict(perception.final.layout.labels)],
+        "flags": outputs.flags,
+        "final": [outputs.final.layout.name, dict(outputs.final.layout.labels)],
     }
-    odd = odd_discs_of(perception)
-    if perception.support is not None and odd is not None:
+    odd = odd_discs_of(outputs)
+    if outputs.support is not None and odd is not None:
         arrays["odd"] = odd
-        arrays["support"] = perception.support.labels
-        told["support"] = [perception.support.layout.name, dict(perception.support.layout.labels)]
-    if perception.final.margin is not None:
-        arrays["margin"] = perception.final.margin
-    if perception.scout is not None:
-        arrays["scout"] = perception.scout.probabilities.astype(np.float16)
-        arrays["scout_affine"] = perception.scout.affine
-        told["scout"] = [None if meaning is None else asdict(meaning) for meaning in perception.scout.meanings]
+        arrays["support"] = outputs.support.labels
+        told["support"] = [outputs.support.layout.name, dict(outputs.support.layout.labels)]
+    if outputs.final.margin is not None:
+        arrays["margin"] = outputs.final.margin
+    if outputs.level_prior is not None:
+        arrays["scout"] = outputs.level_prior.probabilities.astype(np.float16)
+        arrays["scout_affine"] = outputs.level_prior.affine
+        told["scout"] = [None if meaning is None else asdict(meaning) for meaning in outputs.level_prior.meanings]
     with atomic_writer(path) as file:
         np.savez_compressed(file, told=np.array(json.dumps(told)), **arrays)
 
 
 def load(path: Path) -> tuple[NetworkOutputs, NDArray[np.uint8] | None]:
-    """Read what `save` wrote: the perception, and the discs that were marked for step 2."""
+    """Read what `save` wrote: the outputs, and the discs that were marked for step 2."""
     with np.load(path) as stored:
         told = json.loads(str(stored["told"]))
 
@@ -72,16 +73,16 @@ class Recorder(SpineSegmenter):
     last: NetworkOutputs | None = None
 
     def run_networks(
-        self, volume: Volume, localizer: Volume | None = None, progress: Progress | None = None
+        self, volume: Volume, localizer: Volume | None = None, report: StageProgress = no_progress
     ) -> NetworkOutputs:
         """Run the networks and remember the result."""
-        self.last = super().run_networks(volume, localizer, progress)
+        self.last = super().run_networks(volume, localizer, report)
         return self.last
 
 
-def odd_discs_of(perception: NetworkOutputs) -> NDArray[np.uint8] | None:
+def odd_discs_of(outputs: NetworkOutputs) -> NDArray[np.uint8] | None:
     """Return the discs that the labelling marks for step 2, ``None`` where there was no step before the last."""
-    first = perception.support
+    first = outputs.support
     if first is None:
         return None
-    return odd_discs(label_map(first.labels, perception.affine, first.layout, level_prior=perception.scout))
+    return odd_discs(label_map(first.labels, outputs.affine, first.layout, level_prior=outputs.level_prior))

@@ -25,10 +25,9 @@ from totalspineseg_bids.cli.tools_common import bar
 from totalspineseg_bids.errors import SpineAppError
 from totalspineseg_bids.evaluation.evaluate_output import write_evaluation
 from totalspineseg_bids.imaging.volume import Volume
-from totalspineseg_bids.segmentation.labelling import label_session
-from totalspineseg_bids.segmentation.networks import NetworkOutputs, Progress
-from totalspineseg_bids.segmentation.pipeline import finished
-from totalspineseg_bids.segmentation.result import LabelledSpine
+from totalspineseg_bids.segmentation.networks import NetworkOutputs
+from totalspineseg_bids.segmentation.pipeline import label_outputs
+from totalspineseg_bids.segmentation.result import LabelledSpine, StageProgress
 
 _DOUBTFUL = 0.9
 
@@ -52,11 +51,10 @@ class Replayer:
         *,
         localizer: Volume | None = None,
         companions: Sequence[Volume] = (),  # noqa: ARG002
-        progress: Progress | None = None,  # noqa: ARG002
+        progress: StageProgress | None = None,  # noqa: ARG002
     ) -> LabelledSpine:
         """Label the recording."""
-        (spine,) = label_session([self.perception.as_session_image(localizer)])
-        return finished(self.perception, spine)
+        return label_outputs(self.perception, localizer)
 
 
 def relabel(job: FileJob, perception: NetworkOutputs) -> FileResult:

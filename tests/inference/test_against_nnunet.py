@@ -14,6 +14,7 @@ import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from totalspineseg_bids.inference.model import load_model
+from totalspineseg_bids.inference.options import InferenceOptions
 from totalspineseg_bids.inference.predictor import Predictor
 from totalspineseg_bids.inference.untrained import write_untrained_model
 
@@ -92,7 +93,9 @@ def test_torch_engine_gives_nnunets_numbers(name: str, tmp_path: Path) -> None:
     data = image(len(case.dataset["channel_names"]), case.shape)
     untouched = data.copy()
     expected, probabilities = reference(folder, data, case.spacing, exact=True)
-    found = Predictor(model, device="cpu", engine="torch").predict(data, case.spacing, keep=model.heads.names)
+    found = Predictor(model, InferenceOptions(device="cpu", engine="torch")).predict(
+        data, case.spacing, keep=model.heads.names
+    )
     assert len(np.unique(expected)) > 2
     assert found.labels.dtype == np.uint8
     assert (found.labels != expected).mean() < 1e-4
@@ -107,7 +110,7 @@ def test_openvino_engine_gives_nnunets_numbers(tmp_path: Path) -> None:
     folder = case.model(tmp_path)
     data = image(len(case.dataset["channel_names"]), case.shape)
     expected, _ = reference(folder, data, case.spacing, exact=True)
-    found = Predictor(load_model(folder), engine="openvino", threads=1).predict(data, case.spacing)
+    found = Predictor(load_model(folder), InferenceOptions(engine="openvino", threads=1)).predict(data, case.spacing)
     assert least_dice(found.labels, expected) >= 0.999
 
 
@@ -118,7 +121,9 @@ def test_agrees_with_nnunet_as_it_is(engine: str, tmp_path: Path) -> None:
     folder = case.model(tmp_path)
     data = image(1, (32, 40, 48))
     expected, _ = reference(folder, data, case.spacing, exact=False)
-    found = Predictor(load_model(folder), device="cpu", engine=engine, threads=1).predict(data, case.spacing)
+    found = Predictor(load_model(folder), InferenceOptions(device="cpu", engine=engine, threads=1)).predict(
+        data, case.spacing
+    )
     common = [value for value in np.unique(expected) if (expected == value).sum() > 1000]
     assert len(common) > 2
     assert min(least_dice(found.labels == value, expected == value) for value in common) >= 0.999
@@ -128,5 +133,7 @@ def test_mirroring(tmp_path: Path) -> None:
     folder = Case(STEP1).model(tmp_path)
     data = image(1, (16, 18, 20))
     expected, _ = reference(folder, data, (1.0, 1.0, 1.0), mirror=True, exact=True)
-    found = Predictor(load_model(folder), device="cpu", engine="torch", mirror=True).predict(data, (1.0, 1.0, 1.0))
+    found = Predictor(load_model(folder), InferenceOptions(device="cpu", engine="torch"), mirror=True).predict(
+        data, (1.0, 1.0, 1.0)
+    )
     assert (found.labels != expected).mean() < 1e-4

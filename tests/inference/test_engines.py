@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from totalspineseg_bids.errors import ModelError, UsageError
-from totalspineseg_bids.inference import engines, quiet_openvino
-from totalspineseg_bids.inference.engines import Precision, make_engine, resolve_device, torch_threads
+from totalspineseg_bids.inference import engines
+from totalspineseg_bids.inference.engines import make_engine, resolve_device, torch_threads
 from totalspineseg_bids.inference.model import NnUNetModel, load_model
+from totalspineseg_bids.inference.options import InferenceOptions, Precision
 from totalspineseg_bids.inference.predictor import Predictor
 from totalspineseg_bids.inference.untrained import write_untrained_model
 
@@ -29,8 +30,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> NnUNetModel:
 def test_auto_takes_openvino_on_cpu_and_it_agrees_with_torch(model: NnUNetModel) -> None:
     pytest.importorskip("openvino")
     patch = torch.from_numpy(image(2, (16, 16, 16)) / 100)
-    expected = make_engine(model, device="cpu", engine="torch")(patch)
-    engine = make_engine(model, device="cpu", threads=1)
+    expected = make_engine(model, InferenceOptions(device="cpu", engine="torch"))(patch)
+    engine = make_engine(model, InferenceOptions(device="cpu", threads=1))
     assert engine.name == "openvino"
     np.testing.assert_allclose(engine(patch), expected, atol=1e-3)
     np.testing.assert_allclose(engine(patch), expected, atol=1e-3)
@@ -39,7 +40,9 @@ def test_auto_takes_openvino_on_cpu_and_it_agrees_with_torch(model: NnUNetModel)
 def test_openvino_takes_patches_of_any_shape(model: NnUNetModel, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("openvino")
     monkeypatch.setattr(engines, "_SHAPES_KEPT", 2)
-    plain, converted = (make_engine(model, device="cpu", engine=name) for name in ("torch", "openvino"))
+    plain, converted = (
+        make_engine(model, InferenceOptions(device="cpu", engine=name)) for name in ("torch", "openvino")
+    )
     for shape in ((16, 16, 16), (20, 16, 24), (16, 12, 16), (20, 16, 24)):
         patch = torch.from_numpy(image(2, shape) / 100)
         np.testing.assert_allclose(converted(patch), plain(patch), atol=1e-3)
@@ -68,17 +71,19 @@ def test_openvino_takes_bfloat16_where_model_and_processor_do(  # noqa: PLR0917 
     capabilities = ["FP32", "BF16"] if native else ["FP32"]
     monkeypatch.setattr(openvino.Core, "get_property", lambda *_: capabilities)
     with caplog.at_level(logging.INFO, logger=engines.__name__):
-        engine = make_engine(load_model(tmp_path), device="cpu", engine="openvino", precision=asked)
+        engine = make_engine(load_model(tmp_path), InferenceOptions(device="cpu", engine="openvino", precision=asked))
     assert caplog.messages[-1].endswith(f"runs on OpenVINO in {bits}")
     patch = torch.from_numpy(image(2, (16, 16, 16)) / 100)
-    expected = make_engine(load_model(tmp_path), device="cpu", engine="torch")(patch)
+    expected = make_engine(load_model(tmp_path), InferenceOptions(device="cpu", engine="torch"))(patch)
     assert ((engine(patch) - expected).abs() < (1e-3 if bits == "fp32" else 0.5)).float().mean() > 0.95
 
 
 def test_reduced_precision_stays_close(model: NnUNetModel) -> None:
     data = image(2, (16, 18, 20))
     full, reduced = (
-        Predictor(model, device="cpu", engine="torch", precision=precision).predict(data, (1.0, 1.0, 1.0)).labels
+        Predictor(model, InferenceOptions(device="cpu", engine="torch", precision=precision))
+        .predict(data, (1.0, 1.0, 1.0))
+        .labels
         for precision in ("fp32", "bf16")
     )
     assert (full != reduced).mean() < 0.05
@@ -89,12 +94,12 @@ def test_auto_falls_back_to_torch_and_says_so(
 ) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
     monkeypatch.delitem(sys.modules, "openvino")
-    monkeypatch.setattr(quiet_openvino.importlib, "import_module", _no_module)
+    monkeypatch.setattr(engines.importlib, "import_module", _no_module)
     with caplog.at_level(logging.WARNING):
-        assert make_engine(model, device="cpu").name == "torch"
+        assert make_engine(model, InferenceOptions(device="cpu")).name == "torch"
     assert "OpenVINO does not work here" in caplog.text
     with pytest.raises(UsageError, match="engine openvino"):
-        make_engine(model, device="cpu", engine="openvino")
+        make_engine(model, InferenceOptions(device="cpu", engine="openvino"))
 
 
 def _no_module(name: str) -> None:
@@ -116,11 +121,11 @@ def test_devices_that_are_not_there() -> None:
 
 def test_combinations_that_do_not_go_together(model: NnUNetModel) -> None:
     with pytest.raises(UsageError, match="runs on the CPU"):
-        make_engine(model, device="cuda", engine="openvino")
+        make_engine(model, InferenceOptions(device="cuda", engine="openvino"))
     with pytest.raises(UsageError, match="must be one of"):
-        make_engine(model, engine="tensorflow")
+        make_engine(model, InferenceOptions(engine="tensorflow"))
     with pytest.raises(UsageError, match="at least 1"):
-        Predictor(model, threads=0)
+        Predictor(model, InferenceOptions(threads=0))
     with pytest.raises(UsageError, match="step"):
         Predictor(model, step=0.0)
 
@@ -137,7 +142,7 @@ def test_openvino_reports_nothing(tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     program = (
         "import sys\n"
-        "from totalspineseg_bids.inference.quiet_openvino import import_openvino\n"
+        "from totalspineseg_bids.inference.engines import import_openvino\n"
         "openvino = import_openvino()\n"
         "from openvino.tools.ovc import telemetry_utils\n"
         "assert telemetry_utils.tm.__name__ == 'openvino.tools.ovc.telemetry_stub', telemetry_utils.tm\n"
@@ -149,7 +154,7 @@ def test_openvino_reports_nothing(tmp_path: Path) -> None:
 
 
 def test_predictor_refuses_what_does_not_fit(model: NnUNetModel) -> None:
-    predictor = Predictor(model, device="cpu", engine="torch")
+    predictor = Predictor(model, InferenceOptions(device="cpu", engine="torch"))
     with pytest.raises(ModelError, match="takes 2 channel"):
         predictor.predict(image(1), (1.0, 1.0, 1.0))
     with pytest.raises(ModelError, match="no output csf"):
@@ -160,4 +165,4 @@ def test_output_that_is_not_finite_is_an_error(model: NnUNetModel) -> None:
     data = image(2, (16, 16, 16))
     data[0, 8, 8, 8] = np.nan
     with pytest.raises(ModelError, match="not numbers"):
-        Predictor(model, device="cpu", engine="torch").predict(data, (1.0, 1.0, 1.0))
+        Predictor(model, InferenceOptions(device="cpu", engine="torch")).predict(data, (1.0, 1.0, 1.0))

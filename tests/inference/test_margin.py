@@ -9,6 +9,7 @@ import pytest
 from scipy.special import logit
 
 from totalspineseg_bids.inference.model import load_model
+from totalspineseg_bids.inference.options import InferenceOptions
 from totalspineseg_bids.inference.predictor import Predictor
 from totalspineseg_bids.inference.untrained import write_untrained_model
 
@@ -20,7 +21,7 @@ BORDERS = ("disc", "vertebrae")
 @pytest.mark.parametrize("spacing", [1.0, 1.5])
 def test_it_is_the_least_distance_of_a_logit_from_zero(tmp_path: Path, spacing: float) -> None:
     model = load_model(write_untrained_model(tmp_path, STEP2))
-    predictor = Predictor(model, engine="torch", precision="fp32", borders=BORDERS)
+    predictor = Predictor(model, InferenceOptions(engine="torch", precision="fp32"), borders=BORDERS)
     data = image(2, (20, 22, 24))
     found = predictor.predict(data, (spacing,) * 3, keep=BORDERS)
     assert found.margin is not None
@@ -38,7 +39,11 @@ def test_it_is_the_least_distance_of_a_logit_from_zero(tmp_path: Path, spacing: 
 def test_there_is_none_where_nothing_asks_for_it_or_classes_exclude_each_other(tmp_path: Path) -> None:
     regions = load_model(write_untrained_model(tmp_path / "a", STEP2))
     classes = load_model(write_untrained_model(tmp_path / "b", SOFTMAX))
-    assert Predictor(regions, engine="torch").predict(image(2, (16, 16, 16)), (1.0,) * 3).margin is None
+    assert (
+        Predictor(regions, InferenceOptions(engine="torch")).predict(image(2, (16, 16, 16)), (1.0,) * 3).margin is None
+    )
     channels = len(classes.channel_names)
-    found = Predictor(classes, engine="torch", borders=BORDERS).predict(image(channels, (16, 16, 16)), (1.0,) * 3)
+    found = Predictor(classes, InferenceOptions(engine="torch"), borders=BORDERS).predict(
+        image(channels, (16, 16, 16)), (1.0,) * 3
+    )
     assert found.margin is None

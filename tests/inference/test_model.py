@@ -16,6 +16,7 @@ import torch
 
 from totalspineseg_bids.errors import ModelError
 from totalspineseg_bids.inference.model import load_model
+from totalspineseg_bids.inference.options import InferenceOptions
 from totalspineseg_bids.inference.predictor import Predictor
 from totalspineseg_bids.inference.untrained import write_untrained_model
 from totalspineseg_bids.training.synthetic.small_plans import SUBVOXEL
@@ -36,7 +37,9 @@ def folder(original: Path, tmp_path: Path) -> Path:
 
 
 def labels_of(path: Path) -> np.ndarray:
-    return Predictor(load_model(path), device="cpu", engine="torch").predict(image(), ISOTROPIC).labels
+    return (
+        Predictor(load_model(path), InferenceOptions(device="cpu", engine="torch")).predict(image(), ISOTROPIC).labels
+    )
 
 
 def edit_plans(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:

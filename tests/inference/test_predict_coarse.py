@@ -10,6 +10,7 @@ from scipy.ndimage import affine_transform
 from scipy.special import softmax
 
 from totalspineseg_bids.inference.model import load_model
+from totalspineseg_bids.inference.options import InferenceOptions
 from totalspineseg_bids.inference.predictor import Predictor
 from totalspineseg_bids.inference.untrained import write_untrained_model
 
@@ -21,7 +22,7 @@ from .samples import SOFTMAX, STEP1, image
 def test_coarse_probabilities_are_those_of_the_full_grid(tmp_path: Path, dataset: dict, transpose: tuple) -> None:
     """Their logits, brought to the image's grid by linear interpolation, give the probabilities of ``predict``."""
     model = load_model(write_untrained_model(tmp_path, dataset, spacing=(2.0, 1.5, 1.0), transpose=transpose))
-    predictor = Predictor(model, engine="torch", device="cpu", precision="fp32")
+    predictor = Predictor(model, InferenceOptions(engine="torch", device="cpu", precision="fp32"))
     data = image()
     full = predictor.predict(data, (1.0, 1.0, 1.0), keep=("cord",)).probabilities["cord"]
     coarse = predictor.predict_coarse(data, (1.0, 1.0, 1.0))

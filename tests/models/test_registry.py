@@ -9,7 +9,7 @@ from totalspineseg_bids.errors import ModelError
 from totalspineseg_bids.models import catalog
 from totalspineseg_bids.models.install import install, uninstall
 from totalspineseg_bids.models.registry import available, resolve
-from totalspineseg_bids.models.roles import Role, is_scout, role_of
+from totalspineseg_bids.models.roles import Role, is_level_prior, role_of
 
 from .conftest import NAMES, TRAINER, dataset_of, model_files, write_folder, write_zip
 
@@ -50,12 +50,12 @@ def test_other_models_have_no_role(dataset: dict) -> None:
 @pytest.mark.parametrize(("spacing", "coarse"), [([1, 1, 1], False), ([3.0, 4.0, 5.5], True), ("fine", False)])
 def test_a_scout_is_a_single_step_model_with_large_voxels(tmp_path: Path, spacing: object, coarse: bool) -> None:
     plans = {"configurations": {"3d_fullres": {"spacing": spacing}}}
-    assert is_scout(plans) is coarse
+    assert is_level_prior(plans) is coarse
     folder = write_folder(tmp_path / "set", "step1", "step2", "single")
     (folder / NAMES["single"] / TRAINER / "plans.json").write_text(json.dumps(plans))
     found = resolve(str(folder))
     assert found.single == folder / NAMES["single"] / TRAINER
-    assert found.scout == (found.single if coarse else None)
+    assert found.level_prior == (found.single if coarse else None)
 
 
 def test_folder_with_misleading_names(tmp_path: Path) -> None:

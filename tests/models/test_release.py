@@ -10,6 +10,7 @@ import pytest
 
 from totalspineseg_bids.cli.tools import main
 from totalspineseg_bids.inference.model import load_model
+from totalspineseg_bids.inference.options import InferenceOptions
 from totalspineseg_bids.inference.predictor import Predictor
 from totalspineseg_bids.inference.untrained import Architecture, write_untrained_model
 from totalspineseg_bids.models import catalog
@@ -89,7 +90,11 @@ def test_installed_verified_and_run(
     image = np.random.default_rng(0).normal(size=(2, 18, 20, 22)).astype(np.float32)
     for channels, role in ((1, "step1"), (2, "step2")):
         model = load_model(found.require(role))
-        labels = Predictor(model, device="cpu", engine="torch", threads=1).predict(image[:channels], (1, 1, 1)).labels
+        labels = (
+            Predictor(model, InferenceOptions(device="cpu", engine="torch", threads=1))
+            .predict(image[:channels], (1, 1, 1))
+            .labels
+        )
         assert labels.shape == image.shape[1:]
         assert set(np.unique(labels)) <= {0, *dataset(role, family)["regions_class_order"]}
         assert len(np.unique(labels)) > 1

@@ -111,7 +111,7 @@ def _segmenter(second: TruthReader | None = None, **mode) -> tuple[SpineSegmente
         "step2": second or TruthReader("r20240601-step2", 2),
         "single": TruthReader("r20240601-full"),
     }
-    segmenter._networks._predictors.update(readers)
+    segmenter.networks.predictors.update(readers)
     return segmenter, readers
 
 
@@ -152,7 +152,7 @@ def test_a_refining_network_moves_borders_and_names_nothing():
     models = ModelSet("stand-in", step1=Path("one"), step2=Path("two"), refine=Path("r"))
     segmenter = SpineSegmenter(models)
     thickener = Thickener()
-    segmenter._networks._predictors.update(
+    segmenter.networks.predictors.update(
         {"step1": TruthReader("r20240601-step1"), "step2": TruthReader("r20240601-step2", 2), "refine": thickener}
     )
     spine = segmenter.segment(volume)

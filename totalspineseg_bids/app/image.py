@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from totalspineseg_bids.anatomy import from_scheme, level_point_value, recorded_scheme, to_scheme
 from totalspineseg_bids.app.crash import clear_crash
-from totalspineseg_bids.app.segmenter import LoadedSegmenter, StageProgress
+from totalspineseg_bids.app.segmenter import LoadedSegmenter
 from totalspineseg_bids.app.session import find_companions, read_companions
 from totalspineseg_bids.bids.names import DerivativeNames, SourceImage
 from totalspineseg_bids.bids.publish import is_complete, mark_complete, mark_incomplete, remove_files
@@ -42,7 +42,7 @@ from totalspineseg_bids.imaging.io import (
 )
 from totalspineseg_bids.imaging.volume import Geometry, Volume
 from totalspineseg_bids.measurement.measure import SpineMeasures, measure_spine
-from totalspineseg_bids.segmentation.result import DiscPoint, LabelledSpine, SpineStatus
+from totalspineseg_bids.segmentation.result import DiscPoint, LabelledSpine, SpineStatus, StageProgress
 
 logger = logging.getLogger(__name__)
 

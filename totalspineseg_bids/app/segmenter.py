@@ -5,19 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from totalspineseg_bids.config import Engine, Precision, RunConfig
+from totalspineseg_bids.config import RunConfig
 from totalspineseg_bids.imaging.volume import Volume
+from totalspineseg_bids.inference.options import InferenceOptions
 from totalspineseg_bids.models.registry import ModelSet
 from totalspineseg_bids.models.roles import Role, needed_roles
-from totalspineseg_bids.segmentation.result import LabelledSpine
+from totalspineseg_bids.segmentation.result import LabelledSpine, StageProgress
 
 if TYPE_CHECKING:
     from totalspineseg_bids.segmentation.pipeline import SpineSegmenter
-
-#: Called with the name of a stage and its fraction done, 0 to 1.
-StageProgress = Callable[[str, float], None]
 
 
 class Segmenter(Protocol):
@@ -92,36 +90,23 @@ def model_digest(models: ModelSet, roles: Iterable[Role]) -> str:
     return whole.hexdigest()
 
 
-def make_segmenter(
-    model: str,
-    *,
-    device: str = "auto",
-    engine: Engine = "auto",
-    precision: Precision = "auto",
-    threads: int | None = None,
-    single_step: bool = False,
-    step1_only: bool = False,
-) -> tuple[SpineSegmenter, ModelSet]:
+def make_segmenter(model: str, options: InferenceOptions) -> tuple[SpineSegmenter, ModelSet]:
     """Find models and make a segmenter of them.
 
     Parameters
     ----------
-    model
+    model : str
         Name of an installed model set, a folder, or a zip.
-    device, engine, precision, threads
-        Where and how the networks run.
-    single_step, step1_only
-        The model that names all levels at once; or the first of the two steps alone.
+    options : InferenceOptions
+        Device, engine, precision, threads and mode.
 
     Returns
     -------
     SpineSegmenter, ModelSet
-        The segmenter and what it was made of.
+        The segmenter and its models.
 
     Raises
     ------
-    UsageError
-        If both modes are asked for.
     ModelError
         If there is no such model, it is damaged, or a role is missing.
     """
@@ -129,17 +114,20 @@ def make_segmenter(
     from totalspineseg_bids.models.registry import resolve  # noqa: PLC0415
     from totalspineseg_bids.segmentation.pipeline import SpineSegmenter  # noqa: PLC0415
 
-    models = resolve(model, need=needed_roles(single_step=single_step, step1_only=step1_only))
-    segmenter = SpineSegmenter(
-        models,
-        device=device,
-        engine=engine,
-        precision=precision,
-        threads=threads,
-        single_step=single_step,
-        step1_only=step1_only,
+    models = resolve(model, need=needed_roles(options.mode))
+    return SpineSegmenter(models, options), models
+
+
+def inference_options(settings: Any) -> InferenceOptions:  # noqa: ANN401 - RunConfig, or a namespace of argparse
+    """Collect the inference options from objects with an attribute for each flag."""
+    return InferenceOptions.from_flags(
+        device=settings.device,
+        engine=settings.engine,
+        precision=settings.precision,
+        threads=settings.threads,
+        single_step=settings.single_step,
+        step1_only=settings.step1_only,
     )
-    return segmenter, models
 
 
 def load_segmenter(config: RunConfig) -> LoadedSegmenter:
@@ -150,13 +138,5 @@ def load_segmenter(config: RunConfig) -> LoadedSegmenter:
     ModelError
         If there is no such model, it is damaged, or a role is missing.
     """
-    segmenter, models = make_segmenter(
-        config.model,
-        device=config.device,
-        engine=config.engine,
-        precision=config.precision,
-        threads=config.threads,
-        single_step=config.single_step,
-        step1_only=config.step1_only,
-    )
+    segmenter, models = make_segmenter(config.model, inference_options(config))
     return LoadedSegmenter(segmenter, models.name, model_digest(models, segmenter.roles), models.bundled)

@@ -60,7 +60,7 @@ def add_subcommands(subparsers: Subparsers) -> None:
 def _segment(options: argparse.Namespace) -> int:
     from totalspineseg_bids.app.files import check_results, find_file_jobs, load_localizer, segment_files
     from totalspineseg_bids.app.interrupt import Interrupted, stop_on_signal
-    from totalspineseg_bids.app.segmenter import make_segmenter
+    from totalspineseg_bids.app.segmenter import inference_options, make_segmenter
 
     jobs = find_file_jobs(options.input, options.output)
     if options.localizer is not None and options.input.is_dir():
@@ -73,15 +73,7 @@ def _segment(options: argparse.Namespace) -> int:
         say("nothing to do: every output exists")
         return int(ExitCode.SUCCESS)
     fill_model(options)
-    segmenter, _ = make_segmenter(
-        options.model,
-        device=options.device,
-        engine=options.engine,
-        precision=options.precision,
-        threads=options.threads,
-        single_step=options.single_step,
-        step1_only=options.step1_only,
-    )
+    segmenter, _ = make_segmenter(options.model, inference_options(options))
     outcomes = []
     try:
         with stop_on_signal(), bar(len(jobs), "segment") as progress:

@@ -421,14 +421,14 @@ def _add_train_refinement(subparsers: Subparsers) -> None:
 
 
 def _train_refinement(options: argparse.Namespace) -> int:
+    from totalspineseg_bids.inference.options import InferenceOptions
     from totalspineseg_bids.models.registry import resolve
     from totalspineseg_bids.segmentation.networks import SegmentationNetworks
     from totalspineseg_bids.training.synthetic.refinement_training import train_refinement
 
     networks = SegmentationNetworks(
         resolve(options.model, need=("step1", "step2")),
-        device=options.device,
-        threads=options.threads,
+        InferenceOptions(device=options.device, threads=options.threads),
         unrefined=True,
     )
     with bar(options.images, "images") as progress:

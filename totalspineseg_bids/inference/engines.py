@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
-from typing import Any, Literal, Protocol
+from types import ModuleType
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from totalspineseg_bids.errors import UsageError
 from totalspineseg_bids.inference.model import NnUNetModel
-from totalspineseg_bids.inference.quiet_openvino import import_openvino
+from totalspineseg_bids.inference.options import InferenceOptions, Precision
 
 logger = logging.getLogger(__name__)
 
-EngineName = Literal["auto", "openvino", "torch"]
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
-ENGINE_NAMES: tuple[EngineName, ...] = ("auto", "openvino", "torch")
-PRECISIONS: tuple[Precision, ...] = ("auto", "fp32", "bf16", "fp16")
+DEFAULT_OPTIONS = InferenceOptions()
 #: Shapes of patches for which a network stays compiled.
 _SHAPES_KEPT = 4
+_TELEMETRY = "openvino_telemetry"
 
 
 class Engine(Protocol):
@@ -74,6 +75,28 @@ class TorchEngine:
             for network in self._networks[1:]:
                 logits = logits + network(patch[None])[0].float()
         return logits if len(self._networks) == 1 else logits / len(self._networks)
+
+
+def import_openvino() -> ModuleType:
+    """Import OpenVINO without its usage reporting.
+
+    OpenVINO reports its import and each conversion over the network if ``openvino_telemetry`` is installed. While
+    that package is hidden, OpenVINO takes its own stand-in that does nothing.
+
+    Raises
+    ------
+    ImportError
+        If OpenVINO is not installed.
+    """
+    if "openvino" in sys.modules:
+        return sys.modules["openvino"]
+    hidden = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] == _TELEMETRY}
+    sys.modules[_TELEMETRY] = None  # type: ignore[assignment] # None makes an import of it fail
+    try:
+        return importlib.import_module("openvino")
+    finally:
+        del sys.modules[_TELEMETRY]
+        sys.modules.update(hidden)
 
 
 class OpenVinoEngine:
@@ -191,28 +214,15 @@ def resolve_device(device: str) -> torch.device:
     return torch.device(device)
 
 
-def make_engine(
-    model: NnUNetModel,
-    *,
-    device: str = "auto",
-    engine: EngineName = "auto",
-    threads: int | None = None,
-    precision: Precision = "auto",
-) -> Engine:
+def make_engine(model: NnUNetModel, options: InferenceOptions = DEFAULT_OPTIONS) -> Engine:
     """Build the engine for a model.
 
     Parameters
     ----------
-    model
-        What to run.
-    device
-        See ``resolve_device``.
-    engine
-        ``auto``: OpenVINO on CPU where it works (else torch, with a warning), torch elsewhere.
-    threads
-        Threads of the CPU at most.
-    precision
-        Arithmetic; ``auto`` is 32-bit except on CUDA, and on CPU where the model and the processor take bfloat16.
+    model : NnUNetModel
+        Network to run.
+    options : InferenceOptions
+        Device, engine, threads and precision.
 
     Raises
     ------
@@ -221,25 +231,22 @@ def make_engine(
     ModelError
         If the network cannot be built.
     """
-    if engine not in ENGINE_NAMES or precision not in PRECISIONS:
-        msg = f"engine must be one of {', '.join(ENGINE_NAMES)} and precision one of {', '.join(PRECISIONS)}"
-        raise UsageError(msg)
-    if engine == "openvino":
-        if device not in {"auto", "cpu"}:
-            msg = f"engine openvino runs on the CPU, not on {device}; use --engine torch"
+    if options.engine == "openvino":
+        if options.device not in {"auto", "cpu"}:
+            msg = f"engine openvino runs on the CPU, not on {options.device}; use --engine torch"
             raise UsageError(msg)
         try:
-            return OpenVinoEngine(model, threads, precision)
+            return OpenVinoEngine(model, options.threads, options.precision)
         except (ImportError, RuntimeError) as error:
             msg = f"engine openvino does not work here ({_first_line(error)}); use --engine torch"
             raise UsageError(msg) from error
-    place = resolve_device(device)
-    if engine == "auto" and place.type == "cpu":
+    device = resolve_device(options.device)
+    if options.engine == "auto" and device.type == "cpu":
         try:
-            return OpenVinoEngine(model, threads, precision)
+            return OpenVinoEngine(model, options.threads, options.precision)
         except (ImportError, RuntimeError) as error:
             logger.warning("OpenVINO does not work here (%s); running on torch, which is slower", _first_line(error))
-    return TorchEngine(model, place, precision)
+    return TorchEngine(model, device, options.precision)
 
 
 def _first_line(error: Exception) -> str:

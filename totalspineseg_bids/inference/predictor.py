@@ -12,14 +12,9 @@ from numpy.typing import NDArray
 
 from totalspineseg_bids.errors import ModelError, UsageError
 from totalspineseg_bids.inference.decode import Decoded, Kept, by_name, decode
-from totalspineseg_bids.inference.engines import (
-    Engine,
-    EngineName,
-    Precision,
-    make_engine,
-    torch_threads,
-)
+from totalspineseg_bids.inference.engines import DEFAULT_OPTIONS, Engine, make_engine, torch_threads
 from totalspineseg_bids.inference.model import NnUNetModel
+from totalspineseg_bids.inference.options import InferenceOptions
 from totalspineseg_bids.inference.patch_grid import STEP, RegionOfInterest, fitting_patch
 from totalspineseg_bids.inference.preprocess import PreparedImage, head_restorer, prepare
 from totalspineseg_bids.inference.sliding_window import Slab, slide
@@ -75,14 +70,8 @@ class Predictor:
     ----------
     model
         From ``load_model``.
-    device
-        ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-    engine
-        ``auto``, ``openvino`` or ``torch``.
-    threads
-        Threads of the CPU at most.
-    precision
-        ``auto`` (`engines.make_engine`), ``fp32``, ``bf16`` or ``fp16``.
+    options
+        Device, engine, threads and precision.
     mirror
         Average over mirrored patches, where the model was trained with mirroring.
     step
@@ -102,28 +91,19 @@ class Predictor:
     def __init__(
         self,
         model: NnUNetModel,
+        options: InferenceOptions = DEFAULT_OPTIONS,
         *,
-        device: str = "auto",
-        engine: EngineName = "auto",
-        threads: int | None = None,
-        precision: Precision = "auto",
         mirror: bool = False,
         step: float = STEP,
         low_priority_roles: Collection[str] = (),
         exclusive_parts: bool = False,
         borders: Collection[str] = (),
     ) -> None:
-        if threads is not None and threads < 1:
-            msg = f"the number of threads must be at least 1, not {threads}"
-            raise UsageError(msg)
         if not 0 < step <= 1:
             msg = f"the step of the sliding window must lie in (0, 1], not {step}"
             raise UsageError(msg)
         self.model = model
-        self._device = device
-        self._engine_name: EngineName = engine
-        self._threads = threads
-        self._precision: Precision = precision
+        self._options = options
         self._transforms = tta_transforms(model.mirror_axes, model.voxel_block) if mirror else (IDENTITY,)
         self._step = step
         self._low_priority_roles, self._exclusive_parts, self._borders = low_priority_roles, exclusive_parts, borders
@@ -141,13 +121,7 @@ class Predictor:
             If the network cannot be built from the model.
         """
         if self._engine is None:
-            self._engine = make_engine(
-                self.model,
-                device=self._device,
-                engine=self._engine_name,
-                threads=self._threads,
-                precision=self._precision,
-            )
+            self._engine = make_engine(self.model, self._options)
         return self._engine
 
     def predict(
@@ -193,7 +167,7 @@ class Predictor:
         """
         kept = by_name(keep)
         self._check(image, kept)
-        with torch_threads(self._threads), torch.inference_mode():
+        with torch_threads(self._options.threads), torch.inference_mode():
             engine = self.engine
             prepared = prepare(image.transpose(0, 3, 2, 1), spacing[::-1], self.model)
             if roi is not None and not prepared.resampled:
@@ -227,7 +201,7 @@ class Predictor:
             As for ``predict``.
         """
         self._check(image, {})
-        with torch_threads(self._threads), torch.inference_mode():
+        with torch_threads(self._options.threads), torch.inference_mode():
             engine = self.engine
             prepared = prepare(image.transpose(0, 3, 2, 1), spacing[::-1], self.model)
             logits = self._all_logits(prepared, engine, progress)

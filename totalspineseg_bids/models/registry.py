@@ -12,7 +12,7 @@ from pathlib import Path
 from totalspineseg_bids.errors import ModelError, OutputError
 from totalspineseg_bids.inference import folders
 from totalspineseg_bids.models import archive, catalog, verify
-from totalspineseg_bids.models.roles import Role, is_scout, role_of
+from totalspineseg_bids.models.roles import Role, is_level_prior, role_of
 
 _UNPACKED = ".unpacked"
 
@@ -27,8 +27,8 @@ class ModelSet:
         What outputs are stamped with.
     step1, step2, single
         Model folders, ``None`` where the set has none.
-    scout
-        The single-step model once more, where it is coarse enough to lend its levels to the two steps.
+    level_prior
+        The single-step model once more, where it is a level prior of the two steps.
     refine
         Model that moves the borders of what step 2 found, ``None`` where the set has none.
     bundled
@@ -39,7 +39,7 @@ class ModelSet:
     step1: Path | None = None
     step2: Path | None = None
     single: Path | None = None
-    scout: Path | None = None
+    level_prior: Path | None = None
     refine: Path | None = None
     bundled: bool = False
 
@@ -49,7 +49,7 @@ class ModelSet:
             Role.STEP1: self.step1,
             Role.STEP2: self.step2,
             Role.SINGLE: self.single,
-            Role.SCOUT: self.scout,
+            Role.LEVEL_PRIOR: self.level_prior,
             Role.REFINE: self.refine,
         }
         return folders_by_role[Role(role)]
@@ -230,13 +230,13 @@ def _collect(name: str, folder: Path) -> ModelSet:
             raise ModelError(msg)
     paths = {role: found[0] for role, found in by_role.items()}
     single = paths.get(Role.SINGLE)
-    coarse = single is not None and is_scout(folders.read_json(single / "plans.json"))
+    coarse = single is not None and is_level_prior(folders.read_json(single / "plans.json"))
     return ModelSet(
         name,
         paths.get(Role.STEP1),
         paths.get(Role.STEP2),
         single,
-        scout=single if coarse else None,
+        level_prior=single if coarse else None,
         refine=paths.get(Role.REFINE),
         bundled=folder == catalog.BUNDLED_FOLDER,
     )

@@ -1,4 +1,4 @@
-"""What a model is for, told by the names in its ``dataset.json``, never by the name of its folder."""
+"""The place of a model in the method, by its ``dataset.json``, never by the name of its folder."""
 
 from __future__ import annotations
 
@@ -7,20 +7,23 @@ from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any
 
+from totalspineseg_bids.inference.options import InferenceMode
+
 
 class Role(str, Enum):
     """Place of a model in the method.
 
-    ``STEP1`` finds structures and landmark discs, ``STEP2`` tells odd from even with the odd discs as its second
-    channel, ``SINGLE`` names every level at once. ``SCOUT`` is a single-step model that is coarse enough to lend its
-    levels to the two steps as evidence, in a fraction of their time. ``REFINE`` moves the borders of what step 2 found
-    and tells odd from even again.
+    ``STEP1`` finds structures and landmark discs. ``STEP2`` separates odd from even vertebrae, with the odd discs as its
+    second channel. ``SINGLE`` names every level at once. ``LEVEL_PRIOR`` is a coarse single-step model over the whole
+    field of view, whose level probabilities are evidence for the two steps. ``REFINE`` corrects the borders of step 2
+    and its odd and even vertebrae.
     """
 
     STEP1 = "step1"
     STEP2 = "step2"
     SINGLE = "single"
-    SCOUT = "scout"
+    #: The value is part of the model digest in sidecars.
+    LEVEL_PRIOR = "scout"
     REFINE = "refine"
 
     @property
@@ -34,29 +37,29 @@ _NEEDS = {
     Role.STEP2: "2 channels and the labels vertebrae_O and vertebrae_E",
     Role.SINGLE: "1 channel and a label for every level, such as vertebrae_C3 and disc_L3_L4",
     Role.REFINE: "11 channels and the labels vertebrae, disc, canal, cord, vertebrae_O and vertebrae_E",
-    Role.SCOUT: "1 channel, a label for every level, and voxels of 10 mm³ or more in plans.json",
+    Role.LEVEL_PRIOR: "1 channel, a label for every level, and voxels of 10 mm³ or more in plans.json",
 }
 _LANDMARKS = {"disc_C2_C3", "disc_C7_T1", "disc_T12_L1", "disc_L5_S"}
-#: Voxels of a scout are at least this large, mm³: one pass over an image then costs little beside the two steps.
-SCOUT_VOXEL_MM3 = 10.0
+#: Smallest voxel of a level prior, mm³; one pass over an image is then fast beside the two steps.
+LEVEL_PRIOR_VOXEL_MM3 = 10.0
 #: The image, six logits and the image measured by four structures (`segmentation.refinement`).
 _REFINE_CHANNELS, _REFINED = 11, {"vertebrae", "disc", "canal", "cord", "vertebrae_O", "vertebrae_E"}
 _NAMED_LEVELS = {"vertebrae_C3", "vertebrae_T6", "vertebrae_L3", "disc_L3_L4"}
 
 
-def needed_roles(*, single_step: bool = False, step1_only: bool = False) -> tuple[Role, ...]:
-    """Return the models that a way of working needs.
+def needed_roles(mode: InferenceMode) -> tuple[Role, ...]:
+    """Return the models that a mode needs.
 
-    Parameters
-    ----------
-    single_step
-        The model that names all levels at once.
-    step1_only
-        The first of the two steps alone.
+    Examples
+    --------
+    >>> [role.value for role in needed_roles(InferenceMode.TWO_STEP)]
+    ['step1', 'step2']
     """
-    if single_step:
-        return (Role.SINGLE,)
-    return (Role.STEP1,) if step1_only else (Role.STEP1, Role.STEP2)
+    return {
+        InferenceMode.TWO_STEP: (Role.STEP1, Role.STEP2),
+        InferenceMode.SINGLE_STEP: (Role.SINGLE,),
+        InferenceMode.STEP1: (Role.STEP1,),
+    }[mode]
 
 
 def role_of(dataset: Mapping[str, Any]) -> Role | None:
@@ -84,8 +87,8 @@ def role_of(dataset: Mapping[str, Any]) -> Role | None:
     return Role.STEP1 if {"disc", "canal"} <= names and vertebrae and names & _LANDMARKS else None
 
 
-def is_scout(plans: Mapping[str, Any]) -> bool:
-    """Tell whether the plans of a single-step model make it coarse enough for a scout.
+def is_level_prior(plans: Mapping[str, Any]) -> bool:
+    """Decide whether a single-step model is coarse enough for a level prior.
 
     Parameters
     ----------
@@ -97,4 +100,4 @@ def is_scout(plans: Mapping[str, Any]) -> bool:
     spacing = configuration.get("spacing") if isinstance(configuration, Mapping) else None
     if not isinstance(spacing, Sequence) or len(spacing) != 3:
         return False
-    return math.prod(float(step) for step in spacing) >= SCOUT_VOXEL_MM3
+    return math.prod(float(step) for step in spacing) >= LEVEL_PRIOR_VOXEL_MM3

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -14,13 +14,10 @@ from totalspineseg_bids.anatomy import LabelScheme
 from totalspineseg_bids.imaging.grid import restore_probability
 from totalspineseg_bids.imaging.io import read_image, read_labels
 from totalspineseg_bids.imaging.volume import Geometry, Volume
+from totalspineseg_bids.inference.options import EngineName, InferenceOptions, Precision
 from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling import label_map
-from totalspineseg_bids.segmentation.result import LabelledSpine
-
-if TYPE_CHECKING:
-    from totalspineseg_bids.inference.engines import EngineName, Precision
-    from totalspineseg_bids.segmentation.networks import Progress
+from totalspineseg_bids.segmentation.result import LabelledSpine, StageProgress
 
 
 def segment(
@@ -36,7 +33,7 @@ def segment(
     localizer: str | Path | Volume | None = None,
     localizer_scheme: LabelScheme = anatomy.DEFAULT_SCHEME,
     resolution: Literal["native", "1mm"] = "native",
-    progress: Progress | None = None,
+    progress: StageProgress | None = None,
 ) -> LabelledSpine:
     """Segment and label the spine in one image.
 
@@ -76,8 +73,7 @@ def segment(
     from totalspineseg_bids.segmentation.pipeline import SpineSegmenter  # noqa: PLC0415
 
     volume = image if isinstance(image, Volume) else read_image(Path(image))
-    segmenter = SpineSegmenter(
-        resolve(model),
+    options = InferenceOptions.from_flags(
         device=device,
         engine=engine,
         precision=precision,
@@ -85,6 +81,7 @@ def segment(
         single_step=single_step,
         step1_only=step1_only,
     )
+    segmenter = SpineSegmenter(resolve(model), options)
     spine = segmenter.segment(volume, localizer=_localizer(localizer, localizer_scheme), progress=progress)
     return spine if resolution == "1mm" else to_grid(spine, volume.geometry)
 

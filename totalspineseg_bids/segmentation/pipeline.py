@@ -1,99 +1,179 @@
-"""The main job for one image: volume in, labelled spine out, all in memory."""
+"""The method for one image: volume in, labelled spine out, all in memory."""
 
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from totalspineseg_bids.imaging.grid import to_working_grid
 from totalspineseg_bids.imaging.volume import Volume
-from totalspineseg_bids.segmentation.labelling import label_session
-from totalspineseg_bids.segmentation.networks import NetworkOutputs, Progress, SegmentationNetworks
-from totalspineseg_bids.segmentation.result import LabelledSpine, SpineStatus
+from totalspineseg_bids.inference.options import InferenceMode, InferenceOptions
+from totalspineseg_bids.segmentation.labelling import label_map, label_session, odd_discs
+from totalspineseg_bids.segmentation.networks import (
+    CROP_MARGIN_MM,
+    WORKING_SPACING_MM,
+    NetworkOutputs,
+    SegmentationNetworks,
+)
+from totalspineseg_bids.segmentation.result import LabelledSpine, SpineStatus, StageProgress, no_progress
+from totalspineseg_bids.segmentation.spine_roi import spine_box
 
 if TYPE_CHECKING:
-    from totalspineseg_bids.inference.engines import EngineName, Precision
     from totalspineseg_bids.models.registry import ModelSet
     from totalspineseg_bids.models.roles import Role
 
-logger = logging.getLogger(__name__)
-
-#: Images whose segmentation is kept for the sake of their companions.
-_REMEMBERED = 8
+#: Images of a session whose network outputs are kept.
+_CACHED_IMAGES = 8
 NOTHING_FOUND = "no spine in view: step 1 found neither a spinal canal nor a disc"
 
 
-class SpineSegmenter:
-    """Segments and labels spines with one set of models; build it once, use it for many images.
+def run_networks(
+    volume: Volume,
+    networks: SegmentationNetworks,
+    localizer: Volume | None = None,
+    report: StageProgress = no_progress,
+) -> NetworkOutputs:
+    """Run the networks on one image, a line a stage; `label_outputs` follows.
 
     Parameters
     ----------
-    models
-        Models of the two steps, or of the single step.
-    device
-        ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-    engine
-        ``auto``, ``openvino`` or ``torch``.
-    threads
-        Threads of the CPU at most.
-    precision
-        ``auto``, ``fp32``, ``bf16`` or ``fp16``.
-    single_step
-        Use the model that names all levels at once.
-    step1_only
-        Stop after step 1; vertebrae are then told apart by the discs between them.
+    volume : Volume
+        3D image of any orientation and voxel size; it is not changed.
+    networks : SegmentationNetworks
+        Loaded models.
+    localizer : Volume, optional
+        Labelled image of the same session (canonical ids), which helps to label the discs of step 1.
+    report : callable
+        Receives the name of each stage and its finished fraction.
+
+    Returns
+    -------
+    NetworkOutputs
+        Maps on the working grid (RAS, 1 mm).
+
+    Raises
+    ------
+    ModelError
+        If a model cannot be loaded or does not fit its step.
+    """
+    report("resample", 0.0)
+    image = to_working_grid(volume, WORKING_SPACING_MM)
+    report("resample", 1.0)
+    if networks.mode is InferenceMode.SINGLE_STEP:
+        return NetworkOutputs(image.affine, networks.single_step(image, report))
+
+    first = networks.step1(image, report)
+    box = spine_box(first.labels, CROP_MARGIN_MM, WORKING_SPACING_MM)
+    if box is None:
+        return NetworkOutputs(image.affine, first.measured())
+    prior = networks.level_prior(image, report)
+    if networks.mode is InferenceMode.STEP1:
+        return NetworkOutputs(image.affine, first.measured(), level_prior=prior)
+
+    report("discs", 0.0)
+    discs = label_map(first.labels, image.affine, first.layout, localizer=localizer, level_prior=prior)
+    odd = odd_discs(discs)
+    report("discs", 1.0)
+
+    cropped = first.crop(box)
+    channels = np.stack([image.data[box], odd[box].astype(np.float32)])
+    second = networks.step2(channels, image.spacing, cropped.labels > 0, report)
+    if not second.labels.any():
+        return NetworkOutputs(image.affine, first.measured(), level_prior=prior, flags=("step2-empty",))
+    refined = networks.refine(channels[0], image.spacing, cropped, second, report)
+    whole = refined.paste(box, image.geometry.shape)
+    return NetworkOutputs(image.affine, whole, networks.as_support(first), prior)
+
+
+def label_outputs(outputs: NetworkOutputs, localizer: Volume | None = None) -> LabelledSpine:
+    """Label what the networks found in one image: components, their levels, and the voxels of each.
+
+    Parameters
+    ----------
+    outputs : NetworkOutputs
+        From `run_networks`.
+    localizer : Volume, optional
+        Labelled image of the same session (canonical ids).
+
+    Returns
+    -------
+    LabelledSpine
+        On the working grid; `segmentation.api.to_grid` restores the grid of the image.
+    """
+    (spine,) = label_session([outputs.as_session_image(localizer)])
+    return add_network_results(spine, outputs)
+
+
+def add_network_results(spine: LabelledSpine, outputs: NetworkOutputs) -> LabelledSpine:
+    """Add probabilities, margin and flags of the networks to a labelled spine."""
+    if spine.status is SpineStatus.NO_SPINE:
+        return replace(spine, reason=NOTHING_FOUND)
+    return replace(
+        spine,
+        flags=(*spine.flags, *outputs.flags),
+        cord_probability=outputs.final.probabilities.get("cord"),
+        canal_probability=outputs.final.probabilities.get("canal"),
+        margin=outputs.final.margin,
+    )
+
+
+class SpineSegmenter:
+    """Segment and label spines with one set of models; build it once, use it for many images.
+
+    Parameters
+    ----------
+    models : ModelSet
+        Models of the mode, from `models.registry.resolve`.
+    options : InferenceOptions, optional
+        Device, engine, precision, threads and mode.
+    **flags
+        The arguments of `InferenceOptions.from_flags`, instead of ``options``.
+
+    Attributes
+    ----------
+    networks : SegmentationNetworks
+        The models, each loaded at its first use.
 
     Raises
     ------
     UsageError
-        If both modes are asked for.
+        If the options are not valid.
     ModelError
         If the set lacks a model that the mode needs.
+
+    Examples
+    --------
+    >>> from totalspineseg_bids.models.registry import resolve
+    >>> segmenter = SpineSegmenter(resolve("bundled"), threads=1, step1_only=True)
+    >>> [role.value for role in segmenter.roles]
+    ['step1', 'scout']
     """
 
-    def __init__(
-        self,
-        models: ModelSet,
-        *,
-        device: str = "auto",
-        engine: EngineName = "auto",
-        threads: int | None = None,
-        precision: Precision = "auto",
-        single_step: bool = False,
-        step1_only: bool = False,
-    ) -> None:
-        self._networks = SegmentationNetworks(
-            models,
-            device=device,
-            engine=engine,
-            threads=threads,
-            precision=precision,
-            single_step=single_step,
-            step1_only=step1_only,
-        )
+    def __init__(self, models: ModelSet, options: InferenceOptions | None = None, **flags: Any) -> None:  # noqa: ANN401
+        self.networks = SegmentationNetworks(models, options or InferenceOptions.from_flags(**flags))
         self._outputs: OrderedDict[str, NetworkOutputs] = OrderedDict()
         self._session: tuple[tuple[str, ...], list[LabelledSpine]] = ((), [])
 
     @property
     def roles(self) -> tuple[Role, ...]:
-        """Models in use: those of the steps, and the level scout where the set has one."""
-        return self._networks.roles
+        """Models in use."""
+        return self.networks.roles
 
     @property
     def digests(self) -> dict[str, str]:
         """SHA-256 of the checkpoint of each model in use, by role."""
-        return self._networks.digests
+        return self.networks.digests
 
     def run_networks(
-        self, volume: Volume, localizer: Volume | None = None, progress: Progress | None = None
+        self, volume: Volume, localizer: Volume | None = None, report: StageProgress = no_progress
     ) -> NetworkOutputs:
-        """Run the networks on one image and decide nothing; see :meth:`SegmentationNetworks.run`."""
-        return self._networks.run(volume, localizer, progress or _silent)
+        """Run the networks on one image without labelling it; see :func:`run_networks`."""
+        return run_networks(volume, self.networks, localizer, report)
 
     def segment(
         self,
@@ -101,74 +181,72 @@ class SpineSegmenter:
         *,
         localizer: Volume | None = None,
         companions: Sequence[Volume] = (),
-        progress: Progress | None = None,
+        progress: StageProgress | None = None,
     ) -> LabelledSpine:
         """Segment and label one image.
 
         Parameters
         ----------
-        volume
+        volume : Volume
             3D image of any orientation and voxel size; it is not changed.
-        localizer
+        localizer : Volume, optional
             Labelled image of the same session (canonical ids) that overlaps in scanner space.
-        companions
-            Other images of the same session, in scanner space. The levels of all are found together; what the networks
-            made of the last images is kept, so that each is segmented once when they come as companions of each other.
-        progress
-            Called with the name of the stage and the finished part of it.
+        companions : sequence of Volume
+            Other images of the same session, in scanner space; the levels of all are decided together. The outputs of
+            the last eight images are kept, so that the networks run once on each of a session.
+        progress : callable, optional
+            Receives the name of each stage and its finished fraction.
 
         Returns
         -------
         LabelledSpine
-            On the working grid (canonical RAS, 1 mm), with the probabilities of cord and canal where the models give
-            them. An image without a spine yields the status ``NO_SPINE`` and empty labels.
+            On the working grid (RAS, 1 mm), with probabilities of cord and canal where the models give them. An image
+            without a spine has status ``NO_SPINE`` and empty labels.
 
         Raises
         ------
         ModelError
             If a model cannot be loaded or does not fit its step.
         """
-        tell = progress or _silent
-        if not companions:
-            own = self.run_networks(volume, localizer, tell)
-            tell("label", 0.0)
-            (spine,) = label_session([own.as_session_image(localizer)])
-        else:
-            own, spine = self._in_session(volume, localizer, companions, tell)
-        tell("label", 1.0)
-        return finished(own, spine)
+        report = progress or no_progress
+        if companions:
+            return self._segment_in_session(volume, localizer, companions, report)
+        outputs = self.run_networks(volume, localizer, report)
+        report("label", 0.0)
+        spine = label_outputs(outputs, localizer)
+        report("label", 1.0)
+        return spine
 
-    def _in_session(
-        self, volume: Volume, localizer: Volume | None, companions: Sequence[Volume], tell: Progress
-    ) -> tuple[NetworkOutputs, LabelledSpine]:
-        """Label an image together with others; what is worked out for it serves when its companions come."""
+    def _segment_in_session(
+        self, volume: Volume, localizer: Volume | None, companions: Sequence[Volume], report: StageProgress
+    ) -> LabelledSpine:
+        """Label an image together with others; the result is kept for the turn of each companion."""
         volumes = [volume, *companions]
         keys = [_fingerprint(v, localizer) for v in volumes]
-        # In an order of their own, so that it does not matter which image is asked for.
+        # Sorted, so that the result does not depend on which image is asked for.
         order = sorted(range(len(keys)), key=lambda n: keys[n])
         whole = tuple(keys[n] for n in order)
         if whole != self._session[0]:
-            seen = [self._remembered(keys[n], volumes[n], localizer, tell) for n in order]
-            tell("label", 0.0)
+            seen = [self._cached_outputs(keys[n], volumes[n], localizer, report) for n in order]
+            report("label", 0.0)
             self._session = whole, label_session([one.as_session_image(localizer) for one in seen])
-        own = self._remembered(keys[0], volume, localizer, tell)
-        return own, self._session[1][whole.index(keys[0])]
+        outputs = self._cached_outputs(keys[0], volume, localizer, report)
+        report("label", 1.0)
+        return add_network_results(self._session[1][whole.index(keys[0])], outputs)
 
-    def _remembered(self, key: str, volume: Volume, localizer: Volume | None, tell: Progress) -> NetworkOutputs:
+    def _cached_outputs(
+        self, key: str, volume: Volume, localizer: Volume | None, report: StageProgress
+    ) -> NetworkOutputs:
         if key not in self._outputs:
-            self._outputs[key] = self.run_networks(volume, localizer, tell)
-            while len(self._outputs) > _REMEMBERED:
+            self._outputs[key] = self.run_networks(volume, localizer, report)
+            while len(self._outputs) > _CACHED_IMAGES:
                 self._outputs.popitem(last=False)
         self._outputs.move_to_end(key)
         return self._outputs[key]
 
 
-def _silent(_stage: str, _part: float) -> None:
-    """Tell nobody."""
-
-
 def _fingerprint(volume: Volume, localizer: Volume | None) -> str:
-    """Return what tells an image, with the localizer that helps it, from others."""
+    """Return the digest of an image and its localizer."""
     whole = hashlib.sha256()
     for part in (volume, localizer):
         if part is not None:
@@ -176,16 +254,3 @@ def _fingerprint(volume: Volume, localizer: Volume | None) -> str:
             whole.update(np.ascontiguousarray(part.affine).tobytes())
             whole.update(np.ascontiguousarray(part.data).tobytes())
     return whole.hexdigest()
-
-
-def finished(own: NetworkOutputs, spine: LabelledSpine) -> LabelledSpine:
-    """Add to labels what the networks that saw the image say besides."""
-    if spine.status is SpineStatus.NO_SPINE:
-        return replace(spine, reason=NOTHING_FOUND)
-    return replace(
-        spine,
-        flags=(*spine.flags, *own.flags),
-        cord_probability=own.final.probabilities.get("cord"),
-        canal_probability=own.final.probabilities.get("canal"),
-        margin=own.final.margin,
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -11,6 +12,13 @@ from numpy.typing import NDArray
 from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.imaging.grid import restore_labels
 from totalspineseg_bids.imaging.volume import Affine, Geometry
+
+#: Called with the name of a stage and the finished fraction of it, 0 to 1.
+StageProgress = Callable[[str, float], None]
+
+
+def no_progress(_stage: str, _fraction: float) -> None:
+    """Ignore a report of progress."""
 
 
 class SpineStatus(str, Enum):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from totalspineseg_bids.imaging.grid import Box, paste
 from totalspineseg_bids.segmentation.class_map import ClassMap
+
+#: Roles whose probabilities are measured.
+MEASURED_ROLES = ("cord", "canal")
 
 
 @dataclass(frozen=True)
@@ -22,3 +26,26 @@ class SemanticMap:
     """Probability maps by role name, in [0, 1], shape (X, Y, Z); empty unless they were kept."""
     margin: NDArray[np.float16] | None = None
     """Logit margin to the next tissue, shape (X, Y, Z); used to place borders between voxels."""
+
+    def crop(self, box: Box) -> SemanticMap:
+        """Return the part within a box; arrays are shared."""
+        return SemanticMap(
+            self.labels[box],
+            self.layout,
+            {role: values[box] for role, values in self.probabilities.items()},
+            None if self.margin is None else self.margin[box],
+        )
+
+    def paste(self, box: Box, shape: tuple[int, int, int]) -> SemanticMap:
+        """Return the map of an image of ``shape`` that has this one in a box and background elsewhere."""
+        return SemanticMap(
+            paste(self.labels, box, shape),
+            self.layout,
+            {role: paste(values, box, shape) for role, values in self.probabilities.items()},
+            None if self.margin is None else paste(self.margin, box, shape, outside=np.inf),
+        )
+
+    def measured(self) -> SemanticMap:
+        """Return the map with the probabilities that are measured and no others, float32."""
+        roles = [role for role in MEASURED_ROLES if role in self.layout.labels]
+        return replace(self, probabilities={r: self.probabilities[r].astype(np.float32, copy=False) for r in roles})

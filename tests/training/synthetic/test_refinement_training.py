@@ -12,11 +12,11 @@ from scipy import ndimage
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.errors import ModelError
 from totalspineseg_bids.inference.model import load_model
+from totalspineseg_bids.inference.options import InferenceMode, InferenceOptions
 from totalspineseg_bids.inference.predictor import Predictor
 from totalspineseg_bids.models.registry import resolve
 from totalspineseg_bids.models.roles import Role
 from totalspineseg_bids.segmentation.class_map import ClassMap
-from totalspineseg_bids.segmentation.networks import NetworkOutputs
 from totalspineseg_bids.segmentation.refinement import CHANNELS, PRIOR_CHANNELS, REFINED_ROLES
 from totalspineseg_bids.segmentation.semantic_map import SemanticMap
 from totalspineseg_bids.training.synthetic import refinement_training
@@ -208,7 +208,7 @@ def test_untrained_it_gives_back_what_step_2_found(tmp_path):
     write_model(tmp_path / "m", refinement_training.Trained(network.state_dict(), state))
     model = load_model(tmp_path / "m")
     channels = np.random.default_rng(0).standard_normal((CHANNELS, *SHAPE)).astype(np.float32)
-    found = Predictor(model, engine="torch", precision="fp32", step=model.tile_step).predict(
+    found = Predictor(model, InferenceOptions(engine="torch", precision="fp32"), step=model.tile_step).predict(
         channels, (1.0, 1.0, 1.0), keep=REFINED_ROLES
     )
     for row, role in zip(PRIOR_CHANNELS, REFINED_ROLES, strict=True):
@@ -225,23 +225,36 @@ def test_without_a_spine_in_any_image_there_is_nothing_to_train(tmp_path):
 class FakeNetworks:
     """Steps 1 and 2 that find a block in every image, or nothing."""
 
+    mode = InferenceMode.TWO_STEP
+
     def __init__(self, *, blind=False):
         self.blind = blind
         self.digests = {Role.STEP2: "0123456789abcdef"}
         self.calls = 0
 
-    def run(self, volume, _localizer, _tell):
+    def step1(self, image, _report):
         self.calls += 1
-        from totalspineseg_bids.imaging.grid import to_working_grid
-
-        image = to_working_grid(volume, 1.0)
         labels = np.zeros(image.data.shape, np.uint8)
         if not self.blind:
             labels[tuple(slice(n // 3, 2 * n // 3) for n in labels.shape)] = 1
-        chance = {role: labels.astype(np.float32) for role in REFINED_ROLES} if not self.blind else {}
-        final = SemanticMap(labels, ClassMap.named("r20240601-step2"), chance)
-        first = SemanticMap(labels, ClassMap.named("r20240601-step1"), chance)
-        return NetworkOutputs(image.affine, final, None if self.blind else first)
+        return self._map(labels, "step1")
+
+    def level_prior(self, _image, _report):
+        return None
+
+    def step2(self, _channels, _spacing, roi, _report):
+        return self._map(roi.astype(np.uint8), "step2")
+
+    def refine(self, _intensities, _spacing, _first, second, _report):
+        return second
+
+    def as_support(self, first):
+        return first
+
+    @staticmethod
+    def _map(labels, step):
+        chance = {role: labels.astype(np.float32) for role in REFINED_ROLES}
+        return SemanticMap(labels, ClassMap.named(f"r20240601-{step}"), chance)
 
 
 def test_from_images_to_a_model(tmp_path, monkeypatch):

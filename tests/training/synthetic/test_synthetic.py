@@ -16,7 +16,7 @@ from totalspineseg_bids import anatomy
 from totalspineseg_bids.errors import MissingInputError, ModelError, UsageError
 from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.inference.model import load_model
-from totalspineseg_bids.models.roles import Role, is_scout, role_of
+from totalspineseg_bids.models.roles import Role, is_level_prior, role_of
 from totalspineseg_bids.synthesis.arrays import TorchArrays
 from totalspineseg_bids.training.class_maps import REGIONS, dataset_json
 from totalspineseg_bids.training.synthetic.augment import acquire, imperfect_discs
@@ -159,7 +159,7 @@ def test_scout_names_each_level_and_shares_classes_of_supernumerary_ones():
     assert table[anatomy.disc("L5-L6").id] == IGNORE
     assert set(labels.values()) == set(range(len(labels)))
     assert role_of(scout_dataset_json(0)) is Role.SINGLE
-    assert is_scout(scout_plans())
+    assert is_level_prior(scout_plans())
 
 
 def test_odd_discs_of_training_have_faults_but_stay_discs():

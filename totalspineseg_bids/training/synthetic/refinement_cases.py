@@ -19,6 +19,7 @@ from totalspineseg_bids.imaging.grid import restore_labels, to_working_grid
 from totalspineseg_bids.imaging.io import load_image, read_labels
 from totalspineseg_bids.imaging.volume import Geometry
 from totalspineseg_bids.segmentation.networks import CROP_MARGIN_MM, WORKING_SPACING_MM, SegmentationNetworks
+from totalspineseg_bids.segmentation.pipeline import run_networks
 from totalspineseg_bids.segmentation.refinement import MARGIN_MM, REFINED_ROLES, crop_inputs
 from totalspineseg_bids.segmentation.spine_roi import spine_box
 from totalspineseg_bids.synthesis.dataset import REFINEMENT_DOMAIN, write_dataset
@@ -130,7 +131,7 @@ def make_cases(
 
 def _made(image_path: Path, truth_path: Path, networks: SegmentationNetworks) -> RefinementCase | None:
     volume = load_image(image_path).volume
-    outputs = networks.run(volume, None, lambda _stage, _part: None)
+    outputs = run_networks(volume, networks)
     if outputs.support is None:
         return None
     image = to_working_grid(volume, WORKING_SPACING_MM)
