@@ -13,7 +13,7 @@ from totalspineseg_bids.inference.options import InferenceMode
 class Role(str, Enum):
     """Place of a model in the method.
 
-    ``STEP1`` finds structures and landmark discs. ``STEP2`` separates odd from even vertebrae, with the odd discs as its
+    ``STEP1`` finds structures and landmark discs. ``STEP2`` separates odd from even vertebrae, with the odd discs as a
     second channel. ``SINGLE`` names every level at once. ``LEVEL_PRIOR`` is a coarse single-step model over the whole
     field of view, whose level probabilities are evidence for the two steps. ``REFINE`` corrects the borders of step 2
     and its odd and even vertebrae.
