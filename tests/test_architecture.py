@@ -83,7 +83,6 @@ DEFINED_TWICE: set[str] = {
     "Engine",
     "Points",
     "Precision",
-    "Progress",
     "Row",
     "Shape3",
 }
