@@ -28,12 +28,12 @@ from totalspineseg_bids.bids.derivatives import ImageDerivatives, read_derivativ
 from totalspineseg_bids.bids.names import SourceImage
 from totalspineseg_bids.bids.tables import format_table, read_table
 from totalspineseg_bids.imaging.atomic import write_text
-from totalspineseg_bids.measurement.levels import COLUMNS
+from totalspineseg_bids.measurement.levels import MEASURES
 from totalspineseg_bids.synthesis.dataset import write_dataset
 
 #: What the group level may take: seconds of CPU, GiB; and the page: MB, seconds.
 LIMITS = {"build": 60.0, "memory": 2.0, "page": 25.0, "load": 3.0}
-_NUMBERS = [name for name, entry in COLUMNS.items() if "Units" in entry or name in {"height-index", "cord-canal-ratio"}]
+_NUMBERS = MEASURES
 
 
 @dataclass(frozen=True, slots=True)

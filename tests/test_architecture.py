@@ -20,6 +20,7 @@ PACKAGE = Path(totalspineseg_bids.__file__).parent
 RANK = {
     "errors": 0,
     "anatomy": 0,
+    "columns": 0,
     "files": 0,
     "imaging": 1,
     "synthesis": 2,

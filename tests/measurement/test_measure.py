@@ -263,5 +263,5 @@ def test_rows_follow_the_dictionary():
     assert row["height-mm"] == "20.46"
     assert row["partial"] == "false"
     assert row["measure-note"] == "n/a"
-    for entry in (*COLUMNS.values(), *POSTURE_COLUMNS.values()):
-        assert {"LongName", "Description"} <= set(entry) <= {"LongName", "Description", "Units"}
+    for column in (*COLUMNS.values(), *POSTURE_COLUMNS.values()):
+        assert {"LongName", "Description"} <= set(column.describe()) <= {"LongName", "Description", "Units"}

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from totalspineseg_bids.bids.tables import MISSING, read_table
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from totalspineseg_bids.bids.tables import read_table
+from totalspineseg_bids.columns import MISSING
 from totalspineseg_bids.config import RunConfig
 from totalspineseg_bids.errors import MissingInputError, UsageError
+from totalspineseg_bids.imaging.centerline import Vector
 from totalspineseg_bids.measurement.norms import Norms, parse_age, parse_norms, parse_sex
 
 logger = logging.getLogger(__name__)
@@ -37,10 +44,12 @@ class Rating:
 
 @dataclass(frozen=True, slots=True)
 class Demographics:
-    """What reference values depend on; ``None`` where it is not known."""
+    """Sex and age of several persons, which reference values depend on."""
 
-    sex: str | None = None
-    age: float | None = None
+    sex: NDArray[np.object_]
+    """``"M"``, ``"F"``, or ``None`` where unknown, shape (N,)."""
+    age: Vector
+    """Years; NaN where unknown, shape (N,)."""
 
 
 def _table(path: Path) -> list[dict[str, str]]:
@@ -81,7 +90,7 @@ def read_ratings(path: Path | None, images: Iterable[str]) -> dict[str, Rating]:
         if not {"image", "rating"} <= set(row):
             msg = f"{path}: has no column image or rating; give a table downloaded from the group page"
             raise UsageError(msg)
-        rating, note = (_present(row.get(name, "")) for name in ("rating", "note"))
+        rating, note = (_strip_missing(row.get(name, "")) for name in ("rating", "note"))
         if not rating and not note:
             continue
         if rating and rating not in RATINGS:
@@ -117,28 +126,36 @@ def read_norms(path: Path | None) -> Norms | None:
         raise UsageError(msg) from error
 
 
-def read_participants(config: RunConfig) -> list[dict[str, str]]:
-    """Return the participants of the raw dataset, or of the output folder where the former is not at hand."""
+def read_participants(config: RunConfig) -> pd.DataFrame:
+    """Read the participants of the raw dataset, or of the output folder where the former has no such table."""
     for folder in (config.bids_dir, config.output_dir):
         path = folder / "participants.tsv"
         try:
             if path.is_file():
-                return read_table(path)
+                return pd.DataFrame(read_table(path))
         except (OSError, ValueError) as error:
             logger.warning("%s: cannot be read, the page does without it (%s)", path, error)
-    return []
+    return pd.DataFrame()
 
 
-def read_demographics(participants: Iterable[Mapping[str, str]]) -> dict[str, Demographics]:
-    """Return sex and age of each participant, by its name with ``sub-``."""
-    found = {}
-    for row in participants:
-        name = row.get("participant_id", "")
-        if name:
-            sex = parse_sex(row.get("sex") or row.get("gender") or "")
-            found["sub-" + name.removeprefix("sub-")] = Demographics(sex, parse_age(row.get("age", "")))
-    return found
+def get_demographics(participants: pd.DataFrame, names: Iterable[str]) -> Demographics:
+    """Look up sex and age of participants.
+
+    Parameters
+    ----------
+    participants
+        Rows of ``participants.tsv``.
+    names
+        Participants, with ``sub-``, shape (N,).
+    """
+    known = {}
+    for row in participants.to_dict("records"):
+        age = parse_age(row.get("age", ""))
+        sex = parse_sex(row.get("sex") or row.get("gender") or "")
+        known["sub-" + row.get("participant_id", "").removeprefix("sub-")] = sex, math.nan if age is None else age
+    found = [known.get(name, (None, math.nan)) for name in names]
+    return Demographics(np.array([sex for sex, _ in found], object), np.array([age for _, age in found], float))
 
 
-def _present(text: str) -> str:
+def _strip_missing(text: str) -> str:
     return "" if text.strip() == MISSING else text.strip()

@@ -20,15 +20,15 @@ from totalspineseg_bids.bids.publish import is_complete, mark_complete, mark_inc
 from totalspineseg_bids.bids.sidecar import (
     Digests,
     Provenance,
-    column_descriptions,
     derivative_uri,
+    describe_label_columns,
     format_json,
     label_table,
     make_image_sidecar,
     make_label_rows,
     make_main_sidecar,
 )
-from totalspineseg_bids.bids.tables import MISSING
+from totalspineseg_bids.columns import MISSING
 from totalspineseg_bids.config import RunConfig
 from totalspineseg_bids.imaging.atomic import write_text
 from totalspineseg_bids.imaging.grid import restore_probability
@@ -254,7 +254,9 @@ class _Writer:
         posture = {name: value for name, value in angles.items() if value != MISSING}
         for resolution in others:
             sidecar = make_image_sidecar(self.provenance, _DESCRIPTIONS["labels"], resolution)
-            self._write_text(self.names.labels(".json", resolution), format_json({**sidecar, **column_descriptions()}))
+            self._write_text(
+                self.names.labels(".json", resolution), format_json({**sidecar, **describe_label_columns()})
+            )
         content = make_main_sidecar(
             self.provenance, self.spine, outputs=self.written, figures=figures, posture=posture, resolution=main
         )

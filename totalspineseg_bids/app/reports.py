@@ -9,7 +9,7 @@ from pathlib import Path
 from totalspineseg_bids.app.crash import FAILED, Failure, read_crashes
 from totalspineseg_bids.bids.derivatives import ImageDerivatives, read_derivatives
 from totalspineseg_bids.bids.names import SourceImage, report_name
-from totalspineseg_bids.bids.tables import MISSING
+from totalspineseg_bids.columns import MISSING
 from totalspineseg_bids.report.image_report import ImageReport
 
 logger = logging.getLogger(__name__)

@@ -17,18 +17,27 @@ from totalspineseg_bids import __version__
 from totalspineseg_bids.anatomy import BY_ID, LabelScheme
 from totalspineseg_bids.bids.names import DerivativeNames, SourceImage
 from totalspineseg_bids.bids.tables import format_table
+from totalspineseg_bids.columns import TableColumn, describe_columns, index_columns
 from totalspineseg_bids.measurement.levels import COLUMNS, LevelMeasures
 from totalspineseg_bids.segmentation.result import Component, LabelledSpine
 
-#: Columns of the label table that come before the measures.
-LABEL_COLUMNS = ("index", "name", "abbreviation", "color", "structure", "level", "confidence", "runner-up", "reason")
-_DESCRIBED: Mapping[str, Mapping[str, str]] = {
-    "structure": {"Description": "Kind of structure: vertebra, sacrum, disc, spinal_cord or spinal_canal"},
-    "level": {"Description": "Anatomical level; n/a where it has none or the evidence does not decide it"},
-    "confidence": {"Description": "How sure the level is, from 0 to 1; n/a for structures without a level"},
-    "runner-up": {"Description": "The next best level"},
-    "reason": {"Description": "Why there is no level, or why it is doubtful"},
-}
+#: Columns of the label table that come before the measures, by name and in order.
+LABEL_COLUMNS = index_columns(
+    TableColumn("index"),
+    TableColumn("name"),
+    TableColumn("abbreviation"),
+    TableColumn("color"),
+    TableColumn("structure", "Kind of structure: vertebra, sacrum, disc, spinal_cord or spinal_canal"),
+    TableColumn("level", "Anatomical level; n/a where it has none or the evidence does not decide it"),
+    TableColumn(
+        "confidence",
+        "How sure the level is, from 0 to 1; n/a for structures without a level",
+        kind="number",
+        decimals=3,
+    ),
+    TableColumn("runner-up", "The next best level"),
+    TableColumn("reason", "Why there is no level, or why it is doubtful"),
+)
 _PACKAGES = ("nnunetv2", "torch", "openvino", "numpy", "scipy", "nibabel")
 
 
@@ -127,14 +136,14 @@ def make_label_rows(
             "color": label.hex_color,
             "structure": component.structure.value,
             "level": component.level or "",
-            "confidence": f"{component.confidence:.3f}" if has_level else "",
+            "confidence": LABEL_COLUMNS["confidence"].format(component.confidence) if has_level else "",
             "runner-up": component.runner_up or "",
             "reason": component.reason or "",
         }
         if component.label_id in by_label:
             row.update(by_label[component.label_id].as_row())
         else:
-            row["volume-mm3"] = f"{component.volume_mm3:.1f}"
+            row["volume-mm3"] = COLUMNS["volume-mm3"].format(component.volume_mm3)
         rows.append(row)
     return rows
 
@@ -185,13 +194,13 @@ def make_main_sidecar(
         "SoftwareUsed": read_software_versions(),
         "Outputs": sorted(outputs),
         "Figures": dict(sorted(figures.items())),
-        **column_descriptions(),
+        **describe_label_columns(),
     }
 
 
-def column_descriptions() -> dict[str, Any]:
-    """Return the entries that explain the columns of the label table."""
-    return {**_DESCRIBED, **COLUMNS}
+def describe_label_columns() -> dict[str, Any]:
+    """Return the data dictionary of the label table."""
+    return describe_columns([*LABEL_COLUMNS.values(), *COLUMNS.values()])
 
 
 def make_image_sidecar(provenance: Provenance, description: str, resolution: str | None) -> dict[str, Any]:

@@ -7,10 +7,10 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-MISSING = "n/a"
+from totalspineseg_bids.columns import MISSING
 
 
-def clean(value: object) -> str:
+def format_cell(value: object) -> str:
     """Return a cell: one line, ``n/a`` where there is nothing."""
     text = " ".join(str(value).split()) if value is not None else ""
     return text or MISSING
@@ -19,7 +19,7 @@ def clean(value: object) -> str:
 def format_table(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
     """Return a table; a cell that a row does not have is ``n/a``."""
     lines = ["\t".join(columns)]
-    lines += ["\t".join(clean(row.get(column)) for column in columns) for row in rows]
+    lines += ["\t".join(format_cell(row.get(column)) for column in columns) for row in rows]
     return "\n".join(lines) + "\n"
 
 

@@ -6,83 +6,89 @@ from dataclasses import dataclass
 from typing import Final
 
 from totalspineseg_bids.anatomy import Structure
-
-MISSING: Final = "n/a"
-
-
-def _column(long_name: str, description: str, units: str | None = None) -> dict[str, str]:
-    entry = {"LongName": long_name, "Description": description}
-    if units is not None:
-        entry["Units"] = units
-    return entry
-
+from totalspineseg_bids.columns import TableColumn, index_columns
 
 _BANDS = "in the mid-sagittal band (15 % of the width to either side of the middle)"
 _SECTION = "perpendicular to the canal centreline at the middle of the level, mean of five planes 1 mm apart"
 
-#: Column of the table -> its entry in a BIDS sidecar, in the order of the table.
-COLUMNS: Final[dict[str, dict[str, str]]] = {
-    "volume-mm3": _column("Volume", "Number of voxels of the label times the volume of a voxel", "mm^3"),
-    "partial": _column(
-        "Partially in view",
+
+def _number(name: str, title: str, description: str, unit: str = "", decimals: int = 2) -> TableColumn:
+    return TableColumn(name, description, title, unit, kind="number", decimals=decimals)
+
+
+#: Columns of the measures in the label table, by name and in order.
+COLUMNS: Final[dict[str, TableColumn]] = index_columns(
+    _number("volume-mm3", "Volume", "Number of voxels of the label times the volume of a voxel", "mm^3", 1),
+    TableColumn(
+        "partial",
         "true where the field of view cuts the structure: its volume is that of the visible part and is left out of"
         " statistics; it has shape measures only if it is a vertebra whose body is whole",
+        title="Partially in view",
+        kind="flag",
     ),
-    "height-mm": _column(
+    _number(
+        "height-mm",
         "Mean height",
         "Vertebral body or disc: mean distance between the upper and the lower surface along the axis of the level,"
         " over the inner 80 % (elliptic) of its footprint; a vertebral body is what lies in front of the canal",
         "mm",
     ),
-    "height-anterior-mm": _column(
-        "Anterior height", f"Distance between both surfaces at 80-95 % of the depth from behind, {_BANDS}", "mm"
+    _number(
+        "height-anterior-mm",
+        "Anterior height",
+        f"Distance between both surfaces at 80-95 % of the depth from behind, {_BANDS}",
+        "mm",
     ),
-    "height-middle-mm": _column(
-        "Middle height", f"Distance between both surfaces at 42.5-57.5 % of the depth from behind, {_BANDS}", "mm"
+    _number(
+        "height-middle-mm",
+        "Middle height",
+        f"Distance between both surfaces at 42.5-57.5 % of the depth from behind, {_BANDS}",
+        "mm",
     ),
-    "height-posterior-mm": _column(
-        "Posterior height", f"Distance between both surfaces at 5-20 % of the depth from behind, {_BANDS}", "mm"
+    _number(
+        "height-posterior-mm",
+        "Posterior height",
+        f"Distance between both surfaces at 5-20 % of the depth from behind, {_BANDS}",
+        "mm",
     ),
-    "depth-mm": _column("Depth", "Anteroposterior extent at mid-height in the mid-sagittal plane", "mm"),
-    "width-mm": _column("Width", "Left-right extent at mid-height and mid-depth", "mm"),
-    "wedge-deg": _column(
+    _number("depth-mm", "Depth", "Anteroposterior extent at mid-height in the mid-sagittal plane", "mm"),
+    _number("width-mm", "Width", "Left-right extent at mid-height and mid-depth", "mm"),
+    _number(
+        "wedge-deg",
         "Wedge angle",
         "Angle between the planes fitted to the upper and lower surface, seen from the side; positive where the"
         " anterior height is larger (lordotic)",
         "degree",
+        1,
     ),
-    "height-index": _column(
+    _number(
+        "height-index",
         "Disc height index",
         "Mean disc height divided by the mean height of the neighbouring vertebral bodies that are whole",
+        decimals=3,
     ),
-    "slip-mm": _column(
+    _number(
+        "slip-mm",
         "Vertebral slip",
         "Disc: how far the posterior wall of the upper vertebra stands in front of that of the lower one (negative:"
         " behind), along the disc plane",
         "mm",
     ),
-    "canal-area-mm2": _column("Canal area", f"Area of the spinal canal, cord included, {_SECTION}", "mm^2"),
-    "canal-ap-mm": _column(
-        "Canal AP diameter", f"Anteroposterior chord through the centre of the canal, {_SECTION}", "mm"
+    _number("canal-area-mm2", "Canal area", f"Area of the spinal canal, cord included, {_SECTION}", "mm^2", 1),
+    _number(
+        "canal-ap-mm", "Canal AP diameter", f"Anteroposterior chord through the centre of the canal, {_SECTION}", "mm"
     ),
-    "canal-lr-mm": _column("Canal LR diameter", f"Left-right chord through the centre of the canal, {_SECTION}", "mm"),
-    "cord-area-mm2": _column("Cord area", f"Area of the spinal cord, {_SECTION}", "mm^2"),
-    "cord-ap-mm": _column(
-        "Cord AP diameter", f"Anteroposterior chord through the centre of the cord, {_SECTION}", "mm"
+    _number("canal-lr-mm", "Canal LR diameter", f"Left-right chord through the centre of the canal, {_SECTION}", "mm"),
+    _number("cord-area-mm2", "Cord area", f"Area of the spinal cord, {_SECTION}", "mm^2", 1),
+    _number(
+        "cord-ap-mm", "Cord AP diameter", f"Anteroposterior chord through the centre of the cord, {_SECTION}", "mm"
     ),
-    "cord-lr-mm": _column("Cord LR diameter", f"Left-right chord through the centre of the cord, {_SECTION}", "mm"),
-    "cord-canal-ratio": _column("Cord to canal ratio", "Area of the cord divided by the area of the canal"),
-    "measure-note": _column("Note on the measures", "Why measures of this level are missing"),
-}
-
-_DECIMALS: Final = {
-    "volume-mm3": 1,
-    "wedge-deg": 1,
-    "height-index": 3,
-    "cord-canal-ratio": 3,
-    "canal-area-mm2": 1,
-    "cord-area-mm2": 1,
-}
+    _number("cord-lr-mm", "Cord LR diameter", f"Left-right chord through the centre of the cord, {_SECTION}", "mm"),
+    _number("cord-canal-ratio", "Cord to canal ratio", "Area of the cord divided by the area of the canal", decimals=3),
+    TableColumn("measure-note", "Why measures of this level are missing", title="Note on the measures"),
+)
+#: Names of the columns that hold a number.
+MEASURES: Final = tuple(name for name, column in COLUMNS.items() if column.kind == "number")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,18 +141,4 @@ class LevelMeasures:
 
     def as_row(self) -> dict[str, str]:
         """Return the columns of `COLUMNS` as text, ``n/a`` where there is no value."""
-        row = {}
-        for column in COLUMNS:
-            value = getattr(self, column.replace("-", "_"))
-            row[column] = _text(value, _DECIMALS.get(column, 2))
-        return row
-
-
-def _text(value: float | bool | str | None, decimals: int) -> str:
-    if value is None:
-        return MISSING
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return value
-    return f"{value + 0.0:.{decimals}f}"
+        return {name: column.format(getattr(self, name.replace("-", "_"))) for name, column in COLUMNS.items()}

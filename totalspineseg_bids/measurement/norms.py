@@ -7,6 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
+from totalspineseg_bids.columns import short_name
+from totalspineseg_bids.imaging.centerline import Vector
 from totalspineseg_bids.measurement.levels import COLUMNS
 from totalspineseg_bids.measurement.posture import POSTURE_COLUMNS
 
@@ -14,7 +19,6 @@ from totalspineseg_bids.measurement.posture import POSTURE_COLUMNS
 REQUIRED: Final = ("measure", "level", "mean", "sd")
 OPTIONAL: Final = ("sex", "age_min", "age_max")
 _ABSENT: Final = frozenset({"", "n/a", "na", "nan", "any", "all"})
-_UNITS: Final = ("-mm", "-mm2", "-mm3", "-deg")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +46,18 @@ class Norm:
         """Whether it holds for some ages only."""
         return math.isfinite(self.age_min) or math.isfinite(self.age_max)
 
-    def fits(self, sex: str | None, age: float | None) -> bool:
-        """Tell whether it holds for a person; what is not known of the person must not be asked for."""
-        if self.sex is not None and self.sex != sex:
-            return False
-        if not self.has_ages:
-            return True
-        return age is not None and self.age_min <= age < self.age_max
+    def fits(self, sex: NDArray[np.object_], age: Vector) -> NDArray[np.bool_]:
+        """Return for which persons it holds; it never holds where it depends on something unknown of the person.
+
+        Parameters
+        ----------
+        sex
+            ``"M"``, ``"F"`` or ``None``, shape (N,).
+        age
+            Years, shape (N,); NaN where unknown.
+        """
+        fits = np.full(len(age), True) if self.sex is None else np.asarray(sex == self.sex, bool)
+        return fits & (age >= self.age_min) & (age < self.age_max) if self.has_ages else fits
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,30 +72,35 @@ class Norms:
 
     entries: Mapping[tuple[str, str], tuple[Norm, ...]]
 
-    def z(self, measure: str, level: str, value: float, *, sex: str | None, age: float | None) -> float | None:
-        """Return the distance from the mean in standard deviations.
+    def levels_of(self, measure: str) -> list[str]:
+        """Return the levels at which a measure has reference values."""
+        return [level for name, level in self.entries if name == measure]
 
-        Of several norms that fit, the one for the person's sex and the narrowest ages counts.
+    def z(self, measure: str, level: str, values: Vector, *, sex: NDArray[np.object_], age: Vector) -> Vector:
+        """Compute distances from the mean in standard deviations.
+
+        Of several norms that fit, the one for the sex of the person and the narrowest range of ages counts.
 
         Parameters
         ----------
         measure, level
-            Column and level.
-        value
-            In the unit of the measure.
+            TableColumn and level.
+        values
+            In the unit of the measure, shape (N,).
         sex, age
-            Of the person, as `parse_sex` and `parse_age` give them.
+            Of the persons, as `Norm.fits` takes them.
 
         Returns
         -------
-        float or None
-            ``None`` where no norm fits.
+        ndarray
+            Shape (N,); NaN where no norm fits.
         """
-        fitting = [norm for norm in self.entries.get((measure, level), ()) if norm.fits(sex, age)]
-        if not fitting:
-            return None
-        best = min(fitting, key=lambda norm: (norm.sex is None, not norm.has_ages, norm.age_max - norm.age_min))
-        return (value - best.mean) / best.sd
+        scores = np.full(len(values), np.nan)
+        norms = self.entries.get((measure, level), ())
+        best_first = sorted(norms, key=lambda norm: (norm.sex is None, not norm.has_ages, norm.age_max - norm.age_min))
+        for norm in reversed(best_first):
+            scores = np.where(norm.fits(sex, age), (values - norm.mean) / norm.sd, scores)
+        return scores
 
 
 def parse_norms(rows: Iterable[Mapping[str, str]]) -> Norms:
@@ -104,13 +118,13 @@ def parse_norms(rows: Iterable[Mapping[str, str]]) -> Norms:
         If a column is missing or a row makes no sense; the message names the line of the table.
     """
     entries: dict[tuple[str, str], list[Norm]] = {}
-    columns = {_short(name): name for name in (*COLUMNS, *POSTURE_COLUMNS)}
+    columns = {short_name(name): name for name in (*COLUMNS, *POSTURE_COLUMNS)}
     for line, row in enumerate(rows, start=2):
         missing = [name for name in REQUIRED if name not in row]
         if missing:
             msg = f"no column {', '.join(missing)}; it needs {', '.join(REQUIRED)}"
             raise ValueError(msg)
-        measure = columns.get(_short(row["measure"].strip()))
+        measure = columns.get(short_name(row["measure"].strip()))
         if measure is None:
             msg = f"line {line}: no measure is called '{row['measure']}'; see group_measures.json for the names"
             raise ValueError(msg)
@@ -147,13 +161,6 @@ def parse_age(text: str) -> float | None:
     except ValueError:
         return None
     return age if math.isfinite(age) else None
-
-
-def _short(column: str) -> str:
-    for unit in _UNITS:
-        if column.endswith(unit):
-            return column.removesuffix(unit)
-    return column
 
 
 def _absent(text: str) -> bool:

@@ -10,36 +10,41 @@ from typing import Final
 import numpy as np
 
 from totalspineseg_bids.anatomy import VERTEBRA_LEVELS
+from totalspineseg_bids.columns import TableColumn, index_columns
 from totalspineseg_bids.imaging.centerline import Vector
 from totalspineseg_bids.measurement.body_shape import BodyShape
 
-#: Column -> its entry in a BIDS sidecar.
-POSTURE_COLUMNS: Final[dict[str, dict[str, str]]] = {
-    "cervical-lordosis-deg": {
-        "LongName": "Cervical lordosis",
-        "Description": "Angle between the lower surfaces of C3 and C7 seen from the side; positive: lordosis",
-        "Units": "degree",
-    },
-    "thoracic-kyphosis-deg": {
-        "LongName": "Thoracic kyphosis",
-        "Description": "Angle between the upper surface of T4 and the lower surface of T12; positive: kyphosis",
-        "Units": "degree",
-    },
-    "lumbar-lordosis-deg": {
-        "LongName": "Lumbar lordosis L1-L5",
-        "Description": "Angle between the upper surface of L1 and the lower surface of L5; positive: lordosis",
-        "Units": "degree",
-    },
-    "coronal-cobb-deg": {
-        "LongName": "Coronal Cobb angle",
-        "Description": "Largest angle between surfaces of two vertebral bodies seen from the front, whole bodies only",
-        "Units": "degree",
-    },
-    "coronal-cobb-levels": {
-        "LongName": "End vertebrae of the coronal Cobb angle",
-        "Description": "Upper and lower end vertebra",
-    },
-}
+
+def _angle(name: str, title: str, description: str) -> TableColumn:
+    return TableColumn(name, description, title, "degree", kind="number", decimals=1)
+
+
+#: Columns of the angles of the spine, by name and in order.
+POSTURE_COLUMNS: Final[dict[str, TableColumn]] = index_columns(
+    _angle(
+        "cervical-lordosis-deg",
+        "Cervical lordosis",
+        "Angle between the lower surfaces of C3 and C7 seen from the side; positive: lordosis",
+    ),
+    _angle(
+        "thoracic-kyphosis-deg",
+        "Thoracic kyphosis",
+        "Angle between the upper surface of T4 and the lower surface of T12; positive: kyphosis",
+    ),
+    _angle(
+        "lumbar-lordosis-deg",
+        "Lumbar lordosis L1-L5",
+        "Angle between the upper surface of L1 and the lower surface of L5; positive: lordosis",
+    ),
+    _angle(
+        "coronal-cobb-deg",
+        "Coronal Cobb angle",
+        "Largest angle between surfaces of two vertebral bodies seen from the front, whole bodies only",
+    ),
+    TableColumn("coronal-cobb-levels", "Upper and lower end vertebra", title="End vertebrae of the coronal Cobb angle"),
+)
+#: Names of the columns that hold an angle.
+ANGLES: Final = tuple(name for name, column in POSTURE_COLUMNS.items() if column.kind == "number")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +76,7 @@ class Posture:
 
     def as_row(self) -> dict[str, str]:
         """Return the columns of `POSTURE_COLUMNS` as text, ``n/a`` where there is no value."""
-        row = {}
-        for column in POSTURE_COLUMNS:
-            value = getattr(self, column.replace("-", "_"))
-            row[column] = "n/a" if value is None else value if isinstance(value, str) else f"{value + 0.0:.1f}"
-        return row
+        return {name: column.format(getattr(self, name.replace("-", "_"))) for name, column in POSTURE_COLUMNS.items()}
 
 
 def measure_posture(bodies: Mapping[str, BodyShape]) -> Posture:

@@ -11,7 +11,7 @@ import numpy as np
 
 from totalspineseg_bids.anatomy import DISC_LEVELS, VERTEBRA_LEVELS
 from totalspineseg_bids.imaging.atomic import write_bytes
-from totalspineseg_bids.measurement.levels import COLUMNS
+from totalspineseg_bids.measurement.levels import COLUMNS, MEASURES
 from totalspineseg_bids.measurement.posture import POSTURE_COLUMNS
 from totalspineseg_bids.report.environment import (
     asset,
@@ -28,7 +28,6 @@ from totalspineseg_bids.report.outliers import MIN_COUNT, THRESHOLD, Outlier, Va
 from totalspineseg_bids.report.thumbnails import inline_thumbnails
 
 _STATUSES: Final = ("labelled", "abstained", "no-spine", "failed")
-_NOT_MEASURES: Final = frozenset({"partial", "measure-note"})
 _SHOWN_OUTLIERS: Final = 200
 #: Decimals on the page: enough for a plot, and the page stays small.
 _DECIMALS: Final = {"height-index": 3, "cord-canal-ratio": 3, "volume-mm3": 0, "canal-area-mm2": 0}
@@ -114,7 +113,7 @@ def write_group_report(
             min_count=MIN_COUNT,
             statistics=table.statistics(),
             left_out=table.left_out(),
-            dictionary=[(n, {"Units": "", **e}) for n, e in COLUMNS.items() if n not in _NOT_MEASURES],
+            dictionary=[(n, {"Units": "", **COLUMNS[n].describe()}) for n in MEASURES],
             has_thumbnails=any(pictures),
             data=json_block(data),
             script=asset("group.js"),
@@ -136,9 +135,8 @@ class _Tables:
         self.scores: list[Value] = []
         self.partial_count = self.unnamed_count = 0
         self.reasons: Counter[str] = Counter()
-        measures = [name for name in COLUMNS if name not in _NOT_MEASURES]
         for row in volumes:
-            self._add(row, measures)
+            self._add(row, MEASURES)
         found = {value.level for value in self.values} | {level for _, level in self.partial}
         for row in images:
             found |= set(_split(row.get("levels")))
@@ -185,7 +183,7 @@ class _Tables:
         for column, entry in POSTURE_COLUMNS.items():
             values = [number(row.get(column) or row.get(column.removesuffix("-deg"))) for row in self.images]
             if any(value is not None for value in values):
-                found[entry["LongName"]] = ",".join("" if value is None else f"{value:.1f}" for value in values)
+                found[entry.title] = ",".join("" if value is None else f"{value:.1f}" for value in values)
         return found
 
     def participant_names(self) -> set[str]:
@@ -215,9 +213,9 @@ class _Tables:
         return [
             {
                 "key": name,
-                "name": entry["LongName"],
-                "unit": unit_symbol(entry.get("Units", "")),
-                "about": entry["Description"],
+                "name": entry.title,
+                "unit": unit_symbol(entry.unit),
+                "about": entry.description,
             }
             for name, entry in COLUMNS.items()
             if name in used
@@ -259,7 +257,7 @@ class _Tables:
         """Put an outlier into words."""
         value, row = outlier.value, self.images[outlier.value.image]
         entry = COLUMNS[value.measure]
-        unit = unit_symbol(entry.get("Units", ""))
+        unit = unit_symbol(entry.unit)
         decimals = {"height-index": 2, "cord-canal-ratio": 2, "volume-mm3": 0}.get(value.measure, 1)
         side = "above" if outlier.deviation > 0 else "below"
         return {
@@ -269,7 +267,7 @@ class _Tables:
             "image": present(row.get("image")),
             "report": _relative(present(row.get("report"))),
             "level": value.level,
-            "measure": entry["LongName"],
+            "measure": entry.title,
             "value": f"{value.value:.{decimals}f} {unit}".strip(),
             "deviation": f"{outlier.deviation:+.1f}",
             "reason": f"{abs(outlier.deviation):.1f} robust SD {side} the median of"

@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from totalspineseg_bids import __version__
 from totalspineseg_bids.anatomy import BY_ID
 from totalspineseg_bids.imaging.atomic import write_bytes
-from totalspineseg_bids.measurement.levels import COLUMNS
+from totalspineseg_bids.measurement.levels import COLUMNS, MEASURES
 from totalspineseg_bids.measurement.posture import POSTURE_COLUMNS
 from totalspineseg_bids.report.environment import (
     asset,
@@ -56,7 +56,6 @@ _SHORT_NAMES: Final = {
     "cord-lr-mm": "Cord LR",
     "cord-canal-ratio": "Cord / canal",
 }
-_NOT_MEASURES: Final = frozenset({"partial", "measure-note"})
 _GROUPS: Final = (("vertebra", "Vertebrae"), ("sacrum", "Vertebrae"), ("disc", "Discs"), ("spinal_", "Cord and canal"))
 
 
@@ -97,7 +96,7 @@ def write_subject_report(
         images=[_image(n, image, path.parent, inline=inline_figures) for n, image in enumerate(images, start=1)],
         methods=_methods(images),
         colours=json_block(colour_blind_palette()),
-        dictionary=[(name, {"Units": "", **entry}) for name, entry in COLUMNS.items() if name not in _NOT_MEASURES],
+        dictionary=[(name, {"Units": "", **COLUMNS[name].describe()}) for name in MEASURES],
         script=asset("subject.js") + asset("viewer.js"),
     )
     write_bytes(path, text.encode())
@@ -148,7 +147,7 @@ def _posture(entries: Mapping[str, str]) -> list[dict[str, str]]:
         if value is None:
             continue
         text = f"{value:.0f}°" + (f" ({levels})" if name == "coronal-cobb-deg" and levels else "")
-        found.append({"name": entry["LongName"], "value": text, "description": entry["Description"]})
+        found.append({"name": entry.title, "value": text, "description": entry.description})
     return found
 
 
@@ -247,12 +246,12 @@ def _source(name: str | None, folder: Path, *, inline: bool) -> tuple[str, tuple
 
 def _table(rows: Sequence[Mapping[str, str]], image: int) -> dict[str, Any]:
     """Arrange rows in groups; columns without any value are left out."""
-    names = [name for name in COLUMNS if name not in _NOT_MEASURES and any(present(row.get(name)) for row in rows)]
+    names = [name for name in MEASURES if any(present(row.get(name)) for row in rows)]
     columns = [
         {
-            "name": _SHORT_NAMES.get(name, COLUMNS[name]["LongName"]),
-            "unit": unit_symbol(COLUMNS[name].get("Units", "")),
-            "description": COLUMNS[name]["Description"],
+            "name": _SHORT_NAMES.get(name, COLUMNS[name].title),
+            "unit": unit_symbol(COLUMNS[name].unit),
+            "description": COLUMNS[name].description,
         }
         for name in names
     ]

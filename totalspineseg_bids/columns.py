@@ -1,0 +1,91 @@
+"""Columns of the tables that the package writes: the only source of their names, units and data dictionaries.
+
+Source: BIDS specification 1.10, tabular files and their sidecars (``LongName``, ``Description``, ``Units``,
+``Levels``, ``n/a`` for a missing value).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+#: How a missing value is written.
+MISSING: Final = "n/a"
+_UNIT_SUFFIX: Final = re.compile(r"-(?:mm[23]?|deg)$")
+
+
+def short_name(name: str) -> str:
+    """Remove the unit from the name of a column, where the data dictionary states it.
+
+    Examples
+    --------
+    >>> short_name("canal-area-mm2"), short_name("height-index")
+    ('canal-area', 'height-index')
+    """
+    return _UNIT_SUFFIX.sub("", name)
+
+
+@dataclass(frozen=True, slots=True)
+class TableColumn:
+    """A column of a table.
+
+    Examples
+    --------
+    >>> height = TableColumn("height-mm", "Mean height of a disc", title="Mean height", unit="mm", kind="number")
+    >>> height.format(8.456), height.format(None)
+    ('8.46', 'n/a')
+    >>> height.describe()
+    {'LongName': 'Mean height', 'Description': 'Mean height of a disc', 'Units': 'mm'}
+    """
+
+    name: str
+    """Header of the column; the name of a measure ends with its unit (``height-mm``)."""
+    description: str = ""
+    """Definition; a column without one has no entry in the data dictionary."""
+    title: str = ""
+    """Name for a person, ``LongName`` of the data dictionary."""
+    unit: str = ""
+    """Unit as BIDS writes it (``mm^2``, ``degree``); empty for none."""
+    kind: Literal["number", "flag", "text"] = "text"
+    """Type of the values."""
+    decimals: int = 2
+    """Digits that a number is written with after the decimal point."""
+    levels: Mapping[str, str] = field(default_factory=dict)
+    """Meaning of each value of a categorical column."""
+
+    @property
+    def short_name(self) -> str:
+        """Name without the unit."""
+        return short_name(self.name)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the entry of the column in a data dictionary."""
+        entry = {"LongName": self.title, "Description": self.description, "Units": self.unit, "Levels": self.levels}
+        return {key: value for key, value in entry.items() if value}
+
+    def format(self, value: float | bool | str | None) -> str:
+        """Write a value as the text of a cell."""
+        if value is None:
+            return MISSING
+        if isinstance(value, bool):
+            return "true" if value else "false"
+        # Adding zero turns -0.0 into 0.0.
+        return value if isinstance(value, str) else f"{value + 0.0:.{self.decimals}f}"
+
+
+def index_columns(*columns: TableColumn) -> dict[str, TableColumn]:
+    """Return columns by their names, in order."""
+    return {column.name: column for column in columns}
+
+
+def describe_columns(columns: Iterable[TableColumn]) -> dict[str, dict[str, Any]]:
+    """Return the data dictionary of a table, with one entry for each column that has a description.
+
+    Examples
+    --------
+    >>> describe_columns([TableColumn("index"), TableColumn("level", "Anatomical level")])
+    {'level': {'Description': 'Anatomical level'}}
+    """
+    return {column.name: column.describe() for column in columns if column.description}
