@@ -301,7 +301,7 @@ def test_output_among_the_input(tmp_path: Path, below: str, capsys: pytest.Captu
     raw = dataset(tmp_path / "raw", [GOOD])
     before = contents(raw)
     assert main([str(raw), str(raw / below), "participant", "--model", "bundled"]) == 64
-    assert "choose" in capsys.readouterr().err.splitlines()[-1]
+    assert "give a folder" in capsys.readouterr().err.splitlines()[-1]
     assert contents(raw) == before
 
 
