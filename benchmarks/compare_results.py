@@ -33,8 +33,8 @@ else:
     import tomli as tomllib
 
 PARTS = ("demo", "real", "labelling", "synthesize", "prepare")
-# Keys and columns whose values differ between two runs of the same code or between versions.
-_VOLATILE = ("signature", "Version", "seconds", "duration", "date", "CodeURL", "memory")
+# Keys and columns whose values differ between two runs or versions: file times, and digests of compressed input.
+_VOLATILE = ("signature", "Input", "Version", "seconds", "duration", "date", "CodeURL", "memory")
 _LABEL_SCRIPT = """
 import hashlib, json, sys
 from pathlib import Path
