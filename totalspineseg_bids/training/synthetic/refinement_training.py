@@ -301,10 +301,13 @@ def train(paths: list[Path], *, steps: int, seed: int, checkpoint: Path, start_f
         loss = loss_of(logits.float(), truth)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-        optimizer.step()
-        average.update_parameters(network)
-        recent.append(float(loss.detach()))
+        norm = torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        if bool(torch.isfinite(loss + norm)):
+            optimizer.step()
+            average.update_parameters(network)
+            recent.append(float(loss.detach()))
+        else:
+            logger.warning("step %d is skipped: its loss or gradient is not finite", step + 1)
         if step + 1 == steps or (step + 1) % _SAVED_EVERY == 0:
             state = {
                 "step": step + 1,
