@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from totalspineseg_bids.imaging.atomic import atomic_writer
 from totalspineseg_bids.imaging.volume import Volume
-from totalspineseg_bids.segmentation.class_map import ClassMap, Kind, LabelMeaning, Parity
+from totalspineseg_bids.segmentation.class_map import ClassMap, LabelMeaning, Parity
 from totalspineseg_bids.segmentation.labelling import LevelPrior, label_map, odd_discs
 from totalspineseg_bids.segmentation.networks import NetworkOutputs
 from totalspineseg_bids.segmentation.pipeline import SpineSegmenter
@@ -58,7 +58,9 @@ def load(path: Path) -> tuple[NetworkOutputs, NDArray[np.uint8] | None]:
             meanings = tuple(
                 None
                 if meaning is None
-                else LabelMeaning(Kind(meaning["kind"]), meaning["level"], meaning["region"], Parity(meaning["parity"]))
+                else LabelMeaning(
+                    Structure(meaning["kind"]), meaning["level"], meaning["region"], Parity(meaning["parity"])
+                )
                 for meaning in told["scout"]
             )
             scout = LevelPrior(stored["scout"].astype(np.float32), meanings, stored["scout_affine"])

@@ -23,7 +23,7 @@ import colorsys
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import Enum
+from enum import IntEnum
 from functools import cache
 from typing import Literal
 
@@ -52,14 +52,20 @@ _UNNAMED_VERTEBRA_BASE = 100
 _UNNAMED_DISC_BASE = 150
 
 
-class Structure(str, Enum):
-    """Kind of anatomical structure, without its level."""
+class Structure(IntEnum):
+    """Anatomical structure of a voxel or component, whatever its level."""
 
-    CORD = "spinal_cord"
-    CANAL = "spinal_canal"
-    VERTEBRA = "vertebra"
-    SACRUM = "sacrum"
-    DISC = "disc"
+    NONE = 0
+    DISC = 1
+    VERTEBRA = 2
+    SACRUM = 3
+    CANAL = 4
+    CORD = 5
+
+    @property
+    def text(self) -> str:
+        """Name of the structure in reports and JSON files."""
+        return {Structure.CORD: "spinal_cord", Structure.CANAL: "spinal_canal"}.get(self, self.name.lower())
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +248,7 @@ def unnamed(structure: Structure, number: int) -> AnatomicalLabel:
     """
     bases = {Structure.VERTEBRA: _UNNAMED_VERTEBRA_BASE, Structure.DISC: _UNNAMED_DISC_BASE}
     if structure not in bases or not 1 <= number <= MAX_UNNAMED:
-        msg = f"no unnamed label for {structure.value} number {number}"
+        msg = f"no unnamed label for {structure.text} number {number}"
         raise ValueError(msg)
     return BY_ID[bases[structure] + number]
 

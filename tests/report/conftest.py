@@ -70,7 +70,7 @@ def rows(spine):
                 "name": label.name,
                 "abbreviation": label.abbreviation,
                 "color": label.hex_color,
-                "structure": label.structure.value,
+                "structure": label.structure.text,
                 "level": label.level or "n/a",
                 "confidence": "0.97" if label.level else "n/a",
                 "runner-up": "n/a",

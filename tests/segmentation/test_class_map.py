@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.errors import MissingInputError, UsageError
-from totalspineseg_bids.segmentation.class_map import ClassMap, Kind, Parity, class_map_names
+from totalspineseg_bids.segmentation.class_map import ClassMap, Parity, class_map_names
 
 
 @pytest.mark.parametrize("name", class_map_names())
@@ -24,12 +25,12 @@ def test_every_release_has_what_the_labelling_needs(name):
 
 def test_specific_names_override_the_regions_that_hold_them():
     layout = ClassMap.named("r20240601-step2")
-    assert layout.meanings[1].kind is Kind.DISC
+    assert layout.meanings[1].kind is Structure.DISC
     assert layout.meanings[2].parity is Parity.ODD
     assert layout.meanings[5].level == "C7-T1"
-    assert layout.meanings[14].kind is Kind.SACRUM
-    assert layout.meanings[15].kind is layout.meanings[16].kind is Kind.CANAL
-    assert layout.meanings[17].kind is Kind.CORD
+    assert layout.meanings[14].kind is Structure.SACRUM
+    assert layout.meanings[15].kind is layout.meanings[16].kind is Structure.CANAL
+    assert layout.meanings[17].kind is Structure.CORD
     assert 14 not in layout.values_of("vertebrae")
     assert layout.values_of("canal") == (15, 16, 17)
 
@@ -51,7 +52,7 @@ def test_a_plain_dataset_json_is_enough(tmp_path):
     layout = ClassMap.resolve(path)
     assert layout.values_of("disc") == (1, 2)
     assert ClassMap.resolve(str(path)).labels == layout.labels
-    assert ClassMap.resolve({"disc": 7, "canal": 9}).kind_table[7] == Kind.DISC
+    assert ClassMap.resolve({"disc": 7, "canal": 9}).kind_table[7] == Structure.DISC
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from totalspineseg_bids.segmentation.class_map import Kind
+from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.segmentation.labelling.column.parameters import EvidenceWeights
 from totalspineseg_bids.segmentation.labelling.column.rejection import rejection_costs
 from totalspineseg_bids.segmentation.labelling.components.bodies import _between_discs, cut_fused
@@ -18,7 +18,7 @@ NECK_AND_CHEST = [10, 10, 9, 10, 10, 15, 15, 19, 12]
 
 
 def disc(s, *, volume=2000.0, edge=False):
-    return Observation(Kind.DISC, np.array([0.0, 15.0, -s]), s, s - 3, s + 3, 15.0, 0.0, volume, edge, (), 0)
+    return Observation(Structure.DISC, np.array([0.0, 15.0, -s]), s, s - 3, s + 3, 15.0, 0.0, volume, edge, (), 0)
 
 
 def pieces_after_cut(lengths):
@@ -65,4 +65,6 @@ def test_pieces_of_a_body_where_the_chest_begins_are_one():
 
 
 def _body(s, part):
-    return Observation(Kind.VERTEBRA, np.array([0.0, 15.0, -s]), s, s - 5, s + 5, 15.0, 0.0, 4000.0, False, (), part)
+    return Observation(
+        Structure.VERTEBRA, np.array([0.0, 15.0, -s]), s, s - 5, s + 5, 15.0, 0.0, 4000.0, False, (), part
+    )

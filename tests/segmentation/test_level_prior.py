@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.evaluation.corruption import observed
 from totalspineseg_bids.evaluation.corruption.cases import SPLITS
-from totalspineseg_bids.segmentation.class_map import ClassMap, Kind, LabelMeaning
+from totalspineseg_bids.segmentation.class_map import ClassMap, LabelMeaning
 from totalspineseg_bids.segmentation.labelling.column.cross_check import solve
 from totalspineseg_bids.segmentation.labelling.column.levels import solve_levels
 from totalspineseg_bids.segmentation.labelling.column.naming import name_components
@@ -48,11 +49,11 @@ NO_SACRUM = _parts(0, 1)
 
 
 def test_components_get_the_mean_probability_of_their_kind():
-    observation = _observation(Kind.DISC, 10.0)
+    observation = _observation(Structure.DISC, 10.0)
     (found,) = with_level_prior([observation], (_parts(37, 40), _parts(0, 1), NO_SACRUM), np.eye(4), _grid())
     assert found.level_prior["L3-L4"] == pytest.approx(7 / 8, abs=1e-5)
     assert found.level_prior["L4-L5"] == pytest.approx(1 / 8, abs=1e-5)
-    vertebra = replace(observation, kind=Kind.VERTEBRA)
+    vertebra = replace(observation, kind=Structure.VERTEBRA)
     (found,) = with_level_prior([vertebra], (_parts(0, 1), _parts(14, 30), NO_SACRUM), np.eye(4), _grid())
     assert found.level_prior == pytest.approx({"L4": 1.0})
 
@@ -60,17 +61,17 @@ def test_components_get_the_mean_probability_of_their_kind():
 def test_the_grids_need_share_nothing_but_scanner_space():
     turn = np.array([[0, -1, 0, 40.0], [1, 0, 0, 7.0], [0, 0, 1, -3.0], [0, 0, 0, 1.0]])
     straight = with_level_prior(
-        [_observation(Kind.DISC, 10.0)], (_parts(37, 40), _parts(0, 1), NO_SACRUM), np.eye(4), _grid()
+        [_observation(Structure.DISC, 10.0)], (_parts(37, 40), _parts(0, 1), NO_SACRUM), np.eye(4), _grid()
     )
     turned_grid = _grid(turn @ np.diag([5.0, 4.0, 3.0, 1.0]))
     turned = with_level_prior(
-        [_observation(Kind.DISC, 10.0)], (_parts(37, 40), _parts(0, 1), NO_SACRUM), turn, turned_grid
+        [_observation(Structure.DISC, 10.0)], (_parts(37, 40), _parts(0, 1), NO_SACRUM), turn, turned_grid
     )
     assert turned[0].level_prior == pytest.approx(straight[0].level_prior)
 
 
 def test_what_lies_outside_or_on_background_is_not_told():
-    observation = _observation(Kind.DISC, 10.0)
+    observation = _observation(Structure.DISC, 10.0)
     for part in (_parts(500, 520), _parts(0, 3)):
         (found,) = with_level_prior([observation], (part, NO_SACRUM, NO_SACRUM), np.eye(4), _grid())
         assert found.level_prior == {}
@@ -78,7 +79,7 @@ def test_what_lies_outside_or_on_background_is_not_told():
 
 def test_names_that_no_level_has_are_no_level():
     scout = LevelPrior.from_classes(np.zeros((2, 1, 1, 1), np.float32), ("background", "canal"), LAYOUT, np.eye(4))
-    assert scout.meanings == (None, LabelMeaning(Kind.CANAL))
+    assert scout.meanings == (None, LabelMeaning(Structure.CANAL))
 
 
 def _without_landmarks(first, last):
@@ -102,10 +103,10 @@ def test_a_scout_names_a_column_without_landmarks():
 
 def test_a_scout_that_hesitates_between_neighbours_does_not_decide():
     _names, observations = _without_landmarks("T4", "T11")
-    told = [o for o in observations if o.kind is Kind.VERTEBRA]
+    told = [o for o in observations if o.kind is Structure.VERTEBRA]
     for n, observation in enumerate(told):
         told[n] = replace(observation, level_prior={f"T{4 + n}": 0.5, f"T{5 + n}": 0.5})
-    mixed = sorted([*told, *(o for o in observations if o.kind is Kind.DISC)], key=lambda o: o.s)
+    mixed = sorted([*told, *(o for o in observations if o.kind is Structure.DISC)], key=lambda o: o.s)
     assert _solve(mixed)[1].status is SpineStatus.ABSTAINED
 
 
@@ -122,7 +123,7 @@ def test_many_votes_of_a_scout_do_not_outweigh_the_sacrum():
     assert list(solution.levels) == names
 
 
-def _shifted(names, observations, kinds=(Kind.DISC, Kind.VERTEBRA)):
+def _shifted(names, observations, kinds=(Structure.DISC, Structure.VERTEBRA)):
     """Let a prior say of every component what the one above it is."""
     told = []
     for n, observation in enumerate(observations):
@@ -168,7 +169,7 @@ def test_a_sacrum_is_told_from_more_vertebrae():
     probabilities[1] = 0.6
     probabilities[2] = 0.2
     scout = LevelPrior.from_classes(probabilities, names, layout, np.diag([5.0, 4.0, 3.0, 1.0]))
-    sacrum = _observation(Kind.SACRUM, 10.0)
+    sacrum = _observation(Structure.SACRUM, 10.0)
     (found,) = with_level_prior([sacrum], (NO_SACRUM, NO_SACRUM, _parts(14, 30)), np.eye(4), scout)
     assert found.level_prior == pytest.approx({"S": 0.75, "L5": 0.25})
     weights = EvidenceWeights()
@@ -180,7 +181,7 @@ def test_a_sacrum_is_told_from_more_vertebrae():
 
 def test_a_scout_that_made_out_nothing_takes_no_disc_for_a_false_one():
     """Two lumbar discs alone in view, 38 mm apart, of which it says a little of everything."""
-    discs = [_observation(Kind.DISC, s, volume=16e3) for s in (20.0, 58.0)]
+    discs = [_observation(Structure.DISC, s, volume=16e3) for s in (20.0, 58.0)]
     levels = ("T10-T11", "T11-T12", "T12-L1", "L1-L2", "L2-L3")
     blind = [replace(o, level_prior=dict.fromkeys(levels, 0.06)) for o in discs]
     for seen in (discs, blind):

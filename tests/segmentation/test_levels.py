@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from totalspineseg_bids.anatomy import SpineVariant
-from totalspineseg_bids.segmentation.class_map import ClassMap, Kind
+from totalspineseg_bids.anatomy import SpineVariant, Structure
+from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling.column.evidence import emissions
 from totalspineseg_bids.segmentation.labelling.column.hypotheses import build_hypotheses
 from totalspineseg_bids.segmentation.labelling.column.levels import solve_levels
@@ -39,15 +39,15 @@ def _column(first="C1", last="S", *, variant=USUAL, scale=0.95, layout=STEP2, la
         s = chain.position_mm[2 * n] * scale
         if low <= n <= high and (layout is STEP2 or name == "S"):
             if name == "S" and layout is STEP2:
-                items.append((s, name, _observation(Kind.SACRUM, s, level="S", volume=4e4)))
+                items.append((s, name, _observation(Structure.SACRUM, s, level="S", volume=4e4)))
             elif name != "S":
                 parity = (float(n % 2 == 0), float(n % 2))
-                items.append((s, name, _observation(Kind.VERTEBRA, s, parity=parity, volume=1e4)))
+                items.append((s, name, _observation(Structure.VERTEBRA, s, parity=parity, volume=1e4)))
         if low <= n < high and n < len(chain.discs) and chain.discs[n]:
             disc, s = chain.discs[n], chain.position_mm[2 * n + 1] * scale
             volume = chain.disc_volume_mm3[n] * scale**3
             level = disc if disc in landmarks else None
-            items.append((s, disc, _observation(Kind.DISC, s, level=level, volume=volume, layout=layout)))
+            items.append((s, disc, _observation(Structure.DISC, s, level=level, volume=volume, layout=layout)))
     items.sort(key=lambda item: item[0])
     return [name for _, name, _ in items], [o for _, _, o in items]
 
@@ -91,7 +91,7 @@ def test_a_missing_disc_and_landmark_without_bodies():
 def test_a_false_component_above_c2_c3(view):
     names, observations = _column(*view)
     first = next(o for o, name in zip(observations, names, strict=True) if name == "C2-C3")
-    observations.append(_observation(Kind.DISC, first.s - 12.0, volume=700.0))
+    observations.append(_observation(Structure.DISC, first.s - 12.0, volume=700.0))
     names.append(None)
     order = np.argsort([o.s for o in observations])
     solution = _solve([observations[k] for k in order])
@@ -101,8 +101,8 @@ def test_a_false_component_above_c2_c3(view):
 def test_one_wrong_parity():
     names, observations = _column("T10", "S")
     n = names.index("L2")
-    observations[n] = _observation(Kind.VERTEBRA, observations[n].s, parity=(1.0, 0.0), volume=1e4)
-    twin = _observation(Kind.VERTEBRA, observations[n].s, parity=(0.0, 1.0), volume=1e4)
+    observations[n] = _observation(Structure.VERTEBRA, observations[n].s, parity=(1.0, 0.0), volume=1e4)
+    twin = _observation(Structure.VERTEBRA, observations[n].s, parity=(0.0, 1.0), volume=1e4)
     for wrong in (observations[n], twin):
         assert list(_solve([*observations[:n], wrong, *observations[n + 1 :]]).levels) == names
 
@@ -122,8 +122,8 @@ def test_a_landmark_one_level_off_is_outvoted_or_doubted():
     names, observations = _column("C2", "S")
     right, wrong = names.index("T12-L1"), names.index("L1-L2")
     volume = observations[right].volume_mm3
-    observations[right] = _observation(Kind.DISC, observations[right].s, volume=volume)
-    observations[wrong] = _observation(Kind.DISC, observations[wrong].s, level="T12-L1", volume=volume)
+    observations[right] = _observation(Structure.DISC, observations[right].s, volume=volume)
+    observations[wrong] = _observation(Structure.DISC, observations[wrong].s, level="T12-L1", volume=volume)
     solution = _solve(observations)
     naming = name_components(observations, solution)
     for n, name in enumerate(names):
@@ -154,7 +154,7 @@ def test_noise_and_loss_never_name_two_alike_or_out_of_order(seed, view):
     noisy.sort(key=lambda o: o.s)
     solution = _solve(noisy)
     order = [*chain_of(solution.variant).vertebrae, *chain_of(solution.variant).discs]
-    for kinds in ({Kind.DISC}, {Kind.VERTEBRA, Kind.SACRUM}):
+    for kinds in ({Structure.DISC}, {Structure.VERTEBRA, Structure.SACRUM}):
         ranks = [
             order.index(level)
             for level, o in zip(solution.levels, noisy, strict=True)
@@ -199,7 +199,8 @@ def test_a_heap_of_pieces_that_no_order_explains_does_not_stop_the_labelling():
     """Dozens of pieces beside the column, of which more follow each other than may be left out together."""
     _names, observations = _column("T10", "S")
     heap = [
-        replace(_observation(Kind.DISC, observations[4].s + 0.05 * n, volume=6000.0), part=100 + n) for n in range(60)
+        replace(_observation(Structure.DISC, observations[4].s + 0.05 * n, volume=6000.0), part=100 + n)
+        for n in range(60)
     ]
     mixed = sorted([*observations, *heap], key=lambda o: o.s)
     solution = _solve(mixed)
@@ -211,10 +212,10 @@ def test_a_heap_of_pieces_that_no_order_explains_does_not_stop_the_labelling():
 
 def test_c2_is_twice_as_large_as_the_vertebrae_below():
     """What broke off its dens is likelier anything else; what the field of view cuts says nothing."""
-    below = [_observation(Kind.VERTEBRA, 20.0 * n, volume=4e3) for n in (1, 2, 3)]
+    below = [_observation(Structure.VERTEBRA, 20.0 * n, volume=4e3) for n in (1, 2, 3)]
 
     def at_c2(volume, edge=False):
-        first = _observation(Kind.VERTEBRA, 0.0, volume=volume, edge=edge)
+        first = _observation(Structure.VERTEBRA, 0.0, volume=volume, edge=edge)
         table = emissions([first, *below], build_hypotheses(), CanalExtent(-20.0, 80.0), EvidenceWeights())
         return table[0, :, AXIS_PLACE] - table[0, :, AXIS_PLACE + 2]
 

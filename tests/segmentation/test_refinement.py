@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from totalspineseg_bids.segmentation.class_map import ClassMap, Kind
+from totalspineseg_bids.anatomy import Structure
+from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.refinement import (
     CHANNELS,
     PRIOR_CHANNELS,
@@ -24,11 +25,11 @@ STEP2 = ClassMap.named("r20240601-step2")
 REFINED = ClassMap.from_labels(dataset_json(0)["labels"])
 ODD, EVEN = (REFINED.labels[name][0] for name in ("vertebrae_O", "vertebrae_E"))
 ROLES = {
-    Kind.VERTEBRA: "vertebrae",
-    Kind.SACRUM: "vertebrae",
-    Kind.DISC: "disc",
-    Kind.CANAL: "canal",
-    Kind.CORD: "cord",
+    Structure.VERTEBRA: "vertebrae",
+    Structure.SACRUM: "vertebrae",
+    Structure.DISC: "disc",
+    Structure.CANAL: "canal",
+    Structure.CORD: "cord",
 }
 SHAPE = (24, 40, 33)
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from totalspineseg_bids import anatomy
+from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.evaluation.corruption.columns import dice, make_column, semantic_of
-from totalspineseg_bids.segmentation.class_map import ClassMap, Kind
+from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling import label_map
 from totalspineseg_bids.segmentation.labelling.components.level_prior import LevelPrior
 from totalspineseg_bids.segmentation.labelling.components.sacrum import (
@@ -119,9 +120,9 @@ def rest_of_s1_s2(*, with_level_prior):
         )
 
     levels = ("L3-L4", "L4-L5", "L5-S")
-    discs = [component(Kind.DISC, 40.0 * n, 12_000.0, {level: 0.8}) for n, level in enumerate(levels)]
-    sacrum = component(Kind.SACRUM, 95.0, 90_000.0, {"S": 0.9})
-    inside = component(Kind.DISC, 115.0, 5_000.0, {"L5-S": 0.03})
+    discs = [component(Structure.DISC, 40.0 * n, 12_000.0, {level: 0.8}) for n, level in enumerate(levels)]
+    sacrum = component(Structure.SACRUM, 95.0, 90_000.0, {"S": 0.9})
+    inside = component(Structure.DISC, 115.0, 5_000.0, {"L5-S": 0.03})
     return [*discs, sacrum, inside], (*levels, "S", None)
 
 

@@ -158,7 +158,7 @@ def describe_spine(spine: LabelledSpine, scheme: LabelScheme) -> dict[str, Any]:
             {
                 "label": label.id_in(scheme),
                 "name": label.name,
-                "structure": component.structure.value,
+                "structure": component.structure.text,
                 "level": component.level,
                 "confidence": round(float(component.confidence), 4),
                 "runner_up": component.runner_up,

@@ -134,7 +134,7 @@ def make_label_rows(
             "name": label.name,
             "abbreviation": label.abbreviation,
             "color": label.hex_color,
-            "structure": component.structure.value,
+            "structure": component.structure.text,
             "level": component.level or "",
             "confidence": LABEL_COLUMNS["confidence"].format(component.confidence) if has_level else "",
             "runner-up": component.runner_up or "",

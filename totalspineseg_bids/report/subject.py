@@ -174,7 +174,7 @@ def _volume(image: ImageReport, folder: Path) -> dict[str, str] | None:
     layout, ids = found
     sure = {present(row.get("name")): number(row.get("confidence")) for row in image.rows}
     known = [BY_ID[i] for i in ids if i in BY_ID]
-    names = [[k.id, display_name(k.abbreviation), k.hex_color, k.structure.value, sure.get(k.name)] for k in known]
+    names = [[k.id, display_name(k.abbreviation), k.hex_color, k.structure.text, sure.get(k.name)] for k in known]
     return {
         "grey": grey[0],
         "labels": f"data:image/png;base64,{base64.b64encode(content).decode()}",

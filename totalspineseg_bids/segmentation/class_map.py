@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from totalspineseg_bids.anatomy import DISC_LEVELS, VERTEBRA_LEVELS
+from totalspineseg_bids.anatomy import DISC_LEVELS, VERTEBRA_LEVELS, Structure
 from totalspineseg_bids.errors import MissingInputError, UsageError
 from totalspineseg_bids.imaging.masks import looked_up
 
@@ -32,17 +32,6 @@ _SAME_AS: dict[str, str] = {
     **{f"r20251124-{kind}": f"r20241115-{kind}" for kind in ("step1", "step2")},
 }
 _KIND_PATTERN = re.compile(r"^(disc|vertebrae)(?:_(.+))?$")
-
-
-class Kind(IntEnum):
-    """Tissue of a voxel, whatever its level."""
-
-    NONE = 0
-    DISC = 1
-    VERTEBRA = 2
-    SACRUM = 3
-    CANAL = 4
-    CORD = 5
 
 
 class Parity(IntEnum):
@@ -69,18 +58,18 @@ class LabelMeaning:
         Odd or even class.
     """
 
-    kind: Kind
+    kind: Structure
     level: str | None = None
     region: str | None = None
     parity: Parity = Parity.UNKNOWN
 
 
 _PLAIN_ROLES: dict[str, LabelMeaning] = {
-    "cord": LabelMeaning(Kind.CORD),
-    "canal": LabelMeaning(Kind.CANAL),
-    "csf": LabelMeaning(Kind.CANAL),
-    "sacrum": LabelMeaning(Kind.SACRUM, level="S"),
-    "vertebrae_S": LabelMeaning(Kind.SACRUM, level="S"),
+    "cord": LabelMeaning(Structure.CORD),
+    "canal": LabelMeaning(Structure.CANAL),
+    "csf": LabelMeaning(Structure.CANAL),
+    "sacrum": LabelMeaning(Structure.SACRUM, level="S"),
+    "vertebrae_S": LabelMeaning(Structure.SACRUM, level="S"),
 }
 
 
@@ -89,14 +78,14 @@ def _meaning(name: str) -> LabelMeaning | None:
     match = _KIND_PATTERN.match(name)
     if name in _PLAIN_ROLES or not match:
         return _PLAIN_ROLES.get(name)
-    kind = Kind.DISC if match[1] == "disc" else Kind.VERTEBRA
+    kind = Structure.DISC if match[1] == "disc" else Structure.VERTEBRA
     detail = match[2]
     if detail is None:
         return LabelMeaning(kind)
     if detail in {"O", "E"}:
         return LabelMeaning(kind, parity=Parity.ODD if detail == "O" else Parity.EVEN)
     level = detail.replace("_", "-")
-    known = level in (DISC_LEVELS if kind is Kind.DISC else VERTEBRA_LEVELS)
+    known = level in (DISC_LEVELS if kind is Structure.DISC else VERTEBRA_LEVELS)
     if not known and detail not in {"C", "T", "L"}:
         return None
     return LabelMeaning(kind, level=level if known else None, region=level[0])
@@ -247,14 +236,14 @@ class ClassMap:
 
     @cached_property
     def kind_table(self) -> NDArray[np.uint8]:
-        """Look-up table of shape (256,), integer to :class:`Kind`."""
+        """Look-up table of shape (256,), integer to `Structure`."""
         table = np.zeros(256, np.uint8)
         for value, meaning in self.meanings.items():
             table[value] = meaning.kind
         return table
 
     def kinds(self, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return the :class:`Kind` of each voxel of a map, same shape."""
+        """Return the `Structure` of each voxel of a map, same shape."""
         return looked_up(labels, self.kind_table)
 
     @property
@@ -265,12 +254,12 @@ class ClassMap:
     @property
     def has_parity(self) -> bool:
         """Whether vertebrae alternate between two classes."""
-        return any(m.parity and m.kind is Kind.VERTEBRA for m in self.meanings.values())
+        return any(m.parity and m.kind is Structure.VERTEBRA for m in self.meanings.values())
 
     @property
     def separates_vertebrae(self) -> bool:
         """Whether neighbouring vertebrae carry different integers, by parity or by level."""
-        levels = [m for m in self.meanings.values() if m.kind is Kind.VERTEBRA and m.level is not None]
+        levels = [m for m in self.meanings.values() if m.kind is Structure.VERTEBRA and m.level is not None]
         return self.has_parity or len(levels) > 10
 
 

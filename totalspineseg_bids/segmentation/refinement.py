@@ -18,10 +18,10 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 from torch.nn import functional
 
-from totalspineseg_bids.anatomy import SpineVariant
+from totalspineseg_bids.anatomy import SpineVariant, Structure
 from totalspineseg_bids.imaging.grid import Box
 from totalspineseg_bids.imaging.masks import looked_up
-from totalspineseg_bids.segmentation.class_map import ClassMap, Kind, Parity
+from totalspineseg_bids.segmentation.class_map import ClassMap, Parity
 
 #: Roles that both steps have a probability of; ``vertebrae`` holds the sacrum.
 TISSUES = ("vertebrae", "disc", "canal", "cord")
@@ -56,11 +56,11 @@ _REACH_MM = 5.0
 _PARITY_REACH_MM = 40.0
 
 #: Kinds of each role.
-_KINDS: dict[str, tuple[Kind, ...]] = {
-    "vertebrae": (Kind.VERTEBRA, Kind.SACRUM),
-    "disc": (Kind.DISC,),
-    "canal": (Kind.CANAL,),
-    "cord": (Kind.CORD,),
+_KINDS: dict[str, tuple[Structure, ...]] = {
+    "vertebrae": (Structure.VERTEBRA, Structure.SACRUM),
+    "disc": (Structure.DISC,),
+    "canal": (Structure.CANAL,),
+    "cord": (Structure.CORD,),
 }
 
 
@@ -69,7 +69,7 @@ _REGULAR = SpineVariant().vertebrae()
 
 def _parity_of(layout: ClassMap, value: int) -> Parity:
     meaning = layout.meanings.get(value)
-    if meaning is None or meaning.kind is not Kind.VERTEBRA:
+    if meaning is None or meaning.kind is not Structure.VERTEBRA:
         return Parity.UNKNOWN
     if meaning.level in _REGULAR:
         return Parity.EVEN if _REGULAR.index(meaning.level) % 2 else Parity.ODD

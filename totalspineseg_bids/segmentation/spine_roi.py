@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.imaging.grid import Box, foreground_box
-from totalspineseg_bids.segmentation.class_map import ClassMap, Kind
+from totalspineseg_bids.segmentation.class_map import ClassMap
 
 _STRIDE = 4
 _JOIN_CELLS = 2
@@ -37,7 +38,7 @@ def keep_spine(semantic: NDArray[np.uint8], layout: ClassMap) -> NDArray[np.uint
         The map without what is far; all zero if there is neither canal nor disc.
     """
     kinds = layout.kinds(semantic)
-    core = (kinds == Kind.DISC) | (kinds == Kind.CANAL) | (kinds == Kind.CORD)
+    core = (kinds == Structure.DISC) | (kinds == Structure.CANAL) | (kinds == Structure.CORD)
     if np.count_nonzero(core) < _SMALLEST_SPINE_MM3:
         return np.zeros_like(semantic)
     counts, any_class = _blocks(core), _blocks(kinds > 0) > 0

@@ -13,10 +13,11 @@ import numpy as np
 from scipy import ndimage
 
 from totalspineseg_bids import anatomy
+from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.evaluation.corruption.subjects import Case, table_of
 from totalspineseg_bids.imaging.grid import restore_labels
 from totalspineseg_bids.imaging.volume import Geometry
-from totalspineseg_bids.segmentation.class_map import ClassMap, Kind, Parity
+from totalspineseg_bids.segmentation.class_map import ClassMap, Parity
 
 Damage = Callable[[Case, np.random.Generator], bool]
 
@@ -474,20 +475,20 @@ def torn_canal(case: Case, rng: np.random.Generator) -> bool:
     start = int(rng.integers(20, depth - length - 20))
     part = case.semantic[:, :, start : start + length]
     kinds = case.layout.kind_table[part]
-    part[(kinds == Kind.CANAL) | (kinds == Kind.CORD)] = 0
+    part[(kinds == Structure.CANAL) | (kinds == Structure.CORD)] = 0
     return True
 
 
 def no_canal(case: Case, rng: np.random.Generator) -> bool:
     """Remove canal and cord."""
     kinds = case.kinds()
-    case.semantic[(kinds == Kind.CANAL) | (kinds == Kind.CORD)] = 0
+    case.semantic[(kinds == Structure.CANAL) | (kinds == Structure.CORD)] = 0
     return True
 
 
 def no_cord(case: Case, rng: np.random.Generator) -> bool:
     """Replace the cord by canal."""
-    case.semantic[case.kinds() == Kind.CORD] = case.value("csf", "canal")
+    case.semantic[case.kinds() == Structure.CORD] = case.value("csf", "canal")
     return True
 
 
@@ -664,7 +665,7 @@ def blind(case: Case, rng: np.random.Generator) -> bool:
     table = table_of(case.variant, case.layout)
     plain = np.arange(256, dtype=np.uint8)
     for value, meaning in case.layout.meanings.items():
-        if meaning.level is not None and meaning.kind is Kind.SACRUM:
+        if meaning.level is not None and meaning.kind is Structure.SACRUM:
             plain[value] = case.value("vertebrae")
     case.semantic = plain[case.semantic]
     order = case.variant.vertebrae()

@@ -14,13 +14,13 @@ import numpy as np
 from scipy import ndimage
 
 from totalspineseg_bids import anatomy
-from totalspineseg_bids.anatomy import SpineVariant
+from totalspineseg_bids.anatomy import SpineVariant, Structure
 from totalspineseg_bids.evaluation.corruption.cases import LAYOUTS, VARIANTS
 from totalspineseg_bids.evaluation.corruption.damage import LANDMARKS
 from totalspineseg_bids.evaluation.corruption.score import Score
 from totalspineseg_bids.evaluation.corruption.subjects import BLIND_VIEWS, VIEWS, table_of
 from totalspineseg_bids.imaging.centerline import Centerline
-from totalspineseg_bids.segmentation.class_map import ClassMap, Kind, Parity
+from totalspineseg_bids.segmentation.class_map import ClassMap, Parity
 from totalspineseg_bids.segmentation.labelling.column.cross_check import solve as solve_twice
 from totalspineseg_bids.segmentation.labelling.column.naming import name_components
 from totalspineseg_bids.segmentation.labelling.column.parameters import EvidenceWeights
@@ -51,12 +51,12 @@ class Seen:
 
     def discs(self, *, plain: bool = False) -> list[int]:
         """Rows of the discs."""
-        rows = [n for n, o in enumerate(self.items) if o.kind is Kind.DISC and self.names[n]]
+        rows = [n for n, o in enumerate(self.items) if o.kind is Structure.DISC and self.names[n]]
         return [n for n in rows if self.names[n] not in LANDMARKS] if plain else rows
 
     def bodies(self) -> list[int]:
         """Rows of the vertebrae."""
-        return [n for n, o in enumerate(self.items) if o.kind is Kind.VERTEBRA and self.names[n]]
+        return [n for n, o in enumerate(self.items) if o.kind is Structure.VERTEBRA and self.names[n]]
 
     def drop(self, rows: set[int]) -> None:
         """Leave components out."""
@@ -105,7 +105,7 @@ def observe(rng: np.random.Generator, variant: SpineVariant, layout: ClassMap, v
     last = last if last in order else order[-2]
     first = first if first in order else "T10"
     low, high = order.index(first), order.index(last)
-    rows: list[tuple[str, Kind, np.ndarray, float]] = []
+    rows: list[tuple[str, Structure, np.ndarray, float]] = []
     names = {level.name: level for level in column.levels}
     discs = dict(zip(variant.vertebrae()[1:], variant.discs(), strict=False))
     for n, name in enumerate(order):
@@ -114,20 +114,20 @@ def observe(rng: np.random.Generator, variant: SpineVariant, layout: ClassMap, v
         level = names["S1" if name == "S" else name]
         volume = level.width * level.depth * level.height * 0.8
         if name == "S":
-            rows.append((name, Kind.SACRUM, level.frame.origin, 9e4))
+            rows.append((name, Structure.SACRUM, level.frame.origin, 9e4))
             continue
         up = 3.0 * drawn.scale if name == "C2" else 0.0
-        rows.append((name, Kind.VERTEBRA, level.frame.origin + level.frame.axes[:, 2] * up, volume))
+        rows.append((name, Structure.VERTEBRA, level.frame.origin + level.frame.axes[:, 2] * up, volume))
         if name in discs and n < high:
             below = names["S1" if order[n + 1] == "S" else order[n + 1]]
             gap = float(np.linalg.norm(below.top.origin - level.bottom.origin))
             middle = (below.top.origin + level.bottom.origin) / 2
-            rows.append((discs[name], Kind.DISC, middle, level.width * level.depth * gap * 0.72))
+            rows.append((discs[name], Structure.DISC, middle, level.width * level.depth * gap * 0.72))
     found = Seen([], [], CanalExtent(0.0, 0.0), layout, variant)
     for name, kind, centre, volume in rows:
-        spot = centre + rng.normal(0, 0.8 if kind is Kind.DISC else 1.2, 3)
+        spot = centre + rng.normal(0, 0.8 if kind is Structure.DISC else 1.2, 3)
         place = line.project(spot[None])
-        number = anatomy.disc(name).id if kind is Kind.DISC else anatomy.vertebra(name).id
+        number = anatomy.disc(name).id if kind is Structure.DISC else anatomy.vertebra(name).id
         s = float(place.s[0])
         found.names.append(name)
         found.items.append(
@@ -143,7 +143,7 @@ def observe(rng: np.random.Generator, variant: SpineVariant, layout: ClassMap, v
                 touches_edge=False,
                 class_shares=(shares_of(int(table[number]), layout),),
                 part=len(found.items),
-                length_mm=90.0 if kind is Kind.SACRUM else 20.0,
+                length_mm=90.0 if kind is Structure.SACRUM else 20.0,
             )
         )
     if first != "C1":
@@ -298,19 +298,19 @@ def _false_disc(where: str) -> Change:
 
 
 def _no_sacrum(seen: Seen, rng: np.random.Generator) -> bool:
-    rows = {n for n, o in enumerate(seen.items) if o.kind is Kind.SACRUM}
+    rows = {n for n, o in enumerate(seen.items) if o.kind is Structure.SACRUM}
     seen.drop(rows)
     return bool(rows)
 
 
 def _sacrum_rejection_cost(seen: Seen, rng: np.random.Generator) -> bool:
     rows = seen.bodies()
-    if len(rows) < 3 or any(o.kind is Kind.SACRUM for o in seen.items):
+    if len(rows) < 3 or any(o.kind is Structure.SACRUM for o in seen.items):
         return False
     row = rows[-1]
     seen.items[row] = replace(
         seen.items[row],
-        kind=Kind.SACRUM,
+        kind=Structure.SACRUM,
         class_shares=(
             ClassShares({"S": 1.0}, {}, 0.0, 0.0, 1.0, seen.layout.level_names),
             *(replace(v, levels={}) for v in seen.items[row].class_shares[1:]),
@@ -333,7 +333,7 @@ def _scout(kind: str) -> Change:
             name = seen.names[row]
             levels: dict[str, float] = {}
             if name and rng.random() < 0.9:
-                order = seen.variant.discs() if item.kind is Kind.DISC else seen.variant.vertebrae()[:-1]
+                order = seen.variant.discs() if item.kind is Structure.DISC else seen.variant.vertebrae()[:-1]
                 if name in order:
                     at = order.index(name) + (step if start <= row < stop else 0)
                     known = [v for v in order if v in SCOUT.level_names]
@@ -396,7 +396,7 @@ def _blind(seen: Seen) -> None:
     for row in seen.bodies():
         class_shares = seen.items[row].class_shares[0]
         seen.vote(row, replace(class_shares, levels={}))
-    seen.drop({n for n, o in enumerate(seen.items) if o.kind is Kind.SACRUM})
+    seen.drop({n for n, o in enumerate(seen.items) if o.kind is Structure.SACRUM})
 
 
 def draw(kinds: tuple[str, ...], seed: int, split: int, *, blind: bool = False) -> Seen | None:
@@ -420,7 +420,7 @@ def anchored(seen: Seen) -> bool:
     """Tell whether the map of the case names levels rightly, and oftener than wrongly."""
     right = wrong = 0
     for name, item in zip(seen.names, seen.items, strict=True):
-        if item.kind is Kind.SACRUM:
+        if item.kind is Structure.SACRUM:
             right, wrong = right + (name == "S"), wrong + (name != "S")
             continue
         for level, share in item.class_shares[0].levels.items():

@@ -11,7 +11,6 @@ from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.evaluation.corruption.damage import LANDMARKS
 from totalspineseg_bids.evaluation.corruption.subjects import Case, tissue_alike
-from totalspineseg_bids.segmentation.class_map import Kind
 from totalspineseg_bids.segmentation.result import LabelledSpine, SpineStatus
 
 #: A structure counts where this share of it is in view and the map shows this share of that.
@@ -108,7 +107,7 @@ def is_anchored(case: Case) -> bool:
                 continue
             if np.count_nonzero(where == number) < 0.5 * case.counts[number]:
                 continue
-            if kind is Kind.SACRUM and label.structure is not Structure.SACRUM:
+            if kind is Structure.SACRUM and label.structure is not Structure.SACRUM:
                 wrong += 1
             elif label.level == level or (level in {"T12", "L5"} and label.level in {"T13", "L6"}):
                 right += 1

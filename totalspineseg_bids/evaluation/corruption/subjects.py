@@ -11,8 +11,8 @@ import numpy as np
 from scipy import ndimage
 
 from totalspineseg_bids import anatomy
-from totalspineseg_bids.anatomy import SpineVariant
-from totalspineseg_bids.segmentation.class_map import ClassMap, Kind
+from totalspineseg_bids.anatomy import SpineVariant, Structure
+from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.synthesis.parametric import SpineParameters, make_spine
 
 Slices = tuple[slice, slice, slice]
@@ -289,12 +289,12 @@ def tissue_alike(case: Case) -> np.ndarray:
     kinds = np.zeros(256, np.uint8)
     for label in anatomy.LABELS:
         kinds[label.id] = {
-            "spinal_cord": Kind.CORD,
-            "spinal_canal": Kind.CANAL,
-            "vertebra": Kind.VERTEBRA,
-            "sacrum": Kind.SACRUM,
-            "disc": Kind.DISC,
-        }[label.structure.value]
+            "spinal_cord": Structure.CORD,
+            "spinal_canal": Structure.CANAL,
+            "vertebra": Structure.VERTEBRA,
+            "sacrum": Structure.SACRUM,
+            "disc": Structure.DISC,
+        }[label.structure.text]
     want, have = kinds[case.truth], case.kinds()
-    bone = (want == Kind.SACRUM) & (have == Kind.VERTEBRA)
+    bone = (want == Structure.SACRUM) & (have == Structure.VERTEBRA)
     return np.asarray((want == have) & (want > 0) | bone)

@@ -10,12 +10,13 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.imaging.centerline import (
     Centerline,
 )
 from totalspineseg_bids.imaging.grid import Box, foreground_box, restore_labels, working_geometry
 from totalspineseg_bids.imaging.volume import Affine, Geometry, Volume
-from totalspineseg_bids.segmentation.class_map import ClassMap, Kind
+from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling.column.cross_check import solve
 from totalspineseg_bids.segmentation.labelling.column.naming import name_components
 from totalspineseg_bids.segmentation.labelling.column.parameters import EvidenceWeights
@@ -166,7 +167,7 @@ def _search(grid: Prepared, maps: Sequence[SemanticMap], image: LabellingInput, 
     cropped = [sacrum.keep_largest_sacrum(m) for m in cropped]
     kinds = layout.kinds(cropped[0].labels)
     spacing = np.asarray(Geometry(_shape(kinds), grid.affine).spacing)
-    discs = label_discs(kinds == Kind.DISC, float(np.prod(spacing)))
+    discs = label_discs(kinds == Structure.DISC, float(np.prod(spacing)))
     context = _context(cropped, kinds, spacing, discs, box=box, shape=grid.shape, weights=weights)
     if context is None:
         return replace(grid, box=None, reason="neither a spinal canal nor a disc is in view")
@@ -236,7 +237,7 @@ def _context(
 ) -> SpineContext | None:
     """Fit the centreline and gather what the steps share; ``None`` without canal and disc."""
     coarse = kinds[::STRIDE, ::STRIDE, ::STRIDE]
-    canal = np.argwhere((coarse == Kind.CANAL) | (coarse == Kind.CORD)) * (STRIDE * spacing)
+    canal = np.argwhere((coarse == Structure.CANAL) | (coarse == Structure.CORD)) * (STRIDE * spacing)
     line = Centerline.from_canal(canal, float(np.prod(spacing)) * STRIDE**3)
     centers = _centers(discs[0] * spacing, discs[1])
     if line is None:
@@ -288,7 +289,7 @@ def _find(
 def _canal_extent(context: SpineContext, kinds: NDArray[np.uint8]) -> CanalExtent:
     line = context.centerline
     coarse = kinds[::4, ::4, ::4]
-    cord = np.argwhere(coarse == Kind.CORD) * (4 * context.spacing)
+    cord = np.argwhere(coarse == Structure.CORD) * (4 * context.spacing)
     conus = None
     if len(cord) * 64 * context.voxel_mm3 > 1500:
         s = np.sort(line.project(cord).s)

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from totalspineseg_bids.anatomy import SpineVariant
+from totalspineseg_bids.anatomy import SpineVariant, Structure
 from totalspineseg_bids.imaging.centerline import Centerline, Projection
-from totalspineseg_bids.segmentation.class_map import Kind
 from totalspineseg_bids.segmentation.result import SpineStatus
 from totalspineseg_bids.segmentation.semantic_map import SemanticMap
 
@@ -77,7 +76,7 @@ class Observation:
         What other images of the session say: posterior probability of the levels, and the weight of each.
     """
 
-    kind: Kind
+    kind: Structure
     center: NDArray[np.float64]
     s: float
     s_low: float

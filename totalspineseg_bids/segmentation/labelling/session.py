@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from totalspineseg_bids.segmentation.class_map import Kind
+from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.segmentation.labelling.column.naming import landmark_support
 from totalspineseg_bids.segmentation.labelling.column.parameters import BEYOND_DOUBT, ENOUGH_LANDMARKS, EvidenceWeights
 from totalspineseg_bids.segmentation.labelling.labeller import LabellingInput, Prepared, complete, prepare, solve_again
@@ -44,7 +44,7 @@ class LevelEvidence:
         Posterior probability of its levels; ``None`` stands for "no part of the column".
     """
 
-    kind: Kind
+    kind: Structure
     position_mm: NDArray[np.float64]
     table: dict[str | None, float]
 
@@ -96,7 +96,7 @@ def level_evidence(prepared: Prepared) -> list[LevelEvidence]:
     return [
         LevelEvidence(o.kind, _scanner(prepared, found, o), table)
         for o, table in zip(found.observations, found.solution.tables, strict=True)
-        if o.kind is not Kind.SACRUM and not o.touches_edge
+        if o.kind is not Structure.SACRUM and not o.touches_edge
     ]
 
 

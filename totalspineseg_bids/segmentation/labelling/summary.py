@@ -11,7 +11,6 @@ from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.imaging.grid import Box
 from totalspineseg_bids.imaging.volume import Volume
-from totalspineseg_bids.segmentation.class_map import Kind
 from totalspineseg_bids.segmentation.labelling.plausibility import (
     SLIVER,
     TOO_LARGE,
@@ -210,7 +209,7 @@ def _flags(observations: Sequence[Observation], solution: LevelSolution, naming:
             flags.append("doubtful-levels")
     for n, observation in enumerate(observations):
         name = solution.levels[n] if naming.status is SpineStatus.LABELLED else None
-        what = "disc" if observation.kind is Kind.DISC else "vertebra"
+        what = "disc" if observation.kind is Structure.DISC else "vertebra"
         if naming.ids[n] is None:
             flags.append(f"false-{what}")
         elif observation.note:
@@ -232,9 +231,9 @@ def _disc_places(
         label, level = naming.ids[n], solution.levels[n]
         if label is None or level is None or anatomy.is_unnamed(label):
             continue
-        if observation.kind is Kind.VERTEBRA and level in {"C1", "C2"}:
+        if observation.kind is Structure.VERTEBRA and level in {"C1", "C2"}:
             tops[level] = observation.s
-        if observation.kind is not Kind.DISC:
+        if observation.kind is not Structure.DISC:
             continue
         rows = discs.part == observation.part
         projection = (

@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from totalspineseg_bids.segmentation.class_map import Kind
+from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.segmentation.labelling.column.hypotheses import (
     NO_PLACE,
     Hypotheses,
@@ -42,7 +42,7 @@ def anchors(observations: Sequence[Observation]) -> list[int]:
     return [
         n
         for n, o in enumerate(observations)
-        if o.kind is Kind.SACRUM
+        if o.kind is Structure.SACRUM
         or max((s for v in o.class_shares for s in v.levels.values()), default=0.0) >= ANCHOR_SHARE
         or o.localizer_levels
         or o.session_evidence
@@ -57,7 +57,7 @@ def emissions(
     places = hypotheses.places
     per_variant = np.zeros((len(observations), len(hypotheses.chains), places))
     missed = _missed(observations, weights)
-    for kind in (Kind.DISC, Kind.VERTEBRA, Kind.SACRUM):
+    for kind in (Structure.DISC, Structure.VERTEBRA, Structure.SACRUM):
         rows = [n for n, o in enumerate(observations) if o.kind is kind]
         if rows:
             per_variant[rows] = _class_scores([observations[n] for n in rows], missed, weights)
@@ -65,13 +65,13 @@ def emissions(
     result = per_variant[:, hypotheses.variant]
     last = np.arange(places)[None] == _last_place(hypotheses)[:, None]
     for n, observation in enumerate(observations):
-        side = 1 if observation.kind is Kind.DISC else 0
+        side = 1 if observation.kind is Structure.DISC else 0
         result[n][~hypotheses.exists[:, :, side]] = NEVER
-        if observation.kind is Kind.DISC and not observation.touches_edge:
+        if observation.kind is Structure.DISC and not observation.touches_edge:
             result[n] += _volume_score(observation, hypotheses, weights)
-        if observation.kind is Kind.SACRUM:
+        if observation.kind is Structure.SACRUM:
             result[n][~last] = NEVER
-        elif observation.kind is Kind.VERTEBRA:
+        elif observation.kind is Structure.VERTEBRA:
             result[n][last] = NEVER
             result[n][:, AXIS_PLACE] += _axis_score(observations, n, weights)
     if view.conus is not None:
@@ -85,7 +85,7 @@ def _last_place(hypotheses: Hypotheses) -> NDArray[np.int64]:
 
 
 @cache
-def _slips(level: str, kind: Kind, weights: EvidenceWeights, *, named: bool) -> NDArray[np.float64] | None:
+def _slips(level: str, kind: Structure, weights: EvidenceWeights, *, named: bool) -> NDArray[np.float64] | None:
     """Log-probability that the class of a level is seen at each place, shape (V, P); None where no chain has it.
 
     A class is seen on a neighbour of its own place with the probability of a slip, greater where every level is
@@ -150,7 +150,7 @@ def _add_level_prior(score: NDArray[np.float64], observations: Sequence[Observat
     At the ends of the column, where vertebrae have a shape of their own, the prior is nearly always right. In between
     it counts levels, so that its errors there are correlated and its levels are hardly more than one opinion.
     """
-    told = [n for n, o in enumerate(observations) if o.level_prior and o.kind is not Kind.SACRUM]
+    told = [n for n, o in enumerate(observations) if o.level_prior and o.kind is not Structure.SACRUM]
     ends = {
         n for n in told if max(observations[n].level_prior.items(), key=lambda item: item[1])[0] in PRIOR_END_LEVELS
     }
@@ -173,23 +173,27 @@ def _add_level_prior(score: NDArray[np.float64], observations: Sequence[Observat
         score[n] += (end_weight if n in ends else between_weight) * logs[row]
 
 
-def _session_scores(table: Mapping[str | None, float], kind: Kind, weights: EvidenceWeights) -> NDArray[np.float64]:
+def _session_scores(
+    table: Mapping[str | None, float], kind: Structure, weights: EvidenceWeights
+) -> NDArray[np.float64]:
     """Log-probability that another image gives each place, shape (V, P), never surer than the match of the two is."""
     hypotheses = build_hypotheses()
     result = np.zeros((len(hypotheses.chains), hypotheses.places))
     for v, chain in enumerate(hypotheses.chains):
-        names = chain.discs if kind is Kind.DISC else chain.vertebrae
+        names = chain.discs if kind is Structure.DISC else chain.vertebrae
         result[v, : len(names)] = [table.get(name, 0.0) if name else 0.0 for name in names]
     return np.asarray(np.log(result * (1 - weights.mismatch) + weights.mismatch / 10))
 
 
 def _map_scores(
-    class_shares: Sequence[ClassShares], kind: Kind, missed: Mapping[str, float], weights: EvidenceWeights
+    class_shares: Sequence[ClassShares], kind: Structure, missed: Mapping[str, float], weights: EvidenceWeights
 ) -> NDArray[np.float64]:
     """Log-likelihood of what one map's classes say of components of one kind, shape (N, V, P)."""
     hypotheses = build_hypotheses()
     score = np.zeros((len(class_shares), len(hypotheses.chains), hypotheses.places))
-    known = [level for level in sorted(class_shares[0].known) if ("-" in level) == (kind is Kind.DISC) and level != "S"]
+    known = [
+        level for level in sorted(class_shares[0].known) if ("-" in level) == (kind is Structure.DISC) and level != "S"
+    ]
     seen = {level: sum(v.levels.get(level, 0.0) for v in class_shares) for level in known}
     weight = class_shares[0].weight * _tempering(class_shares, known, kind, weights)
     # There is one disc L5-S. A class that is seen all along the column says little of where it belongs.
@@ -217,7 +221,7 @@ def _map_scores(
 
 
 def _tempering(
-    class_shares: Sequence[ClassShares], known: Sequence[str], kind: Kind, weights: EvidenceWeights
+    class_shares: Sequence[ClassShares], known: Sequence[str], kind: Structure, weights: EvidenceWeights
 ) -> float:
     """How much each component's class counts, below 1 where errors of neighbours go together.
 
@@ -225,7 +229,7 @@ def _tempering(
     than one: all its names of one kind together count as ``named_budget`` independent ones.
     """
     if len(known) <= MOST_LANDMARKS:
-        return 1.0 if kind is Kind.DISC else weights.vertebra_landmark_weight
+        return 1.0 if kind is Structure.DISC else weights.vertebra_landmark_weight
     return min(weights.named_weight, weights.named_budget / max(len(class_shares), 1))
 
 
@@ -239,7 +243,7 @@ def _axis_score(observations: Sequence[Observation], n: int, weights: EvidenceWe
 
     Measured by the vertebrae below and not by the subject's size, of which a faulty C2 must not decide.
     """
-    below = [o.volume_mm3 for o in observations[n + 1 :] if o.kind is Kind.VERTEBRA and not o.touches_edge]
+    below = [o.volume_mm3 for o in observations[n + 1 :] if o.kind is Structure.VERTEBRA and not o.touches_edge]
     if observations[n].touches_edge or len(below) < AXIS_NEIGHBOURS:
         return 0.0
     expected = np.log(AXIS_VOLUME * np.median(below[:AXIS_NEIGHBOURS]))
@@ -261,7 +265,7 @@ def _add_conus(
     weights: EvidenceWeights,
 ) -> None:
     """Let the disc nearest to the cord's end say how many levels it is away from where the cord usually ends."""
-    discs = [n for n, o in enumerate(observations) if o.kind is Kind.DISC]
+    discs = [n for n, o in enumerate(observations) if o.kind is Structure.DISC]
     if not discs:
         return
     nearest = min(discs, key=lambda n: abs(observations[n].s - conus))

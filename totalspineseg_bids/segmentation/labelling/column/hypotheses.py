@@ -13,7 +13,7 @@ from functools import cache, cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from totalspineseg_bids.segmentation.class_map import Kind
+from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.segmentation.labelling.column.parameters import (
     LONGEST_STEP,
     SCALES,
@@ -121,13 +121,13 @@ def build_hypotheses() -> Hypotheses:
     return Hypotheses(chains, index, factors, np.asarray(prior), base[index] * factors[:, None, None], exists[index])
 
 
-def places_of(chain: Chain, level: str, kind: Kind) -> tuple[int, ...]:
+def places_of(chain: Chain, level: str, kind: Structure) -> tuple[int, ...]:
     """Return the places of a chain that the class of a level may stand for.
 
     A model that knows 12 thoracic and 5 lumbar vertebrae calls the last of each region T12 and L5; where there is one
     more, the class may be found on either of the two.
     """
-    if kind is Kind.DISC:
+    if kind is Structure.DISC:
         return (chain.discs.index(level),) if level in chain.discs else ()
     last = {"T12": chain.vertebrae.index("L1") - 1, "L5": len(chain.vertebrae) - 2}
     own = (chain.vertebrae.index(level),) if level in chain.vertebrae else ()
@@ -135,7 +135,7 @@ def places_of(chain: Chain, level: str, kind: Kind) -> tuple[int, ...]:
 
 
 @cache
-def levels_away(level: str, kind: Kind) -> NDArray[np.int64]:
+def levels_away(level: str, kind: Structure) -> NDArray[np.int64]:
     """How many levels each place is from those of a level, 3 for more, shape (V, P).
 
     Where a chain lacks the level it is ``NO_PLACE`` all over.
@@ -150,18 +150,18 @@ def levels_away(level: str, kind: Kind) -> NDArray[np.int64]:
 
 
 @cache
-def owners(level: str, kind: Kind) -> NDArray[np.float64]:
+def owners(level: str, kind: Structure) -> NDArray[np.float64]:
     """1 at the place of a level in each chain, shape (V, P); 0 all over where the class may be on either of two."""
     own = levels_away(level, kind) == 0
     return np.asarray(own & (own.sum(axis=1, keepdims=True) == 1), np.float64)
 
 
 @cache
-def elsewhere(region: str, kind: Kind) -> NDArray[np.float64]:
+def elsewhere(region: str, kind: Structure) -> NDArray[np.float64]:
     """1 outside a part of the column in each chain, shape (V, P)."""
     hypotheses = build_hypotheses()
     result = np.ones((len(hypotheses.chains), hypotheses.places))
     for v, chain in enumerate(hypotheses.chains):
-        names = chain.discs if kind is Kind.DISC else chain.vertebrae
+        names = chain.discs if kind is Structure.DISC else chain.vertebrae
         result[v, : len(names)] = [bool(name) and name[0] != region for name in names]
     return result

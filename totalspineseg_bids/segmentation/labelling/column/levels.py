@@ -19,8 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from totalspineseg_bids.anatomy import SpineVariant
-from totalspineseg_bids.segmentation.class_map import Kind
+from totalspineseg_bids.anatomy import SpineVariant, Structure
 from totalspineseg_bids.segmentation.labelling.column.decoding import expected_naming
 from totalspineseg_bids.segmentation.labelling.column.evidence import anchors, emissions
 from totalspineseg_bids.segmentation.labelling.column.hypotheses import Hypotheses, build_hypotheses
@@ -141,14 +140,14 @@ def _solve(observations: Sequence[Observation], view: CanalExtent, weights: Evid
     # Every path has one variant throughout; the component that is most surely part of the column tells its share.
     by_hypothesis = posterior[min(range(len(tables)), key=lambda n: tables[n][None])].sum(axis=1)
     by_variant = np.bincount(variant, by_hypothesis / max(by_hypothesis.sum(), 1e-12), len(hypotheses.chains))
-    sides = [1 if o.kind is Kind.DISC else 0 for o in observations]
+    sides = [1 if o.kind is Structure.DISC else 0 for o in observations]
     number, places = expected_naming(tables, sides, hypotheses.chains, by_variant.tolist())
     chain = hypotheses.chains[number]
     scale = hypotheses.scale[rows[int(np.argmax(np.where(variant == number, by_hypothesis, -1.0)))]]
     levels, confidence, runner_up = [], [], []
     for n, observation in enumerate(observations):
         place = places.get(n)
-        names = chain.discs if observation.kind is Kind.DISC else chain.vertebrae
+        names = chain.discs if observation.kind is Structure.DISC else chain.vertebrae
         level = names[place] if place is not None else None
         table = tables[n]
         levels.append(level)
@@ -173,19 +172,19 @@ def _solve(observations: Sequence[Observation], view: CanalExtent, weights: Evid
 
 def _missing(observations: Sequence[Observation], places: dict[int, int], discs: tuple[str, ...]) -> tuple[str, ...]:
     """Discs between the outermost found ones that no component stands for."""
-    found = {place for n, place in places.items() if observations[n].kind is Kind.DISC}
+    found = {place for n, place in places.items() if observations[n].kind is Structure.DISC}
     if not found:
         return ()
     return tuple(discs[p] for p in range(min(found), max(found)) if p not in found and discs[p])
 
 
 def _by_name(
-    posterior: Table, kind: Kind, chains: Sequence[Chain], variant: NDArray[np.int64]
+    posterior: Table, kind: Structure, chains: Sequence[Chain], variant: NDArray[np.int64]
 ) -> dict[str | None, float]:
     """Sum a component's posterior (H, P) over hypotheses by level name; ``None`` is "no part of the column"."""
     table: dict[str | None, float] = {}
     for v, chain in enumerate(chains):
-        names = chain.discs if kind is Kind.DISC else chain.vertebrae
+        names = chain.discs if kind is Structure.DISC else chain.vertebrae
         share = posterior[variant == v].sum(axis=0)
         for place, name in enumerate(names):
             if name and share[place] > 1e-9:
@@ -202,7 +201,7 @@ def _scaled(logs: Table) -> _Scaled:
 def _build_lattice(
     observations: Sequence[Observation], hypotheses: Hypotheses, view: CanalExtent, weights: EvidenceWeights
 ) -> _Lattice:
-    side = [1 if o.kind is Kind.DISC else 0 for o in observations]
+    side = [1 if o.kind is Structure.DISC else 0 for o in observations]
     levels = emissions(observations, hypotheses, view, weights)
     parities: Parities = parity_scores(observations, hypotheses.places, weights)
     count, phases, places = len(hypotheses.scale), len(parities.prior), hypotheses.places
@@ -246,13 +245,13 @@ def _step(
     upper: Observation, lower: Observation, hypotheses: Hypotheses, weights: EvidenceWeights, *, bodies: bool
 ) -> _Step:
     """Weigh the step between two components by the distance between them and by what it passes over."""
-    a, b = (1 if o.kind is Kind.DISC else 0 for o in (upper, lower))
+    a, b = (1 if o.kind is Structure.DISC else 0 for o in (upper, lower))
     distance = float(np.linalg.norm(lower.center - upper.center))
     if distance > 70.0:
         distance = max(distance, lower.s - upper.s)
     extra = weights.spacing_floor_mm**2 + sum(
-        (1.5**2 if o.kind is Kind.VERTEBRA else 0.0)
-        + (6.0**2 if o.kind is Kind.SACRUM else 0.0)
+        (1.5**2 if o.kind is Structure.VERTEBRA else 0.0)
+        + (6.0**2 if o.kind is Structure.SACRUM else 0.0)
         + (5.0**2 if o.touches_edge else 0.0)
         for o in (upper, lower)
     )

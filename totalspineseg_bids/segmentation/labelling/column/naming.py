@@ -8,7 +8,6 @@ import numpy as np
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
-from totalspineseg_bids.segmentation.class_map import Kind
 from totalspineseg_bids.segmentation.labelling.column.parameters import (
     BEYOND_DOUBT,
     ENOUGH_LANDMARKS,
@@ -51,19 +50,18 @@ def name_components(observations: Sequence[Observation], solution: LevelSolution
     doubt = ONE_LANDMARK if landmark_support(observations, solution.levels) < ENOUGH_LANDMARKS else None
     ids: list[int | None] = [None] * len(observations)
     reasons: list[str | None] = [None] * len(observations)
-    numbers = {Kind.DISC: 0, Kind.VERTEBRA: 0}
+    numbers = {Structure.DISC: 0, Structure.VERTEBRA: 0}
     for n in kept:
         kind, level = observations[n].kind, solution.levels[n]
-        if kind is Kind.SACRUM or level is None:
+        if kind is Structure.SACRUM or level is None:
             ids[n] = anatomy.SACRUM_ID
             continue
         numbers[kind] += 1
         if reason is not None or solution.confidence[n] < SURE:
-            structure = Structure.DISC if kind is Kind.DISC else Structure.VERTEBRA
-            ids[n] = anatomy.unnamed(structure, min(numbers[kind], anatomy.MAX_UNNAMED)).id
+            ids[n] = anatomy.unnamed(kind, min(numbers[kind], anatomy.MAX_UNNAMED)).id
             reasons[n] = reason or SHIFT_POSSIBLE
         else:
-            ids[n] = (anatomy.disc(level) if kind is Kind.DISC else anatomy.vertebra(level)).id
+            ids[n] = (anatomy.disc(level) if kind is Structure.DISC else anatomy.vertebra(level)).id
             reasons[n] = _caution(observations[n], n, solution) or _disputed(n, solution) or doubt
     status = SpineStatus.LABELLED if reason is None else SpineStatus.ABSTAINED
     slots, cuts = _slots(observations, solution, ids)
@@ -77,9 +75,11 @@ def abstention_reason(observations: Sequence[Observation], solution: LevelSoluti
     if not solution.anchored:
         return NO_ANCHOR
     bare = [
-        n for n, level in enumerate(solution.levels) if level is not None and observations[n].kind is not Kind.SACRUM
+        n
+        for n, level in enumerate(solution.levels)
+        if level is not None and observations[n].kind is not Structure.SACRUM
     ]
-    volumes = {n: o.volume_mm3 for n, o in enumerate(observations) if o.kind is not Kind.SACRUM}
+    volumes = {n: o.volume_mm3 for n, o in enumerate(observations) if o.kind is not Structure.SACRUM}
     if sum(volumes[n] for n in bare) < LEAST_EXPLAINED * sum(volumes.values()):
         return UNEXPLAINED
     if landmark_support(observations, solution.levels) < ENOUGH_LANDMARKS and _contested(observations, solution.levels):
@@ -136,7 +136,7 @@ def landmark_support(observations: Sequence[Observation], levels: Sequence[str |
     for observation, level in zip(observations, levels, strict=True):
         if level is None:
             continue
-        if observation.kind is Kind.SACRUM:
+        if observation.kind is Structure.SACRUM:
             total += 1.0 if observation.length_mm >= WHOLE_SACRUM_MM else 0.5
             continue
         local += level in observation.localizer_levels
@@ -148,7 +148,7 @@ def landmark_support(observations: Sequence[Observation], levels: Sequence[str |
                 voters[k] += share >= 0.5
             else:
                 best = max(best, share)
-        total += best * (1.0 if observation.kind is Kind.DISC else 0.5)
+        total += best * (1.0 if observation.kind is Structure.DISC else 0.5)
     for k, number in enumerate(voters):
         if number >= 3:
             total += 1.5 if k == 0 else 0.5
@@ -174,7 +174,7 @@ def _caution(observation: Observation, n: int, solution: LevelSolution) -> str |
 
 
 def _discs(observations: Sequence[Observation], kept: Sequence[int]) -> list[Observation]:
-    return [observations[n] for n in kept if observations[n].kind is Kind.DISC]
+    return [observations[n] for n in kept if observations[n].kind is Structure.DISC]
 
 
 def _doubt(solution: LevelSolution, bare: Sequence[int]) -> str:
@@ -189,8 +189,8 @@ def _slots(
 ) -> tuple[tuple[int, ...], tuple[int | None, ...]]:
     """Vertebrae between the discs, for maps whose classes do not tell them apart."""
     chain = chain_of(solution.variant)
-    bodies = [n for n, o in enumerate(observations) if o.kind is Kind.VERTEBRA and ids[n] is not None]
-    discs = [n for n, o in enumerate(observations) if o.kind is Kind.DISC and ids[n] is not None]
+    bodies = [n for n, o in enumerate(observations) if o.kind is Structure.VERTEBRA and ids[n] is not None]
+    discs = [n for n, o in enumerate(observations) if o.kind is Structure.DISC and ids[n] is not None]
     if len(bodies) > 1 or not discs:
         return (), ()
     place = {chain.discs.index(str(solution.levels[n])): n for n in discs}

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from totalspineseg_bids.segmentation.class_map import Kind
+from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.segmentation.labelling.column.parameters import EvidenceWeights
 from totalspineseg_bids.segmentation.labelling.records import Observation
 
@@ -45,7 +45,7 @@ def parity_scores(observations: Sequence[Observation], places: int, weights: Evi
             sum(v.weight * v.odd for v in o.class_shares) / total,
             sum(v.weight * v.even for v in o.class_shares) / total,
         ]
-    is_disc = np.array([o.kind is Kind.DISC for o in observations], bool)
+    is_disc = np.array([o.kind is Structure.DISC for o in observations], bool)
     vertebrae_tell = bool((shares[~is_disc] > 0.3).any())
     discs_tell = bool((shares[is_disc] > 0.3).any())
     sides = [(a, b) for a in range(2 if vertebrae_tell else 1) for b in range(2 if discs_tell else 1)]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from totalspineseg_bids.segmentation.class_map import Kind
+from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.segmentation.labelling.column.parameters import (
     LANDMARK_VERTEBRA,
     LEAST_FALSE_SACRUM,
@@ -25,19 +25,19 @@ def rejection_costs(observations: Sequence[Observation], weights: EvidenceWeight
     # A disc thrown away takes what its class says with it, and a landmark one level off elsewhere then stands alone: a
     # real neck was named one level off so. To throw it away must be no cheaper than to say that its class has slipped.
     slip = float(np.log(weights.landmark_hit / weights.landmark_slip[0]))
-    landmark = {Kind.DISC: slip, Kind.VERTEBRA: LANDMARK_VERTEBRA}
+    landmark = {Structure.DISC: slip, Structure.VERTEBRA: LANDMARK_VERTEBRA}
     cost = np.zeros(len(observations))
     for n, o in enumerate(observations):
-        if o.kind is Kind.SACRUM:
+        if o.kind is Structure.SACRUM:
             cost[n] = _sacrum_rejection_cost(o, weights)
             continue
-        base = weights.reject_disc if o.kind is Kind.DISC else weights.reject_vertebra
+        base = weights.reject_disc if o.kind is Structure.DISC else weights.reject_vertebra
         typical = volume_around(o, [p for p in observations if p.kind is o.kind], PEERS_MM)
         # What the field of view cuts is small for that reason, but slivers are also painted where nothing is.
         whole = typical * (SLIVER_SHARE if o.touches_edge else 1.0)
         relative = min(o.volume_mm3 / max(whole, 1.0), 1.0)
         cost[n] = 0.4 + (base - 0.4) * float(np.sqrt(relative))
-        if o.kind is Kind.DISC and (o.anterior < 3.0 or abs(o.lateral) > 22.0):
+        if o.kind is Structure.DISC and (o.anterior < 3.0 or abs(o.lateral) > 22.0):
             cost[n] = min(cost[n], 0.5)
         voted = max((s for v in o.class_shares for s in v.levels.values()), default=0.0)
         cost[n] += landmark[o.kind] * voted

@@ -13,10 +13,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.imaging.centerline import Projection
 from totalspineseg_bids.imaging.grid import foreground_box
 from totalspineseg_bids.imaging.masks import connected_parts, indices_of
-from totalspineseg_bids.segmentation.class_map import ClassMap, Kind, Parity
+from totalspineseg_bids.segmentation.class_map import ClassMap, Parity
 from totalspineseg_bids.segmentation.labelling.components.disc_repair import join_pieces, split_bridged
 from totalspineseg_bids.segmentation.labelling.components.parameters import (
     BODY_SPECK_MM3,
@@ -52,7 +53,7 @@ def extent(values: NDArray[np.float64], tail: float) -> tuple[float, float]:
 
 
 def measure(
-    kind: Kind,
+    kind: Structure,
     index: NDArray[np.int64],
     part: NDArray[np.int64],
     context: SpineContext,
@@ -100,8 +101,8 @@ def measure(
             continue
         rows = order[start:stop]
         s = projection.s[rows]
-        ends = extent(s, 0.01) if kind is Kind.SACRUM else (0.0, 0.0)
-        if kind is Kind.SACRUM:
+        ends = extent(s, 0.01) if kind is Structure.SACRUM else (0.0, 0.0)
+        if kind is Structure.SACRUM:
             rows = _sacrum_top(rows, projection)
             s = projection.s[rows]
         low, high = extent(s, 0.05)
@@ -121,7 +122,7 @@ def measure(
                     for counts, (m, weight) in zip(tables, context.maps, strict=True)
                 ),
                 part=n,
-                length_mm=float(ends[1] - ends[0]) if kind is Kind.SACRUM else float(high - low),
+                length_mm=float(ends[1] - ends[0]) if kind is Structure.SACRUM else float(high - low),
             )
         )
     return sorted(found, key=lambda o: o.s)
@@ -142,7 +143,7 @@ def _tally(semantic: SemanticMap, index: NDArray[np.int64], part: NDArray[np.int
     return np.bincount(part * 256 + values, minlength=number * 256).reshape(number, 256)
 
 
-def _class_shares(counts: NDArray[np.int64], layout: ClassMap, weight: float, kind: Kind) -> ClassShares:
+def _class_shares(counts: NDArray[np.int64], layout: ClassMap, weight: float, kind: Structure) -> ClassShares:
     levels: dict[str, float] = {}
     regions: dict[str, float] = {}
     parity = {Parity.ODD: 0.0, Parity.EVEN: 0.0}
@@ -213,10 +214,10 @@ def disc_parts(
     """
     projection = context.centerline.project(index * context.spacing)
     part, cut = split_bridged(part, projection.s, projection.anterior, projection.lateral)
-    first = measure(Kind.DISC, index, part, context, place=projection)
+    first = measure(Structure.DISC, index, part, context, place=projection)
     part, joined = join_pieces(first, part, cut)
     if joined or len(first) != len(np.unique(part[part >= 0])):
-        first = measure(Kind.DISC, index, part, context, place=projection)
+        first = measure(Structure.DISC, index, part, context, place=projection)
     observations = []
     for found in first:
         if found.volume_mm3 < SMALL_DISC_MM3 and not found.touches_edge:
@@ -256,7 +257,7 @@ def body_parts(
     tuple of ComponentVoxels
         Vertebrae and sacrum, indices on the full grid.
     """
-    vertebra_values = [v for v, m in layout.meanings.items() if m.kind is Kind.VERTEBRA]
+    vertebra_values = [v for v, m in layout.meanings.items() if m.kind is Structure.VERTEBRA]
     telling = [v for v in vertebra_values if layout.separates_vertebrae or layout.meanings[v].level is not None]
     row_lists, part_lists, offset = [], [], 0
     voxel = context.voxel_mm3 * stride**3
@@ -287,11 +288,11 @@ def body_parts(
     index, place = coarse[rows] * stride, projection.rows(rows)
     part = _cut_long(index, part, place.s, context, discs)
     part, fused = cut_fused(part, place.s, discs)
-    bodies = measure(Kind.VERTEBRA, index, part, context, stride, place=place)
+    bodies = measure(Structure.VERTEBRA, index, part, context, stride, place=place)
     pieces = _between_discs(bodies, discs)
     if pieces:
         part = _joined(part, pieces)
-        bodies = measure(Kind.VERTEBRA, index, part, context, stride, place=place)
+        bodies = measure(Structure.VERTEBRA, index, part, context, stride, place=place)
     part, bodies = _join_bodies(index, part, bodies, context, stride, place=place)
     sacrum = _sacrum_parts(values, layout, context, stride)
     noted = tuple(replace(b, note="fused") if b.part in fused else b for b in bodies)
@@ -425,7 +426,7 @@ def _join_bodies(
     if not changed:
         return part, bodies
     part = np.where(part >= 0, target[part], -1)
-    return part, measure(Kind.VERTEBRA, index, part, context, stride, place=place)
+    return part, measure(Structure.VERTEBRA, index, part, context, stride, place=place)
 
 
 def _between_discs(bodies: Sequence[Observation], discs: ComponentVoxels) -> list[list[Observation]]:
@@ -471,7 +472,7 @@ def _sacrum_parts(
     stride: int,
 ) -> ComponentVoxels:
     """Find the sacrum: the largest part of its class."""
-    table = layout.kind_table == Kind.SACRUM
+    table = layout.kind_table == Structure.SACRUM
     index, part = connected(table[values])
     if len(index) == 0:
         return ComponentVoxels(index, part, ())
@@ -480,5 +481,5 @@ def _sacrum_parts(
     volume = np.count_nonzero(part == 0) * context.voxel_mm3 * stride**3
     if volume < SACRUM_SPECK_MM3:
         part = np.full_like(part, -1)
-    found = measure(Kind.SACRUM, index * stride, part, context, stride)
+    found = measure(Structure.SACRUM, index * stride, part, context, stride)
     return ComponentVoxels(index * stride, part, tuple(found))

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.imaging.volume import Affine
-from totalspineseg_bids.segmentation.class_map import ClassMap, Kind, LabelMeaning
+from totalspineseg_bids.segmentation.class_map import ClassMap, LabelMeaning
 from totalspineseg_bids.segmentation.labelling.components.parameters import (
     PRIOR_FEWEST_VOXELS,
     PRIOR_FULL_CREDIT,
@@ -67,8 +68,8 @@ def sacrum_mask(semantic: NDArray[np.bool_], affine: Affine, level_prior: LevelP
     ndarray
         Boolean, shape of ``semantic``.
     """
-    sacral = [row for row, m in enumerate(level_prior.meanings) if m is not None and m.kind is Kind.SACRUM]
-    others = [row for row, m in enumerate(level_prior.meanings) if m is not None and m.kind is Kind.VERTEBRA]
+    sacral = [row for row, m in enumerate(level_prior.meanings) if m is not None and m.kind is Structure.SACRUM]
+    others = [row for row, m in enumerate(level_prior.meanings) if m is not None and m.kind is Structure.VERTEBRA]
     result = np.zeros(semantic.shape, bool)
     if not sacral:
         return result
@@ -105,10 +106,10 @@ def with_level_prior(
         scout takes part of the component for something else.
     """
     to_prior = np.linalg.inv(level_prior.affine) @ affine
-    kinds = (Kind.DISC, Kind.VERTEBRA, Kind.SACRUM)
+    kinds = (Structure.DISC, Structure.VERTEBRA, Structure.SACRUM)
     rows = {kind: _rows(level_prior.meanings, kind) for kind in kinds}
     # The question there is whether it is one, or more vertebrae.
-    rows[Kind.SACRUM] |= rows[Kind.VERTEBRA]
+    rows[Structure.SACRUM] |= rows[Structure.VERTEBRA]
     voxels = dict(zip(kinds, parts, strict=True))
     result = []
     for observation in observations:
@@ -119,7 +120,7 @@ def with_level_prior(
     return result
 
 
-def _rows(meanings: Sequence[LabelMeaning | None], kind: Kind) -> dict[str, int]:
+def _rows(meanings: Sequence[LabelMeaning | None], kind: Structure) -> dict[str, int]:
     return {m.level: row for row, m in enumerate(meanings) if m is not None and m.kind is kind and m.level}
 
 

@@ -11,7 +11,6 @@ from scipy import ndimage
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.imaging.volume import Affine, Volume
-from totalspineseg_bids.segmentation.class_map import Kind
 from totalspineseg_bids.segmentation.labelling.components.parameters import (
     LOCALIZER_ASIDE_MM,
     LOCALIZER_NEAR_MM,
@@ -19,7 +18,7 @@ from totalspineseg_bids.segmentation.labelling.components.parameters import (
 )
 from totalspineseg_bids.segmentation.labelling.records import Observation, SpineContext
 
-_KINDS = {Structure.DISC: Kind.DISC, Structure.VERTEBRA: Kind.VERTEBRA, Structure.SACRUM: Kind.SACRUM}
+_WITH_LEVELS = (Structure.DISC, Structure.VERTEBRA, Structure.SACRUM)
 
 
 def with_localizer_levels(
@@ -46,19 +45,19 @@ def with_localizer_levels(
     labels = np.asarray(localizer.data).astype(np.uint8)
     to_local = np.linalg.inv(affine) @ localizer.affine
     voxel = float(abs(np.linalg.det(localizer.affine[:3, :3])))
-    places: list[tuple[Kind, str, float, float]] = []
+    places: list[tuple[Structure, str, float, float]] = []
     for number, box in enumerate(ndimage.find_objects(labels), start=1):
         known = anatomy.BY_ID.get(number)
-        if box is None or known is None or known.structure not in _KINDS or not known.level:
+        if box is None or known is None or known.structure not in _WITH_LEVELS or not known.level:
             continue
         index = np.argwhere(labels[box] == number) + np.array([s.start for s in box])
         if len(index) * voxel < LOCALIZER_SMALLEST_MM3:
             continue
         points = (index @ to_local[:3, :3].T + to_local[:3, 3]) * context.spacing
         projection = context.centerline.project(points)
-        kind = _KINDS[known.structure]
-        front = projection.anterior > (7.0 if kind is Kind.VERTEBRA else -5.0)
-        if kind is Kind.SACRUM or not front.any():
+        kind = known.structure
+        front = projection.anterior > (7.0 if kind is Structure.VERTEBRA else -5.0)
+        if kind is Structure.SACRUM or not front.any():
             continue
         aside = float(np.hypot(projection.anterior[front].mean() - 18.0, projection.lateral[front].mean()))
         places.append((kind, known.level, float(projection.s[front].mean()), aside))

@@ -8,10 +8,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.imaging.grid import foreground_box
 from totalspineseg_bids.imaging.masks import connected_parts
 from totalspineseg_bids.imaging.volume import Affine
-from totalspineseg_bids.segmentation.class_map import ClassMap, Kind
+from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling.components.level_prior import LevelPrior, sacrum_mask
 from totalspineseg_bids.segmentation.labelling.components.parameters import (
     LOWEST_DISC_BELOW_SACRUM_MM,
@@ -30,7 +31,7 @@ def plain_vertebra_value(layout: ClassMap) -> int | None:
 
 
 def _is_sacrum(semantic: SemanticMap) -> NDArray[np.bool_]:
-    mask: NDArray[np.bool_] = semantic.layout.kinds(semantic.labels) == Kind.SACRUM
+    mask: NDArray[np.bool_] = semantic.layout.kinds(semantic.labels) == Structure.SACRUM
     return mask
 
 
@@ -64,7 +65,7 @@ def relabel_by_prior(semantic: SemanticMap, affine: Affine, level_prior: LevelPr
     values = semantic.layout.values_of("sacrum")
     if not values:
         return semantic
-    bone = (semantic.layout.kind_table == Kind.VERTEBRA)[semantic.labels]
+    bone = (semantic.layout.kind_table == Structure.VERTEBRA)[semantic.labels]
     sacral = sacrum_mask(bone, affine, level_prior)
     if not sacral.any():
         return semantic
@@ -93,10 +94,10 @@ def is_plausible(observations: Sequence[Observation], levels: Sequence[str | Non
     bool
         True as well where there is none.
     """
-    sacra = [n for n, o in enumerate(observations) if o.kind is Kind.SACRUM]
+    sacra = [n for n, o in enumerate(observations) if o.kind is Structure.SACRUM]
     if any(levels[n] is None for n in sacra):
         return False
-    discs = [o for o in observations if o.kind is Kind.DISC]
+    discs = [o for o in observations if o.kind is Structure.DISC]
     if any(observations[n].level_prior for n in sacra):
         discs = [o for o in discs if sum(o.level_prior.values()) >= PRIOR_NO_DISC]
     typical = float(np.median([o.volume_mm3 for o in discs])) if discs else 0.0

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from totalspineseg_bids import anatomy
+from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.imaging.centerline import Projection
 from totalspineseg_bids.imaging.masks import indices_of
-from totalspineseg_bids.segmentation.class_map import Kind
 from totalspineseg_bids.segmentation.labelling.instances.parameters import (
     ATLAS_AXIS_JOINT_MM,
     ATLAS_BONE_FROM_MM,
@@ -44,7 +44,7 @@ def separate_atlas_and_axis(
     if not named or below not in naming.ids:
         return
     context, disc, scale = found.context, found.observations[naming.ids.index(below)], found.solution.scale
-    index = indices_of((out == axis) | (out == atlas) | ((out == 0) & (kinds == Kind.VERTEBRA)))
+    index = indices_of((out == axis) | (out == atlas) | ((out == 0) & (kinds == Structure.VERTEBRA)))
     place = context.centerline.project(index * context.spacing)
     above = (disc.s - place.s) / scale
     near = (above < ATLAS_TOP_MM) & (np.abs(place.lateral) < ATLAS_SIDE_MM * scale)
@@ -71,7 +71,7 @@ def separate_atlas_and_axis(
 def _has_class_of_axis(index: NDArray[np.int64], found: LabelledComponents) -> NDArray[np.bool_]:
     """Tell which voxels have the class that only C2 has; none if the model has no such class."""
     semantic = found.context.maps[0][0]
-    values = [v for v, m in semantic.layout.meanings.items() if m.kind is Kind.VERTEBRA and m.level == "C2"]
+    values = [v for v, m in semantic.layout.meanings.items() if m.kind is Structure.VERTEBRA and m.level == "C2"]
     return np.isin(semantic.labels[index[:, 0], index[:, 1], index[:, 2]], values)
 
 

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.imaging.masks import indices_of, looked_up
-from totalspineseg_bids.segmentation.class_map import Kind
 from totalspineseg_bids.segmentation.labelling.disc_planes import (
     DiscPlane,
     disc_plane,
@@ -43,7 +42,7 @@ def draw_label_image(
         Components, and the id of each.
     """
     context, layout = found.context, found.context.maps[0][0].layout
-    by_part: dict[Kind, dict[int, int]] = {Kind.DISC: {}, Kind.VERTEBRA: {}, Kind.SACRUM: {}}
+    by_part: dict[Structure, dict[int, int]] = {Structure.DISC: {}, Structure.VERTEBRA: {}, Structure.SACRUM: {}}
     for n, observation in enumerate(found.observations):
         label = naming.ids[n]
         if label is not None:
@@ -53,24 +52,24 @@ def draw_label_image(
     separate_atlas_and_axis(out, kinds, found, naming)
     _separate_sacrum(out, found, naming)
     if found.sacrum.observations:
-        out[kinds == Kind.SACRUM] = anatomy.SACRUM_ID
-    draw_components(out, found.discs, by_part[Kind.DISC])
+        out[kinds == Structure.SACRUM] = anatomy.SACRUM_ID
+    draw_components(out, found.discs, by_part[Structure.DISC])
     draw_canal(out, kinds, anatomy.CORD_ID, anatomy.CANAL_ID, context)
 
 
 def _seeds(
-    kinds: NDArray[np.uint8], found: LabelledComponents, naming: Naming, by_part: Mapping[Kind, Mapping[int, int]]
+    kinds: NDArray[np.uint8], found: LabelledComponents, naming: Naming, by_part: Mapping[Structure, Mapping[int, int]]
 ) -> NDArray[np.uint8]:
     """Mark body cells with the id of their vertebra on the subsampled grid."""
     context = found.context
     coarse = kinds[::STRIDE, ::STRIDE, ::STRIDE]
     seeds = np.zeros(coarse.shape, np.uint8)
     draw_components(
-        seeds, ComponentVoxels(found.bodies.index // STRIDE, found.bodies.part, ()), dict(by_part[Kind.VERTEBRA])
+        seeds, ComponentVoxels(found.bodies.index // STRIDE, found.bodies.part, ()), dict(by_part[Structure.VERTEBRA])
     )
     if naming.vertebra_slots:
         cuts = _planes_of(found, naming)
-        cells = np.argwhere((coarse == Kind.VERTEBRA) & (seeds == 0))
+        cells = np.argwhere((coarse == Structure.VERTEBRA) & (seeds == 0))
         points = cells * (STRIDE * context.spacing)
         body = body_cells(points, context)
         cells, points = cells[body], points[body]

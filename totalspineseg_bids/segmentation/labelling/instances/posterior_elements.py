@@ -16,7 +16,7 @@ from scipy.spatial import cKDTree
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.imaging.centerline import Centerline
-from totalspineseg_bids.segmentation.class_map import ClassMap, Kind
+from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling.instances.parameters import (
     HEIGHT_TOLERANCE_MM,
     LARGEST_DISTANCE_MM,
@@ -108,7 +108,7 @@ def assign(bone: BoneVoxels, seeds: NDArray[np.int64], layout: ClassMap) -> NDAr
         Meaning of the classes.
     """
     meanings = layout.meanings
-    loose = np.array([v for v, m in meanings.items() if m.kind is Kind.VERTEBRA and not m.parity and not m.level])
+    loose = np.array([v for v, m in meanings.items() if m.kind is Structure.VERTEBRA and not m.parity and not m.level])
     heights = _Heights(seeds, bone.height, bone.behind)
     near, far = HEIGHT_TOLERANCE_MM
     ways = VoxelGraph(bone.cells, bone.classes, loose, bone.height / bone.cell_mm)

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
+from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.imaging.masks import closed, connected_parts, indices_of
-from totalspineseg_bids.segmentation.class_map import ClassMap, Kind
+from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling.instances.parameters import CANAL_SPECK_MM3
 from totalspineseg_bids.segmentation.labelling.instances.posterior_elements import BoneVoxels, assign
 from totalspineseg_bids.segmentation.labelling.instances.voxel_graph import NEIGHBOURS
@@ -59,7 +60,7 @@ def draw_vertebrae(
     context
         Grid and centreline.
     """
-    mask = layout.kinds(values) == Kind.VERTEBRA
+    mask = layout.kinds(values) == Structure.VERTEBRA
     coarse = values[::stride, ::stride, ::stride]
     cells = indices_of(mask[::stride, ::stride, ::stride])
     if len(cells) == 0:
@@ -162,7 +163,7 @@ def draw_canal(
     A voxel that is nothing becomes canal where it is enclosed by cord and canal, in three dimensions after a closing
     by two voxels and in each axial slice.
     """
-    whole = (kinds == Kind.CANAL) | (kinds == Kind.CORD)
+    whole = (kinds == Structure.CANAL) | (kinds == Structure.CORD)
     slices = ndimage.find_objects(whole.astype(np.uint8))
     if not slices or slices[0] is None:
         return
@@ -182,7 +183,7 @@ def draw_canal(
     filled |= ~at_border[outside]
     filled = filled[1:-1, 1:-1, 1:-1]
     region, kind = out[box], kinds[box]
-    cord = whole & (kind == Kind.CORD)
-    free = (region == 0) & (kind == Kind.NONE)
+    cord = whole & (kind == Structure.CORD)
+    free = (region == 0) & (kind == Structure.NONE)
     region[(whole & ~cord) | (filled & free)] = canal_id
     region[cord] = cord_id
