@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.imaging.atomic import atomic_writer
 from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.segmentation.class_map import ClassMap, LabelMeaning, Parity
