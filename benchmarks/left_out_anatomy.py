@@ -23,7 +23,7 @@ from totalspineseg_bids.cli.tools_common import bar, positive
 from totalspineseg_bids.errors import ModelError, SpineAppError, UsageError
 from totalspineseg_bids.imaging.grid import restore_labels
 from totalspineseg_bids.imaging.io import read_image, read_labels
-from totalspineseg_bids.imaging.masks import looked_up
+from totalspineseg_bids.imaging.masks import apply_table
 from totalspineseg_bids.imaging.volume import Geometry
 from totalspineseg_bids.models.registry import resolve
 from totalspineseg_bids.segmentation.pipeline import SpineSegmenter
@@ -99,7 +99,7 @@ def masks(labels: NDArray[np.uint8]) -> dict[str, NDArray[np.bool_]]:
     for group, structures in GROUPS.items():
         table = np.zeros(256, np.uint8)
         table[[label.id for label in anatomy.LABELS if label.structure in structures]] = 1
-        result[group] = looked_up(labels, table) > 0
+        result[group] = apply_table(labels, table) > 0
     return result
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from totalspineseg_bids.imaging.masks import closed, connected_parts, indices_of, looked_up
+from totalspineseg_bids.imaging.masks import apply_table, close_gaps, connected_parts, indices_of
 
 SEEDS = st.integers(0, 10_000)
 
@@ -47,14 +47,14 @@ def test_closing_is_that_of_scipy(seed, voxels):
     room = np.pad(mask, voxels + 1)
     expected = ndimage.binary_closing(room, ndimage.generate_binary_structure(3, 1), voxels)
     inner = (slice(voxels + 1, -(voxels + 1)),) * 3
-    np.testing.assert_array_equal(closed(mask, voxels), expected[inner])
+    np.testing.assert_array_equal(close_gaps(mask, voxels), expected[inner])
 
 
 @pytest.mark.parametrize("transposed", [False, True])
-def test_a_table_is_looked_up_as_by_index(transposed):
+def test_a_table_is_applied_as_by_index(transposed):
     labels = np.random.default_rng(3).integers(0, 256, (5, 6, 7), np.uint8)
     labels = labels.T if transposed else labels
     table = np.arange(256, dtype=np.uint8)[::-1] // 3
-    found = looked_up(labels, table)
+    found = apply_table(labels, table)
     np.testing.assert_array_equal(found, table[labels])
     found[0, 0, 0] = 1  # the result is the caller's own

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import nibabel as nib
 import numpy as np
+from nibabel.affines import apply_affine
 from numpy.typing import NDArray
 
 from totalspineseg_bids.bids.names import SourceImage
@@ -50,7 +51,7 @@ def _box(source: SourceImage) -> tuple[NDArray[np.float64], NDArray[np.float64]]
         return None
     shape = np.array([*image.shape, 1, 1, 1][:3])
     corners = np.array(list(np.ndindex(2, 2, 2))) * shape
-    points = corners @ image.affine[:3, :3].T + image.affine[:3, 3]
+    points = apply_affine(image.affine, corners)
     return points.min(axis=0), points.max(axis=0)
 
 

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Write files atomically: a file is complete or absent."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import BinaryIO
 
 
 def process_space() -> str:
-    """Return what makes process ids unique here: the machine, and the container where that has ids of its own.
+    """Return an identifier of the process namespace: the machine, and the container if it numbers its own processes.
 
-    Two containers on one machine may share its name and both have a process 7.
+    Two containers on one machine may share its host name and both have a process 7.
     """
     host = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname()) or "host"
     try:
@@ -31,21 +31,21 @@ _STALE_AFTER = 24 * 3600.0
 
 
 def temporary_name(path: Path) -> Path:
-    """Return the hidden name in the same folder under which this process, and no other, writes a file."""
+    """Return the hidden name in the same folder that only this process uses to write a file."""
     return path.with_name(f".{path.name}.{_HOST}-{os.getpid()}.tmp")
 
 
 @contextmanager
 def atomic_writer(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for writing that takes its name only when the block ends without an error.
+    """Open a file for writing that appears only when the block ends without error.
 
     The bytes go to a hidden file in the same folder, are flushed to the disk, and the file is renamed over the
-    target, so that a reader (or a run that was killed) never meets half a file. Permissions follow the umask.
+    target. Readers, also after a run was killed, never see part of a file. Permissions follow the umask.
 
     Parameters
     ----------
-    path
-        The file to write; its folder is made where absent.
+    path : Path
+        File to write; its folder is created if absent.
 
     Yields
     ------
@@ -55,11 +55,20 @@ def atomic_writer(path: Path) -> Iterator[BinaryIO]:
     Raises
     ------
     OSError
-        If the folder or the file cannot be written; nothing is left behind.
+        If the folder or the file cannot be written; the temporary file is removed.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     with atomic_writer(Path(folder, "a.txt")) as stream:
+    ...         _ = stream.write(b"text")
+    ...     Path(folder, "a.txt").read_text()
+    'text'
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_name(path)
-    # os.open rather than tempfile, whose files are 0600 whatever the umask says.
+    # os.open instead of tempfile, whose files have mode 0600 regardless of the umask.
     descriptor = os.open(temporary, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o666)
     try:
         with os.fdopen(descriptor, "wb") as stream:
@@ -109,20 +118,20 @@ def _alive(pid: int) -> bool:
 def remove_stale(folder: Path, now: float) -> list[Path]:
     """Remove temporary files that a killed process left in a folder.
 
-    A file of a process that still runs on this machine stays, and so does one of another machine that is younger
-    than a day.
+    Files of processes that still run on this machine are kept, and so are files of other machines that are less than
+    a day old.
 
     Parameters
     ----------
-    folder
-        Folder to clean; absent is fine.
-    now
+    folder : Path
+        Folder to clean; may be absent.
+    now : float
         Time to compare with, seconds since the epoch.
 
     Returns
     -------
     list of Path
-        What was removed.
+        Removed files.
     """
     removed: list[Path] = []
     if not folder.is_dir():

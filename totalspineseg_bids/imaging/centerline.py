@@ -1,9 +1,9 @@
-"""Centreline of the spinal canal: a smooth curve that orders everything else.
+"""Centreline of the spinal canal: a smooth curve along which levels are ordered.
 
-There are two ways to a curve. `Centerline.from_canal` fits voxels of the canal by their order *within* the canal, not
-by height: a graph of coarse cells gives each cell its distance along the canal from one end, so that kyphosis,
-scoliosis and tilted fields of view are ordered as well as straight columns. `Centerline.from_polyline` smooths points
-that are in order already. Both continue the curve in straight lines beyond its ends.
+`Centerline.from_canal` fits voxels of the canal ordered by their distance *within* the canal, not by height: a graph of
+coarse cells gives each cell its distance from one end, so that kyphosis, scoliosis and tilted fields of view are
+ordered correctly. `Centerline.from_polyline` smooths points that are ordered already. Both extend the curve by straight
+lines beyond its ends.
 
 Lengths are mm. Axes point right, anterior and cranial: those of scanner space, or *local* ones (voxel index times
 voxel size on a grid in canonical orientation).
@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+from nibabel.affines import apply_affine
 from numpy.typing import NDArray
 from scipy import ndimage, sparse
 from scipy.sparse import csgraph
@@ -27,19 +28,19 @@ from totalspineseg_bids.imaging.volume import Affine
 Points = NDArray[np.float64]
 Vector = NDArray[np.float64]
 
-#: Edge of the cells of the graph through the canal, and of the cells that share a search for the nearest point, mm.
+#: Edge of the cells of the graph through the canal, and of the cells that share one nearest-point search, mm.
 _CELL_MM = 4.0
 _LOOKUP_MM = 6.0
 _MANY_POINTS = 3000
-#: Points of the canal that its centreline is fitted to, about.
+#: Approximate number of canal points that the centreline is fitted to.
 _FIT_POINTS = 8000
 #: Length of the bins along the canal, and smoothing across them (standard deviation), mm.
 _BIN_MM = 5.0
 _SMOOTH_MM = 8.0
-#: Length of the straight ends, and of the stretch that gives their direction, mm.
+#: Length of the straight ends, and of the section that gives their direction, mm.
 _EXTENSION_MM = 250
 _END_MM = 20
-#: A canal shorter than this is as wide as it is long: its shape does not show its direction.
+#: A shorter canal is about as wide as it is long, so that its shape does not give its direction, mm.
 _SHORT_MM = 45.0
 _SMALLEST_PART_MM3 = 250.0
 #: Largest gap between parts of the canal that count as one column, mm.
@@ -93,7 +94,7 @@ class Projection(NamedTuple):
 
 @dataclass(frozen=True)
 class Centerline:
-    """Smooth curve from cranial to caudal, continued in straight lines at both ends.
+    """Smooth curve from cranial to caudal, extended by straight lines at both ends.
 
     Examples
     --------
@@ -118,12 +119,12 @@ class Centerline:
         points : (N, 3) float, mm
             Voxels of canal and cord, or a regular subsample.
         cell_volume_mm3 : float
-            Volume that each point stands for.
+            Volume that each point represents.
 
         Returns
         -------
         Centerline or None
-            ``None`` where there is too little canal (less than about 250 mm³).
+            ``None`` if the canal is smaller than about 250 mm³.
         """
         if len(points) * cell_volume_mm3 < _SMALLEST_PART_MM3:
             return None
@@ -141,7 +142,7 @@ class Centerline:
         position = along[kept][cell_of]
         path = _binned_path(inside, position)
         for _ in range(3):
-            # Bins across the curve instead of across the first guess's direction.
+            # Bin along the fitted curve instead of along the initial path.
             if len(path) < 3:
                 return _short_line(inside)
             dense = _resample(_smooth(path), 1.0)
@@ -163,12 +164,12 @@ class Centerline:
         centers : (N, 3) float, mm
             Disc centres in any order.
         behind_mm : float
-            Distance by which the curve is shifted backwards: the usual one from a disc's centre to the canal's.
+            Posterior shift of the curve: the usual distance from the centre of a disc to the canal.
 
         Returns
         -------
         Centerline or None
-            ``None`` without any disc.
+            ``None`` without discs.
         """
         if len(centers) == 0:
             return None
@@ -187,7 +188,7 @@ class Centerline:
         Returns
         -------
         Centerline or None
-            ``None`` where the points span less than 2 mm.
+            ``None`` if the points span less than 2 mm.
         """
         points = np.asarray(points_mm, np.float64).reshape(-1, 3)
         points = points[np.isfinite(points).all(axis=1)]
@@ -216,7 +217,7 @@ class Centerline:
         voxels = np.argwhere((labels == CANAL_ID) | (labels == CORD_ID))
         if len(voxels) == 0:
             return None
-        points = voxels @ affine[:3, :3].T + affine[:3, 3]
+        points = apply_affine(affine, voxels)
         slab = np.floor((points[:, 2] - points[:, 2].min()) / _SLAB_MM).astype(np.intp)
         count = np.bincount(slab)
         centres = np.stack([np.bincount(slab, points[:, axis]) for axis in range(3)], axis=1)[count > 0]
@@ -235,7 +236,7 @@ class Centerline:
         Returns
         -------
         Centerline
-            The same curve where no disc lies more than 20 mm beyond an end.
+            The same curve if no disc lies more than 20 mm beyond an end.
         """
         if len(centers) == 0:
             return self
@@ -279,7 +280,7 @@ class Centerline:
         """Unit vectors perpendicular to the curve, pointing anteriorly, shape (N, 3)."""
         tangent = self.tangent
         front = np.array([0.0, 1.0, 0.0]) - tangent * tangent[:, 1:2]
-        # Where the canal runs straight backwards (tip of the sacrum) the front is on the cranial side.
+        # Where the canal runs posteriorly (tip of the sacrum), anterior is the cranial side.
         weak = np.linalg.norm(front, axis=1) < 0.2
         front[weak] = np.array([0.0, 0.0, 1.0]) - tangent[weak] * tangent[weak, 2:3]
         front /= np.linalg.norm(front, axis=1, keepdims=True)
@@ -315,9 +316,9 @@ class Centerline:
         )
 
     def _nearest(self, points: Points) -> NDArray[np.intp]:
-        """Index of the curve's point nearest to each point.
+        """Return the index of the sample nearest to each point.
 
-        For many points the search runs once a coarse cell; each point then slides along the tangent to its foot.
+        For many points, one search per coarse cell gives a start, which moves along the tangent to the nearest sample.
         """
         if len(points) < _MANY_POINTS:
             return np.asarray(self._tree.query(points)[1], np.intp)
@@ -346,7 +347,7 @@ class Centerline:
 
 
 def _coarse_cells(points: Points) -> tuple[Points, NDArray[np.float64]]:
-    """Average the points within cubes; return the means and how many points each holds."""
+    """Average the points within cubes; return the means and the number of points of each cube."""
     index = np.floor(points / _CELL_MM).astype(np.int64)
     index -= index.min(axis=0)
     shape = index.max(axis=0) + 1
@@ -365,7 +366,7 @@ def _members(points: Points, cells: Points, kept: NDArray[np.bool_]) -> NDArray[
 
 
 def _order_along(cells: Points, volumes: NDArray[np.float64]) -> tuple[NDArray[np.bool_], NDArray[np.float64]] | None:
-    """Distance of each cell from one end of the canal, along the canal; parts are joined by their nearest cells."""
+    """Return which cells belong to the canal and their distance along it; parts are joined at their nearest cells."""
     pairs = cKDTree(cells).query_pairs(1.8 * _CELL_MM, output_type="ndarray")
     count = len(cells)
     weight = np.linalg.norm(cells[pairs[:, 0]] - cells[pairs[:, 1]], axis=1)
@@ -417,7 +418,7 @@ def _distances(graph: sparse.csr_matrix, start: int) -> NDArray[np.float64]:
 
 
 def _binned_path(points: Points, position: NDArray[np.float64]) -> Points:
-    """Mean point per bin of the position; empty bins are left out."""
+    """Average the points in each bin of the position; nearly empty bins are omitted."""
     index = np.floor((position - position.min()) / _BIN_MM).astype(np.int64)
     counts = np.bincount(index)
     usable = counts >= max(2.0, 0.12 * float(np.median(counts[counts > 0])))
@@ -441,7 +442,7 @@ def _smooth_mirrored(curve: Points, sigma: float, pad: int) -> Points:
 
 
 def _resample(path: Points, step: float) -> Points:
-    """Put points at even steps along a polyline."""
+    """Resample a polyline to even steps."""
     lengths = np.linalg.norm(np.diff(path, axis=0), axis=1)
     keep = np.concatenate([[True], lengths > 1e-6])
     path = path[keep]
@@ -452,7 +453,7 @@ def _resample(path: Points, step: float) -> Points:
 
 
 def _short_line(points: Points) -> Centerline:
-    """Fit a line to a canal that is seen over a short stretch only: one mean a height, then a straight fit."""
+    """Fit a straight line to a canal of which only a short section is visible."""
     height = points[:, 2]
     top, bottom = float(height.max()), float(height.min())
     if top - bottom < 4.0:
@@ -470,7 +471,7 @@ def _short_line(points: Points) -> Centerline:
 
 
 def _chain_order(centers: Points) -> NDArray[np.intp]:
-    """Order points along a chain: the order of distances in their minimum spanning tree from its far end."""
+    """Order points along a chain by their distance from one end of their minimum spanning tree."""
     distance = np.linalg.norm(centers[:, None] - centers[None], axis=-1)
     tree = sparse.csr_matrix(csgraph.minimum_spanning_tree(distance))
     start = int(np.argmax(centers[:, 2]))
@@ -486,7 +487,7 @@ def _finish(dense: Points) -> Centerline:
 
 
 def _with_straight_ends(curve: Points, extension_mm: int, end_mm: int) -> Centerline:
-    """Continue a curve by straight lines; samples of ``curve`` and of the ends are 1 mm apart."""
+    """Extend a curve by straight lines; samples of ``curve`` and of the ends are 1 mm apart."""
     window = min(len(curve) - 1, end_mm)
     up, down = unit(curve[0] - curve[window]), unit(curve[-1] - curve[-1 - window])
     reach = np.arange(1.0, extension_mm + 1)[:, None]

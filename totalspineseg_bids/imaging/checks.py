@@ -1,4 +1,4 @@
-"""What a NIfTI file must be before its data are read: present, whole, scalar, 3D, placed in space."""
+"""Checks of a NIfTI file before its data are read: present, complete, scalar, 3D, with a usable affine."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from nibabel.affines import voxel_sizes
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError, HeaderTypeError
 from nibabel.wrapstruct import WrapStructError
@@ -19,17 +20,17 @@ from numpy.typing import NDArray
 from totalspineseg_bids.errors import ImageError, MissingInputError
 from totalspineseg_bids.imaging.volume import Affine
 
-#: Deflate cannot shrink more than this (RFC 1951: 258 bytes from 2 bits), so a header that promises more data lies.
+#: Highest compression ratio of deflate (RFC 1951: 258 bytes from 2 bits); a header that promises more data is wrong.
 _MAX_DEFLATE_RATIO = 1032
-#: A field of view with more voxels than this at 1 mm is not a scan of a person.
+#: Largest plausible field of view of a scan of a person, in voxels of 1 mm.
 _MAX_VOXELS_AT_1MM = 1_000_000_000
 _MAX_VOXELS = 1 << 32
 _MAX_VOXEL_MM = 30.0
 _MIN_VOXEL_MM = 0.01
-#: Triple product of the axes' directions: 1 for a box, towards 0 for a flat one.
+#: Triple product of the directions of the axes: 1 if they are perpendicular, 0 if they lie in one plane.
 _MIN_BOX = 0.1
 _SQUARE_BOX = 0.999
-#: What reading a damaged file raises.
+#: Exceptions that reading a damaged file raises.
 BAD_FILE = (
     EOFError,
     HeaderDataError,
@@ -44,14 +45,14 @@ BAD_FILE = (
 
 
 def check_file(path: Path) -> None:
-    """Refuse a path that is absent, a folder, empty, not readable, or content that was not fetched.
+    """Reject a path that is absent, a folder, empty, unreadable, or not fetched.
 
     Raises
     ------
     MissingInputError
-        If there is nothing to read, or no right to.
+        If the file is absent, not fetched, or not readable.
     ImageError
-        If what is there is no image.
+        If the path is a folder or an empty file.
     """
     if path.is_symlink() and not path.exists():
         msg = f"{path}: content not fetched (the link points nowhere); run 'datalad get' or 'git annex get' on it"
@@ -83,12 +84,12 @@ def truncated(path: Path) -> ImageError:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text, or its type where it has none."""
+    """Return the first line of the message of an error, or its type if it has no message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def check_size(path: Path, image: nib.Nifti1Image) -> None:
-    """Refuse a header that promises more data than the file can hold, before any memory is taken."""
+    """Reject a header that promises more data than the file can hold, before memory is allocated."""
     shape = image.header.get_data_shape()
     dtype = image.header.get_data_dtype()
     if not shape or any(int(n) < 1 for n in shape):
@@ -116,12 +117,12 @@ def _product(shape: tuple[int, ...]) -> int:
 
 
 def times(shape: tuple[int, ...]) -> str:
-    """Return a shape for a person, such as ``256 x 256 x 15``."""
+    """Format a shape for a message, such as ``256 x 256 x 15``."""
     return " x ".join(str(int(n)) for n in shape) or "0"
 
 
 def check_kind(path: Path, image: nib.Nifti1Image) -> tuple[int, ...]:
-    """Refuse what is no scalar 3D image or series of them; return the shape without trailing ones."""
+    """Reject anything but a scalar 3D image or 4D series; return the shape without trailing ones."""
     dtype = image.header.get_data_dtype()
     if dtype.kind not in "iufb":
         kind = "complex" if dtype.kind == "c" else "colour (RGB) or structured"
@@ -140,7 +141,7 @@ def check_kind(path: Path, image: nib.Nifti1Image) -> tuple[int, ...]:
 
 
 def check_affine(path: Path, image: nib.Nifti1Image, shape: tuple[int, ...]) -> tuple[Affine, list[str]]:
-    """Return the best affine of a header and what is odd about it, or refuse one that makes no space."""
+    """Return the best affine of a header and notes on its oddities; reject a degenerate affine."""
     notes: list[str] = []
     try:
         affine = np.asarray(image.affine, np.float64)
@@ -148,7 +149,7 @@ def check_affine(path: Path, image: nib.Nifti1Image, shape: tuple[int, ...]) -> 
         msg = f"{path}: the header's orientation cannot be read ({first_line(error)}); set a valid sform or qform"
         raise ImageError(msg) from error
     matrix = affine[:3, :3]
-    spacing = np.sqrt((matrix**2).sum(axis=0))
+    spacing = voxel_sizes(affine)
     if not np.isfinite(affine).all() or (spacing == 0).any():
         msg = f"{path}: the affine is zero or not finite; set a valid sform or qform in the header"
         raise ImageError(msg)
@@ -174,7 +175,7 @@ def check_affine(path: Path, image: nib.Nifti1Image, shape: tuple[int, ...]) -> 
 
 
 def _same_place(one: NDArray[Any], other: Affine, shape: tuple[int, ...]) -> bool:
-    """Tell whether two affines put the corners of a grid within 1 mm of each other."""
+    """Return whether two affines place the corners of a grid within 1 mm of each other."""
     corners = np.array([[x, y, z, 1] for x in (0, shape[0]) for y in (0, shape[1]) for z in (0, shape[2])], float)
     difference = corners @ (np.asarray(one, float) - other).T
     return bool(np.abs(difference).max() < 1.0)

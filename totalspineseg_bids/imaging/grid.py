@@ -1,8 +1,8 @@
-"""Moving images and label maps between grids: reorientation, isotropic resampling and their inverses.
+"""Move images and label maps between grids: reorientation, isotropic resampling and their inverses.
 
 The *working grid* of the program is canonical RAS with isotropic voxels. Axes are reordered and flipped to the nearest
-RAS axes and resampled along themselves; an oblique image keeps its obliqueness, because resampling a rotation away
-would blur the image for nothing.
+RAS axes and resampled along themselves. An oblique image stays oblique, because removing the rotation would require
+interpolation in all directions at once, which blurs the image.
 """
 
 from __future__ import annotations
@@ -13,18 +13,19 @@ from typing import TypeVar
 
 import nibabel as nib
 import numpy as np
+from nibabel.affines import apply_affine, voxel_sizes
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from totalspineseg_bids.imaging.volume import Affine, Geometry, Volume
 
-#: Voxels treated at a time when labels move to a general grid; bounds the memory at about 0.5 GB.
+#: Voxels processed at a time when labels move to a general grid; limits memory to about 0.5 GB.
 _SLAB_VOXELS = 4_000_000
 #: Full width at half maximum of a Gaussian in standard deviations.
 _FWHM_PER_SIGMA = 2.0 * float(np.sqrt(2.0 * np.log(2.0)))
 _EPSILON = 1e-4
-#: Least and greatest margin that tells where between two voxels a border lies, logits. Beyond a few a network is only
-#: more or less sure that there is none.
+#: Smallest and largest margin, in logits, used to place a border between two voxels. Larger margins carry no more
+#: information about the position of the border.
 _MARGINS = (0.05, 8.0)
 
 Box = tuple[slice, slice, slice]
@@ -36,13 +37,18 @@ def to_canonical(volume: Volume) -> Volume:
 
     Parameters
     ----------
-    volume
+    volume : Volume
         Image of any orientation.
 
     Returns
     -------
     Volume
         The same voxels; the data may be a view of the input.
+
+    Examples
+    --------
+    >>> to_canonical(Volume(np.zeros((2, 3, 4)), np.diag([-1.0, -1.0, 1.0, 1.0]))).geometry.orientation
+    'RAS'
     """
     orientation = nib.orientations.io_orientation(volume.affine)
     if np.array_equal(orientation, [[0, 1], [1, 1], [2, 1]]):
@@ -60,22 +66,27 @@ def working_geometry(geometry: Geometry, spacing: float = 1.0) -> Geometry:
 
     Parameters
     ----------
-    geometry
+    geometry : Geometry
         Grid of the image.
-    spacing
+    spacing : float
         Voxel size of the result, mm.
 
     Returns
     -------
     Geometry
         Grid whose axes are the image's own, reordered to RAS.
+
+    Examples
+    --------
+    >>> working_geometry(Geometry((10, 20, 5), np.diag([1.0, 1.0, 3.0, 1.0]))).shape
+    (10, 20, 15)
     """
     orientation = nib.orientations.io_orientation(geometry.affine)
     affine = geometry.affine @ nib.orientations.inv_ornt_aff(orientation, geometry.shape)
     source: list[int] = [0, 0, 0]
     for axis, (target, _) in enumerate(orientation):
         source[int(target)] = geometry.shape[axis]
-    voxel = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
+    voxel = voxel_sizes(affine)
     shape = [max(1, round(n * s / spacing - _EPSILON)) for n, s in zip(source, voxel, strict=True)]
     step = spacing / voxel
     if np.allclose(step, 1.0, atol=_EPSILON):
@@ -83,30 +94,35 @@ def working_geometry(geometry: Geometry, spacing: float = 1.0) -> Geometry:
     start = (np.asarray(source) - 1) / 2 - step * (np.asarray(shape) - 1) / 2
     result = np.eye(4)
     result[:3, :3] = affine[:3, :3] * step
-    result[:3, 3] = affine[:3, :3] @ start + affine[:3, 3]
+    result[:3, 3] = apply_affine(affine, start)
     return Geometry((shape[0], shape[1], shape[2]), result)
 
 
 def to_working_grid(volume: Volume, spacing: float = 1.0, *, order: int = 1) -> Volume:
-    """Bring an image to canonical RAS and isotropic voxels.
+    """Resample an image to canonical RAS axes and isotropic voxels.
 
     Axes that become coarser are smoothed first with a Gaussian that widens a voxel's profile to the new voxel size,
-    so that fine texture does not alias. An image that is on such a grid already is returned as float32 without
-    interpolation.
+    which prevents aliasing. An image that already is on such a grid is returned as float32 without interpolation.
 
     Parameters
     ----------
-    volume
+    volume : Volume
         3D image of any orientation and voxel size.
-    spacing
+    spacing : float
         Voxel size of the result, mm.
-    order
-        Order of the spline, 1 to 3; 1 is what the public models were trained with and never overshoots.
+    order : int
+        Order of the spline, 1 to 3. The public models were trained with 1, which does not overshoot.
 
     Returns
     -------
     Volume
-        float32 image; its grid is :func:`working_geometry`'s.
+        float32 image on the grid that `working_geometry` returns.
+
+    Examples
+    --------
+    >>> image = Volume(np.zeros((4, 4, 2), np.float32), np.diag([1.0, 1.0, 2.0, 1.0]))
+    >>> to_working_grid(image).data.shape
+    (4, 4, 4)
     """
     target = working_geometry(volume.geometry, spacing)
     canonical = to_canonical(volume)
@@ -130,7 +146,7 @@ def to_working_grid(volume: Volume, spacing: float = 1.0, *, order: int = 1) -> 
 def _linear_axes(
     data: NDArray[np.float32], step: NDArray[np.float64], start: NDArray[np.float64], shape: tuple[int, int, int]
 ) -> NDArray[np.float32]:
-    """Interpolate linearly along each axis in turn, the axes that shrink most first; the edge is continued."""
+    """Interpolate linearly along each axis in turn, the axes that shrink most first; edge values are repeated."""
     for axis in sorted(range(3), key=lambda k: shape[k] / data.shape[k]):
         count = data.shape[axis]
         position = np.clip(start[axis] + step[axis] * np.arange(shape[axis]), 0, count - 1)
@@ -148,17 +164,23 @@ def restore_probability(p: NDArray[np.float32], affine: Affine, target: Geometry
 
     Parameters
     ----------
-    p
-        Map of shape (X, Y, Z).
-    affine
-        Its voxel-to-scanner matrix.
-    target
+    p : (X, Y, Z) float32
+        Probability map.
+    affine : (4, 4) float
+        Voxel index of ``p`` to scanner space (RAS+, mm).
+    target : Geometry
         Grid of the result.
 
     Returns
     -------
-    NDArray[np.float32]
-        Map on ``target``, 0 outside the field of view of ``p`` (whose last half voxel is continued).
+    ndarray of float32
+        Map on ``target``, 0 outside the field of view of ``p``. Edge values extend to the outer faces of the voxels.
+
+    Examples
+    --------
+    >>> half = Geometry((3, 1, 1), np.diag([0.5, 1.0, 1.0, 1.0]))
+    >>> restore_probability(np.array([0.0, 1.0], np.float32).reshape(2, 1, 1), np.eye(4), half).ravel().tolist()
+    [0.0, 0.5, 1.0]
     """
     source = Geometry((p.shape[0], p.shape[1], p.shape[2]), affine)
     if source.same_grid(target):
@@ -185,31 +207,37 @@ def restore_probability(p: NDArray[np.float32], affine: Affine, target: Geometry
 def restore_labels(
     labels: NDArray[np.uint8], affine: Affine, target: Geometry, *, margin: NDArray[np.float16] | None = None
 ) -> NDArray[np.uint8]:
-    """Bring a label map to another grid: linear interpolation of every label, the greatest wins.
+    """Resample a label map: interpolate every label linearly and keep the greatest.
 
-    Each voxel of the result looks at the eight labels around it and sums their trilinear weights, which is the same
-    as interpolating one map for each label and taking the argmax, at a cost that does not depend on the number of
-    labels. Only the box that the labels can reach is visited, slab by slab.
+    Each voxel of the result sums the trilinear weights of the eight labels around it. This equals interpolating one
+    map per label and taking the argmax, at a cost that does not depend on the number of labels. Only the box that the
+    labels can reach is processed, slab by slab.
 
-    With a margin each weight is multiplied by it. Between a voxel of one label whose logit is 3 and one of another
-    whose logit is -1 the border then lies three quarters of the way, where the interpolated logit is 0, instead of
-    half-way.
+    With a margin, each weight is multiplied by the margin of its voxel. Between a voxel of one label with logit 3 and
+    one of another with logit -1, the border then lies at three quarters of the distance, where the interpolated logit
+    is 0, instead of at half of it.
 
     Parameters
     ----------
-    labels
-        uint8 map of shape (X, Y, Z), 0 is background.
-    affine
-        Its voxel-to-scanner matrix.
-    target
+    labels : (X, Y, Z) uint8
+        Label map, 0 is background.
+    affine : (4, 4) float
+        Voxel index of ``labels`` to scanner space (RAS+, mm).
+    target : Geometry
         Grid of the result; any orientation, voxel size or rotation.
-    margin
-        How sure the label of each voxel is, in logits, 0 or more; same shape. All count alike without it.
+    margin : (X, Y, Z) float16, optional
+        Confidence in the label of each voxel, logits, 0 or more. Without it all voxels have equal weight.
 
     Returns
     -------
-    NDArray[np.uint8]
+    ndarray of uint8
         Label map on ``target``; 0 outside the field of view of ``labels``.
+
+    Examples
+    --------
+    >>> labels = np.array([7, 7, 0], np.uint8).reshape(3, 1, 1)
+    >>> restore_labels(labels, np.eye(4), Geometry((6, 1, 1), np.diag([0.5, 1.0, 1.0, 1.0]))).ravel().tolist()
+    [7, 7, 7, 7, 0, 0]
     """
     source = Geometry((labels.shape[0], labels.shape[1], labels.shape[2]), affine)
     if source.same_grid(target):
@@ -270,7 +298,7 @@ def _vote(
         choice = np.zeros(around.shape[1], np.uint8)
         for corner in around:
             total = (weights * (around == corner)).sum(axis=0)
-            # Of two equal weights the greater label wins, so that flips of the grid do not change the result.
+            # Ties go to the greater label, so that flips of the grid do not change the result.
             better = (total > best + 1e-5) | ((total > best - 1e-5) & (corner > choice))
             best = np.where(better, total, best)
             choice = np.where(better, corner, choice)
@@ -281,8 +309,7 @@ def _vote(
 def _reachable(matrix: Affine, extent: list[tuple[int, int]], shape: tuple[int, int, int]) -> Box | None:
     """Return the box of target voxels that a box of source voxels can reach (with one voxel of margin)."""
     ends = np.array(list(itertools.product(*((start - 1.0, stop) for start, stop in extent))))
-    inverse = np.linalg.inv(matrix)
-    corners = ends @ inverse[:3, :3].T + inverse[:3, 3]
+    corners = apply_affine(np.linalg.inv(matrix), ends)
     low = np.maximum(np.floor(corners.min(axis=0) - _EPSILON), 0).astype(int)
     high = np.minimum(np.ceil(corners.max(axis=0) + _EPSILON) + 1, shape).astype(int)
     if np.any(low >= high):
@@ -293,7 +320,7 @@ def _reachable(matrix: Affine, extent: list[tuple[int, int]], shape: tuple[int, 
 def _slabs(matrix: Affine, box: Box) -> Iterator[tuple[Box, list[NDArray[np.float64]]]]:
     """Cut a target box into slabs; yield each with its source coordinates, in a form that broadcasts.
 
-    Where the grids' axes are parallel each coordinate depends on one target axis only and stays a thin array.
+    Where the axes of the grids are parallel, each coordinate depends on one target axis only and stays one-dimensional.
     """
     plane = (box[1].stop - box[1].start) * (box[2].stop - box[2].start)
     rows = max(1, _SLAB_VOXELS // plane)
@@ -318,7 +345,22 @@ def _slabs(matrix: Affine, box: Box) -> Iterator[tuple[Box, list[NDArray[np.floa
 
 
 def foreground_box(mask: NDArray[np.bool_], margin: int = 0) -> Box | None:
-    """Return the bounding box of a mask, widened by ``margin`` voxels inside the array; ``None`` if it is empty."""
+    """Return the bounding box of a mask, ``None`` if the mask is empty.
+
+    Parameters
+    ----------
+    mask : (X, Y, Z) bool
+        Mask.
+    margin : int
+        Voxels by which the box is widened on each side, within the array.
+
+    Examples
+    --------
+    >>> mask = np.zeros((4, 4, 4), bool)
+    >>> mask[1:3, 2, 0] = True
+    >>> foreground_box(mask)
+    (slice(1, 3, None), slice(2, 3, None), slice(0, 1, None))
+    """
     limits: list[slice] = []
     plane = np.asarray(mask.any(axis=2))
     for profile in (np.any(plane, axis=1), np.any(plane, axis=0), np.any(mask, axis=(0, 1))):
@@ -332,7 +374,13 @@ def foreground_box(mask: NDArray[np.bool_], margin: int = 0) -> Box | None:
 def paste(
     part: NDArray[VoxelValue], box: Box, shape: tuple[int, int, int], *, outside: float = 0
 ) -> NDArray[VoxelValue]:
-    """Put the array of a box back into the whole ``shape``, filled with ``outside`` elsewhere."""
+    """Put the array of a box into an array of ``shape`` filled with ``outside``.
+
+    Examples
+    --------
+    >>> paste(np.ones((1, 1, 1)), (slice(1, 2), slice(0, 1), slice(0, 1)), (3, 1, 1)).ravel().tolist()
+    [0.0, 1.0, 0.0]
+    """
     whole = np.full(shape, outside, part.dtype)
     whole[box] = part
     return whole

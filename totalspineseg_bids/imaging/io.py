@@ -1,4 +1,4 @@
-"""NIfTI files in and out, with every check that a file from the wild needs.
+"""Read and write NIfTI files, with checks for damaged and unusual files.
 
 Source of the format: NIfTI-1.1 and NIfTI-2 (https://nifti.nimh.nih.gov).
 """
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 VolumeChoice = int | Literal["mean"]
 
-#: Above this share of NaN or Inf an image is refused rather than repaired.
+#: An image with a greater share of NaN or infinite voxels is rejected instead of repaired.
 _MAX_NON_FINITE = 0.9
 _PROBABILITY_STEP = 0.001
 _GEOMETRY_FIELDS = (
@@ -45,28 +45,26 @@ _GEOMETRY_FIELDS = (
 
 @dataclass(frozen=True, slots=True)
 class LoadedImage:
-    """An image as read, with what was found odd about it.
-
-    Attributes
-    ----------
-    volume
-        float32, shape (X, Y, Z), in the array order of the file.
-    header
-        NIfTI header of the file, to write results with the same geometry.
-    notes
-        Machine-readable oddities that were repaired or accepted, such as ``"qform-sform-differ"``.
-    volumes
-        Number of volumes in the file (1 unless it is a series).
-    """
+    """Image as read, with notes on the oddities of its file."""
 
     volume: Volume
+    """float32 image, shape (X, Y, Z), in the array order of the file."""
     header: nib.Nifti1Header
+    """NIfTI header of the file, used to write results with the same geometry."""
     notes: tuple[str, ...]
+    """Machine-readable oddities that were repaired or accepted, such as ``"qform-sform-differ"``."""
     volumes: int
+    """Number of volumes in the file (1 unless it is a series)."""
 
 
 def is_nifti_name(path: Path) -> bool:
-    """Tell whether a file is called ``.nii`` or ``.nii.gz``."""
+    """Return whether a file name ends in ``.nii`` or ``.nii.gz``.
+
+    Examples
+    --------
+    >>> is_nifti_name(Path("sub-01_T2w.nii.gz")), is_nifti_name(Path("sub-01_T2w.json"))
+    (True, False)
+    """
     return path.name.endswith((".nii", ".nii.gz"))
 
 
@@ -85,7 +83,7 @@ def file_digest(path: Path) -> str:
 
 
 def _open(path: Path) -> BinaryIO:
-    """Open the uncompressed stream of a NIfTI file whose name and content agree."""
+    """Open the uncompressed stream of a NIfTI file; reject a file whose name and content disagree."""
     check_file(path)
     if not is_nifti_name(path):
         msg = f"{path}: not a .nii or .nii.gz file; convert it to NIfTI first (for example with dcm2niix)"
@@ -117,7 +115,7 @@ def _load_stream(path: Path, stream: BinaryIO) -> nib.Nifti1Image:
 
 
 def _drain(path: Path, stream: BinaryIO) -> None:
-    """Read to the end of a gzip stream, which checks its sum; refuse what goes on for too long."""
+    """Read to the end of a gzip stream, which verifies its checksum; reject more than 64 MB of trailing data."""
     for _ in range(64):
         if not stream.read(1 << 20):
             return
@@ -126,7 +124,7 @@ def _drain(path: Path, stream: BinaryIO) -> None:
 
 
 def _read_data(path: Path, stream: BinaryIO, image: nib.Nifti1Image, choice: VolumeChoice | None) -> NDArray[Any]:
-    """Return the array of the volume that was asked for (or the mean), trailing axes of one voxel dropped."""
+    """Return the array of the requested volume (or the mean), without trailing axes of length 1."""
     shape = check_kind(path, image)
     if len(shape) == 4 and choice is None:
         msg = f"{path}: holds {shape[3]} volumes; choose one by its number (from 0) or their mean"
@@ -149,7 +147,7 @@ def _read_data(path: Path, stream: BinaryIO, image: nib.Nifti1Image, choice: Vol
 
 
 def _clean(path: Path, data: NDArray[Any]) -> tuple[NDArray[np.float32], list[str]]:
-    """Return finite float32 values; refuse an image without content."""
+    """Return finite float32 values; reject an image without content."""
     with np.errstate(over="ignore", invalid="ignore"):
         values = np.ascontiguousarray(data, dtype=np.float32)
     notes: list[str] = []
@@ -160,7 +158,7 @@ def _clean(path: Path, data: NDArray[Any]) -> tuple[NDArray[np.float32], list[st
         raise ImageError(msg)
     if bad:
         low, high = float(values[finite].min()), float(values[finite].max())
-        # NaN mostly marks masked background, so it becomes the darkest value and not a made-up zero.
+        # NaN usually marks masked background, so it becomes the smallest value; 0 may not occur in the image.
         values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
         notes.append(f"non-finite-voxels:{bad}")
     low, high = float(values.min()), float(values.max())
@@ -172,19 +170,19 @@ def _clean(path: Path, data: NDArray[Any]) -> tuple[NDArray[np.float32], list[st
 
 
 def load_image(path: Path | str, *, volume: VolumeChoice | None = None) -> LoadedImage:
-    """Read an image with every check, and tell what was odd.
+    """Read an image with all checks, its header and notes on its oddities.
 
     Parameters
     ----------
-    path
+    path : Path or str
         A ``.nii`` or ``.nii.gz`` file.
-    volume
-        Which volume of a 4D series: its number from 0, or ``"mean"``; ``None`` refuses a series.
+    volume : int or "mean", optional
+        Volume of a 4D series: its number from 0, or ``"mean"``. Without it a series is rejected.
 
     Returns
     -------
     LoadedImage
-        Values are float32; NaN and -Inf became the smallest finite value, +Inf the largest.
+        Values are float32; NaN and -Inf are replaced by the smallest finite value, +Inf by the largest.
 
     Raises
     ------
@@ -194,7 +192,7 @@ def load_image(path: Path | str, *, volume: VolumeChoice | None = None) -> Loade
         If it is damaged, not NIfTI, not a scalar 3D image, without content, or without a usable affine.
     """
     path = Path(path)
-    logging.getLogger("nibabel.global").setLevel(logging.ERROR)  # header repairs are told as notes
+    logging.getLogger("nibabel.global").setLevel(logging.ERROR)  # header repairs are reported as notes
     with _open(path) as stream:
         image = _load_stream(path, stream)
         check_size(path, image)
@@ -213,14 +211,14 @@ def load_image(path: Path | str, *, volume: VolumeChoice | None = None) -> Loade
 def read_image(path: Path | str, *, volume: VolumeChoice | None = None) -> Volume:
     """Read an image as float32, shape (X, Y, Z).
 
-    The same as :func:`load_image` without header and notes.
+    Equals `load_image` without header and notes.
 
     Parameters
     ----------
-    path
+    path : Path or str
         A ``.nii`` or ``.nii.gz`` file.
-    volume
-        Which volume of a 4D series: its number from 0, or ``"mean"``; ``None`` refuses a series.
+    volume : int or "mean", optional
+        Volume of a 4D series: its number from 0, or ``"mean"``. Without it a series is rejected.
 
     Raises
     ------
@@ -237,7 +235,7 @@ def read_labels(path: Path | str) -> Volume:
 
     Parameters
     ----------
-    path
+    path : Path or str
         A ``.nii`` or ``.nii.gz`` file with whole numbers from 0 to 255 (any data type).
 
     Raises
@@ -246,6 +244,14 @@ def read_labels(path: Path | str) -> Volume:
         If the file is absent, not fetched, or not readable.
     ImageError
         If it is damaged, not 3D, or holds other values.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     write_labels(Path(folder, "dseg.nii.gz"), np.full((2, 2, 2), 7, np.uint8), np.eye(4))
+    ...     np.unique(read_labels(Path(folder, "dseg.nii.gz")).data).tolist()
+    [7]
     """
     path = Path(path)
     logging.getLogger("nibabel.global").setLevel(logging.ERROR)
@@ -270,10 +276,10 @@ def _header_for(shape: tuple[int, ...], affine: Affine, like_header: nib.Nifti1H
     header.set_data_shape(shape)
     header.set_xyzt_units("mm")
     header["magic"] = header.single_magic
-    # Header, and four bytes that say there is no extension.
+    # The header is followed by four bytes that declare that there is no extension.
     header["vox_offset"] = header.sizeof_hdr + 4
     if like_header is not None and np.allclose(like_header.get_best_affine(), affine, atol=1e-4):
-        # The same numbers bit for bit, also where qform and sform differ or neither has a code.
+        # Copied bit for bit, also where qform and sform differ or neither has a code.
         for name in _GEOMETRY_FIELDS:
             header[name] = like_header[name]
         header["pixdim"][:4] = like_header["pixdim"][:4]
@@ -316,18 +322,18 @@ def write_nifti(path: Path | str, image: nib.Nifti1Image) -> None:
 def write_labels(
     path: Path | str, labels: NDArray[np.uint8], affine: Affine, like_header: nib.Nifti1Header | None = None
 ) -> None:
-    """Write a label image atomically; the same array and affine give the same bytes.
+    """Write a label image atomically; equal arrays and affines give equal bytes.
 
     Parameters
     ----------
-    path
+    path : Path or str
         ``.nii`` or ``.nii.gz`` file to write.
-    labels
-        uint8, shape (X, Y, Z).
-    affine
-        4x4, voxel index to scanner space (RAS+, mm).
-    like_header
-        NIfTI header of the image on the same grid, whose qform, sform and their codes are kept as they are.
+    labels : (X, Y, Z) uint8
+        Label map.
+    affine : (4, 4) float
+        Voxel index to scanner space (RAS+, mm).
+    like_header : Nifti1Header, optional
+        NIfTI header of the image on the same grid, whose qform, sform and their codes are kept.
 
     Raises
     ------
@@ -348,14 +354,14 @@ def write_probability(
 
     Parameters
     ----------
-    path
+    path : Path or str
         ``.nii`` or ``.nii.gz`` file to write.
-    probability
-        Values in [0, 1], shape (X, Y, Z).
-    affine
-        4x4, voxel index to scanner space (RAS+, mm).
-    like_header
-        NIfTI header of the image on the same grid, whose qform, sform and their codes are kept as they are.
+    probability : (X, Y, Z) float32
+        Values in [0, 1].
+    affine : (4, 4) float
+        Voxel index to scanner space (RAS+, mm).
+    like_header : Nifti1Header, optional
+        NIfTI header of the image on the same grid, whose qform, sform and their codes are kept.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Work on masks of a whole field of view, several times faster than the general functions of numpy and scipy."""
+"""Operations on masks of a whole field of view, several times faster than the general ones of numpy and scipy."""
 
 from __future__ import annotations
 
@@ -10,25 +10,44 @@ from numpy.typing import NDArray
 def indices_of(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Return the indices of the voxels of a mask, shape (N, 3), in the order of ``numpy.argwhere``.
 
-    A search in one dimension is what numpy does fast; its search in three costs as much a voxel whether set or not.
+    numpy searches a one-dimensional array several times faster than a three-dimensional one.
+
+    Examples
+    --------
+    >>> indices_of(np.eye(2, dtype=bool)[None]).tolist()
+    [[0, 0, 0], [0, 1, 1]]
     """
     flat = np.flatnonzero(np.ascontiguousarray(mask))
     return np.stack(np.unravel_index(flat, mask.shape), axis=1)
 
 
-def looked_up(labels: NDArray[np.uint8], table: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return ``table[labels]`` for a table of 256 bytes; Python's own byte translation takes a tenth of the time."""
+def apply_table(labels: NDArray[np.uint8], table: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return ``table[labels]`` for a table of 256 bytes, in a tenth of the time that numpy needs.
+
+    Examples
+    --------
+    >>> apply_table(np.array([0, 3], np.uint8), np.arange(256, dtype=np.uint8)[::-1]).tolist()
+    [255, 252]
+    """
     flat = bytearray(np.ascontiguousarray(labels)).translate(table.astype(np.uint8).tobytes())
     return np.frombuffer(flat, np.uint8).reshape(labels.shape)
 
 
 def connected_parts(mask: NDArray[np.bool_]) -> tuple[NDArray[np.integer], int]:
-    """Find the parts of a mask that are connected through faces, and give them numbers.
+    """Label the parts of a mask that are connected through voxel faces.
 
     Returns
     -------
-    tuple
-        The part of each voxel from 1, 0 outside, and how many there are.
+    labels : (X, Y, Z) int
+        Number of the part of each voxel, from 1; 0 outside the mask.
+    count : int
+        Number of parts.
+
+    Examples
+    --------
+    >>> labels, count = connected_parts(np.array([True, False, True]).reshape(3, 1, 1))
+    >>> labels.ravel().tolist(), count
+    ([1, 0, 2], 2)
     """
     if mask.size == 0:
         return np.zeros(mask.shape, np.uint16), 0
@@ -36,8 +55,16 @@ def connected_parts(mask: NDArray[np.bool_]) -> tuple[NDArray[np.integer], int]:
     return np.asarray(numbered), int(number)
 
 
-def closed(mask: NDArray[np.bool_], voxels: int) -> NDArray[np.bool_]:
-    """Close gaps of up to twice ``voxels`` between faces (dilate, then erode, by a cross); outside counts as empty."""
+def close_gaps(mask: NDArray[np.bool_], voxels: int) -> NDArray[np.bool_]:
+    """Close gaps of up to twice ``voxels`` by a morphological closing with a cross; outside the array is empty.
+
+    Examples
+    --------
+    >>> mask = np.ones((3, 3, 3), bool)
+    >>> mask[1, 1, 1] = False
+    >>> bool(close_gaps(mask, 1).all())
+    True
+    """
     padded = np.pad(mask, voxels + 1)
     for _ in range(voxels):
         padded = _grown(padded)
@@ -49,6 +76,7 @@ def closed(mask: NDArray[np.bool_], voxels: int) -> NDArray[np.bool_]:
 
 
 def _grown(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Dilate a mask by one voxel through faces."""
     grown = mask.copy()
     for axis in range(3):
         low = tuple(slice(None, -1) if k == axis else slice(None) for k in range(3))

@@ -1,4 +1,4 @@
-"""Arrays with their place in scanner space."""
+"""3D arrays with their position in scanner space."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from nibabel.affines import voxel_sizes
 from numpy.typing import NDArray
 
 Affine = NDArray[np.float64]
@@ -16,21 +17,22 @@ Affine = NDArray[np.float64]
 class Geometry:
     """Grid of a 3D image.
 
-    Attributes
-    ----------
-    shape
-        Voxels along each array axis.
-    affine
-        4x4, voxel index to scanner space (RAS+, mm).
+    Examples
+    --------
+    >>> grid = Geometry((10, 20, 5), np.diag([1.0, 1.0, 3.0, 1.0]))
+    >>> grid.spacing, grid.orientation, round(grid.voxel_volume, 6)
+    ((1.0, 1.0, 3.0), 'RAS', 3.0)
     """
 
     shape: tuple[int, int, int]
+    """Number of voxels along each array axis."""
     affine: Affine
+    """Voxel index to scanner space (RAS+, mm), shape (4, 4)."""
 
     @property
     def spacing(self) -> tuple[float, float, float]:
         """Voxel size along each array axis, mm."""
-        x, y, z = (float(v) for v in np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0)))
+        x, y, z = (float(v) for v in voxel_sizes(self.affine))
         return x, y, z
 
     @property
@@ -44,24 +46,24 @@ class Geometry:
         return "".join(str(code) for code in nib.orientations.aff2axcodes(self.affine))
 
     def same_grid(self, other: Geometry, tolerance: float = 1e-3) -> bool:
-        """Tell whether two grids have the same shape and affine (tolerance in mm)."""
+        """Return whether two grids have the same shape and affine; the tolerance is in mm."""
         return self.shape == other.shape and bool(np.allclose(self.affine, other.affine, atol=tolerance))
 
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """A 3D image in memory.
+    """3D image in memory.
 
-    Attributes
-    ----------
-    data
-        Array of shape (X, Y, Z).
-    affine
-        4x4, voxel index to scanner space (RAS+, mm).
+    Examples
+    --------
+    >>> Volume(np.zeros((2, 3, 4)), np.eye(4)).geometry.shape
+    (2, 3, 4)
     """
 
     data: NDArray[Any]
+    """Values, shape (X, Y, Z)."""
     affine: Affine
+    """Voxel index to scanner space (RAS+, mm), shape (4, 4)."""
 
     @property
     def geometry(self) -> Geometry:

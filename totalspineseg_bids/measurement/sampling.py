@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from nibabel.affines import apply_affine
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -82,7 +83,7 @@ class Mask:
 
     def points(self) -> Vector:
         """Return the voxel centres of the region, shape (N, 3), mm."""
-        mm: Vector = np.argwhere(self.data) @ self.affine[:3, :3].T + self.affine[:3, 3]
+        mm: Vector = apply_affine(self.affine, np.argwhere(self.data))
         return mm
 
     def sample(self, frame: LocalAxes, start: Vector, shape: tuple[int, int, int], step: float) -> Samples:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from totalspineseg_bids.anatomy import DISC_LEVELS, VERTEBRA_LEVELS, Structure
 from totalspineseg_bids.errors import MissingInputError, UsageError
-from totalspineseg_bids.imaging.masks import looked_up
+from totalspineseg_bids.imaging.masks import apply_table
 
 #: Releases that share the numbers of an earlier one.
 _SAME_AS: dict[str, str] = {
@@ -244,7 +244,7 @@ class ClassMap:
 
     def kinds(self, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return the `Structure` of each voxel of a map, same shape."""
-        return looked_up(labels, self.kind_table)
+        return apply_table(labels, self.kind_table)
 
     @property
     def level_names(self) -> frozenset[str]:

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from totalspineseg_bids.anatomy import SpineVariant, Structure
 from totalspineseg_bids.imaging.grid import Box
-from totalspineseg_bids.imaging.masks import looked_up
+from totalspineseg_bids.imaging.masks import apply_table
 from totalspineseg_bids.segmentation.class_map import ClassMap, Parity
 
 #: Roles that both steps have a probability of; ``vertebrae`` holds the sacrum.
@@ -82,7 +82,7 @@ def parities(labels: NDArray[np.uint8], layout: ClassMap) -> NDArray[np.uint8]:
     A landmark vertebra has that of its place in a regular column; what step 2 does not tell apart, as the sacrum, and
     all that is no bone have none.
     """
-    return looked_up(labels, np.array([_parity_of(layout, value) for value in range(256)], np.uint8))
+    return apply_table(labels, np.array([_parity_of(layout, value) for value in range(256)], np.uint8))
 
 
 def parity_outputs(layout: ClassMap) -> dict[str, tuple[str, ...]]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from nibabel.affines import apply_affine
 from numpy.typing import NDArray
 
 from totalspineseg_bids import anatomy
@@ -112,9 +113,7 @@ def level_centers(volume: Volume) -> dict[str, NDArray[np.float64]]:
     for axis, place in zip(order, places, strict=True):
         means[:, axis] = np.bincount(ids, weights=place, minlength=256) / np.maximum(counts, 1)
     return {
-        level: volume.affine[:3, :3] @ (2 * means[label]) + volume.affine[:3, 3]
-        for label, level in levels.items()
-        if counts[label] > 8
+        level: apply_affine(volume.affine, 2 * means[label]) for label, level in levels.items() if counts[label] > 8
     }
 
 
@@ -155,7 +154,7 @@ def draw_field(volume: Volume, name: str, rng: np.random.Generator, *, slab: tup
         raise ValueError(msg)
     heights = {level: float(center[2]) for level, center in centers.items()}
     shape, affine = np.array(volume.data.shape), volume.affine
-    corners = np.sort(np.stack([affine[:3, 3], affine[:3, :3] @ (shape - 1) + affine[:3, 3]]), axis=0)
+    corners = np.sort(np.stack([affine[:3, 3], apply_affine(affine, shape - 1)]), axis=0)
     top = _end(heights, str(rng.choice(field.top)), first=True) + field.beyond[0] * float(rng.uniform(0.75, 1.25))
     bottom = _end(heights, str(rng.choice(field.bottom)), first=False) - field.beyond[1] * float(
         rng.uniform(0.75, 1.25)

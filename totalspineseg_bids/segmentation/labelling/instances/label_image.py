@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
-from totalspineseg_bids.imaging.masks import indices_of, looked_up
+from totalspineseg_bids.imaging.masks import apply_table, indices_of
 from totalspineseg_bids.segmentation.labelling.disc_planes import (
     DiscPlane,
     disc_plane,
@@ -89,7 +89,7 @@ def _separate_sacrum(out: NDArray[np.uint8], found: LabelledComponents, naming: 
     unnamed = [anatomy.unnamed(Structure.VERTEBRA, n).id for n in range(1, anatomy.MAX_UNNAMED + 1)]
     bone = np.zeros(256, np.uint8)
     bone[[*above, *unnamed]] = 1
-    index = indices_of(looked_up(out, bone) > 0)
+    index = indices_of(apply_table(out, bone) > 0)
     place = context.centerline.project(index * context.spacing)
     # The arch of L5 hangs beside the disc and the first sacral level; its body ends above the disc.
     depth = np.where(place.anterior > 0, 0.0, ARCH_BELOW_DISC_MM * found.solution.scale)

@@ -14,7 +14,7 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from totalspineseg_bids.anatomy import Structure
-from totalspineseg_bids.imaging.masks import closed, connected_parts, indices_of
+from totalspineseg_bids.imaging.masks import close_gaps, connected_parts, indices_of
 from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling.instances.parameters import CANAL_SPECK_MM3
 from totalspineseg_bids.segmentation.labelling.instances.posterior_elements import BoneVoxels, assign
@@ -174,7 +174,7 @@ def draw_canal(
     speck = np.concatenate([[True], (sizes < CANAL_SPECK_MM3) & (sizes < sizes.max())])
     if number > 1 and speck[1:].any():
         whole = ~speck[numbered]
-    filled = closed(np.pad(whole, 1), 2)
+    filled = close_gaps(np.pad(whole, 1), 2)
     # Holes of all axial slices at once: what is not joined to the border within its slice.
     outside, _ = ndimage.label(~filled, _IN_PLANE)
     at_border = np.zeros(int(outside.max()) + 1, bool)
