@@ -65,7 +65,7 @@ container-test:  ## Build the Dockerfile without a Docker engine and run the ima
 bench: $(STAMP)  ## Print the figures that the README quotes
 	$(BIN)/python benchmarks/bench_labelling.py
 	$(BIN)/python benchmarks/labelling_suite.py
-	$(BIN)/python benchmarks/calibrate_scout.py
+	$(BIN)/python benchmarks/calibrate_level_prior.py
 	$(BIN)/python benchmarks/bench_inference.py
 	$(BIN)/python benchmarks/bench_pixel_shuffle.py
 	$(BIN)/python benchmarks/bench_patches.py

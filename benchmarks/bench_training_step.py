@@ -69,7 +69,7 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
     from totalspineseg_bids.synthesis.parametric import make_spine  # noqa: PLC0415
     from totalspineseg_bids.training.synthetic.label_map_pool import PoolRecipe, build_pool  # noqa: PLC0415
     from totalspineseg_bids.training.synthetic.options import SyntheticTraining, describe  # noqa: PLC0415
-    from totalspineseg_bids.training.synthetic.patch_dataset import SyntheticStream  # noqa: PLC0415
+    from totalspineseg_bids.training.synthetic.patch_dataset import SyntheticPatchDataset  # noqa: PLC0415
     from totalspineseg_bids.training.synthetic.trainer import nnUNetTrainerSynthetic  # noqa: PLC0415
 
     recipe = PoolRecipe(1, spacing=2.0)
@@ -81,8 +81,8 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
     device = torch.device(options.device)
     trainer = nnUNetTrainerSynthetic(plans, CONFIGURATION, "all", description, device)
     trainer.prepare(SyntheticTraining(folder, 102, minutes=1e6, device=options.device), pool)
-    stream = SyntheticStream(pool, 102, PATCH, SPACING, [1])
-    on_device = SyntheticStream(pool, 102, PATCH, SPACING, [1], device=device)
+    stream = SyntheticPatchDataset(pool, 102, PATCH, SPACING, [1])
+    on_device = SyntheticPatchDataset(pool, 102, PATCH, SPACING, [1], device=device)
     one_by_one = drawn_a_second(iter(stream), options.steps, device)
     in_groups = GROUP * drawn_a_second(on_device.groups(GROUP), max(1, options.steps // GROUP), device)
     # With odd discs, so that all outputs are asked for.

@@ -26,13 +26,13 @@ from totalspineseg_bids.training.synthetic.label_map_pool import PoolRecipe, bui
 from totalspineseg_bids.training.synthetic.level_prior import (
     IGNORE,
     PATCH,
-    scout_dataset_json,
-    scout_plans,
-    scout_table,
+    level_prior_dataset_json,
+    level_prior_plans,
+    level_prior_table,
 )
-from totalspineseg_bids.training.synthetic.level_prior_patches import ScoutStream
+from totalspineseg_bids.training.synthetic.level_prior_patches import LevelPriorPatchDataset
 from totalspineseg_bids.training.synthetic.options import SyntheticTraining
-from totalspineseg_bids.training.synthetic.patch_dataset import SyntheticStream
+from totalspineseg_bids.training.synthetic.patch_dataset import SyntheticPatchDataset
 from totalspineseg_bids.training.synthetic.schedule import learning_rate_factor
 from totalspineseg_bids.training.synthetic.small_plans import PLAIN, SUBVOXEL, build_network, small_plans
 
@@ -84,7 +84,7 @@ def test_an_empty_folder_of_label_maps_is_an_error_that_names_it(tmp_path):
 @pytest.mark.parametrize(("dataset", "channels"), [(101, 1), (102, 2), (103, 1)])
 def test_stream_gives_patches_in_nnunet_order_and_repeats(pool, dataset, channels):
     def draw():
-        stream = SyntheticStream(pool, dataset, (48, 32, 16), 1.75, [4, dataset])
+        stream = SyntheticPatchDataset(pool, dataset, (48, 32, 16), 1.75, [4, dataset])
         return list(itertools.islice(stream, 4))
 
     for (data, target), (again, _) in zip(draw(), draw(), strict=True):
@@ -97,15 +97,15 @@ def test_stream_gives_patches_in_nnunet_order_and_repeats(pool, dataset, channel
 
 
 def test_step2_sees_both_parities(pool):
-    stream = SyntheticStream(pool, 102, (48, 32, 16), 1.75, [9])
+    stream = SyntheticPatchDataset(pool, 102, (48, 32, 16), 1.75, [9])
     seen = {bool(((data[1] > 0) & (target == 2)).any()) for data, target in itertools.islice(stream, 12)}
     # disc_O has value 2: the channel shows the discs of that class, whichever they are.
     assert True in seen
 
 
-def test_scout_sees_whole_fields_of_view_and_repeats(pool):
+def test_level_prior_sees_whole_fields_of_view_and_repeats(pool):
     def draw():
-        return list(itertools.islice(ScoutStream(pool, [5]), 6))
+        return list(itertools.islice(LevelPriorPatchDataset(pool, [5]), 6))
 
     drawn = draw()
     for (data, target), (again, _) in zip(drawn, draw(), strict=True):
@@ -119,7 +119,7 @@ def test_scout_sees_whole_fields_of_view_and_repeats(pool):
 
 def test_groups_are_drawn_at_once_and_repeat(pool):
     def draw():
-        return list(itertools.islice(SyntheticStream(pool, 102, (48, 32, 16), 1.75, [4]).groups(6), 3))
+        return list(itertools.islice(SyntheticPatchDataset(pool, 102, (48, 32, 16), 1.75, [4]).groups(6), 3))
 
     drawn = draw()
     for (data, target), (again, _) in zip(drawn, draw(), strict=True):
@@ -144,7 +144,7 @@ def test_several_loading_processes_draw_different_images(pool, monkeypatch):
     def first(worker):
         info = None if worker is None else SimpleNamespace(id=worker, num_workers=2)
         monkeypatch.setattr("totalspineseg_bids.training.synthetic.patch_dataset.get_worker_info", lambda: info)
-        return next(iter(SyntheticStream(pool, 101, (48, 32, 16), 1.75, [4])))[0]
+        return next(iter(SyntheticPatchDataset(pool, 101, (48, 32, 16), 1.75, [4])))[0]
 
     drawn = [first(None), first(0), first(1)]
     assert not np.array_equal(drawn[0], drawn[1])
@@ -152,14 +152,14 @@ def test_several_loading_processes_draw_different_images(pool, monkeypatch):
     np.testing.assert_array_equal(first(1), drawn[2])
 
 
-def test_scout_names_each_level_and_shares_classes_of_supernumerary_ones():
-    table, labels = scout_table(), scout_dataset_json(0)["labels"]
+def test_level_prior_names_each_level_and_shares_classes_of_supernumerary_ones():
+    table, labels = level_prior_table(), level_prior_dataset_json(0)["labels"]
     assert table[anatomy.disc("T6-T7").id] == labels["disc_T6_T7"]
     assert table[anatomy.vertebra("T13").id] == labels["vertebrae_T12"]
     assert table[anatomy.disc("L5-L6").id] == IGNORE
     assert set(labels.values()) == set(range(len(labels)))
-    assert role_of(scout_dataset_json(0)) is Role.SINGLE
-    assert is_level_prior(scout_plans())
+    assert role_of(level_prior_dataset_json(0)) is Role.SINGLE
+    assert is_level_prior(level_prior_plans())
 
 
 def test_odd_discs_of_training_have_faults_but_stay_discs():

@@ -616,7 +616,7 @@ def ragged(case: Case, rng: np.random.Generator) -> bool:
 # The map that names every level
 
 
-def _scout(case: Case, rng: np.random.Generator, shifted: dict[int, int]) -> None:
+def _level_prior(case: Case, rng: np.random.Generator, shifted: dict[int, int]) -> None:
     """Add a coarse map that names every level, some levels called by another name."""
     layout = ClassMap.named("r20240601-full")
     table = table_of(case.variant, layout)
@@ -633,13 +633,13 @@ def _scout(case: Case, rng: np.random.Generator, shifted: dict[int, int]) -> Non
     case.support.append((np.ascontiguousarray(named), layout))
 
 
-def scout_right(case: Case, rng: np.random.Generator) -> bool:
+def level_prior_right(case: Case, rng: np.random.Generator) -> bool:
     """Add a level prior that is right everywhere."""
-    _scout(case, rng, {})
+    _level_prior(case, rng, {})
     return True
 
 
-def scout_shifted(case: Case, rng: np.random.Generator) -> bool:
+def level_prior_shifted(case: Case, rng: np.random.Generator) -> bool:
     """Give a run of at least three levels the name of the next level above or below."""
     vertebrae = case.variant.vertebrae()[:-1]
     there = [n for n, v in enumerate(vertebrae) if case.counts[_vertebra(v)]]
@@ -656,7 +656,7 @@ def scout_shifted(case: Case, rng: np.random.Generator) -> bool:
         # Disc n - 1 lies below vertebra n.
         if 0 <= n - 1 + step < len(discs) and 0 <= n - 1 < len(discs):
             shifted[_disc(discs[n - 1])] = _disc(discs[n - 1 + step])
-    _scout(case, rng, shifted)
+    _level_prior(case, rng, shifted)
     return True
 
 
@@ -718,8 +718,8 @@ DAMAGES: dict[str, Damage] = {
     "no processes": no_processes,
     "thick slices": thick_slices,
     "ragged": ragged,
-    "scout right": scout_right,
-    "scout shifted by one": scout_shifted,
+    "scout right": level_prior_right,
+    "scout shifted by one": level_prior_shifted,
 }
 #: Those that change the grid come last when two meet.
 LATE: tuple[str, ...] = ("narrow slab", "no processes", "tilted", "ragged", "thick slices")

@@ -35,7 +35,7 @@ from totalspineseg_bids.segmentation.result import SpineStatus
 from totalspineseg_bids.synthesis.curve import SpineParameters, build_column
 
 _DOMAIN = 0x0B5E
-SCOUT = ClassMap.named("r20240601-full")
+PRIOR_CLASS_MAP = ClassMap.named("r20240601-full")
 
 
 @dataclass
@@ -322,7 +322,7 @@ def _sacrum_rejection_cost(seen: Seen, rng: np.random.Generator) -> bool:
     return True
 
 
-def _scout(kind: str) -> Change:
+def _level_prior(kind: str) -> Change:
     def change(seen: Seen, rng: np.random.Generator) -> bool:
         step = 0 if kind == "right" else int(rng.choice([-1, 1]))
         start, stop = 0, len(seen.items)
@@ -336,21 +336,23 @@ def _scout(kind: str) -> Change:
                 order = seen.variant.discs() if item.kind is Structure.DISC else seen.variant.vertebrae()[:-1]
                 if name in order:
                     at = order.index(name) + (step if start <= row < stop else 0)
-                    known = [v for v in order if v in SCOUT.level_names]
+                    known = [v for v in order if v in PRIOR_CLASS_MAP.level_names]
                     if 0 <= at < len(order) and order[at] in known:
                         levels = {order[at]: float(rng.uniform(0.7, 0.95))}
-            class_shares = ClassShares(levels, {}, 0.0, 0.0, EvidenceWeights().support_weight, SCOUT.level_names)
+            class_shares = ClassShares(
+                levels, {}, 0.0, 0.0, EvidenceWeights().support_weight, PRIOR_CLASS_MAP.level_names
+            )
             seen.items[row] = replace(item, class_shares=(*item.class_shares, class_shares))
         return True
 
     return change
 
 
-def _level_scout(kind: str) -> Change:
+def _all_level_priors(kind: str) -> Change:
     """Give probabilities of levels, as ``labelling.level_prior`` does, instead of a map."""
 
     def change(seen: Seen, rng: np.random.Generator) -> bool:
-        if not _scout(kind)(seen, rng):
+        if not _level_prior(kind)(seen, rng):
             return False
         for row, item in enumerate(seen.items):
             levels = dict(item.class_shares[-1].levels)
@@ -380,12 +382,12 @@ CHANGES: dict[str, Change] = {
     "false disc beside": _false_disc("beside"),
     "no sacrum": _no_sacrum,
     "false sacrum": _sacrum_rejection_cost,
-    "scout right": _scout("right"),
-    "scout shifted by one": _scout("run"),
-    "scout shifted all over": _scout("all"),
-    "level prior right": _level_scout("right"),
-    "level prior shifted by one": _level_scout("run"),
-    "level prior shifted all over": _level_scout("all"),
+    "scout right": _level_prior("right"),
+    "scout shifted by one": _level_prior("run"),
+    "scout shifted all over": _level_prior("all"),
+    "level prior right": _all_level_priors("right"),
+    "level prior shifted by one": _all_level_priors("run"),
+    "level prior shifted all over": _all_level_priors("all"),
 }
 
 

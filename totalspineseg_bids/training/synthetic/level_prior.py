@@ -46,7 +46,7 @@ _PLAIN_NAMES = {Structure.CANAL: "canal", Structure.CORD: "cord"}
 _SAME_CLASS = {"T13": "T12", "L6": "L5"}
 
 
-def scout_dataset_json(num_training: int) -> dict[str, Any]:
+def level_prior_dataset_json(num_training: int) -> dict[str, Any]:
     """Return nnU-Net's ``dataset.json`` of the bundled single-step model: one plain label a level."""
     names = [_PLAIN_NAMES.get(label.structure, label.name) for label in _LABELS]
     return {
@@ -58,9 +58,9 @@ def scout_dataset_json(num_training: int) -> dict[str, Any]:
     }
 
 
-def scout_plans() -> dict[str, Any]:
+def level_prior_plans() -> dict[str, Any]:
     """Return nnU-Net plans of the bundled single-step model."""
-    channels = scout_dataset_json(0)["channel_names"]
+    channels = level_prior_dataset_json(0)["channel_names"]
     return small_plans(
         DATASET_NAMES[103],
         channels,
@@ -75,7 +75,7 @@ def scout_plans() -> dict[str, Any]:
 
 
 @cache
-def scout_table() -> NDArray[np.uint8]:
+def level_prior_table() -> NDArray[np.uint8]:
     """Return the look-up table from canonical ids to this model's labels, shape (256,), read-only.
 
     T13 and L6 have the classes of T12 and L5; a disc that no regular spine has is ``IGNORE``.

@@ -13,7 +13,7 @@ from totalspineseg_bids.synthesis.appearance import render
 from totalspineseg_bids.synthesis.pose import Warp, sample
 from totalspineseg_bids.training.synthetic.augment import acquire, draw_contrast_name
 from totalspineseg_bids.training.synthetic.label_map_pool import PoolEntry
-from totalspineseg_bids.training.synthetic.level_prior import PATCH, SPACING, scout_table
+from totalspineseg_bids.training.synthetic.level_prior import PATCH, SPACING, level_prior_table
 from totalspineseg_bids.training.synthetic.patch_dataset import TRAINING_POSE, worker_rng
 
 _Image = NDArray[np.float32]
@@ -34,7 +34,7 @@ _SPACING = (SPACING[0], SPACING[2], SPACING[1])
 _DEPTH, _LENGTH = PATCH[2], PATCH[1]
 
 
-class ScoutStream(IterableDataset[tuple[_Image, NDArray[np.uint8]]]):
+class LevelPriorPatchDataset(IterableDataset[tuple[_Image, NDArray[np.uint8]]]):
     """Endless pairs of network input and target, in the network's order of axes.
 
     Parameters
@@ -60,7 +60,7 @@ class ScoutStream(IterableDataset[tuple[_Image, NDArray[np.uint8]]]):
         maps = [np.load(entry.path, mmap_mode="r") for entry in self.pool]
         weights = np.array([entry.weight for entry in self.pool])
         weights /= weights.sum()
-        table = scout_table()
+        table = level_prior_table()
         while True:
             number = int(rng.choice(len(maps), p=weights))
             entry = self.pool[number]

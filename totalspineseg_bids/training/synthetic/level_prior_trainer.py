@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from totalspineseg_bids.training.synthetic.level_prior import IGNORE
-from totalspineseg_bids.training.synthetic.level_prior_patches import ScoutStream
+from totalspineseg_bids.training.synthetic.level_prior_patches import LevelPriorPatchDataset
 from totalspineseg_bids.training.synthetic.trainer import nnUNetTrainerSynthetic
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class nnUNetTrainerScout(nnUNetTrainerSynthetic):  # noqa: N801 - nnU-Net finds 
         self.last_features = inputs[0]
 
     def _stream(self, seed: list[int]) -> IterableDataset[Any]:
-        return ScoutStream(self.pool, seed)
+        return LevelPriorPatchDataset(self.pool, seed)
 
     def _counted(self, values: torch.Tensor) -> torch.Tensor:
         """Return the flat indices of the voxels that count."""

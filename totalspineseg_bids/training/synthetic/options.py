@@ -9,7 +9,7 @@ from typing import Any
 from totalspineseg_bids.errors import UsageError
 from totalspineseg_bids.training.class_maps import DATASET_NAMES, DatasetId, dataset_json
 from totalspineseg_bids.training.synthetic.label_map_pool import PoolRecipe
-from totalspineseg_bids.training.synthetic.level_prior import scout_dataset_json, scout_plans
+from totalspineseg_bids.training.synthetic.level_prior import level_prior_dataset_json, level_prior_plans
 from totalspineseg_bids.training.synthetic.small_plans import (
     CONFIGURATION,
     CONVOLUTIONS,
@@ -108,7 +108,7 @@ def describe(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the ``dataset.json`` and the plans of a bundled model."""
     if dataset == 103:
-        return scout_dataset_json(num_training), scout_plans()
+        return level_prior_dataset_json(num_training), level_prior_plans()
     description = dataset_json(dataset, num_training)
     plans = small_plans(
         DATASET_NAMES[dataset],

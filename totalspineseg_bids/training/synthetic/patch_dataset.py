@@ -48,7 +48,7 @@ def worker_rng(seed: list[int]) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(seed))
 
 
-class SyntheticStream(IterableDataset[tuple[Image, Image]]):
+class SyntheticPatchDataset(IterableDataset[tuple[Image, Image]]):
     """Endless pairs of network input and semantic target, in nnU-Net's axis order.
 
     Parameters

@@ -16,7 +16,7 @@ from totalspineseg_bids.training.synthetic.batches import Batch, drawn_in_proces
 from totalspineseg_bids.training.synthetic.hardware import computes_bfloat16, describe_machine
 from totalspineseg_bids.training.synthetic.label_map_pool import PoolEntry
 from totalspineseg_bids.training.synthetic.options import SyntheticTraining
-from totalspineseg_bids.training.synthetic.patch_dataset import SyntheticStream
+from totalspineseg_bids.training.synthetic.patch_dataset import SyntheticPatchDataset
 from totalspineseg_bids.training.synthetic.region_loss import RegionLoss
 from totalspineseg_bids.training.synthetic.schedule import Clock, RunningAverage, learning_rate_factor
 from totalspineseg_bids.training.synthetic.small_plans import PLAIN, SUBVOXEL, network_class
@@ -133,7 +133,7 @@ class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
         stream = self._stream([seed, dataset, _TRAINING_STREAM, self.step])
         validation = self._stream([seed, dataset, _VALIDATION_STREAM])
         batch_size, workers = self.training.batch_size, self.training.workers
-        if workers == 0 and isinstance(stream, SyntheticStream) and isinstance(validation, SyntheticStream):
+        if workers == 0 and isinstance(stream, SyntheticPatchDataset) and isinstance(validation, SyntheticPatchDataset):
             return (
                 drawn_in_thread(stream.groups(batch_size), self.device),
                 drawn_in_thread(validation.groups(1), self.device),
@@ -145,7 +145,7 @@ class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
         patch = tuple(self.configuration_manager.patch_size)
         spacing = float(self.configuration_manager.spacing[0])
         device = self.device if self.device.type == "cuda" else None
-        return SyntheticStream(self.pool, self.training.dataset, patch, spacing, seed, device=device)
+        return SyntheticPatchDataset(self.pool, self.training.dataset, patch, spacing, seed, device=device)
 
     def on_train_start(self) -> None:
         """Write what inference needs beside the checkpoints, and open the streams."""

@@ -1,6 +1,6 @@
 """How often the level prior is right, and how many independent opinions its levels of one image are worth.
 
-``python benchmarks/calibrate_scout.py [--model bundled]``: draws fields of view of spines that no training saw, asks
+``python benchmarks/calibrate_level_prior.py [--model bundled]``: draws fields of view of unseen spines, asks
 the prior, and compares with the truth. Prints the share of levels that are right and within one; the levels off,
 counted; and ``prior_end_weight`` and ``prior_budget`` of ``labelling.column.parameters.EvidenceWeights``, fitted by
 maximum likelihood: the weights of the prior's log-likelihoods of components at the ends of the column (each) and of the
