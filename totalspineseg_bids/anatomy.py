@@ -70,33 +70,22 @@ class Structure(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class AnatomicalLabel:
-    """One entry of the label list.
-
-    Attributes
-    ----------
-    id
-        Canonical id, 1 to 255.
-    name
-        Machine-readable name as in the seed's list, such as ``vertebrae_C1`` or ``disc_C2_C3``.
-    structure
-        What it is.
-    level
-        ``"C1"``, ``"C2-C3"``, ``"S"``; empty for cord, canal and unnamed labels.
-    abbreviation
-        Short text for figures.
-    color
-        Red, green, blue, 0 to 255; the same in every output.
-    public_id
-        Id in the scheme of the later public releases.
-    """
+    """One entry of the label list."""
 
     id: int
+    """Canonical id, 1 to 255."""
     name: str
+    """Machine-readable name as in the seed's list, such as ``vertebrae_C1`` or ``disc_C2_C3``."""
     structure: Structure
+    """What it is."""
     level: str
+    """``"C1"``, ``"C2-C3"``, ``"S"``; empty for cord, canal and unnamed labels."""
     abbreviation: str
+    """Short text for figures."""
     color: tuple[int, int, int]
+    """Red, green, blue, 0 to 255; the same in every output."""
     public_id: int
+    """Id in the scheme of the later public releases."""
 
     @property
     def hex_color(self) -> str:

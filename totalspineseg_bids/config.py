@@ -221,9 +221,9 @@ class Setting:
 
         Parameters
         ----------
-        value
+        value : object
             Value from the command line, TOML, the environment or code.
-        name
+        name : str
             Name for messages; the setting's own by default.
 
         Raises
@@ -543,7 +543,7 @@ class RunConfig:
 
         Parameters
         ----------
-        record
+        record : mapping of str to str, optional
             Properties of the run (version, start, command line), which are not read back.
         """
         values = ((name, getattr(self, name)) for name in SETTINGS)
@@ -560,7 +560,7 @@ class RunConfig:
         ----------
         *settings
             Values by field name; later mappings override earlier ones and ``None`` counts as absent.
-        environment
+        environment : mapping of str to str, optional
             Environment variables, some of which set defaults.
 
         Raises
@@ -630,7 +630,7 @@ def environment_settings(environment: Mapping[str, str]) -> dict[str, Any]:
 
     Parameters
     ----------
-    environment
+    environment : mapping of str to str
         Environment variables; empty ones are ignored.
 
     Raises

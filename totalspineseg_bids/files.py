@@ -12,7 +12,7 @@ def sha256_of(path: Path) -> str:
 
     Parameters
     ----------
-    path
+    path : Path
         The file.
 
     Returns
@@ -44,7 +44,7 @@ def sha256_of_stream(stream: BinaryIO) -> str:
 
     Parameters
     ----------
-    stream
+    stream : BinaryIO
         Open for reading; it is read to its end in blocks of 1 MiB.
 
     Returns

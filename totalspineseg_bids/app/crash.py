@@ -18,21 +18,14 @@ FAILED = "failed"
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An image that could not be done.
-
-    Attributes
-    ----------
-    source
-        The image.
-    reason
-        One line for a person.
-    exit_code
-        Exit code that its error stands for.
-    """
+    """An image that could not be done."""
 
     source: SourceImage
+    """The image."""
     reason: str
+    """One line for a person."""
     exit_code: int
+    """Exit code that its error stands for."""
 
 
 def describe_failure(source: SourceImage, error: Exception) -> Failure:

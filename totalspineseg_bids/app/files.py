@@ -39,21 +39,14 @@ class FileJob:
 
 @dataclass(frozen=True, slots=True)
 class FileResult:
-    """What became of an image.
-
-    Attributes
-    ----------
-    job
-        The image.
-    line
-        What to tell the user.
-    error
-        Why it failed, if it did.
-    """
+    """What became of an image."""
 
     job: FileJob
+    """The image."""
     line: str
+    """What to tell the user."""
     error: SpineAppError | None = None
+    """Why it failed, if it did."""
 
 
 def _images_below(root: Path) -> list[Path]:
@@ -90,9 +83,9 @@ def find_file_jobs(source: Path, target: Path) -> list[FileJob]:
 
     Parameters
     ----------
-    source
+    source : Path
         An image, or a folder of images at any depth.
-    target
+    target : Path
         For an image a file or a folder; for a folder a folder, in which the images keep names and subfolders.
 
     Raises
@@ -146,9 +139,9 @@ def describe_spine(spine: LabelledSpine, scheme: LabelScheme) -> dict[str, Any]:
 
     Parameters
     ----------
-    spine
+    spine : LabelledSpine
         The result.
-    scheme
+    scheme : LabelScheme
         Label scheme of the ids.
     """
     components = []
@@ -233,15 +226,15 @@ def segment_files(
 
     Parameters
     ----------
-    jobs
+    jobs : sequence of FileJob
         Images and their outputs.
-    segmenter
+    segmenter : Segmenter
         What segments.
-    scheme
+    scheme : LabelScheme
         Ids of the outputs.
-    localizer
+    localizer : Volume, optional
         Labelled image of the same person, canonical ids.
-    report
+    report : bool
         Write a JSON of components beside each output.
 
     Yields

@@ -68,7 +68,7 @@ def run_group(config: RunConfig) -> GroupTables:
 
     Parameters
     ----------
-    config
+    config : RunConfig
         Settings of the run.
 
     Returns

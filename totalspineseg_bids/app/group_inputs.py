@@ -28,18 +28,12 @@ RATINGS: Final = ("good", "doubtful", "bad")
 
 @dataclass(frozen=True, slots=True)
 class Rating:
-    """What a reader said of an image.
-
-    Attributes
-    ----------
-    rating
-        One of `RATINGS`; empty for a remark alone.
-    note
-        A remark; empty for none.
-    """
+    """What a reader said of an image."""
 
     rating: str
+    """One of `RATINGS`; empty for a remark alone."""
     note: str = ""
+    """A remark; empty for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +59,9 @@ def read_ratings(path: Path | None, images: Iterable[str]) -> dict[str, Rating]:
 
     Parameters
     ----------
-    path
+    path : Path or None
         Table with the columns ``image`` and ``rating``, and perhaps ``note``; ``None`` for none.
-    images
+    images : iterable of str
         Names of the images there are. Ratings of others are told in the log and left out.
 
     Returns
@@ -143,9 +137,9 @@ def get_demographics(participants: pd.DataFrame, names: Iterable[str]) -> Demogr
 
     Parameters
     ----------
-    participants
+    participants : pd.DataFrame
         Rows of ``participants.tsv``.
-    names
+    names : iterable of str
         Participants, with ``sub-``, shape (N,).
     """
     known = {}

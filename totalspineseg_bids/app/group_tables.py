@@ -122,9 +122,9 @@ def make_tables(results: Sequence[ImageDerivatives], failures: Iterable[Failure]
 
     Parameters
     ----------
-    results
+    results : sequence of ImageDerivatives
         Images that are done.
-    failures
+    failures : iterable of Failure
         Images that failed.
     """
     rows = {result.source.relative: _image_row(result) for result in results}
@@ -203,11 +203,11 @@ def add_scores(tables: GroupTables, norms: Norms | None, participants: pd.DataFr
 
     Parameters
     ----------
-    tables
+    tables : GroupTables
         Both tables; columns are added to both.
-    norms
+    norms : Norms or None
         Reference values; without them nothing is added.
-    participants
+    participants : pd.DataFrame
         Table of the participants, with sex and age.
     """
     if norms is None:
@@ -324,11 +324,11 @@ def write_table(path: Path, table: pd.DataFrame, columns: Sequence[TableColumn])
 
     Parameters
     ----------
-    path
+    path : Path
         The table, without its extension.
-    table
+    table : pd.DataFrame
         Text without tabs or line breaks.
-    columns
+    columns : sequence of TableColumn
         What to write, in this order.
 
     Raises

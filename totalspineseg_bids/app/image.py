@@ -57,27 +57,18 @@ _DESCRIPTIONS = {
 
 @dataclass(frozen=True, slots=True)
 class ImageJob:
-    """An image to work on, with what its result depends on.
-
-    Attributes
-    ----------
-    source
-        The image.
-    names
-        Names of its derivatives.
-    digests
-        Digests of input, settings and model.
-    localizer
-        Label image of the same participant that helps, and its BIDS URI; ``None`` without one.
-    companions
-        Images of the same session whose levels are found together with those of this one.
-    """
+    """An image to work on, with what its result depends on."""
 
     source: SourceImage
+    """The image."""
     names: DerivativeNames
+    """Names of its derivatives."""
     digests: Digests
+    """Digests of input, settings and model."""
     localizer: tuple[Path, str] | None = None
+    """Label image of the same participant that helps, and its BIDS URI; ``None`` without one."""
     companions: tuple[SourceImage, ...] = ()
+    """Images of the same session whose levels are found together with those of this one."""
 
 
 def plan_image(
@@ -91,15 +82,15 @@ def plan_image(
 
     Parameters
     ----------
-    source
+    source : SourceImage
         The image.
-    config
+    config : RunConfig
         Settings of the run.
-    loaded
+    loaded : LoadedSegmenter
         The segmenter.
-    localizer
+    localizer : SourceImage, optional
         Image of the same participant whose labels help; used where they exist.
-    session
+    session : sequence of SourceImage
         Images of the same session, among which companions are sought.
 
     Raises
@@ -137,13 +128,13 @@ def process_image(
 
     Parameters
     ----------
-    job
+    job : ImageJob
         The image.
-    config
+    config : RunConfig
         Settings of the run.
-    loaded
+    loaded : LoadedSegmenter
         The segmenter.
-    progress
+    progress : StageProgress, optional
         Called with the name of the stage and its fraction done.
 
     Raises
@@ -190,9 +181,9 @@ def draw_disc_points(points: Sequence[DiscPoint], geometry: Geometry) -> NDArray
 
     Parameters
     ----------
-    points
+    points : sequence of DiscPoint
         Where the levels meet the canal centreline.
-    geometry
+    geometry : Geometry
         Grid of the image.
     """
     image = np.zeros(geometry.shape, np.uint8)

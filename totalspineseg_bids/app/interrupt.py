@@ -70,7 +70,7 @@ def stop_on_signal(grace: float = GRACE) -> Iterator[None]:
 
     Parameters
     ----------
-    grace
+    grace : float
         Seconds after which the process ends by itself.
 
     Notes

@@ -95,9 +95,9 @@ def run_participants(config: RunConfig, factory: SegmenterFactory = load_segment
 
     Parameters
     ----------
-    config
+    config : RunConfig
         Settings of the run.
-    factory
+    factory : SegmenterFactory
         Makes the segmenter; it is called once, after the query and before the first image.
 
     Returns

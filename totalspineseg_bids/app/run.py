@@ -28,11 +28,11 @@ def run(config: RunConfig, command: Sequence[str] = (), factory: SegmenterFactor
 
     Parameters
     ----------
-    config
+    config : RunConfig
         Settings of the run.
-    command
+    command : sequence of str
         The command line, for the record in ``logs/``.
-    factory
+    factory : SegmenterFactory
         Makes the segmenter of the participant level.
     """
     try:

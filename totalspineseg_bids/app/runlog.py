@@ -75,9 +75,9 @@ def run_log(config: RunConfig, command: list[str]) -> Iterator[Path | None]:
 
     Parameters
     ----------
-    config
+    config : RunConfig
         Settings of the run.
-    command
+    command : list of str
         The command line, for the record.
 
     Yields

@@ -33,13 +33,13 @@ class Segmenter(Protocol):
 
         Parameters
         ----------
-        volume
+        volume : Volume
             float32 image on its own grid.
-        localizer
+        localizer : Volume, optional
             Canonical labels (uint8) of the same person, on any grid of the same scanner space.
-        companions
+        companions : sequence of Volume
             Images of the same session whose levels are found together with those of this one.
-        progress
+        progress : StageProgress, optional
             Called with the name of the stage and its fraction done.
 
         Returns
@@ -52,24 +52,16 @@ class Segmenter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LoadedSegmenter:
-    """A segmenter with the identity of its model.
-
-    Attributes
-    ----------
-    segmenter
-        What segments.
-    model
-        Name of the model set, stamped on every output.
-    digest
-        SHA-256 of what the model consists of.
-    bundled
-        Whether it is the model for trying out, trained on synthetic images.
-    """
+    """A segmenter with the identity of its model."""
 
     segmenter: Segmenter
+    """What segments."""
     model: str
+    """Name of the model set, stamped on every output."""
     digest: str
+    """SHA-256 of what the model consists of."""
     bundled: bool
+    """Whether it is the model for trying out, trained on synthetic images."""
 
 
 SegmenterFactory = Callable[[RunConfig], LoadedSegmenter]

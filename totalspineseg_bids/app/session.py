@@ -27,9 +27,9 @@ def find_companions(source: SourceImage, session: Iterable[SourceImage]) -> tupl
 
     Parameters
     ----------
-    source
+    source : SourceImage
         The image.
-    session
+    session : iterable of SourceImage
         Images of its session, itself among them or not. Those whose header cannot be read are no companions.
     """
     own = _box(source)
@@ -60,11 +60,11 @@ def read_companions(companions: Sequence[SourceImage], source: SourceImage, conf
 
     Parameters
     ----------
-    companions
+    companions : sequence of SourceImage
         What to read.
-    source
+    source : SourceImage
         The image that they are to help.
-    config
+    config : RunConfig
         Says which volume of a series counts.
     """
     volumes = (_read(companion, source, config) for companion in companions)

@@ -19,21 +19,14 @@ _RAW = "bids:raw:"
 
 @dataclass(frozen=True, slots=True)
 class ImageDerivatives:
-    """One image that is done.
-
-    Attributes
-    ----------
-    source
-        The raw image (its path is relative: the raw dataset need not be there).
-    sidecar
-        Content of the main sidecar.
-    rows
-        Rows of the label table.
-    """
+    """One image that is done."""
 
     source: SourceImage
+    """The raw image (its path is relative: the raw dataset need not be there)."""
     sidecar: dict[str, Any]
+    """Content of the main sidecar."""
     rows: tuple[dict[str, str], ...]
+    """Rows of the label table."""
 
     @property
     def names(self) -> DerivativeNames:
@@ -92,9 +85,9 @@ def read_derivatives(output: Path, participant: str | None = None) -> Iterator[I
 
     Parameters
     ----------
-    output
+    output : Path
         Output folder.
-    participant
+    participant : str, optional
         Label of the only participant wanted.
     """
     pattern = f"sub-{participant or '*'}"

@@ -38,7 +38,7 @@ def make_generated_by(environment: Mapping[str, str] | None = None) -> dict[str,
 
     Parameters
     ----------
-    environment
+    environment : mapping of str to str, optional
         Environment variables; those of the process by default.
     """
     env = os.environ if environment is None else environment
@@ -64,11 +64,11 @@ def make_dataset_description(
 
     Parameters
     ----------
-    raw, output
+    raw, output : Path
         Input dataset and output folder (absolute); the link between them is relative.
-    raw_name
+    raw_name : str or None
         Name of the input dataset.
-    environment
+    environment : mapping of str to str, optional
         Environment variables; those of the process by default.
     """
     link = Path(os.path.relpath(raw, output)).as_posix()
@@ -108,9 +108,9 @@ def write_root_files(raw: Path, output: Path, scheme: LabelScheme) -> None:
 
     Parameters
     ----------
-    raw, output
+    raw, output : Path
         Input dataset and output folder (absolute).
-    scheme
+    scheme : LabelScheme
         Label scheme of the look-up table.
 
     Raises

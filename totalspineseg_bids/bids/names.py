@@ -27,18 +27,12 @@ _FOLDER = re.compile(r"^(?P<sub>sub-[0-9a-zA-Z+]+)(?:/(?P<ses>ses-[0-9a-zA-Z+]+)
 
 @dataclass(frozen=True, slots=True, order=True)
 class SourceImage:
-    """One raw image of a dataset.
-
-    Attributes
-    ----------
-    relative
-        Path below the dataset, with ``/``; it is what sorts images.
-    path
-        The file.
-    """
+    """One raw image of a dataset."""
 
     relative: str
+    """Path below the dataset, with ``/``; it is what sorts images."""
     path: Path
+    """The file."""
 
     @property
     def entities(self) -> dict[str, str]:
@@ -95,7 +89,7 @@ def is_source_name(relative: str) -> bool:
 
     Parameters
     ----------
-    relative
+    relative : str
         Path with ``/``, such as ``sub-01/anat/sub-01_T2w.nii.gz``.
     """
     path = PurePosixPath(relative)
@@ -110,21 +104,14 @@ def is_source_name(relative: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class DerivativeNames:
-    """Paths, below the output folder, of what is made of one image.
-
-    Attributes
-    ----------
-    folder
-        Folder, such as ``sub-01/ses-2/anat``.
-    stem
-        Entities of the source, such as ``sub-01_ses-2_acq-sag``.
-    suffix
-        Suffix of the source; it becomes ``desc-``, so that two contrasts with the same entities do not collide.
-    """
+    """Paths, below the output folder, of what is made of one image."""
 
     folder: str
+    """Folder, such as ``sub-01/ses-2/anat``."""
     stem: str
+    """Entities of the source, such as ``sub-01_ses-2_acq-sag``."""
     suffix: str
+    """Suffix of the source; it becomes ``desc-``, so that two contrasts with the same entities do not collide."""
 
     @classmethod
     def of(cls, source: SourceImage) -> DerivativeNames:

@@ -28,13 +28,13 @@ def is_complete(output: Path, names: DerivativeNames, resolution: str | None, di
 
     Parameters
     ----------
-    output
+    output : Path
         Output folder.
-    names
+    names : DerivativeNames
         Names of the derivatives.
-    resolution
+    resolution : str or None
         ``res-`` entity of the label image that is written last.
-    digests
+    digests : Digests
         What the result depends on now.
     """
     sidecar = read_json(output / names.labels(".json", resolution))

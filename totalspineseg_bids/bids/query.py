@@ -186,11 +186,11 @@ def find_images(root: Path, selection: Selection, *, database: Path | None = Non
 
     Parameters
     ----------
-    root
+    root : Path
         The dataset. Its derivatives are not looked at.
-    selection
+    selection : Selection
         What is asked for.
-    database
+    database : Path, optional
         Folder of a pyBIDS index of the whole dataset; read where it exists, else made where it can be.
 
     Returns

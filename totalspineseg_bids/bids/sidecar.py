@@ -62,33 +62,22 @@ class Digests:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Where a result comes from.
-
-    Attributes
-    ----------
-    source
-        The image.
-    model
-        Name of the model set.
-    bundled
-        Whether that is the one for trying out, trained on synthetic images.
-    digests
-        What it depends on.
-    settings
-        Settings that change the result, for a person to read.
-    notes
-        Oddities of the input file.
-    localizer
-        BIDS URI of the labels that helped, where there were any.
-    """
+    """Where a result comes from."""
 
     source: SourceImage
+    """The image."""
     model: str
+    """Name of the model set."""
     bundled: bool
+    """Whether that is the one for trying out, trained on synthetic images."""
     digests: Digests
+    """What it depends on."""
     settings: Mapping[str, object] = field(default_factory=dict)
+    """Settings that change the result, for a person to read."""
     notes: tuple[str, ...] = ()
+    """Oddities of the input file."""
     localizer: str | None = None
+    """BIDS URI of the labels that helped, where there were any."""
 
     @property
     def sources(self) -> list[str]:
@@ -117,11 +106,11 @@ def make_label_rows(
 
     Parameters
     ----------
-    components
+    components : sequence of Component
         What was found, in the order of the rows.
-    measures
+    measures : sequence of LevelMeasures
         Their measures, in any order.
-    scheme
+    scheme : LabelScheme
         Label scheme of the output.
     """
     by_label = {row.label_id: row for row in measures}
@@ -166,17 +155,17 @@ def make_main_sidecar(
 
     Parameters
     ----------
-    provenance
+    provenance : Provenance
         Where the result comes from.
-    spine
+    spine : LabelledSpine
         The result.
-    outputs
+    outputs : sequence of str
         Names, below the output folder, of the files written for the image.
-    figures
+    figures : mapping of str to str
         Path of each figure below the output folder, by kind.
-    posture
+    posture : mapping of str to object
         Angles of the whole spine.
-    resolution
+    resolution : str or None
         ``res-`` entity of the image, ``None`` on the grid of the source.
     """
     return {

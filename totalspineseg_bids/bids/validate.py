@@ -28,21 +28,14 @@ _SHOWN = 20
 
 @dataclass(frozen=True, slots=True)
 class Issue:
-    """One error that the validator found.
-
-    Attributes
-    ----------
-    code
-        The validator's code, such as ``FILENAME_MISMATCH``.
-    location
-        File below the dataset, with a leading ``/``.
-    message
-        What the code means.
-    """
+    """One error that the validator found."""
 
     code: str
+    """The validator's code, such as ``FILENAME_MISMATCH``."""
     location: str
+    """File below the dataset, with a leading ``/``."""
     message: str
+    """What the code means."""
 
     def __str__(self) -> str:
         """Return the issue as one line."""
@@ -62,9 +55,9 @@ def validate(dataset: Path, participants: Sequence[str] = ()) -> list[Issue]:
 
     Parameters
     ----------
-    dataset
+    dataset : Path
         Folder of a raw or derived dataset.
-    participants
+    participants : sequence of str
         Labels of the only participants to look at; empty means all.
 
     Raises
@@ -127,9 +120,9 @@ def check_dataset(dataset: Path, participants: Sequence[str] = ()) -> None:
 
     Parameters
     ----------
-    dataset
+    dataset : Path
         The input.
-    participants
+    participants : sequence of str
         Labels of the wanted participants; empty means all.
 
     Raises

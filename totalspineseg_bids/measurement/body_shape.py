@@ -94,11 +94,11 @@ def fit_body_shape(mask: Mask, frame: LocalAxes, back: float) -> BodyShape | Non
 
     Parameters
     ----------
-    mask
+    mask : Mask
         The whole label.
-    frame
+    frame : LocalAxes
         First guess: origin on the canal centreline, ``front`` towards the body.
-    back
+    back : float
         Coordinate along ``front`` (mm from the origin) behind which nothing belongs to the body.
 
     Returns

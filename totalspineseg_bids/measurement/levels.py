@@ -99,28 +99,18 @@ class LevelMeasures:
     ``height-anterior-mm``, and so on. Heights at three depths follow quantitative vertebral morphometry
     (Genant et al., J Bone Miner Res 1993, 8:1137), the disc height index the usual ratio of disc to body height
     (Frobin et al., Clin Biomech 1997, 12 Suppl 1:S1), the slip Meyerding's (Surg Gynecol Obstet 1932, 54:371) in mm.
-
-    Attributes
-    ----------
-    label_id
-        Canonical id.
-    structure
-        What it is.
-    level
-        Its level, ``None`` where it has no name.
-    volume_mm3
-        Volume, mm³.
-    partial
-        Whether the field of view cuts it.
-    measure_note
-        Why measures are missing, ``None`` where none is.
     """
 
     label_id: int
+    """Canonical id."""
     structure: Structure
+    """What it is."""
     level: str | None
+    """Its level, ``None`` where it has no name."""
     volume_mm3: float
+    """Volume, mm³."""
     partial: bool = False
+    """Whether the field of view cuts it."""
     height_mm: float | None = None
     height_anterior_mm: float | None = None
     height_middle_mm: float | None = None
@@ -138,6 +128,7 @@ class LevelMeasures:
     cord_lr_mm: float | None = None
     cord_canal_ratio: float | None = None
     measure_note: str | None = None
+    """Why measures are missing, ``None`` where none is."""
 
     def as_row(self) -> dict[str, str]:
         """Return the columns of `COLUMNS` as text, ``n/a`` where there is no value."""

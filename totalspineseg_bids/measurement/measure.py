@@ -42,18 +42,12 @@ _NO_BODY = {"C1": "C1 has no body", "C2": "the body of C2 goes over into the den
 
 @dataclass(frozen=True, slots=True)
 class SpineMeasures:
-    """Everything measured in one image.
-
-    Attributes
-    ----------
-    levels
-        One entry a component, in the order of the components.
-    posture
-        Angles of the whole spine.
-    """
+    """Everything measured in one image."""
 
     levels: list[LevelMeasures]
+    """One entry a component, in the order of the components."""
     posture: Posture
+    """Angles of the whole spine."""
 
 
 def measure_spine(
@@ -68,16 +62,16 @@ def measure_spine(
 
     Parameters
     ----------
-    labels
+    labels : ndarray of uint8
         uint8, shape (X, Y, Z), canonical ids, on any grid.
-    affine
+    affine : (4, 4) float
         4x4, voxel index to scanner space (RAS+, mm).
-    components
+    components : sequence of Component
         What the map holds; the others are not measured.
-    centerline_mm
+    centerline_mm : ndarray of float64
         Canal centreline from cranial to caudal, shape (N, 3), scanner space (RAS+, mm). Where it is empty it is taken
         from the canal and cord of the map.
-    source_affine
+    source_affine : (4, 4) float, optional
         Affine of the image that was segmented. A measure that spans fewer than three voxels of that image along its
         direction is not given, unless they are smaller than 1.5 mm.
 

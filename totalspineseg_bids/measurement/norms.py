@@ -51,9 +51,9 @@ class Norm:
 
         Parameters
         ----------
-        sex
+        sex : ndarray of object
             ``"M"``, ``"F"`` or ``None``, shape (N,).
-        age
+        age : Vector
             Years, shape (N,); NaN where unknown.
         """
         fits = np.full(len(age), True) if self.sex is None else np.asarray(sex == self.sex, bool)
@@ -62,15 +62,10 @@ class Norm:
 
 @dataclass(frozen=True, slots=True)
 class Norms:
-    """Reference values by measure and level.
-
-    Attributes
-    ----------
-    entries
-        (column of `levels.COLUMNS` or of `posture.POSTURE_COLUMNS`, level) -> norms; the level of an angle is ``""``.
-    """
+    """Reference values by measure and level."""
 
     entries: Mapping[tuple[str, str], tuple[Norm, ...]]
+    """(column of `levels.COLUMNS` or of `posture.POSTURE_COLUMNS`, level) -> norms; the level of an angle is ``""``."""
 
     def levels_of(self, measure: str) -> list[str]:
         """Return the levels at which a measure has reference values."""
@@ -83,9 +78,9 @@ class Norms:
 
         Parameters
         ----------
-        measure, level
+        measure, level : str
             TableColumn and level.
-        values
+        values : Vector
             In the unit of the measure, shape (N,).
         sex, age
             Of the persons, as `Norm.fits` takes them.
@@ -108,7 +103,7 @@ def parse_norms(rows: Iterable[Mapping[str, str]]) -> Norms:
 
     Parameters
     ----------
-    rows
+    rows : iterable of mapping of str to str
         Columns of `REQUIRED` and, where there are any, of `OPTIONAL`. A measure may be named with or without its unit
         (``height-mm`` or ``height``); the level of an angle of the whole spine is ``n/a``.
 

@@ -53,26 +53,18 @@ class Posture:
 
     Angles lie between planes fitted to vertebral surfaces (Cobb, Instr Course Lect 1948, 5:261); the supine
     position of MRI makes them smaller than in a standing radiograph.
-
-    Attributes
-    ----------
-    cervical_lordosis_deg
-        Lower surface of C3 to lower surface of C7, degrees, positive for lordosis.
-    thoracic_kyphosis_deg
-        Upper surface of T4 to lower surface of T12, degrees, positive for kyphosis.
-    lumbar_lordosis_deg
-        Upper surface of L1 to lower surface of L5, degrees, positive for lordosis.
-    coronal_cobb_deg
-        Largest angle in the coronal plane, degrees.
-    coronal_cobb_levels
-        The two end vertebrae, such as ``"T5-T11"``.
     """
 
     cervical_lordosis_deg: float | None = None
+    """Lower surface of C3 to lower surface of C7, degrees, positive for lordosis."""
     thoracic_kyphosis_deg: float | None = None
+    """Upper surface of T4 to lower surface of T12, degrees, positive for kyphosis."""
     lumbar_lordosis_deg: float | None = None
+    """Upper surface of L1 to lower surface of L5, degrees, positive for lordosis."""
     coronal_cobb_deg: float | None = None
+    """Largest angle in the coronal plane, degrees."""
     coronal_cobb_levels: str | None = None
+    """The two end vertebrae, such as ``"T5-T11"``."""
 
     def as_row(self) -> dict[str, str]:
         """Return the columns of `POSTURE_COLUMNS` as text, ``n/a`` where there is no value."""
@@ -84,7 +76,7 @@ def measure_posture(bodies: Mapping[str, BodyShape]) -> Posture:
 
     Parameters
     ----------
-    bodies
+    bodies : mapping of str to BodyShape
         Vertebral level -> its body.
 
     Returns

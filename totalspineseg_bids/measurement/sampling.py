@@ -54,18 +54,12 @@ class LocalAxes:
 
 @dataclass(frozen=True, slots=True)
 class Mask:
-    """A binary region cut out of its image, with a margin of zeros.
-
-    Attributes
-    ----------
-    data
-        uint8 0/1, shape (X, Y, Z).
-    affine
-        4x4 of the cut-out, voxel index to scanner space (RAS+, mm).
-    """
+    """A binary region cut out of its image, with a margin of zeros."""
 
     data: NDArray[np.uint8]
+    """uint8 0/1, shape (X, Y, Z)."""
     affine: Affine
+    """4x4 of the cut-out, voxel index to scanner space (RAS+, mm)."""
 
     @classmethod
     def cut(cls, region: NDArray[np.bool_], box: tuple[slice, ...], affine: Affine) -> Mask:
@@ -91,13 +85,13 @@ class Mask:
 
         Parameters
         ----------
-        frame
+        frame : LocalAxes
             Axes; array axes of the result are right, front, up.
-        start
+        start : Vector
             Local coordinates of the first sample, mm.
-        shape
+        shape : tuple of 3 int
             Samples along each axis.
-        step
+        step : float
             Distance of samples, mm.
 
         Returns
@@ -171,9 +165,9 @@ def at_middle(offsets: Vector, values: Vector) -> float:
 
     Parameters
     ----------
-    offsets
+    offsets : Vector
         Distance of each line from the middle, any unit, shape (N,).
-    values
+    values : Vector
         Value read on each line, shape (N,); NaN where there is none.
 
     Returns

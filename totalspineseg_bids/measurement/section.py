@@ -44,21 +44,14 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class CanalMasks:
-    """Cord and canal of an image, cut out once for all levels.
-
-    Attributes
-    ----------
-    canal
-        Canal with the cord in it; ``None`` where there is none.
-    cord
-        Cord alone, in the same cut-out.
-    extent
-        Grid of the whole image.
-    """
+    """Cord and canal of an image, cut out once for all levels."""
 
     canal: Mask | None
+    """Canal with the cord in it; ``None`` where there is none."""
     cord: Mask | None
+    """Cord alone, in the same cut-out."""
     extent: Geometry
+    """Grid of the whole image."""
 
     @classmethod
     def from_labels(cls, labels: NDArray[np.uint8], affine: Affine, extent: Geometry) -> CanalMasks:

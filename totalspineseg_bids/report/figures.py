@@ -87,17 +87,17 @@ def write_figures(
 
     Parameters
     ----------
-    folder
+    folder : Path
         Destination; created if missing.
-    stem
+    stem : str
         Start of each file name.
-    image
+    image : Volume
         Image of any orientation and voxel size.
     labels : (X, Y, Z) uint8 or None
         Canonical ids on any grid, with named or unnamed levels, possibly empty; ``None`` if the image has none.
     affine : (4, 4) float or None
         Voxel index of ``labels`` to RAS, mm.
-    centerline
+    centerline : Centerline, optional
         Canal centreline; by default derived from the canal and cord in ``labels``.
 
     Returns

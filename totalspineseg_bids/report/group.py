@@ -40,21 +40,21 @@ def write_group_report(
 
     Parameters
     ----------
-    path
+    path : Path
         Destination; written atomically.
-    images
+    images : sequence of Row
         One row per image, as text: ``participant``, ``session``, ``image``, ``status``, ``reason``, ``levels`` and
         ``flags`` (comma separated), ``model``, ``report`` and ``thumbnail`` (paths relative to the page), and columns
         of ``measurement.POSTURE_COLUMNS``, with or without the unit in their name; ``rating`` and ``rating-note`` of an
         earlier page.
-    volumes
+    volumes : sequence of Row
         One row per structure and image: ``participant``, ``session``, ``image``, ``structure``, ``level``,
         ``confidence`` and the columns of ``measurement.COLUMNS``; ``z:<column>`` for z-scores.
-    dataset_name
+    dataset_name : str
         Title of the page.
-    participants
+    participants : sequence of Row
         Rows of ``participants.tsv``, to compare by; empty where there is none.
-    self_contained
+    self_contained : bool
         Embed the thumbnails instead of linking to them; the more there are, the smaller they become.
 
     Notes

@@ -43,24 +43,16 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Outlier:
-    """A value far from those of the same level in the other images.
-
-    Attributes
-    ----------
-    value
-        What was measured.
-    median
-        Median of the level over all images.
-    deviation
-        Distance from the median in robust standard deviations (1.4826 times the median absolute deviation), signed.
-    count
-        Values of the level.
-    """
+    """A value far from those of the same level in the other images."""
 
     value: Value
+    """What was measured."""
     median: float
+    """Median of the level over all images."""
     deviation: float
+    """Distance from the median in robust standard deviations (1.4826 times the median absolute deviation), signed."""
     count: int
+    """Values of the level."""
 
 
 def find_outliers(values: Sequence[Value], threshold: float = THRESHOLD) -> list[Outlier]:
@@ -68,9 +60,9 @@ def find_outliers(values: Sequence[Value], threshold: float = THRESHOLD) -> list
 
     Parameters
     ----------
-    values
+    values : sequence of Value
         Values of whole levels; what is cut by the field of view must not be among them.
-    threshold
+    threshold : float
         Robust standard deviations from which on a value is an outlier.
 
     Returns

@@ -177,13 +177,13 @@ def draw_level_names(layer: Image.Image, picture: LabelSlice, scale: float, *, s
 
     Parameters
     ----------
-    layer
+    layer : Image.Image
         RGBA image of the size of ``picture``; modified in place.
-    picture
+    picture : LabelSlice
         Labels sampled on the reformat.
-    scale
+    scale : float
         Pixels per mm.
-    sagittal
+    sagittal : bool
         ``True``: vertebrae in front of their bodies, discs behind. ``False`` (coronal): vertebrae to the right of the
         picture, discs to the left.
     """

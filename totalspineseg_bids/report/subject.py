@@ -52,15 +52,15 @@ def write_subject_report(
 
     Parameters
     ----------
-    path
+    path : Path
         Destination; written atomically.
-    participant
+    participant : str
         Label with prefix, such as ``sub-01``.
-    images
+    images : sequence of ImageReport
         Images to show, in order.
-    group_page
+    group_page : str, optional
         Relative path of the group page to link to.
-    inline_figures
+    inline_figures : bool
         Embed the figures, so that the page is a single file; otherwise link to them.
 
     Raises

@@ -21,9 +21,9 @@ def inline_thumbnails(folder: Path, names: Sequence[str]) -> list[str]:
 
     Parameters
     ----------
-    folder
+    folder : Path
         Folder of the page.
-    names
+    names : sequence of str
         Paths relative to it; empty where an image has no thumbnail.
 
     Returns

@@ -50,13 +50,13 @@ def viewer_files(image: Volume, labels: NDArray[np.uint8], affine: Affine, windo
 
     Parameters
     ----------
-    image
+    image : Volume
         Image of any orientation and voxel size.
     labels : (X, Y, Z) uint8
         Canonical ids on any grid, possibly empty.
     affine : (4, 4) float
         Voxel index of ``labels`` to RAS, mm.
-    window
+    window : IntensityWindow
         Range of intensities to show.
 
     Returns

@@ -84,9 +84,9 @@ def draw_protocol(field: str, rng: np.random.Generator) -> Protocol:
 
     Parameters
     ----------
-    field
+    field : str
         Name of the field of view; axial stacks are drawn for short fields only.
-    rng
+    rng : numpy.random.Generator
         Source of randomness.
     """
     axial = 0.12 if field in {"cervical", "lumbar"} else 0.0
@@ -162,9 +162,9 @@ def sample_image(image: Volume, grid: Geometry) -> NDArray[np.float32]:
 
     Parameters
     ----------
-    image
+    image : Volume
         float32.
-    grid
+    grid : Geometry
         Coarser or as fine; oblique or not.
     """
     fine, parts = _finer(grid, min(image.spacing) * 1.5)
@@ -187,9 +187,9 @@ def sample_truth(labels: Volume, grid: Geometry) -> NDArray[np.uint8]:
 
     Parameters
     ----------
-    labels
+    labels : Volume
         Tissue label map.
-    grid
+    grid : Geometry
         The image's grid.
     """
     spine = np.where(labels.data < FIRST_SPINE_LABEL, np.uint8(0), labels.data)
@@ -215,13 +215,13 @@ def acquire(
 
     Parameters
     ----------
-    image
+    image : Volume
         Intensities (float32, brightest tissue around 1) on the grid of ``labels``.
-    labels
+    labels : Volume
         Tissue label map.
     field, protocol
         What is scanned, and how.
-    rng
+    rng : numpy.random.Generator
         Draws shading and noise.
 
     Returns
@@ -277,11 +277,11 @@ def to_nifti(image: Volume, protocol: Protocol, rng: np.random.Generator) -> nib
 
     Parameters
     ----------
-    image
+    image : Volume
         float32, not negative.
-    protocol
+    protocol : Protocol
         Names the type.
-    rng
+    rng : numpy.random.Generator
         Draws the scale.
     """
     data = image.data / max(float(np.percentile(image.data, 99.7)), 1e-6)

@@ -116,16 +116,16 @@ def render(
 
     Parameters
     ----------
-    labels
+    labels : Image
         Tissue label map, uint8, shape (X, Y, Z), RAS; with torch also a group of them, shape (N, X, Y, Z). Images of a
         group have the same scales of noise and the same width of rims, everything else is their own.
-    rng
+    rng : numpy.random.Generator
         Source of randomness; the same state gives the same image.
-    contrast
+    contrast : Contrast or sequence of Contrast
         Sequence to resemble, or ``"random"``; of a group one each.
-    spacing
+    spacing : tuple of 3 float
         Voxel size, mm.
-    arrays
+    arrays : Arrays
         Where it is computed; the labels are there.
 
     Returns

@@ -401,16 +401,16 @@ def smooth_noise(
 
     Parameters
     ----------
-    shape
+    shape : ArrayShape
         Shape of the array; of a group, (N, X, Y, Z), every image gets its own.
-    scale
+    scale : PerAxis
         Distance between control points, voxels, for all (of a group: three) axes or each; below ``cutoff`` an axis
         keeps full detail.
-    rng
+    rng : numpy.random.Generator
         Source of randomness.
-    cutoff
+    cutoff : int
         Control point distances below this are taken as 1.
-    arrays
+    arrays : Arrays
         Where it is computed.
     """
     group, shape = shape[:-3], shape[-3:]

@@ -37,23 +37,23 @@ def paint_block(
     ----------
     canvas, frame, top, bottom
         Canvas, and frames at the middle and at the two ends.
-    half
+    half : tuple of 2 float
         Half width and half depth at the ends, mm.
-    label
+    label : int
         Label to paint.
-    waist
+    waist : float
         How much narrower the middle is (0.1 = 10 %); negative bulges.
-    dome
+    dome : tuple of 2 float
         How far the middle of the upper and lower surface lies inside the end planes, mm.
-    taper
+    taper : float
         How much narrower the front is than the back.
-    hollow
+    hollow : float
         Concavity of the back wall, mm.
-    power
+    power : float
         Exponent of the superellipse.
-    grow
+    grow : float
         Added outside both surfaces, mm.
-    replace
+    replace : tuple of int, optional
         Labels that give way, see `paint`.
     """
     tall = float(np.linalg.norm(top.origin - bottom.origin)) / 2
@@ -142,13 +142,13 @@ def paint_discs(canvas: Canvas, column: SpinalColumn, names: tuple[str, ...], rn
 
     Parameters
     ----------
-    canvas
+    canvas : Canvas
         Canvas to paint on; bodies painted later win where both claim a voxel.
-    column
+    column : SpinalColumn
         The spine.
-    names
+    names : tuple of str
         Disc levels in craniocaudal order, the first between C2 and C3.
-    rng
+    rng : numpy.random.Generator
         Draws rim bulges.
     """
     for i, name in enumerate(names):

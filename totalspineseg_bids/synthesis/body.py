@@ -31,13 +31,13 @@ def paint_body(canvas: Canvas, column: SpinalColumn, p: SpineParameters, rng: np
 
     Parameters
     ----------
-    canvas
+    canvas : Canvas
         Empty canvas.
-    column
+    column : SpinalColumn
         The spine.
-    p
+    p : SpineParameters
         The subject.
-    rng
+    rng : numpy.random.Generator
         Draws shapes and places of organs.
 
     Returns
@@ -164,13 +164,13 @@ def paint_septa(canvas: Canvas, profile: BodyProfile, p: SpineParameters, rng: n
 
     Parameters
     ----------
-    canvas
+    canvas : Canvas
         Canvas with body and column painted; only muscle is replaced.
-    profile
+    profile : BodyProfile
         From `paint_body`.
-    p
+    p : SpineParameters
         The subject; more fat makes thicker sheets.
-    rng
+    rng : numpy.random.Generator
         Draws the sheets.
     """
     nz, ny = len(profile.z), len(profile.y)

@@ -310,11 +310,11 @@ def build_column(rng: np.random.Generator, variant: SpineVariant, p: SpineParame
 
     Parameters
     ----------
-    rng
+    rng : numpy.random.Generator
         Source of the per-level variation.
-    variant
+    variant : SpineVariant
         How many thoracic and lumbar vertebrae.
-    p
+    p : SpineParameters
         The subject.
 
     Returns

@@ -69,27 +69,27 @@ def write_dataset(
 
     Parameters
     ----------
-    out
+    out : Path
         Folder to write; made where absent. Files of the same names are replaced; other subjects of an earlier call stay
         part of the dataset.
-    subjects
+    subjects : int
         How many; each has one or two images.
-    seed
+    seed : int
         The same seed and arguments give the same files.
-    fields_of_view
+    fields_of_view : sequence of str, optional
         Kinds of field to use in turn; all by default.
-    contrasts
+    contrasts : sequence of str, optional
         Contrasts to use in turn; by default mostly T1w and T2w with some others.
-    label_maps
+    label_maps : Path, optional
         Folder of tissue label maps (NIfTI, 1 mm, canonical ids) to pose and deform in place of parametric
         spines.
-    variants
+    variants : bool
         Whether some subjects get 11 or 13 thoracic or 4 or 6 lumbar vertebrae (parametric spines only).
-    most_images
+    most_images : int, optional
         Stop after so many images, with fewer subjects than asked for.
-    domain
+    domain : int
         First entropy word of the seeds; what is to be trained on must not have that of datasets.
-    progress
+    progress : callable, optional
         Called with what was done and the part of the work that is done (0 to 1).
 
     Returns
@@ -209,13 +209,13 @@ def make_image(
 
     Parameters
     ----------
-    body
+    body : Volume
         Tissue label map, RAS, 1 mm.
     field_name, contrast, protocol
         What is scanned, and how.
-    rng
+    rng : numpy.random.Generator
         Everything random comes from here.
-    strength
+    strength : float
         Of the deformation.
 
     Returns

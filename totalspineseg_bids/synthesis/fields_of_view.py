@@ -56,24 +56,16 @@ FIELDS_OF_VIEW: tuple[str, ...] = tuple(FIELDS)
 
 @dataclass(frozen=True, slots=True)
 class PlacedField:
-    """A field of view in place.
-
-    Attributes
-    ----------
-    name
-        Its kind.
-    center
-        Shape (3,), RAS mm.
-    size
-        Shape (3,): extent left-right, front-back and up-down, mm.
-    lean_deg
-        How far the column leans to the right of vertical toward its top; a technologist turns the slices along.
-    """
+    """A field of view in place."""
 
     name: str
+    """Its kind."""
     center: NDArray[np.float64]
+    """Shape (3,), RAS mm."""
     size: NDArray[np.float64]
+    """Shape (3,): extent left-right, front-back and up-down, mm."""
     lean_deg: float = 0.0
+    """How far the column leans to the right of vertical toward its top; a technologist turns the slices along."""
 
 
 def check_names(names: Sequence[str]) -> tuple[str, ...]:
@@ -97,7 +89,7 @@ def level_centers(volume: Volume) -> dict[str, NDArray[np.float64]]:
 
     Parameters
     ----------
-    volume
+    volume : Volume
         Label map with canonical ids, axes parallel to RAS.
     """
     levels = {label.id: label.level for label in anatomy.LABELS if label.level and not label.level.count("-")}
@@ -128,13 +120,13 @@ def draw_field(volume: Volume, name: str, rng: np.random.Generator, *, slab: tup
 
     Parameters
     ----------
-    volume
+    volume : Volume
         Tissue label map, RAS; what it lacks of the field is left out.
-    name
+    name : str
         Kind of field.
-    rng
+    rng : numpy.random.Generator
         Draws extent and place.
-    slab
+    slab : tuple of 2 float
         Range of the extent from left to right, mm.
 
     Returns

@@ -40,13 +40,13 @@ def make_spine(
 
     Parameters
     ----------
-    rng
+    rng : numpy.random.Generator
         Everything random comes from here: the same state gives the same map.
-    variant
+    variant : SpineVariant
         How many thoracic and lumbar vertebrae.
-    spacing
+    spacing : float
         Isotropic voxel size, mm.
-    parameters
+    parameters : SpineParameters, optional
         The subject; drawn if not given.
 
     Returns

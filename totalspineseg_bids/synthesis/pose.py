@@ -71,21 +71,14 @@ def rotation(angles_deg: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, slots=True)
 class Warp:
-    """One drawn pose on one output grid.
-
-    Attributes
-    ----------
-    matrix
-        3x3, output mm relative to the centre -> source mm relative to the centre.
-    bend
-        Shape (Z, 2): left-right and posterior-anterior displacement of each axial sheet, mm.
-    control
-        Coarse displacement field, shape (3, x, y, z), mm.
-    """
+    """One drawn pose on one output grid."""
 
     matrix: NDArray[np.float64]
+    """3x3, output mm relative to the centre -> source mm relative to the centre."""
     bend: FloatArray
+    """Shape (Z, 2): left-right and posterior-anterior displacement of each axial sheet, mm."""
     control: FloatArray
+    """Coarse displacement field, shape (3, x, y, z), mm."""
 
     @classmethod
     def draw(
@@ -122,17 +115,17 @@ def sample(
 
     Parameters
     ----------
-    labels
+    labels : Image
         uint8, isotropic, RAS.
-    centre
+    centre : ndarray of float64
         Voxel of ``labels`` that comes to lie in the middle of the output.
     shape, spacing
         Output grid, mm.
-    warp
+    warp : Warp
         Drawn for that grid.
-    source_spacing
+    source_spacing : float
         Voxel size of ``labels``, mm.
-    arrays
+    arrays : Arrays
         Where it is computed; the labels are there.
     """
     steps = np.broadcast_to(np.asarray(spacing, float), 3)
@@ -166,11 +159,11 @@ def deform(volume: Volume, rng: np.random.Generator, *, strength: float = 1.0) -
 
     Parameters
     ----------
-    volume
+    volume : Volume
         uint8 label map, RAS, 1 mm isotropic.
-    rng
+    rng : numpy.random.Generator
         Source of randomness; the same state gives the same pose.
-    strength
+    strength : float
         Multiplies all amplitudes; 0 leaves at most a mirror image.
 
     Raises

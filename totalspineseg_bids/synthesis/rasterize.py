@@ -19,18 +19,12 @@ FIRST_SPINE_LABEL = 18
 
 @dataclass(frozen=True, slots=True)
 class LocalFrame:
-    """A place with its own axes.
-
-    Attributes
-    ----------
-    origin
-        Shape (3,), RAS mm.
-    axes
-        Shape (3, 3), columns: right, anterior, up (unit vectors in RAS).
-    """
+    """A place with its own axes."""
 
     origin: Vector3
+    """Shape (3,), RAS mm."""
     axes: NDArray[np.float64]
+    """Shape (3, 3), columns: right, anterior, up (unit vectors in RAS)."""
 
     def at(self, right: float, anterior: float, up: float) -> Vector3:
         """Return the RAS position of local coordinates (mm)."""
@@ -58,21 +52,14 @@ class CanvasPart:
 
 @dataclass(frozen=True, slots=True)
 class Canvas:
-    """Label map under construction.
-
-    Attributes
-    ----------
-    labels
-        Shape (Z, Y, X), uint8; slices and rows are contiguous, which is how solids are painted.
-    origin
-        Shape (3,): RAS mm of the first voxel's centre.
-    spacing
-        Isotropic voxel size, mm.
-    """
+    """Label map under construction."""
 
     labels: NDArray[np.uint8]
+    """Shape (Z, Y, X), uint8; slices and rows are contiguous, which is how solids are painted."""
     origin: Vector3
+    """Shape (3,): RAS mm of the first voxel's centre."""
     spacing: float
+    """Isotropic voxel size, mm."""
 
     @classmethod
     def empty(cls, low: Vector3, high: Vector3, spacing: float) -> Canvas:
@@ -109,13 +96,13 @@ def paint(window: CanvasPart, inside: NDArray[np.bool_], label: int, replace: tu
 
     Parameters
     ----------
-    window
+    window : CanvasPart
         Where.
-    inside
+    inside : ndarray of bool
         Shape (Z, Y, X) of the window; changed in place.
-    label
+    label : int
         The label.
-    replace
+    replace : tuple of int, optional
         Labels that give way; by default every tissue label (below 18).
     """
     if replace is None:
@@ -143,19 +130,19 @@ def rod(  # noqa: PLR0917 - the solids are lists of these
 
     Parameters
     ----------
-    canvas
+    canvas : Canvas
         Canvas to paint on.
-    start, end
+    start, end : Vector3
         Ends of the axis, RAS mm.
-    radii, end_radii
+    radii, end_radii : tuple of 2 float
         Half axes of the cross-section at either end, mm: along ``across`` and perpendicular to it.
-    label
+    label : int
         Label to paint.
-    across
+    across : Vector3, optional
         Direction of the first half axis (made perpendicular to the rod); by default left-right.
-    cap
+    cap : float, optional
         Half axis of the caps along the rod, mm; by default the mean of the radii.
-    replace
+    replace : tuple of int, optional
         Labels that give way, see `paint`.
     """
     largest = max(*radii, *end_radii, cap or 0.0)
@@ -210,13 +197,13 @@ def rows(
 
     Parameters
     ----------
-    canvas
+    canvas : Canvas
         Canvas to paint on.
-    low, high
+    low, high : FloatArray
         Shape (Z, Y) of the whole canvas, mm; nothing is painted where ``low > high`` or either is NaN.
-    label
+    label : int
         Label to paint.
-    replace
+    replace : tuple of int, optional
         Labels that give way; None paints over everything.
     """
     size = canvas.labels.shape[2]
@@ -255,13 +242,13 @@ def ellipse_rows(
 
     Parameters
     ----------
-    y
+    y : FloatArray
         Row coordinates, shape (Y,).
-    center
+    center : tuple of 2 RealArray
         x and y of the centre for each slice, shape (Z,).
-    half_width, half_depth
+    half_width, half_depth : RealArray
         Half axes for each slice, shape (Z,); not positive means none.
-    power
+    power : float
         Exponent; 2 is an ellipse, larger is boxier.
 
     Returns
