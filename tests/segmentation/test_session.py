@@ -9,7 +9,7 @@ from totalspineseg_bids.evaluation.corruption import simple as corruptions
 from totalspineseg_bids.evaluation.corruption.columns import SimpleColumn, levels_right, make_column, semantic_of
 from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling import LabellingInput, label_map, label_session
-from totalspineseg_bids.segmentation.labelling.labeller import prepare
+from totalspineseg_bids.segmentation.labelling.labeller import solve_image
 from totalspineseg_bids.segmentation.labelling.session import DISAGREES, OUTVOTED, level_evidence
 from totalspineseg_bids.segmentation.result import SpineStatus
 
@@ -101,5 +101,5 @@ def test_no_image_and_an_empty_one():
 def test_an_image_without_a_landmark_has_no_say():
     for first, last, says in (("T3", "T9", False), ("T10", "S", True)):
         column = make_column(first=first, last=last)
-        prepared = prepare(LabellingInput(semantic_of(column.truth, STEP2), column.affine, STEP2))
-        assert bool(level_evidence(prepared)) is says
+        solved = solve_image(LabellingInput(semantic_of(column.truth, STEP2), column.affine, STEP2))
+        assert bool(level_evidence(solved)) is says

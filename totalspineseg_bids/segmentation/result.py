@@ -1,4 +1,4 @@
-"""What a segmentation yields: a label map, its components and what is known about their levels."""
+"""Result of a segmentation: label map, components and confidence of their levels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def no_progress(_stage: str, _fraction: float) -> None:
 
 
 class SpineStatus(str, Enum):
-    """How far the labelling of an image got."""
+    """Outcome of the labelling of an image."""
 
     LABELLED = "labelled"
     #: Structures found, but the evidence does not decide the levels: components are numbered, not named.
@@ -33,118 +33,86 @@ class SpineStatus(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """One vertebra, disc, sacrum, cord or canal in a label map.
-
-    Attributes
-    ----------
-    label_id
-        Canonical id (``anatomy``) that its voxels carry.
-    structure
-        What it is.
-    level
-        ``"C1"``, ``"C2-C3"``, ``"S"``; ``None`` where it has no name (and for cord and canal).
-    confidence
-        0 to 1: how sure the level is.
-    runner_up
-        The next best level.
-    reason
-        Why there is no level, or why it is doubtful.
-    touches_edge
-        Whether the field of view cuts it, so that its measures are not those of the whole.
-    volume_mm3
-        Volume, mm³.
-    centroid_mm
-        Centre of mass in scanner space (RAS+, mm).
-    """
+    """One vertebra, disc, sacrum, cord or canal in a label map."""
 
     label_id: int
+    """Canonical id (``anatomy``) that its voxels carry."""
     structure: Structure
+    """Vertebra, disc, sacrum, cord or canal."""
     level: str | None
+    """``"C1"``, ``"C2-C3"``, ``"S"``; ``None`` for an unnamed component and for cord and canal."""
     confidence: float
+    """Posterior probability of the level, in [0, 1]."""
     runner_up: str | None
+    """The next best level."""
     reason: str | None
+    """Why the level is missing or doubtful; ``None`` otherwise."""
     touches_edge: bool
+    """Whether the field of view cuts the component, so that its measurements are incomplete."""
     volume_mm3: float
+    """Volume, mm³."""
     centroid_mm: tuple[float, float, float]
+    """Centre of mass in scanner space (RAS+, mm)."""
 
 
 @dataclass(frozen=True, slots=True)
 class DiscPoint:
-    """Where a disc level meets the canal centreline (scanner space, RAS+, mm)."""
+    """Point of the canal centreline at the height of a disc."""
 
     level: str
+    """Disc level such as ``"C2-C3"``."""
     position_mm: tuple[float, float, float]
+    """Scanner space, RAS+, mm."""
 
 
 @dataclass(frozen=True, slots=True)
 class ColumnHypothesis:
-    """The best explanation of a column.
-
-    Attributes
-    ----------
-    thoracic, lumbar
-        Numbers of vertebrae that it supposes.
-    confidence
-        Posterior probability of these numbers.
-    scale
-        Size of the subject against an adult.
-    margin
-        Log-ratio (nats) of the probability of its levels to that of all others together, at the median component.
-    runner_up
-        What the median component is called by the next best explanation; ``None`` if that leaves it out.
-    """
+    """Most probable numbers of vertebrae and size of a column."""
 
     thoracic: int
+    """Number of thoracic vertebrae."""
     lumbar: int
+    """Number of lumbar vertebrae."""
     confidence: float
+    """Posterior probability of these numbers."""
     scale: float
+    """Size of the subject relative to an adult."""
     margin: float
+    """Log-odds (nats) of the levels against all others together, at the median component."""
     runner_up: str | None = None
+    """Level of the median component in the next most probable explanation; ``None`` if it leaves the component out."""
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledSpine:
-    """A labelled spine on one grid.
-
-    Attributes
-    ----------
-    labels
-        uint8, shape (X, Y, Z), canonical ids, 0 outside.
-    affine
-        4x4, voxel index to scanner space (RAS+, mm).
-    components
-        One entry an id in ``labels``: vertebrae and discs craniocaudally, then cord and canal.
-    status
-        How far the labelling got.
-    reason
-        For anything but ``LABELLED``: why, in one sentence for a person.
-    flags
-        Findings a person should look at, such as ``"T13"``, ``"missing-disc:L3-L4"``.
-    centerline_mm
-        Canal centreline from cranial to caudal, shape (N, 3), scanner space (RAS+, mm).
-    disc_points
-        Disc levels projected on the canal centreline, craniocaudally.
-    hypothesis
-        The explanation of the column that the levels follow.
-    cord_probability, canal_probability
-        float32 in [0, 1] on the grid of ``labels``, where they were kept.
-    margin
-        float16 on the grid of ``labels``, where it was kept: how far the network is from seeing another kind of
-        tissue in a voxel, in logits.
-    """
+    """A labelled spine on one grid."""
 
     labels: NDArray[np.uint8]
+    """uint8, shape (X, Y, Z), canonical ids, 0 outside."""
     affine: Affine
+    """4x4, voxel index to scanner space (RAS+, mm)."""
     components: tuple[Component, ...]
+    """One per id in ``labels``: vertebrae and discs from cranial to caudal, then cord and canal."""
     status: SpineStatus
+    """Outcome of the labelling."""
     reason: str | None = None
+    """Why the status is not ``LABELLED``, in one sentence for users."""
     flags: tuple[str, ...] = ()
+    """Findings to review, such as ``"T13"`` or ``"missing-disc:L3-L4"``."""
     centerline_mm: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 3)))
+    """Canal centreline from cranial to caudal, shape (N, 3), scanner space (RAS+, mm)."""
     disc_points: tuple[DiscPoint, ...] = ()
+    """Disc levels projected on the canal centreline, craniocaudally."""
     hypothesis: ColumnHypothesis | None = None
+    """Numbers of vertebrae and size that the levels are based on."""
     cord_probability: NDArray[np.float32] | None = None
+    """Probability of the cord, float32 in [0, 1], on the grid of ``labels``; ``None`` if it was not kept."""
     canal_probability: NDArray[np.float32] | None = None
+    """Probability of the canal, like ``cord_probability``."""
     margin: NDArray[np.float16] | None = None
+    """Logit margin of each voxel to the next kind of tissue, float16, on the grid of ``labels``; ``None`` if it was not
+    kept.
+    """
 
     def labels_on(self, target: Geometry) -> NDArray[np.uint8]:
         """Return the labels on another grid, with borders where the network has them between voxels.

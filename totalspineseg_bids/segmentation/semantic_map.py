@@ -28,7 +28,7 @@ class SemanticMap:
     """Logit margin to the next tissue, shape (X, Y, Z); used to place borders between voxels."""
 
     def crop(self, box: Box) -> SemanticMap:
-        """Return the part within a box; arrays are shared."""
+        """Return the part within a box as views of the same arrays."""
         return SemanticMap(
             self.labels[box],
             self.layout,
@@ -37,7 +37,7 @@ class SemanticMap:
         )
 
     def paste(self, box: Box, shape: tuple[int, int, int]) -> SemanticMap:
-        """Return the map of an image of ``shape`` that has this one in a box and background elsewhere."""
+        """Return a map of ``shape`` with this one in a box and background elsewhere."""
         return SemanticMap(
             paste(self.labels, box, shape),
             self.layout,
@@ -46,6 +46,6 @@ class SemanticMap:
         )
 
     def measured(self) -> SemanticMap:
-        """Return the map with the probabilities that are measured and no others, float32."""
+        """Return the map with the probabilities of `MEASURED_ROLES` only, as float32."""
         roles = [role for role in MEASURED_ROLES if role in self.layout.labels]
         return replace(self, probabilities={r: self.probabilities[r].astype(np.float32, copy=False) for r in roles})

@@ -1,7 +1,18 @@
-"""Semantic map to ordered components to anatomical levels with confidence, as pure functions over arrays.
+"""Label a semantic map: find its components, their anatomical levels with confidence, and the voxels of each level.
 
-Holds the canal's centreline, the components and their repair, the dynamic programme over levels and the painting of
-instances. No file, no network and no BIDS may appear here; ``docs/method.md`` tells the method and its numbers.
+`components` finds and repairs the components, `column` finds their levels by dynamic programming, and `instances`
+assigns voxels to levels. All are pure functions of arrays, without files, networks or BIDS. ``docs/method.md``
+describes the method.
+
+Examples
+--------
+A map without a spine has no components:
+
+>>> import numpy as np
+>>> from totalspineseg_bids.segmentation.class_map import ClassMap
+>>> spine = label_map(np.zeros((8, 8, 8), np.uint8), np.eye(4), ClassMap.named("r20240601-step1"))
+>>> spine.status.value, spine.components
+('no-spine', ())
 """
 
 from totalspineseg_bids.segmentation.labelling.components.level_prior import LevelPrior

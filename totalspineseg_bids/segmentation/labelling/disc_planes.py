@@ -1,4 +1,4 @@
-"""Planes of discs, which tell apart what lies above and below them."""
+"""Planes of discs, which separate the vertebrae above and below them."""
 
 from __future__ import annotations
 
@@ -8,27 +8,22 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from totalspineseg_bids.segmentation.labelling.parameters import FLAT_RATIO, LEAST_PLANE_COSINE, PLANE_VOXELS
 from totalspineseg_bids.segmentation.labelling.records import SpineContext
 
 
 @dataclass(frozen=True, slots=True)
 class DiscPlane:
-    """The plane of a disc, found or supposed, between two vertebrae.
-
-    Attributes
-    ----------
-    center
-        Local mm, shape (3,).
-    normal
-        Unit vector towards caudal, shape (3,).
-    """
+    """Plane of a disc between two vertebrae, found or interpolated."""
 
     center: NDArray[np.float64]
+    """Local mm, shape (3,)."""
     normal: NDArray[np.float64]
+    """Unit vector towards caudal, shape (3,)."""
 
 
 def disc_plane(index: NDArray[np.int64], context: SpineContext) -> DiscPlane:
-    """Fit the plane of a disc's voxels; discs that are not flat lie across the centreline.
+    """Fit a plane to a disc; if the disc is not flat, perpendicular to the centreline.
 
     Parameters
     ----------
@@ -42,17 +37,16 @@ def disc_plane(index: NDArray[np.int64], context: SpineContext) -> DiscPlane:
     s = float(context.centerline.project(center[None]).s[0])
     along = context.centerline.at(s + 2.0) - context.centerline.at(s - 2.0)
     along /= np.linalg.norm(along)
-    if len(points) > 30:
+    if len(points) > PLANE_VOXELS:
         values, vectors = np.linalg.eigh(np.cov((points - center).T))
         normal = vectors[:, 0] * np.sign(vectors[:, 0] @ along or 1.0)
-        # Flat enough, and not tilted more against the canal than discs are.
-        if values[0] < 0.45 * values[1] and normal @ along > 0.7:
+        if values[0] < FLAT_RATIO * values[1] and normal @ along > LEAST_PLANE_COSINE:
             return DiscPlane(center, normal)
     return DiscPlane(center, along)
 
 
 def interpolate_planes(upper: DiscPlane, lower: DiscPlane, number: int) -> list[DiscPlane]:
-    """Suppose ``number`` planes at even distances between two planes, for discs that were not found."""
+    """Return ``number`` planes at equal distances between two planes, for discs that were not found."""
     cuts = []
     for k in range(1, number + 1):
         share = k / (number + 1)
@@ -81,7 +75,7 @@ def slots_between_planes(
     order = np.maximum.accumulate(places)
     slot = np.searchsorted(order, context.centerline.project(points).s).astype(np.int64)
     centers, normals = np.stack([c.center for c in cuts]), np.stack([c.normal for c in cuts])
-    # Near a disc its plane decides, which may be tilted against the canal.
+    # Near a disc its plane decides, because it may be tilted relative to the canal.
     above = np.maximum(slot - 1, 0)
     over = np.einsum("ij,ij->i", points - centers[above], normals[above]) < 0
     below = np.minimum(slot, len(cuts) - 1)
@@ -90,14 +84,14 @@ def slots_between_planes(
 
 
 def interpolate_missing(cuts: Sequence[DiscPlane | None], step_mm: float) -> list[DiscPlane]:
-    """Suppose planes for the discs that were not found, between their neighbours or beyond the last one.
+    """Add planes for the discs that were not found, between or beyond the discs found.
 
     Parameters
     ----------
     cuts
         Planes from cranial to caudal, ``None`` for a disc that was not found.
     step_mm
-        Distance of the supposed planes beyond the last found one.
+        Distance between planes beyond the first and the last disc found, mm.
     """
     known = [k for k, plane in enumerate(cuts) if plane is not None]
     result: list[DiscPlane] = []

@@ -1,4 +1,4 @@
-"""The whole labelling: semantic map in, labelled spine out."""
+"""Label one image: semantic map to components, levels and label map."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from totalspineseg_bids.anatomy import Structure
-from totalspineseg_bids.imaging.centerline import (
-    Centerline,
-)
+from totalspineseg_bids.imaging.centerline import Centerline
 from totalspineseg_bids.imaging.grid import Box, foreground_box, restore_labels, working_geometry
 from totalspineseg_bids.imaging.volume import Affine, Geometry, Volume
 from totalspineseg_bids.segmentation.class_map import ClassMap
@@ -26,6 +24,15 @@ from totalspineseg_bids.segmentation.labelling.components.level_prior import Lev
 from totalspineseg_bids.segmentation.labelling.components.localizer import with_localizer_levels
 from totalspineseg_bids.segmentation.labelling.instances.label_image import draw_label_image
 from totalspineseg_bids.segmentation.labelling.instances.parameters import STRIDE
+from totalspineseg_bids.segmentation.labelling.parameters import (
+    CENTERLINE_DISC_VOXELS,
+    CONUS_ROOM_MM,
+    CORD_STRIDE,
+    FOREGROUND_MARGIN,
+    LEAST_CORD_MM,
+    LEAST_CORD_MM3,
+    SPACING_TOLERANCE_MM,
+)
 from totalspineseg_bids.segmentation.labelling.records import (
     CanalExtent,
     ComponentVoxels,
@@ -39,13 +46,10 @@ from totalspineseg_bids.segmentation.semantic_map import SemanticMap
 
 logger = logging.getLogger(__name__)
 
-_SPACING_TOLERANCE = 0.03
-_CONUS_ROOM_MM = 25.0
-
 
 @dataclass(frozen=True)
 class LabellingInput:
-    """What the labelling knows of one image."""
+    """Semantic map of one image, with further evidence of its levels."""
 
     semantic: NDArray[np.uint8]
     """Semantic map of a step-1, step-2 or single-step model, shape (X, Y, Z); any orientation and voxel size."""
@@ -76,12 +80,12 @@ def label_map(
     Parameters
     ----------
     semantic
-        Map of a step-1, step-2 or single-step model, uint8, shape (X, Y, Z); any orientation and voxel size (what is
-        not isotropic 1 mm is resampled for the work and the result brought back).
+        Map of a step-1, step-2 or single-step model, uint8, shape (X, Y, Z); any orientation and voxel size. Maps that
+        are not isotropic 1 mm are resampled for the computation, and the result is resampled back.
     affine
-        Its voxel-to-scanner matrix.
+        Voxel index to scanner space, RAS+, mm, shape (4, 4).
     layout
-        Meaning of its integers.
+        Meaning of the integers of the map.
     support
         Further semantic maps on the same grid whose landmarks count as evidence, such as that of step 1.
     localizer
@@ -89,45 +93,36 @@ def label_map(
     level_prior
         Probabilities of a coarse model that names every level; they count as evidence.
     weights
-        What each disagreement of the evidence costs; defaults are told in ``docs/method.md``.
+        Cost of each kind of disagreement; ``docs/method.md`` describes the defaults.
 
     Returns
     -------
     LabelledSpine
-        Instances on the grid of ``semantic``. Where the evidence does not decide the levels the status is
-        ``ABSTAINED`` and the column is numbered; without canal and disc it is ``NO_SPINE``.
+        Instances on the grid of ``semantic``. If the evidence does not decide the levels, the status is ``ABSTAINED``
+        and the components are numbered; without canal and disc it is ``NO_SPINE``.
     """
     image = LabellingInput(semantic, affine, layout, support, localizer, level_prior)
-    return complete(prepare(image, weights))
+    return build_labelled_spine(solve_image(image, weights))
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """An image whose components have levels, before anything is named or painted.
-
-    Attributes
-    ----------
-    native
-        Grid of the semantic map.
-    affine
-        Voxel-to-scanner matrix of the working grid: canonical, 1 mm.
-    shape
-        Shape of the working grid.
-    orientation
-        How the axes were turned, if nothing else was done; ``None`` where the map was resampled.
-    box, found
-        Where the foreground lies, and what is in it; ``None`` without a spine.
-    reason
-        Why there is no spine.
-    """
+class SolvedImage:
+    """Components and levels of an image, before names are assigned and the label map is drawn."""
 
     native: Geometry
+    """Grid of the semantic map."""
     affine: Affine
+    """Voxel-to-scanner matrix of the working grid: canonical, 1 mm."""
     shape: tuple[int, int, int]
+    """Shape of the working grid."""
     orientation: NDArray[np.float64] | None
+    """Axis permutation and flips from native to working grid; ``None`` if the map was resampled."""
     box: Box | None = None
+    """Foreground on the working grid; ``None`` without a spine."""
     found: LabelledComponents | None = None
+    """Components and levels in the box; ``None`` without a spine."""
     reason: str | None = None
+    """Why there is no spine."""
 
     @property
     def local(self) -> Affine:
@@ -138,26 +133,41 @@ class Prepared:
         return local
 
 
-def prepare(image: LabellingInput, weights: EvidenceWeights | None = None) -> Prepared:
-    """Find the components of an image and their levels."""
+def solve_image(image: LabellingInput, weights: EvidenceWeights | None = None) -> SolvedImage:
+    """Find the components of an image and their levels.
+
+    Parameters
+    ----------
+    image
+        Semantic map and further evidence.
+    weights
+        Cost of each kind of disagreement; the defaults if ``None``.
+
+    Returns
+    -------
+    SolvedImage
+        ``found`` is ``None`` if there is neither a canal nor a disc.
+    """
     native = Geometry(_shape(image.semantic), np.asarray(image.affine, np.float64))
     maps = [(np.asarray(m, np.uint8), lay) for m, lay in ((image.semantic, image.layout), *image.support)]
     weights = weights or EvidenceWeights()
-    if np.allclose(native.spacing, 1.0, atol=_SPACING_TOLERANCE):
+    if np.allclose(native.spacing, 1.0, atol=SPACING_TOLERANCE_MM):
         orientation = nib.orientations.io_orientation(native.affine)
         turned = [SemanticMap(nib.orientations.apply_orientation(m, orientation), lay) for m, lay in maps]
         inverse = nib.orientations.inv_ornt_aff(orientation, native.shape)
-        grid = Prepared(native, np.asarray(native.affine @ inverse), _shape(turned[0].labels), orientation)
+        grid = SolvedImage(native, np.asarray(native.affine @ inverse), _shape(turned[0].labels), orientation)
         return _search(grid, turned, image, weights)
     working = working_geometry(native)
     moved = [SemanticMap(restore_labels(m, native.affine, working), lay) for m, lay in maps]
-    return _search(Prepared(native, working.affine, working.shape, None), moved, image, weights)
+    return _search(SolvedImage(native, working.affine, working.shape, None), moved, image, weights)
 
 
-def _search(grid: Prepared, maps: Sequence[SemanticMap], image: LabellingInput, weights: EvidenceWeights) -> Prepared:
+def _search(
+    grid: SolvedImage, maps: Sequence[SemanticMap], image: LabellingInput, weights: EvidenceWeights
+) -> SolvedImage:
     """Find components and levels on the working grid."""
     layout = maps[0].layout
-    box = foreground_box(layout.kinds(maps[0].labels) > 0, margin=4)
+    box = foreground_box(layout.kinds(maps[0].labels) > 0, margin=FOREGROUND_MARGIN)
     if box is None:
         return replace(grid, reason="the map holds no class of the spine")
     grid = replace(grid, box=box)
@@ -180,37 +190,55 @@ def _search(grid: Prepared, maps: Sequence[SemanticMap], image: LabellingInput, 
     return replace(grid, found=found)
 
 
-def solve_again(
-    prepared: Prepared, observations: Sequence[Observation], weights: EvidenceWeights | None = None
-) -> Prepared:
-    """Find the levels of an image again, from components that know more."""
-    found = prepared.found
+def solve_with(
+    solved: SolvedImage, observations: Sequence[Observation], weights: EvidenceWeights | None = None
+) -> SolvedImage:
+    """Find the levels of an image again, after evidence was added to its components.
+
+    Parameters
+    ----------
+    solved
+        Earlier solution.
+    observations
+        Components of the image with more evidence, in the same order.
+    weights
+        Cost of each kind of disagreement; the defaults if ``None``.
+    """
+    found = solved.found
     if found is None:
-        return prepared
+        return solved
     solution = solve(observations, found.view, weights or EvidenceWeights())
-    return replace(prepared, found=replace(found, observations=tuple(observations), solution=solution))
+    return replace(solved, found=replace(found, observations=tuple(observations), solution=solution))
 
 
-def complete(prepared: Prepared, *, unnamed: str | None = None) -> LabelledSpine:
-    """Name the components of an image, or number them for a reason from elsewhere, and paint them, on its own grid."""
-    labels = np.zeros(prepared.shape, np.uint8)
-    box, found = prepared.box, prepared.found
+def build_labelled_spine(solved: SolvedImage, *, unnamed: str | None = None) -> LabelledSpine:
+    """Name the components of an image and draw its label map on its own grid.
+
+    Parameters
+    ----------
+    solved
+        Components and levels.
+    unnamed
+        Reason for which the components are numbered whatever their levels; ``None`` to name them.
+    """
+    labels = np.zeros(solved.shape, np.uint8)
+    box, found = solved.box, solved.found
     if box is None or found is None:
-        spine = LabelledSpine(labels, prepared.affine, (), SpineStatus.NO_SPINE, reason=prepared.reason)
+        spine = LabelledSpine(labels, solved.affine, (), SpineStatus.NO_SPINE, reason=solved.reason)
     else:
         naming = name_components(found.observations, found.solution, unnamed)
         semantic = found.context.maps[0][0]
         out = np.zeros(semantic.labels.shape, np.uint8)
         draw_label_image(out, semantic.layout.kinds(semantic.labels), found, naming)
         labels[box] = out
-        spine = summarize(Volume(labels, prepared.affine), box, found, naming)
-    if prepared.orientation is not None:
-        turned = _turn_back(spine.labels, prepared.orientation)
-        return replace(spine, labels=turned, affine=prepared.native.affine)
-    native = restore_labels(spine.labels, prepared.affine, prepared.native)
+        spine = summarize(Volume(labels, solved.affine), box, found, naming)
+    if solved.orientation is not None:
+        turned = _turn_back(spine.labels, solved.orientation)
+        return replace(spine, labels=turned, affine=solved.native.affine)
+    native = restore_labels(spine.labels, solved.affine, solved.native)
     present = set(np.flatnonzero(np.bincount(native.ravel(), minlength=256)).tolist())
     components = tuple(c for c in spine.components if c.label_id in present)
-    return replace(spine, labels=native, affine=prepared.native.affine, components=components)
+    return replace(spine, labels=native, affine=solved.native.affine, components=components)
 
 
 def _turn_back(labels: NDArray[np.uint8], orientation: NDArray[np.float64]) -> NDArray[np.uint8]:
@@ -235,7 +263,7 @@ def _context(
     shape: tuple[int, ...],
     weights: EvidenceWeights,
 ) -> SpineContext | None:
-    """Fit the centreline and gather what the steps share; ``None`` without canal and disc."""
+    """Fit the centreline and collect the data that all stages share; ``None`` without canal and disc."""
     coarse = kinds[::STRIDE, ::STRIDE, ::STRIDE]
     canal = np.argwhere((coarse == Structure.CANAL) | (coarse == Structure.CORD)) * (STRIDE * spacing)
     line = Centerline.from_canal(canal, float(np.prod(spacing)) * STRIDE**3)
@@ -252,13 +280,14 @@ def _context(
 
 
 def _centers(points: NDArray[np.float64], part: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Centres of numbered parts that are no specks."""
+    """Return the centres of the numbered parts that are not specks, mm, shape (K, 3)."""
     used = part >= 0
     if not used.any():
         return np.zeros((0, 3))
     counts = np.bincount(part[used])
+    large = counts > CENTERLINE_DISC_VOXELS
     sums = np.stack([np.bincount(part[used], points[used, k]) for k in range(3)], axis=1)
-    return np.asarray(sums[counts > 80] / counts[counts > 80, None])
+    return np.asarray(sums[large] / counts[large, None])
 
 
 def _find(
@@ -288,12 +317,12 @@ def _find(
 
 def _canal_extent(context: SpineContext, kinds: NDArray[np.uint8]) -> CanalExtent:
     line = context.centerline
-    coarse = kinds[::4, ::4, ::4]
-    cord = np.argwhere(coarse == Structure.CORD) * (4 * context.spacing)
+    coarse = kinds[::CORD_STRIDE, ::CORD_STRIDE, ::CORD_STRIDE]
+    cord = np.argwhere(coarse == Structure.CORD) * (CORD_STRIDE * context.spacing)
     conus = None
-    if len(cord) * 64 * context.voxel_mm3 > 1500:
+    if len(cord) * CORD_STRIDE**3 * context.voxel_mm3 > LEAST_CORD_MM3:
         s = np.sort(line.project(cord).s)
         end = float(s[-max(3, len(s) // 400)])
-        if line.length - end > _CONUS_ROOM_MM and end - float(s[0]) > 30:
+        if line.length - end > CONUS_ROOM_MM and end - float(s[0]) > LEAST_CORD_MM:
             conus = end
     return CanalExtent(0.0, line.length, conus)

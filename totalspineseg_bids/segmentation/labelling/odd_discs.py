@@ -1,4 +1,4 @@
-"""The second input channel of step 2: every second disc."""
+"""Compute the second input channel of step 2, a mask of every second disc."""
 
 from __future__ import annotations
 
@@ -9,28 +9,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from totalspineseg_bids.anatomy import SpineVariant, Structure
+from totalspineseg_bids.segmentation.labelling.parameters import ADULT_STEP_MM, LEAST_STEP_MM
 from totalspineseg_bids.segmentation.result import Component, LabelledSpine
-
-_ADULT_STEP_MM = 25.0
 
 
 def odd_discs(spine: LabelledSpine, *, parity: int = 0) -> NDArray[np.uint8]:
     """Mark every second disc of a labelled spine.
 
-    Named columns count from C2-C3, which is odd; numbered ones from the first disc in view. A disc that was not found
-    keeps its turn, so that the parity does not flip within an image, and so does a supernumerary one.
+    In a named column discs are counted from C2-C3, which is odd; in a numbered one from the first disc in view. Discs
+    that were not found and supernumerary discs are counted too, so that the parity does not flip within an image.
 
     Parameters
     ----------
     spine
-        Labelled map, at least its discs.
+        Labelled map with at least the discs.
     parity
         0 marks the odd discs, 1 the even ones.
 
     Returns
     -------
     NDArray[np.uint8]
-        0 and 1, on the grid of the labels.
+        0 and 1, shape (X, Y, Z) of the labels.
     """
     table = np.zeros(256, np.uint8)
     for component, turn in disc_turns(spine):
@@ -40,14 +39,14 @@ def odd_discs(spine: LabelledSpine, *, parity: int = 0) -> NDArray[np.uint8]:
 
 
 def disc_turns(spine: LabelledSpine) -> list[tuple[Component, int]]:
-    """Return each disc with its turn, an integer whose parity alternates along the column; C2-C3 has turn 0."""
+    """Return each disc with its number in the column: 0 for C2-C3, increasing caudally, missing discs counted."""
     discs = [c for c in spine.components if c.structure is Structure.DISC]
     order = {level: n for n, level in enumerate(_variant(spine).discs())}
     turns: list[int | None] = [order.get(c.level) if c.level is not None else None for c in discs]
     known = [n for n, turn in enumerate(turns) if turn is not None]
     if discs and not known:
         turns[0], known = 0, [0]
-    # A numbered disc's best guess may be off, but it is so for its neighbours too, and counts what is missing between.
+    # The most probable levels of unnamed neighbours may be shifted, but together, so their difference counts the gaps.
     guesses = [order.get(c.level or c.runner_up or "") for c in discs]
     gaps = [float(np.linalg.norm(np.subtract(a.centroid_mm, b.centroid_mm))) for a, b in itertools.pairwise(discs)]
     steps = [_steps(guesses, gaps, n) for n in range(len(gaps))]
@@ -61,13 +60,13 @@ def disc_turns(spine: LabelledSpine) -> list[tuple[Component, int]]:
 
 
 def _steps(guesses: Sequence[int | None], gaps: Sequence[float], n: int) -> int:
-    """How many levels lie between a disc and the next one: by their best guesses, else by the gaps around it."""
+    """Count the levels from a disc to the next one by their most probable levels, otherwise by the gaps around it."""
     here, there = guesses[n], guesses[n + 1]
     if here is not None and there is not None and there > here:
         return there - here
     around = [g for k, g in enumerate(gaps[max(0, n - 3) : n + 4], start=max(0, n - 3)) if k != n]
-    typical = float(np.median(around)) if around else _ADULT_STEP_MM
-    return max(1, round(gaps[n] / max(typical, 8.0)))
+    typical = float(np.median(around)) if around else ADULT_STEP_MM
+    return max(1, round(gaps[n] / max(typical, LEAST_STEP_MM)))
 
 
 def _variant(spine: LabelledSpine) -> SpineVariant:

@@ -1,4 +1,4 @@
-"""Sizes that do not fit the neighbours': the name may be right and the voxels not its own, or hardly in view."""
+"""Find vertebrae and discs whose size does not fit that of their neighbours, so that their voxels are doubtful."""
 
 from __future__ import annotations
 
@@ -7,82 +7,82 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from totalspineseg_bids.anatomy import VERTEBRA_LEVELS
+from totalspineseg_bids.segmentation.labelling.parameters import (
+    ATLAS_TO_AXIS_RATIO,
+    END_NEIGHBOURS,
+    END_RATIOS,
+    LARGE_RATIO,
+    NEIGHBOUR_LEVELS,
+    SLIVER_SHARE,
+    SMALL_RATIO,
+)
 
 TOO_LARGE = "larger than its neighbours: may hold parts of them"
 TOO_SMALL = "smaller than its neighbours: parts of it may be missing"
 SLIVER = "a sliver at the edge of the field of view: its border may be that of its neighbour"
 
-#: Volume against the median of the neighbours from which a vertebra is out of line. In label maps of four adults it is
-#: 0.78 to 1.24 for whole vertebrae below C2.
-_LARGE, _SMALL = 1.8, 0.4
-#: The same for what the field of view cuts: below it next to nothing of its shape is left to lay its border by.
-_SLIVER = 0.1
-#: Neighbours within so many levels are compared with; growth along the column cancels out between both sides.
-_REACH = 2
-#: C1 and C2 are unlike all others; their volume against the median of C3 to C5 (in two of these adults 1.2 and 1.8, 1.4
-#: and 1.7), and how much of C2's volume C1 has at most (0.8 and 1.0 there).
-_ENDS = {"C1": 1.4, "C2": 1.6}
-_ATLAS_OF_AXIS = 1.5
-_END_NEIGHBOURS = ("C3", "C4", "C5")
-
 
 def size_outliers(volumes: Mapping[str, float], cut: Collection[str]) -> dict[str, str]:
-    """Tell which vertebrae are much larger or smaller than their neighbours, and what that may mean.
+    """Find vertebrae that are much larger or smaller than their neighbours, with a reason.
 
     Parameters
     ----------
     volumes
         Volume of each named vertebra, mm³; the sacrum left out.
     cut
-        Those that the field of view cuts: they are no measure, and nothing is said of them.
+        Levels that the field of view cuts; they are neither judged nor compared with.
 
     Returns
     -------
     dict
-        Reason by level; without two neighbours to compare with there is none.
+        Reason by level; vertebrae with fewer than two neighbours to compare with are not judged.
     """
     whole = {level: volume for level, volume in volumes.items() if level not in cut}
     reasons = {}
     for level, volume in whole.items():
         at = VERTEBRA_LEVELS.index(level)
-        near = VERTEBRA_LEVELS[max(0, at - _REACH) : at + _REACH + 1] if level not in _ENDS else _END_NEIGHBOURS
-        others = [whole[other] for other in near if other in whole and other != level and other not in _ENDS]
+        near = (
+            VERTEBRA_LEVELS[max(0, at - NEIGHBOUR_LEVELS) : at + NEIGHBOUR_LEVELS + 1]
+            if level not in END_RATIOS
+            else END_NEIGHBOURS
+        )
+        others = [whole[other] for other in near if other in whole and other != level and other not in END_RATIOS]
         if len(others) < 2:
             continue
-        ratio = volume / (float(np.median(others)) * _ENDS.get(level, 1.0))
-        if ratio > _LARGE:
+        ratio = volume / (float(np.median(others)) * END_RATIOS.get(level, 1.0))
+        if ratio > LARGE_RATIO:
             reasons[level] = TOO_LARGE
-        elif ratio < _SMALL:
+        elif ratio < SMALL_RATIO:
             reasons[level] = TOO_SMALL
-    if {"C1", "C2"} <= whole.keys() and whole["C1"] > _ATLAS_OF_AXIS * whole["C2"]:
+    if {"C1", "C2"} <= whole.keys() and whole["C1"] > ATLAS_TO_AXIS_RATIO * whole["C2"]:
         reasons |= {"C1": TOO_LARGE, "C2": TOO_SMALL}
     return reasons
 
 
 def slivers(volumes: Mapping[str, float], cut: Collection[str], order: Sequence[str]) -> tuple[str, ...]:
-    """Tell of which vertebrae, or of which discs, the field of view leaves a sliver.
+    """Find vertebrae or discs of which only a sliver is in the field of view.
 
     Parameters
     ----------
     volumes
         Volume of each named vertebra or of each named disc, mm³; the sacrum left out.
     cut
-        Those that the field of view cuts.
+        Levels that the field of view cuts.
     order
         All levels of that kind, cranial to caudal.
 
     Returns
     -------
     tuple of str
-        Levels in ``order`` with less than a tenth of the median of their neighbours, which may be cut too: thin slabs
-        cut the transverse processes of all.
+        Levels whose volume is less than `SLIVER_SHARE` of the median of their neighbours. The neighbours may be cut
+        too, because a thin slab cuts the transverse processes of all vertebrae.
     """
     found = []
     for at, level in enumerate(order):
         if level not in volumes or level not in cut:
             continue
-        near = order[max(0, at - _REACH) : at + _REACH + 1]
+        near = order[max(0, at - NEIGHBOUR_LEVELS) : at + NEIGHBOUR_LEVELS + 1]
         others = [volumes[other] for other in near if other in volumes and other != level]
-        if others and volumes[level] < _SLIVER * float(np.median(others)):
+        if others and volumes[level] < SLIVER_SHARE * float(np.median(others)):
             found.append(level)
     return tuple(found)

@@ -1,4 +1,4 @@
-"""Components of a column as the labelling sees them, before and apart from their levels."""
+"""Records that the stages of the labelling pass on: components, levels and names."""
 
 from __future__ import annotations
 
@@ -10,139 +10,111 @@ from numpy.typing import NDArray
 
 from totalspineseg_bids.anatomy import SpineVariant, Structure
 from totalspineseg_bids.imaging.centerline import Centerline, Projection
+from totalspineseg_bids.segmentation.labelling.parameters import BODY_FRONT_MM, BODY_SIDE_MM
 from totalspineseg_bids.segmentation.result import SpineStatus
 from totalspineseg_bids.segmentation.semantic_map import SemanticMap
-
-#: The column's front part: bodies lie here, seen from the canal's centreline, mm.
-BODY_FRONT_MM = 7.0
-BODY_SIDE_MM = 22.0
 
 
 @dataclass(frozen=True, slots=True)
 class ClassShares:
-    """What the classes of a component's voxels say, each as a share of the component's voxels.
-
-    Attributes
-    ----------
-    levels, regions
-        Share that carries the class of a level (``"T12-L1"``) or of a region (``"C"``).
-    odd, even
-        Share that carries one of the alternating classes.
-    weight
-        How much the map counts.
-    known
-        Levels that the map's layout can name at all.
-    """
+    """Shares of a component's voxels by the meaning of their class in one semantic map."""
 
     levels: dict[str, float]
+    """Share of the voxels that carry the class of a level, by level (``"T12-L1"``)."""
     regions: dict[str, float]
+    """Share of the voxels that carry the class of a region, by region (``"C"``)."""
     odd: float
+    """Share of the voxels with the class of odd levels."""
     even: float
+    """Share of the voxels with the class of even levels."""
     weight: float
+    """Weight of the map as evidence, in [0, 1]."""
     known: frozenset[str]
+    """Levels that the map has a class for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """A disc, a vertebral body or the sacrum, not yet with a level.
-
-    Attributes
-    ----------
-    kind
-        Disc, vertebra or sacrum.
-    center
-        Centre of mass, local mm, shape (3,).
-    s, s_low, s_high
-        Arc length of the centre and of the 5th and 95th percentile of the voxels, mm.
-    anterior, lateral
-        Offset of the centre from the centreline, mm.
-    volume_mm3
-        Volume.
-    touches_edge
-        Whether the field of view cuts it.
-    class_shares
-        One entry a semantic map.
-    part
-        Number under which its voxels are found in the :class:`ComponentVoxels`.
-    length_mm
-        Extent along the centreline of all of it, mm (``s_low`` and ``s_high`` of the sacrum are those of its top).
-    note
-        ``"split"`` or ``"joined"`` where the component was repaired.
-    localizer_levels
-        Levels that a localizer gives.
-    level_prior
-        Level -> probability that a level prior gives (`labelling.level_prior`).
-    session_evidence
-        What other images of the session say: posterior probability of the levels, and the weight of each.
-    """
+    """A disc, a vertebral body or the sacrum, before it has a level."""
 
     kind: Structure
+    """Disc, vertebra or sacrum."""
     center: NDArray[np.float64]
+    """Centre of mass, local mm, shape (3,)."""
     s: float
+    """Arc length of the centre of mass along the centreline, mm, caudal is larger."""
     s_low: float
+    """Arc length of the 5th percentile of the voxels, mm."""
     s_high: float
+    """Arc length of the 95th percentile of the voxels, mm."""
     anterior: float
+    """Distance of the centre in front of the centreline, mm; negative behind it."""
     lateral: float
+    """Distance of the centre from the midsagittal plane of the canal, mm, signed."""
     volume_mm3: float
+    """Volume, mm³."""
     touches_edge: bool
+    """Whether the field of view cuts it."""
     class_shares: tuple[ClassShares, ...]
+    """Class shares in each semantic map."""
     part: int
+    """Number of the component in its `ComponentVoxels`."""
     note: str = ""
+    """``"split"`` or ``"joined"`` where the component was repaired."""
     length_mm: float = 0.0
+    """Extent along the centreline of all of it, mm (``s_low`` and ``s_high`` of the sacrum are those of its top)."""
     localizer_levels: dict[str, float] = field(default_factory=dict)
+    """Share of the evidence of a localizer for each level; empty without a localizer."""
     level_prior: dict[str, float] = field(default_factory=dict)
+    """Probability of each level by the level prior; empty without one."""
     session_evidence: tuple[tuple[dict[str | None, float], float], ...] = ()
+    """Evidence of other images of the session: posterior probability of each level, and a weight in [0, 1]."""
 
 
 def volume_around(one: Observation, others: Iterable[Observation], reach_mm: float) -> float:
-    """Return the median volume of the others within reach along the canal, mm³; its own where there are none."""
+    """Return the median volume of the neighbours of a component in mm³, or its own if it has none.
+
+    Parameters
+    ----------
+    one
+        Component; it may be among the others.
+    others
+        Components of the same kind.
+    reach_mm
+        Largest distance of a neighbour along the canal, mm.
+    """
     near = [o.volume_mm3 for o in others if o is not one and abs(o.s - one.s) < reach_mm]
     return float(np.median(near)) if near else one.volume_mm3
 
 
 @dataclass(frozen=True, slots=True)
 class ComponentVoxels:
-    """Voxels of all components of one kind.
-
-    Attributes
-    ----------
-    index
-        Voxel indices, shape (N, 3).
-    part
-        Number of the component of each voxel, -1 for specks, shape (N,).
-    observations
-        Components ordered from cranial to caudal.
-    place
-        Each voxel seen from the centreline, where it was kept.
-    """
+    """Voxels of all components of one kind."""
 
     index: NDArray[np.int64]
+    """Voxel indices, shape (N, 3)."""
     part: NDArray[np.int64]
+    """Number of the component of each voxel, -1 for specks, shape (N,)."""
     observations: tuple[Observation, ...]
+    """Components ordered from cranial to caudal."""
     place: Projection | None = None
+    """Each voxel seen from the centreline, where it was kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class SpineContext:
-    """What every step of the labelling shares.
-
-    Attributes
-    ----------
-    maps
-        Semantic maps on one grid with their weights; the first is the one that is labelled.
-    spacing
-        Voxel size, mm, shape (3,).
-    first, last
-        First and last voxel index of the field of view on each axis (the maps may be a crop of it), shape (3,).
-    centerline
-        Canal centreline in local coordinates (voxel index times voxel size).
-    """
+    """Maps, grid and centreline of one image, shared by all stages of the labelling."""
 
     maps: tuple[tuple[SemanticMap, float], ...]
+    """Semantic maps on one grid with their weights; the first is the one that is labelled."""
     spacing: NDArray[np.float64]
+    """Voxel size, mm, shape (3,)."""
     first: NDArray[np.int64]
+    """First voxel index of the field of view on each axis, shape (3,); negative where the maps are a crop."""
     last: NDArray[np.int64]
+    """Last voxel index of the field of view on each axis, shape (3,)."""
     centerline: Centerline
+    """Canal centreline in local coordinates (voxel index times voxel size)."""
 
     @property
     def voxel_mm3(self) -> float:
@@ -152,127 +124,90 @@ class SpineContext:
 
 @dataclass(frozen=True, slots=True)
 class CanalExtent:
-    """What the image shows of the column besides the components.
-
-    Attributes
-    ----------
-    top, bottom
-        Arc length of the ends of the canal in view, mm.
-    conus
-        Arc length of the cord's lower end where canal goes on below it, mm.
-    """
+    """Extent of the canal in view and the lower end of the cord."""
 
     top: float
+    """Arc length of the upper end of the canal in view, mm."""
     bottom: float
+    """Arc length of the lower end of the canal in view, mm."""
     conus: float | None = None
+    """Arc length of the lower end of the cord, mm; ``None`` unless the canal continues below it."""
 
 
 @dataclass(frozen=True, slots=True)
 class LevelSolution:
-    """Levels of the components of one column.
-
-    Attributes
-    ----------
-    levels
-        Level of each component; ``None`` for those that are no part of the column.
-    confidence
-        Posterior probability of that level (of being no part of the column for ``None``).
-    runner_up
-        The next most probable level, ``None`` if that is "no part of the column".
-    variant
-        Numbers of vertebrae.
-    variant_confidence
-        Posterior probability of that variant.
-    scale
-        Size of the subject against an adult.
-    missing
-        Discs between the first and the last component that were not found.
-    anchored
-        Whether anything in view names a level.
-    shift_margin
-        Log-ratio of the probability of this naming to that of all others at the median component, nats.
-    tables
-        Posterior probability of each level of each component; ``None`` stands for "no part of the column".
-    disputed
-        The levels of another opinion that names the column too: without the level prior, or with it; ``None`` where
-        there is none.
-    """
+    """Levels of the components of one column."""
 
     levels: tuple[str | None, ...]
+    """Level of each component; ``None`` for those that are no part of the column."""
     confidence: tuple[float, ...]
+    """Posterior probability of that level (of being no part of the column for ``None``)."""
     runner_up: tuple[str | None, ...]
+    """The next most probable level, ``None`` if that is "no part of the column"."""
     variant: SpineVariant
+    """Numbers of vertebrae."""
     variant_confidence: float
+    """Posterior probability of that variant."""
     scale: float
+    """Size of the subject relative to an adult."""
     missing: tuple[str, ...] = ()
+    """Disc levels between the first and the last component that were not found."""
     anchored: bool = False
+    """Whether any landmark or other evidence in view identifies a level."""
     shift_margin: float = 0.0
+    """Log-ratio of the probability of this naming to that of all others at the median component, nats."""
     tables: tuple[dict[str | None, float], ...] = ()
+    """Posterior probability of each level of each component; ``None`` stands for "no part of the column"."""
     disputed: tuple[str | None, ...] | None = None
+    """Levels found with the level prior if `levels` are those without it, or the other way round; ``None`` if there is
+    only one solution.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledComponents:
-    """Components of one image with their levels.
-
-    Attributes
-    ----------
-    context
-        Grid, maps and centreline.
-    discs, bodies, sacrum
-        Voxels of the components by kind.
-    observations
-        All components from cranial to caudal.
-    view
-        What else the image shows of the column.
-    solution
-        Levels of the components.
-    """
+    """Components of one image with their levels."""
 
     context: SpineContext
+    """Grid, maps and centreline."""
     discs: ComponentVoxels
+    """Voxels of the discs."""
     bodies: ComponentVoxels
+    """Voxels of the vertebral bodies."""
     sacrum: ComponentVoxels
+    """Voxels of the sacrum."""
     observations: tuple[Observation, ...]
+    """All components from cranial to caudal."""
     view: CanalExtent
+    """Extent of the canal in view."""
     solution: LevelSolution
+    """Levels of the components."""
 
 
 @dataclass(frozen=True, slots=True)
 class Naming:
-    """Ids of the components.
-
-    Attributes
-    ----------
-    status
-        Whether the column is named.
-    reason
-        Why not.
-    ids
-        Canonical id of each component; ``None`` for those that are no part of the column.
-    reasons
-        Why a component has no level or a doubtful one.
-    doubt
-        Why all levels are doubtful, if they are.
-    vertebra_slots
-        Where vertebrae are told apart by the discs: canonical id of each vertebra from above the first cut to below
-        the last one; empty where their classes tell them apart.
-    cut_observations
-        Component (a disc) of each cut between the slots, ``None`` for a disc that was not found.
-    step_mm
-        Typical distance between neighbouring cuts.
-    """
+    """Ids of the components."""
 
     status: SpineStatus
+    """Whether the column is named."""
     reason: str | None
+    """Why the column is not named; ``None`` if it is."""
     ids: tuple[int | None, ...]
+    """Canonical id of each component; ``None`` for those that are no part of the column."""
     reasons: tuple[str | None, ...]
+    """Why a component has no level or a doubtful one."""
     doubt: str | None = None
+    """Why all levels are doubtful; ``None`` if they are not."""
     vertebra_slots: tuple[int, ...] = ()
+    """Canonical id of each vertebra from above the first cut to below the last one, for maps whose classes do not
+    separate neighbouring vertebrae; otherwise empty.
+    """
     cut_observations: tuple[int | None, ...] = ()
+    """Component (a disc) of each cut between the slots, ``None`` for a disc that was not found."""
     step_mm: float = 30.0
+    """Typical distance between neighbouring cuts."""
 
 
 def in_front(place: Projection) -> NDArray[np.bool_]:
-    """Tell which voxels lie where bodies do, in front of the canal."""
+    """Return which points lie in front of the canal and near the midline, where vertebral bodies are, shape (N,)."""
     return np.asarray((place.anterior > BODY_FRONT_MM) & (np.abs(place.lateral) < BODY_SIDE_MM))

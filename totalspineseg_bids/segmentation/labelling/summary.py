@@ -1,4 +1,4 @@
-"""What is told about a labelled map: its components, findings and the points of the disc levels."""
+"""Describe a labelled map: components, flags and the points of the disc levels."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.imaging.grid import Box
 from totalspineseg_bids.imaging.volume import Volume
+from totalspineseg_bids.segmentation.labelling.parameters import CUT_VOXELS
 from totalspineseg_bids.segmentation.labelling.plausibility import (
     SLIVER,
     TOO_LARGE,
@@ -28,9 +29,6 @@ from totalspineseg_bids.segmentation.labelling.records import (
 )
 from totalspineseg_bids.segmentation.result import ColumnHypothesis, Component, DiscPoint, LabelledSpine, SpineStatus
 
-_CLEAR_VARIANT = 0.6
-#: Voxels in the outermost layer of the field of view above which it cuts a structure.
-_CUT = 3
 _SIZE_FLAGS = {TOO_LARGE: "odd-size", TOO_SMALL: "odd-size", SLIVER: "sliver"}
 
 
@@ -40,18 +38,18 @@ def summarize(
     found: LabelledComponents,
     naming: Naming,
 ) -> LabelledSpine:
-    """Put the result together.
+    """Build the result of the labelling from the label map and the named components.
 
     Parameters
     ----------
     labels
         Label map of the whole field of view, canonical ids.
     box
-        Where the foreground lies.
+        Foreground within the field of view.
     found
-        Components of that box with their levels.
+        Components of the box with their levels.
     naming
-        Their ids.
+        Ids of the components.
     """
     context, observations, solution, discs = found.context, found.observations, found.solution, found.discs
     offset = np.array([s.start for s in box], float)
@@ -106,7 +104,7 @@ def _components(
     counts = np.bincount(value, minlength=256)
     means = np.stack([np.bincount(value, index[k], minlength=256) for k in range(3)], axis=1)
     edges = _at_edge(part, context)
-    odd_sizes = _odd_sizes(counts, edges > _CUT)
+    odd_sizes = _odd_sizes(counts, edges > CUT_VOXELS)
     rows: list[tuple[float, Component]] = []
     for number in np.flatnonzero(counts):
         known = anatomy.BY_ID[int(number)]
@@ -127,7 +125,7 @@ def _components(
             confidence=confidence,
             runner_up=runner_up,
             reason=reason or odd_sizes.get(int(number)),
-            touches_edge=bool(edges[number] > _CUT),
+            touches_edge=bool(edges[number] > CUT_VOXELS),
             volume_mm3=float(counts[number] * context.voxel_mm3),
             centroid_mm=(float(center[0]), float(center[1]), float(center[2])),
         )
@@ -136,17 +134,17 @@ def _components(
 
 
 def _odd_sizes(counts: NDArray[np.int64], cut: NDArray[np.bool_]) -> dict[int, str]:
-    """Reasons by id of what does not fit its neighbours in size, from the voxels of each id, shape (256,)."""
+    """Return why the size of an id is implausible, by id, from the number of voxels of each id, shape (256,)."""
     bones = {v: anatomy.vertebra(v).id for v in anatomy.VERTEBRA_LEVELS if v != "S"}
     discs = {d: anatomy.disc(d).id for d in anatomy.DISC_LEVELS}
     reasons: dict[int, str] = {}
     for ids in (bones, discs):
         volumes = {level: float(counts[label]) for level, label in ids.items() if counts[label]}
         at_edge = {level for level in volumes if cut[ids[level]]}
-        told = dict.fromkeys(slivers(volumes, at_edge, tuple(ids)), SLIVER)
+        implausible = dict.fromkeys(slivers(volumes, at_edge, tuple(ids)), SLIVER)
         if ids is bones:
-            told |= size_outliers(volumes, at_edge)
-        reasons |= {ids[level]: reason for level, reason in told.items()}
+            implausible |= size_outliers(volumes, at_edge)
+        reasons |= {ids[level]: reason for level, reason in implausible.items()}
     return reasons
 
 
@@ -171,9 +169,9 @@ def _certainty(
     naming: Naming,
     by_id: dict[int, int],
 ) -> tuple[float, str | None, str | None]:
-    """Confidence, runner-up and reason of one component."""
+    """Return confidence, runner-up and reason of one component."""
     if n is None:
-        # A vertebra that is known by the discs around it only: as sure as those are.
+        # A vertebra without a component of its own is as certain as the discs around it.
         if level is None:
             return 0.0, None, naming.reason or "its discs have no level"
         beside = "C2" if level == "C1" else level
@@ -191,7 +189,7 @@ def _ends(label: int) -> tuple[str, ...]:
 
 
 def _flags(observations: Sequence[Observation], solution: LevelSolution, naming: Naming) -> tuple[str, ...]:
-    """List the findings a person should look at."""
+    """List the findings to review."""
     flags: list[str] = []
     if naming.status is SpineStatus.LABELLED:
         seen = {level for n, level in enumerate(solution.levels) if naming.ids[n] is not None}
@@ -224,7 +222,7 @@ def _disc_places(
     context: SpineContext,
     discs: ComponentVoxels,
 ) -> list[tuple[str, float]]:
-    """Arc length at which each named disc meets the canal: that of its hindmost third."""
+    """Return the arc length of the posterior third of each named disc, mm, and of the joint between C1 and C2."""
     places: list[tuple[str, float]] = []
     tops: dict[str, float] = {}
     for n, observation in enumerate(observations):

@@ -28,28 +28,19 @@ NO_PLACE = 4
 
 @dataclass(frozen=True)
 class Hypotheses:
-    """All combinations of variant and scale, and the tables they share.
-
-    Attributes
-    ----------
-    chains
-        One entry a variant.
-    variant, scale
-        Index of the chain and factor of each hypothesis, shape (H,).
-    prior
-        Log prior, shape (H,).
-    position
-        Place along the column, mm, shape (H, P, 2): vertebra ``n`` and the disc below it.
-    exists
-        Whether the place exists, shape (H, P, 2).
-    """
+    """All combinations of variant and scale, and the tables they share."""
 
     chains: tuple[Chain, ...]
+    """One entry a variant."""
     variant: NDArray[np.int64]
     scale: NDArray[np.float64]
+    """[[variant, scale]] Index of the chain and factor of each hypothesis, shape (H,)."""
     prior: NDArray[np.float64]
+    """Log prior, shape (H,)."""
     position: NDArray[np.float64]
+    """Place along the column, mm, shape (H, P, 2): vertebra ``n`` and the disc below it."""
     exists: NDArray[np.bool_]
+    """Whether the place exists, shape (H, P, 2)."""
 
     @property
     def places(self) -> int:

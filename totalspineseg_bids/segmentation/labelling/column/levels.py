@@ -43,21 +43,14 @@ Table = NDArray[np.float64]
 
 
 class _Step(NamedTuple):
-    """Probability of going from one component to another, by how many places that passes.
-
-    Attributes
-    ----------
-    jumps
-        Places passed.
-    weight
-        One table a jump, shape (H, 1, P - jump), by the place where the step ends (relative to the step's largest).
-    scale
-        Logarithm of the largest.
-    """
+    """Probability of going from one component to another, by how many places that passes."""
 
     jumps: tuple[int, ...]
+    """Places passed."""
     weight: tuple[NDArray[np.float32], ...]
+    """One table a jump, shape (H, 1, P - jump), by the place where the step ends (relative to the step's largest)."""
     scale: float
+    """Logarithm of the largest."""
 
 
 class _Scaled(NamedTuple):

@@ -45,102 +45,86 @@ PRIOR_END_LEVELS = frozenset({"C1", "C2", "C2-C3", "C3", "L4", "L4-L5", "L5", "L
 
 @dataclass(frozen=True, slots=True)
 class EvidenceWeights:
-    """What each kind of disagreement costs, nats.
-
-    Attributes
-    ----------
-    missing_disc, missing_vertebra
-        A level between two found ones was not found.
-    missing_axis
-        Added where C1 was found and C2 was not: it is the largest vertebra of the neck.
-    end_level
-        A level that should be in view beyond the last one found; ``end_limit`` is the most that one end can cost.
-    reject_disc, reject_vertebra
-        A component of ordinary size that is none; smaller ones cost less.
-    landmark_hit
-        Probability that a landmark is recognised where it is.
-    landmark_slip
-        Probability that it is put one, two or more levels away.
-    reject_sacrum
-        What carries the class of the sacrum is none: price where it is as short as a vertebra, and as long as a sacrum.
-    vertebra_landmark_weight
-        Weight of the landmark vertebrae (C1, C2, T1, T12), whose errors go with those of the landmark discs.
-    landmark_repeats
-        Sum of the shares of voxels, over all components, up to which a landmark's class counts in full; beyond, by the
-        square of the ratio, because a class seen on many components is one that the model does not know.
-    parity_error
-        Probability that a vertebra gets the wrong one of the alternating classes.
-    parity_flip
-        The alternation changes its phase between two components.
-    spacing_sd, spacing_floor_mm
-        Relative standard deviation of a distance between neighbours given the subject's scale, and absolute error.
-    spacing_cap
-        Largest cost of one distance.
-    volume_sd
-        Standard deviation of the logarithm of a disc's volume given the scale, and of C2's given that of the vertebrae
-        below; ``volume_weight`` tempers it because the errors of neighbours go together.
-    support_weight
-        Weight of a second map of the same image (its errors resemble the first one's).
-    named_hit, named_slip
-        The same as for landmarks, where a map or a localizer names every level.
-    named_weight, named_budget
-        Weight of a class where a map names every level, with errors that go together: that of one component at most,
-        and of all components of one kind together.
-    localizer_budget
-        How many independent names all that a localizer says of one kind is worth.
-    mismatch
-        Probability that another image of the session says something of another component (patients move).
-    conus_weight
-        Weight of the cord's end.
-    prior_hit, prior_slip
-        Probability that a level prior's level is right, and that it is one, two or more levels away.
-    prior_sacrum
-        What a level prior that is sure of a sacrum, or sure of vertebrae, adds to the price of a false one, or takes
-        from it.
-    landmark_unknown
-        Probability that a model has not learned the class of a landmark: of one that another of its classes is seen of,
-        and of one that names no landmark at all.
-    prior_end_weight, prior_end_budget
-        Weight of a component that the prior takes for one of `PRIOR_END_LEVELS`, and of all of them at most.
-    prior_budget
-        How many independent opinions all its other levels of one image are worth at most: their errors go together, a
-        run of neighbours is shifted as one.
-    """
+    """What each kind of disagreement costs, nats."""
 
     missing_disc: float = 2.6
     missing_vertebra: float = 1.5
+    """[[missing_disc, missing_vertebra]] A level between two found ones was not found."""
     missing_axis: float = 2.5
+    """Added where C1 was found and C2 was not: it is the largest vertebra of the neck."""
     end_level: float = 0.5
+    """A level that should be in view beyond the last one found; ``end_limit`` is the most that one end can cost."""
     end_limit: float = 1.5
     reject_disc: float = 4.5
     reject_vertebra: float = 5.0
+    """[[reject_disc, reject_vertebra]] A component of ordinary size that is none; smaller ones cost less."""
     reject_sacrum: tuple[float, float] = (2.0, 7.0)
+    """What carries the class of the sacrum is none: price where it is as short as a vertebra, and as long as a sacrum.
+    """
     landmark_hit: float = 0.88
+    """Probability that a landmark is recognised where it is."""
     landmark_slip: tuple[float, float, float] = (0.01, 0.005, 0.001)
+    """Probability that it is put one, two or more levels away."""
     vertebra_landmark_weight: float = 0.7
+    """Weight of the landmark vertebrae (C1, C2, T1, T12), whose errors go with those of the landmark discs."""
     landmark_repeats: float = 1.4
+    """Sum of the shares of voxels, over all components, up to which a landmark's class counts in full; beyond, by the
+    square of the ratio, because a class seen on many components is one that the model does not know.
+    """
     parity_error: float = 0.05
+    """Probability that a vertebra gets the wrong one of the alternating classes."""
     parity_flip: float = 5.0
+    """The alternation changes its phase between two components."""
     spacing_sd: float = 0.11
     spacing_floor_mm: float = 2.0
+    """[[spacing_sd, spacing_floor_mm]] Relative standard deviation of a distance between neighbours given the subject's
+    scale, and absolute error.
+    """
     spacing_cap: float = 9.0
+    """Largest cost of one distance."""
     volume_sd: float = 0.55
+    """Standard deviation of the logarithm of a disc's volume given the scale, and of C2's given that of the vertebrae
+    below; ``volume_weight`` tempers it because the errors of neighbours go together.
+    """
     volume_weight: float = 0.4
     support_weight: float = 0.6
+    """Weight of a second map of the same image (its errors resemble the first one's)."""
     named_hit: float = 0.85
     named_slip: tuple[float, float, float] = (0.04, 0.012, 0.004)
+    """[[named_hit, named_slip]] The same as for landmarks, where a map or a localizer names every level."""
     named_weight: float = 0.5
     named_budget: float = 0.8
+    """[[named_weight, named_budget]] Weight of a class where a map names every level, with errors that go together:
+    that of one component at most, and of all components of one kind together.
+    """
     localizer_budget: float = 3.0
+    """How many independent names all that a localizer says of one kind is worth."""
     mismatch: float = 0.03
+    """Probability that another image of the session says something of another component (patients move)."""
     conus_weight: float = 0.7
+    """Weight of the cord's end."""
     prior_hit: float = 0.80
     prior_slip: tuple[float, float, float] = (0.08, 0.02, 0.004)
+    """[[prior_hit, prior_slip]] Probability that a level prior's level is right, and that it is one, two or more levels
+    away.
+    """
     prior_sacrum: float = 4.0
+    """What a level prior that is sure of a sacrum, or sure of vertebrae, adds to the price of a false one, or takes
+    from it.
+    """
     landmark_unknown: tuple[float, float] = (0.15, 0.53)
+    """Probability that a model has not learned the class of a landmark: of one that another of its classes is seen of,
+    and of one that names no landmark at all.
+    """
     prior_end_weight: float = 1.5
     prior_end_budget: float = 4.0
+    """[[prior_end_weight, prior_end_budget]] Weight of a component that the prior takes for one of `PRIOR_END_LEVELS`,
+    and of all of them at most.
+    """
     prior_budget: float = 3.0
+    """How many independent opinions all its other levels of one image are worth at most: their errors go together, a
+    run of neighbours is shifted as one.
+    """
 
 
 #: Share of people with each count of thoracic and lumbar vertebrae: roughly one in ten differs from 12 and 5; what
@@ -174,24 +158,17 @@ class Chain:
 
     Place ``2 n`` is the ``n``-th vertebra (C1 first, sacrum last), place ``2 n + 1`` the disc below it. There is no
     disc below C1 and the sacrum.
-
-    Attributes
-    ----------
-    variant
-        Numbers of vertebrae.
-    vertebrae, discs
-        Names; ``discs[0]`` is empty.
-    position_mm
-        Place of each along the column, adult scale, 0 at C2-C3.
-    disc_volume_mm3
-        Expected volume of each disc, 0 for the empty one.
     """
 
     variant: SpineVariant
+    """Numbers of vertebrae."""
     vertebrae: tuple[str, ...]
     discs: tuple[str, ...]
+    """[[vertebrae, discs]] Names; ``discs[0]`` is empty."""
     position_mm: tuple[float, ...]
+    """Place of each along the column, adult scale, 0 at C2-C3."""
     disc_volume_mm3: tuple[float, ...]
+    """Expected volume of each disc, 0 for the empty one."""
 
 
 def chain_of(variant: SpineVariant) -> Chain:
@@ -269,7 +246,5 @@ VERTEBRA_LENGTH_MM, SACRUM_LENGTH_MM = 40.0, 75.0
 LEAST_FALSE_SACRUM = 0.5
 #: Peers lie within so much along the canal, mm.
 PEERS_MM = 80.0
-#: Part of its peers' volume from which a piece at the edge is as sure as a whole one.
-SLIVER_SHARE = 0.1
 #: What a vertebra with a landmark class costs more.
 LANDMARK_VERTEBRA = 1.5

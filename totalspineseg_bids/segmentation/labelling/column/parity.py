@@ -14,21 +14,14 @@ from totalspineseg_bids.segmentation.labelling.records import Observation
 
 
 class Parities(NamedTuple):
-    """What the alternating classes say.
-
-    Attributes
-    ----------
-    scores
-        Log-likelihood of each component in each phase at each place, shape (N, F, P).
-    prior
-        Log prior of each phase, shape (F,).
-    flips
-        Probability of going from one phase to another between two components, shape (F, F).
-    """
+    """What the alternating classes say."""
 
     scores: NDArray[np.float64]
+    """Log-likelihood of each component in each phase at each place, shape (N, F, P)."""
     prior: NDArray[np.float64]
+    """Log prior of each phase, shape (F,)."""
     flips: NDArray[np.float64]
+    """Probability of going from one phase to another between two components, shape (F, F)."""
 
 
 def parity_scores(observations: Sequence[Observation], places: int, weights: EvidenceWeights) -> Parities:

@@ -13,10 +13,10 @@ from totalspineseg_bids.segmentation.labelling.column.parameters import (
     LEAST_FALSE_SACRUM,
     PEERS_MM,
     SACRUM_LENGTH_MM,
-    SLIVER_SHARE,
     VERTEBRA_LENGTH_MM,
     EvidenceWeights,
 )
+from totalspineseg_bids.segmentation.labelling.parameters import SLIVER_SHARE
 from totalspineseg_bids.segmentation.labelling.records import Observation, volume_around
 
 

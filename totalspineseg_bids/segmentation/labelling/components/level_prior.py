@@ -25,21 +25,14 @@ from totalspineseg_bids.segmentation.labelling.records import ComponentVoxels, O
 
 @dataclass(frozen=True, slots=True)
 class LevelPrior:
-    """Probabilities of a model that names levels, on its own coarse grid.
-
-    Attributes
-    ----------
-    probabilities
-        float, shape (C, X, Y, Z), one channel a class.
-    meanings
-        What each channel stands for, ``None`` for background and the like, length C.
-    affine
-        4x4, voxel of that grid to scanner space, mm.
-    """
+    """Probabilities of a model that names levels, on its own coarse grid."""
 
     probabilities: NDArray[np.float32]
+    """float, shape (C, X, Y, Z), one channel a class."""
     meanings: tuple[LabelMeaning | None, ...]
+    """What each channel stands for, ``None`` for background and the like, length C."""
     affine: Affine
+    """4x4, voxel of that grid to scanner space, mm."""
 
     @classmethod
     def from_classes(

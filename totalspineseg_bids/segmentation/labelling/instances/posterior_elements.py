@@ -32,28 +32,21 @@ _REGION_OF_ID = {
 
 @dataclass(frozen=True, slots=True)
 class BoneVoxels:
-    """The bone of an image on a subsampled grid.
-
-    Attributes
-    ----------
-    cells
-        Grid indices, shape (N, 3).
-    points
-        The same in local mm.
-    classes
-        Value of the semantic map, shape (N,).
-    height, behind
-        Of the body that each is likely to belong to, mm along the canal, and whether it lies behind the bodies.
-    cell_mm
-        Size of a cell.
-    """
+    """The bone of an image on a subsampled grid."""
 
     cells: NDArray[np.int64]
+    """Grid indices, shape (N, 3)."""
     points: NDArray[np.float64]
+    """The same in local mm."""
     classes: NDArray[np.uint8]
+    """Value of the semantic map, shape (N,)."""
     height: NDArray[np.float64]
     behind: NDArray[np.bool_]
+    """[[height, behind]] Of the body that each is likely to belong to, mm along the canal, and whether it lies behind
+    the bodies.
+    """
     cell_mm: float
+    """Size of a cell."""
 
     @classmethod
     def relative_to_canal(
