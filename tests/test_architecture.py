@@ -154,7 +154,7 @@ def test_no_public_type_name_is_defined_in_two_modules():
 def test_the_stages_of_the_labelling_do_not_import_each_other():
     prefix = "totalspineseg_bids.segmentation.labelling"
     stages = {f"{prefix}.{name}" for name in ("components", "column", "instances")}
-    shared = {f"{prefix}.records", f"{prefix}.disc_planes"}
+    shared = {f"{prefix}.records", f"{prefix}.parameters", f"{prefix}.disc_planes"}
     for module, path in MODULES.items():
         stage = next((s for s in stages if module == s or module.startswith(f"{s}.")), None)
         if stage is None and module not in shared:
