@@ -1,4 +1,4 @@
-"""How far a prediction is from another one, beside its labels."""
+"""Logit margins that predictions return beside the labels."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_it_is_the_least_distance_of_a_logit_from_zero(tmp_path: Path, spacing: 
     # nnU-Net cuts off what is empty; there is nothing there, for certain.
     assert np.isinf(found.margin[0]).all()
     assert not found.labels[0].any()
-    # Where a probability is 1 in 32 bits the logit cannot be told from it.
+    # Where a probability is 1 in 32 bits the logit cannot be recovered from it.
     near = found.margin < 5
     assert near.sum() > 100
     chances = np.stack([found.probabilities[role][near] for role in BORDERS]).clip(1e-6, 1 - 1e-6)

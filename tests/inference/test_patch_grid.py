@@ -1,4 +1,4 @@
-"""Where patches lie in an image."""
+"""Positions of patches in an image."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def test_a_scout_is_a_single_step_model_with_large_voxels(tmp_path: Path, spacin
 
 
 def test_folder_with_misleading_names(tmp_path: Path) -> None:
-    """What a model is for is told by its labels: here the folders are named the wrong way round."""
+    """The labels decide the role of a model: here the folder names are swapped."""
     for role, other in (("step1", "step2"), ("step2", "step1")):
         for name, content in model_files(role, top=NAMES[other]).items():
             path = tmp_path / "set" / name

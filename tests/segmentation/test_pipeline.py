@@ -239,7 +239,7 @@ def test_step_2_gets_the_box_and_the_odd_discs():
     marked = np.unique(image[odd > 0]).astype(int)
     expected = [anatomy.disc(d).id for d in anatomy.ODD_DISCS if (column.truth == anatomy.disc(d).id).any()]
     assert sorted(marked) == sorted(expected)
-    # Step 1 looks everywhere, step 2 at what step 1 found.
+    # Step 1 runs on the whole image, step 2 on the region that step 1 found.
     assert readers["step1"].roi == [None]
     np.testing.assert_array_equal(readers["step2"].roi[0], image > 0)
 

@@ -1,4 +1,4 @@
-"""What the refining network sees, and how its answer is taken over."""
+"""Inputs of the refining network, and how its output is applied."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_channels_hold_the_image_the_logits_and_the_measures():
 
 @pytest.mark.parametrize("gain", [0.5, 3.0])
 def test_measured_by_its_own_bone_an_image_looks_the_same_at_any_brightness(gain):
-    # Bone is as bright at one end as what is around it is at the other: only its neighbourhood tells.
+    # Bone at one end is as bright as its surroundings at the other end: only local contrast identifies it.
     rng = np.random.default_rng(1)
     bone = block((4, 20), (12, 20), (0, 33))
     slope = np.linspace(1.0, 3.0, SHAPE[2], dtype=np.float32)

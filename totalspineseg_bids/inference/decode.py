@@ -1,4 +1,4 @@
-"""From logits to a label map, one class at a time, by the rules of nnU-Net's label manager."""
+"""Decode logits into a label map, one class at a time, by the rules of nnU-Net's label manager."""
 
 from __future__ import annotations
 
@@ -8,32 +8,24 @@ from dataclasses import dataclass
 import torch
 
 _MAX_LABEL = 255
-#: Logit (about 5 %) that a part must exceed to get a voxel that no part has with more than one half.
+#: Logit (probability of about 5 %) that a part must exceed to get a voxel where no part exceeds one half.
 _LEAST_LOGIT = -3.0
-#: Name of a probability to the outputs it is of: that a voxel is of one of them.
+#: Maps the name of each returned probability to the outputs that it covers.
 Kept = Mapping[str, Collection[str]]
 
 
 @dataclass(frozen=True, slots=True)
 class Heads:
-    """The outputs of a network.
-
-    Attributes
-    ----------
-    names
-        Role of each output.
-    values
-        Integer each output writes into the label map.
-    regions
-        True where outputs are independent and may overlap (sigmoid), false where they exclude each other (softmax).
-    families
-        For each region the output of the outermost region that holds it; its own where none does.
-    """
+    """The outputs of a network."""
 
     names: tuple[str, ...]
+    """Role of each output."""
     values: tuple[int, ...]
+    """Integer each output writes into the label map."""
     regions: bool
+    """True where outputs are independent and may overlap (sigmoid), false where they exclude each other (softmax)."""
     families: tuple[int, ...]
+    """For each region the output of the outermost region that holds it; its own where none does."""
 
     @classmethod
     def from_dataset(cls, labels: Mapping[str, tuple[int, ...]], order: Sequence[int] | None) -> Heads:
@@ -77,22 +69,15 @@ def _families(regions: Sequence[frozenset[int]]) -> tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """What logits say.
-
-    Attributes
-    ----------
-    labels
-        uint8, shape (A, B, C): the last region in order whose probability exceeds one half, or the largest class.
-    probabilities
-        float32 in [0, 1], shape (A, B, C), for each name of ``keep``.
-    margin
-        float16, shape (A, B, C), where regions of ``borders`` are among the outputs: how far the nearest of their
-        logits is from 0, where it would decide otherwise.
-    """
+    """Labels, probabilities and margin decoded from logits."""
 
     labels: torch.Tensor
+    """uint8, shape (A, B, C): the last region in order whose probability exceeds one half, or the largest class."""
     probabilities: dict[str, torch.Tensor]
+    """float32 in [0, 1], shape (A, B, C), for each name of ``keep``."""
     margin: torch.Tensor | None = None
+    """float16, shape (A, B, C): smallest absolute logit of the regions of ``borders``; 0 is the decision boundary. None
+    where none of them is an output."""
 
 
 def decode(
@@ -104,25 +89,25 @@ def decode(
     exclusive_parts: bool = False,
     borders: Collection[str] = (),
 ) -> Decoded:
-    """Turn logits into labels, the probabilities asked for, and how sure the borders of some regions are.
+    """Turn logits into labels, probabilities and a margin.
 
     Parameters
     ----------
     head
-        Returns the logits of one output, shape (A, B, C). It is called once an output, and the result may be
-        changed in place, so that no more than one or two outputs need be held at full size.
+        Returns the logits of one output, shape (A, B, C). It is called once per output, and its result may be
+        modified in place, so that at most two outputs are in memory at full size.
     heads
         What the outputs mean.
     keep
-        Roles whose probability is returned, or names with the roles of each. Of several regions it is the largest, of
-        several classes the sum.
+        Roles whose probability is returned, or names with the roles of each. Several regions are combined by their
+        maximum, several classes by their sum.
     low_priority_roles
         Outermost regions that, with their parts, any other region overwrites; in nnU-Net the order alone decides.
     exclusive_parts
-        Whether each voxel of such a region belongs to exactly one of its parts, as a vertebra is odd or even: it gets
-        the most probable one, even where that is less probable than one half. By nnU-Net's rule it gets none there.
+        Give each voxel of such a region its most probable part, even below one half, as a vertebra is either odd or
+        even. By nnU-Net's rule the voxel gets no part there.
     borders
-        Regions whose logits make the margin; classes that exclude each other have none.
+        Regions from whose logits the margin is computed; a softmax model has none.
 
     Returns
     -------
@@ -132,7 +117,7 @@ def decode(
     Notes
     -----
     A sigmoid exceeds one half where the logit exceeds zero, and the largest softmax is the largest logit; no
-    probability is computed where none is asked for.
+    probability is computed unless it is requested.
     """
     kept = by_name(keep)
     if not heads.regions:
@@ -141,7 +126,7 @@ def decode(
 
 
 def by_name(keep: Kept | Collection[str]) -> Kept:
-    """Return the outputs of each probability to keep; a role alone is of its own output."""
+    """Return ``keep`` as a mapping; a role without a mapping covers the output of the same name."""
     return keep if isinstance(keep, Mapping) else {role: (role,) for role in keep}
 
 
@@ -189,7 +174,7 @@ def _names_of(output: str, keep: Kept) -> list[str]:
 
 
 class _Parts:
-    """The parts of a region, one after the other, for voxels that are of just one of them.
+    """Assigns each voxel of a region to one of its parts; the parts are visited in turn.
 
     Parameters
     ----------
@@ -204,7 +189,7 @@ class _Parts:
         self._best = torch.full_like(like, _LEAST_LOGIT)
 
     def chosen(self, logits: torch.Tensor) -> torch.Tensor:
-        """Return the voxels that a part takes from those before it."""
+        """Return the voxels where a part is more probable than all earlier ones."""
         self._whole |= logits > 0
         chosen = self._whole & (logits > self._best)
         torch.maximum(self._best, logits, out=self._best)

@@ -1,4 +1,4 @@
-"""What runs a network: OpenVINO on CPU, torch anywhere."""
+"""Engines that run a network: OpenVINO on CPU, torch on any device."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Engine(Protocol):
     name
         ``"openvino"`` or ``"torch"``.
     device
-        Where patches are taken from and logits are left.
+        Device of the patches and of the logits.
     """
 
     name: str

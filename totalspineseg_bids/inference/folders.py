@@ -35,10 +35,10 @@ class Node(Protocol):
         """Yield the children."""
 
     def is_dir(self) -> bool:
-        """Tell whether it is a folder."""
+        """Return True for a folder."""
 
     def is_file(self) -> bool:
-        """Tell whether it is a file."""
+        """Return True for a file."""
 
     def joinpath(self, *other: str) -> Any:  # noqa: ANN401 - Path and zipfile.Path return their own types
         """Return a descendant."""
@@ -48,7 +48,7 @@ class Node(Protocol):
 
 
 def open_node(path: Path) -> Node:
-    """Return a folder, or the root of a zip, as something that can be walked.
+    """Open a folder or a zip for reading.
 
     Raises
     ------
@@ -90,10 +90,10 @@ def read_json(node: Node) -> dict[str, Any]:
 
 
 def fold_checkpoints(folder: Node) -> list[tuple[str, Node]]:
-    """Return the checkpoint of each fold as (fold folder name, file), sorted.
+    """List the checkpoint of each fold as (fold folder name, file), sorted.
 
-    ``checkpoint_final.pth`` goes before ``checkpoint_best.pth``. As in nnU-Net, ``fold_all`` counts only where
-    there is no numbered fold.
+    ``checkpoint_final.pth`` is preferred over ``checkpoint_best.pth``. As in nnU-Net, ``fold_all`` is used only
+    without numbered folds.
     """
     found: list[tuple[str, Node]] = []
     for child in folder.iterdir():
@@ -108,15 +108,15 @@ def fold_checkpoints(folder: Node) -> list[tuple[str, Node]]:
 
 
 def is_model_folder(folder: Node) -> bool:
-    """Tell whether a folder is complete: both JSON files and a checkpoint."""
+    """Return True if a folder holds both JSON files and a checkpoint."""
     complete = folder.joinpath("dataset.json").is_file() and folder.joinpath("plans.json").is_file()
     return complete and bool(fold_checkpoints(folder))
 
 
 def find_model_folders(root: Node, depth: int = _MAX_DEPTH) -> list[Node]:
-    """Return all model folders at or below ``root``, in the order of their names.
+    """Find all model folders at or below ``root``, sorted by name.
 
-    Hidden folders are passed over; a model folder is not searched for further ones.
+    Hidden folders are skipped, and model folders are not searched for further ones.
 
     Raises
     ------
@@ -146,20 +146,20 @@ def dataset_id(folder: Node) -> int | None:
 
 
 def is_full_resolution_3d(folder: Node) -> bool:
-    """Tell whether the name of a model folder says ``3d_fullres`` (or nothing about the configuration)."""
+    """Return True if the name of a model folder has the configuration ``3d_fullres`` or none."""
     parts = str(folder.name).split("__")
     return len(parts) < 3 or parts[-1].startswith("3d_fullres")
 
 
-def select_model_folder(root: Node, wanted: int | None = None) -> Node:
+def select_model_folder(root: Node, number: int | None = None) -> Node:
     """Return the one model folder at or below ``root``.
 
     Parameters
     ----------
     root
         A model folder, a folder above it, or the root of a zip.
-    wanted
-        Dataset number, where there are several.
+    number
+        Dataset number, to choose among several.
 
     Raises
     ------
@@ -173,12 +173,12 @@ def select_model_folder(root: Node, wanted: int | None = None) -> Node:
             "together in one folder"
         )
         raise ModelError(msg)
-    if wanted is not None:
-        found = [folder for folder in found if dataset_id(folder) == wanted]
+    if number is not None:
+        found = [folder for folder in found if dataset_id(folder) == number]
     if len(found) > 1:
         found = [folder for folder in found if is_full_resolution_3d(folder)] or found
     if len(found) != 1:
-        which = f"Dataset{wanted:03d}" if wanted is not None else "model folder"
+        which = f"Dataset{number:03d}" if number is not None else "model folder"
         names = ", ".join(str(folder.name) for folder in found) or "none"
         msg = f"{root} must hold exactly one {which}, found {len(found)} ({names}); name the folder itself"
         raise ModelError(msg)

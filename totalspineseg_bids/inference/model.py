@@ -38,51 +38,34 @@ _UNUSED_HEAD = re.compile(r"decoder\.seg_layers\.\d+\.")
 
 @dataclass(frozen=True)
 class NnUNetModel:
-    """A trained 3D model: how to prepare images, how to build the network, its weights and its labels.
-
-    Attributes
-    ----------
-    name
-        Name of the dataset and of the model folder, such as ``Dataset101_x/nnUNetTrainer__nnUNetPlans__3d_fullres``.
-    path
-        Where it was loaded from.
-    labels
-        Role (label name) to the integers it covers, ``background`` included.
-    heads
-        The network's outputs, in order.
-    channel_names
-        Names of the input channels, in order.
-    spacing
-        Voxel size the network works at, (x, y, z), mm.
-    patch_size
-        Patch, (x, y, z), voxels.
-    transpose
-        nnU-Net's ``transpose_forward``: order in which the network takes the axes (z, y, x).
-    configuration
-        The configuration of the plans with inheritance resolved and the architecture in its new form.
-    intensity_properties
-        Per channel (``"0"``, …), statistics that normalisation may need.
-    mirror_axes
-        Spatial axes of the network along which training mirrored.
-    digest
-        SHA-256 of the checkpoint; of the digests of all folds, one a line, where there are several.
-    weights
-        One state dict a fold, 32-bit.
-    """
+    """A trained 3D model: how to prepare images, how to build the network, its weights and its labels."""
 
     name: str
+    """Name of the dataset and of the model folder, such as ``Dataset101_x/nnUNetTrainer__nnUNetPlans__3d_fullres``."""
     path: Path
+    """Model folder or zip that it was loaded from."""
     labels: dict[str, tuple[int, ...]]
+    """Role (label name) to the integers it covers, ``background`` included."""
     heads: Heads
+    """The network's outputs, in order."""
     channel_names: tuple[str, ...]
+    """Names of the input channels, in order."""
     spacing: tuple[float, float, float]
+    """Voxel size the network works at, (x, y, z), mm."""
     patch_size: tuple[int, int, int]
+    """Patch, (x, y, z), voxels."""
     transpose: tuple[int, int, int]
+    """nnU-Net's ``transpose_forward``: order in which the network takes the axes (z, y, x)."""
     configuration: dict[str, Any]
+    """The configuration of the plans with inheritance resolved and the architecture in its new form."""
     intensity_properties: dict[str, Any]
+    """Per channel (``"0"``, …), statistics that normalisation may need."""
     mirror_axes: tuple[int, ...]
+    """Spatial axes of the network along which training mirrored."""
     digest: str
+    """SHA-256 of the checkpoint; with several folds, that of their digests, one per line."""
     weights: tuple[StateDict, ...] = field(repr=False)
+    """One state dict per fold, 32-bit."""
 
     @property
     def regions_class_order(self) -> tuple[int, ...] | None:
@@ -124,7 +107,7 @@ class NnUNetModel:
 
     @property
     def patch_growth(self) -> float:
-        """How many times as many voxels a patch may have where fewer then cover an image: the plans', else 1.
+        """Largest factor by which a patch may grow to cover an image with fewer patches: the plans', else 1.
 
         Raises
         ------
@@ -139,35 +122,35 @@ class NnUNetModel:
 
     @property
     def patch_multiple(self) -> tuple[int, int, int]:
-        """What the size of a patch has to be a multiple of, in the network's order of axes, voxels."""
+        """Divisor of valid patch sizes, in the network's order of axes, voxels."""
         strides = self.configuration["architecture"]["arch_kwargs"].get("strides", [])
         a, b, c = (self.voxel_block * math.prod(_along(stride, axis) for stride in strides) for axis in range(3))
         return a, b, c
 
     @property
     def use_mirroring(self) -> bool:
-        """Whether this program averages over mirrored patches: the plans' ``use_mirroring``, else not.
+        """True to average over mirrored patches: the plans' ``use_mirroring``, False by default.
 
         Raises
         ------
         ModelError
             If the plans hold anything but true or false there.
         """
-        return self._told("use_mirroring")
+        return self._flag("use_mirroring")
 
     @property
     def use_bfloat16(self) -> bool:
-        """Whether a CPU that can computes in bfloat16: the plans' ``use_bfloat16``, else not.
+        """True to compute in bfloat16 on CPUs that support it: the plans' ``use_bfloat16``, False by default.
 
         Raises
         ------
         ModelError
             If the plans hold anything but true or false there.
         """
-        return self._told("use_bfloat16")
+        return self._flag("use_bfloat16")
 
-    def _told(self, key: str) -> bool:
-        """Return a choice that the plans may hold."""
+    def _flag(self, key: str) -> bool:
+        """Read a boolean from the plans, False by default."""
         use = self.configuration.get(key, False)
         if not isinstance(use, bool):
             msg = f"{self.path}: {key} in plans.json must be true or false, not {use}; correct it or take it out"
@@ -175,11 +158,11 @@ class NnUNetModel:
         return use
 
     def has(self, role: str) -> bool:
-        """Tell whether the model has a label of this name."""
+        """Return True if the model has a label of this name."""
         return role in self.labels
 
     def networks(self) -> list[torch.nn.Module]:
-        """Build the network once a fold, in evaluation mode, on the CPU.
+        """Build one network per fold, in evaluation mode, on the CPU.
 
         Raises
         ------

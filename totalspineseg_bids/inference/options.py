@@ -1,4 +1,4 @@
-"""Where and how networks run, in one object; loads neither torch nor OpenVINO."""
+"""Options of inference: device, engine, precision and mode. Imports neither torch nor OpenVINO."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PRECISIONS: tuple[Precision, ...] = ("auto", "fp32", "bf16", "fp16")
 
 
 class InferenceMode(str, Enum):
-    """Which models of a set run on an image."""
+    """Selection of the models that run on an image."""
 
     TWO_STEP = "two-step"
     """Step 1, then step 2 within the region of the spine."""

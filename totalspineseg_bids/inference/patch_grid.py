@@ -1,4 +1,4 @@
-"""How large patches are, and where in an image they lie."""
+"""Size of patches and their positions in an image."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class RegionOfInterest:
             self._seen[main, other], self._seen[other, main] = seen, seen.T
 
     def between(self, main: int, start: int, stop: int, other: int) -> tuple[int, int] | None:
-        """Return from where to where it reaches along an axis in a range along another; None where there is nothing."""
+        """Return the extent along one axis within a range of another, or None if the range is empty."""
         by, seen = self._margin, self._seen[main, other]
         there = np.flatnonzero(seen[max(start - by, 0) : max(stop + by, 0)].any(axis=0))
         return (max(int(there[0]) - by, 0), min(int(there[-1]) + 1 + by, seen.shape[1])) if there.size else None
@@ -43,49 +43,34 @@ class RegionOfInterest:
 
 @dataclass(frozen=True, slots=True)
 class PatchRow:
-    """Patches that begin at the same place of the main axis.
-
-    Attributes
-    ----------
-    start
-        Along the main axis, in the padded image.
-    origins
-        Where each patch begins, in the padded image.
-    """
+    """Patches with the same start along the main axis."""
 
     start: int
+    """First voxel along the main axis, in the padded image."""
     origins: tuple[Shape3, ...]
+    """First voxel of each patch, in the padded image."""
 
 
 @dataclass(frozen=True, slots=True)
 class PatchGrid:
-    """Where patches lie in an image.
-
-    Attributes
-    ----------
-    patch
-        Shape of a patch.
-    padded
-        Shape of the image after padding to at least one patch.
-    before
-        Padding at the start of each axis; the image is centred as in nnU-Net.
-    main_axis
-        The axis along which slabs are cheapest: with the most patches.
-    rows
-        Along the main axis.
-    """
+    """Positions of patches in an image."""
 
     patch: Shape3
+    """Shape of a patch."""
     padded: Shape3
+    """Shape of the image after padding to at least one patch."""
     before: Shape3
+    """Padding at the start of each axis; the image is centred as in nnU-Net."""
     main_axis: int
+    """Axis with the most patches, along which slabs need the least memory."""
     rows: tuple[PatchRow, ...]
+    """Rows in order along the main axis."""
 
     @classmethod
     def over(cls, shape: Shape3, patch: Shape3, step: float = STEP, roi: RegionOfInterest | None = None) -> PatchGrid:
-        """Lay patches over an image of a shape, neighbours ``step`` patch sizes apart or less.
+        """Cover an image of a shape with patches at most ``step`` patch sizes apart.
 
-        With ``roi`` each row covers the part of it in the region; a row without any has one patch in its middle.
+        With ``roi`` each row covers only the region; a row outside the region has one patch in its middle.
         """
         a, b, c = (max(size, length) for size, length in zip(shape, patch, strict=True))
         d, e, f = ((full - size) // 2 for full, size in zip((a, b, c), shape, strict=True))
@@ -113,12 +98,12 @@ class PatchGrid:
 
 
 def _starts(length: int, patch: int, step: float) -> tuple[int, ...]:
-    # Patches one voxel thick, half a patch apart, would visit each voxel twice.
+    # The set removes duplicates: patches of one voxel, half a patch apart, would visit each voxel twice.
     return tuple(sorted({int(s) for s in compute_steps_for_sliding_window((length,), (patch,), step)[0]}))
 
 
 def _around(reach: tuple[int, int], before: int, padded: int, patch: int, step: float) -> tuple[int, ...]:
-    """Return where patches begin in a padded image that cover a range of the image."""
+    """Return the starts, in the padded image, of patches that cover a range of the image."""
     low, length = reach[0] + before, reach[1] - reach[0]
     if length > patch:
         return tuple(low + start for start in _starts(length, patch, step))
@@ -128,30 +113,30 @@ def _around(reach: tuple[int, int], before: int, padded: int, patch: int, step: 
 def fitting_patch(
     shape: Shape3, patch: Shape3, step: float, multiple: Shape3, growth: float, *, roi: RegionOfInterest | None = None
 ) -> Shape3:
-    """Return the patch with which a network has the fewest voxels to compute in an image.
+    """Find the patch shape that covers an image with the fewest computed voxels.
 
-    An image a little wider than a patch takes two patches that see nearly the same; one patch a little wider takes
-    half as long.
+    An image slightly wider than a patch needs two patches with nearly the same content; one slightly wider patch takes
+    half the time.
 
     Parameters
     ----------
     shape
         Of the image.
     patch
-        That the network was trained with; the result is nowhere shorter.
+        Shape of the training patches; the result is at least as long along each axis.
     step
-        Distance of neighbouring patches as part of their size, at most.
+        Maximum distance of neighbouring patches, as a fraction of their size.
     multiple
-        What the length of a patch along each axis has to be a multiple of.
+        Divisor of the length of a patch along each axis.
     growth
-        How many times as many voxels the result may have.
+        Maximum number of voxels relative to ``patch``.
     roi
         Region of interest; the whole image if None.
 
     Returns
     -------
     tuple of int
-        Of patches that cost the same the smallest, which needs the least memory.
+        Shape of the patch; of several with equal cost the smallest, which needs the least memory.
     """
     longest = int(np.argmax([size / least for size, least in zip(shape, patch, strict=True)]))
     lengths = [
@@ -169,7 +154,7 @@ def fitting_patch(
 
 
 def _lengths(size: int, least: int, multiple: int, step: float, *, alike: bool) -> list[int]:
-    """Return lengths of a patch along an axis; of those that take as many patches only the least, unless ``alike``."""
+    """List patch lengths along an axis; unless ``alike``, only the shortest for each number of patches."""
     every = list(range(least, max(least, -(-size // multiple) * multiple) + 1, multiple))
     if alike:
         return every

@@ -26,41 +26,27 @@ Voxel = TypeVar("Voxel", bound=np.generic)
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a model says about an image.
-
-    Attributes
-    ----------
-    labels
-        uint8, shape (X, Y, Z), the model's integers, as nnU-Net exports them.
-    probabilities
-        In [0, 1], shape (X, Y, Z), for each name asked for; float32, or float16 where that was asked for.
-    margin
-        float16, shape (X, Y, Z), where borders were asked for: how far the outputs are from another decision, in
-        logits (`decode.Decoded`).
-    """
+    """Prediction of a model on the grid of the image."""
 
     labels: NDArray[np.uint8]
+    """uint8, shape (X, Y, Z), the model's integers, as nnU-Net exports them."""
     probabilities: dict[str, NDArray[np.floating]] = field(default_factory=dict)
+    """In [0, 1], shape (X, Y, Z), for each requested name; float32, or float16 with ``half``."""
     margin: NDArray[np.float16] | None = None
+    """float16, shape (X, Y, Z): distance of the logits from the decision boundary, if borders were requested
+    (`decode.Decoded`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class CoarsePrediction:
-    """Probabilities of every output on the network's own grid.
-
-    Attributes
-    ----------
-    probabilities
-        float32 in [0, 1], shape (outputs, X, Y, Z), axes in the order of the image.
-    names
-        Role of each output.
-    to_image
-        4x4, voxel of this grid to voxel of the image.
-    """
+    """Probabilities of every output on the network's own grid."""
 
     probabilities: NDArray[np.float32]
+    """float32 in [0, 1], shape (outputs, X, Y, Z), axes in the order of the image."""
     names: tuple[str, ...]
+    """Role of each output."""
     to_image: NDArray[np.float64]
+    """4x4, voxel of this grid to voxel of the image."""
 
 
 class Predictor:
@@ -73,15 +59,15 @@ class Predictor:
     options
         Device, engine, threads and precision.
     mirror
-        Average over mirrored patches, where the model was trained with mirroring.
+        Average over mirrored patches if the model was trained with mirroring.
     step
-        Distance of neighbouring patches as part of their size.
+        Distance of neighbouring patches as a fraction of their size.
     low_priority_roles
-        Outermost regions that all others overwrite where several are found; none gives nnU-Net's label map.
+        Outermost regions that all others overwrite where they overlap; none gives nnU-Net's label map.
     exclusive_parts
-        Whether each voxel of such a region is of one of its parts (`decode.decode`).
+        Give each voxel of such a region its most probable part (`decode.decode`).
     borders
-        Regions whose logits make the margin of a prediction.
+        Regions from whose logits the margin is computed.
 
     Notes
     -----
@@ -148,10 +134,10 @@ class Predictor:
         half
             Keep the probabilities as float16.
         roi, margin
-            Region of interest, bool, shape (X, Y, Z), and its margin in voxels. Outside of them a model that works on
+            Region of interest, bool, shape (X, Y, Z), and its margin in voxels. Outside of it a model that works on
             the grid of the image may return background without running the network.
         progress
-            Called with the finished part, 0 to 1.
+            Called with the finished fraction, 0 to 1.
 
         Returns
         -------
@@ -181,14 +167,14 @@ class Predictor:
                 name: self._restored(values, prepared, outside=self._outside(kept[name]))
                 for name, values in found.probabilities.items()
             },
-            # Where the image is empty there is nothing, for certain.
+            # Outside the non-zero part of the image background is certain.
             None if found.margin is None else self._restored(found.margin, prepared, outside=np.inf),
         )
 
     def predict_coarse(
         self, image: NDArray[np.float32], spacing: tuple[float, float, float], *, progress: Progress | None = None
     ) -> CoarsePrediction:
-        """Return what the network says on its own grid, without the way back to the image's.
+        """Predict probabilities on the network's grid, without resampling them to the image.
 
         Parameters
         ----------
@@ -231,7 +217,7 @@ class Predictor:
     def _collect_direct(
         self, prepared: PreparedImage, engine: Engine, keep: Kept, progress: Progress | None, dtype: torch.dtype
     ) -> Prediction:
-        """Decode slab by slab, where the network's grid is the image's."""
+        """Decode slab by slab; for a network that works on the grid of the image."""
         shape = prepared.data.shape[1:]
         labels = np.zeros(shape, np.uint8)
         probabilities = {name: torch.zeros(shape, dtype=dtype) for name in keep}
@@ -303,7 +289,7 @@ class Predictor:
             raise ModelError(msg)
 
     def _outside(self, roles: Collection[str]) -> float:
-        # Beyond the non-zero part of the image a softmax model says background for certain.
+        # Outside the non-zero part of the image a softmax model has background with probability 1.
         return float(not self.model.heads.regions and self.model.heads.names[0] in roles)
 
     def _restored(self, values: NDArray[Voxel], prepared: PreparedImage, outside: float) -> NDArray[Voxel]:

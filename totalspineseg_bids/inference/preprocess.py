@@ -1,4 +1,4 @@
-"""Prepare an image as nnU-Net does: transpose, crop to non-zero, normalise, resample; and the way back.
+"""Prepare an image as nnU-Net does: transpose, crop to non-zero, normalise and resample; and the inverse.
 
 The order and the numbers are those of nnU-Net's ``DefaultPreprocessor`` (Isensee et al., Nature Methods 2021,
 https://doi.org/10.1038/s41592-020-01008-z); normalisation and resampling are nnU-Net's own functions.
@@ -30,27 +30,18 @@ Resampler = Callable[[Any, Sequence[int], Sequence[float], Sequence[float]], Any
 
 @dataclass(frozen=True, slots=True)
 class PreparedImage:
-    """A network input and what is needed to go back. All in the network's order of axes.
-
-    Attributes
-    ----------
-    data
-        float32, shape (C, A, B, C'), normalised and resampled.
-    full_shape
-        Shape before cropping, voxels.
-    box
-        Part of the full shape that was kept.
-    spacing
-        Voxel size before resampling, mm.
-    roi
-        Region of interest; the whole image if None.
-    """
+    """Input of a network and what its inverse transform needs; all in the network's order of axes."""
 
     data: Float32
+    """float32, shape (C, A, B, C'), normalised and resampled."""
     full_shape: Shape3
+    """Shape before cropping, voxels."""
     box: tuple[slice, slice, slice]
+    """Part of the full shape that was kept."""
     spacing: tuple[float, float, float]
+    """Voxel size before resampling, mm."""
     roi: RegionOfInterest | None = None
+    """Region of interest; the whole image if None."""
 
     @property
     def cropped_shape(self) -> Shape3:
@@ -60,7 +51,7 @@ class PreparedImage:
 
     @property
     def resampled(self) -> bool:
-        """Whether resampling changed the grid."""
+        """True if resampling changed the grid."""
         return self.data.shape[1:] != self.cropped_shape
 
 

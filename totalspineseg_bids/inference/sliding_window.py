@@ -26,23 +26,17 @@ _NOTHING = -20.0
 
 @dataclass(frozen=True, slots=True)
 class Slab:
-    """Finished logits of a range of the image along one axis.
-
-    Attributes
-    ----------
-    axis
-        The axis, 0 to 2.
-    start, stop
-        Range along the axis, voxels of the image.
-    logits
-        float32, shape (outputs, ...), as large as the image along the other two axes. The next slab uses their memory
-        again.
-    """
+    """Finished logits of a range of the image along one axis."""
 
     axis: int
+    """The axis, 0 to 2."""
     start: int
+    """Range along the axis, voxels of the image."""
     stop: int
+    """Range along the axis, voxels of the image."""
     logits: torch.Tensor
+    """float32, shape (outputs, ...), as large as the image along the other two axes. The next slab uses their memory
+    again."""
 
 
 def gaussian_weights(patch: Shape3, device: torch.device) -> torch.Tensor:

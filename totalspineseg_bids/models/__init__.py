@@ -1,4 +1,4 @@
-"""Which models exist, where they come from, and whether what is installed is what was installed.
+"""Public model releases, their installation, and the verification of installed files.
 
 What lives here: the catalogue of public releases and the cache folder (``catalog``), finding the models of a name,
 folder or zip by their roles (``registry``, ``roles``), installing with safe unzipping and resumable downloads

@@ -17,18 +17,12 @@ BUNDLED_FOLDER = Path(__file__).resolve().parent / "bundled"
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """A public release of trained models.
-
-    Attributes
-    ----------
-    name
-        Tag of the release.
-    urls
-        Zip files, one a model.
-    """
+    """A public release of trained models."""
 
     name: str
+    """Tag of the release."""
     urls: tuple[str, ...]
+    """Zip files, one a model."""
 
 
 def _release(tag: str, *, suffixed: bool = True) -> Release:

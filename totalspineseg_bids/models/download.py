@@ -46,7 +46,7 @@ def download(url: str, target: Path, progress: ByteProgress | None = None) -> Pa
     target
         File to write; if it is there already nothing is done.
     progress
-        Told of every block.
+        Called after every block.
 
     Raises
     ------

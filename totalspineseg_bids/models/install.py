@@ -40,11 +40,11 @@ def install(
     name
         Name to install under; by default the release named in the file's name, else the file's name.
     progress
-        Told of the bytes of each download.
+        Called during each download.
     force
-        Install again what is installed and intact.
+        Reinstall models that are installed and intact.
     sha256
-        Digests that the zips must have (hex), in any order; none means that what comes is trusted and recorded.
+        Expected digests of the zips, hexadecimal, in any order; without them any content is accepted and recorded.
 
     Returns
     -------
@@ -58,11 +58,11 @@ def install(
     OutputError
         If the cache folder cannot be written.
     """
-    wanted = _digests(sha256)
+    expected = _digests(sha256)
     spec = str(spec_or_path) if spec_or_path is not None else None
     local = Path(spec).expanduser() if spec is not None else None
     if url is None and local is not None and local.exists():
-        return _install_local(local, _checked_name(name or _derived_name(local.name)), wanted)
+        return _install_local(local, _checked_name(name or _derived_name(local.name)), expected)
     urls = _addresses(spec, url)
     release = spec if spec in catalog.RELEASES else None
     target_name = _checked_name(name or release or _derived_name(_file_name(urls[0])))
@@ -82,11 +82,11 @@ def install(
             )
             raise ModelError(msg) from error
         try:
-            digest = _checked_digest(file, address, wanted)
+            digest = _checked_digest(file, address, expected)
             archive.copy_models(file, folder)
             _record(folder, [{"origin": address, "sha256": digest}])
         finally:
-            # A whole file that is damaged or refused would be just that again next time.
+            # A complete file that is damaged or refused must be downloaded again next time.
             file.unlink(missing_ok=True)
     return folder
 
@@ -106,13 +106,13 @@ def uninstall(name: str) -> None:
     shutil.rmtree(folder)
 
 
-def _install_local(source: Path, name: str, wanted: frozenset[str]) -> Path:
+def _install_local(source: Path, name: str, expected: frozenset[str]) -> Path:
     folder = catalog.cache_folder() / name
     archives = archive.zips_with_models(source) or [source]
-    if wanted and not all(item.is_file() for item in archives):
+    if expected and not all(item.is_file() for item in archives):
         msg = f"{source} is a folder, a digest is that of a zip; install it without, or give the zip"
         raise ModelError(msg)
-    digests = {item: _checked_digest(item, str(item), wanted) for item in archives if item.is_file()}
+    digests = {item: _checked_digest(item, str(item), expected) for item in archives if item.is_file()}
     for item in archives:
         archive.copy_models(item, folder)
         recorded = {"sha256": digests[item]} if item in digests else {}
@@ -121,18 +121,18 @@ def _install_local(source: Path, name: str, wanted: frozenset[str]) -> Path:
 
 
 def _digests(given: Collection[str]) -> frozenset[str]:
-    wanted = frozenset(digest.lower().removeprefix("sha256:") for digest in given)
-    for digest in wanted:
+    expected = frozenset(digest.lower().removeprefix("sha256:") for digest in given)
+    for digest in expected:
         if not re.fullmatch(r"[0-9a-f]{64}", digest):
             msg = f"'{digest}' is not a SHA-256 digest (64 hexadecimal digits)"
             raise ModelError(msg)
-    return wanted
+    return expected
 
 
-def _checked_digest(file: Path, origin: str, wanted: frozenset[str]) -> str:
-    """Return the digest of a zip, which must be one of those wanted where there are any."""
+def _checked_digest(file: Path, origin: str, expected: frozenset[str]) -> str:
+    """Return the digest of a zip after comparing it with the expected ones."""
     digest: str = folders.sha256(file)
-    if wanted and digest not in wanted:
+    if expected and digest not in expected:
         msg = (
             f"{origin} is refused: its SHA-256 is {digest}, which is not what was asked for; check where it comes from"
         )

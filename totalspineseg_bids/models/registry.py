@@ -19,29 +19,22 @@ _UNPACKED = ".unpacked"
 
 @dataclass(frozen=True, slots=True)
 class ModelSet:
-    """The models a run uses.
-
-    Attributes
-    ----------
-    name
-        What outputs are stamped with.
-    step1, step2, single
-        Model folders, ``None`` where the set has none.
-    level_prior
-        The single-step model once more, where it is a level prior of the two steps.
-    refine
-        Model that moves the borders of what step 2 found, ``None`` where the set has none.
-    bundled
-        Whether these are the models that come with the package, trained on synthetic images only.
-    """
+    """The models a run uses."""
 
     name: str
+    """Name recorded in outputs."""
     step1: Path | None = None
+    """Model folder of step 1; None if the set has none."""
     step2: Path | None = None
+    """Model folder of step 2; None if the set has none."""
     single: Path | None = None
+    """Folder of the single-step model; None if the set has none."""
     level_prior: Path | None = None
+    """The single-step model again, if it provides the level prior of the two steps."""
     refine: Path | None = None
+    """Model folder of the refining network; None if the set has none."""
     bundled: bool = False
+    """True for the models in the package, which are trained on synthetic images only."""
 
     def get(self, role: Role | str) -> Path | None:
         """Return the model folder of a role."""
@@ -72,30 +65,20 @@ class ModelSet:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """An entry of the list of models.
-
-    Attributes
-    ----------
-    name
-        For ``--model``.
-    kind
-        ``bundled``, ``release`` or ``local``.
-    installed
-        Whether it can be used now.
-    default
-        Whether it is used where none is named.
-    folder
-        Where it lies or would lie.
-    roles
-        Steps it has, where it is installed.
-    """
+    """An entry of the list of models."""
 
     name: str
+    """For ``--model``."""
     kind: str
+    """``bundled``, ``release`` or ``local``."""
     installed: bool
+    """Whether it can be used now."""
     default: bool
+    """Whether it is used where none is named."""
     folder: Path
+    """Folder of the model; it need not exist."""
     roles: tuple[Role, ...] = ()
+    """Steps it has, where it is installed."""
 
 
 def resolve(spec: str = catalog.DEFAULT_MODEL, *, need: Sequence[Role | str] | None = None) -> ModelSet:
@@ -112,7 +95,7 @@ def resolve(spec: str = catalog.DEFAULT_MODEL, *, need: Sequence[Role | str] | N
     Returns
     -------
     ModelSet
-        Roles told by the label names of each model.
+        Models by the role that their label names give.
 
     Raises
     ------

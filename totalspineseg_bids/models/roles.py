@@ -28,7 +28,7 @@ class Role(str, Enum):
 
     @property
     def needs(self) -> str:
-        """What ``dataset.json`` must have for this role, for a message."""
+        """Requirement on ``dataset.json`` for this role, for messages."""
         return _NEEDS[self]
 
 

@@ -1,7 +1,6 @@
-"""Digests of installed models: written when installed, compared when used.
+"""Digests of installed models: recorded at installation, compared at use.
 
-The publisher of the models gives no digests, so the first installation is trusted; from then on a file that changed
-is noticed.
+The publisher of the models gives no digests, so the first installation is trusted; later changes are detected.
 """
 
 from __future__ import annotations
@@ -23,38 +22,30 @@ MANIFEST = "models.json"
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """Result of comparing a model with its manifest.
-
-    Attributes
-    ----------
-    name
-        Of the installed model.
-    files
-        Files that were compared.
-    changed
-        Those whose digest differs.
-    missing
-        Those that are gone.
-    """
+    """Result of comparing a model with its manifest."""
 
     name: str
+    """Name of the installed model."""
     files: tuple[str, ...]
+    """Compared files, relative to the folder of the model."""
     changed: tuple[str, ...]
+    """Files whose digest differs."""
     missing: tuple[str, ...]
+    """Files that are missing."""
 
     @property
     def intact(self) -> bool:
-        """Whether every file is as it was installed."""
+        """True if no file changed since the installation."""
         return not self.changed and not self.missing
 
 
 def folder_of(name: str) -> Path:
-    """Return where a named model lies or would lie."""
+    """Return the folder of a model; it need not exist."""
     return catalog.BUNDLED_FOLDER if name == catalog.BUNDLED else catalog.cache_folder() / name
 
 
 def model_files(folder: Path) -> list[Path]:
-    """Return the files of all models below a folder that matter for a prediction."""
+    """List the files of all models below a folder that affect predictions."""
     files: list[Path] = []
     for model in folders.find_model_folders(folder):
         root = Path(str(model))

@@ -142,7 +142,7 @@ def to_grid(spine: LabelledSpine, target: Geometry) -> LabelledSpine:
         affine=target.affine,
         cord_probability=None if cord is None else restore_probability(cord, spine.affine, target),
         canal_probability=None if canal is None else restore_probability(canal, spine.affine, target),
-        # It tells of the voxels of its own grid.
+        # The margin is defined on the voxels of its own grid only.
         margin=None,
     )
 

@@ -1,9 +1,9 @@
-"""What the integers of a semantic map mean, resolved by role names.
+"""Class maps: the meaning of the integers of a semantic map, by role names.
 
 Models of different releases number their classes differently but share the names: ``disc``, ``disc_C2_C3``,
-``vertebrae_O``, ``sacrum``, ``canal``, ``cord`` and so on. A *layout* is that list of names with the integers of each,
-as in nnU-Net's ``dataset.json``. A name that lists several integers is a region; the integer that stands first in it is
-what a voxel gets that belongs to the region and to none of its more specific classes.
+``vertebrae_O``, ``sacrum``, ``canal``, ``cord`` and so on. A *class map* lists these names with the integers of each, as
+in nnU-Net's ``dataset.json``. A name with several integers is a region; its first integer marks voxels of the region
+that belong to none of its more specific classes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _KIND_PATTERN = re.compile(r"^(disc|vertebrae)(?:_(.+))?$")
 
 
 class Parity(IntEnum):
-    """Which of the two alternating classes a voxel has."""
+    """One of the two alternating classes of vertebrae."""
 
     UNKNOWN = 0
     ODD = 1
@@ -44,24 +44,16 @@ class Parity(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class LabelMeaning:
-    """What one integer says about a voxel.
-
-    Attributes
-    ----------
-    kind
-        Tissue.
-    level
-        ``"C2-C3"`` for a disc, ``"T12"`` for a vertebra, ``"S"``; ``None`` where the class has no level.
-    region
-        ``"C"``, ``"T"`` or ``"L"`` for classes that stand for a part of the column.
-    parity
-        Odd or even class.
-    """
+    """Meaning of one integer."""
 
     kind: Structure
+    """Tissue."""
     level: str | None = None
+    """``"C2-C3"`` for a disc, ``"T12"`` for a vertebra, ``"S"``; ``None`` where the class has no level."""
     region: str | None = None
+    """``"C"``, ``"T"`` or ``"L"`` for classes that stand for a part of the column."""
     parity: Parity = Parity.UNKNOWN
+    """Odd or even class."""
 
 
 _PLAIN_ROLES: dict[str, LabelMeaning] = {
@@ -74,7 +66,7 @@ _PLAIN_ROLES: dict[str, LabelMeaning] = {
 
 
 def _meaning(name: str) -> LabelMeaning | None:
-    """Read a role name; ``None`` for names that say nothing about the spine."""
+    """Parse a role name; None for names outside the spine."""
     match = _KIND_PATTERN.match(name)
     if name in _PLAIN_ROLES or not match:
         return _PLAIN_ROLES.get(name)
@@ -93,18 +85,12 @@ def _meaning(name: str) -> LabelMeaning | None:
 
 @dataclass(frozen=True)
 class ClassMap:
-    """Names of a semantic map's classes with their integers.
-
-    Parameters
-    ----------
-    name
-        For messages.
-    labels
-        Role name to the integers that carry it, most general integer first; without background.
-    """
+    """Names of a semantic map's classes with their integers."""
 
     name: str
+    """For messages."""
     labels: Mapping[str, tuple[int, ...]]
+    """Role name to the integers that carry it, most general integer first; without background."""
 
     def __post_init__(self) -> None:
         if not self.has("disc") and not self.has("canal"):
@@ -118,7 +104,7 @@ class ClassMap:
 
     @classmethod
     def from_labels(cls, labels: Mapping[str, int | Sequence[int]], name: str = "labels") -> ClassMap:
-        """Build a layout from a mapping of names to one integer or several.
+        """Build a class map from a mapping of names to one integer or several.
 
         Raises
         ------
@@ -138,7 +124,7 @@ class ClassMap:
 
     @classmethod
     def from_dataset_json(cls, dataset: Mapping[str, Any], name: str = "dataset.json") -> ClassMap:
-        """Build a layout from the content of nnU-Net's ``dataset.json``.
+        """Build a class map from the content of nnU-Net's ``dataset.json``.
 
         Source: nnU-Net v2, ``documentation/region_based_training.md`` (a region lists its integers).
 
@@ -155,7 +141,7 @@ class ClassMap:
 
     @classmethod
     def from_file(cls, path: str | Path) -> ClassMap:
-        """Read a layout from a ``dataset.json`` file.
+        """Read a class map from a ``dataset.json`` file.
 
         Raises
         ------
@@ -179,12 +165,12 @@ class ClassMap:
 
     @classmethod
     def named(cls, name: str) -> ClassMap:
-        """Return the layout of a public release, such as ``"r20240601-step2"``.
+        """Return the class map of a public release, such as ``"r20240601-step2"``.
 
         Raises
         ------
         UsageError
-            If there is no such layout; the message lists those there are.
+            If there is no class map of this name; the message lists the names.
         """
         stored = _SAME_AS.get(name, name)
         if stored not in _stored_names():
@@ -195,7 +181,7 @@ class ClassMap:
 
     @classmethod
     def resolve(cls, spec: str | Path | Mapping[str, Any] | ClassMap) -> ClassMap:
-        """Return the layout that a user means: an object, a mapping, the name of a release or a ``dataset.json``."""
+        """Return a class map from an object, a mapping, the name of a release or a ``dataset.json``."""
         if isinstance(spec, ClassMap):
             return spec
         if isinstance(spec, Mapping):
@@ -205,7 +191,7 @@ class ClassMap:
         return cls.named(spec)
 
     def has(self, role: str) -> bool:
-        """Tell whether the layout has a role; ``disc`` and ``vertebrae`` also where only their parts are named."""
+        """Return True if a role exists; for ``disc`` and ``vertebrae`` its parts suffice."""
         return bool(self.values_of(role))
 
     def values_of(self, role: str) -> tuple[int, ...]:
@@ -225,7 +211,7 @@ class ClassMap:
 
     @cached_property
     def meanings(self) -> dict[int, LabelMeaning]:
-        """What each integer means: that of the most specific name that holds it."""
+        """Meaning of each integer, from the most specific name that holds it."""
         result: dict[int, LabelMeaning] = {}
         # Names with many integers first, so that narrower ones override them.
         for name, values in sorted(self.labels.items(), key=lambda item: -len(item[1])):
@@ -248,17 +234,17 @@ class ClassMap:
 
     @property
     def level_names(self) -> frozenset[str]:
-        """Levels that the layout can name directly."""
+        """Levels that have a class of their own."""
         return frozenset(m.level for m in self.meanings.values() if m.level is not None)
 
     @property
     def has_parity(self) -> bool:
-        """Whether vertebrae alternate between two classes."""
+        """True if vertebrae alternate between two classes."""
         return any(m.parity and m.kind is Structure.VERTEBRA for m in self.meanings.values())
 
     @property
     def separates_vertebrae(self) -> bool:
-        """Whether neighbouring vertebrae carry different integers, by parity or by level."""
+        """True if neighbouring vertebrae have different integers, by parity or by level."""
         levels = [m for m in self.meanings.values() if m.kind is Structure.VERTEBRA and m.level is not None]
         return self.has_parity or len(levels) > 10
 

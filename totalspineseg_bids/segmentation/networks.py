@@ -39,7 +39,7 @@ BORDERS = ("vertebrae", "sacrum", "disc", "canal", "cord")
 
 @dataclass(frozen=True)
 class NetworkOutputs:
-    """What the networks found in one image."""
+    """Outputs of the networks for one image."""
 
     affine: Affine
     """4x4, voxel of the working grid to scanner space (RAS+, mm)."""
@@ -112,7 +112,7 @@ class SegmentationNetworks:
 
     @property
     def mode(self) -> InferenceMode:
-        """Which models run."""
+        """Selection of the models that run."""
         return self.options.mode
 
     @property

@@ -150,8 +150,8 @@ class SpineSegmenter:
     --------
     >>> from totalspineseg_bids.models.registry import resolve
     >>> segmenter = SpineSegmenter(resolve("bundled"), threads=1, step1_only=True)
-    >>> [role.value for role in segmenter.roles]
-    ['step1', 'scout']
+    >>> [role.name for role in segmenter.roles]
+    ['STEP1', 'LEVEL_PRIOR']
     """
 
     def __init__(self, models: ModelSet, options: InferenceOptions | None = None, **flags: Any) -> None:  # noqa: ANN401

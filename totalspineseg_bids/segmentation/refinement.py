@@ -1,10 +1,10 @@
-"""What a refining network sees of an image and of what the steps found there, and how its answer is taken over.
+"""Inputs of the refining network, and how its output changes the map of step 2.
 
-Whether a dark voxel behind the canal is bone or muscle depends on how bright bone and muscle are *there*: coils, fat
-and contrast change that within one image and between images. Step 2 has to learn to compare. Once it has found most of
-the bone, the comparison can be computed: the mean and spread of what is surely bone, disc, canal or none of these
-within a few millimetres. The refining network gets the image measured by each of them, beside the probabilities of
-the steps, and moves the borders. With the borders it sees which bone hangs together, and tells odd from even again.
+Whether a dark voxel behind the canal is bone or muscle depends on the local brightness of bone and muscle, which coils,
+fat and contrast change within and between images. Once step 2 has found most of the bone, this comparison can be
+computed: the local mean and standard deviation of confident bone, disc, canal and surrounding tissue. The refining
+network receives the image standardised by each of them and the probabilities of both steps. It moves the borders and
+classifies vertebrae as odd or even again.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from totalspineseg_bids.segmentation.class_map import ClassMap, Parity
 
 #: Roles that both steps have a probability of; ``vertebrae`` holds the sacrum.
 TISSUES = ("vertebrae", "disc", "canal", "cord")
-#: Vertebrae told apart by step 2; here the landmark vertebrae are of one of the two as well.
+#: Alternating classes of vertebrae in step 2; here landmark vertebrae belong to one of the two as well.
 PARITIES: dict[str, Parity] = {"vertebrae_O": Parity.ODD, "vertebrae_E": Parity.EVEN}
-#: What is refined, in the order of the outputs.
+#: Refined roles, in the order of the outputs.
 REFINED_ROLES = (*TISSUES, *PARITIES)
-#: What the image is measured by: ``around`` is what is near bone and none of the roles.
+#: Tissues by which the image is standardised; ``around`` is near bone and none of the roles.
 _MEASURES = ("vertebrae", "disc", "canal", "around")
-#: Channels: the image, a logit for each tissue, the image measured by each, a logit for each parity.
+#: Channels: the image, a logit per tissue, the image standardised by each measure, a logit per parity.
 CHANNELS = 1 + len(REFINED_ROLES) + len(_MEASURES)
 _MEASURED_FROM = 1 + len(TISSUES)
 #: Channels that hold logits, in the order of the roles, and what they are divided by.
 PRIOR_CHANNELS = (*range(1, _MEASURED_FROM), *range(_MEASURED_FROM + len(_MEASURES), CHANNELS))
 PRIOR_SCALE = 4.0
-#: Part of step 1 in the logits of a tissue: both steps err, and not in the same voxels.
+#: Weight of step 1 in the logits of a tissue; averaging helps because the errors of the steps differ.
 _SHARE_OF_STEP1 = 1 / 3
-#: Around what step 2 found; the refining network moves no border farther than a few millimetres.
+#: Margin around the foreground of step 2; the refining network moves no border farther than a few millimetres.
 MARGIN_MM = 8.0
 
 _BLOCK = 2
@@ -50,9 +50,9 @@ _NEAR_SHARE, _NEAR_SIGMA = 0.02, 1.5
 _LEAST_LOGIT = 1e-3
 _LEAST_WEIGHT, _LEAST_VARIANCE = 1e-3, 0.003
 _LARGEST = 4.0
-#: A voxel that is given to a structure gets the class of the nearest voxel of its kind, if that is not farther, mm.
+#: Maximum distance from a voxel added to a structure to the voxel whose class it gets, mm.
 _REACH_MM = 5.0
-#: The same for a voxel of bone of the other parity than step 2 had it: a process is as long.
+#: The same for bone whose parity changed, mm; about the length of a process.
 _PARITY_REACH_MM = 40.0
 
 #: Kinds of each role.
@@ -79,14 +79,14 @@ def _parity_of(layout: ClassMap, value: int) -> Parity:
 def parities(labels: NDArray[np.uint8], layout: ClassMap) -> NDArray[np.uint8]:
     """Return the `Parity` of each voxel of vertebrae, same shape.
 
-    A landmark vertebra has that of its place in a regular column; what step 2 does not tell apart, as the sacrum, and
-    all that is no bone have none.
+    A landmark vertebra has the parity of its position in a regular column. The sacrum and tissue other than bone have
+    none.
     """
     return apply_table(labels, np.array([_parity_of(layout, value) for value in range(256)], np.uint8))
 
 
 def parity_outputs(layout: ClassMap) -> dict[str, tuple[str, ...]]:
-    """Return the names of `PARITIES` with the roles of step 2 that each joins; of no role where step 2 has none."""
+    """Map each name of `PARITIES` to the roles of step 2 that it joins, possibly none."""
     single = {role: _parity_of(layout, values[0]) for role, values in layout.labels.items() if len(values) == 1}
     return {name: tuple(role for role in single if single[role] is parity) for name, parity in PARITIES.items()}
 
@@ -94,17 +94,17 @@ def parity_outputs(layout: ClassMap) -> dict[str, tuple[str, ...]]:
 def blend_probabilities(
     second: Mapping[str, NDArray[np.floating]], first: Mapping[str, NDArray[np.floating]]
 ) -> dict[str, NDArray[np.float32]]:
-    """Return the probabilities of step 2 with something of those of step 1.
+    """Blend the probabilities of step 2 with those of step 1.
 
     Parameters
     ----------
     second, first
-        By role, of one shape; all of `REFINED_ROLES`, and of `TISSUES`.
+        By role, all of one shape (X, Y, Z): `REFINED_ROLES` of step 2, `TISSUES` of step 1.
 
     Returns
     -------
     dict
-        Of `REFINED_ROLES`.
+        Probability of each of `REFINED_ROLES`, in [0, 1], same shape.
     """
     result = {role: np.asarray(second[role], np.float32) for role in PARITIES}
     for role in TISSUES:
@@ -136,9 +136,9 @@ def crop_inputs(
     Parameters
     ----------
     box
-        Around what step 2 found.
+        Box around the foreground of step 2.
     image
-        Intensities in the box that step 2 saw, shape (X, Y, Z), by which they are standardize_intensities.
+        Intensities in the input of step 2, shape (X, Y, Z), over which they are standardised.
     second, first
         Probabilities of the steps by role, same shape (`blend_probabilities`).
     """
@@ -149,7 +149,7 @@ def crop_inputs(
 def refinement_channels(
     image: NDArray[np.float32], probabilities: Mapping[str, NDArray[np.floating]]
 ) -> NDArray[np.float32]:
-    """Return what the refining network sees.
+    """Compute the input channels of the refining network.
 
     Parameters
     ----------
@@ -193,7 +193,7 @@ def refinement_channels(
 
 
 def _pooled(values: torch.Tensor) -> NDArray[np.float32]:
-    """Return the mean of blocks; what lies beyond the end counts as nothing."""
+    """Average over blocks; voxels beyond the end are ignored."""
     pooled: NDArray[np.float32] = functional.avg_pool3d(values[None, None], _BLOCK, ceil_mode=True)[0, 0].numpy()
     return pooled
 
@@ -204,7 +204,7 @@ def _smooth(values: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
 
 
 def _full(blocks: NDArray[np.float32], shape: tuple[int, ...]) -> torch.Tensor:
-    """Interpolate a value a block to its voxels."""
+    """Interpolate one value per block to the voxels."""
     fine = functional.interpolate(
         torch.from_numpy(blocks.astype(np.float32))[None, None], scale_factor=_BLOCK, mode="trilinear"
     )
@@ -214,7 +214,7 @@ def _full(blocks: NDArray[np.float32], shape: tuple[int, ...]) -> torch.Tensor:
 def apply_refinement(
     labels: NDArray[np.uint8], layout: ClassMap, refined: NDArray[np.uint8], refined_layout: ClassMap
 ) -> NDArray[np.uint8]:
-    """Move the borders in a map of step 2 to where the refining network has them.
+    """Move the borders in a map of step 2 to those of the refining network.
 
     Parameters
     ----------
@@ -228,9 +228,9 @@ def apply_refinement(
     Returns
     -------
     NDArray[np.uint8]
-        In the classes of step 2. A voxel whose kind changed gets the class of the nearest voxel that was of its new
-        kind, and none where that is farther than a few millimetres; bone whose parity changed that of the nearest
-        bone of this parity.
+        Map in the classes of step 2. A voxel whose structure changed gets the class of the nearest voxel of its new
+        structure, or background if that is farther than 5 mm; bone whose parity changed gets the class of the nearest
+        bone of this parity, up to 40 mm away.
     """
     before, after = layout.kinds(labels), refined_layout.kinds(refined)
     result = np.zeros_like(labels)
@@ -249,26 +249,26 @@ def _take_parities(
     """Give bone of a map whose parity changed the class of the nearest bone that has this parity in both maps."""
     before, after = parities(labels, layout), parities(refined, refined_layout)
     for name, parity in PARITIES.items():
-        # What has no parity, as the sacrum, keeps its class.
+        # Bone without parity, such as the sacrum, keeps its class.
         changed = (after == parity) & (before != parity) & (before != Parity.UNKNOWN)
         labels[changed] = layout.labels[name][0]
-        # What keeps its parity is not written to, so that the map it is read from may be the one that is written.
+        # Bone that keeps its parity is only read, so that one array can be both source and target.
         _take_nearest(labels, changed, labels, (before == parity) & (after == parity), _PARITY_REACH_MM)
 
 
 def _take_nearest(
     result: NDArray[np.uint8],
-    wanted: NDArray[np.bool_],
+    target: NDArray[np.bool_],
     labels: NDArray[np.uint8],
     source: NDArray[np.bool_],
     reach_mm: float,
 ) -> None:
-    """Write into ``result`` the class of the nearest voxel of the source for each wanted one within reach."""
-    if not wanted.any() or not source.any():
+    """Write the class of the nearest source voxel into each target voxel of ``result`` within reach."""
+    if not target.any() or not source.any():
         return
-    # The nearest voxel of a part lies on its surface, and both are few beside the voxels of the box.
+    # The nearest voxel lies on the surface of the source, which has few voxels.
     surface = np.argwhere(source & ~ndimage.binary_erosion(source))
-    targets = np.argwhere(wanted)
+    targets = np.argwhere(target)
     distance, nearest = cKDTree(surface).query(targets, distance_upper_bound=reach_mm, workers=-1)
     near = np.isfinite(distance)
     result[tuple(targets[near].T)] = labels[tuple(surface[np.asarray(nearest)[near]].T)]

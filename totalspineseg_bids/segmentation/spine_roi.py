@@ -1,4 +1,4 @@
-"""Small steps between the networks: keep the spine, cut its box, merge results."""
+"""Steps between the networks: keep the spine, crop to it, merge results."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ _SMALLEST_SPINE_MM3 = 300.0
 
 
 def keep_spine(semantic: NDArray[np.uint8], layout: ClassMap) -> NDArray[np.uint8]:
-    """Erase what is far from the spine.
+    """Erase components far from the spine.
 
-    Classes are joined over gaps of about 16 voxels; a joined part stays if it holds at least a tenth of the canal and
-    disc voxels that the part with the most of them holds. A column with a gap so keeps both of its ends, and specks
-    elsewhere go.
+    Components are joined over gaps of about 16 voxels. A joined component stays if it has at least a tenth of the canal
+    and disc voxels of the component with the most of them, so that a column with a gap keeps both ends.
 
     Parameters
     ----------
@@ -69,5 +68,5 @@ def spine_box(semantic: NDArray[np.uint8], margin_mm: float, spacing_mm: float) 
 
 
 def probability_roles(labels: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
-    """Which of cord and canal a model can give a probability of."""
+    """List those of cord and canal whose probability a model outputs."""
     return tuple(role for role in ("cord", "canal") if role in labels)
