@@ -31,19 +31,18 @@ class Slab:
     axis: int
     """The axis, 0 to 2."""
     start: int
-    """Range along the axis, voxels of the image."""
+    """First voxel along the axis, in the image."""
     stop: int
-    """Range along the axis, voxels of the image."""
+    """Voxel after the last one."""
     logits: torch.Tensor
-    """float32, shape (outputs, ...), as large as the image along the other two axes. The next slab uses their memory
-    again."""
+    """float32, shape (outputs, ...), as large as the image along the other two axes. The next slab reuses the memory."""
 
 
 def gaussian_weights(patch: Shape3, device: torch.device) -> torch.Tensor:
-    """Return nnU-Net's importance of each voxel of a patch: largest in its centre, never zero.
+    """Compute nnU-Net's Gaussian weights of a patch: largest in its centre, positive everywhere.
 
-    nnU-Net rounds the map to 16 bits, which sets its least value; that is kept, then everything is summed in 32 bits.
-    A Gaussian is the product of one along each axis, which takes no time; nnU-Net filters the whole patch.
+    nnU-Net rounds the weights to 16 bits, which sets their minimum; that is kept, and sums are 32-bit. A Gaussian is
+    computed as the product of one per axis, which is faster than filtering the whole patch as nnU-Net does.
     """
     a, b, c = (_gaussian(length) for length in patch)
     weights = (_GAUSSIAN_SCALE * a[:, None, None] * b[:, None] * c).half().float()
@@ -52,7 +51,7 @@ def gaussian_weights(patch: Shape3, device: torch.device) -> torch.Tensor:
 
 
 def _gaussian(length: int) -> torch.Tensor:
-    """Return a line with 1 in its middle."""
+    """Compute a Gaussian along one axis, with 1 in its middle."""
     line = np.zeros(length)
     line[length // 2] = 1.0
     line = ndimage.gaussian_filter1d(line, length * _SIGMA, mode="constant")

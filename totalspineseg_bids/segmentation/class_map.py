@@ -1,8 +1,8 @@
 """Class maps: the meaning of the integers of a semantic map, by role names.
 
 Models of different releases number their classes differently but share the names: ``disc``, ``disc_C2_C3``,
-``vertebrae_O``, ``sacrum``, ``canal``, ``cord`` and so on. A *class map* lists these names with the integers of each, as
-in nnU-Net's ``dataset.json``. A name with several integers is a region; its first integer marks voxels of the region
+``vertebrae_O``, ``sacrum``, ``canal``, ``cord`` and so on. A *class map* lists these names and their integers, as in
+nnU-Net's ``dataset.json``. A name with several integers is a region; its first integer marks voxels of the region
 that belong to none of its more specific classes.
 """
 
