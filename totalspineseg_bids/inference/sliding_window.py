@@ -35,7 +35,7 @@ class Slab:
     stop: int
     """Voxel after the last one."""
     logits: torch.Tensor
-    """float32, shape (outputs, ...), as large as the image along the other two axes. The next slab reuses the memory."""
+    """float32, shape (outputs, ...), as large as the image along the other axes; the next slab reuses the memory."""
 
 
 def gaussian_weights(patch: Shape3, device: torch.device) -> torch.Tensor:
