@@ -1,5 +1,5 @@
-"""The BIDS side: which images there are, what their derivatives are called and say, how they are published.
+"""BIDS input and output: query of images, names, sidecars and tables of derivatives, and their publication.
 
-Knows file names, sidecars and datasets; knows nothing of voxels beyond passing arrays to ``imaging``, and nothing of
-networks or of what a run does in which order (that is ``app``).
+The package handles file names, sidecars and datasets. It passes arrays to ``imaging`` unchanged, and does not depend on
+networks or on the order of the steps of a run, which ``app`` defines.
 """

@@ -1,4 +1,4 @@
-"""What an output folder holds: the images that are done, read back from their sidecars and tables."""
+"""Read the completed images of an output folder from their sidecars and tables."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _RAW = "bids:raw:"
 
 @dataclass(frozen=True, slots=True)
 class ImageDerivatives:
-    """One image that is done."""
+    """Derivatives of one completed image."""
 
     source: SourceImage
-    """The raw image (its path is relative: the raw dataset need not be there)."""
+    """Raw image; its path is relative, because the raw dataset may be absent."""
     sidecar: dict[str, Any]
     """Content of the main sidecar."""
     rows: tuple[dict[str, str], ...]
@@ -35,18 +35,18 @@ class ImageDerivatives:
 
     @property
     def status(self) -> str:
-        """How far the labelling got: ``labelled``, ``abstained`` or ``no-spine``."""
+        """Status of the labelling: ``labelled``, ``abstained`` or ``no-spine``."""
         return str(self.sidecar.get("Status", "unknown"))
 
     @property
     def reason(self) -> str | None:
-        """Why, for anything but ``labelled``."""
+        """Reason for any status but ``labelled``."""
         reason = self.sidecar.get("Reason")
         return str(reason) if reason else None
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """Findings a person should look at, of the labelling and of the file."""
+        """Findings about the labelling and the file that should be reviewed."""
         found: list[str] = []
         for key in ("Flags", "InputNotes"):
             value = self.sidecar.get(key)
@@ -55,7 +55,7 @@ class ImageDerivatives:
 
     @property
     def levels(self) -> tuple[str, ...]:
-        """Names of the levels seen, vertebrae first."""
+        """Names of the visible levels, vertebrae first."""
         value = self.sidecar.get("LevelsInView")
         return tuple(str(item) for item in value) if isinstance(value, list) else ()
 
@@ -67,28 +67,28 @@ class ImageDerivatives:
 
     @property
     def bundled(self) -> bool:
-        """Whether that is the model for trying out."""
+        """True for the bundled model, which is meant for trying out the program."""
         value = self.sidecar.get("Model")
         return isinstance(value, dict) and value.get("Bundled") is True
 
     @property
     def figures(self) -> dict[str, str]:
-        """Figures by kind, below the output folder."""
+        """Paths of the figures below the output folder, by kind."""
         value = self.sidecar.get("Figures")
         return {str(k): str(v) for k, v in value.items()} if isinstance(value, dict) else {}
 
 
 def read_derivatives(output: Path, participant: str | None = None) -> Iterator[ImageDerivatives]:
-    """Read the images of an output folder that are done, sorted by path.
+    """Read the completed images of an output folder, sorted by path.
 
-    A sidecar or table that cannot be read is told in the log and left out.
+    A sidecar or table that cannot be read is reported in the log and skipped.
 
     Parameters
     ----------
     output : Path
         Output folder.
     participant : str, optional
-        Label of the only participant wanted.
+        Label of a participant, without ``sub-``; all participants by default.
     """
     pattern = f"sub-{participant or '*'}"
     found: dict[str, ImageDerivatives] = {}

@@ -50,7 +50,7 @@ def make_generated_by(environment: Mapping[str, str] | None = None) -> dict[str,
     fields = {"Type": CONTAINER_TYPE, "Tag": CONTAINER_TAG, "URI": CONTAINER_URI}
     container = {key: env[name] for key, name in fields.items() if env.get(name)}
     if env.get("APPTAINER_CONTAINER") or env.get("SINGULARITY_CONTAINER"):
-        # Also where it runs the image that Docker has built, whose environment says so.
+        # Takes precedence over an image built by Docker, whose environment variables remain set.
         container["Type"] = "singularity"
     if container:
         entry["Container"] = container
@@ -94,7 +94,7 @@ def make_lookup_table(scheme: LabelScheme) -> str:
 
 
 def read_dataset_name(dataset: Path) -> str | None:
-    """Return the name that a dataset gives itself; ``None`` where it gives none that can be read."""
+    """Return the ``Name`` of a dataset; ``None`` if it has none that can be read."""
     try:
         content = json.loads((dataset / "dataset_description.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -104,7 +104,7 @@ def read_dataset_name(dataset: Path) -> str | None:
 
 
 def write_root_files(raw: Path, output: Path, scheme: LabelScheme) -> None:
-    """Write description, ``.bidsignore`` and look-up table where they are absent or differ.
+    """Write description, ``.bidsignore`` and look-up table if they are absent or differ.
 
     Parameters
     ----------
@@ -125,6 +125,6 @@ def write_root_files(raw: Path, output: Path, scheme: LabelScheme) -> None:
     }
     for name, text in files.items():
         path = output / name
-        # Several processes may start on one folder: what is right already is not touched.
+        # Several processes may start in one folder, so files that are up to date are not rewritten.
         if not path.is_file() or path.read_bytes() != text.encode("utf-8"):
             write_text(path, text)

@@ -14,7 +14,7 @@ SEGMENTATION = "totalspineseg"
 POINTS = "levels"
 #: Values of ``label-`` of the probability maps.
 PROBABILITIES = ("SC", "canal")
-#: Values of ``res-`` there may be; ``None`` is the image's own grid.
+#: Possible values of ``res-``; ``None`` is the grid of the image.
 RESOLUTIONS: tuple[str | None, ...] = (None, "1mm")
 FIGURES = "figures"
 LOGS = "logs"
@@ -27,12 +27,19 @@ _FOLDER = re.compile(r"^(?P<sub>sub-[0-9a-zA-Z+]+)(?:/(?P<ses>ses-[0-9a-zA-Z+]+)
 
 @dataclass(frozen=True, slots=True, order=True)
 class SourceImage:
-    """One raw image of a dataset."""
+    """One raw image of a dataset.
+
+    Examples
+    --------
+    >>> image = SourceImage("sub-01/ses-2/anat/sub-01_ses-2_acq-sag_T2w.nii.gz", Path("image.nii.gz"))
+    >>> image.participant, image.session, image.suffix
+    ('01', '2', 'T2w')
+    """
 
     relative: str
-    """Path below the dataset, with ``/``; it is what sorts images."""
+    """Path below the dataset, with ``/``; images are sorted by it."""
     path: Path
-    """The file."""
+    """Path of the file."""
 
     @property
     def entities(self) -> dict[str, str]:
@@ -47,7 +54,7 @@ class SourceImage:
 
     @property
     def session(self) -> str:
-        """Label without ``ses-``; empty where there is none."""
+        """Label without ``ses-``; empty if there is none."""
         return self.entities.get("ses", "")
 
     @property
@@ -62,7 +69,7 @@ class SourceImage:
 
     @property
     def name(self) -> str:
-        """File name without extension, which names the image in tables and messages."""
+        """File name without extension; identifies the image in tables and messages."""
         return f"{self.stem}_{self.suffix}"
 
     @property
@@ -72,7 +79,7 @@ class SourceImage:
 
     @property
     def uri(self) -> str:
-        """BIDS URI of the image, seen from the derivatives."""
+        """BIDS URI of the image, relative to the derivatives."""
         return f"bids:raw:{self.relative}"
 
     @property
@@ -85,12 +92,17 @@ class SourceImage:
 
 
 def is_source_name(relative: str) -> bool:
-    """Tell whether a path below a dataset names a BIDS image, entities and folders agreeing.
+    """Return whether a path is a valid BIDS image name that agrees with its folders.
 
     Parameters
     ----------
     relative : str
-        Path with ``/``, such as ``sub-01/anat/sub-01_T2w.nii.gz``.
+        Path below the dataset with ``/``, such as ``sub-01/anat/sub-01_T2w.nii.gz``.
+
+    Examples
+    --------
+    >>> is_source_name("sub-01/anat/sub-01_T2w.nii.gz"), is_source_name("sub-02/anat/sub-01_T2w.nii.gz")
+    (True, False)
     """
     path = PurePosixPath(relative)
     name, folder = _NAME.match(path.name), _FOLDER.match(path.parent.as_posix())
@@ -104,7 +116,13 @@ def is_source_name(relative: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class DerivativeNames:
-    """Paths, below the output folder, of what is made of one image."""
+    """Paths of the derivatives of one image, below the output folder.
+
+    Examples
+    --------
+    >>> DerivativeNames("sub-01/anat", "sub-01", "T2w").labels(".nii.gz")
+    'sub-01/anat/sub-01_seg-totalspineseg_desc-T2w_dseg.nii.gz'
+    """
 
     folder: str
     """Folder, such as ``sub-01/ses-2/anat``."""
@@ -122,19 +140,19 @@ class DerivativeNames:
         return f"{self.folder}/{'_'.join((self.stem, *entities, f'desc-{self.suffix}', suffix))}"
 
     def labels(self, extension: str, resolution: str | None = None) -> str:
-        """Label image, its table or its sidecar (``.nii.gz``, ``.tsv``, ``.json``)."""
+        """Return the path of the label image, its table or its sidecar (``.nii.gz``, ``.tsv``, ``.json``)."""
         return self._name(f"seg-{SEGMENTATION}", *_res(resolution), suffix="dseg") + extension
 
     def points(self, extension: str, resolution: str | None = None) -> str:
-        """Image with one voxel a disc level on the canal centreline."""
+        """Return the path of the image with one voxel per disc level on the centreline of the canal."""
         return self._name(f"seg-{POINTS}", *_res(resolution), suffix="dseg") + extension
 
     def probability(self, label: str, extension: str, resolution: str | None = None) -> str:
-        """Probability map of a structure (``SC`` or ``canal``)."""
+        """Return the path of the probability map of a structure (``SC`` or ``canal``)."""
         return self._name(*_res(resolution), f"label-{label}", suffix="probseg") + extension
 
     def all(self) -> list[str]:
-        """Return every name that a run, with whatever settings, may give a file of the image; figures apart."""
+        """Return all names that files of the image may have with any settings, without figures."""
         names = []
         for resolution in RESOLUTIONS:
             names += [self.labels(extension, resolution) for extension in (".nii.gz", ".tsv", ".json")]
@@ -145,7 +163,7 @@ class DerivativeNames:
 
     @property
     def figure_stem(self) -> str:
-        """File name start of the figures."""
+        """Start of the file names of the figures."""
         return f"{self.stem}_desc-{self.suffix}"
 
     @property
@@ -155,7 +173,7 @@ class DerivativeNames:
 
     @property
     def crash(self) -> str:
-        """Record of a failure of this image."""
+        """Path of the record of a failure of this image."""
         return f"{LOGS}/crash-{self.stem}_{self.suffix}.json"
 
 
@@ -164,5 +182,5 @@ def _res(resolution: str | None) -> tuple[str, ...]:
 
 
 def report_name(participant: str) -> str:
-    """Return the name of a participant's report."""
+    """Return the file name of the report of a participant."""
     return f"sub-{participant}.html"

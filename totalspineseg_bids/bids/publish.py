@@ -1,4 +1,4 @@
-"""Derivatives that appear whole, the sidecar of the label image last: it says that the image is complete."""
+"""Publish derivatives; the sidecar of the label image is written last and marks the image as complete."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from totalspineseg_bids.imaging.atomic import remove_stale, write_text
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Return the object in a JSON file; ``None`` where there is none that can be read."""
+    """Return the object in a JSON file; ``None`` if the file has none that can be read."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -24,7 +24,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def is_complete(output: Path, names: DerivativeNames, resolution: str | None, digests: Digests) -> bool:
-    """Tell whether an image is done with the same input, settings and model, and nothing of it has gone.
+    """Return whether all derivatives exist and were made with the same input, settings and model.
 
     Parameters
     ----------
@@ -33,9 +33,9 @@ def is_complete(output: Path, names: DerivativeNames, resolution: str | None, di
     names : DerivativeNames
         Names of the derivatives.
     resolution : str or None
-        ``res-`` entity of the label image that is written last.
+        ``res-`` entity of the label image whose sidecar is written last.
     digests : Digests
-        What the result depends on now.
+        Digests of the current input, settings and model.
     """
     sidecar = read_json(output / names.labels(".json", resolution))
     if sidecar is None or sidecar.get("Digests") != digests.as_dict():
@@ -51,13 +51,13 @@ def _files(sidecar: dict[str, Any]) -> list[str]:
 
 
 def mark_incomplete(output: Path, names: DerivativeNames) -> list[str]:
-    """Take back the mark of completion before an image is redone.
+    """Remove the sidecars that mark an image as complete, before it is processed again.
 
     Returns
     -------
     list of str
-        Files that earlier runs, whole or broken off, have left of the image, below the output folder; those that the
-        new one does not write again are to be removed with :func:`remove_files`.
+        Files of the image from earlier complete or interrupted runs, below the output folder. Files that the new run
+        does not write again must be removed with `remove_files`.
     """
     for resolution in RESOLUTIONS:
         with suppress(FileNotFoundError):
@@ -71,14 +71,14 @@ def mark_incomplete(output: Path, names: DerivativeNames) -> list[str]:
 
 
 def clean_root(output: Path) -> None:
-    """Remove what killed runs have left half-written outside of the participants' folders."""
+    """Remove partly written files of killed runs outside the folders of the participants."""
     now = time.time()
     for folder in (output, output / LOGS):
         remove_stale(folder, now)
 
 
 def remove_files(output: Path, files: Iterable[str]) -> None:
-    """Remove files below the output folder; those that are gone already do not matter."""
+    """Remove files below the output folder; missing files are ignored."""
     for name in files:
         with suppress(FileNotFoundError):
             (output / name).unlink()

@@ -1,7 +1,7 @@
-"""Which images of a dataset a run works on.
+"""Query of the images of a dataset that a run processes.
 
-The index is pyBIDS', but only of the folders that can hold an answer: the folders of other participants, other
-sessions and other data types are never opened, so that one participant of a large dataset is found at once.
+pyBIDS indexes only folders that can contain selected images. Folders of other participants, sessions and data types are
+not opened, so that the query of one participant of a large dataset is fast.
 """
 
 from __future__ import annotations
@@ -26,48 +26,43 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 EXTENSIONS = (".nii", ".nii.gz")
-#: Parts of a complex image that show no anatomy; taken only where a filter asks for ``part``.
+#: Parts of a complex image that show no anatomy; used only if a filter specifies ``part``.
 _UNUSABLE_PARTS = frozenset({"phase", "real", "imag"})
-#: Names of other programs' queries that a shared filter file may hold.
+#: Query names of other programs that a shared filter file may contain.
 _FOREIGN_QUERIES = frozenset({"bold", "sbref", "fmap", "dwi", "asl", "pet", "flair", "roi", "t1w", "t2w", "megre"})
 _ANAT = "anat"
-#: What pyBIDS calls the file of its index.
+#: Name that pyBIDS gives its index file.
 _INDEX = "layout_index.sqlite"
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What part of a dataset is asked for.
-
-    Attributes
-    ----------
-    participants, sessions, excluded
-        Labels without prefix; empty means all (none excluded).
-    suffixes
-        BIDS suffixes.
-    filters
-        pyBIDS filters by query name, as read by :func:`read_filters`.
-    """
+    """Selection of images of a dataset."""
 
     participants: tuple[str, ...] = ()
+    """Participant labels without ``sub-``; empty means all."""
     sessions: tuple[str, ...] = ()
+    """Session labels without ``ses-``; empty means all."""
     excluded: tuple[str, ...] = ()
+    """Labels of excluded participants, without ``sub-``."""
     suffixes: tuple[str, ...] = ("T1w", "T2w", "T2starw", "PDw", "MTw")
+    """BIDS suffixes."""
     filters: Mapping[str, Mapping[str, Any]] | None = None
+    """pyBIDS filters by query name, as read by `read_filters`."""
 
 
 def read_filters(path: Path) -> dict[str, dict[str, Any]]:
     """Read a filter file: a JSON object of pyBIDS filters by query name.
 
     Query names are suffixes in any case (``t2w``), ``anat`` for all of them, or any name with a ``suffix`` in its
-    filters. A value of ``null`` means that the entity must be absent, ``"*"`` that it must be there.
+    filters. A value of ``null`` requires that the entity is absent, ``"*"`` that it is present.
 
     Raises
     ------
     MissingInputError
         If the file cannot be read.
     UsageError
-        If it is not such an object.
+        If the content is not such an object.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -90,7 +85,7 @@ def read_filters(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def _queries(selection: Selection) -> list[dict[str, Any]]:
-    """Return the filters of each query: one a suffix, changed and added to by the filter file."""
+    """Return the filters of the queries: one query per suffix, modified and extended by the filter file."""
     queries: dict[str, dict[str, Any]] = {
         suffix.lower(): {"datatype": _ANAT, "suffix": suffix} for suffix in selection.suffixes
     }
@@ -117,7 +112,7 @@ def _any_of(labels: Iterable[str]) -> str:
 
 
 def _ignore_patterns(selection: Selection, datatypes: Sequence[str] | None) -> list[re.Pattern[str]]:
-    """Return what the index leaves out; patterns see paths below the dataset that start with ``/``."""
+    """Return patterns of paths that are not indexed; paths are relative to the dataset and start with ``/``."""
     patterns = [r"^/(?!sub-)"]
     if selection.participants:
         patterns.append(rf"^/sub-(?!(?:{_any_of(selection.participants)})(?:/|$))")
@@ -134,7 +129,7 @@ def _ignore_patterns(selection: Selection, datatypes: Sequence[str] | None) -> l
 
 
 def _datatypes(queries: Iterable[Mapping[str, Any]]) -> list[str] | None:
-    """Return the data types that the queries name, or ``None`` where one leaves it open."""
+    """Return the data types that the queries specify, or ``None`` if a query does not restrict them."""
     names: set[str] = set()
     for query in queries:
         value = query.get("datatype")
@@ -146,11 +141,11 @@ def _datatypes(queries: Iterable[Mapping[str, Any]]) -> list[str] | None:
 
 
 def _layout(root: Path, ignore: list[re.Pattern[str]], database: Path | None) -> BIDSLayout:
-    # Imported here: pyBIDS takes a second, which --help need not pay for.
+    # Imported here, because importing pyBIDS takes a second that --help would wait for.
     from bids.layout import BIDSLayout, BIDSLayoutIndexer  # noqa: PLC0415
 
     indexer = BIDSLayoutIndexer(validate=False, index_metadata=False, ignore=ignore)
-    # Looked for here: pyBIDS' own question makes the folder.
+    # Checked here, because the check of pyBIDS creates the folder.
     if database is not None and not (database / _INDEX).is_file() and not _writable(database):
         logger.warning("%s: cannot be written; the index is kept in memory", database)
         database = None
@@ -169,7 +164,7 @@ def _writable(folder: Path) -> bool:
 
 
 def _translate(filters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return filters with ``null`` and ``"*"`` as pyBIDS' own markers."""
+    """Replace ``null`` and ``"*"`` in filters by the markers of pyBIDS."""
     from bids.layout import Query  # noqa: PLC0415
 
     markers = {None: Query.NONE, "*": Query.ANY, "Query.NONE": Query.NONE, "Query.ANY": Query.ANY}
@@ -182,26 +177,26 @@ def _translate(filters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def find_images(root: Path, selection: Selection, *, database: Path | None = None) -> list[SourceImage]:
-    """Find the images of a dataset that a selection asks for.
+    """Find the selected images of a dataset.
 
     Parameters
     ----------
     root : Path
-        The dataset. Its derivatives are not looked at.
+        The dataset. Its derivatives are ignored.
     selection : Selection
-        What is asked for.
+        Selection of images.
     database : Path, optional
-        Folder of a pyBIDS index of the whole dataset; read where it exists, else made where it can be.
+        Folder of a pyBIDS index of the whole dataset; created if absent and writable.
 
     Returns
     -------
     list of SourceImage
-        Sorted by path, each once.
+        Images sorted by path, without duplicates.
 
     Raises
     ------
     NothingSelectedError
-        If no image is left.
+        If no image matches.
     DatasetError
         If pyBIDS cannot read the dataset.
     UsageError
@@ -213,7 +208,7 @@ def find_images(root: Path, selection: Selection, *, database: Path | None = Non
     layout = _read_layout(root, _ignore_patterns(scope, None if database else _datatypes(queries)), database)
     found: dict[str, SourceImage] = {}
     for query in queries:
-        # What the folders that were read imply is said all the same: an index holds every participant.
+        # Participants are filtered again here, because an existing index contains all of them.
         labels = {"subject": list(selection.participants)} if selection.participants else {}
         filters = _translate({"extension": list(EXTENSIONS), **labels, **query})
         for path in _get(layout, filters):
@@ -234,9 +229,9 @@ def find_images(root: Path, selection: Selection, *, database: Path | None = Non
 def _folders_named_like_images(
     root: Path, selection: Selection, queries: Sequence[Mapping[str, Any]]
 ) -> list[SourceImage]:
-    """Return folders where images should be, which pyBIDS passes over in silence, so that each fails by its name.
+    """Return folders whose names match selected images; pyBIDS ignores them silently, but each must fail as an image.
 
-    Under a filter file, which may not mean them, they are only told.
+    With a filter file, which may not select them, they are reported but not treated as images.
     """
     suffixes = {query["suffix"] for query in queries if isinstance(query.get("suffix"), str)}
     found = []
@@ -252,7 +247,7 @@ def _folders_named_like_images(
 
 
 def _anatomical_folders(root: Path, selection: Selection) -> Iterator[str]:
-    """Yield the folders named ``.nii`` or ``.nii.gz`` below ``anat`` of the wanted participants."""
+    """Yield the folders named ``.nii`` or ``.nii.gz`` below ``anat`` of the selected participants."""
     participants = selection.participants or [
         entry.name.removeprefix("sub-") for entry in os.scandir(root) if entry.name.startswith("sub-")
     ]
@@ -277,7 +272,7 @@ def _read_layout(root: Path, ignore: list[re.Pattern[str]], database: Path | Non
         msg = f"{root}: pyBIDS cannot read the dataset ({str(error).splitlines()[0] if str(error) else error!r})"
         raise DatasetError(msg) from error
     except Exception as error:
-        # pyBIDS' own errors, and those of the database, have no common base.
+        # The errors of pyBIDS and of its database have no common base class.
         if type(error).__module__.split(".")[0] not in {"bids", "sqlalchemy", "sqlite3", "json"}:
             raise
         msg = f"{root}: pyBIDS cannot read the dataset ({str(error).splitlines()[0]})"
@@ -293,7 +288,7 @@ def _get(layout: BIDSLayout, filters: Mapping[str, Any]) -> list[str]:
 
 
 def _selected(source: SourceImage, selection: Selection, query: Mapping[str, Any]) -> bool:
-    """Apply what a ready-made index does not: participants, sessions, parts of complex images."""
+    """Return whether an image matches participants and sessions and shows anatomy; an existing index is unfiltered."""
     if selection.participants and source.participant not in selection.participants:
         return False
     if source.participant in selection.excluded:
@@ -316,10 +311,10 @@ def _check_participants(root: Path, selection: Selection) -> None:
 
 
 def _nothing(root: Path, selection: Selection) -> str:
-    wanted = [f"suffix {' '.join(selection.suffixes)}"]
+    criteria = [f"suffix {' '.join(selection.suffixes)}"]
     for name, labels in (("participant", selection.participants), ("session", selection.sessions)):
         if labels:
-            wanted.append(f"{name} {' '.join(labels)}")
+            criteria.append(f"{name} {' '.join(labels)}")
     if selection.filters:
-        wanted.append("the filter file")
-    return f"{root}: no image matches {', '.join(wanted)}; check the labels, or name other contrasts with --suffix"
+        criteria.append("the filter file")
+    return f"{root}: no image matches {', '.join(criteria)}; check the labels, or name other contrasts with --suffix"

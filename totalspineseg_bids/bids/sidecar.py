@@ -1,7 +1,7 @@
-"""What the sidecars of the derivatives say.
+"""Content of the sidecars of the derivatives.
 
-Source: BIDS specification 1.10 (``Sources``, ``SpatialReference``, ``Resolution``); the other keys are this
-program's own and are read again by the group level and the reports.
+Source: BIDS specification 1.10 (``Sources``, ``SpatialReference``, ``Resolution``); the other keys are
+specific to this program and are read by the group level and the reports.
 """
 
 from __future__ import annotations
@@ -43,17 +43,14 @@ _PACKAGES = ("nnunetv2", "torch", "openvino", "numpy", "scipy", "nibabel")
 
 @dataclass(frozen=True, slots=True)
 class Digests:
-    """What a result depends on; a rerun with the same three has nothing to do.
-
-    Attributes
-    ----------
-    input, config, model
-        SHA-256 of the image file (and of the localizer used with it), of the settings, and of the model's weights.
-    """
+    """Digests of everything that a result depends on; a rerun with equal digests is skipped."""
 
     input: str
+    """SHA-256 of the image file, and of the localizer and the companions used with it."""
     config: str
+    """SHA-256 of the settings that change results."""
     model: str
+    """SHA-256 of the descriptions and weights of the model."""
 
     def as_dict(self) -> dict[str, str]:
         """Return the digests as a sidecar holds them."""
@@ -62,31 +59,31 @@ class Digests:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Where a result comes from."""
+    """Provenance of a result."""
 
     source: SourceImage
-    """The image."""
+    """Source image."""
     model: str
     """Name of the model set."""
     bundled: bool
-    """Whether that is the one for trying out, trained on synthetic images."""
+    """True for the bundled model, which was trained on synthetic images and is meant for trying out the program."""
     digests: Digests
-    """What it depends on."""
+    """Digests of input, settings and model."""
     settings: Mapping[str, object] = field(default_factory=dict)
-    """Settings that change the result, for a person to read."""
+    """Settings that change the result, in readable form."""
     notes: tuple[str, ...] = ()
     """Oddities of the input file."""
     localizer: str | None = None
-    """BIDS URI of the labels that helped, where there were any."""
+    """BIDS URI of the localizer labels that were used, if any."""
 
     @property
     def sources(self) -> list[str]:
-        """BIDS URIs of what went in."""
+        """BIDS URIs of the inputs."""
         return [self.source.uri, *([self.localizer] if self.localizer else [])]
 
 
 def read_software_versions() -> dict[str, str]:
-    """Return the versions of what computes the result (without importing any of it)."""
+    """Return the versions of the packages that compute the result, without importing them."""
     versions = {"totalspineseg_bids": __version__, "python": platform.python_version()}
     installed = ((package, _version(package)) for package in _PACKAGES)
     return {**versions, **{package: version for package, version in installed if version}}
@@ -102,14 +99,14 @@ def _version(package: str) -> str | None:
 def make_label_rows(
     components: Sequence[Component], measures: Sequence[LevelMeasures], scheme: LabelScheme
 ) -> list[dict[str, str]]:
-    """Return the rows of the label table: one a component, its ids in ``scheme``, with its measures.
+    """Return the rows of the label table: one per component, with its measures.
 
     Parameters
     ----------
     components : sequence of Component
-        What was found, in the order of the rows.
+        Labelled components, in the order of the rows.
     measures : sequence of LevelMeasures
-        Their measures, in any order.
+        Measures of the components, in any order.
     scheme : LabelScheme
         Label scheme of the output.
     """
@@ -138,7 +135,7 @@ def make_label_rows(
 
 
 def label_table(rows: Sequence[Mapping[str, str]]) -> str:
-    """Return the label table as text; without rows it is its header."""
+    """Format the label table as text; without rows it consists of its header."""
     return format_table((*LABEL_COLUMNS, *COLUMNS), rows)
 
 
@@ -151,22 +148,22 @@ def make_main_sidecar(
     posture: Mapping[str, Any],
     resolution: str | None,
 ) -> dict[str, Any]:
-    """Return the sidecar of the label image, whose presence says that the image is done.
+    """Return the sidecar of the label image; its presence marks the image as complete.
 
     Parameters
     ----------
     provenance : Provenance
-        Where the result comes from.
+        Provenance of the result.
     spine : LabelledSpine
-        The result.
+        Labelled spine.
     outputs : sequence of str
-        Names, below the output folder, of the files written for the image.
+        Paths, below the output folder, of the files written for the image.
     figures : mapping of str to str
         Path of each figure below the output folder, by kind.
     posture : mapping of str to object
         Angles of the whole spine.
     resolution : str or None
-        ``res-`` entity of the image, ``None`` on the grid of the source.
+        ``res-`` entity of the image; ``None`` for the grid of the source.
     """
     return {
         **make_image_sidecar(provenance, "Vertebrae, discs, spinal cord and canal as labels", resolution),
@@ -193,7 +190,7 @@ def describe_label_columns() -> dict[str, Any]:
 
 
 def make_image_sidecar(provenance: Provenance, description: str, resolution: str | None) -> dict[str, Any]:
-    """Return what the sidecar of every derived image says."""
+    """Return the entries that the sidecars of all derived images contain."""
     content: dict[str, Any] = {"Description": description, "Sources": provenance.sources}
     if resolution is not None:
         content["Resolution"] = f"{resolution} isotropic, axes along those of the scanner (RAS)"
@@ -202,7 +199,7 @@ def make_image_sidecar(provenance: Provenance, description: str, resolution: str
 
 
 def format_json(content: Mapping[str, Any]) -> str:
-    """Return the text of a JSON file; keys without a value are left out."""
+    """Format the text of a JSON file; keys without a value are omitted."""
     kept = {key: value for key, value in content.items() if value is not None}
     return json.dumps(kept, indent=2, ensure_ascii=False) + "\n"
 

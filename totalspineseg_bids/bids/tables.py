@@ -1,4 +1,4 @@
-"""Tab-separated tables as BIDS writes them: UTF-8, ``n/a`` for what is missing, a header line."""
+"""Tab-separated tables in BIDS format: UTF-8, a header line, ``n/a`` for missing values."""
 
 from __future__ import annotations
 
@@ -11,20 +11,32 @@ from totalspineseg_bids.columns import MISSING
 
 
 def format_cell(value: object) -> str:
-    """Return a cell: one line, ``n/a`` where there is nothing."""
+    r"""Format a value as a cell: one line, ``n/a`` for missing values.
+
+    Examples
+    --------
+    >>> format_cell(None), format_cell("two\nlines")
+    ('n/a', 'two lines')
+    """
     text = " ".join(str(value).split()) if value is not None else ""
     return text or MISSING
 
 
 def format_table(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
-    """Return a table; a cell that a row does not have is ``n/a``."""
+    r"""Format a table; missing cells are ``n/a``.
+
+    Examples
+    --------
+    >>> format_table(["index", "name"], [{"index": 1}])
+    'index\tname\n1\tn/a\n'
+    """
     lines = ["\t".join(columns)]
     lines += ["\t".join(format_cell(row.get(column)) for column in columns) for row in rows]
     return "\n".join(lines) + "\n"
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
-    """Read a table as one mapping a row.
+    """Read a table as one mapping per row.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Validation of the input by the reference validator (bids-validator-deno), run as it is, without network."""
+"""Validation of the input by the reference validator (bids-validator-deno), without network access."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from totalspineseg_bids.errors import DatasetError
 logger = logging.getLogger(__name__)
 
 PROGRAM = "bids-validator-deno"
-#: What concerns the content of one file: that image fails by itself when it is read, the others need not wait.
+#: Errors in the content of one file: that image fails when it is read, other images are processed.
 _OF_ONE_FILE = frozenset({"EMPTY_FILE", "SYMLINK_BROKEN", "JSON_INVALID", "FILE_READ", "NIFTI_HEADER_UNREADABLE"})
-#: Folders of a dataset that the validator leaves out of itself.
+#: Folders of a dataset that the validator does not check.
 _NOT_VALIDATED = frozenset({"derivatives", "sourcedata", ".git", ".datalad"})
 _SHOWN = 20
 
@@ -31,11 +31,11 @@ class Issue:
     """One error that the validator found."""
 
     code: str
-    """The validator's code, such as ``FILENAME_MISMATCH``."""
+    """Code of the validator, such as ``FILENAME_MISMATCH``."""
     location: str
     """File below the dataset, with a leading ``/``."""
     message: str
-    """What the code means."""
+    """Explanation of the code."""
 
     def __str__(self) -> str:
         """Return the issue as one line."""
@@ -43,29 +43,29 @@ class Issue:
 
 
 def find_validator() -> str | None:
-    """Return the path of the validator: beside this Python, else on the path; ``None`` where there is none."""
+    """Return the path of the validator, next to this Python or on ``PATH``; ``None`` if it is not installed."""
     beside = Path(sys.executable).parent
     return shutil.which(PROGRAM, path=str(beside)) or shutil.which(PROGRAM)
 
 
 def validate(dataset: Path, participants: Sequence[str] = ()) -> list[Issue]:
-    """Return the errors that the validator finds in a dataset (warnings left out).
+    """Return the errors that the validator finds in a dataset, without warnings.
 
-    Headers of images are not looked at; reading the images does that better.
+    Image headers are not validated here; they are checked when the images are read.
 
     Parameters
     ----------
     dataset : Path
         Folder of a raw or derived dataset.
     participants : sequence of str
-        Labels of the only participants to look at; empty means all.
+        Labels of the participants to validate; empty means all.
 
     Raises
     ------
     FileNotFoundError
         If the validator is not installed.
     RuntimeError
-        If it does not answer.
+        If the validator gives no result.
     """
     program = find_validator()
     if program is None:
@@ -79,9 +79,9 @@ def validate(dataset: Path, participants: Sequence[str] = ()) -> list[Issue]:
 
 
 def _make_view(dataset: Path, participants: Sequence[str], view: Path) -> None:
-    """Fill a folder with links to what concerns some participants.
+    """Fill a folder with links to the parts of a dataset that concern the given participants.
 
-    The validator reads every file of what it is given: of a large dataset, for minutes, in each job of an array.
+    The validator reads every file of its input, which takes minutes for a large dataset in each job of an array.
     """
     for entry in dataset.iterdir():
         other = entry.name.startswith("sub-") and entry.name.removeprefix("sub-") not in participants
@@ -114,21 +114,21 @@ def _run(program: str, dataset: Path) -> list[Issue]:
 
 
 def check_dataset(dataset: Path, participants: Sequence[str] = ()) -> None:
-    """Stop a run whose input is not a valid dataset.
+    """Raise an error if the input is not a valid dataset.
 
-    Other participants than the wanted ones are not looked at; errors of one file's content are only told.
+    Only the given participants are validated. Errors in the content of one file are logged as warnings.
 
     Parameters
     ----------
     dataset : Path
         The input.
     participants : sequence of str
-        Labels of the wanted participants; empty means all.
+        Labels of the participants to validate; empty means all.
 
     Raises
     ------
     DatasetError
-        If the validator finds errors; they are in the log, and the first in the message.
+        If the validator finds errors; all are logged, the message contains the first.
     """
     try:
         issues = validate(dataset, participants)

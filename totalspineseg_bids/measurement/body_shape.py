@@ -22,31 +22,31 @@ _MIDDLE_SHARE = 0.25
 
 @dataclass(frozen=True, slots=True)
 class BodyShape:
-    """A body with an upper and a lower surface, measured in its own frame.
-
-    Attributes
-    ----------
-    frame
-        Axes with the origin in the middle of the body; ``up`` is the mean normal of both surfaces.
-    height, anterior, middle, posterior, depth, width
-        Extents, mm, as defined in `levels.COLUMNS`; NaN where they cannot be read.
-    top_normal, bottom_normal
-        Unit normals (cranial) of the planes fitted to the surfaces.
-    back_top, back_bottom
-        Points of the posterior wall near the upper and the lower surface, mm.
-    """
+    """A body with an upper and a lower surface, measured in its own frame."""
 
     frame: LocalAxes
+    """Axes with the origin in the middle of the body; ``up`` is the mean normal of both surfaces."""
     height: float
+    """Mean height, mm. This and the other extents are defined in `levels.COLUMNS`; NaN where one cannot be
+    measured."""
     anterior: float
+    """Anterior height, mm."""
     middle: float
+    """Middle height, mm."""
     posterior: float
+    """Posterior height, mm."""
     depth: float
+    """Anteroposterior extent, mm."""
     width: float
+    """Left-right extent, mm."""
     top_normal: Vector
+    """Unit normal (cranial) of the plane fitted to the upper surface, shape (3,)."""
     bottom_normal: Vector
+    """Unit normal (cranial) of the plane fitted to the lower surface, shape (3,)."""
     back_top: Vector
+    """Point of the posterior wall near the upper surface, shape (3,), mm."""
     back_bottom: Vector
+    """Point of the posterior wall near the lower surface, shape (3,), mm."""
 
     @property
     def wedge_deg(self) -> float:

@@ -23,23 +23,18 @@ _ABSENT: Final = frozenset({"", "n/a", "na", "nan", "any", "all"})
 
 @dataclass(frozen=True, slots=True)
 class Norm:
-    """Mean and standard deviation of a measure in a population.
-
-    Attributes
-    ----------
-    mean, sd
-        In the unit of the measure.
-    sex
-        ``"M"`` or ``"F"``; ``None`` for both.
-    age_min, age_max
-        Ages in years, the upper one excluded; infinite where there is no limit.
-    """
+    """Mean and standard deviation of a measure in a population."""
 
     mean: float
+    """Mean, in the unit of the measure."""
     sd: float
+    """Standard deviation, in the unit of the measure."""
     sex: str | None = None
+    """``"M"`` or ``"F"``; ``None`` for both."""
     age_min: float = -math.inf
+    """Lowest age, years; -inf without a limit."""
     age_max: float = math.inf
+    """Upper limit of the age, years, excluded; inf without a limit."""
 
     @property
     def has_ages(self) -> bool:

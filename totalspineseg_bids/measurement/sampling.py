@@ -19,21 +19,16 @@ _LINES_OF_A_PARABOLA = 5
 
 @dataclass(frozen=True, slots=True)
 class LocalAxes:
-    """Local axes in scanner space.
-
-    Attributes
-    ----------
-    origin
-        Point, mm.
-    right, front, up
-        Orthogonal unit vectors; ``right`` is the patient's right-to-left axis in RAS+ sense (towards +R when the
-        patient stands straight), ``front`` anterior, ``up`` cranial.
-    """
+    """Local axes in scanner space."""
 
     origin: Vector
+    """Point in scanner space, shape (3,), mm."""
     right: Vector
+    """Unit vector along the left-right axis of the patient, towards +R when the patient stands straight, shape (3,)."""
     front: Vector
+    """Unit vector pointing anteriorly, shape (3,)."""
     up: Vector
+    """Unit vector pointing cranially, shape (3,)."""
 
     @classmethod
     def build(cls, origin: Vector, front: Vector, up: Vector) -> LocalAxes:

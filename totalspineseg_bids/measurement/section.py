@@ -27,19 +27,14 @@ _MIDDLE_SHARE = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """Area and chords of one region in a plane.
-
-    Attributes
-    ----------
-    area
-        mm².
-    ap, lr
-        Chords through the centre along the front and the right axis, mm.
-    """
+    """Area and chords of one region in a plane."""
 
     area: float
+    """Area, mm²."""
     ap: float
+    """Chord through the centre along the ``front`` axis, mm."""
     lr: float
+    """Chord through the centre along the ``right`` axis, mm."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,22 +23,16 @@ _LEAST_BY_UNIT: Final = {"mm": 0.3, "degree": 1.5}
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """One measured value.
-
-    Attributes
-    ----------
-    image
-        Index of its image.
-    measure, level
-        What was measured, and where.
-    value
-        The number, in the unit of the measure.
-    """
+    """One measured value."""
 
     image: int
+    """Index of the image."""
     measure: str
+    """Name of the measure."""
     level: str
+    """Level at which it was measured."""
     value: float
+    """Value, in the unit of the measure."""
 
 
 @dataclass(frozen=True, slots=True)

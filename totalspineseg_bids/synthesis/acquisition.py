@@ -29,40 +29,28 @@ _ORIENTATIONS: dict[SlicePlane, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """One acquisition, drawn.
-
-    Attributes
-    ----------
-    plane
-        Plane of the thick slices.
-    in_plane, thickness
-        Voxel size in the plane and across it, mm.
-    rotation_deg
-        Obliqueness of the field of view about x, y and z, beside what aligns it with the column.
-    noise
-        Standard deviation of the noise relative to the brightest tissue.
-    bias
-        Strength of the coil's shading.
-    saturation
-        Whether a band in front of the spine is saturated.
-    orientation
-        Axis codes of the stored array.
-    storage
-        Data type on disk.
-    scaled
-        Whether integers are stored with a slope other than 1.
-    """
+    """One acquisition, drawn."""
 
     plane: SlicePlane
+    """Plane of the thick slices."""
     in_plane: float
+    """Voxel size in the plane, mm."""
     thickness: float
+    """Voxel size across the plane, mm."""
     rotation_deg: tuple[float, float, float]
+    """Rotation of the field of view about x, y and z, degrees, in addition to its alignment with the column."""
     noise: float
+    """Standard deviation of the noise relative to the brightest tissue."""
     bias: float
+    """Strength of the coil's shading."""
     saturation: bool
+    """Whether a band in front of the spine is saturated."""
     orientation: str
+    """Axis codes of the stored array."""
     storage: Storage
+    """Data type on disk."""
     scaled: bool
+    """Whether integers are stored with a slope other than 1."""
 
     @property
     def spacing(self) -> tuple[float, float, float]:

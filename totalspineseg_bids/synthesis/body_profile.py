@@ -17,29 +17,22 @@ SOFT, MUSCLE, BONE, LUNG, GAS, VESSEL, ORGAN, BRAIN, FAT = range(1, 10)
 
 @dataclass(frozen=True, slots=True)
 class BodyProfile:
-    """Where things are, slice by slice.
-
-    Attributes
-    ----------
-    z, y
-        Slice and row coordinates, mm.
-    x_column, y_column
-        Centre of the vertebral bodies in each slice.
-    y_smooth
-        The same, smoothed: the course of the trunk.
-    height
-        z of the middle of each level.
-    size
-        The subject's scale.
-    """
+    """Where things are, slice by slice."""
 
     z: FloatArray
+    """Slice coordinates, mm."""
     y: FloatArray
+    """Row coordinates, mm."""
     x_column: FloatArray
+    """x of the centre of the vertebral bodies in each slice, mm."""
     y_column: FloatArray
+    """y of the centre of the vertebral bodies in each slice, mm."""
     y_smooth: FloatArray
+    """``y_column`` smoothed: the course of the trunk, mm."""
     height: dict[str, float]
+    """z of the middle of each level, mm."""
     size: float
+    """Scale of the subject."""
 
     def interpolate(self, knots: list[tuple[str, float]]) -> FloatArray:
         """Interpolate values given at levels (``"T4"``, ``"T4+20"``: 20 mm above it) to every slice."""

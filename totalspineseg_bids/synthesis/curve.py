@@ -22,48 +22,38 @@ _STEP = 0.5  # mm between samples of the curve
 
 @dataclass(frozen=True, slots=True)
 class SpineParameters:
-    """What one subject's spine is like.
-
-    Attributes
-    ----------
-    scale
-        Size relative to a mean adult.
-    build
-        Width and depth of bones relative to their height.
-    t1_slope, cervical_lordosis, kyphosis, lumbar_lordosis
-        Angles in degrees: slope of T1; C2-T1; T1 to the last thoracic vertebra; L1-S1.
-    cobb, apex, extent
-        Coronal curves: Cobb angle (degrees, signed), place of the apex as a fraction of the column's
-        length from the top, and its half extent likewise. One entry a curve.
-    degeneration
-        Chance that a disc is thinned.
-    canal
-        Size of the canal relative to the mean.
-    conus
-        End of the cord as a position in the list of levels relative to the top of L1 (levels, downward).
-    fat
-        Thickness of subcutaneous fat on the back, mm.
-    girth
-        Body size across relative to the mean.
-    jitter
-        Standard deviation of each level's own relative size.
-    """
+    """What one subject's spine is like."""
 
     scale: float = 1.0
+    """Size relative to a mean adult."""
     build: float = 1.0
+    """Width and depth of bones relative to their height."""
     t1_slope: float = 25.0
+    """Slope of T1, degrees."""
     cervical_lordosis: float = 22.0
+    """Angle between C2 and T1, degrees."""
     kyphosis: float = 40.0
+    """Angle between T1 and the last thoracic vertebra, degrees."""
     lumbar_lordosis: float = 54.0
+    """Angle between L1 and S1, degrees."""
     cobb: tuple[float, ...] = (0.0,)
+    """Cobb angle of each coronal curve, degrees, signed."""
     apex: tuple[float, ...] = (0.5,)
+    """Position of the apex of each coronal curve, as a fraction of the length of the column from the top."""
     extent: tuple[float, ...] = (0.15,)
+    """Half extent of each coronal curve, as a fraction of the length of the column."""
     degeneration: float = 0.0
+    """Probability that a disc is thinned."""
     canal: float = 1.0
+    """Size of the canal relative to the mean."""
     conus: float = 0.3
+    """End of the cord, in levels below the top of L1."""
     fat: float = 12.0
+    """Thickness of the subcutaneous fat of the back, mm."""
     girth: float = 1.0
+    """Width of the body relative to the mean."""
     jitter: float = 0.03
+    """Standard deviation of the relative size of each level."""
 
     @classmethod
     def sample(cls, rng: np.random.Generator) -> SpineParameters:
@@ -97,36 +87,28 @@ class SpineParameters:
 
 @dataclass(frozen=True, slots=True)
 class SpinalLevel:
-    """A vertebra (or sacral or coccygeal segment) in place.
-
-    Attributes
-    ----------
-    name
-        ``"C1"`` to ``"L6"``, ``"S1"`` to ``"S5"``, ``"Co1"`` to ``"Co3"``.
-    kin
-        The regular level whose shape it has (T13 is shaped like T12).
-    width, depth, height
-        Of the body at its endplates, mm.
-    frame
-        At the centre of the body.
-    top, bottom
-        Frames at the endplates.
-    at
-        Distances along the curve of top and bottom, mm from its upper end.
-    canal
-        Half width and half depth of the canal, mm.
-    """
+    """A vertebra (or sacral or coccygeal segment) in place."""
 
     name: str
+    """``"C1"`` to ``"L6"``, ``"S1"`` to ``"S5"``, ``"Co1"`` to ``"Co3"``."""
     kin: str
+    """Regular level that has the same shape (T13 is shaped like T12)."""
     width: float
+    """Width of the body at its endplates, mm."""
     depth: float
+    """Depth of the body at its endplates, mm."""
     height: float
+    """Height of the body, mm."""
     frame: LocalFrame
+    """Frame at the centre of the body."""
     top: LocalFrame
+    """Frame at the upper endplate."""
     bottom: LocalFrame
+    """Frame at the lower endplate."""
     at: tuple[float, float]
+    """Distances of top and bottom along the curve, mm from its upper end."""
     canal: tuple[float, float]
+    """Half width and half depth of the canal, mm."""
 
     @property
     def region(self) -> str:
@@ -145,23 +127,18 @@ class Tube:
 
 @dataclass(frozen=True, slots=True)
 class SpinalColumn:
-    """Geometry of one spine, all in RAS mm.
-
-    Attributes
-    ----------
-    levels
-        Craniocaudal, C1 to Co3.
-    points, axes
-        The line through the bodies' centres, (N, 3), and its frames, (N, 3, 3), every half millimetre.
-    canal, cord
-        The two tubes.
-    """
+    """Geometry of one spine, all in RAS mm."""
 
     levels: tuple[SpinalLevel, ...]
+    """Levels in craniocaudal order, C1 to Co3."""
     points: NDArray[np.float64]
+    """Line through the centres of the bodies, one point per half millimetre, shape (N, 3)."""
     axes: NDArray[np.float64]
+    """Frames along the line, shape (N, 3, 3)."""
     canal: Tube
+    """Spinal canal."""
     cord: Tube
+    """Spinal cord."""
 
     def level(self, name: str) -> SpinalLevel:
         """Return a level by its name.

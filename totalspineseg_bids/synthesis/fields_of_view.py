@@ -16,28 +16,20 @@ from totalspineseg_bids.imaging.volume import Volume
 
 @dataclass(frozen=True, slots=True)
 class FieldOfView:
-    """What a kind of scan shows.
-
-    Attributes
-    ----------
-    name
-        As on the command line.
-    top, bottom
-        Levels at which the field may end; each draw picks one.
-    beyond
-        Added above and below, mm (negative cuts into the level): mean of both ends.
-    depth
-        Range of the extent from front to back, mm.
-    core
-        First and last level that a label map must have for this field to make sense.
-    """
+    """What a kind of scan shows."""
 
     name: str
+    """Name on the command line."""
     top: tuple[str, ...]
+    """Levels at which the field may end cranially; each draw picks one."""
     bottom: tuple[str, ...]
+    """Levels at which the field may end caudally; each draw picks one."""
     beyond: tuple[float, float]
+    """Mean margins above and below, mm; negative values cut into the level."""
     depth: tuple[float, float]
+    """Range of the anteroposterior extent, mm."""
     core: tuple[str, str]
+    """First and last level that a label map must contain for this field."""
 
 
 #: Every field of view by its name.

@@ -18,31 +18,22 @@ Spacing = float | tuple[float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """How much a label map is moved at random; standard deviations unless said otherwise.
-
-    Attributes
-    ----------
-    rotation_deg
-        About the left-right, posterior-anterior and inferior-superior axes.
-    log_scale, log_stretch
-        Of the size as a whole, and of each axis on its own.
-    bend_mm
-        Slow sideways displacement (left-right, posterior-anterior) along the column.
-    bend_period_mm
-        Distance between the control points of the bending.
-    warp_mm
-        Smooth displacement in all directions.
-    warp_period_mm
-        Distance between its control points.
-    """
+    """How much a label map is moved at random; standard deviations unless said otherwise."""
 
     rotation_deg: tuple[float, float, float] = (8.0, 5.0, 5.0)
+    """Rotation about the left-right, posterior-anterior and inferior-superior axes, degrees."""
     log_scale: float = 0.08
+    """Logarithm of the overall scale."""
     log_stretch: float = 0.04
+    """Logarithm of the scale of each axis."""
     bend_mm: tuple[float, float] = (4.0, 6.0)
+    """Smooth displacement (left-right, posterior-anterior) that varies along the column, mm."""
     bend_period_mm: float = 110.0
+    """Distance between the control points of the bending, mm."""
     warp_mm: float = 1.5
+    """Smooth displacement in all directions, mm."""
     warp_period_mm: float = 35.0
+    """Distance between the control points of the displacement, mm."""
 
     def scaled(self, strength: float) -> Pose:
         """Return the pose with all amplitudes multiplied."""
