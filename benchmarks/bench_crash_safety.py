@@ -28,7 +28,7 @@ from totalspineseg_bids.report import figures
 
 
 def moments(folder: Path, number: int, seed: int) -> bool:
-    """Kill and go on, and tell whether nothing was lost."""
+    """Kill runs at random moments, resume them, and return whether nothing was lost."""
     raw = dataset(folder / "raw")
     # The first run is slower than the others: nothing is in the disk's cache yet.
     finish(config(raw, folder / "first"))
@@ -55,7 +55,7 @@ def moments(folder: Path, number: int, seed: int) -> bool:
 
 
 def side_by_side(folder: Path) -> bool:
-    """Let eight processes do the same work at once, and tell whether they leave what one leaves."""
+    """Run eight processes on the same dataset and return whether they write the files that one process writes."""
     names = [f"sub-{i:02d}/anat/sub-{i:02d}_T2w.nii.gz" for i in range(1, 9)]
     raw = dataset(folder / "raw8", names)
     finish(config(raw, folder / "one"))

@@ -38,21 +38,14 @@ _NUMBERS = MEASURES
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A measured image to be copied.
-
-    Attributes
-    ----------
-    sidecar
-        Content of its main sidecar.
-    rows
-        Rows of its table.
-    thumbnail
-        Its picture.
-    """
+    """A measured image to be copied."""
 
     sidecar: dict[str, Any]
+    """Content of its main sidecar."""
     rows: tuple[dict[str, str], ...]
+    """Rows of its table."""
     thumbnail: bytes
+    """Its picture."""
 
 
 def templates(output: Path) -> list[Template]:

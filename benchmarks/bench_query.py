@@ -1,4 +1,4 @@
-"""How long it takes to find the images of one participant, and of all, in a large dataset.
+"""Time the queries for the images of one participant and of all participants in a large dataset.
 
     python benchmarks/bench_query.py --subjects 5000
 

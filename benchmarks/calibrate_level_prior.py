@@ -1,4 +1,4 @@
-"""How often the level prior is right, and how many independent opinions its levels of one image are worth.
+"""Measure the accuracy of the level prior and fit the weight of its evidence.
 
 ``python benchmarks/calibrate_level_prior.py [--model bundled]``: draws fields of view of unseen spines, asks
 the prior, and compares with the truth. Prints the share of levels that are right and within one; the levels off,
@@ -39,7 +39,7 @@ from totalspineseg_bids.training.synthetic.patch_dataset import TRAINING_POSE
 #: x, y, z; mm.
 SPACING = (5.0, 3.5, 3.0)
 SLICES = 5
-#: Shifts of the column that are told apart.
+#: Largest shift of the column that is distinguished, levels.
 SHIFTS = 6
 ORDER = {
     Structure.VERTEBRA: {level: rank for rank, level in enumerate(anatomy.VERTEBRA_LEVELS)},
@@ -72,24 +72,18 @@ def disc_centres(labels: np.ndarray) -> np.ndarray:
     return np.array([np.argwhere(labels == label).mean(axis=0) for label in discs if (labels == label).any()])
 
 
-class Told(NamedTuple):
-    """What the prior says of one level in view.
-
-    Attributes
-    ----------
-    shares
-        Probability of each number of levels away.
-    is_end
-        Whether it takes it for a level at an end of the column.
-    """
+class LevelPrediction(NamedTuple):
+    """Output of the prior for one level in the field of view."""
 
     shares: dict[int, float]
+    """Probability of each number of levels away."""
     is_end: bool
+    """Whether it takes it for a level at an end of the column."""
 
 
-def levels_told(truth: np.ndarray, probabilities: np.ndarray, names: tuple[str, ...]) -> list[Told]:
+def level_predictions(truth: np.ndarray, probabilities: np.ndarray, names: tuple[str, ...]) -> list[LevelPrediction]:
     """Return what the prior says of each level in view."""
-    told = []
+    predictions = []
     for structure, prefix in ((Structure.VERTEBRA, "vertebrae_"), (Structure.DISC, "disc_")):
         order = ORDER[structure]
         rows = {
@@ -103,19 +97,19 @@ def levels_told(truth: np.ndarray, probabilities: np.ndarray, names: tuple[str, 
             mean = {other: float(probabilities[row][voxels].mean()) for other, row in rows.items()}
             total = max(sum(mean.values()), 1e-9)
             shares = {order[other] - order[level]: share / total for other, share in mean.items()}
-            told.append(Told(shares, max(mean, key=lambda other: mean[other]) in PRIOR_END_LEVELS))
-    return told
+            predictions.append(LevelPrediction(shares, max(mean, key=lambda other: mean[other]) in PRIOR_END_LEVELS))
+    return predictions
 
 
-def log_likelihoods(told: list[Told], weights: EvidenceWeights) -> np.ndarray:
+def log_likelihoods(predictions: list[LevelPrediction], weights: EvidenceWeights) -> np.ndarray:
     """Return the log-likelihood of each shift, shape (2, 2 SHIFTS + 1): sum over the ends, mean over the others."""
     table = np.array([weights.prior_hit, *weights.prior_slip])
     shifts = np.arange(-SHIFTS, SHIFTS + 1)
     total = np.zeros((2, len(shifts)))
-    for shares, is_end in told:
+    for shares, is_end in predictions:
         likelihood = sum(share * table[np.minimum(np.abs(shifts - away), 3)] for away, share in shares.items())
         total[int(not is_end)] += np.log(np.maximum(likelihood, weights.prior_slip[-1]))
-    total[1] /= max(sum(not t.is_end for t in told), 1)
+    total[1] /= max(sum(not t.is_end for t in predictions), 1)
     return total
 
 
@@ -138,10 +132,10 @@ def main() -> int:
             posed = sample(labels, centre, shape, SPACING, Warp.draw(shape, SPACING, rng, TRAINING_POSE))
             image = acquire(render(posed, rng, contrast=draw_contrast_name(rng), spacing=SPACING), rng, SPACING)
             found = predictor.predict_coarse(image[None], SPACING)
-            told = levels_told(posed, found.probabilities, found.names)
-            away.update(max(t.shares, key=lambda k: t.shares[k]) for t in told)
-            if len(told) > 2:
-                means.append(log_likelihoods(told, EvidenceWeights()))
+            predictions = level_predictions(posed, found.probabilities, found.names)
+            away.update(max(t.shares, key=lambda k: t.shares[k]) for t in predictions)
+            if len(predictions) > 2:
+                means.append(log_likelihoods(predictions, EvidenceWeights()))
             progress.update()
     total = sum(away.values())
     near = sum(away[k] for k in (-1, 0, 1))

@@ -1,9 +1,10 @@
 """Measure a model on synthetic spines that no training saw: ``python benchmarks/evaluate_synthetic.py --help``.
 
 Writes a BIDS dataset of synthetic images (fields of view and contrasts mixed, seeds of the evaluation domain), labels
-each with the model through ``SpineSegmenter``, and compares with the truth. Prints Dice a structure group and level,
-a contrast and a field of view; how many images have every level in full view right; how many abstained and how many
-have a wrong name, with which warning; seconds an image. The folder keeps the dataset, the labels, TSV and JSON, and
+each with the model through ``SpineSegmenter``, and compares with the truth. Prints Dice by structure group and level,
+by contrast and by field of view; the number of images in which every level in full view is right, that abstained, and
+that have a wrong name, with the warning; and the seconds per image.
+The folder keeps the dataset, the labels, TSV and JSON, and
 with ``--record`` what the networks made of each image, for ``replay_labelling.py``.
 """
 
@@ -86,7 +87,7 @@ def segment(options: argparse.Namespace, bids: Path) -> tuple[list[FileResult], 
     )
     jobs = find_file_jobs(bids, options.output / "labels")[: options.images]
     for job in jobs:
-        # What an earlier model wrote must not stand in for an image in which this one finds nothing.
+        # A label map of an earlier model must not be scored if this model finds nothing.
         job.target.unlink(missing_ok=True)
     outcomes: list[FileResult] = []
     seconds: list[float] = []
@@ -134,7 +135,7 @@ def report_path(target: Path) -> Path:
     return target.with_name(f"{target.name.removesuffix('.nii.gz')}.json")
 
 
-def reasons_told(outcome: FileResult) -> dict[str, str | None]:
+def reported_reasons(outcome: FileResult) -> dict[str, str | None]:
     """Return what the labelling warns of in an image, by the name of the structure."""
     report = json.loads(report_path(outcome.job.target).read_text(encoding="utf-8"))
     return {component["name"]: component["reason"] for component in report["components"]}
@@ -148,7 +149,7 @@ def print_result(result: Evaluation, outcomes: list[FileResult]) -> None:
             print(outcome.line)
     for image, outcome in zip(result.images, outcomes, strict=True):
         if image.outcome.value == "wrong":
-            reasons = reasons_told(outcome)
+            reasons = reported_reasons(outcome)
             names = (f"{row.name} ({reasons.get(row.name) or 'no warning'})" for row in image.levels if row.misnamed)
             print(f"wrong: {image.name}: {', '.join(names)}")
 
@@ -170,7 +171,7 @@ def main(argv: list[str] | None = None) -> int:
     }
     write_evaluation(result, options.output, {"model": options.model, "seed": options.seed, "seconds": timing})
     print_result(result, outcomes)
-    print(f"seconds an image: mean {timing['mean']:.1f}, median {timing['median']:.1f}, most {timing['max']:.1f}")
+    print(f"seconds per image: mean {timing['mean']:.1f}, median {timing['median']:.1f}, most {timing['max']:.1f}")
     print(f"written to {options.output}")
     return 0
 

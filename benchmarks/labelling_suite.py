@@ -17,7 +17,7 @@ silent
 sure right
     components with a confidence of 0.9 or more that are right
 
-Images of which the map shows no landmark in its place are counted apart ("nothing right to go by"). Below the table
+Images without a correctly placed landmark in the map are counted apart ("no correct landmark"). Below the table
 stand the confidences of all named structures of the other images against how many of them are right.
 
 ``--components`` runs the suite without voxels: components of parametric columns as they reach the dynamic programme.
@@ -43,7 +43,7 @@ from totalspineseg_bids.evaluation.corruption.score import Row, Score, score, to
 from totalspineseg_bids.segmentation.labelling import label_map
 
 BLIND = "no landmark in view"
-UNANCHORED = "nothing right to go by"
+UNANCHORED = "no correct landmark"
 _BINS = (0.0, 0.7, 0.8, 0.9, 0.95, 0.99, 1.01)
 
 

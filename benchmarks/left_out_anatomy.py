@@ -1,4 +1,4 @@
-"""What a training loses on anatomy it did not see: ``python benchmarks/left_out_anatomy.py --help``.
+"""Measure the loss of accuracy on anatomy left out of training: ``python benchmarks/left_out_anatomy.py --help``.
 
 Trains two small networks of Dataset101 for the same time from scratch, one with all label maps and one without those
 of ``--left-out``, and measures both on the same unseen images made from the left-out map alone and from parametric

@@ -1,4 +1,4 @@
-"""Where bone behind the canal lies against the body of its vertebra: ``python benchmarks/posterior_slope.py MAPS``.
+"""Measure posterior elements relative to the vertebral body: ``python benchmarks/posterior_slope.py MAPS``.
 
 For every label map of a folder (tissue label maps of real anatomy, 1 mm) and region of the column, prints how far below
 the middle of its body the bone of a vertebra lies on average, by how far it is in front of the canal's middle (mm). The
@@ -32,7 +32,7 @@ FEWEST_OF_BODY = 80
 
 
 def region(level: str) -> str:
-    """Return the part of the column that a level is told under."""
+    """Return the region of the column under which a level is listed."""
     return level if level in ("C1", "C2") else level[0]
 
 

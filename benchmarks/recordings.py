@@ -1,4 +1,4 @@
-"""What the networks made of images, kept in files, so that the labelling can be tried again without them."""
+"""Recordings of network outputs, to repeat the labelling without running the networks."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from totalspineseg_bids.segmentation.semantic_map import SemanticMap
 def save(path: Path, outputs: NetworkOutputs) -> None:
     """Write network outputs and the odd discs of this checkout's labelling.
 
-    Cord and canal probabilities are left out; those of the scout are kept in half precision.
+    Cord and canal probabilities are left out; those of the level prior are stored in half precision.
     """
     arrays = {"affine": outputs.affine, "final": outputs.final.labels}
-    told: dict[str, object] = {
+    metadata: dict[str, object] = {
         "flags": outputs.flags,
         "final": [outputs.final.layout.name, dict(outputs.final.layout.labels)],
     }
@@ -34,40 +34,42 @@ def save(path: Path, outputs: NetworkOutputs) -> None:
     if outputs.support is not None and odd is not None:
         arrays["odd"] = odd
         arrays["support"] = outputs.support.labels
-        told["support"] = [outputs.support.layout.name, dict(outputs.support.layout.labels)]
+        metadata["support"] = [outputs.support.layout.name, dict(outputs.support.layout.labels)]
     if outputs.final.margin is not None:
         arrays["margin"] = outputs.final.margin
     if outputs.level_prior is not None:
         arrays["scout"] = outputs.level_prior.probabilities.astype(np.float16)
         arrays["scout_affine"] = outputs.level_prior.affine
-        told["scout"] = [None if meaning is None else asdict(meaning) for meaning in outputs.level_prior.meanings]
+        metadata["scout"] = [None if meaning is None else asdict(meaning) for meaning in outputs.level_prior.meanings]
     with atomic_writer(path) as file:
-        np.savez_compressed(file, told=np.array(json.dumps(told)), **arrays)
+        np.savez_compressed(file, told=np.array(json.dumps(metadata)), **arrays)
 
 
 def load(path: Path) -> tuple[NetworkOutputs, NDArray[np.uint8] | None]:
     """Read what `save` wrote: the outputs, and the discs that were marked for step 2."""
     with np.load(path) as stored:
-        told = json.loads(str(stored["told"]))
+        metadata = json.loads(str(stored["told"]))
 
         def semantic(key: str) -> SemanticMap:
-            name, labels = told[key]
+            name, labels = metadata[key]
             return SemanticMap(stored[key], ClassMap.from_labels(labels, name))
 
-        scout = None
-        if "scout" in told:
+        level_prior = None
+        if "scout" in metadata:
             meanings = tuple(
                 None
                 if meaning is None
                 else LabelMeaning(
                     Structure(meaning["kind"]), meaning["level"], meaning["region"], Parity(meaning["parity"])
                 )
-                for meaning in told["scout"]
+                for meaning in metadata["scout"]
             )
-            scout = LevelPrior(stored["scout"].astype(np.float32), meanings, stored["scout_affine"])
-        support = semantic("support") if "support" in told else None
+            level_prior = LevelPrior(stored["scout"].astype(np.float32), meanings, stored["scout_affine"])
+        support = semantic("support") if "support" in metadata else None
         final = replace(semantic("final"), margin=stored.get("margin"))
-        return NetworkOutputs(stored["affine"], final, support, scout, tuple(told["flags"])), stored.get("odd")
+        return NetworkOutputs(stored["affine"], final, support, level_prior, tuple(metadata["flags"])), stored.get(
+            "odd"
+        )
 
 
 class Recorder(SpineSegmenter):

@@ -1,10 +1,10 @@
 """Label again what the networks made of images before: ``python benchmarks/replay_labelling.py FOLDER``.
 
 FOLDER is the output of ``evaluate_synthetic.py --record``. The labelling of this checkout meets the recorded maps and
-scout probabilities, the errors of real networks in them, in a twentieth of the time. Prints the table of that
+level prior probabilities, the errors of real networks in them, in a twentieth of the time. Prints the table of that
 benchmark and every structure whose name or doubt is another than at the time of the recording. Step 2 saw the odd discs
-of the labelling of that day: images in which this one would give it others are listed, because only the networks can
-tell what would follow.
+of the labelling of that day: images in which this one would give it others are listed, because only the networks
+can compute the result.
 """
 
 from __future__ import annotations
@@ -66,16 +66,16 @@ def relabel(job: FileJob, perception: NetworkOutputs) -> FileResult:
 
 def components(path: Path) -> dict[tuple[str, int], dict[str, Any]]:
     """Return what a report says of each component, by its kind and its turn."""
-    told = json.loads(path.read_text(encoding="utf-8"))["components"]
+    components = json.loads(path.read_text(encoding="utf-8"))["components"]
     counted: dict[tuple[str, int], dict[str, Any]] = {}
-    for component in told:
+    for component in components:
         kind = component["structure"]
         counted[kind, sum(1 for other in counted if other[0] == kind)] = component
     return counted
 
 
 def changes(before: Path, after: Path) -> Iterator[str]:
-    """Tell which names and doubts differ between two reports."""
+    """List the names and doubts that differ between two reports."""
     old, new = components(before), components(after)
     if list(old) != list(new):
         yield f"{len(old)} -> {len(new)} components"

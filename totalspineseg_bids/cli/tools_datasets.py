@@ -88,8 +88,8 @@ def _get(options: argparse.Namespace) -> int:
                 progress.update(done - progress.n)  # type: ignore[attr-defined]
 
             result = get_dataset(source, options.to, choice, show)
-        present = result.wanted - len(result.failed)
-        say(f"{source.name}: {present} of {result.wanted} files, {result.fetched} fetched now: {result.folder}")
+        present = result.selected - len(result.failed)
+        say(f"{source.name}: {present} of {result.selected} files, {result.fetched} fetched now: {result.folder}")
         failed += [f"{source.name}: {name}: {reason}" for name, reason in result.failed]
     for line in failed:
         say(f"did not come: {line}")

@@ -190,8 +190,8 @@ def _prepare(options: argparse.Namespace) -> int:
     if summary.copies:
         say(f"{summary.copies} copies of other contrast of each training image")
     rarest = sorted(summary.levels, key=lambda name: summary.levels[name][0])[:3]
-    told = ", ".join(f"{name} in {summary.levels[name][0]}" for name in rarest)
-    say(f"{len(summary.levels)} structures, the rarest in training: {told} (all: prepared/levels.tsv)")
+    listed = ", ".join(f"{name} in {summary.levels[name][0]}" for name in rarest)
+    say(f"{len(summary.levels)} structures, the rarest in training: {listed} (all: prepared/levels.tsv)")
     if options.strict and summary.refused:
         first = summary.refused[0]
         msg = f"{len(summary.refused)} images left out; the first: {first.image}: {first.reason}"
@@ -240,8 +240,8 @@ def _add_train(subparsers: Subparsers) -> None:
         "train",
         _train,
         "train a planned dataset with nnU-Net",
-        "Plans and preprocesses first where that was not done. A training that was stopped goes on from its last "
-        "checkpoint. Loss and Dice are told after each epoch and drawn in progress.png of the fold.",
+        "Plans and preprocesses the dataset first if necessary. A stopped training resumes from its last checkpoint. "
+        "Loss and Dice are printed after each epoch and plotted in progress.png of the fold.",
     )
     _add_model_name(parser, several=True)
     parser.add_argument("--fold", type=_fold, default=0, metavar="0-4|all", help="default: %(default)s")
@@ -252,7 +252,7 @@ def _add_train(subparsers: Subparsers) -> None:
     parser.add_argument("--gpus", type=positive, default=1, metavar="N", help="GPUs to share the work (default: 1)")
     parser.add_argument("--workers", type=int, metavar="N", help="augmentation processes; 0 for none")
     parser.add_argument("--c", "--continue", dest="resume", action="store_true", default=True, help=argparse.SUPPRESS)
-    parser.add_argument("--restart", dest="resume", action="store_false", help="begin anew instead of going on")
+    parser.add_argument("--restart", dest="resume", action="store_false", help="start from scratch instead of resuming")
     parser.add_argument("--no-validation", action="store_true", help="do not predict the held-out cases at the end")
     parser.add_argument("--no-test", action="store_true", help="do not predict the test cases at the end")
 
@@ -440,7 +440,7 @@ def _train_refinement(options: argparse.Namespace) -> int:
             seed=options.seed,
             label_maps=options.label_maps,
             start_from=options.start_from,
-            told=lambda _name, number, _of: progress.update(number - progress.n),
+            progress=lambda _name, number, _of: progress.update(number - progress.n),
         )
     say(f"trained: {folder}")
     return int(ExitCode.SUCCESS)

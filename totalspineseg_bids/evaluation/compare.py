@@ -29,25 +29,17 @@ Part = tuple[float, int]
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A figure that is a mean over levels or images.
-
-    Attributes
-    ----------
-    key, title
-        For tables and for people.
-    unit
-        ``"share"`` (0 to 1, shown with decimals), ``"rate"`` (0 to 1, shown as per cent) or ``"mm"``.
-    better
-        1 where more is better, -1 where less is.
-    part
-        Sum and number over one image.
-    """
+    """A figure that is a mean over levels or images."""
 
     key: str
     title: str
+    """`key`, `title`: for tables and for people."""
     unit: str
+    """``"share"`` (0 to 1, shown with decimals), ``"rate"`` (0 to 1, shown as per cent) or ``"mm"``."""
     better: int
+    """1 where more is better, -1 where less is."""
     part: Callable[[ImageResult], Part]
+    """Sum and number over one image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,21 +53,14 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Evaluations of the same images by several models, the first of which the others are compared with.
-
-    Attributes
-    ----------
-    models
-        Evaluation by name; all hold the same images in the same order.
-    left_out
-        Images that could not be compared for every model, with the reason.
-    without_prediction
-        By model, how many images it has no prediction for and that count as empty.
-    """
+    """Evaluations of the same images by several models, the first of which the others are compared with."""
 
     models: dict[str, Evaluation]
+    """Evaluation by name; all hold the same images in the same order."""
     left_out: tuple[tuple[str, str], ...] = ()
+    """Images that could not be compared for every model, with the reason."""
     without_prediction: dict[str, int] | None = None
+    """By model, how many images it has no prediction for and that count as empty."""
 
     @property
     def images(self) -> tuple[ImageResult, ...]:
@@ -217,7 +202,7 @@ def compare_models(
     predictions
         File or folder of each model by its name; the first is what the others are compared with.
     truth
-        File or folder of the truth; pairs as `pair_files` tells.
+        File or folder of the truth; paired by `pair_files`.
     label_scheme, truth_scheme
         Ids of predictions and truth.
     drop_missing
@@ -266,7 +251,7 @@ def compare_models(
             if failed:
                 left_out.append((path.name, failed[0]))
             else:
-                # The truth's name tells the contrast where it can, so that all models group alike.
+                # The contrast comes from the truth's name where possible, so that all models have the same groups.
                 tags = next(iter(single.values())).images[0].tags
                 for name, evaluation in single.items():
                     results[name].append(replace(evaluation.images[0], tags=tags))

@@ -35,21 +35,14 @@ def _share(part: int, whole: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Results of a set of images.
-
-    Attributes
-    ----------
-    images
-        One entry an image.
-    failed
-        Images that could not be compared, with the reason.
-    tolerance_mm
-        Of the normalised surface distance.
-    """
+    """Results of a set of images."""
 
     images: tuple[ImageResult, ...]
+    """Results of each image."""
     failed: tuple[tuple[str, str], ...] = ()
+    """Images that could not be compared, with the reason."""
     tolerance_mm: float = TOLERANCE_MM
+    """Of the normalised surface distance."""
 
     def summary(self, images: Sequence[ImageResult] | None = None) -> dict[str, Any]:
         """Return the figures over all images, or over some of them.
@@ -190,7 +183,7 @@ def evaluate(
     truth_scheme
         Ids of the truths; the same by default.
     tags
-        Properties of each image to group by; by default the contrast that its name tells.
+        Properties of each image to group by; by default the contrast in its name.
     tolerance_mm
         Of the normalised surface distance.
     progress

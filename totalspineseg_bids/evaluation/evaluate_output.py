@@ -45,9 +45,9 @@ def plain(value: Any) -> Any:  # noqa: ANN401
 def write_evaluation(evaluation: Evaluation, folder: Path, extra: dict[str, Any] | None = None) -> None:
     """Write an evaluation as JSON, tables and a page.
 
-    ``evaluation.json`` has everything but the single structures; ``images.tsv`` a row an image, ``structures.tsv`` an
-    image and structure, ``levels.tsv`` a level, over all images and over those of each value of each tag;
-    ``evaluation.html`` needs neither network nor other files.
+    ``evaluation.json`` has everything except the single structures. ``images.tsv`` has one row per image,
+    ``structures.tsv`` one per image and structure, ``levels.tsv`` one per level over all images and over those of each
+    value of each tag. ``evaluation.html`` is self-contained.
 
     Parameters
     ----------

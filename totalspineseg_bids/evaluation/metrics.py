@@ -44,7 +44,7 @@ LEVELLED = (Structure.VERTEBRA, Structure.SACRUM, Structure.DISC)
 
 
 class Outcome(str, Enum):
-    """What a prediction says about the levels of an image."""
+    """Outcome of the level naming of an image."""
 
     #: Levels are named and every one in full view is right.
     RIGHT = "right"
@@ -60,43 +60,30 @@ class Outcome(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class LevelResult:
-    """One structure of the truth, or one that only the prediction has.
-
-    Attributes
-    ----------
-    name, structure, level
-        Of ``anatomy``.
-    in_truth, in_prediction
-        Whether the label is in either map.
-    full_view
-        Whether the field of view does not cut it (`cut_labels`).
-    dice
-        2|A∩B| / (|A|+|B|).
-    nsd
-        Normalised surface distance; NaN where neither map has a surface inside the field of view.
-    truth_mm3, predicted_mm3
-        Volumes.
-    identified
-        VerSe's criterion; ``None`` for cord and canal, and for what is not in the truth.
-    misnamed
-        The prediction names this level where another, or none, is.
-    distance_mm
-        Between the centroids, where both maps have the label; NaN otherwise.
-    """
+    """One structure of the truth, or one that only the prediction has."""
 
     name: str
     structure: Structure
     level: str
+    """`name`, `structure`, `level`: of ``anatomy``."""
     in_truth: bool
     in_prediction: bool
+    """`in_truth`, `in_prediction`: whether the label is in either map."""
     full_view: bool
+    """Whether the field of view does not cut it (`cut_labels`)."""
     dice: float
+    """2|A∩B| / (|A|+|B|)."""
     nsd: float
+    """Normalised surface distance; NaN where neither map has a surface inside the field of view."""
     truth_mm3: float
     predicted_mm3: float
+    """`truth_mm3`, `predicted_mm3`: volumes."""
     identified: bool | None
+    """VerSe's criterion; ``None`` for cord and canal, and for what is not in the truth."""
     misnamed: bool
+    """The prediction names this level where another, or none, is."""
     distance_mm: float
+    """Between the centroids, where both maps have the label; NaN otherwise."""
 
     @property
     def group(self) -> str:
@@ -106,27 +93,18 @@ class LevelResult:
 
 @dataclass(frozen=True, slots=True)
 class ImageResult:
-    """One image.
-
-    Attributes
-    ----------
-    name
-        Of the image.
-    tags
-        Properties to group by, such as ``{"contrast": "T2w"}``.
-    levels
-        One entry a label in truth or prediction.
-    outcome
-        What the prediction says about levels.
-    landmark_in_view
-        Whether one of C2-C3, C7-T1, T12-L1, L5-S is in full view in the truth.
-    """
+    """One image."""
 
     name: str
+    """Of the image."""
     tags: dict[str, str]
+    """Properties to group by, such as ``{"contrast": "T2w"}``."""
     levels: tuple[LevelResult, ...]
+    """One entry a label in truth or prediction."""
     outcome: Outcome
+    """What the prediction says about levels."""
     landmark_in_view: bool
+    """Whether one of C2-C3, C7-T1, T12-L1, L5-S is in full view in the truth."""
 
     @property
     def levels_in_full_view(self) -> int:
@@ -200,7 +178,7 @@ def _nearest(point: NDArray[np.float64], label: AnatomicalLabel, centres: dict[i
 
 
 def _boxes(truth: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> dict[int, tuple[slice, slice, slice]]:
-    """Return for each label the part of the grid that holds it in either map, one voxel wider where there is room."""
+    """Return the bounding box of each label in either map, with a margin of one voxel inside the grid."""
     boxes: dict[int, tuple[slice, slice, slice]] = {}
     first, second = ndimage.find_objects(truth), ndimage.find_objects(predicted)
     for number in range(max(len(first), len(second))):

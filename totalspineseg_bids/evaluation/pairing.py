@@ -1,4 +1,4 @@
-"""Which prediction belongs to which truth."""
+"""Pairing of predictions with truths by file name."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def pair_files(predicted: Path, truth: Path) -> list[tuple[Path | None, Path]]:
     ----------
     predicted, truth
         Both files or both folders, searched to any depth. Files pair by the name below the folder where that is the
-        same, else by BIDS entities and suffix of the source image (also where the suffix is told on one side only and
-        there is no choice).
+        same, else by BIDS entities and suffix of the source image (also where only one side has the suffix and
+        the match is unique).
 
     Returns
     -------
@@ -88,7 +88,7 @@ def pair_files(predicted: Path, truth: Path) -> list[tuple[Path | None, Path]]:
 
 
 def _only_candidate(key: Any, predictions: dict[Any, Path]) -> Path | None:  # noqa: ANN401
-    """Return the prediction with the same entities, if one side does not tell the suffix and there is but one."""
+    """Return the only prediction with the same entities, if one side lacks the suffix."""
     if isinstance(key, str):
         return None
     entities, suffix = key

@@ -74,7 +74,7 @@ def _unknown_ids(labels: NDArray[np.uint8], scheme: LabelScheme) -> list[int]:
 
 
 def scheme_of(labels: NDArray[np.uint8], path: Path) -> LabelScheme:
-    """Tell the label scheme of a map by the ids in it: the only one that has them all.
+    """Detect the label scheme of a map: the only one that has all of its ids.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def scheme_of(labels: NDArray[np.uint8], path: Path) -> LabelScheme:
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
-        msg = f"{path}: its labels fit both schemes; tell it with --label-scheme"
+        msg = f"{path}: its labels fit both schemes; choose one with --label-scheme"
         raise ImageError(msg)
     unknown = _unknown_ids(labels, anatomy.DEFAULT_SCHEME)
     msg = f"{path}: label {unknown[0]} and others fit no label scheme; map them to one of them first"

@@ -51,24 +51,18 @@ _PARTS = frozenset({"vertebrae", "vertebra", "vert", "disc", "discs", "ivd", "iv
 _POINTS = frozenset({"levels"})
 #: Where labels may lie that belong to an image without ``space-``: its own space, or a copy on another grid.
 _OWN_SPACES = frozenset({"resampled", "orig", "native", "individual"})
-#: Entities that tell series of one suffix apart: another plane, sequence or preparation.
+#: Entities that distinguish series of one suffix: another plane, sequence or preparation.
 _VARIANTS = ("acq", "ce", "flip", "inv", "mt", "echo", "part")
 
 
 @dataclass(frozen=True, slots=True)
 class BidsName:
-    """Parts of a BIDS file name.
-
-    Attributes
-    ----------
-    entities
-        Key and value of each entity, in the order of the name.
-    suffixes
-        Pieces that are no entity; the last is the suffix, one before it the suffix of the source.
-    """
+    """Parts of a BIDS file name."""
 
     entities: tuple[tuple[str, str], ...]
+    """Key and value of each entity, in the order of the name."""
     suffixes: tuple[str, ...]
+    """Pieces that are no entity; the last is the suffix, one before it the suffix of the source."""
 
     @property
     def suffix(self) -> str:
@@ -86,7 +80,7 @@ class BidsName:
 
     @property
     def source_suffix(self) -> str | None:
-        """Suffix of the source image, where a derivative's name tells it."""
+        """Suffix of the source image, if a derivative's name has it."""
         known = [piece for piece in (*self.suffixes[:-1], self.get("desc")) if piece in IMAGE_SUFFIXES]
         return known[0] if known else None
 
@@ -117,19 +111,13 @@ def parse_name(path: Path) -> BidsName:
 
 @dataclass(frozen=True, slots=True)
 class LabelFiles:
-    """Label images of one image.
-
-    Attributes
-    ----------
-    levels
-        Images with a value a level (several where vertebrae and discs are in files of their own).
-    cord, canal
-        Masks to merge into them, if any.
-    """
+    """Label images of one image."""
 
     levels: tuple[Path, ...]
+    """Images with one value per level (several if vertebrae and discs are in separate files)."""
     cord: Path | None = None
     canal: Path | None = None
+    """`cord`, `canal`: masks to merge into them, if any."""
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -139,33 +127,22 @@ class LabelFiles:
 
 @dataclass(frozen=True, slots=True)
 class TrainingCase:
-    """An image with its labels.
-
-    Attributes
-    ----------
-    case_id
-        Unique, safe in file names: dataset and stem of the image.
-    dataset
-        Name of the dataset's folder.
-    subject
-        Value of ``sub-``, without the prefix.
-    contrast
-        Suffix of the image, with the entities that tell its series apart (`BidsName.contrast`).
-    image
-        The image.
-    labels
-        Its label images.
-    one_person
-        All subjects of the dataset are the same person, scanned at several places.
-    """
+    """An image with its labels."""
 
     case_id: str
+    """Unique, safe in file names: dataset and stem of the image."""
     dataset: str
+    """Name of the dataset's folder."""
     subject: str
+    """Value of ``sub-``, without the prefix."""
     contrast: str
+    """Suffix of the image, with the entities that distinguish its series (`BidsName.contrast`)."""
     image: Path
+    """The image."""
     labels: LabelFiles
+    """Its label images."""
     one_person: bool = False
+    """All subjects of the dataset are the same person, scanned at several places."""
 
     @property
     def person(self) -> tuple[str, str]:
@@ -182,13 +159,13 @@ class Refusal:
 
 
 def is_image(path: Path) -> bool:
-    """Tell by its name whether a file is an anatomical image that is taken for training."""
+    """Return whether a file name is that of an anatomical image for training."""
     name = parse_name(path)
     return path.name.endswith((".nii", ".nii.gz")) and name.suffix in IMAGE_SUFFIXES and len(name.suffixes) == 1
 
 
 def is_spine_label(path: Path) -> bool:
-    """Tell by its name whether a file holds labels of the spine: levels, cord or canal."""
+    """Return whether a file name is that of labels of the spine: levels, cord or canal."""
     name = parse_name(path)
     if not path.name.endswith((".nii", ".nii.gz")) or name.suffix not in LABEL_SUFFIXES or name.unknown_pieces:
         return False
@@ -224,7 +201,7 @@ def _rank_of_levels(name: BidsName) -> int | None:
 
 
 def _sorted_out(files: Iterable[Path]) -> LabelFiles | str:
-    """Tell levels, cord and canal apart; a string says why that cannot be done."""
+    """Sort files into levels, cord and canal, or return the reason why that is impossible."""
     levels: dict[int, list[Path]] = {}
     masks: dict[str, list[Path]] = {"cord": [], "canal": []}
     parts: list[Path] = []

@@ -25,7 +25,7 @@ DATASET_NAMES: dict[DatasetId, str] = {
     103: "Dataset103_TotalSpineSeg_full",
 }
 
-#: nnU-Net's normalisation goes by channel name: z-score for any name it does not know, none for ``noNorm``.
+#: nnU-Net chooses the normalisation by channel name: z-score for any name it does not know, none for ``noNorm``.
 CHANNEL_NAMES: dict[DatasetId, tuple[str, ...]] = {101: ("MRI",), 102: ("MRI", "noNorm"), 103: ("MRI",)}
 
 #: Values that a region owns, by region name; the first name of each group is the union of the others.
@@ -102,9 +102,6 @@ def _full_regions() -> Regions:
 FULL_REGIONS: Regions = _full_regions()
 
 REGIONS: dict[DatasetId, Regions] = {101: STEP1_REGIONS, 102: STEP2_REGIONS, 103: FULL_REGIONS}
-
-#: How many classes a dataset has, background apart (8 and 14 are the seed's, in which ``canal`` and ``csf`` are one).
-NUM_REGIONS: dict[DatasetId, int] = {dataset: len(regions) for dataset, regions in REGIONS.items()}
 
 
 def own_value(dataset: DatasetId, region: str) -> int:

@@ -15,7 +15,7 @@ from scipy import ndimage
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
 
-#: Structures that share a mean; the others of a level are the next of kin, so that no level is told by its brightness.
+#: Structures that share a mean intensity, so that a network cannot identify a level by its brightness.
 _KINDS: tuple[tuple[Structure, ...], ...] = (
     (Structure.DISC,),
     (Structure.VERTEBRA, Structure.SACRUM),
@@ -44,7 +44,7 @@ def _curve(values: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.
     """Return values in [0, 1] under a random gamma, inverted at times."""
     curved = np.clip(values, 0, 1) ** np.float32(np.exp(rng.uniform(-0.5, 0.5)))
     if rng.random() < _INVERTED:
-        # Air stays dark: what is bright around it is turned over, told by a smoothed image, or noise would speckle.
+        # Air stays dark. The body is found in a smoothed image; noise would make its inversion speckled.
         inside = np.clip((ndimage.gaussian_filter(values, _AIR_MM) - 0.05) / 0.1, 0, 1)
         curved = inside * (1.1 - curved) + (1 - inside) * curved
     return np.asarray(curved, np.float32)

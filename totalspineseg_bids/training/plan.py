@@ -1,6 +1,6 @@
 """nnU-Net's own planning and preprocessing, called in process.
 
-Plans go by short names: ``default`` is nnU-Net's plain U-Net, ``resenc-m`` and ``resenc-l`` its residual encoders,
+Plans have short names: ``default`` is nnU-Net's plain U-Net, ``resenc-m`` and ``resenc-l`` its residual encoders,
 ``small`` a U-Net that a CPU can train, made by changing patch and width in the default plans (its preprocessed data
 are those of ``default``).
 """
@@ -37,21 +37,14 @@ _SPACING = (1.0, 1.0, 1.0)
 
 @dataclass(frozen=True, slots=True)
 class PlansKind:
-    """How plans of a name are made.
-
-    Attributes
-    ----------
-    planner
-        nnU-Net's planner class.
-    identifier
-        Name of the plans file, which is part of the model folder's name.
-    base
-        Plans that these are derived from (and whose preprocessed data they use); ``None`` for nnU-Net's own.
-    """
+    """Recipe of the plans of one name."""
 
     planner: str
+    """nnU-Net's planner class."""
     identifier: str
+    """Name of the plans file, which is part of the model folder's name."""
     base: str | None = None
+    """Plans that these are derived from (and whose preprocessed data they use); ``None`` for nnU-Net's own."""
 
 
 PLANS: dict[str, PlansKind] = {
@@ -169,9 +162,9 @@ def _state(raw: Path) -> str:
 
 
 def is_stale(work_dir: Path, dataset: DatasetId, plans: str) -> bool:
-    """Tell whether a dataset was prepared anew, with other images, after it was planned.
+    """Return whether a dataset was prepared again, with other images, after planning.
 
-    A raw folder that is gone (the preprocessed data do without) is not stale.
+    A dataset whose raw folder was removed is not stale: the preprocessed data suffice.
     """
     raw = Path(work_dir) / "nnUNet_raw" / DATASET_NAMES[dataset]
     kind = plans_kind(plans)
@@ -232,7 +225,7 @@ def plan_and_preprocess(
     patch, features, batch_size
         Of the ``small`` network.
     force
-        Plan and preprocess anew.
+        Repeat planning and preprocessing.
 
     Returns
     -------

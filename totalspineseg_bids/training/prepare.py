@@ -12,8 +12,7 @@ the work folder afterwards is what nnU-Net documents (``documentation/dataset_fo
     prepared/<case>.json                        what a case was made from; a rerun skips it while that is unchanged
     prepared/levels.tsv                         how many images of each part show each structure
 
-With copies of other contrast, ``<case>_aug1`` and so on stand beside the training cases, in the folds only where their
-source is trained on.
+Copies with another contrast are training cases ``<case>_aug1`` and so on; a fold has those of its own training cases.
 """
 
 from __future__ import annotations
@@ -50,62 +49,44 @@ from totalspineseg_bids.training.split import folds, held_out_persons
 
 logger = logging.getLogger(__name__)
 
-#: Raised with every change of what is written for a case, so that older outputs are made anew.
+#: Raised with every change of the output of a case, so that older outputs are replaced.
 _RECIPE = 2
 PARITIES: tuple[str, ...] = ("odd", "even")
 
 
 @dataclass(frozen=True, slots=True)
 class PrepareSummary:
-    """What `prepare` did.
-
-    Attributes
-    ----------
-    training, test
-        Cases in each part (images, so that one counts once though 102 has it twice).
-    written, kept
-        Cases made now and cases that were complete from an earlier run.
-    refused
-        Images left out, with the reason.
-    strata
-        Images a dataset and contrast: ``(dataset, contrast, part) -> count``, part ``"train"`` or ``"test"``.
-    folders
-        Raw folders by dataset id.
-    levels
-        Images that show a structure: ``name -> (training, test)``, in the order of ``anatomy.LABELS``.
-    copies
-        Copies of other contrast made of each training image.
-    """
+    """Summary of a run of `prepare`."""
 
     training: int
     test: int
+    """`training`, `test`: cases in each part (images, so that one counts once though 102 has it twice)."""
     written: int
     kept: int
+    """`written`, `kept`: cases made now and cases that were complete from an earlier run."""
     refused: tuple[Refusal, ...]
+    """Images left out, with the reason."""
     strata: dict[tuple[str, str, str], int] = field(default_factory=dict)
+    """Images a dataset and contrast: ``(dataset, contrast, part) -> count``, part ``"train"`` or ``"test"``."""
     folders: dict[DatasetId, Path] = field(default_factory=dict)
+    """Raw folders by dataset id."""
     levels: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Images that show a structure: ``name -> (training, test)``, in the order of ``anatomy.LABELS``."""
     copies: int = 0
+    """Copies of other contrast made of each training image."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """A case in its part.
-
-    Attributes
-    ----------
-    case, part
-        What it is and ``"train"`` or ``"test"``.
-    copies
-        Copies of other contrast, for training cases.
-    seed
-        Of the copies.
-    """
+    """A case in its part."""
 
     case: TrainingCase
     part: str
+    """`case`, `part`: what it is and ``"train"`` or ``"test"``."""
     copies: int
+    """Copies of other contrast, for training cases."""
     seed: int
+    """Of the copies."""
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 Parity
 ------
-Step 2 tells neighbours apart by giving every second disc and vertebra another class. The convention, which is that of
+Step 2 distinguishes neighbours by alternating the classes of discs and vertebrae. The convention, which is that of
 the public label maps of the method (neuropoly/totalspineseg, ``resources/labels_maps/nnunet_step2.json``):
 
 * Discs are counted from C2-C3, which is the first and *odd*: C2-C3, C4-C5, C6-C7, T1-T2, … L5-S are odd

@@ -1,4 +1,4 @@
-"""Who is trained on and who is tested on: by person, stratified, and the same for the same seed.
+"""Split of the cases into training and test set by person, stratified and deterministic.
 
 Persons are put in order by a hash of the seed and their name, not by a random generator, so that a dataset that grows
 keeps most of its split. A person with several contrasts counts for each of them, which is why the test set is chosen

@@ -25,76 +25,51 @@ Fold = int | Literal["all"]
 
 @dataclass(frozen=True, slots=True)
 class TrainOptions:
-    """One training.
-
-    Attributes
-    ----------
-    work_dir
-        Folder with ``nnUNet_preprocessed``; ``nnUNet_results`` is written beside it.
-    dataset
-        101, 102 or 103.
-    fold
-        Fold that is held out, or ``"all"`` to train on every case.
-    plans
-        Short name of the plans.
-    trainer
-        Class of nnU-Net (or of a folder in ``nnUNet_extTrainer``).
-    epochs
-        Length; ``None`` is nnU-Net's 1000.
-    iterations, validation_iterations
-        Steps an epoch; ``None`` is nnU-Net's 250 and 50.
-    device
-        ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
-    gpus
-        More than one trains with data parallelism.
-    workers
-        Augmentation processes; ``None`` chooses none on a CPU and four to twelve a GPU.
-    resume
-        Go on from the last checkpoint, if there is one.
-    validate
-        Predict the held-out cases of the fold at the end, as nnU-Net does.
-    test
-        Predict the test cases at the end and summarise them in ``test/summary.json``.
-    """
+    """One training."""
 
     work_dir: Path
+    """Folder with ``nnUNet_preprocessed``; ``nnUNet_results`` is written beside it."""
     dataset: DatasetId
+    """101, 102 or 103."""
     fold: Fold = 0
+    """Fold that is held out, or ``"all"`` to train on every case."""
     plans: str = "default"
+    """Short name of the plans."""
     trainer: str = "nnUNetTrainer"
+    """Class of nnU-Net (or of a folder in ``nnUNet_extTrainer``)."""
     epochs: int | None = None
+    """Length; ``None`` is nnU-Net's 1000."""
     iterations: int | None = None
     validation_iterations: int | None = None
+    """`iterations`, `validation_iterations`: steps an epoch; ``None`` is nnU-Net's 250 and 50."""
     device: str = "auto"
+    """``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``."""
     gpus: int = 1
+    """More than one trains with data parallelism."""
     workers: int | None = None
+    """Augmentation processes; ``None`` chooses none on a CPU and four to twelve a GPU."""
     resume: bool = True
+    """Go on from the last checkpoint, if there is one."""
     validate: bool = True
+    """Predict the held-out cases of the fold at the end, as nnU-Net does."""
     test: bool = True
+    """Predict the test cases at the end and summarise them in ``test/summary.json``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """What is known at the end of an epoch.
-
-    Attributes
-    ----------
-    number, total
-        From 1, and how many there will be.
-    train_loss, val_loss
-        Means over the epoch's steps.
-    dice
-        Pseudo Dice over the validation patches, mean of the regions; NaN where none is in them.
-    seconds
-        Time the epoch took.
-    """
+    """Figures of one epoch."""
 
     number: int
     total: int
+    """`number`, `total`: from 1, and how many there will be."""
     train_loss: float
     val_loss: float
+    """`train_loss`, `val_loss`: means over the epoch's steps."""
     dice: float
+    """Pseudo Dice over the validation patches, mean of the regions; NaN where none is in them."""
     seconds: float
+    """Time the epoch took."""
 
 
 def model_folder(work_dir: Path, dataset: DatasetId, plans: str = "default", trainer: str = "nnUNetTrainer") -> Path:
@@ -162,7 +137,7 @@ def _build(options: TrainOptions, device: Any) -> Any:  # noqa: ANN401 - nnU-Net
 
 
 def _report_epochs(trainer: Any, progress: Callable[[Epoch], None]) -> None:  # noqa: ANN401
-    """Have a trainer call back at the end of each epoch."""
+    """Call `progress` at the end of each epoch of a trainer."""
     original = trainer.on_epoch_end
 
     def on_epoch_end() -> None:
@@ -251,7 +226,7 @@ def train(options: TrainOptions, progress: Callable[[Epoch], None] | None = None
     Raises
     ------
     UsageError
-        If the device, the plans or the fold do not exist, or the images were prepared anew after planning.
+        If the device, the plans or the fold do not exist, or the images were prepared again after planning.
     MissingInputError
         If the dataset was not planned.
     """

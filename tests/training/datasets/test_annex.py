@@ -56,7 +56,7 @@ def test_without_git_annex_the_error_says_what_to_install(tmp_path: Path, monkey
         (root / "small" / name).unlink()
         (root / "small" / name).write_bytes(content_of(name))
     result = get_dataset(source, root)
-    assert (result.wanted, result.fetched, result.failed) == (5, 0, ())
+    assert (result.selected, result.fetched, result.failed) == (5, 0, ())
     assert state_of(source, root).text == "complete"
 
 

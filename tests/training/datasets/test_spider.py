@@ -116,7 +116,7 @@ def test_place_in_space(tmp_path: Path) -> None:
 def test_get_convert_and_prepare(published: DatasetSource, tmp_path: Path) -> None:
     root = tmp_path / "bids"
     result = get_dataset(published, root)
-    assert (result.wanted, result.fetched) == (5, 3)
+    assert (result.selected, result.fetched) == (5, 3)
     reasons = dict(result.failed)
     assert "no mask" in reasons["sub-013_acq-lowresSag_T2w"]
     assert "value 99" in reasons["sub-014_acq-lowresSag_T2w"]
@@ -167,7 +167,7 @@ def test_digests(published: DatasetSource, server: Server, tmp_path: Path) -> No
     wrong = replace(published, digests={"images.zip": "0" * 64})
     with pytest.raises(ImageError, match=r"images\.zip.*published 0000"):
         get_dataset(wrong, root)
-    # Nobody tells digests: those of the first download are kept, and a file that changes later is refused.
+    # Without published digests, those of the first download are recorded; a file that changes later is refused.
     silent = replace(published, digests={})
     get_dataset(silent, root)
     recorded = json.loads((root / ".downloads" / published.name / "digests.json").read_text())

@@ -1,4 +1,4 @@
-"""Which cases the suite holds: subjects, views, layouts and damages, all from seeds."""
+"""Cases of the suite: subjects, views, class maps and damages, all drawn from seeds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from totalspineseg_bids.evaluation.corruption.subjects import BLIND_VIEWS, VIEWS
 from totalspineseg_bids.segmentation.class_map import ClassMap
 
 LAYOUTS = ("r20240601-step2", "r20241115-step2")
-#: Variants, with the views in which landmarks on both sides tell them.
+#: Variants, with the views in which landmarks on both sides identify them.
 VARIANTS: dict[str, tuple[SpineVariant, tuple[str, ...]]] = {
     "11 thoracic": (SpineVariant(11, 5), ("whole",)),
     "13 thoracic": (SpineVariant(13, 5), ("whole",)),
@@ -40,27 +40,18 @@ SPLITS = {"fit": 1000, "report": 5000}
 
 @dataclass(frozen=True)
 class Plan:
-    """A case that is not made yet.
-
-    Attributes
-    ----------
-    group
-        ``single``, ``pair`` or ``blind``.
-    kind
-        Name in the table.
-    damages
-        What is done, in order.
-    seed
-        Of everything random but the subject.
-    split
-        ``fit`` or ``report``.
-    """
+    """A case that is not made yet."""
 
     group: str
+    """``single``, ``pair`` or ``blind``."""
     kind: str
+    """Name in the table."""
     damages: tuple[str, ...]
+    """What is done, in order."""
     seed: int
+    """Of everything random but the subject."""
     split: str
+    """``fit`` or ``report``."""
 
 
 def plans(split: str, singles: int, pairs: int, blinds: int) -> list[Plan]:

@@ -1,7 +1,7 @@
-"""What models do to semantic maps, one function a kind.
+"""Errors of networks in semantic maps, one function per kind.
 
-Each function changes a :class:`Case` in place and returns whether it could. They draw all that is random from the
-generator that they are given.
+Each function changes a :class:`Case` in place and returns whether it could. All random numbers come
+from the generator passed to it.
 """
 
 from __future__ import annotations
@@ -718,8 +718,8 @@ DAMAGES: dict[str, Damage] = {
     "no processes": no_processes,
     "thick slices": thick_slices,
     "ragged": ragged,
-    "scout right": level_prior_right,
-    "scout shifted by one": level_prior_shifted,
+    "scout right": level_prior_right,  # language: ok
+    "scout shifted by one": level_prior_shifted,  # language: ok
 }
 #: Those that change the grid come last when two meet.
 LATE: tuple[str, ...] = ("narrow slab", "no processes", "tilted", "ragged", "thick slices")

@@ -382,9 +382,9 @@ CHANGES: dict[str, Change] = {
     "false disc beside": _false_disc("beside"),
     "no sacrum": _no_sacrum,
     "false sacrum": _sacrum_rejection_cost,
-    "scout right": _level_prior("right"),
-    "scout shifted by one": _level_prior("run"),
-    "scout shifted all over": _level_prior("all"),
+    "scout right": _level_prior("right"),  # language: ok
+    "scout shifted by one": _level_prior("run"),  # language: ok
+    "scout shifted all over": _level_prior("all"),  # language: ok
     "level prior right": _all_level_priors("right"),
     "level prior shifted by one": _all_level_priors("run"),
     "level prior shifted all over": _all_level_priors("all"),
@@ -419,7 +419,7 @@ def draw(kinds: tuple[str, ...], seed: int, split: int, *, blind: bool = False) 
 
 
 def anchored(seen: Seen) -> bool:
-    """Tell whether the map of the case names levels rightly, and oftener than wrongly."""
+    """Return whether the map has more correct than wrong level classes."""
     right = wrong = 0
     for name, item in zip(seen.names, seen.items, strict=True):
         if item.kind is Structure.SACRUM:

@@ -20,40 +20,29 @@ _SMALLEST_MM3 = {Structure.DISC: 150.0, Structure.VERTEBRA: 1500.0, Structure.SA
 
 @dataclass
 class Score:
-    """What came of one case.
-
-    Attributes
-    ----------
-    right, wrong, unnamed
-        Structures with their own name, another one, or none.
-    silent
-        Wrong ones that carry no warning in a column that is called labelled.
-    abstained
-        Whether the column as a whole has no names.
-    anchored
-        Whether the damaged map shows a landmark where it belongs, and more right ones than wrong.
-    sure, sure_right
-        Components with a confidence of at least 0.9, and how many of them are right.
-    errors
-        ``truth>given`` of each structure that is not right.
-    confidences
-        Confidence and correctness of each named component.
-    """
+    """Score of one case."""
 
     right: int = 0
     wrong: int = 0
     unnamed: int = 0
+    """`right`, `wrong`, `unnamed`: structures with their own name, another one, or none."""
     silent: int = 0
+    """Wrong ones that carry no warning in a column that is called labelled."""
     abstained: bool = False
+    """Whether the column as a whole has no names."""
     anchored: bool = True
+    """Whether the damaged map shows a landmark where it belongs, and more right ones than wrong."""
     sure: int = 0
     sure_right: int = 0
+    """`sure`, `sure_right`: components with a confidence of at least 0.9, and how many of them are right."""
     errors: list[str] = field(default_factory=list)
+    """``truth>given`` of each structure that is not right."""
     confidences: list[tuple[float, bool]] = field(default_factory=list)
+    """Confidence and correctness of each named component."""
 
     @property
     def all_right(self) -> bool:
-        """Whether every structure has its name."""
+        """True if every structure has its correct name."""
         return self.right > 0 and not self.wrong and not self.unnamed
 
 
@@ -94,7 +83,7 @@ def score(case: Case, spine: LabelledSpine) -> Score:
 
 
 def is_anchored(case: Case) -> bool:
-    """Tell whether the map names a level rightly, by a majority of a structure's voxels, and oftener than wrongly."""
+    """Return whether more structures have the correct level class, by a majority of voxels, than a wrong one."""
     layout = case.layout
     own = {value: m.level for value, m in layout.meanings.items() if m.level is not None}
     right = wrong = 0
@@ -113,7 +102,7 @@ def is_anchored(case: Case) -> bool:
                 right += 1
             else:
                 wrong += 1
-    with_level_prior = bool(case.support) and "scout right" in case.damages
+    with_level_prior = bool(case.support) and "scout right" in case.damages  # language: ok
     return right > wrong or with_level_prior
 
 

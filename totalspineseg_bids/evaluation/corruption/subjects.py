@@ -21,7 +21,7 @@ Slices = tuple[slice, slice, slice]
 _DOMAIN = 0x5017E
 _MARGIN_MM = 6
 
-#: First and last vertebra of each view. The names tell what a scanner's protocol would be called.
+#: First and last vertebra of each view, by the name of the matching scanner protocol.
 VIEWS: dict[str, tuple[str, str]] = {
     "whole": ("C1", "S"),
     "cervical": ("C1", "T3"),
@@ -43,21 +43,14 @@ BLIND_VIEWS: dict[str, tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class Subject:
-    """Truth of a whole spine.
-
-    Attributes
-    ----------
-    truth
-        uint8, canonical ids of the spine on a 1 mm RAS grid.
-    affine
-        Its voxel-to-scanner matrix.
-    variant
-        Numbers of its vertebrae.
-    """
+    """Truth of a whole spine."""
 
     truth: np.ndarray
+    """uint8, canonical ids of the spine on a 1 mm RAS grid."""
     affine: np.ndarray
+    """Its voxel-to-scanner matrix."""
     variant: SpineVariant
+    """Numbers of its vertebrae."""
 
     @cached_property
     def boxes(self) -> list[Slices | None]:
@@ -115,7 +108,7 @@ def make_subject(seed: int, variant: SpineVariant = SpineVariant(), shape: str =
 
 
 def _kept(name: str) -> Path | None:
-    """Where a subject is kept between runs: in the folder that ``LABELLING_SUITE_CACHE`` names, if it is set."""
+    """Return the path of a cached subject, or None unless ``LABELLING_SUITE_CACHE`` names a folder."""
     folder = os.environ.get("LABELLING_SUITE_CACHE")
     if not folder:
         return None
@@ -125,36 +118,25 @@ def _kept(name: str) -> Path | None:
 
 @dataclass
 class Case:
-    """One semantic map with its truth; the damages change it in place.
-
-    Attributes
-    ----------
-    truth
-        uint8, canonical ids.
-    semantic
-        uint8, integers of ``layout``.
-    affine, layout, variant
-        Grid, meaning of the integers, numbers of vertebrae.
-    whole
-        Voxels of each id in the whole subject, shape (256,).
-    view, damages
-        What it is made of, by name.
-    exempt
-        Ids that the damage took away.
-    support
-        Further maps, as for ``label_map``.
-    """
+    """One semantic map with its truth; the damages change it in place."""
 
     truth: np.ndarray
+    """uint8, canonical ids."""
     semantic: np.ndarray
+    """uint8, integers of ``layout``."""
     affine: np.ndarray
     layout: ClassMap
     variant: SpineVariant
+    """`affine`, `layout`, `variant`: grid, meaning of the integers, numbers of vertebrae."""
     whole: np.ndarray
+    """Voxels of each id in the whole subject, shape (256,)."""
     view: str
     damages: tuple[str, ...] = ()
+    """`view`, `damages`: what it is made of, by name."""
     exempt: set[int] = field(default_factory=set)
+    """Ids that the damage took away."""
     support: list[tuple[np.ndarray, ClassMap]] = field(default_factory=list)
+    """Further maps, as for ``label_map``."""
 
     def __post_init__(self) -> None:
         self.refresh()
@@ -176,7 +158,7 @@ class Case:
         )
 
     def seen(self, number: int, share: float = 0.9) -> bool:
-        """Tell whether at least a share of an id is in view."""
+        """Return whether at least `share` of the voxels of an id are in view."""
         return bool(self.counts[number] > 0 and self.counts[number] >= share * self.whole[number])
 
     def discs(self, share: float = 0.9) -> list[str]:
@@ -285,7 +267,7 @@ def _body_rows(subject: Subject, number: int) -> tuple[int, int]:
 
 
 def tissue_alike(case: Case) -> np.ndarray:
-    """Whether each voxel of the semantic map has the tissue that the truth has there."""
+    """Return a mask of the voxels at which semantic map and truth have the same tissue."""
     kinds = np.zeros(256, np.uint8)
     for label in anatomy.LABELS:
         kinds[label.id] = {

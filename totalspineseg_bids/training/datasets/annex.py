@@ -30,21 +30,14 @@ _ENVIRONMENT = {
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """What a call fetched.
+    """Numbers of files of one call."""
 
-    Attributes
-    ----------
-    wanted
-        Files that belong to the choice.
-    fetched
-        Those that came now.
-    failed
-        Path and reason of those that did not come.
-    """
-
-    wanted: int
+    selected: int
+    """Files that belong to the choice."""
     fetched: int
+    """Those that came now."""
     failed: tuple[tuple[str, str], ...]
+    """Path and reason of those that did not come."""
 
 
 def _git(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -62,7 +55,7 @@ def _git(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProces
 
 
 def has_git_annex() -> bool:
-    """Tell whether git-annex is installed."""
+    """Return whether git-annex is installed."""
     return shutil.which("git") is not None and _git("annex", "version", "--raw").returncode == 0
 
 
@@ -118,7 +111,7 @@ def clone(url: str, target: Path, revision: str | None = None) -> str:
     return head.stdout.strip()
 
 
-def wanted_files(repository: Path, subjects: Sequence[str] = ()) -> list[str]:
+def selected_files(repository: Path, subjects: Sequence[str] = ()) -> list[str]:
     """Return the images and labels of the spine that a repository tracks, fetched or not.
 
     Parameters

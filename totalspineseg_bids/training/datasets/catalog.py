@@ -1,4 +1,4 @@
-"""Which public datasets there are.
+"""Catalog of the public datasets.
 
 Sources
 -------
@@ -29,41 +29,28 @@ _SPINE_GENERIC = (
 
 @dataclass(frozen=True, slots=True)
 class DatasetSource:
-    """A dataset that can be fetched.
-
-    Attributes
-    ----------
-    name
-        Folder that it goes into, and its name on the command line.
-    aliases
-        Other names for the command line.
-    title
-        What it holds, one line.
-    kind
-        ``"annex"``: a git repository with git-annex content; ``"spider"``: two zip archives of .mha files.
-    url
-        Of the repository, or of the folder that the archives lie in.
-    licence, citation, page
-        For people.
-    size
-        About how much is fetched.
-    digests
-        SHA-256 of the archives by file name, where they are published.
-    one_person
-        All subjects are one person, scanned at many sites.
-    """
+    """A dataset that can be fetched."""
 
     name: str
+    """Folder that it goes into, and its name on the command line."""
     aliases: tuple[str, ...]
+    """Other names for the command line."""
     title: str
+    """What it holds, one line."""
     kind: Literal["annex", "spider"]
+    """``"annex"``: a git repository with git-annex content; ``"spider"``: two zip archives of .mha files."""
     url: str
+    """Of the repository, or of the folder that the archives lie in."""
     licence: str
     citation: str
     page: str
+    """`licence`, `citation`, `page`: for people."""
     size: str
+    """About how much is fetched."""
     digests: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """SHA-256 of the archives by file name, where they are published."""
     one_person: bool = False
+    """All subjects are one person, scanned at many sites."""
 
 
 SOURCES: tuple[DatasetSource, ...] = (

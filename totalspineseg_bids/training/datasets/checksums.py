@@ -54,9 +54,9 @@ def fetch(
     folder
         Gets the file under the last part of the address.
     published
-        SHA-256 that the file must have; ``None`` if nobody tells.
+        SHA-256 that the file must have; None if none is published.
     progress
-        Told of bytes so far and in all.
+        Called with the bytes so far and in total.
     recheck
         Read the file and compare its digest, also where that was done before and the file has not changed.
 
@@ -89,8 +89,8 @@ def fetch(
         return target
     found = sha256(target)
     if wanted is not None and found != wanted:
-        told = "published" if published else "recorded"
-        msg = f"{target}: its SHA-256 {found} is not the {told} {wanted}; delete the file and run the command again"
+        origin = "published" if published else "recorded"
+        msg = f"{target}: its SHA-256 {found} is not the {origin} {wanted}; delete the file and run the command again"
         raise ImageError(msg)
     origin = "published" if published else before.get("origin", "first download")
     if not published and not before:

@@ -10,7 +10,7 @@ from pathlib import Path
 from totalspineseg_bids import __version__
 from totalspineseg_bids.errors import ImageError
 from totalspineseg_bids.imaging.atomic import write_text
-from totalspineseg_bids.training.datasets.annex import clone, get_content, missing_files, wanted_files
+from totalspineseg_bids.training.datasets.annex import clone, get_content, missing_files, selected_files
 from totalspineseg_bids.training.datasets.catalog import DatasetSource
 from totalspineseg_bids.training.datasets.checksums import fetch
 from totalspineseg_bids.training.datasets.spider import ARCHIVES, convert_spider
@@ -22,67 +22,49 @@ DOWNLOADS = ".downloads"
 
 @dataclass(frozen=True, slots=True)
 class GetOptions:
-    """How a dataset is fetched.
-
-    Attributes
-    ----------
-    subjects
-        Labels with or without ``sub-``; all by default.
-    revision
-        Of a git repository.
-    jobs
-        Downloads at once.
-    verify
-        Compare the content of every file with its digest once more.
-    url
-        Address to use instead of the catalog's: a mirror, or a clone on a disk.
-    """
+    """Options for fetching a dataset."""
 
     subjects: tuple[str, ...] = ()
+    """Labels with or without ``sub-``; all by default."""
     revision: str | None = None
+    """Of a git repository."""
     jobs: int = 4
+    """Downloads at once."""
     verify: bool = False
+    """Compare the content of every file with its digest once more."""
     url: str | None = None
+    """Address to use instead of the catalog's: a mirror, or a clone on a disk."""
 
 
 @dataclass(frozen=True, slots=True)
 class GetResult:
-    """What is there of a dataset after a call.
-
-    Attributes
-    ----------
-    folder
-        Root of the dataset.
-    wanted
-        Files (of SPIDER: series) that belong to it.
-    fetched
-        Those that came with this call.
-    failed
-        Name and reason of those that are not there.
-    version
-        Commit of the repository, or digests of the archives.
-    """
+    """Content of a dataset's folder after a call."""
 
     folder: Path
-    wanted: int
+    """Root of the dataset."""
+    selected: int
+    """Files (of SPIDER: series) that belong to it."""
     fetched: int
+    """Those that came with this call."""
     failed: tuple[tuple[str, str], ...]
+    """Name and reason of those that are not there."""
     version: str
+    """Commit of the repository, or digests of the archives."""
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """How much of a dataset is there: files with content, and files that are asked for."""
+    """Numbers of files with content and of selected files."""
 
     present: int
-    wanted: int
+    selected: int
 
     @property
     def text(self) -> str:
         """One word, or the numbers."""
-        if self.wanted == 0:
+        if self.selected == 0:
             return "absent"
-        return "complete" if self.present == self.wanted else f"{self.present} of {self.wanted}"
+        return "complete" if self.present == self.selected else f"{self.present} of {self.selected}"
 
 
 def get_dataset(
@@ -107,7 +89,7 @@ def get_dataset(
     Returns
     -------
     GetResult
-        Files that did not come are told in ``failed``, and asked for again by the next call.
+        Files that could not be fetched are in ``failed``; the next call tries them again.
 
     Raises
     ------
@@ -128,9 +110,9 @@ def _get_annex(
 ) -> GetResult:
     folder = root / source.name
     commit = clone(options.url or source.url, folder, options.revision)
-    files = wanted_files(folder, options.subjects)
+    files = selected_files(folder, options.subjects)
     got = get_content(folder, files, jobs=options.jobs, verify=options.verify, progress=progress)
-    return GetResult(folder, got.wanted, got.fetched, got.failed, commit)
+    return GetResult(folder, got.selected, got.fetched, got.failed, commit)
 
 
 def _get_spider(
@@ -157,7 +139,7 @@ def _get_spider(
 
 
 def _record(source: DatasetSource, root: Path, options: GetOptions, result: GetResult) -> None:
-    """Keep where a dataset came from, for the model card of whoever trains with it."""
+    """Record the source of a dataset, for the card of a model trained with it."""
     path = root / DOWNLOADS / f"{source.name}.json"
     content = {
         "name": source.name,
@@ -167,7 +149,7 @@ def _record(source: DatasetSource, root: Path, options: GetOptions, result: GetR
         "citation": source.citation,
         "version": result.version,
         "subjects": list(options.subjects) or "all",
-        "wanted": result.wanted,
+        "wanted": result.selected,
         "failed": [{"name": name, "reason": reason} for name, reason in result.failed],
         "one_person": source.one_person,
         "tool": f"totalspineseg_bids {__version__}",
@@ -176,21 +158,21 @@ def _record(source: DatasetSource, root: Path, options: GetOptions, result: GetR
 
 
 def state_of(source: DatasetSource, root: Path) -> State:
-    """Tell how much of a dataset is in a folder, without asking anybody."""
+    """Count the files of a dataset in a folder, without network access."""
     folder = Path(root) / source.name
     if not folder.is_dir():
         return State(0, 0)
     if source.kind == "annex":
         try:
-            files = wanted_files(folder)
-        except Exception:  # noqa: BLE001 - whatever is there, it is not the dataset
+            files = selected_files(folder)
+        except Exception:  # noqa: BLE001 - the folder is not the dataset
             return State(0, 0)
         return State(len(files) - len(missing_files(folder, files)), len(files))
     try:
-        wanted = int(json.loads((Path(root) / DOWNLOADS / f"{source.name}.json").read_text())["wanted"])
+        selected = int(json.loads((Path(root) / DOWNLOADS / f"{source.name}.json").read_text())["wanted"])
     except (OSError, ValueError, KeyError):
         return State(0, 0)
-    return State(len(list(folder.glob("sub-*/anat/*.nii.gz"))), wanted)
+    return State(len(list(folder.glob("sub-*/anat/*.nii.gz"))), selected)
 
 
 def fetch_labels(labels: str, root: Path, progress: Callable[[int, int | None], None] | None = None) -> Path:

@@ -45,21 +45,14 @@ _CANAL = 100
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """What became of SPIDER's series.
-
-    Attributes
-    ----------
-    images
-        Series in the dataset, those of earlier calls among them.
-    written
-        Those converted now.
-    failed
-        Member of an archive and the reason why it was left out.
-    """
+    """Result of converting SPIDER's series."""
 
     images: int
+    """Series in the dataset, those of earlier calls among them."""
     written: int
+    """Those converted now."""
     failed: tuple[tuple[str, str], ...]
+    """Member of an archive and the reason why it was left out."""
 
 
 def label_table() -> dict[int, int]:

@@ -1,4 +1,4 @@
-"""What a training image shows beside its tissues: the marks of an acquisition, and the faults of step 1."""
+"""Augmentation of training patches: acquisition artefacts and errors of step 1."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def acquire(
         image = image * _sensitivity(tuple(image.shape), np.divide(extent, image.shape[-3:]) * spacing, coils, draws)
     top = arrays.quantile(image[..., ::2, ::4, ::4], 0.99)
     image = (image / (top + 1e-3)).clip(0.0, 1.6)
-    # A patch's voxels are no smaller than a scanner's; under more noise, thin arches and processes cannot be told from
-    # muscle, and a network learns to paint a blurred band in their place.
+    # With more noise, thin arches and processes are indistinguishable from muscle, and the network learns to predict
+    # a blurred band there.
     noise = draws.either(0.92, lambda: 0.05 * draws.numbers(0.0, 1.0) ** 2, lambda: draws.numbers(0.05, 0.12))
     real, imaginary = (noise * arrays.normal(tuple(image.shape), rng) for _ in range(2))
     image = arrays.magnitude(image + real, imaginary) ** draws.factors(0.18)

@@ -173,7 +173,7 @@ def publish(
 
 @dataclass(frozen=True, slots=True)
 class _Recipe:
-    """What the model cards of one publication share."""
+    """Content common to the model cards of one publication."""
 
     work_dir: Path
     stages: Mapping[DatasetId, str]
@@ -183,7 +183,7 @@ class _Recipe:
 
 def _stage(dataset: DatasetId, checkpoint: Mapping[str, Any]) -> str:
     state = checkpoint["synthetic"]
-    # The scout's classes are no regions, so that its loss has no such term.
+    # The classes of the level prior are not regions, so its loss has no such term.
     weight = state.get("nested_weight") if dataset in _STEPS else None
     nested = f", weight of regions within others {weight}" if weight else ""
     batch = state.get("batch_size", 1)

@@ -1,4 +1,4 @@
-"""What a training runs on."""
+"""Hardware of a training."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import torch
 
 
 def computes_bfloat16(device: torch.device) -> bool:
-    """Tell whether a device multiplies in bfloat16 itself; a processor that does not is slower with it."""
+    """Return whether a device has bfloat16 arithmetic; without it, bfloat16 is slower than float32."""
     if device.type == "cpu":
-        # Older releases of torch do not tell; they go on in 32 bits.
+        # Older releases of torch lack this function; they compute in float32.
         capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
         return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
     return device.type == "cuda"

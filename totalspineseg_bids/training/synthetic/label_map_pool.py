@@ -21,51 +21,36 @@ from totalspineseg_bids.training.semantic_targets import spine_variant
 
 @dataclass(frozen=True, slots=True)
 class PoolEntry:
-    """A label map in the pool.
-
-    Attributes
-    ----------
-    path, weight
-        Where it is, and how often it is drawn.
-    discs, landmarks
-        Centres of its discs and of the landmarks among them, voxels.
-    spacing
-        Voxel size, mm.
-    thoracic, lumbar
-        Vertebrae of the spine (`SpineVariant`).
-    """
+    """A label map in the pool."""
 
     path: str
     weight: float
+    """`path`, `weight`: where it is, and how often it is drawn."""
     discs: list[list[float]]
     landmarks: list[list[float]]
+    """`discs`, `landmarks`: centres of its discs and of the landmarks among them, voxels."""
     spacing: float
+    """Voxel size, mm."""
     thoracic: int
     lumbar: int
+    """`thoracic`, `lumbar`: vertebrae of the spine (`SpineVariant`)."""
 
     @property
     def variant(self) -> SpineVariant:
-        """How many vertebrae the spine has."""
+        """Numbers of thoracic and lumbar vertebrae."""
         return SpineVariant(self.thoracic, self.lumbar)
 
 
 @dataclass(frozen=True, slots=True)
 class PoolRecipe:
-    """What a pool of label maps is made of.
-
-    Attributes
-    ----------
-    spines
-        Number of parametric spines.
-    spacing
-        Their voxel size, mm.
-    real_share
-        Share of the images drawn from maps of real anatomy where both kinds are there.
-    """
+    """Composition of a pool of label maps."""
 
     spines: int
+    """Number of parametric spines."""
     spacing: float = 1.0
+    """Their voxel size, mm."""
     real_share: float = 0.5
+    """Share of the images drawn from maps of real anatomy where both kinds are there."""
 
 
 def _entry(path: Path, labels: NDArray[np.uint8], weight: float, spacing: float = 1.0) -> PoolEntry:
@@ -114,7 +99,7 @@ def build_pool(
     index = folder / "pool.json"
     if index.exists():
         stored = json.loads(index.read_text())
-        # An index of an earlier release says less: made anew.
+        # An index of an earlier release lacks fields; make the pool again.
         if all(entry.keys() == {field.name for field in fields(PoolEntry)} for entry in stored):
             return [PoolEntry(**entry) for entry in stored]
     entries = []

@@ -1,8 +1,9 @@
 """The bundled single-step model: coarse sagittal slices, a whole field of view at once, every level by its name.
 
-Steps 1 and 2 see a part of the column at full detail and know few levels by name. What tells T7 from T8 is where it
-lies among everything else in view, so this network (Dataset103) trades detail for view: a sagittal slice of 58 x 22 cm
-at 3 x 3.5 mm, as people count levels. In nnU-Net's terms it is a 3D network whose kernels and patch are one slice
+Steps 1 and 2 see a part of the column at full detail and know few levels by name. T7 and T8 differ only in their
+position among the other structures in view, so this network (Dataset103) trades detail for view: a sagittal slice of
+58 x 22 cm at 3 x 3.5 mm, as people count levels.
+In nnU-Net's terms it is a 3D network whose kernels and patch are one slice
 thick; a slice costs a fraction of a patch of the other steps, so that a CPU sees tens of thousands of fields of view
 in an hour of training. Its classes exclude each other (softmax), one a level: every voxel of every image teaches
 levels, not only the four landmark discs.

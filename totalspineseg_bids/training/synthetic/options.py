@@ -21,9 +21,8 @@ from totalspineseg_bids.training.synthetic.small_plans import (
     small_plans,
 )
 
-#: What tells a level from its neighbour is how the whole column is built, so the scout needs many spines, and may have
-#: them coarse: half a CPU second and 4 MB each. What a disc looks like, steps 1 and 2 learn from fewer, of 1.5 s and
-#: 35 MB.
+#: Adjacent levels differ by their position in the whole column, so the level prior needs many spines, which can be
+#: coarse (half a CPU second and 4 MB each). Steps 1 and 2 learn local appearance from fewer (1.5 s and 35 MB each).
 POOLS: dict[DatasetId, PoolRecipe] = {
     101: PoolRecipe(spines=300),
     102: PoolRecipe(spines=300),
@@ -33,60 +32,41 @@ POOLS: dict[DatasetId, PoolRecipe] = {
 
 @dataclass(frozen=True, slots=True)
 class SyntheticTraining:
-    """What one training of a bundled model is made with.
-
-    Attributes
-    ----------
-    work_dir
-        Pool of label maps, checkpoints and logs; a second call goes on from the last checkpoint.
-    dataset
-        101, 102 or 103.
-    minutes
-        Training time in all, over every resumed stretch.
-    label_maps
-        Folder of tissue label maps of real anatomy, or None for parametric spines only.
-    spines
-        Parametric spines in the pool; None takes the recipe of the dataset.
-    seed
-        Of spines, patches and weights.
-    threads
-        CPU threads of the network; None leaves torch's choice.
-    start_from
-        Checkpoint whose weights are taken where names and shapes agree (input channels that are new start at zero).
-        None takes, for 102, the finished 101 of the same work folder where there is one.
-    device
-        ``cpu``, ``cuda`` or ``mps``.
-    learning_rate
-        Peak of the schedule.
-    batch_size
-        Images a step; 1 suits a CPU, a GPU wants more.
-    workers
-        Processes that draw images: in numpy two of 101 and 102 a second each, on a GPU as many as it can take. 0 draws
-        them on the GPU from a thread of the training itself (101 and 102 only). With another number other images are
-        drawn.
-    nested_weight
-        Weight of the loss of regions within others (101 and 102) beside nnU-Net's own; 0 leaves it out.
-    features
-        Of each stage (101 and 102); of those of the first the outputs are made.
-    convolutions
-        Of every stage (101 and 102).
-    """
+    """Options of the training of a bundled model."""
 
     work_dir: Path
+    """Pool of label maps, checkpoints and logs; a second call goes on from the last checkpoint."""
     dataset: DatasetId
+    """101, 102 or 103."""
     minutes: float
+    """Training time in all, over every resumed stretch."""
     label_maps: Path | None = None
+    """Folder of tissue label maps of real anatomy, or None for parametric spines only."""
     spines: int | None = None
+    """Parametric spines in the pool; None takes the recipe of the dataset."""
     seed: int = 2024
+    """Of spines, patches and weights."""
     threads: int | None = None
+    """CPU threads of the network; None leaves torch's choice."""
     start_from: Path | None = None
+    """Checkpoint whose weights are taken where names and shapes agree (input channels that are new start at zero).
+    None takes, for 102, the finished 101 of the same work folder where there is one."""
     device: str = "cpu"
+    """``cpu``, ``cuda`` or ``mps``."""
     learning_rate: float = 1.5e-3
+    """Peak of the schedule."""
     batch_size: int = 1
+    """Images a step; 1 suits a CPU, a GPU wants more."""
     workers: int = 1
+    """Processes that draw images: in numpy two of 101 and 102 a second each, on a GPU as many as it can take. 0 draws
+    them on the GPU from a thread of the training itself (101 and 102 only). With another number other images are
+    drawn."""
     nested_weight: float = 0.1
+    """Weight of the loss of regions within others (101 and 102) beside nnU-Net's own; 0 leaves it out."""
     features: tuple[int, ...] = FEATURES
+    """Of each stage (101 and 102); of those of the first the outputs are made."""
     convolutions: int = CONVOLUTIONS
+    """Of every stage (101 and 102)."""
 
     def __post_init__(self) -> None:
         if self.dataset not in DATASET_NAMES:
@@ -117,8 +97,8 @@ def describe(
         convolutions=convolutions,
         tile_step=TILE_STEP,
         network=SUBVOXEL,
-        # Step 1 finds what step 2 is to look at; what is painted is step 2's. Step 1, with no mirrored pass to average
-        # with, is better for the overlap of more and smaller patches.
+        # Step 1 only selects the region of interest; step 2 makes the label map. Without mirrored passes to average,
+        # step 1 gains from the overlap of more and smaller patches.
         mirroring=dataset == 102,
         patch_growth=PATCH_GROWTH if dataset == 102 else None,
         bfloat16=True,

@@ -1,7 +1,7 @@
-"""What the refining network learns from: synthetic images, what steps 1 and 2 make of them, and the truth.
+"""Training cases of the refinement network: synthetic images, outputs of steps 1 and 2, and truth.
 
-The images are drawn in a domain of their own, so that none is one that steps 1 and 2 were trained on, and none is one
-that they are evaluated on.
+The images are drawn from random streams of their own, so that none is in the training or evaluation images of steps 1
+and 2.
 """
 
 from __future__ import annotations
@@ -27,27 +27,20 @@ from totalspineseg_bids.training.cases import find_cases
 
 #: Images of posed label maps of real anatomy for each image of a parametric spine, where there are such maps.
 _REAL_SHARE = 1 / 3
-#: Counted up when cases hold something else, so that those of an earlier version are made anew.
+#: Raised when the content of cases changes, so that those of an earlier version are replaced.
 CASE_FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
 class RefinementCase:
-    """One image on the working grid, cut to the box of the spine.
-
-    Attributes
-    ----------
-    image
-        Standardised intensities, float16, shape (X, Y, Z), 1 mm.
-    probabilities
-        Of the steps, float16, by role (`refinement.blend_probabilities`).
-    truth
-        Canonical ids, uint8.
-    """
+    """One image on the working grid, cut to the box of the spine."""
 
     image: NDArray[np.float16]
+    """Standardised intensities, float16, shape (X, Y, Z), 1 mm."""
     probabilities: dict[str, NDArray[np.float16]]
+    """Of the steps, float16, by role (`refinement.blend_probabilities`)."""
     truth: NDArray[np.uint8]
+    """Canonical ids, uint8."""
 
     def save(self, path: Path) -> None:
         """Write it as a whole or not at all."""
@@ -94,19 +87,19 @@ def write_images(folder: Path, images: int, seed: int, label_maps: Path | None) 
 
 
 def make_cases(
-    folder: Path, datasets: list[Path], networks: SegmentationNetworks, told: Callable[[str, int, int], None]
+    folder: Path, datasets: list[Path], networks: SegmentationNetworks, progress: Callable[[str, int, int], None]
 ) -> list[Path]:
     """Run steps 1 and 2 on each image; what is there of an earlier call is kept.
 
     Parameters
     ----------
     folder
-        Gets a file an image.
+        Receives one file per image.
     datasets
         Of `write_images`.
     networks
         Those of the two steps, which keep the probabilities that are refined.
-    told
+    progress
         Called with the name of an image, its number from 1, and the number of images.
 
     Returns
@@ -125,7 +118,7 @@ def make_cases(
                 made.save(path)
         if path.exists():
             paths.append(path)
-        told(path.stem, number, len(found))
+        progress(path.stem, number, len(found))
     return paths
 
 

@@ -51,19 +51,19 @@ PATCH = (48, 80, 80)
 #: At inference, in nnU-Net's order of axes; only the memory depends on it, and on how much larger a patch may be.
 INFERENCE_PATCH = (128, 96, 64)
 PATCH_GROWTH = 4.0
-#: What a voxel is told depends on its neighbourhood alone, so that patches need hardly overlap.
+#: The output of a voxel depends only on its neighbourhood, so that patches need little overlap.
 TILE_STEP = 0.85
 #: Of each stage, from voxels of 2 mm on.
 FEATURES, BLOCKS = (64, 96, 128, 128), (1, 2, 2, 2)
 STRIDES = ((1, 1, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2))
 BATCH = 2
 LEARNING_RATE = 3e-3
-#: The same for a network that has learned before: more would shake it out again.
+#: For a network that is trained already: a higher rate would undo its training.
 _LATER_RATE = 1.5e-3
-#: Of telling odd from even, beside borders: a process of the wrong parity is no error of any border.
+#: Weight of the parity loss beside that of borders: a process of the wrong parity is not a border error.
 _PARITY_WEIGHT = 0.3
 _EMA = 0.998
-#: Bias of a rectified convolution that gives nothing yet: at 0 it would never learn.
+#: Bias of a rectified convolution with zero weights: at 0 its gradient would vanish.
 _AWAKE = 1e-3
 _SAVED_EVERY = 250
 _STEP2 = ClassMap.from_labels(REGIONS[102], DATASET_NAMES[102])
@@ -79,18 +79,12 @@ _STRUCTURES: dict[str, tuple[Structure, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A trained network with what it was made with.
-
-    Attributes
-    ----------
-    weights
-        A running average.
-    state
-        Steps, seconds, seed, cases, last loss.
-    """
+    """A trained network with what it was made with."""
 
     weights: dict[str, torch.Tensor]
+    """A running average."""
     state: dict[str, Any]
+    """Steps, seconds, seed, cases, last loss."""
 
 
 def dataset_json(num_training: int) -> dict[str, Any]:
@@ -167,10 +161,10 @@ def targets(truth: NDArray[np.uint8], probabilities: Mapping[str, NDArray[np.flo
             table[row, label.id] = label.structure in _STRUCTURES[role]
     parity = parities(semantic_map(truth, 102), _STEP2)
     odd, even = (parity == wanted for wanted in PARITIES.values())
-    told_odd = probabilities["vertebrae_O"] > probabilities["vertebrae_E"]
+    is_odd = probabilities["vertebrae_O"] > probabilities["vertebrae_E"]
     found = (probabilities["vertebrae"] > 0.5) & (odd | even)
     # Where no landmark is in view the steps count from the first disc there is.
-    if found.any() and (told_odd == odd)[found].mean() < 0.5:
+    if found.any() and (is_odd == odd)[found].mean() < 0.5:
         odd, even = even, odd
     return np.concatenate([table[:, truth], np.stack([odd, even])])
 
@@ -232,9 +226,9 @@ def loss_of(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     overlap, total = (probability * truth).sum(axes), probability.sum(axes) + truth.sum(axes)
     # Smoothed as for the steps, so that a role out of view counts too.
     dice = (2.0 * overlap + 100.0) / (total + 100.0)
-    told = truth[:, _ODD] + truth[:, _EVEN]
-    wrong = functional.softplus((logits[:, _ODD] - logits[:, _EVEN]) * (truth[:, _EVEN] - truth[:, _ODD])) * told
-    parity = wrong.sum() / (told.sum() + 100.0)
+    has_parity = truth[:, _ODD] + truth[:, _EVEN]
+    wrong = functional.softplus((logits[:, _ODD] - logits[:, _EVEN]) * (truth[:, _EVEN] - truth[:, _ODD])) * has_parity
+    parity = wrong.sum() / (has_parity.sum() + 100.0)
     return functional.binary_cross_entropy_with_logits(logits, truth) + (1.0 - dice).mean() + _PARITY_WEIGHT * parity
 
 
@@ -336,7 +330,7 @@ def train(paths: list[Path], *, steps: int, seed: int, checkpoint: Path, start_f
 
 
 def _start(network: LocalNetwork, source: Path) -> str:
-    """Take over the weights of another refining network, and return how it was trained.
+    """Load the weights of another refinement network and return how it was trained.
 
     Stages, features, channels and outputs that it does not have change nothing at first; they are only ever added
     behind the others.
@@ -350,16 +344,16 @@ def _start(network: LocalNetwork, source: Path) -> str:
             raise ModelError(msg)
         own[name] = put
     network.load_state_dict(own)
-    # Stages are added below the others: nothing comes up from them, and what receives it hands its input on, where
-    # it is still told by the gradient.
+    # Added stages are below the others: their output starts at zero, and the layer that receives it passes on its
+    # other input, through which gradients flow.
     for kind, bias in (("finer", 0.0), ("decoder", _AWAKE)):
         for name, parameter in getattr(network, kind).named_parameters():
             if f"{kind}.{name}" not in weights:
                 torch.nn.init.constant_(parameter, bias if name.endswith("bias") else 0.0)
     earlier = checkpoint.get("refinement")
-    # What ships keeps nothing but weights.
-    told = f"{earlier['step']} steps" if earlier else "steps that its own model card tells"
-    return f"{told}, after {earlier['start']}" if earlier and earlier.get("start") else told
+    # Shipped checkpoints have weights only.
+    steps = f"{earlier['step']} steps" if earlier else "steps given in its model card"
+    return f"{steps}, after {earlier['start']}" if earlier and earlier.get("start") else steps
 
 
 def _save(path: Path, content: dict[str, Any]) -> None:
@@ -386,7 +380,7 @@ def train_refinement(
     seed: int = 0,
     label_maps: Path | None = None,
     start_from: Path | None = None,
-    told: Callable[[str, int, int], None] = lambda _name, _number, _of: None,
+    progress: Callable[[str, int, int], None] = lambda _name, _number, _of: None,
 ) -> Path:
     """Draw images, run steps 1 and 2 on them, train, and write the model; goes on where an earlier call stopped.
 
@@ -406,7 +400,7 @@ def train_refinement(
         Folder of tissue label maps of real anatomy; a quarter of the images is then drawn from them.
     start_from
         Checkpoint of a refining network to start from (`train`).
-    told
+    progress
         Called with the name of each image that steps 1 and 2 were run on, its number, and the number of images.
 
     Returns
@@ -418,7 +412,7 @@ def train_refinement(
     datasets = write_images(folder / "images", images, seed, label_maps)
     # What another step 2 made of the images is of no use to this one's.
     of_step2 = networks.digests[Role.STEP2][:12]
-    paths = make_cases(folder / f"cases_{of_step2}_{CASE_FORMAT}", datasets, networks, told)
+    paths = make_cases(folder / f"cases_{of_step2}_{CASE_FORMAT}", datasets, networks, progress)
     checkpoint = folder / f"checkpoint_{of_step2}.pth"
     trained = train(paths, steps=steps, seed=seed, checkpoint=checkpoint, start_from=start_from)
     return write_model(model_folder(work_dir), trained)

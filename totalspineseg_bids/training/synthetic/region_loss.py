@@ -1,4 +1,4 @@
-"""What the networks of steps 1 and 2 are asked for: nnU-Net's loss for regions, and regions within others once more.
+"""Loss of steps 1 and 2: nnU-Net's loss for regions, with an extra term for nested regions.
 
 nnU-Net's loss (soft Dice and binary cross-entropy of every region) averages over every voxel of the patch. A landmark
 disc is one voxel in a thousand, so once its output is near 0 everywhere, neither Dice (whose gradient vanishes with the
@@ -16,8 +16,8 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional
 
-#: Added to both sides of the Dice fraction, about a fifth of a disc, mm^3. Without it a class that is not in view costs
-#: the same whether a whole disc or a thousand voxels are painted with it, so that nothing is ever taken back.
+#: Added to both sides of the Dice fraction, about a fifth of a disc, mm^3. Without it a class out of view costs
+#: the same for a thousand false voxels as for a whole disc, so that false voxels are never removed.
 _SMOOTH_MM3 = 1000.0
 #: Margin around the outer regions in which the inner ones are asked for too, mm.
 _MARGIN_MM = 3.5

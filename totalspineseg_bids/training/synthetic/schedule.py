@@ -1,4 +1,4 @@
-"""How a synthetic training proceeds: its clock, learning rate and the running average of the weights."""
+"""Schedule of a synthetic training: clock, learning rate and moving average of the weights."""
 
 from __future__ import annotations
 

@@ -24,8 +24,8 @@ PLAIN = "dynamic_network_architectures.architectures.unet.PlainConvUNet"
 SUBVOXEL = STORED_NAME
 #: Of a stage. The first is as wide as it is because seventeen outputs are made of its features.
 FEATURES: tuple[int, ...] = (32, 32, 64, 128, 144, 144)
-#: Of a stage. Two, because an edge of bone is told by comparing what is bright here with what is bright nearby,
-#: whatever the contrast, and one convolution with a rectifier after it cannot compare.
+#: Of a stage. Two, because an edge of bone in any contrast is a difference of neighbouring intensities, which one
+#: convolution and rectifier cannot represent for both signs.
 CONVOLUTIONS = 2
 #: Distance of neighbouring patches as part of their size, nnU-Net's ``tile_step_size``: fewer patches of a whole
 #: spine than nnU-Net's 0.5 gives, for nearly the same result (``docs/training.md``).

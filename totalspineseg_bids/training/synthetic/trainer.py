@@ -182,7 +182,7 @@ class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
         return self.region_loss(self.stepped(data), values, self.asked[hinted])
 
     def train_step(self, batch: Any) -> dict[str, Any]:  # noqa: ANN401
-        """Do one step; one whose loss or gradient is not finite changes nothing."""
+        """Run one step; skip it if loss or gradient is not finite."""
         rate = self.initial_lr * learning_rate_factor(self._progress(), self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate

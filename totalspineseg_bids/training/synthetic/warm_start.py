@@ -45,7 +45,7 @@ def in_subvoxels(weights: Mapping[str, torch.Tensor]) -> StateDict:
 
 
 def reads_image(name: str) -> bool:
-    """Tell whether a tensor is the kernel that is laid over the image."""
+    """Return whether a tensor is the first kernel, which is applied to the image."""
     return "encoder.stages.0.0.convs.0." in name and name.endswith(("conv.weight", "all_modules.0.weight"))
 
 
