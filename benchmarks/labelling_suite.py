@@ -39,7 +39,7 @@ import numpy as np
 
 from totalspineseg_bids.evaluation.corruption import observed
 from totalspineseg_bids.evaluation.corruption.cases import SPLITS, VARIANTS, Plan, make_all, plans
-from totalspineseg_bids.evaluation.corruption.score import Row, Score, score, total
+from totalspineseg_bids.evaluation.corruption.score import Score, ScoreTotals, score, total
 from totalspineseg_bids.segmentation.labelling import label_map
 
 BLIND = "no landmark in view"
@@ -89,7 +89,7 @@ def run_components(listed: list[Plan]) -> Iterator[Outcome]:
         yield Outcome(plan, view, seen.layout.name, result, time.process_time() - start)
 
 
-def line(name: str, row: Row) -> str:
+def line(name: str, row: ScoreTotals) -> str:
     """Format a row of the table."""
     rates = row.rates()
     return f"{name:34s} {row.cases:5d} " + " ".join(f"{100 * rates[key]:9.1f}" for key in rates)
@@ -112,7 +112,7 @@ def main() -> None:
     listed = choose(options.split, options.singles, options.pairs, options.blind)
     if options.kind:
         listed = [p for p in listed if any(text in p.kind for text in options.kind)]
-    rows: dict[tuple[str, str], Row] = defaultdict(Row)
+    rows: dict[tuple[str, str], ScoreTotals] = defaultdict(ScoreTotals)
     records, confidences = [], []
     spent = 0.0
     for plan, view, layout, result, seconds in run(listed):
@@ -147,7 +147,7 @@ def report_calibration(confidences: list[tuple[float, bool]]) -> None:
             print(f"{low:5.2f} - {min(high, 1):4.2f} {len(inside):7d} {mean:7.3f} {right:7.3f}")
 
 
-def report(rows: dict[tuple[str, str], Row], tsv: Path | None) -> None:
+def report(rows: dict[tuple[str, str], ScoreTotals], tsv: Path | None) -> None:
     """Print the table by kind and its sums."""
     names = ("all right", "identif.", "abstain.", "wrong", "silent", "sure right")
     print(f"{'kind':34s} {'n':>5s} " + " ".join(f"{name:>9s}" for name in names))

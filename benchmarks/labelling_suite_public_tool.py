@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.labelling_suite import BLIND, UNANCHORED, report
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.evaluation.corruption.cases import LAYOUTS, Plan, make, plans
-from totalspineseg_bids.evaluation.corruption.score import Row, score
+from totalspineseg_bids.evaluation.corruption.score import ScoreTotals, score
 from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.result import LabelledSpine, SpineStatus
 
@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument("--tsv", type=Path, help="write the table")
     options = parser.parse_args()
     listed = plans(options.split, options.singles, options.pairs, options.blind)
-    rows: dict[tuple[str, str], Row] = defaultdict(Row)
+    rows: dict[tuple[str, str], ScoreTotals] = defaultdict(ScoreTotals)
     spent = 0.0
     with tempfile.TemporaryDirectory() as folder:
         made: dict[str, list[tuple[int, Plan]]] = defaultdict(list)

@@ -84,8 +84,6 @@ DEFINED_TWICE: set[str] = {
     "Engine",
     "Points",
     "Precision",
-    "Row",
-    "Shape3",
 }
 
 

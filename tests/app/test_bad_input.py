@@ -374,7 +374,7 @@ class Hostile:
 def test_a_checkpoint_that_would_run_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import torch
 
-    from totalspineseg_bids.inference.untrained import write_untrained_model
+    from tests.inference.untrained import write_untrained_model
 
     raw, witness = dataset(tmp_path / "raw", [GOOD]), tmp_path / "it-ran"
     labels = {"background": 0, "disc": [1, 2], "disc_L5_S": 2, "vertebrae": 3, "canal": 4}

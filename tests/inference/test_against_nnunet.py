@@ -13,10 +13,10 @@ import pytest
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
+from tests.inference.untrained import write_untrained_model
 from totalspineseg_bids.inference.model import load_model
 from totalspineseg_bids.inference.options import InferenceOptions
 from totalspineseg_bids.inference.predictor import Predictor
-from totalspineseg_bids.inference.untrained import write_untrained_model
 
 from .samples import SOFTMAX, STEP1, STEP2, image
 

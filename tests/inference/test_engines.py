@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
+from tests.inference.untrained import write_untrained_model
 from totalspineseg_bids.errors import ModelError, UsageError
 from totalspineseg_bids.inference import engines
 from totalspineseg_bids.inference.engines import make_engine, resolve_device, torch_threads
 from totalspineseg_bids.inference.model import NnUNetModel, load_model
 from totalspineseg_bids.inference.options import InferenceOptions, Precision
 from totalspineseg_bids.inference.predictor import Predictor
-from totalspineseg_bids.inference.untrained import write_untrained_model
 
 from .samples import STEP2, image
 

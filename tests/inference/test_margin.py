@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy.special import logit
 
+from tests.inference.untrained import write_untrained_model
 from totalspineseg_bids.inference.model import load_model
 from totalspineseg_bids.inference.options import InferenceOptions
 from totalspineseg_bids.inference.predictor import Predictor
-from totalspineseg_bids.inference.untrained import write_untrained_model
 
 from .samples import SOFTMAX, STEP2, image
 

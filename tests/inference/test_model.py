@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import torch
 
+from tests.inference.untrained import write_untrained_model
 from totalspineseg_bids.errors import ModelError
 from totalspineseg_bids.inference.model import load_model
 from totalspineseg_bids.inference.options import InferenceOptions
 from totalspineseg_bids.inference.predictor import Predictor
-from totalspineseg_bids.inference.untrained import write_untrained_model
 from totalspineseg_bids.training.synthetic.small_plans import SUBVOXEL
 
 from .samples import SOFTMAX, STEP1, STEP2, image

@@ -9,10 +9,10 @@ import pytest
 from scipy.ndimage import affine_transform
 from scipy.special import softmax
 
+from tests.inference.untrained import write_untrained_model
 from totalspineseg_bids.inference.model import load_model
 from totalspineseg_bids.inference.options import InferenceOptions
 from totalspineseg_bids.inference.predictor import Predictor
-from totalspineseg_bids.inference.untrained import write_untrained_model
 
 from .samples import SOFTMAX, STEP1, image
 

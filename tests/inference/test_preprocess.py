@@ -10,10 +10,10 @@ import torch
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from tests.inference.untrained import write_untrained_model
 from totalspineseg_bids.errors import ModelError
 from totalspineseg_bids.inference.model import NnUNetModel, load_model
 from totalspineseg_bids.inference.preprocess import head_restorer, prepare, resampling_function
-from totalspineseg_bids.inference.untrained import write_untrained_model
 
 from .samples import STEP2, image
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
+from tests.inference.untrained import write_untrained_model
 from totalspineseg_bids.errors import ModelError, OutputError
 from totalspineseg_bids.inference.model import load_model
-from totalspineseg_bids.inference.untrained import write_untrained_model
 from totalspineseg_bids.models.export import strip_checkpoint
 
 from .conftest import dataset_of

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.inference.untrained import Architecture, write_untrained_model
 from totalspineseg_bids.cli.tools import main
 from totalspineseg_bids.inference.model import load_model
 from totalspineseg_bids.inference.options import InferenceOptions
 from totalspineseg_bids.inference.predictor import Predictor
-from totalspineseg_bids.inference.untrained import Architecture, write_untrained_model
 from totalspineseg_bids.models import catalog
 from totalspineseg_bids.models.registry import resolve
 

@@ -10,7 +10,7 @@ from totalspineseg_bids.anatomy import SpineVariant
 from totalspineseg_bids.evaluation.corruption import observed
 from totalspineseg_bids.evaluation.corruption.cases import LAYOUTS, VARIANTS, plans
 from totalspineseg_bids.evaluation.corruption.damage import DAMAGES
-from totalspineseg_bids.evaluation.corruption.score import Row, is_anchored, score, total
+from totalspineseg_bids.evaluation.corruption.score import ScoreTotals, is_anchored, score, total
 from totalspineseg_bids.evaluation.corruption.subjects import BLIND_VIEWS, VIEWS, make_case, make_subject, table_of
 from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling import label_map
@@ -44,7 +44,7 @@ def test_a_clean_view_scores_as_all_right_and_a_shifted_one_as_silently_wrong():
     assert bad.wrong >= 5
     assert not bad.all_right
     assert bad.silent > 0
-    row = total([row for row in (Row(), Row()) if row.add(good) is None and row.add(bad) is None])
+    row = total([row for row in (ScoreTotals(), ScoreTotals()) if row.add(good) is None and row.add(bad) is None])
     assert row.rates()["all_right"] == 0.5
     assert row.rates()["silently_wrong"] == 0.5
 
@@ -78,7 +78,7 @@ def test_components_of_a_parametric_column_are_those_of_its_view(view):
 
 @pytest.mark.parametrize("kind", ["missing disc", "landmark specks", "parity flips", "false sacrum", "scout right"])
 def test_single_damages_to_components_cost_no_level_and_never_silently(kind):
-    rows = [Row(), Row()]
+    rows = [ScoreTotals(), ScoreTotals()]
     for seed in range(4):
         seen = observed.draw((kind,), seed, 9)
         if seen is not None:

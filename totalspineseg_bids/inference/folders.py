@@ -7,7 +7,6 @@ A *model folder* holds ``dataset.json``, ``plans.json`` and at least one ``fold_
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import zipfile
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
 from totalspineseg_bids.errors import ModelError
+from totalspineseg_bids.files import sha256_of, sha256_of_stream
 
 CHECKPOINT_NAMES = ("checkpoint_final.pth", "checkpoint_best.pth")
 _MAX_JSON_BYTES = 64 * 2**20
@@ -187,19 +187,11 @@ def select_model_folder(root: Node, number: int | None = None) -> Node:
 
 @lru_cache(maxsize=64)
 def _digest_of_state(path: str, size: int, modified: int) -> str:  # noqa: ARG001 - part of the cache key
-    with Path(path).open("rb") as stream:
-        return _digest_of_stream(stream)
-
-
-def _digest_of_stream(stream: BinaryIO) -> str:
-    digest = hashlib.sha256()
-    while block := stream.read(2**20):
-        digest.update(block)
-    return digest.hexdigest()
+    return sha256_of(Path(path))
 
 
 def sha256(node: Node) -> str:
-    """Return the SHA-256 of a file in hexadecimal; remembered per path, size and time of change.
+    """Compute the SHA-256 of a file, hexadecimal; cached by path, size and modification time.
 
     Raises
     ------
@@ -211,7 +203,7 @@ def sha256(node: Node) -> str:
             state = node.stat()
             return _digest_of_state(str(node.resolve()), state.st_size, state.st_mtime_ns)
         with cast("BinaryIO", node.open("rb")) as stream:
-            return _digest_of_stream(stream)
+            return sha256_of_stream(stream)
     except (OSError, zipfile.BadZipFile) as error:
         msg = f"cannot read {node}: {error}; copy or install the model again"
         raise ModelError(msg) from error

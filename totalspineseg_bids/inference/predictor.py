@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from totalspineseg_bids.errors import ModelError, UsageError
+from totalspineseg_bids.imaging.grid import VoxelValue
 from totalspineseg_bids.inference.decode import Decoded, Kept, by_name, decode
 from totalspineseg_bids.inference.engines import DEFAULT_OPTIONS, Engine, make_engine, torch_threads
 from totalspineseg_bids.inference.model import NnUNetModel
@@ -21,7 +21,6 @@ from totalspineseg_bids.inference.sliding_window import Slab, slide
 from totalspineseg_bids.inference.tta import IDENTITY, Shape3, tta_transforms
 
 Progress = Callable[[float], None]
-Voxel = TypeVar("Voxel", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +291,7 @@ class Predictor:
         # Outside the non-zero part of the image a softmax model has background with probability 1.
         return float(not self.model.heads.regions and self.model.heads.names[0] in roles)
 
-    def _restored(self, values: NDArray[Voxel], prepared: PreparedImage, outside: float) -> NDArray[Voxel]:
+    def _restored(self, values: NDArray[VoxelValue], prepared: PreparedImage, outside: float) -> NDArray[VoxelValue]:
         """Put values back into the full image and its order of axes."""
         full = np.full(prepared.full_shape, outside, values.dtype)
         full[prepared.box] = values

@@ -22,9 +22,9 @@ from scipy.ndimage import binary_fill_holes
 from totalspineseg_bids.errors import ModelError
 from totalspineseg_bids.inference.model import NnUNetModel
 from totalspineseg_bids.inference.patch_grid import RegionOfInterest
+from totalspineseg_bids.inference.tta import Shape3
 
 Float32 = NDArray[np.float32]
-Shape3 = tuple[int, int, int]
 Resampler = Callable[[Any, Sequence[int], Sequence[float], Sequence[float]], Any]
 
 

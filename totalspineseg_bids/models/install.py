@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import shutil
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -89,21 +88,6 @@ def install(
             # A complete file that is damaged or refused must be downloaded again next time.
             file.unlink(missing_ok=True)
     return folder
-
-
-def uninstall(name: str) -> None:
-    """Remove an installed model.
-
-    Raises
-    ------
-    ModelError
-        If it is not installed.
-    """
-    folder = catalog.cache_folder() / _checked_name(name)
-    if not folder.is_dir():
-        msg = f"model {name} is not installed in {catalog.cache_folder()}"
-        raise ModelError(msg)
-    shutil.rmtree(folder)
 
 
 def _install_local(source: Path, name: str, expected: frozenset[str]) -> Path:

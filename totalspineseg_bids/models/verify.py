@@ -6,14 +6,13 @@ The publisher of the models gives no digests, so the first installation is trust
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from totalspineseg_bids.errors import ModelError
+from totalspineseg_bids.imaging.atomic import write_text
 from totalspineseg_bids.inference import folders
 from totalspineseg_bids.models import catalog
 
@@ -78,12 +77,7 @@ def write_manifest(folder: Path, sources: Iterable[Mapping[str, str]] = ()) -> P
     """
     files = {path.relative_to(folder).as_posix(): folders.sha256(path) for path in model_files(folder)}
     content = {"name": folder.name, "sources": [dict(source) for source in sources], "files": files}
-    descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=f".{MANIFEST}.")
-    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-        json.dump(content, stream, indent=2, sort_keys=True)
-        stream.write("\n")
-    Path(temporary).chmod(0o644)
-    Path(temporary).replace(folder / MANIFEST)
+    write_text(folder / MANIFEST, json.dumps(content, indent=2, sort_keys=True) + "\n")
     return folder / MANIFEST
 
 

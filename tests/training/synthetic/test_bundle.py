@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from tests.inference.untrained import write_untrained_model
 from totalspineseg_bids.errors import ModelError
 from totalspineseg_bids.inference.model import load_model
-from totalspineseg_bids.inference.untrained import write_untrained_model
 from totalspineseg_bids.training.synthetic import bundle
 from totalspineseg_bids.training.synthetic.bundle import put_in_place
 

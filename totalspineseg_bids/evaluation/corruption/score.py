@@ -107,7 +107,7 @@ def is_anchored(case: Case) -> bool:
 
 
 @dataclass
-class Row:
+class ScoreTotals:
     """Sums over the cases of a kind."""
 
     cases: int = 0
@@ -145,13 +145,13 @@ class Row:
         }
 
 
-def total(rows: Sequence[Row]) -> Row:
+def total(rows: Sequence[ScoreTotals]) -> ScoreTotals:
     """Add rows up."""
-    result = Row()
+    result = ScoreTotals()
     for row in rows:
         for name in vars(result):
             setattr(result, name, getattr(result, name) + getattr(row, name))
     return result
 
 
-__all__ = ["LANDMARKS", "Row", "Score", "is_anchored", "score", "total"]
+__all__ = ["LANDMARKS", "Score", "ScoreTotals", "is_anchored", "score", "total"]

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
 
 from totalspineseg_bids.errors import ImageError, MissingInputError
+from totalspineseg_bids.files import sha256_of
 from totalspineseg_bids.imaging.atomic import write_text
 from totalspineseg_bids.models.download import DownloadError, download
 
 logger = logging.getLogger(__name__)
 
 RECORD = "digests.json"
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _known(folder: Path) -> dict[str, dict[str, str]]:
@@ -87,7 +78,7 @@ def fetch(
     stamp = f"{target.stat().st_size} {target.stat().st_mtime_ns}"
     if not recheck and before.get("stamp") == stamp and wanted == before.get("sha256"):
         return target
-    found = sha256(target)
+    found = sha256_of(target)
     if wanted is not None and found != wanted:
         origin = "published" if published else "recorded"
         msg = f"{target}: its SHA-256 {found} is not the {origin} {wanted}; delete the file and run the command again"

@@ -15,6 +15,7 @@ from scipy import ndimage
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import SpineVariant
 from totalspineseg_bids.errors import MissingInputError
+from totalspineseg_bids.imaging.atomic import atomic_writer, write_text
 from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.training.semantic_targets import spine_variant
 
@@ -123,12 +124,9 @@ def build_pool(
         path = folder / f"parametric_{number:03d}.npy"
         if not path.exists():
             labels = make_spine(np.random.default_rng([seed, number]), number, recipe.spacing).data
-            temporary = folder / f"{path.stem}.tmp.npy"
-            np.save(temporary, np.ascontiguousarray(labels))
-            temporary.replace(path)
+            with atomic_writer(path) as stream:
+                np.save(stream, np.ascontiguousarray(labels))
         labels = np.load(path, mmap_mode="r")
         entries.append(_entry(path, labels, rest / recipe.spines, recipe.spacing))
-    temporary = index.with_suffix(".tmp")
-    temporary.write_text(json.dumps([asdict(entry) for entry in entries]))
-    temporary.replace(index)
+    write_text(index, json.dumps([asdict(entry) for entry in entries]))
     return entries

@@ -1,4 +1,4 @@
-"""Write an untrained model in nnU-Net's folder layout, for tests and benchmarks.
+"""Write an untrained model as nnU-Net's model folder, for tests.
 
 The weights are random but fixed by a seed, and the last layer is scaled so that the output has structure: blobs of
 every class rather than one constant.
@@ -34,26 +34,26 @@ def write_untrained_model(
     seed: int = 0,
     trainer: str = "nnUNetTrainer",
 ) -> Path:
-    """Write ``dataset.json``, ``plans.json`` and a checkpoint a fold.
+    """Write ``dataset.json``, ``plans.json`` and one checkpoint per fold.
 
     Parameters
     ----------
     folder
-        Where to; ``<folder>/<trainer>__nnUNetPlans__3d_fullres`` is made.
+        Parent folder; ``<folder>/<trainer>__nnUNetPlans__3d_fullres`` is created.
     dataset
         ``labels``, ``channel_names`` and, for region-based models, ``regions_class_order``.
     architecture
         Plain or residual-encoder U-Net.
     features
-        Feature maps a stage; each stage after the first halves the resolution.
+        Feature maps per stage; each stage after the first halves the resolution.
     patch_size, spacing
         In the network's order of axes, voxels and mm.
     transpose
         nnU-Net's ``transpose_forward``.
     folds
-        How many, with different weights.
+        Number of folds, with different weights.
     seed
-        Of the weights.
+        Random seed of the weights.
     trainer
         Name of the trainer class to record.
 
@@ -168,8 +168,8 @@ def _weights(plans: Mapping[str, Any], dataset: Mapping[str, Any], seed: int) ->
         )
         with torch.no_grad():
             for layer in network.decoder.seg_layers:
-                # Features share a mean (they pass a rectifier); without it no output is constant. The bias leaves
-                # room for every region: the last one in order would hide the others.
+                # Features share a mean (they pass a rectifier); without it no output is constant. The bias makes
+                # every region appear; otherwise the last one in order would hide the others.
                 layer.weight.normal_(0.0, 8.0)
                 layer.weight -= layer.weight.mean(dim=1, keepdim=True)
                 layer.bias.fill_(-8.0 if heads.regions else 0.0)
