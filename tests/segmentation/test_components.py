@@ -1,4 +1,4 @@
-"""ComponentVoxels of the map that become components, and what it costs to take one for none."""
+"""Components found in a map, and the cost of rejecting them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.segmentation.labelling.column.parameters import EvidenceWeights
 from totalspineseg_bids.segmentation.labelling.column.rejection import rejection_costs
-from totalspineseg_bids.segmentation.labelling.components.bodies import _between_discs, cut_fused
+from totalspineseg_bids.segmentation.labelling.components.bodies import cut_fused, pieces_between_discs
 from totalspineseg_bids.segmentation.labelling.records import ComponentVoxels, Observation
 
 #: Lengths of the bodies of a neck with chest along the canal, C3 to T4, mm: those of the chest are twice as long.
@@ -60,7 +60,9 @@ def test_pieces_of_a_body_where_the_chest_begins_are_one():
     places = [67.3, 83.7, 100.4, 114.1, 127.9, 143.2, 163.9, 186.4, 209.2, 233.8]
     bodies = [_body(s, part) for part, s in enumerate((135.8, 151.1, 153.0, 175.2))]
     empty = np.zeros(0, np.int64)
-    groups = _between_discs(bodies, ComponentVoxels(np.zeros((0, 3), np.int64), empty, tuple(disc(s) for s in places)))
+    groups = pieces_between_discs(
+        bodies, ComponentVoxels(np.zeros((0, 3), np.int64), empty, tuple(disc(s) for s in places))
+    )
     assert [[piece.part for piece in group] for group in groups] == [[1, 2]]
 
 

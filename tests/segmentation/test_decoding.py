@@ -67,7 +67,7 @@ def test_it_is_the_best_of_all_namings(seed):
         return 2 * (REGULAR.discs if sides[n] else REGULAR.vertebrae).index(name) + sides[n]
 
     def right(n, name):
-        """Of the two questions: is it part of the column, and which."""
+        """Return how much is right: whether component ``n`` is part of the column, and its level."""
         false = tables[n][None]
         return 2 * false if name is None else tables[n][name] + 1 - false
 

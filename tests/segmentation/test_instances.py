@@ -1,4 +1,4 @@
-"""BoneVoxels to vertebrae."""
+"""Assignment of voxels to vertebrae."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ ODD, EVEN = LAYOUT.labels["vertebrae_O"][0], LAYOUT.labels["vertebrae_E"][0]
 LOWER = (slice(10, 30), slice(10, 30), slice(10, 30))
 
 
-def _painted(values, seeds, canal_at):
-    """Paint a map with seeds (block of the coarse grid, id) and a straight canal ``canal_at`` voxels from the back."""
+def label_vertebrae(values, seeds, canal_at):
+    """Label a map from seeds (block of the coarse grid, id) and a straight canal ``canal_at`` voxels from the back."""
     length = values.shape[2]
     canal = np.stack([np.full(length, 20.0), np.full(length, canal_at), np.arange(float(length))], axis=1)
     line = Centerline.from_canal(canal, 20.0)
@@ -45,13 +45,13 @@ def _block(other, size):
 @pytest.mark.parametrize(("other", "size", "expected"), [(EVEN, 16, 0), (EVEN, 6, 40), (ODD, 16, 40)])
 def test_a_large_piece_of_the_other_class_is_no_part_of_its_neighbour(other, size, expected):
     values, at = _block(other, size)
-    out = _painted(values, [((slice(7, 13),) * 3, 40)], canal_at=5.0)
+    out = label_vertebrae(values, [((slice(7, 13),) * 3, 40)], canal_at=5.0)
     assert (out[LOWER] == 40).all()
     assert (out[at] == expected).all()
 
 
 def test_a_process_that_points_down_to_its_neighbour_stays_with_its_own_body():
-    """Neither arch has a class of its own, and what is painted between them joins them."""
+    """Neither arch has a class of its own, and the voxels between them connect them."""
     values = np.zeros((40, 60, 80), np.uint8)
     expected = np.zeros(values.shape, np.uint8)
     loose = LAYOUT.labels["vertebrae"][0]
@@ -65,7 +65,7 @@ def test_a_process_that_points_down_to_its_neighbour_stays_with_its_own_body():
             expected[17:23, y, middle - 3 : middle + 4] = label
     between = values[17:23, 4:38, 20:60]
     between[between == 0] = loose
-    out = _painted(values, [(_body(height), label) for height, label, _ in bodies], canal_at=30.0)
+    out = label_vertebrae(values, [(_body(height), label) for height, label, _ in bodies], canal_at=30.0)
     tips = expected[:, :16] > 0
     assert (out == expected)[:, :16][tips].mean() > 0.98
 
@@ -76,7 +76,7 @@ def test_bone_of_the_same_class_two_levels_further_down_is_left_out():
     values[12:28, 14:38, 100:104] = ODD
     values[17:23, 10:20, 10:104] = ODD
     values[12:28, 38:52, 66:82] = EVEN
-    out = _painted(values, [(_body(100), 40), (_body(74), 39)], canal_at=30.0)
+    out = label_vertebrae(values, [(_body(100), 40), (_body(74), 39)], canal_at=30.0)
     assert (out[17:23, 10:20, 94:104] == 40).all()
     assert not (out[:, :, :60] == 40).any()
 
@@ -90,6 +90,6 @@ def test_an_arch_without_a_way_to_its_body_stays_with_it():
     values[12:28, 22:38, 24:34] = loose
     values[14:26, 24:30, 34:40] = loose
     values[12:28, 24:35, 40:60] = EVEN
-    out = _painted(values, [(_body(56), 40), (_body(30), 39)], canal_at=30.0)
+    out = label_vertebrae(values, [(_body(56), 40), (_body(30), 39)], canal_at=30.0)
     assert (out[12:28, 24:35, 47:60] == 40).all()
     assert (out[12:28, 22:38, 24:34] == 39).all()

@@ -1,4 +1,4 @@
-"""Levels lent by a coarse model that names them all."""
+"""Evidence of a level prior."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The dynamic programme alone, on fabricated components."""
+"""Levels of artificial components by dynamic programming."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ def test_a_heap_of_pieces_that_no_order_explains_does_not_stop_the_labelling():
 
 
 def test_c2_is_twice_as_large_as_the_vertebrae_below():
-    """What broke off its dens is likelier anything else; what the field of view cuts says nothing."""
+    """A fragment of its dens is more likely another vertebra; a C2 that the field of view cuts is no evidence."""
     below = [_observation(Structure.VERTEBRA, 20.0 * n, volume=4e3) for n in (1, 2, 3)]
 
     def at_c2(volume, edge=False):

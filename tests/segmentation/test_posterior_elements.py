@@ -1,4 +1,4 @@
-"""Heights of the bodies behind which bone lies."""
+"""Heights and regions expected for posterior bone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.imaging.centerline import Projection
-from totalspineseg_bids.segmentation.labelling.instances.posterior_elements import _regions
+from totalspineseg_bids.segmentation.labelling.instances.posterior_elements import regions_along_canal
 from totalspineseg_bids.segmentation.labelling.instances.posterior_profile import body_height
 
 
@@ -27,5 +27,5 @@ def test_processes_hang_below_their_bodies_and_arches_of_the_neck_lower_than_tho
 def test_the_region_is_that_of_the_nearest_body_with_a_name():
     ids = [anatomy.vertebra("C7").id, anatomy.vertebra("T1").id, anatomy.unnamed(anatomy.Structure.VERTEBRA, 1).id]
     s = np.array([0.0, 20.0, 40.0, 4.0, 24.0, 36.0])
-    assert _regions(s, np.array([*ids, 0, 0, 0])).tolist() == ["C", "T", "", "C", "T", ""]
-    assert _regions(s, np.zeros(6, np.int64)).tolist() == [""] * 6
+    assert regions_along_canal(s, np.array([*ids, 0, 0, 0])).tolist() == ["C", "T", "", "C", "T", ""]
+    assert regions_along_canal(s, np.zeros(6, np.int64)).tolist() == [""] * 6

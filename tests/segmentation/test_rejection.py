@@ -1,4 +1,4 @@
-"""What it costs to take a component for no part of the column."""
+"""Cost of rejecting a component."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""False sacra: what a poorly trained network paints into vertebral bodies must not name the column."""
+"""Rejection of false sacra: voxels of the class sacrum in a vertebral body must not shift the levels."""
 
 import numpy as np
 import pytest
@@ -100,7 +100,7 @@ def test_without_a_class_of_its_own_no_sacrum_is_lent():
 
 
 def rest_of_s1_s2(*, with_level_prior):
-    """Return a lumbar column whose sacrum has a disc painted into it, and their levels."""
+    """Return the components of a lumbar column whose sacrum contains a disc, and their levels."""
 
     def component(kind, s, volume, scout):
         centre = np.array([0.0, 15.0, -s])

@@ -76,7 +76,10 @@ def test_components_of_a_parametric_column_are_those_of_its_view(view):
     assert [o.s for o in seen.items] == sorted(o.s for o in seen.items)
 
 
-@pytest.mark.parametrize("kind", ["missing disc", "landmark specks", "parity flips", "false sacrum", "scout right"])
+KINDS = ("missing disc", "landmark specks", "parity flips", "false sacrum", "scout right")  # language: ok
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_single_damages_to_components_cost_no_level_and_never_silently(kind):
     rows = [ScoreTotals(), ScoreTotals()]
     for seed in range(4):
@@ -89,8 +92,8 @@ def test_single_damages_to_components_cost_no_level_and_never_silently(kind):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_scout_that_is_off_by_one_does_not_outvote_landmarks(seed):
-    seen = observed.draw(("scout shifted all over",), seed, 9)
+def test_a_level_prior_that_is_off_by_one_does_not_outvote_landmarks(seed):
+    seen = observed.draw(("scout shifted all over",), seed, 9)  # language: ok
     assert seen is not None
     assert observed.solve(seen).silent == 0
 

@@ -282,7 +282,7 @@ def leaking_vertebra(case: Case, rng: np.random.Generator) -> bool:
 
 
 def leaking_bone(case: Case, rng: np.random.Generator) -> bool:
-    """BoneVoxels runs out into the muscle behind and beside: 3 mm around two vertebrae, and a false process."""
+    """Bone runs out into the muscle behind and beside: 3 mm around two vertebrae, and a false process."""
     there = case.vertebrae()
     if len(there) < 2:
         return False

@@ -45,7 +45,7 @@ SESSION_ASIDE_MM = 25.0
 
 #: Distance between neighbouring discs of an adult, averaged over the column; used where no gap can be measured.
 ADULT_STEP_MM = 25.0
-#: Smallest distance between neighbouring discs; a smaller typical gap is a measurement error.
+#: Smallest distance between neighbouring discs of any subject; smaller gaps are between pieces of one disc.
 LEAST_STEP_MM = 8.0
 
 #: Fewest voxels to which the plane of a disc is fitted.

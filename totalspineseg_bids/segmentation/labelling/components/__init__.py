@@ -1,4 +1,4 @@
-"""From a semantic map to components ordered from cranial to caudal: discs, vertebral bodies and sacrum.
+"""Find the components of a semantic map from cranial to caudal: discs, vertebral bodies and sacrum.
 
-Also attaches what a localizer and the level prior say about each component.
+Also adds the evidence of a localizer and of the level prior to each component.
 """

@@ -1,8 +1,8 @@
-"""From the voxels of a semantic map to an ordered list of things that may have a level.
+"""Find the discs, vertebral bodies and sacrum of a semantic map, ordered from cranial to caudal.
 
-*Discs* are connected parts of the union of the disc classes: bridged ones are split where they have a waist, pieces of
-one disc joined, specks left out. *Bodies* are connected parts of one vertebra class in front of the canal, where
-neighbours do not touch as they do at the facets.
+Discs are connected parts of the union of the disc classes: bridged discs are split at their waist, pieces of one disc
+are joined, specks are removed. Bodies are connected parts of one vertebra class in front of the canal, where neighbours
+do not touch as they do at the facets.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from totalspineseg_bids.segmentation.semantic_map import SemanticMap
 
 
 def extent(values: NDArray[np.float64], tail: float) -> tuple[float, float]:
-    """Return the values that a share of ``tail`` lies below and above, without interpolation."""
+    """Return the ``tail`` and ``1 - tail`` quantiles of values, without interpolation."""
     low = int(tail * (len(values) - 1))
     high = len(values) - 1 - low
     ordered = np.partition(values, (low, high))
@@ -61,20 +61,22 @@ def measure(
     *,
     place: Projection | None = None,
 ) -> list[Observation]:
-    """Describe numbered components.
+    """Measure numbered components.
 
     Parameters
     ----------
     kind
-        What they are.
-    index, part
-        Voxel indices on the maps' grid, shape (N, 3), and the component of each, -1 to leave one out.
+        Structure of the components.
+    index
+        Voxel indices on the grid of the maps, shape (N, 3).
+    part
+        Component of each voxel, -1 to leave it out, shape (N,).
     context
         Maps, grid and centreline.
     stride
-        The voxels are every ``stride``-th on each axis.
+        Step of the subsample that the voxels come from.
     place
-        The voxels seen from the centreline, if that is known already.
+        Position of the voxels relative to the centreline; computed if ``None``.
 
     Returns
     -------
@@ -129,7 +131,7 @@ def measure(
 
 
 def _sacrum_top(rows: NDArray[np.int64], projection: Projection) -> NDArray[np.int64]:
-    """Return the rows of the upper end of a sacrum's body; its wings and arches reach higher than the disc above it."""
+    """Return the rows of the upper end of the body of a sacrum; its wings and arches reach above the disc L5-S."""
     body = rows[in_front(projection.rows(rows))]
     if len(body) < SACRUM_BODY_SHARE * len(rows):
         body = rows
@@ -138,7 +140,7 @@ def _sacrum_top(rows: NDArray[np.int64], projection: Projection) -> NDArray[np.i
 
 
 def _tally(semantic: SemanticMap, index: NDArray[np.int64], part: NDArray[np.int64], number: int) -> NDArray[np.int64]:
-    """Count the integers of a map in each component, shape (number, 256)."""
+    """Count the voxels of each class in each component, shape (number, 256)."""
     values = semantic.labels[index[:, 0], index[:, 1], index[:, 2]].astype(np.int64)
     return np.bincount(part * 256 + values, minlength=number * 256).reshape(number, 256)
 
@@ -179,7 +181,7 @@ def connected(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.in
 
 
 def label_discs(mask: NDArray[np.bool_], voxel_mm3: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Give the connected parts of the disc mask numbers.
+    """Assign numbers to the connected parts of the disc mask.
 
     Returns
     -------
@@ -198,12 +200,14 @@ def disc_parts(
     part: NDArray[np.int64],
     context: SpineContext,
 ) -> ComponentVoxels:
-    """Find, repair and describe the discs.
+    """Repair and measure the discs.
 
     Parameters
     ----------
-    index, part
-        Connected parts of the union of the disc classes, as :func:`label_discs` yields them.
+    index
+        Voxel indices of the disc classes, shape (N, 3).
+    part
+        Connected part of each voxel, as `label_discs` returns it, shape (N,).
     context
         Maps, grid and centreline.
 
@@ -235,20 +239,20 @@ def body_parts(
     discs: ComponentVoxels,
     stride: int,
 ) -> tuple[ComponentVoxels, ComponentVoxels]:
-    """Find and describe the vertebral bodies and the sacrum on every ``stride``-th voxel.
+    """Find and measure the vertebral bodies and the sacrum on every ``stride``-th voxel.
 
-    Bodies are sought only where the layout tells neighbouring vertebrae apart, and for classes of one level.
+    Bodies are found only for classes of one level, or if the layout separates neighbouring vertebrae.
 
     Parameters
     ----------
     values
         Semantic map at every ``stride``-th voxel.
     layout
-        Its layout.
+        Meaning of the integers of the map.
     context
         Maps, grid and centreline.
     discs
-        Discs, at whose planes bodies are cut that run together.
+        Discs, at whose planes connected bodies are cut.
     stride
         Step of the subsample.
 
@@ -258,17 +262,17 @@ def body_parts(
         Vertebrae and sacrum, indices on the full grid.
     """
     vertebra_values = [v for v, m in layout.meanings.items() if m.kind is Structure.VERTEBRA]
-    telling = [v for v in vertebra_values if layout.separates_vertebrae or layout.meanings[v].level is not None]
+    separating = [v for v in vertebra_values if layout.separates_vertebrae or layout.meanings[v].level is not None]
     row_lists, part_lists, offset = [], [], 0
     voxel = context.voxel_mm3 * stride**3
     table = np.zeros(256, bool)
-    table[telling] = True
+    table[separating] = True
     coarse = indices_of(table[values])
     projection = context.centerline.project(coarse * (stride * context.spacing))
     front = np.flatnonzero(in_front(projection))
     body = coarse[front]
     classes = values[body[:, 0], body[:, 1], body[:, 2]]
-    for value in telling:
+    for value in separating:
         rows = front[classes == value]
         mine = coarse[rows]
         if len(mine) * voxel < BODY_SPECK_MM3:
@@ -289,7 +293,7 @@ def body_parts(
     part = _cut_long(index, part, place.s, context, discs)
     part, fused = cut_fused(part, place.s, discs)
     bodies = measure(Structure.VERTEBRA, index, part, context, stride, place=place)
-    pieces = _between_discs(bodies, discs)
+    pieces = pieces_between_discs(bodies, discs)
     if pieces:
         part = _joined(part, pieces)
         bodies = measure(Structure.VERTEBRA, index, part, context, stride, place=place)
@@ -300,7 +304,7 @@ def body_parts(
 
 
 def _ordinary(discs: ComponentVoxels) -> list[Observation]:
-    """Return the discs that lie in front of the canal and are no specks: bodies are told apart by them."""
+    """Return the discs that can separate bodies: in front of the canal and not much smaller than their neighbours."""
     found = [d for d in discs.observations if d.anterior > 3.0 and d.volume_mm3 > SMALL_DISC_MM3]
     return [
         d for d in found if d.touches_edge or d.volume_mm3 > SLIGHT_DISC_SHARE * volume_around(d, found, NEIGHBOURS_MM)
@@ -314,7 +318,7 @@ def _cut_long(
     context: SpineContext,
     discs: ComponentVoxels,
 ) -> NDArray[np.int64]:
-    """DiscPlane parts that are longer than a vertebra at the discs within them (two bodies of one class that touch)."""
+    """Cut parts that are longer than a vertebra at the discs within them: bodies of one class that touch."""
     ordinary = _ordinary(discs)
     if len(part) == 0 or len(ordinary) < 2:
         return part
@@ -340,10 +344,19 @@ def _cut_long(
 def cut_fused(
     part: NDArray[np.int64], s: NDArray[np.float64], discs: ComponentVoxels
 ) -> tuple[NDArray[np.int64], frozenset[int]]:
-    """DiscPlane parts as long as two or three of their neighbours into equal ones: blocks of vertebrae without a disc.
+    """Cut block vertebrae, which are as long as two or three of their neighbours, into equal bodies.
 
-    Only between two discs and below another body, because C2 with its dens, alone or run together with C1, is as long
-    as two bodies, and what looks like a disc above it is none.
+    Only parts between two discs and below another body are cut, because C2 with its dens, alone or connected to C1, is
+    as long as two bodies, and voxels of the class disc above it are false.
+
+    Parameters
+    ----------
+    part
+        Body of each voxel, -1 for none, shape (N,).
+    s
+        Arc length of each voxel, mm, shape (N,).
+    discs
+        Discs of the image.
 
     Returns
     -------
@@ -371,7 +384,7 @@ def cut_fused(
         inside = (places > low + 0.25 * typical) & (places < high - 0.25 * typical)
         between = (places < low + 0.25 * typical).any() and (places > high - 0.25 * typical).any()
         first = not any(e[1] < low + 0.25 * typical for m, e in ends.items() if m != n)
-        # Where a block's disc was counts too.
+        # The height of the missing discs is part of the block.
         pieces = max(2, round((float(length) + thick) / (typical + thick)))
         if first or length < FUSED_RATIO * typical or pieces > 3 or inside.any() or not between:
             continue
@@ -384,13 +397,13 @@ def cut_fused(
 
 
 def _nearest(place: float, others: Sequence[tuple[float, float]]) -> list[float]:
-    """Return the values of the places nearest to one; ``others`` are places and values."""
+    """Return the values of the `NEIGHBOURING_BODIES` places nearest to a place; ``others`` are places and values."""
     near = sorted((abs(at - place), value) for at, value in others)
     return [value for distance, value in near[:NEIGHBOURING_BODIES] if distance < NEIGHBOURS_MM]
 
 
 def _joined(part: NDArray[np.int64], groups: Sequence[Sequence[Observation]]) -> NDArray[np.int64]:
-    """Give the pieces of each group the number of its largest."""
+    """Renumber the pieces of each group to the number of its largest piece."""
     target = np.arange(int(part.max()) + 1)
     for pieces in groups:
         target[[piece.part for piece in pieces]] = max(pieces, key=lambda o: o.volume_mm3).part
@@ -406,13 +419,13 @@ def _join_bodies(
     *,
     place: Projection,
 ) -> tuple[NDArray[np.int64], list[Observation]]:
-    """Join pieces of one body: those whose extent along the canal lies mostly inside a larger one's."""
+    """Join pieces of one body, whose extent along the canal lies mostly within that of a larger piece."""
     target = np.arange(int(part.max()) + 1 if len(part) else 0)
     changed = False
     for small in sorted(bodies, key=lambda o: o.volume_mm3):
         best: tuple[float, Observation] | None = None
         for large in bodies:
-            # The dens of C2 stands within the ring of C1: similar height, two vertebrae.
+            # The dens of C2 and the ring of C1 have similar heights but are two vertebrae.
             if large is small or large.volume_mm3 <= small.volume_mm3 or _named_apart(small, large):
                 continue
             common = min(small.s_high, large.s_high) - max(small.s_low, large.s_low)
@@ -429,11 +442,18 @@ def _join_bodies(
     return part, measure(Structure.VERTEBRA, index, part, context, stride, place=place)
 
 
-def _between_discs(bodies: Sequence[Observation], discs: ComponentVoxels) -> list[list[Observation]]:
-    """Return the pieces between each two discs that are neighbours, where there are several.
+def pieces_between_discs(bodies: Sequence[Observation], discs: ComponentVoxels) -> list[list[Observation]]:
+    """Return groups of bodies between two neighbouring discs, which are pieces of one body.
 
-    Where a disc was not found two bodies lie between those that were, so the two must not be further apart than others
-    around them.
+    If a disc was not found, there are two bodies between its neighbours, so discs that are further apart than those
+    around them are skipped.
+
+    Parameters
+    ----------
+    bodies
+        Bodies of the image.
+    discs
+        Discs of the image.
     """
     ordinary = _ordinary(discs)
     places = np.array([d.s for d in ordinary])
@@ -441,7 +461,7 @@ def _between_discs(bodies: Sequence[Observation], discs: ComponentVoxels) -> lis
     middles = (places[:-1] + places[1:]) / 2
     found = []
     for n, gap in enumerate(gaps):
-        # From the neck to the chest gaps grow: as many of those around lie above as below.
+        # Gaps grow from the neck to the chest, so the nearest ones on both sides are compared.
         around = _nearest(middles[n], [(middles[m], g) for m, g in enumerate(gaps) if m != n])
         if not around or gap > ONE_BODY_GAP_RATIO * float(np.median(around)):
             continue
@@ -452,7 +472,7 @@ def _between_discs(bodies: Sequence[Observation], discs: ComponentVoxels) -> lis
 
 
 def _named_apart(a: Observation, b: Observation) -> bool:
-    """Whether the classes name the two as different levels."""
+    """Return whether the classes name the two components as different levels."""
     first, second = _named(a), _named(b)
     return (first is not None or second is not None) and first != second
 

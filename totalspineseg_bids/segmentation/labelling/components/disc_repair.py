@@ -1,4 +1,4 @@
-"""Repairs of discs before they are labelled: bridged ones are cut, pieces of one joined."""
+"""Repair discs before they are labelled: cut bridged discs and join pieces of one disc."""
 
 from __future__ import annotations
 
@@ -9,27 +9,39 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from totalspineseg_bids.segmentation.labelling.components.parameters import NOTABLE_MM3, PIECES_APART_MM, ROLLS
+from totalspineseg_bids.segmentation.labelling.components.parameters import (
+    NOTABLE_MM3,
+    PEAKS_APART_RATIO,
+    PIECES_APART_MM,
+    PITCHES,
+    ROLLS,
+    STEP_LIMITS_MM,
+    USUAL_LEAST_STEP_MM,
+    WAIST_RATIO,
+)
+from totalspineseg_bids.segmentation.labelling.parameters import LEAST_STEP_MM
 from totalspineseg_bids.segmentation.labelling.records import Observation
-
-_PITCHES = np.arange(-0.6, 0.61, 0.15)
 
 
 def split_bridged(
     part: NDArray[np.int64], s: NDArray[np.float64], anterior: NDArray[np.float64], lateral: NDArray[np.float64]
 ) -> tuple[NDArray[np.int64], set[int]]:
-    """Cut components that hold several discs at their waist.
+    """Cut components that contain several discs at their waist.
 
-    Two discs joined by a leak show two separate heaps along the canal with a valley between them. Because discs are
-    tilted against the canal, the heaps are sought at several pitches and the deepest valley is taken. A component is
-    cut only where both heaps are as far apart as neighbouring discs are.
+    The histogram of the voxels of two bridged discs along the canal has two peaks with a valley between them. Because
+    discs are tilted relative to the canal, histograms are computed for several pitches and rolls, and the deepest
+    valley is used. A component is cut only if its peaks are as far apart as neighbouring discs.
 
     Parameters
     ----------
     part
-        Component of each voxel, -1 for none.
-    s, anterior, lateral
-        Each voxel's place seen from the centreline, mm.
+        Component of each voxel, -1 for none, shape (N,).
+    s
+        Arc length of each voxel, mm, shape (N,).
+    anterior
+        Distance of each voxel in front of the centreline, mm, shape (N,).
+    lateral
+        Distance of each voxel from the midsagittal plane, mm, shape (N,).
 
     Returns
     -------
@@ -59,40 +71,40 @@ def split_bridged(
 
 
 def _typical_step(part: NDArray[np.int64], s: NDArray[np.float64], numbers: list[int]) -> float:
-    """Smallest plausible distance between neighbouring discs in this image, mm."""
+    """Return the smallest plausible distance between neighbouring discs in this image, mm."""
     if len(numbers) < 4:
-        return 13.0
+        return USUAL_LEAST_STEP_MM
     used = part >= 0
     sizes = np.bincount(part[used])
     centers = np.bincount(part[used], s[used]) / np.maximum(sizes, 1)
     centers = np.sort(centers[sizes > 0.2 * np.median(sizes[sizes > 0])])
     steps = np.diff(centers)
-    steps = steps[steps > 8.0]
-    return float(np.clip(np.percentile(steps, 20), 11.0, 22.0)) if len(steps) else 13.0
+    steps = steps[steps > LEAST_STEP_MM]
+    return float(np.clip(np.percentile(steps, 20), *STEP_LIMITS_MM)) if len(steps) else USUAL_LEAST_STEP_MM
 
 
 def _waist(
     s: NDArray[np.float64], anterior: NDArray[np.float64], lateral: NDArray[np.float64], step: float
 ) -> NDArray[np.bool_] | None:
-    """Return which voxels lie below the deepest valley along the canal, or ``None`` where there is one heap only."""
-    best_ratio, best_side = 0.4, None
-    for pitch in _PITCHES:
+    """Return which voxels lie below the deepest valley along the canal, or ``None`` if there is only one peak."""
+    best_ratio, best_side = WAIST_RATIO, None
+    for pitch in PITCHES:
         for roll in ROLLS:
             height = s + pitch * (anterior - anterior.mean()) + roll * (lateral - lateral.mean())
             start = float(height.min()) - 2.0
             bins = np.floor(height - start).astype(np.int64)
-            heap = ndimage.gaussian_filter1d(np.bincount(bins, minlength=bins.max() + 3).astype(float), 1.0)
-            total = heap.sum()
-            below = np.cumsum(heap) / total
-            left = np.maximum.accumulate(heap)
-            right = np.maximum.accumulate(heap[::-1])[::-1]
-            ratio = heap / np.maximum(np.minimum(left, right), 1e-9)
+            histogram = ndimage.gaussian_filter1d(np.bincount(bins, minlength=bins.max() + 3).astype(float), 1.0)
+            total = histogram.sum()
+            below = np.cumsum(histogram) / total
+            left = np.maximum.accumulate(histogram)
+            right = np.maximum.accumulate(histogram[::-1])[::-1]
+            ratio = histogram / np.maximum(np.minimum(left, right), 1e-9)
             ratio[(below < 0.15) | (below > 0.85)] = 1.0
             place = int(np.argmin(ratio))
             if ratio[place] >= best_ratio:
                 continue
             side = bins > place
-            if side.any() and not side.all() and height[side].mean() - height[~side].mean() > 0.62 * step:
+            if side.any() and not side.all() and height[side].mean() - height[~side].mean() > PEAKS_APART_RATIO * step:
                 best_ratio, best_side = float(ratio[place]), side
     return best_side
 
@@ -100,7 +112,7 @@ def _waist(
 def join_pieces(
     observations: Sequence[Observation], part: NDArray[np.int64], cut: set[int]
 ) -> tuple[NDArray[np.int64], set[int]]:
-    """Join components that are pieces of one disc, because they lie at the same place along the canal.
+    """Join components at the same place along the canal, which are pieces of one disc.
 
     Parameters
     ----------
@@ -109,7 +121,7 @@ def join_pieces(
     part
         Component of each voxel.
     cut
-        Components that come from a cut; those are not joined again with each other.
+        Components that come from a cut; they are not joined to each other again.
 
     Returns
     -------
@@ -124,7 +136,7 @@ def join_pieces(
         best: tuple[float, int] | None = None
         for k, gap in enumerate(gaps):
             a, b = items[k], items[k + 1]
-            around = [g for g in gaps[max(0, k - 3) : k + 4] if g > 8.0]
+            around = [g for g in gaps[max(0, k - 3) : k + 4] if g > LEAST_STEP_MM]
             limit = float(np.clip(0.4 * np.median(around), 5.0, 12.0)) if around else 6.0
             apart = float(np.hypot(a[3] - b[3], a[4] - b[4]))
             if (

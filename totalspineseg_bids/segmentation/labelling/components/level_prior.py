@@ -1,7 +1,7 @@
-"""What a coarse model that names every level says about components: a probability of each level, not a class.
+"""Probabilities of each level by a coarse network over the whole field of view, as evidence for components.
 
-A level prior sees a whole field of view but no detail. Where it hesitates between two neighbouring levels it says so,
-and that is kept: its probabilities are averaged over each component's voxels.
+Probabilities are used instead of classes, because they keep the uncertainty between neighbouring levels. They are
+averaged over the voxels of each component.
 """
 
 from __future__ import annotations
@@ -25,27 +25,39 @@ from totalspineseg_bids.segmentation.labelling.records import ComponentVoxels, O
 
 @dataclass(frozen=True, slots=True)
 class LevelPrior:
-    """Probabilities of a model that names levels, on its own coarse grid."""
+    """Level probabilities of a coarse network on its own grid."""
 
     probabilities: NDArray[np.float32]
-    """float, shape (C, X, Y, Z), one channel a class."""
+    """float, shape (C, X, Y, Z), one channel per class."""
     meanings: tuple[LabelMeaning | None, ...]
-    """What each channel stands for, ``None`` for background and the like, length C."""
+    """Meaning of each channel, ``None`` for background and other structures, length C."""
     affine: Affine
-    """4x4, voxel of that grid to scanner space, mm."""
+    """Voxel index of that grid to scanner space, RAS+, mm, shape (4, 4)."""
 
     @classmethod
     def from_classes(
         cls, probabilities: NDArray[np.float32], names: Sequence[str], layout: ClassMap, affine: Affine
     ) -> LevelPrior:
-        """Resolve class names through the layout of the model."""
+        """Create a prior from class names.
+
+        Parameters
+        ----------
+        probabilities
+            float32, shape (C, X, Y, Z).
+        names
+            Class name of each channel, length C.
+        layout
+            Meaning of the class names.
+        affine
+            Voxel index to scanner space, mm, shape (4, 4).
+        """
         values = {name: layout.labels[name] for name in names if name in layout.labels}
         meanings = tuple(layout.meanings.get(values[name][0]) if name in values else None for name in names)
         return cls(probabilities, meanings, affine)
 
 
 def sacrum_mask(semantic: NDArray[np.bool_], affine: Affine, level_prior: LevelPrior) -> NDArray[np.bool_]:
-    """Tell which voxels of a bone mask the prior takes for sacrum rather than for any vertebra.
+    """Return which voxels of a bone mask are sacrum rather than any vertebra by the prior.
 
     Parameters
     ----------
@@ -79,7 +91,7 @@ def sacrum_mask(semantic: NDArray[np.bool_], affine: Affine, level_prior: LevelP
 def with_level_prior(
     observations: Sequence[Observation], parts: Sequence[ComponentVoxels], affine: Affine, level_prior: LevelPrior
 ) -> list[Observation]:
-    """Give each disc and vertebra the prior's probabilities of its levels, and the sacrum that of being one.
+    """Add the prior's level probabilities to each component; to the sacrum those of sacrum and vertebrae.
 
     Parameters
     ----------
@@ -95,13 +107,13 @@ def with_level_prior(
     Returns
     -------
     list[Observation]
-        The same components with ``level_prior`` set: level -> probability; they sum to at most 1, and to less where the
-        scout takes part of the component for something else.
+        The same components with ``level_prior`` set: level -> probability; they sum to at most 1, and to less if
+        part of the component is something else by the prior.
     """
     to_prior = np.linalg.inv(level_prior.affine) @ affine
     kinds = (Structure.DISC, Structure.VERTEBRA, Structure.SACRUM)
     rows = {kind: _rows(level_prior.meanings, kind) for kind in kinds}
-    # The question there is whether it is one, or more vertebrae.
+    # Distinguish a sacrum from further vertebrae.
     rows[Structure.SACRUM] |= rows[Structure.VERTEBRA]
     voxels = dict(zip(kinds, parts, strict=True))
     result = []
@@ -120,7 +132,7 @@ def _rows(meanings: Sequence[LabelMeaning | None], kind: Structure) -> dict[str,
 def _places(
     index: NDArray[np.int64], to_prior: Affine, level_prior: LevelPrior
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return the prior's voxel that is nearest to each voxel, shape (N, 3), and whether it has one there, (N,)."""
+    """Return the nearest voxel of the prior for each voxel, shape (N, 3), and whether it is inside its grid, (N,)."""
     place = np.rint(index @ to_prior[:3, :3].T + to_prior[:3, 3]).astype(np.int64)
     inside = (place >= 0) & (place < np.array(level_prior.probabilities.shape[1:]))
     return place, np.asarray(inside.all(axis=1))
@@ -129,7 +141,7 @@ def _places(
 def _shares(
     index: NDArray[np.int64], to_prior: Affine, level_prior: LevelPrior, rows: dict[str, int]
 ) -> dict[str, float]:
-    """Mean probability of each level over a component's voxels."""
+    """Return the mean probability of each level over the voxels of a component."""
     place, inside = _places(index, to_prior, level_prior)
     if not rows or np.count_nonzero(inside) < min(PRIOR_FEWEST_VOXELS, len(index)):
         return {}

@@ -1,4 +1,4 @@
-"""Levels that a labelled image of the same session lends to the components of another."""
+"""Levels of a labelled image of the same session as evidence for the components of another."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _WITH_LEVELS = (Structure.DISC, Structure.VERTEBRA, Structure.SACRUM)
 def with_localizer_levels(
     observations: Sequence[Observation], context: SpineContext, affine: Affine, localizer: Volume
 ) -> list[Observation]:
-    """Give each component the level of the nearest structure of its kind in a labelled image.
+    """Add the level of the nearest structure of its kind in a labelled image to each component.
 
     Parameters
     ----------
@@ -35,12 +35,12 @@ def with_localizer_levels(
     affine
         Voxel-to-scanner matrix of the grid.
     localizer
-        Labelled image with canonical ids, any grid; unnamed labels count for nothing.
+        Labelled image with canonical ids, any grid; unnamed labels are ignored.
 
     Returns
     -------
     list[Observation]
-        The same components, with ``localizer_levels`` where the localizer says something.
+        The same components, with ``localizer_levels`` set where a structure of the localizer is near.
     """
     labels = np.asarray(localizer.data).astype(np.uint8)
     to_local = np.linalg.inv(affine) @ localizer.affine

@@ -1,4 +1,4 @@
-"""Is what carries the class of the sacrum one? A false sacrum would name a whole column wrongly."""
+"""Check and correct the class of the sacrum; a false sacrum would shift the levels of the whole column."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from totalspineseg_bids.segmentation.semantic_map import SemanticMap
 
 
 def plain_vertebra_value(layout: ClassMap) -> int | None:
-    """Return the integer that means vertebra and nothing more, else any that means vertebra; None without one."""
+    """Return the integer of vertebrae without level, region or parity, otherwise any of vertebrae, or ``None``."""
     values = layout.values_of("vertebrae")
     plain = [v for v in values if (m := layout.meanings[v]).level is None and m.region is None and not m.parity]
     return next(iter([*plain, *values]), None)
@@ -42,7 +42,7 @@ def _relabel_as_vertebra(semantic: SemanticMap, mask: NDArray[np.bool_]) -> Sema
 
 
 def keep_largest_sacrum(semantic: SemanticMap) -> SemanticMap:
-    """Keep the largest connected piece of the sacrum's class; its voxels elsewhere become undecided vertebra."""
+    """Keep the largest connected piece of the sacrum; the others become vertebra without a level."""
     mask = _is_sacrum(semantic)
     if not mask.any():
         return semantic
@@ -57,10 +57,9 @@ def keep_largest_sacrum(semantic: SemanticMap) -> SemanticMap:
 
 
 def relabel_by_prior(semantic: SemanticMap, affine: Affine, level_prior: LevelPrior) -> SemanticMap:
-    """Give bone that a level prior takes for sacrum the class of the sacrum, where the layout has one.
+    """Relabel bone that is sacrum by the level prior, if the layout has a class for it.
 
-    A sacrum looks like one more vertebra to a network that sees a part of the column; the prior sees where the column
-    ends.
+    In a patch of the column a sacrum looks like one more vertebra; the prior covers the end of the column.
     """
     values = semantic.layout.values_of("sacrum")
     if not values:
@@ -75,24 +74,19 @@ def relabel_by_prior(semantic: SemanticMap, affine: Affine, level_prior: LevelPr
 
 
 def without_sacrum(semantic: SemanticMap) -> SemanticMap:
-    """Turn all voxels of the sacrum's class into undecided vertebra."""
+    """Relabel the sacrum as vertebra without a level."""
     return _relabel_as_vertebra(semantic, _is_sacrum(semantic))
 
 
 def is_plausible(observations: Sequence[Observation], levels: Sequence[str | None]) -> bool:
-    """Tell whether a sacrum among the components is at the lower end of what belongs to the column.
+    """Return whether the sacrum is at the lower end of the column; true if there is none.
 
     Parameters
     ----------
     observations
         Components from cranial to caudal.
     levels
-        Their levels in the best explanation, ``None`` for what is no part of the column.
-
-    Returns
-    -------
-    bool
-        True as well where there is none.
+        Level of each component, ``None`` if it is not part of the column.
     """
     sacra = [n for n, o in enumerate(observations) if o.kind is Structure.SACRUM]
     if any(levels[n] is None for n in sacra):
@@ -106,5 +100,5 @@ def is_plausible(observations: Sequence[Observation], levels: Sequence[str | Non
 
 
 def _is_disc_of_column(disc: Observation, typical_mm3: float) -> bool:
-    """Whether a disc is in line and of some size; a rest of the disc between S1 and S2 is neither false nor large."""
+    """Return whether a disc lies in the column and is not small; a remnant of the disc S1-S2 is in line but small."""
     return disc.anterior > 3.0 and abs(disc.lateral) < 22.0 and disc.volume_mm3 > SMALL_DISC_SHARE * typical_mm3

@@ -1,1 +1,1 @@
-"""From components with levels to a label map: assigns each voxel to a vertebra, disc, the sacrum, cord or canal."""
+"""Draw the label map: assign each voxel to a vertebra, a disc, the sacrum, the cord or the canal."""

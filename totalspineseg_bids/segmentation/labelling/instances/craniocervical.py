@@ -1,4 +1,4 @@
-"""The border between C1 and C2, where no disc is: by shape, when the classes of the map do not tell them apart."""
+"""Find the border between C1 and C2, which have no disc, by shape if the classes of the map do not separate them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from totalspineseg_bids.segmentation.labelling.records import LabelledComponents
 def separate_atlas_and_axis(
     out: NDArray[np.uint8], kinds: NDArray[np.uint8], found: LabelledComponents, naming: Naming
 ) -> None:
-    """Draw the border of C1 and C2 by shape where the map is wrong: a good part of one is where only the other can be.
+    """Correct the border of C1 and C2 where a large part of one lies where only the other can be.
 
     Parameters
     ----------
@@ -36,8 +36,10 @@ def separate_atlas_and_axis(
         Label map, shape (X, Y, Z); ids of C1 and C2 are written.
     kinds
         Tissue of each voxel on the same grid.
-    found, naming
-        Components, and the id of each. Without a named disc C2-C3 nothing is done.
+    found
+        Components of the image.
+    naming
+        Id of each component. Without a named disc C2-C3 nothing is changed.
     """
     axis, atlas, below = anatomy.vertebra("C2").id, anatomy.vertebra("C1").id, anatomy.disc("C2-C3").id
     named = {axis, atlas} & {*naming.ids, *naming.vertebra_slots[:1]}
@@ -54,14 +56,14 @@ def separate_atlas_and_axis(
     theirs = near & ~ours
     own = _has_class_of_axis(index, found) if atlas in named else np.zeros(len(index), bool)
     if _share(own, theirs) > AXIS_CLASS_SHARE and _share(own, ours) < MISPLACED_SHARE:
-        # The class tells them apart, and better than shape.
+        # Where the class separates the two, it does so better than shape.
         ours = near & (above > ATLAS_BONE_FROM_MM) & ~own
         theirs = near & own
     else:
         astray = (_share(theirs, ids == atlas), _share(ours, ids == axis))
         if atlas in named and max(astray) < MISPLACED_SHARE:
             return
-    # Where C1 is out of view, what is left of C2 up there is no vertebra.
+    # If C1 is out of view, the voxels above the joint are too few for a vertebra.
     if np.count_nonzero(ours) * context.voxel_mm3 <= LEAST_ATLAS_MM3 * scale**3:
         return
     for rows, label in ((ours, atlas), (theirs & (ids == atlas), axis)):
@@ -69,7 +71,7 @@ def separate_atlas_and_axis(
 
 
 def _has_class_of_axis(index: NDArray[np.int64], found: LabelledComponents) -> NDArray[np.bool_]:
-    """Tell which voxels have the class that only C2 has; none if the model has no such class."""
+    """Return which voxels have the class of C2; none if the model has no such class, shape (N,)."""
     semantic = found.context.maps[0][0]
     values = [v for v, m in semantic.layout.meanings.items() if m.kind is Structure.VERTEBRA and m.level == "C2"]
     return np.isin(semantic.labels[index[:, 0], index[:, 1], index[:, 2]], values)

@@ -1,4 +1,4 @@
-"""From components with ids to voxels: the whole label map of one image."""
+"""Draw the label map of one image from its components and their ids."""
 
 from __future__ import annotations
 
@@ -38,8 +38,10 @@ def draw_label_image(
         Label map to write to, zeros, shape (X, Y, Z).
     kinds
         Tissue of each voxel on the same grid.
-    found, naming
-        Components, and the id of each.
+    found
+        Components of the image.
+    naming
+        Id of each component.
     """
     context, layout = found.context, found.context.maps[0][0].layout
     by_part: dict[Structure, dict[int, int]] = {Structure.DISC: {}, Structure.VERTEBRA: {}, Structure.SACRUM: {}}
@@ -60,7 +62,7 @@ def draw_label_image(
 def _seeds(
     kinds: NDArray[np.uint8], found: LabelledComponents, naming: Naming, by_part: Mapping[Structure, Mapping[int, int]]
 ) -> NDArray[np.uint8]:
-    """Mark body cells with the id of their vertebra on the subsampled grid."""
+    """Return the id of the vertebra of each body cell on the subsampled grid, 0 elsewhere."""
     context = found.context
     coarse = kinds[::STRIDE, ::STRIDE, ::STRIDE]
     seeds = np.zeros(coarse.shape, np.uint8)
@@ -80,7 +82,7 @@ def _seeds(
 
 
 def _separate_sacrum(out: NDArray[np.uint8], found: LabelledComponents, naming: Naming) -> None:
-    """Take bone below disc L5-S for sacrum where its class is missing or patchy: it must not swell L5."""
+    """Label bone below disc L5-S as sacrum, so that L5 does not include it where the class of the sacrum is missing."""
     last = anatomy.disc("L5-S").id
     if last not in naming.ids:
         return
@@ -98,7 +100,7 @@ def _separate_sacrum(out: NDArray[np.uint8], found: LabelledComponents, naming: 
 
 
 def _planes_of(found: LabelledComponents, naming: Naming) -> list[DiscPlane]:
-    """Planes between the vertebral slots: of the discs found, and supposed ones where a disc was not."""
+    """Return the planes between the vertebral slots, interpolated where a disc was not found."""
     cuts: list[DiscPlane | None] = []
     for n in naming.cut_observations:
         if n is None:

@@ -1,7 +1,7 @@
-"""BoneVoxels to vertebrae, cell by cell: every piece of bone is given to one of the bodies that were found, or to none.
+"""Assign each voxel of the class vertebra to one of the vertebral bodies found, or to none.
 
-First along the ways through bone (`voxel_graph.py`), then, what no way reaches, to the nearest vertebra. Both mind the
-height at which a body's arches and processes lie (`posterior_profile`).
+Voxels follow the shortest path through bone (`voxel_graph`); what no path reaches is assigned to the nearest vertebra.
+Both take into account the height at which the posterior elements of a body are expected (`posterior_profile`).
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _REGION_OF_ID = {
 
 
 @dataclass(frozen=True, slots=True)
-class BoneVoxels:
-    """The bone of an image on a subsampled grid."""
+class VertebraVoxels:
+    """Voxels of all vertebrae of an image on a subsampled grid, called cells."""
 
     cells: NDArray[np.int64]
     """Grid indices, shape (N, 3)."""
@@ -41,12 +41,11 @@ class BoneVoxels:
     classes: NDArray[np.uint8]
     """Value of the semantic map, shape (N,)."""
     height: NDArray[np.float64]
+    """Expected height of the body of each cell, mm along the canal, shape (N,)."""
     behind: NDArray[np.bool_]
-    """[[height, behind]] Of the body that each is likely to belong to, mm along the canal, and whether it lies behind
-    the bodies.
-    """
+    """Whether the cell lies behind the bodies, shape (N,)."""
     cell_mm: float
-    """Size of a cell."""
+    """Mean edge length of a cell, mm."""
 
     @classmethod
     def relative_to_canal(
@@ -57,27 +56,29 @@ class BoneVoxels:
         *,
         cell: NDArray[np.float64],
         line: Centerline,
-    ) -> BoneVoxels:
-        """Place bone cells against the canal.
+    ) -> VertebraVoxels:
+        """Locate cells relative to the canal.
 
         Parameters
         ----------
-        cells, classes
-            As the attributes.
+        cells
+            Grid indices, shape (N, 3).
+        classes
+            Value of the semantic map, shape (N,).
         seeds
             Instance number of each cell of a body, 0 for others, shape (N,).
         cell
             Size of a cell along each axis, mm.
         line
-            Curve along the middle of the canal.
+            Centreline of the canal.
         """
         points = cells * cell
         place = line.project(points)
-        return cls(cells, points, classes, *body_height(place, _regions(place.s, seeds)), float(cell.mean()))
+        return cls(cells, points, classes, *body_height(place, regions_along_canal(place.s, seeds)), float(cell.mean()))
 
 
-def _regions(s: NDArray[np.float64], seeds: NDArray[np.int64]) -> NDArray[np.str_]:
-    """Return the region of the body that is nearest along the canal; empty where it has no name."""
+def regions_along_canal(s: NDArray[np.float64], seeds: NDArray[np.int64]) -> NDArray[np.str_]:
+    """Return the region (C, T, L) of the nearest body along the canal for each ``s``; empty for an unnamed body."""
     numbers = np.unique(seeds[seeds > 0])
     if len(numbers) == 0:
         return np.full(len(s), "", "<U1")
@@ -88,52 +89,58 @@ def _regions(s: NDArray[np.float64], seeds: NDArray[np.int64]) -> NDArray[np.str
     return np.asarray(names[order][np.searchsorted(borders, s)])
 
 
-def assign(bone: BoneVoxels, seeds: NDArray[np.int64], layout: ClassMap) -> NDArray[np.int64]:
-    """Give every bone cell to one of the instances whose bodies are the seeds, or to none (0).
+def assign(bone: VertebraVoxels, seeds: NDArray[np.int64], layout: ClassMap) -> NDArray[np.int64]:
+    """Assign every cell to one of the instances whose bodies are the seeds, or to none (0).
 
     Parameters
     ----------
     bone
-        BoneVoxels of an image.
+        Voxels of all vertebrae on the subsampled grid.
     seeds
         Instance number of each cell of a body, 0 for others, shape (N,).
     layout
         Meaning of the classes.
+
+    Returns
+    -------
+    NDArray[np.int64]
+        Instance number of each cell, shape (N,).
     """
     meanings = layout.meanings
     loose = np.array([v for v, m in meanings.items() if m.kind is Structure.VERTEBRA and not m.parity and not m.level])
     heights = _Heights(seeds, bone.height, bone.behind)
     near, far = HEIGHT_TOLERANCE_MM
-    ways = VoxelGraph(bone.cells, bone.classes, loose, bone.height / bone.cell_mm)
-    first = ways.grow(seeds)
+    graph = VoxelGraph(bone.cells, bone.classes, loose, bone.height / bone.cell_mm)
+    first = graph.grow(seeds)
     instance = heights.reject_distant(first, near)
     for same_class in (True, False):
-        # Pieces cut off from their body, such as a spinous process whose lamina was missed, follow the nearest bone.
+        # Pieces without a connection to a body, such as a spinous process whose lamina was missed, follow the nearest
+        # bone.
         left = instance == 0
         if not left.any():
             break
         if not same_class and layout.separates_vertebrae:
-            # What its class joins to a body is not of one whose class is another.
+            # A cell connected to a body through its class does not belong to a body of another class.
             slip = (first == 0) & ~_large_pieces(bone.cells, bone.classes, left, bone.cell_mm**3)
             left &= np.isin(bone.classes, loose) | slip
         groups = bone.classes if same_class else np.zeros_like(bone.classes)
         instance = _assign_to_nearest(bone.points, groups, instance, left, heights)
-        instance = heights.reject_distant(ways.grow(instance), near)
-    # What no other vertebra took stays with the first one, unless it is far from it.
+        instance = heights.reject_distant(graph.grow(instance), near)
+    # Cells that were assigned to no other vertebra return to the first one unless they are far from it.
     return np.where(instance == 0, heights.reject_distant(first, far), instance)
 
 
 class _Heights:
-    """Heights of the bodies that were found, against those of bone behind them.
+    """Heights of the bodies found, compared with the expected heights of the cells behind them.
 
     Parameters
     ----------
     seeds
         Instance number of each cell of a body, 0 for others, shape (N,).
     height
-        Of the body that each cell is likely to belong to, mm, shape (N,).
+        Expected height of the body of each cell, mm along the canal, shape (N,).
     behind
-        Whether it lies behind the bodies; only there heights tell anything.
+        Whether the cell lies behind the bodies, the only place where heights separate vertebrae, shape (N,).
     """
 
     def __init__(self, seeds: NDArray[np.int64], height: NDArray[np.float64], behind: NDArray[np.bool_]) -> None:
@@ -144,20 +151,27 @@ class _Heights:
         self._height, self._behind = height, behind
         found = np.isfinite(self._low)
         there = height[:, None]
-        #: How far each cell is out of the heights of the body to whose it is nearest.
+        #: Distance of each cell from the height range of the nearest body, mm.
         self._least = np.maximum(self._low[found] - there, there - self._high[found]).min(axis=1, initial=np.inf)
 
     def fits(self, instance: NDArray[np.int64], most_mm: float) -> NDArray[np.bool_]:
-        """Tell which cells may be of an instance (one each, or one for all): none at another height, nearer to another.
+        """Return which cells may belong to an instance by their height, shape (N,).
 
-        What does not fit is of a vertebra whose body is out of view or was missed, and only its class, which every
-        second vertebra has, led past its neighbour to the instance.
+        A cell that does not fit belongs to a vertebra whose body is out of view or was missed. A path within its class,
+        which it shares with every second vertebra, led past its neighbour to the instance.
+
+        Parameters
+        ----------
+        instance
+            Instance number of each cell, shape (N,), or one number for all.
+        most_mm
+            Largest distance from the height range of the instance, unless no other body is nearer, mm.
         """
         off = np.maximum(self._low[instance] - self._height, self._height - self._high[instance])
         return np.asarray(~self._behind | (off <= most_mm) | (off <= self._least))
 
     def reject_distant(self, instance: NDArray[np.int64], most_mm: float) -> NDArray[np.int64]:
-        """Return the instances without the cells that do not fit them."""
+        """Set the instance of cells that do not fit it to 0; ``most_mm`` as in `fits`."""
         return np.where((instance == 0) | self.fits(instance, most_mm), instance, 0)
 
 
@@ -168,18 +182,20 @@ def _assign_to_nearest(
     left: NDArray[np.bool_],
     heights: _Heights,
 ) -> NDArray[np.int64]:
-    """Give cells that no seed reached to the nearest instance in whose height they are, within about 18 mm.
+    """Assign cells to the nearest instance that fits their height, within `LARGEST_DISTANCE_MM`.
 
     Parameters
     ----------
     points
         Local mm, shape (N, 3).
-    groups, instance
-        Number of the group, within which an instance is looked for, and of the instance (0 for none) of each cell.
+    groups
+        Group of each cell; a cell is assigned to an instance of its group only, shape (N,).
+    instance
+        Instance number of each cell, 0 for none, shape (N,).
     left
-        Cells to give away.
+        Cells to assign, shape (N,).
     heights
-        Of the bodies.
+        Heights of the bodies.
     """
     result = instance.copy()
     nearest = np.full(len(instance), LARGEST_DISTANCE_MM)
@@ -187,23 +203,23 @@ def _assign_to_nearest(
         rest = left & heights.fits(number, HEIGHT_TOLERANCE_MM[0])
         for group in np.unique(groups[rest]):
             known = np.flatnonzero((instance == number) & (groups == group))
-            wanted = np.flatnonzero(rest & (groups == group))
+            candidates = np.flatnonzero(rest & (groups == group))
             if len(known):
                 distance = np.asarray(
-                    cKDTree(points[known]).query(points[wanted], distance_upper_bound=LARGEST_DISTANCE_MM)[0]
+                    cKDTree(points[known]).query(points[candidates], distance_upper_bound=LARGEST_DISTANCE_MM)[0]
                 )
-                closer = distance < nearest[wanted]
-                result[wanted[closer]] = number
-                nearest[wanted[closer]] = distance[closer]
+                closer = distance < nearest[candidates]
+                result[candidates[closer]] = number
+                nearest[candidates[closer]] = distance[closer]
     return result
 
 
 def _large_pieces(
     cells: NDArray[np.int64], classes: NDArray[np.uint8], left: NDArray[np.bool_], cell_mm3: float
 ) -> NDArray[np.bool_]:
-    """Tell which cells belong to a connected piece of one class that is too large to be a slip of that class.
+    """Return which cells belong to a connected piece of one class that is too large for a classification error.
 
-    It is of a vertebra whose body is out of view or was missed; its neighbours have the other class.
+    Such a piece belongs to a vertebra whose body is out of view or was missed; its neighbours have the other class.
     """
     result = np.zeros(len(cells), bool)
     rows = np.flatnonzero(left)

@@ -1,4 +1,4 @@
-"""Which body the bone behind the canal belongs to: arches and spinous processes point downwards."""
+"""Estimate the height of the body that posterior bone belongs to; arches and spinous processes point downwards."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from totalspineseg_bids.segmentation.labelling.instances.parameters import (
 
 
 def body_height(place: Projection, region: NDArray[np.str_]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return the height of the body to which bone at each point is most likely to belong, and whether it is behind.
+    """Return the expected height of the body that bone at each point belongs to.
 
     Parameters
     ----------
     place
-        Points as seen from the curve along the middle of the canal, N.
+        N points relative to the centreline of the canal.
     region
-        Of the vertebra at the height of each point: ``C``, ``T``, ``L``, or empty where it is not known, shape (N,).
+        Region of the column at each point: ``C``, ``T``, ``L``, or empty if unknown, shape (N,).
 
     Returns
     -------
     height
-        Arc length along the curve, mm, caudal is larger, shape (N,).
+        Arc length along the centreline, mm, caudal is larger, shape (N,).
     behind
         Whether the point lies behind the bodies, shape (N,).
     """

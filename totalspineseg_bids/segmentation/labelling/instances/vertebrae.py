@@ -1,7 +1,7 @@
-"""Voxels to instances: every voxel of a vertebra is given to one of the levels that were found.
+"""Write the voxels of vertebrae, components, cord and canal into a label map.
 
-Bodies are told apart first (by their class, or by the planes of the discs between them); the posterior elements follow
-the bone (`posterior_elements`).
+Bodies are separated first, by their class or by the planes of the discs between them; the posterior elements follow by
+their connection to the bodies (`posterior_elements`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.imaging.masks import close_gaps, connected_parts, indices_of
 from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling.instances.parameters import CANAL_SPECK_MM3
-from totalspineseg_bids.segmentation.labelling.instances.posterior_elements import BoneVoxels, assign
+from totalspineseg_bids.segmentation.labelling.instances.posterior_elements import VertebraVoxels, assign
 from totalspineseg_bids.segmentation.labelling.instances.voxel_graph import NEIGHBOURS
 from totalspineseg_bids.segmentation.labelling.records import ComponentVoxels, SpineContext, in_front
 
@@ -28,7 +28,7 @@ _IN_PLANE[1, :, 1] = _IN_PLANE[:, 1, 1] = True
 def _nearest(
     known: NDArray[np.float64], points: NDArray[np.float64], reach: float
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return which points have a known one within reach, and the nearest known one of each of these."""
+    """Return the rows of points with a known point within ``reach`` mm, and the nearest known point of each."""
     distance, nearest = cKDTree(known).query(points, distance_upper_bound=reach)
     near = np.flatnonzero(np.isfinite(distance))
     return near, np.asarray(nearest, np.intp)[near]
@@ -52,7 +52,7 @@ def draw_vertebrae(
     values
         Semantic map on the same grid.
     layout
-        Its layout.
+        Meaning of the integers of the map.
     seeds
         Canonical id of the body cells on every ``stride``-th voxel, 0 elsewhere.
     stride
@@ -67,12 +67,12 @@ def draw_vertebrae(
         return
     at = cells[:, 0], cells[:, 1], cells[:, 2]
     bodies = seeds[at].astype(np.int64)
-    bone = BoneVoxels.relative_to_canal(
+    bone = VertebraVoxels.relative_to_canal(
         cells, coarse[at], bodies, cell=stride * context.spacing, line=context.centerline
     )
     grid = np.zeros((2, *coarse.shape), np.uint8)
     grid[0][at], grid[1][at] = assign(bone, bodies, layout), bone.classes
-    # Most voxels have the class of the cell they lie in; few are looked up one by one.
+    # Most voxels have the class of their cell; only the others are searched one by one.
     label, cell_class = (_upsample(part, stride, values.shape) for part in grid)
     astray = indices_of(mask & (cell_class != values))
     if len(astray):
@@ -82,7 +82,7 @@ def draw_vertebrae(
 
 
 def _upsample(grid: NDArray[np.uint8], stride: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Give every voxel the value of the cell of the subsampled grid that it lies in."""
+    """Repeat the cells of a subsampled grid to fill a grid of ``shape``."""
     for axis in range(3):
         grid = grid.repeat(stride, axis)
     return np.ascontiguousarray(grid[: shape[0], : shape[1], : shape[2]])
@@ -97,7 +97,7 @@ def _instance_of_strays(
     stride: int,
     spacing: NDArray[np.float64],
 ) -> NDArray[np.uint8]:
-    """Return the instance of voxels whose class is not that of the cell they lie in; 0 where there is none near."""
+    """Return the instance of voxels whose class differs from that of their cell; 0 if none is near."""
     label = _instance_of_neighbours(grid, tuple((astray // stride).T), fine_class)
     at = cells[:, 0], cells[:, 1], cells[:, 2]
     instance, classes = grid[0][at], grid[1][at]
@@ -117,14 +117,16 @@ def _instance_of_strays(
 def _instance_of_neighbours(
     grid: NDArray[np.uint8], cell: tuple[NDArray[np.int64], ...], classes: NDArray[np.uint8]
 ) -> NDArray[np.uint8]:
-    """Return the instance of a neighbouring cell of the same class, the nearest kind of neighbour first; 0 without.
+    """Return the instance of the nearest neighbouring cell of the same class, 0 if there is none.
 
     Parameters
     ----------
     grid
         Instance and class of each cell, shape (2, X, Y, Z).
-    cell, classes
-        Where to look from, and the class to look for, N each.
+    cell
+        Grid indices of N cells along each axis.
+    classes
+        Class to search for around each cell, shape (N,).
     """
     padded = np.pad(grid, ((0, 0), (1, 1), (1, 1), (1, 1)))
     result = np.zeros(len(classes), np.uint8)
@@ -139,7 +141,7 @@ def _instance_of_neighbours(
 
 
 def body_cells(points: NDArray[np.float64], context: SpineContext) -> NDArray[np.bool_]:
-    """Tell which points lie where vertebral bodies do: in front of the canal and near the midline."""
+    """Return which points (local mm, shape (N, 3)) lie where vertebral bodies are."""
     return in_front(context.centerline.project(points))
 
 
@@ -158,10 +160,10 @@ def draw_components(out: NDArray[np.uint8], parts: ComponentVoxels, ids: dict[in
 def draw_canal(
     out: NDArray[np.uint8], kinds: NDArray[np.uint8], cord_id: int, canal_id: int, context: SpineContext
 ) -> None:
-    """Write cord and canal (canal without cord) into ``out`` and close what lies between cord and canal wall.
+    """Write cord and canal (without the cord) into ``out`` and close gaps between cord and canal wall.
 
-    A voxel that is nothing becomes canal where it is enclosed by cord and canal, in three dimensions after a closing
-    by two voxels and in each axial slice.
+    Background that is enclosed by cord and canal becomes canal: in three dimensions after a closing by two voxels, and
+    in each axial slice.
     """
     whole = (kinds == Structure.CANAL) | (kinds == Structure.CORD)
     slices = ndimage.find_objects(whole.astype(np.uint8))
@@ -175,7 +177,7 @@ def draw_canal(
     if number > 1 and speck[1:].any():
         whole = ~speck[numbered]
     filled = close_gaps(np.pad(whole, 1), 2)
-    # Holes of all axial slices at once: what is not joined to the border within its slice.
+    # Holes in axial slices are background that is not connected to the border within its slice.
     outside, _ = ndimage.label(~filled, _IN_PLANE)
     at_border = np.zeros(int(outside.max()) + 1, bool)
     for edge in (outside[0], outside[-1], outside[:, 0], outside[:, -1]):

@@ -1,7 +1,7 @@
 """Graph of bone voxels: shortest paths from each voxel to the vertebral bodies.
 
-Paths that leave the height at which a body's posterior elements lie (`posterior_profile`) cost more. A spinous process
-so stays with its own vertebra, even where it points far down or touches the arches of its neighbours.
+Steps that change the expected height of the body (`posterior_profile`) cost more, so that a spinous process stays with
+its own vertebra even if it points far down or touches the arches of its neighbours.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from scipy.sparse import csgraph
 
 from totalspineseg_bids.segmentation.labelling.instances.parameters import HEIGHT_COST
 
-#: Half of the neighbours of a cell, by which a grid's edges are listed once.
+#: Half of the 18 neighbours of a cell, so that every edge of the grid is listed once.
 NEIGHBOURS = ((0, 0, 1), (0, 1, 0), (1, 0, 0), (0, 1, 1), (0, 1, -1), (1, 0, 1), (1, 0, -1), (1, 1, 0), (1, -1, 0))
 
 
 class VoxelGraph:
-    """BoneVoxels cells and the ways between them, within a class.
+    """Graph of vertebral cells, connected within a class.
 
     Parameters
     ----------
@@ -27,9 +27,9 @@ class VoxelGraph:
     classes
         Class of each cell, shape (N,); cells are neighbours only within a class.
     loose
-        Classes that connect to every other class (the undecided ones).
+        Classes that connect to every other class, because they do not separate vertebrae.
     height
-        Of the body that each cell is likely to belong to, in cells, shape (N,).
+        Expected height of the body of each cell, in cells, shape (N,).
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class VoxelGraph:
         self._length = np.concatenate(lengths)
 
     def grow(self, seeds: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Give every cell to the seed that is nearest through cells of its class.
+        """Assign every cell to the nearest seed along paths within its class.
 
         Parameters
         ----------
@@ -75,18 +75,18 @@ class VoxelGraph:
         """
         result = seeds.copy()
         open_ = seeds == 0
-        # A seed keeps its own, so what lies between seeds is no way.
+        # Seeds keep their instance, so edges between seeds are not needed.
         used = open_[self._mine] | open_[self._other]
         mine, other = self._mine[used], self._other[used]
-        on_a_way = np.zeros(len(seeds), bool)
-        on_a_way[mine] = on_a_way[other] = True
-        nodes = np.flatnonzero(on_a_way)
+        has_edge = np.zeros(len(seeds), bool)
+        has_edge[mine] = has_edge[other] = True
+        nodes = np.flatnonzero(has_edge)
         starts = np.flatnonzero(seeds[nodes])
         if len(starts) == 0:
             return result
-        number = np.cumsum(on_a_way, dtype=np.int32) - 1
-        links = self._length[used], (number[mine], number[other])
-        graph = sparse.coo_matrix(links, shape=(len(nodes), len(nodes))).tocsr()
+        number = np.cumsum(has_edge, dtype=np.int32) - 1
+        weighted_edges = self._length[used], (number[mine], number[other])
+        graph = sparse.coo_matrix(weighted_edges, shape=(len(nodes), len(nodes))).tocsr()
         distance, _, source = csgraph.dijkstra(
             graph, directed=False, indices=starts, min_only=True, return_predecessors=True
         )
