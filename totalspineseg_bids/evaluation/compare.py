@@ -90,9 +90,9 @@ class Comparison:
         ----------
         metric, model
             What to compare.
-        chosen
+        chosen : int array, optional
             Numbers of the images; all by default.
-        seed
+        seed : int, default 0
             Of the bootstrap.
         """
         numbers = np.arange(len(self.images)) if chosen is None else chosen
@@ -199,17 +199,17 @@ def compare_models(
 
     Parameters
     ----------
-    predictions
+    predictions : mapping of str to Path
         File or folder of each model by its name; the first is what the others are compared with.
-    truth
+    truth : Path
         File or folder of the truth; paired by `pair_files`.
-    label_scheme, truth_scheme
+    label_scheme, truth_scheme : LabelScheme, optional
         Ids of predictions and truth.
-    drop_missing
+    drop_missing : bool, default False
         Leave out images that not every model has a prediction for, instead of counting them as empty.
-    tolerance_mm
+    tolerance_mm : float, optional
         Of the normalised surface distance.
-    progress
+    progress : callable, optional
         Called after each image with number done and number of images.
 
     Returns

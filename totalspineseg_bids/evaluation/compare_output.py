@@ -168,9 +168,9 @@ def write_comparison(comparison: Comparison, folder: Path) -> None:
 
     Parameters
     ----------
-    comparison
+    comparison : Comparison
         What to write.
-    folder
+    folder : Path
         Made if absent.
     """
     rows, levels, images = _metric_rows(comparison), _level_rows(comparison), _image_rows(comparison)

@@ -178,15 +178,15 @@ def evaluate(
     ----------
     pred_paths, truth_paths
         Files, in pairs. ``None`` stands for no prediction, which counts as one that finds nothing.
-    label_scheme
+    label_scheme : LabelScheme, optional
         Ids of the predictions.
-    truth_scheme
+    truth_scheme : LabelScheme, optional
         Ids of the truths; the same by default.
-    tags
+    tags : sequence of dict of str to str, optional
         Properties of each image to group by; by default the contrast in its name.
-    tolerance_mm
+    tolerance_mm : float, optional
         Of the normalised surface distance.
-    progress
+    progress : callable, optional
         Called after each image with number done and number of images.
 
     Returns

@@ -51,11 +51,11 @@ def write_evaluation(evaluation: Evaluation, folder: Path, extra: dict[str, Any]
 
     Parameters
     ----------
-    evaluation
+    evaluation : Evaluation
         What to write.
-    folder
+    folder : Path
         Made if absent.
-    extra
+    extra : dict of str to Any, optional
         Further entries of the JSON, such as the model's name.
     """
     tags = evaluation.tags()
@@ -149,9 +149,9 @@ def table(evaluation: Evaluation, *, levels: bool = True) -> str:
 
     Parameters
     ----------
-    evaluation
+    evaluation : Evaluation
         Results.
-    levels
+    levels : bool, default True
         Whether to add a line for each level.
     """
     out = io.StringIO()

@@ -79,9 +79,9 @@ def evaluation_page(evaluation: Evaluation, extra: dict[str, Any] | None = None)
 
     Parameters
     ----------
-    evaluation
+    evaluation : Evaluation
         Results.
-    extra
+    extra : dict of str to Any, optional
         Entries to show in the head, such as the model's name.
 
     Returns

@@ -125,9 +125,9 @@ def cut_labels(labels: NDArray[np.uint8], affine: Affine) -> frozenset[int]:
 
     Parameters
     ----------
-    labels
-        Shape (X, Y, Z), any orientation.
-    affine
+    labels : (X, Y, Z) uint8
+        Any orientation.
+    affine : Affine
         4x4, voxel index to RAS+ mm.
     """
     codes = nib.orientations.aff2axcodes(affine)
@@ -213,13 +213,13 @@ def compare(
 
     Parameters
     ----------
-    truth, predicted
+    truth, predicted : uint8 array
         Canonical ids on one grid, shape (X, Y, Z). Canal means canal without the cord.
-    affine
+    affine : Affine
         4x4, voxel index to RAS+ mm.
     name, tags
         Kept in the result.
-    tolerance_mm
+    tolerance_mm : float, optional
         Of the normalised surface distance.
 
     Returns

@@ -42,7 +42,7 @@ def pair_files(predicted: Path, truth: Path) -> list[tuple[Path | None, Path]]:
 
     Parameters
     ----------
-    predicted, truth
+    predicted, truth : Path
         Both files or both folders, searched to any depth. Files pair by the name below the folder where that is the
         same, else by BIDS entities and suffix of the source image (also where only one side has the suffix and
         the match is unique).

@@ -26,9 +26,8 @@ def surface_faces(mask: NDArray[np.bool_], affine: Affine) -> tuple[NDArray[np.f
 
     Parameters
     ----------
-    mask
-        Shape (X, Y, Z).
-    affine
+    mask : (X, Y, Z) bool
+    affine : Affine
         4x4, voxel index to mm.
 
     Returns
@@ -59,11 +58,11 @@ def normalised_surface_distance(
 
     Parameters
     ----------
-    truth, predicted
+    truth, predicted : bool array
         Masks on one grid, shape (X, Y, Z).
-    affine
+    affine : Affine
         4x4, voxel index to mm.
-    tolerance_mm
+    tolerance_mm : float, optional
         Distance from face centre to face centre that still counts as the same place.
 
     Returns

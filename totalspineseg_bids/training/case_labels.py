@@ -33,13 +33,13 @@ def check_label_space(labels: Geometry, occupied: NDArray[np.bool_], image: Geom
 
     Parameters
     ----------
-    labels
+    labels : Geometry
         Grid of the label map.
-    occupied
+    occupied : bool array
         Labelled voxels, shape of ``labels``.
-    image
+    image : Geometry
         Grid of the image.
-    path
+    path : Path
         Label file, for the message.
 
     Raises
@@ -78,9 +78,9 @@ def scheme_of(labels: NDArray[np.uint8], path: Path) -> LabelScheme:
 
     Parameters
     ----------
-    labels
+    labels : uint8 array
         Ids, any shape.
-    path
+    path : Path
         Label file, for the message.
 
     Raises
@@ -144,9 +144,9 @@ def load_case(case: TrainingCase, scheme: SchemeChoice = anatomy.DEFAULT_SCHEME)
 
     Parameters
     ----------
-    case
+    case : TrainingCase
         Image and label files.
-    scheme
+    scheme : SchemeChoice, optional
         Label scheme of the files.
 
     Returns

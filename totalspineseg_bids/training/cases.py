@@ -269,11 +269,11 @@ def find_cases(
 
     Parameters
     ----------
-    bids_dirs
+    bids_dirs : sequence of Path
         Root folders.
-    labels_folder
+    labels_folder : str or sequence of str, default 'derivatives/labels'
         Where the labels lie, below each root; of several, the first that has labels of an image.
-    one_person
+    one_person : sequence of str, optional
         Names of dataset folders all of whose subjects are the same person (a traveller scanned at many sites).
 
     Returns

@@ -109,9 +109,9 @@ def own_value(dataset: DatasetId, region: str) -> int:
 
     Parameters
     ----------
-    dataset
+    dataset : DatasetId
         101, 102 or 103.
-    region
+    region : str
         Region name, such as ``"disc"`` (the value of a disc that is no landmark) or ``"cord"``.
 
     Returns
@@ -156,11 +156,11 @@ def dataset_json(
 
     Parameters
     ----------
-    dataset
+    dataset : DatasetId
         101, 102 or 103.
-    num_training
+    num_training : int
         Number of training cases.
-    file_ending
+    file_ending : str, default '.nii.gz'
         Ending of image and label files.
     **extra
         Further entries that nnU-Net ignores (``name``, ``description``, ``licence``, ``dataset``).

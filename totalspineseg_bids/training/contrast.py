@@ -55,11 +55,11 @@ def recontrast(image: NDArray[np.float32], labels: NDArray[np.uint8], rng: np.ra
 
     Parameters
     ----------
-    image
-        Shape (X, Y, Z), 1 mm.
-    labels
+    image : (X, Y, Z) float32
+        1 mm.
+    labels : uint8 array
         Canonical ids on the same grid.
-    rng
+    rng : np.random.Generator
         Source of the draw; the same state gives the same image.
 
     Returns

@@ -108,20 +108,20 @@ def export_model(
 
     Parameters
     ----------
-    work_dir
+    work_dir : Path
         Folder with ``nnUNet_results``.
-    dataset
+    dataset : DatasetId
         101, 102 or 103.
-    output
+    output : Path
         Zip file, or a folder that gets ``<dataset name>.zip``.
     plans, trainer, fold
         Which model; several folds become an ensemble.
-    checkpoint
+    checkpoint : str, default 'checkpoint_final.pth'
         File to take from each fold, ``checkpoint_final.pth`` or ``checkpoint_best.pth``; it is
         ``checkpoint_final.pth`` in the archive.
-    strip
+    strip : bool, default True
         Leave out the optimiser's state, which training needs and inference does not.
-    half
+    half : bool, default True
         Store weights in half precision (with ``strip``).
 
     Returns

@@ -33,9 +33,9 @@ def nnunet_environment(work_dir: Path, *, workers: int = 0) -> Iterator[None]:
 
     Parameters
     ----------
-    work_dir
+    work_dir : Path
         Folder of ``nnUNet_raw``, ``nnUNet_preprocessed`` and ``nnUNet_results``; the two latter are made if absent.
-    workers
+    workers : int, default 0
         Processes for augmentation while training; 0 augments in the training process.
     """
     work_dir = Path(work_dir).resolve()
@@ -139,7 +139,7 @@ def quiet(logger: logging.Logger) -> Iterator[None]:
 
     Parameters
     ----------
-    logger
+    logger : logging.Logger
         Of the module that calls nnU-Net.
     """
     stream: TextIO = _Chatter(logger)  # type: ignore[assignment]

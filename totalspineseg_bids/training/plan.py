@@ -80,13 +80,13 @@ def small_from_default(
 
     Parameters
     ----------
-    plans
+    plans : dict of str to Any
         Content of ``nnUNetPlans.json``.
-    patch
+    patch : tuple of 3 int, optional
         Greatest patch, voxels in nnU-Net's axis order; smaller where the images are.
-    features
+    features : tuple of int, optional
         Channels of each stage; fewer stages where the patch does not allow as many.
-    batch_size
+    batch_size : int, default 2
         Patches a step.
 
     Returns
@@ -212,19 +212,19 @@ def plan_and_preprocess(
 
     Parameters
     ----------
-    work_dir
+    work_dir : Path
         Folder with ``nnUNet_raw``.
-    dataset
+    dataset : DatasetId
         101, 102 or 103.
-    plans
+    plans : str, default 'default'
         Short name of the plans: ``default``, ``resenc-m``, ``resenc-l`` or ``small``.
-    jobs
+    jobs : int, default 1
         Worker processes; 1 works in this process.
-    gpu_memory_gb
+    gpu_memory_gb : float, optional
         Memory that nnU-Net plans for (not for ``small``); ``None`` leaves it to the planner.
     patch, features, batch_size
         Of the ``small`` network.
-    force
+    force : bool, default False
         Repeat planning and preprocessing.
 
     Returns

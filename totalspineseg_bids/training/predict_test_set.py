@@ -45,15 +45,15 @@ def run_test_set(
 
     Parameters
     ----------
-    work_dir
+    work_dir : Path
         Folder of ``nnUNet_raw``.
-    dataset
+    dataset : DatasetId
         101, 102 or 103.
-    fold_folder
+    fold_folder : Path
         ``fold_X`` of the trained model; gets ``test/`` with predictions and ``summary.json``.
-    device
+    device : Any
         torch device.
-    checkpoint
+    checkpoint : str, default 'checkpoint_final.pth'
         File of the fold to use.
 
     Returns

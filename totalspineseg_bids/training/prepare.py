@@ -324,25 +324,25 @@ def prepare(
 
     Parameters
     ----------
-    bids_dirs
+    bids_dirs : sequence of Path
         Roots of BIDS datasets, each with label images below ``labels_folder``.
-    work_dir
+    work_dir : Path
         Folder that holds (or will hold) ``nnUNet_raw``.
-    datasets
+    datasets : sequence of DatasetId, optional
         Which of 101, 102 and 103 to write.
-    labels_folder
+    labels_folder : str or sequence of str, default 'derivatives/labels'
         Folder of the labels, below each root; of several, the first that has labels of an image.
-    label_scheme
+    label_scheme : SchemeChoice, optional
         Ids in the label images; ``"auto"`` looks at each file.
-    test_fraction
+    test_fraction : float, default 0.1
         Share of the persons that is put aside for the test, a dataset and contrast.
-    seed
+    seed : int, default 0
         Of the choice of test persons and folds, and of the copies.
-    copies
+    copies : int, default 0
         Copies of other contrast (`contrast.recontrast`) of each training image.
-    one_person
+    one_person : sequence of str, optional
         Names of dataset folders all of whose subjects are one person.
-    progress
+    progress : callable, optional
         Called after each image with number done, number of images and case id.
 
     Returns

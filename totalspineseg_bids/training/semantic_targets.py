@@ -47,7 +47,7 @@ def spine_variant(labels: NDArray[np.uint8]) -> SpineVariant:
 
     Parameters
     ----------
-    labels
+    labels : uint8 array
         Canonical ids, any shape.
 
     Returns
@@ -82,9 +82,9 @@ def odd_discs(variant: SpineVariant = _REGULAR, *, swap_parity: bool = False) ->
 
     Parameters
     ----------
-    variant
+    variant : SpineVariant, optional
         Number of vertebrae.
-    swap_parity
+    swap_parity : bool, default False
         Return the others instead, from C3-C4.
     """
     return variant.discs()[int(swap_parity) :: 2]
@@ -141,11 +141,11 @@ def semantic_table(
 
     Parameters
     ----------
-    dataset
+    dataset : DatasetId
         101, 102 or 103.
-    swap_parity
+    swap_parity : bool, default False
         Odd and even exchanged (102 only; without effect on the others).
-    variant
+    variant : SpineVariant, optional
         Number of vertebrae, which the parities below the thoracic and lumbar column depend on.
 
     Returns
@@ -161,11 +161,11 @@ def semantic_map(labels: NDArray[np.uint8], dataset: DatasetId, *, swap_parity: 
 
     Parameters
     ----------
-    labels
+    labels : uint8 array
         Canonical ids, any shape.
-    dataset
+    dataset : DatasetId
         101, 102 or 103.
-    swap_parity
+    swap_parity : bool, default False
         Odd and even exchanged (102 only).
 
     Returns
@@ -183,9 +183,9 @@ def odd_disc_mask(labels: NDArray[np.uint8], swap_parity: bool = False) -> NDArr
 
     Parameters
     ----------
-    labels
+    labels : uint8 array
         Canonical ids, any shape.
-    swap_parity
+    swap_parity : bool, default False
         Even discs instead, as in the second copy of each training case.
     """
     table = np.zeros(256, np.uint8)

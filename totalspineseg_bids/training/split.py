@@ -50,12 +50,12 @@ def held_out_persons(cases: Sequence[TrainingCase], fraction: float = 0.1, seed:
 
     Parameters
     ----------
-    cases
+    cases : sequence of TrainingCase
         All cases; those of one person stay together.
-    fraction
+    fraction : float, default 0.1
         Share of the persons, 0 to below 1, held in each dataset and contrast to within half a person where that can
         be had.
-    seed
+    seed : int, default 0
         Another seed gives another choice.
 
     Returns
@@ -101,9 +101,9 @@ def folds(cases: Sequence[TrainingCase], seed: int = 0) -> list[dict[str, list[s
 
     Parameters
     ----------
-    cases
+    cases : sequence of TrainingCase
         Training cases (without the test set).
-    seed
+    seed : int, default 0
         Another seed gives another split.
 
     Returns

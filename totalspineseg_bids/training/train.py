@@ -212,9 +212,9 @@ def train(options: TrainOptions, progress: Callable[[Epoch], None] | None = None
 
     Parameters
     ----------
-    options
+    options : TrainOptions
         What to train and how long.
-    progress
+    progress : callable, optional
         Called after each epoch; with several GPUs, the first process writes to standard error instead.
 
     Returns

@@ -59,13 +59,13 @@ def plans(split: str, singles: int, pairs: int, blinds: int) -> list[Plan]:
 
     Parameters
     ----------
-    split
+    split : str
         ``fit`` or ``report``.
-    singles
+    singles : int
         Cases a kind of single damage.
-    pairs
+    pairs : int
         Cases of two damages, in all.
-    blinds
+    blinds : int
         Cases without a landmark, in all.
     """
     kinds = [*DAMAGES, *VARIANTS, *SHAPES]

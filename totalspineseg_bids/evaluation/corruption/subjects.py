@@ -82,11 +82,11 @@ def make_subject(seed: int, variant: SpineVariant = SpineVariant(), shape: str =
 
     Parameters
     ----------
-    seed
+    seed : int
         The same seed gives the same subject.
-    variant
+    variant : SpineVariant, optional
         Numbers of vertebrae.
-    shape
+    shape : str, default 'ordinary'
         ``ordinary``, ``kyphosis``, ``scoliosis`` or ``child``.
     """
     kept = _kept(f"{seed}-{variant.thoracic}-{variant.lumbar}-{shape}")
@@ -222,15 +222,15 @@ def make_case(
 
     Parameters
     ----------
-    subject
+    subject : Subject
         The spine.
-    view
+    view : str
         Name in `VIEWS` or `BLIND_VIEWS`.
-    layout
+    layout : ClassMap
         Meaning of the integers.
-    rng
+    rng : np.random.Generator
         Draws the ends.
-    swap
+    swap : bool, default False
         Exchange odd and even classes.
     """
     first, last = {**VIEWS, **BLIND_VIEWS}[view]

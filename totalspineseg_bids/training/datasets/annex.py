@@ -69,11 +69,11 @@ def clone(url: str, target: Path, revision: str | None = None) -> str:
 
     Parameters
     ----------
-    url
+    url : str
         Address or path that git understands.
-    target
+    target : Path
         Folder of the clone; it takes its name only when the clone is whole.
-    revision
+    revision : str, optional
         Branch, tag or commit to have; by default that of the repository.
 
     Raises
@@ -116,9 +116,9 @@ def selected_files(repository: Path, subjects: Sequence[str] = ()) -> list[str]:
 
     Parameters
     ----------
-    repository
+    repository : Path
         A clone.
-    subjects
+    subjects : sequence of str, optional
         Labels with or without ``sub-``; all by default.
 
     Raises
@@ -172,15 +172,15 @@ def get_content(
 
     Parameters
     ----------
-    repository
+    repository : Path
         A clone.
-    files
+    files : sequence of str
         Paths from its root.
-    jobs
+    jobs : int, default 4
         Number of downloads at the same time.
-    verify
+    verify : bool, default False
         Compare the content that is there with its digests first, and fetch damaged files again.
-    progress
+    progress : callable, optional
         Called with the number of files done, the number of files to fetch and the path.
 
     Raises

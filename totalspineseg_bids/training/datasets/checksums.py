@@ -40,15 +40,15 @@ def fetch(
 
     Parameters
     ----------
-    url
+    url : str
         http or https.
-    folder
+    folder : Path
         Gets the file under the last part of the address.
-    published
+    published : str, optional
         SHA-256 that the file must have; None if none is published.
-    progress
+    progress : callable, optional
         Called with the bytes so far and in total.
-    recheck
+    recheck : bool, default False
         Read the file and compare its digest, also where that was done before and the file has not changed.
 
     Returns

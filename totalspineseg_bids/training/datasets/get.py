@@ -77,13 +77,13 @@ def get_dataset(
 
     Parameters
     ----------
-    source
+    source : DatasetSource
         Entry of the catalog.
-    root
+    root : Path
         Folder of all datasets; this one goes into ``<root>/<name>``.
-    options
+    options : GetOptions, optional
         How; by default everything.
-    progress
+    progress : callable, optional
         Called with files done, files in all and a name.
 
     Returns

@@ -37,11 +37,11 @@ def merge_labels(archive: Path, root: Path, datasets: Sequence[str]) -> dict[str
 
     Parameters
     ----------
-    archive
+    archive : Path
         Zip with ``<anything>/<dataset>/derivatives/…``.
-    root
+    root : Path
         Folder of the datasets.
-    datasets
+    datasets : sequence of str
         Their folder names; those that are not there get nothing.
 
     Returns

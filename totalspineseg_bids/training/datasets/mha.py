@@ -23,9 +23,9 @@ def read_mha(path: Path, name: str | None = None) -> Volume:
 
     Parameters
     ----------
-    path
+    path : Path
         ``.mha`` file, or ``.mhd`` beside its data.
-    name
+    name : str, optional
         What to call the file in messages; its path by default.
 
     Returns

@@ -76,9 +76,9 @@ def map_labels(mask: NDArray[np.generic], name: str) -> NDArray[np.uint8]:
 
     Parameters
     ----------
-    mask
+    mask : array
         Whole numbers, any shape.
-    name
+    name : str
         Of the file, for the message.
 
     Raises
@@ -162,15 +162,15 @@ def convert_spider(
 
     Parameters
     ----------
-    source
+    source : DatasetSource
         SPIDER's entry of the catalog.
-    archives
+    archives : Path
         Folder with ``images.zip`` and ``masks.zip``.
-    target
+    target : Path
         Root of the dataset; labels go to ``derivatives/labels``.
-    subjects
+    subjects : sequence of str, optional
         Labels with or without ``sub-``, such as ``002``; all by default.
-    progress
+    progress : callable, optional
         Called with series done, series in all, and the name.
 
     Raises

@@ -27,13 +27,13 @@ def acquire(
 
     Parameters
     ----------
-    image
+    image : Image
         Shape (X, Y, Z), any; with torch also a group, (N, X, Y, Z), whose images have blur and slices in common.
-    rng
+    rng : np.random.Generator
         Source of randomness.
-    spacing
+    spacing : tuple of 3 float
         Voxel size, mm.
-    arrays
+    arrays : Arrays, optional
         Where it is computed; the image is there.
 
     Returns
@@ -85,15 +85,15 @@ def imperfect_discs(
 
     Parameters
     ----------
-    labels
+    labels : Image
         Tissue label map, uint8, shape (X, Y, Z); with torch also a group, (N, X, Y, Z).
-    odd
+    odd : sequence of sequence of int
         Labels of the odd discs, of each image.
-    rng
+    rng : np.random.Generator
         Source of randomness.
-    spacing
+    spacing : float
         Voxel size, mm.
-    arrays
+    arrays : Arrays, optional
         Where it is computed; the labels are there.
 
     Returns

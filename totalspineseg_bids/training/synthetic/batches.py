@@ -43,9 +43,9 @@ def drawn_in_thread(batches: Iterator[Batch], device: torch.device) -> Iterator[
 
     Parameters
     ----------
-    batches
+    batches : iterator of Batch
         Draws a batch when asked for one, on ``device``; on a GPU it is asked within a CUDA stream of its own.
-    device
+    device : torch.device
         Where batches are.
 
     Yields

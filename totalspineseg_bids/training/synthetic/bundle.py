@@ -53,13 +53,13 @@ def put_in_place(source: Path, destination: Path, name: str, card: str) -> Publi
 
     Parameters
     ----------
-    source
+    source : Path
         nnU-Net's model folder (``<trainer>__<plans>__<configuration>``).
-    destination
+    destination : Path
         Folder of bundled models.
-    name
+    name : str
         Of the dataset's folder there; what is there of this name is replaced.
-    card
+    card : str
         Text of the model card.
 
     Raises
@@ -106,7 +106,7 @@ def step1_of_step2(weights: StateDict) -> StateDict:
 
     Parameters
     ----------
-    weights
+    weights : StateDict
         Of a network for Dataset102.
 
     Returns
@@ -138,13 +138,13 @@ def publish(
 
     Parameters
     ----------
-    work_dir
+    work_dir : Path
         That of ``synthetic_training.train_bundled``.
-    destination
+    destination : Path
         Folder that gets one ``Dataset10X_…`` folder a model; what is there of the same name is replaced.
-    figures
+    figures : mapping of str to Any, optional
         Figures for the model cards, name -> value.
-    earlier
+    earlier : sequence of str, optional
         Trainings of the steps before those of this work folder, a line each, where they started from others' weights.
 
     Raises
@@ -262,9 +262,9 @@ def publish_refinement(work_dir: Path, destination: Path) -> Published:
 
     Parameters
     ----------
-    work_dir
+    work_dir : Path
         That of `refinement_training.train_refinement`.
-    destination
+    destination : Path
         Folder of bundled models; a refinement network that is there is replaced.
 
     Raises

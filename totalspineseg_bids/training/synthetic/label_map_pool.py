@@ -80,15 +80,15 @@ def build_pool(
 
     Parameters
     ----------
-    folder
+    folder : Path
         Where the pool lies.
-    label_maps
+    label_maps : Path or None
         Folder of tissue label maps (``*.nii.gz``, 1 mm, RAS), or None.
-    recipe
+    recipe : PoolRecipe
         How many parametric spines to add, and how often each kind is drawn.
-    seed
+    seed : int
         Of the parametric spines.
-    make_spine
+    make_spine : callable
         Called with a generator, the number of the spine and its voxel size (mm).
 
     Raises

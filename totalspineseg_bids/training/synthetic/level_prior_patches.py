@@ -39,9 +39,9 @@ class LevelPriorPatchDataset(IterableDataset[tuple[_Image, NDArray[np.uint8]]]):
 
     Parameters
     ----------
-    pool
+    pool : list of PoolEntry
         Where images are drawn from.
-    seed
+    seed : list of int
         The same seed gives the same stream.
 
     Yields
@@ -79,9 +79,9 @@ def draw_view(discs: NDArray[np.float64], rng: np.random.Generator) -> tuple[NDA
 
     Parameters
     ----------
-    discs
+    discs : float64 array
         Centres of the discs of a label map, mm, shape (N, 3).
-    rng
+    rng : np.random.Generator
         Source of randomness.
 
     Returns

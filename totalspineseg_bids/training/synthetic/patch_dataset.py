@@ -53,17 +53,17 @@ class SyntheticPatchDataset(IterableDataset[tuple[Image, Image]]):
 
     Parameters
     ----------
-    pool
+    pool : list of PoolEntry
         Where patches are drawn from.
-    dataset
+    dataset : DatasetId
         101, 102 or 103: decides channels and classes.
-    patch
+    patch : tuple of 3 int
         Superior-inferior, posterior-anterior, left-right; voxels.
-    spacing
+    spacing : float
         mm.
-    seed
+    seed : list of int
         The same seed gives the same stream.
-    device
+    device : torch.device, optional
         A GPU that patches are drawn on, several at once, because it is the calls that take time. None draws them in
         numpy, one by one.
 
@@ -109,7 +109,7 @@ class SyntheticPatchDataset(IterableDataset[tuple[Image, Image]]):
 
         Parameters
         ----------
-        size
+        size : int
             How many at once. They have blur, slices and the scales of noise in common, and each pose is that of two.
 
         Yields

@@ -60,13 +60,13 @@ def write_images(folder: Path, images: int, seed: int, label_maps: Path | None) 
 
     Parameters
     ----------
-    folder
+    folder : Path
         Gets ``parametric`` and, with label maps, ``real``.
-    images
+    images : int
         Of both kinds together.
-    seed
+    seed : int
         Of the images.
-    label_maps
+    label_maps : Path or None
         Folder of tissue label maps of real anatomy, or None.
 
     Returns
@@ -93,13 +93,13 @@ def make_cases(
 
     Parameters
     ----------
-    folder
+    folder : Path
         Receives one file per image.
-    datasets
+    datasets : list of Path
         Of `write_images`.
-    networks
+    networks : SegmentationNetworks
         Those of the two steps, which keep the probabilities that are refined.
-    progress
+    progress : callable
         Called with the name of an image, its number from 1, and the number of images.
 
     Returns

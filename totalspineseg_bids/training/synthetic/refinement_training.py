@@ -150,9 +150,9 @@ def targets(truth: NDArray[np.uint8], probabilities: Mapping[str, NDArray[np.flo
 
     Parameters
     ----------
-    truth
+    truth : uint8 array
         Canonical ids.
-    probabilities
+    probabilities : mapping of str to float array
         What the steps found (`RefinementCase.probabilities`): odd is what they call odd.
     """
     table = np.zeros((len(TISSUES), 256), bool)
@@ -237,15 +237,15 @@ def train(paths: list[Path], *, steps: int, seed: int, checkpoint: Path, start_f
 
     Parameters
     ----------
-    paths
+    paths : list of Path
         Cases.
-    steps
+    steps : int
         Of two patches each.
-    seed
+    seed : int
         Of weights and patches.
-    checkpoint
+    checkpoint : Path
         Written now and then and at the end.
-    start_from
+    start_from : Path, optional
         Checkpoint of a refining network to start from, with the same stages or the first of them, where
         ``checkpoint`` is not there yet.
 
@@ -386,21 +386,21 @@ def train_refinement(
 
     Parameters
     ----------
-    work_dir
+    work_dir : Path
         Gets a folder ``refinement``.
-    networks
+    networks : SegmentationNetworks
         Of the two steps whose borders are to be refined (``unrefined``).
-    images
+    images : int
         To learn from.
-    steps
+    steps : int
         Of two patches.
-    seed
+    seed : int, default 0
         Of images, patches and weights.
-    label_maps
+    label_maps : Path, optional
         Folder of tissue label maps of real anatomy; a quarter of the images is then drawn from them.
-    start_from
+    start_from : Path, optional
         Checkpoint of a refining network to start from (`train`).
-    progress
+    progress : callable, optional
         Called with the name of each image that steps 1 and 2 were run on, its number, and the number of images.
 
     Returns

@@ -28,7 +28,7 @@ def nested_rows(regions: Sequence[Sequence[int] | int]) -> list[tuple[int, list[
 
     Parameters
     ----------
-    regions
+    regions : sequence of sequence of int or int
         nnU-Net's foreground regions: the label values of each.
     """
     values = [frozenset([region] if isinstance(region, int) else region) for region in regions]
@@ -53,15 +53,15 @@ class RegionLoss:
 
     Parameters
     ----------
-    regions
+    regions : sequence of sequence of int or int
         nnU-Net's foreground regions: the label values of each.
-    spacing
+    spacing : float
         Voxel size, mm.
-    device
+    device : torch.device
         Where the outputs are.
-    nested_weight
+    nested_weight : float
         0 leaves the second part out.
-    compiled
+    compiled : bool, default False
         Whether to let torch compile it for the device.
     """
 
@@ -95,11 +95,11 @@ class RegionLoss:
 
         Parameters
         ----------
-        output
+        output : torch.Tensor
             Logits, shape (images, regions, Z, Y, X).
-        values
+        values : torch.Tensor
             Label values, uint8, shape (images, Z, Y, X).
-        asked
+        asked : torch.Tensor
             1 for the regions that an image is asked for, else 0; shape (images, regions).
 
         Returns

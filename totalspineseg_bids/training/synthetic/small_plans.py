@@ -64,28 +64,28 @@ def small_plans(
 
     Parameters
     ----------
-    dataset_name
+    dataset_name : str
         nnU-Net's name, such as ``Dataset101_TotalSpineSeg_step1``.
-    channels
+    channels : dict of str to str
         ``channel_names`` of the ``dataset.json``; ``noNorm`` channels stay as they are, others are z-scored.
     patch, spacing, features, strides
         Of the network, in the order in which it takes the axes; one entry of ``features`` and ``strides`` a stage.
         Spacing in mm, one for all axes or one each.
-    convolutions
+    convolutions : int, optional
         Of every stage, on the way down and on the way up.
-    kernel
+    kernel : tuple of 3 int, optional
         Of every convolution.
-    transpose
+    transpose : tuple of 3 int, optional
         Order in which the network takes nnU-Net's axes (superior-inferior, posterior-anterior, left-right).
-    tile_step
+    tile_step : float, optional
         Distance of neighbouring patches in this program's pipeline, as part of their size; None leaves nnU-Net's.
-    network
+    network : str, optional
         Class of the network, `PLAIN` or `SUBVOXEL`.
-    mirroring
+    mirroring : bool, default False
         Whether this program's pipeline averages over patches mirrored along the axes that the checkpoint allows.
-    patch_growth
+    patch_growth : float, optional
         How many times as many voxels a patch of this program's pipeline may have where fewer then cover an image.
-    bfloat16
+    bfloat16 : bool, default False
         Whether it loses nothing in this program's pipeline where a processor computes in bfloat16.
     """
     kept = {"noNorm", "nonorm"}

@@ -59,11 +59,11 @@ def started_from(own: StateDict, source: Mapping[str, torch.Tensor], heads: list
 
     Parameters
     ----------
-    own
+    own : StateDict
         Weights of nnU-Net's ``PlainConvUNet``.
-    source
+    source : mapping of str to torch.Tensor
         Weights of another one with the same stages, as many or fewer convolutions in each.
-    heads
+    heads : list of int
         For each region of ``own`` that of ``source`` to start from (`matching_heads`).
     """
     result, taken = dict(own), 0
@@ -93,13 +93,13 @@ def fitted(
 
     Parameters
     ----------
-    own
+    own : torch.Tensor
         Shape (out, in, kernel) or (out,); what is no part of the other keeps its weights and is not listened to.
-    other
+    other : torch.Tensor
         The same, smaller or as large.
-    transposed
+    transposed : bool, default False
         Whether it is a transposed convolution, of which torch has (in, out, kernel).
-    halves
+    halves : bool, default False
         Whether the input is two inputs one after the other, and grows in both.
 
     Returns
