@@ -2,8 +2,8 @@
 
 Trains two small networks of Dataset101 for the same time from scratch, one with all label maps and one without those
 of ``--left-out``, and measures both on the same unseen images made from the left-out map alone and from parametric
-spines. Compared is what step 1 finds (cord, canal, discs, vertebrae, whatever their level): names need longer trainings
-than these. Trainings go on where an earlier call stopped; prints a table.
+spines. It compares what step 1 finds (cord, canal, discs and vertebrae of any level), because names need longer
+trainings. Trainings continue where an earlier call stopped. Prints a table.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 For every label map of a folder (tissue label maps of real anatomy, 1 mm) and region of the column, prints how far below
 the middle of its body the bone of a vertebra lies on average, by how far it is in front of the canal's middle (mm). The
-last lines, from which ``segmentation/labelling/slope.py`` has its profiles, are those of neck (below C2), chest and
-loins, each the mean of the maps that show it, and the mean of the three.
+last lines, from which ``segmentation/labelling/instances/parameters.py`` has its profiles, are those of neck (below
+C2), chest and loins, each the mean of the maps that show it, and the mean of the three.
 """
 
 from __future__ import annotations

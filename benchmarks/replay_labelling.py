@@ -1,4 +1,4 @@
-"""Label again what the networks made of images before: ``python benchmarks/replay_labelling.py FOLDER``.
+"""Label recorded network outputs again: ``python benchmarks/replay_labelling.py FOLDER``.
 
 FOLDER is the output of ``evaluate_synthetic.py --record``. The labelling of this checkout meets the recorded maps and
 level prior probabilities, the errors of real networks in them, in a twentieth of the time. Prints the table of that

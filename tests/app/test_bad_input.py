@@ -1,4 +1,4 @@
-"""What may come in: what each kind of bad file costs, what it says, and that the good image beside it is done."""
+"""Bad input files: the exit code and message of each kind, and that valid images beside them are processed."""
 
 from __future__ import annotations
 
@@ -343,7 +343,7 @@ def test_a_disk_that_fills_up(tmp_path: Path) -> None:
     raw = dataset(tmp_path / "raw", names)
     finish(config(raw, tmp_path / "whole"))
     whole = contents(tmp_path / "whole")
-    # Room for the first participant and for six pages more, of which the log takes some.
+    # Space for the first participant and for six more pages, some of which the log needs.
     pages = sum(-(-len(content) // 4096) for name, content in whole.items() if "sub-02" not in name)
     arguments = (raw, tmp_path / "out", tmp_path / "copy", 4 * (pages + 6), tmp_path / "says")
     process = multiprocessing.get_context("fork").Process(target=_on_a_small_disk, args=arguments)

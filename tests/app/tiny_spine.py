@@ -18,7 +18,7 @@ from totalspineseg_bids.segmentation.result import Component, DiscPoint, Labelle
 
 #: Intensity of each structure in a tiny image.
 INTENSITY = {21: 100, 20: 120, 19: 140, 205: 160, 204: 180, CORD_ID: 220, CANAL_ID: 240}
-#: An image brighter than this shows a spine whose levels cannot be told.
+#: An image brighter than this shows a spine whose levels cannot be determined.
 UNDECIDED = 400
 
 
@@ -39,7 +39,7 @@ def tiny_image(*, spine: bool = True, undecided: bool = False, seed: int = 0) ->
 
 
 def save(path: Path, data: np.ndarray, orientation: str = "RAS") -> Path:
-    """Write an image in 1 mm voxels, its axes in the orientation wanted."""
+    """Write an image in 1 mm voxels, its axes in the given orientation."""
     affine = np.diag([1.0, 1, 1, 1])
     affine[:3, 3] = (-9, -12, 30)
     image = nib.Nifti1Image(data, affine)

@@ -1,4 +1,4 @@
-"""Which images are found, and what filters and labels mean."""
+"""Selection of images by suffixes, labels and filters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The reference validator as a gate: what stops a run, what is told only, what is not looked at."""
+"""The reference validator before a run: what stops the run, what is only reported and what is ignored."""
 
 from __future__ import annotations
 
