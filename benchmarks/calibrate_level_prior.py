@@ -1,10 +1,11 @@
 """Measure the accuracy of the level prior and fit the weight of its evidence.
 
 ``python benchmarks/calibrate_level_prior.py [--model bundled]``: draws fields of view of unseen spines, runs
-the level prior, and compares its levels with the ground truth. Prints the share of levels that are right and within one;
-the levels off, counted; and ``prior_end_weight`` and ``prior_budget`` of ``labelling.column.parameters.EvidenceWeights``, fitted by
-maximum likelihood: the weights of the prior's log-likelihoods of components at the ends of the column (each) and of the
-others (all together) that predict best whether the column is shifted.
+the level prior, and compares its levels with the ground truth. Prints the share of levels that are right and within
+one; the levels off, counted; and ``prior_end_weight`` and ``prior_budget`` of
+``labelling.column.parameters.EvidenceWeights``, fitted by maximum likelihood:
+the weights of the prior's log-likelihoods of components at the ends of the column (each) and of the others (all
+together) that predict best whether the column is shifted.
 """
 
 from __future__ import annotations
