@@ -3,7 +3,8 @@
     python benchmarks/bench_query.py --subjects 5000
 
 Writes a dataset of empty files, ten per participant (two anatomical images with sidecars, a functional and a diffusion
-series with theirs), and prints processor and wall-clock seconds of each query, in a separate process with pyBIDS loaded.
+series with theirs), and prints processor and wall-clock seconds of each query. Each runs in a separate
+process with pyBIDS loaded.
 """
 
 from __future__ import annotations
