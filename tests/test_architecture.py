@@ -75,6 +75,14 @@ def test_every_package_has_a_rank_and_a_docstring():
             assert len(docstring) > 40, folder.name
 
 
+def test_the_api_reference_lists_every_package_with_an_api():
+    page = (PACKAGE.parent / "docs/api.md").read_text(encoding="utf-8").splitlines()
+    for path in sorted(PACKAGE.rglob("__init__.py")):
+        if "__all__ = " in path.read_text(encoding="utf-8"):
+            name = ".".join((PACKAGE.name, *path.parent.relative_to(PACKAGE).parts))
+            assert f"::: {name}" in page, f"add '::: {name}' to docs/api.md"
+
+
 MODULES = {
     ".".join((PACKAGE.name, *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
