@@ -79,7 +79,7 @@ class LevelPrediction(NamedTuple):
     shares: dict[int, float]
     """Probability of each number of levels away."""
     is_end: bool
-    """Whether it takes it for a level at an end of the column."""
+    """True if the most probable level is at an end of the column."""
 
 
 def level_predictions(truth: np.ndarray, probabilities: np.ndarray, names: tuple[str, ...]) -> list[LevelPrediction]:

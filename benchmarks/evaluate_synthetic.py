@@ -24,7 +24,7 @@ from totalspineseg_bids.app.files import FileResult, find_file_jobs, segment_fil
 from totalspineseg_bids.cli.tools_common import bar, positive
 from totalspineseg_bids.errors import SpineAppError
 from totalspineseg_bids.evaluation.evaluate import Evaluation, evaluate
-from totalspineseg_bids.evaluation.evaluate_output import table, write_evaluation
+from totalspineseg_bids.evaluation.evaluate_output import evaluation_table, write_evaluation
 from totalspineseg_bids.imaging.atomic import write_text
 from totalspineseg_bids.models.registry import resolve
 from totalspineseg_bids.synthesis.dataset import write_dataset
@@ -143,7 +143,7 @@ def reported_reasons(outcome: FileResult) -> dict[str, str | None]:
 
 def print_result(result: Evaluation, outcomes: list[FileResult]) -> None:
     """Print the table, what failed, and every wrong name with its warning."""
-    print(table(result))
+    print(evaluation_table(result))
     for outcome in outcomes:
         if outcome.error is not None:
             print(outcome.line)

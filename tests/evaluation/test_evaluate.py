@@ -14,7 +14,7 @@ from tests.training.conftest import DISCS, LEVELS, box_spine, write
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.errors import MissingInputError, NothingSelectedError
 from totalspineseg_bids.evaluation.evaluate import evaluate
-from totalspineseg_bids.evaluation.evaluate_output import table, write_evaluation
+from totalspineseg_bids.evaluation.evaluate_output import evaluation_table, write_evaluation
 from totalspineseg_bids.evaluation.metrics import ImageResult, LevelResult, Outcome, centroids, compare, cut_labels
 from totalspineseg_bids.evaluation.pairing import pair_files
 
@@ -191,7 +191,7 @@ def test_figures_and_files(tmp_path: Path) -> None:
         lines = (tmp_path / "out" / f"{name}.tsv").read_text().splitlines()
         assert len(lines) > 1
         assert len({line.count("\t") for line in lines}) == 1
-    text = table(result)
+    text = evaluation_table(result)
     assert "contrast T1w" in text
     assert "disc_C3_C4" in text
 
@@ -242,4 +242,4 @@ def test_bad_file_does_not_stop_the_others(tmp_path: Path) -> None:
     result = evaluate([bad, good], [good, good])
     assert len(result.images) == 1
     assert "bad.nii.gz" in result.failed[0][1]
-    assert "not compared" in table(result)
+    assert "not compared" in evaluation_table(result)

@@ -66,7 +66,7 @@ def _millimetres(text: str) -> float:
 
 def _evaluate(options: argparse.Namespace) -> int:
     from totalspineseg_bids.evaluation.evaluate import evaluate
-    from totalspineseg_bids.evaluation.evaluate_output import table, write_evaluation
+    from totalspineseg_bids.evaluation.evaluate_output import evaluation_table, write_evaluation
     from totalspineseg_bids.evaluation.pairing import pair_files
 
     pairs = pair_files(options.predicted, options.truth)
@@ -85,7 +85,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     if not result.images:
         msg = f"none of {len(pairs)} pairs can be compared; the first: {result.failed[0][1]}"
         raise ImageError(msg)
-    say(table(result))
+    say(evaluation_table(result))
     for truth in missing:
         say(f"no prediction for {truth} ({'counts as empty' if options.missing_as_empty else 'left out'})")
     if options.output is not None:

@@ -413,7 +413,7 @@ def _add_train_refinement(subparsers: Subparsers) -> None:
         "--start-from",
         type=Path,
         metavar="CHECKPOINT",
-        help="refining network with these stages, channels and outputs, or the first of them",
+        help="refinement network with these stages, channels and outputs, or the first of them",
     )
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads")
     parser.add_argument("--device", default="auto", help="of steps 1 and 2 (default: %(default)s)")

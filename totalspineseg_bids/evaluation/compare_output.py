@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from totalspineseg_bids.evaluation.compare import METRICS, Comparison, Difference, Metric
-from totalspineseg_bids.evaluation.evaluate_output import columns, plain, tsv
+from totalspineseg_bids.evaluation.evaluate_output import align_columns, to_json_value, to_tsv
 from totalspineseg_bids.evaluation.evaluate_page import environment, millimetres, percent, three
 from totalspineseg_bids.evaluation.metrics import GROUPS
 from totalspineseg_bids.imaging.atomic import write_text
@@ -17,13 +17,13 @@ from totalspineseg_bids.imaging.atomic import write_text
 _MAIN = ("dice_levels", "nsd_levels", "identified_levels", "all_levels_right", "silently_wrong")
 
 
-def shown(metric: Metric, value: float) -> str:
+def format_figure(metric: Metric, value: float) -> str:
     """Return a figure as people read it."""
     show = {"share": three, "rate": percent, "mm": millimetres}[metric.unit]
     return show(value)
 
 
-def shown_difference(metric: Metric, difference: Difference) -> str:
+def format_difference(metric: Metric, difference: Difference) -> str:
     """Return a difference with its interval, such as ``+0.012 (-0.003 to +0.027)``."""
     if math.isnan(difference.value):
         return "–"
@@ -47,10 +47,10 @@ def comparison_table(comparison: Comparison) -> str:
                 continue
             if all(math.isnan(figure) for figure in figures):
                 continue
-            row = [metric.title, *(shown(metric, figure) for figure in figures)]
-            row += [shown_difference(metric, comparison.difference(metric, name, chosen)) for name in names[1:]]
+            row = [metric.title, *(format_figure(metric, figure) for figure in figures)]
+            row += [format_difference(metric, comparison.difference(metric, name, chosen)) for name in names[1:]]
             rows.append(row)
-        lines += ["", *columns(rows)]
+        lines += ["", *align_columns(rows)]
     lines += _remarks(comparison)
     return "\n".join(lines) + "\n"
 
@@ -130,14 +130,14 @@ def _page_parts(comparison: Comparison) -> list[dict[str, Any]]:
                     "title": metric.title,
                     "cells": [
                         {
-                            "text": shown(metric, figure),
+                            "text": format_figure(metric, figure),
                             "best": best is not None and metric.better * figure == best,
                             "length": figure if metric.unit != "mm" else float("nan"),
                         }
                         for figure in figures
                     ],
                     "differences": [
-                        shown_difference(metric, comparison.difference(metric, name, chosen)) for name in names[1:]
+                        format_difference(metric, comparison.difference(metric, name, chosen)) for name in names[1:]
                     ],
                 }
             )
@@ -183,8 +183,8 @@ def write_comparison(comparison: Comparison, folder: Path) -> None:
         "metrics": rows,
         "levels": levels,
     }
-    write_text(folder / "comparison.json", json.dumps(plain(content), indent=1) + "\n")
-    write_text(folder / "comparison.tsv", tsv(rows))
-    write_text(folder / "levels.tsv", tsv(levels))
-    write_text(folder / "images.tsv", tsv(images))
+    write_text(folder / "comparison.json", json.dumps(to_json_value(content), indent=1) + "\n")
+    write_text(folder / "comparison.tsv", to_tsv(rows))
+    write_text(folder / "levels.tsv", to_tsv(levels))
+    write_text(folder / "images.tsv", to_tsv(images))
     write_text(folder / "comparison.html", comparison_page(comparison))

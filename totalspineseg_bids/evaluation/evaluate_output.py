@@ -14,8 +14,12 @@ from totalspineseg_bids.evaluation.evaluate_page import evaluation_page
 from totalspineseg_bids.evaluation.metrics import GROUPS, Outcome
 from totalspineseg_bids.imaging.atomic import write_text
 
+#: Columns of ``structures.tsv`` after image and tags: attributes of `LevelResult`.
+_STRUCTURE_COLUMNS = ("name", "group", "in_truth", "in_prediction", "full_view", "dice", "nsd", "truth_mm3")
+_STRUCTURE_COLUMNS += ("predicted_mm3", "identified", "misnamed", "distance_mm")
 
-def cell(value: Any) -> str:  # noqa: ANN401
+
+def format_cell(value: Any) -> str:  # noqa: ANN401
     """Return a value as it stands in a TSV: ``n/a`` for none, 0 and 1 for truth values, four decimals."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "n/a"
@@ -24,21 +28,21 @@ def cell(value: Any) -> str:  # noqa: ANN401
     return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
-def tsv(rows: Sequence[dict[str, Any]]) -> str:
+def to_tsv(rows: Sequence[dict[str, Any]]) -> str:
     """Return rows with the same keys as tab-separated text with a header."""
     if not rows:
         return ""
     lines = ["\t".join(rows[0])]
-    lines += ["\t".join(cell(value) for value in row.values()) for row in rows]
+    lines += ["\t".join(format_cell(value) for value in row.values()) for row in rows]
     return "\n".join(lines) + "\n"
 
 
-def plain(value: Any) -> Any:  # noqa: ANN401
+def to_json_value(value: Any) -> Any:  # noqa: ANN401
     """Return a value that JSON can hold: NaN becomes null."""
     if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
+        return {key: to_json_value(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [to_json_value(item) for item in value]
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
@@ -79,22 +83,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path, extra: dict[str, Any]
             }
         )
         structures += [
-            {
-                "image": image.name,
-                **own,
-                "name": row.name,
-                "group": row.group,
-                "in_truth": row.in_truth,
-                "in_prediction": row.in_prediction,
-                "full_view": row.full_view,
-                "dice": row.dice,
-                "nsd": row.nsd,
-                "truth_mm3": row.truth_mm3,
-                "predicted_mm3": row.predicted_mm3,
-                "identified": row.identified,
-                "misnamed": row.misnamed,
-                "distance_mm": row.distance_mm,
-            }
+            {"image": image.name, **own, **{column: getattr(row, column) for column in _STRUCTURE_COLUMNS}}
             for row in image.levels
         ]
     content = {
@@ -107,10 +96,10 @@ def write_evaluation(evaluation: Evaluation, folder: Path, extra: dict[str, Any]
         "failed": [{"image": name, "reason": reason} for name, reason in evaluation.failed],
     }
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "images.tsv", tsv(images))
-    write_text(folder / "structures.tsv", tsv(structures))
-    write_text(folder / "levels.tsv", tsv(level_rows(evaluation)))
-    write_text(folder / "evaluation.json", json.dumps(plain(content), indent=1) + "\n")
+    write_text(folder / "images.tsv", to_tsv(images))
+    write_text(folder / "structures.tsv", to_tsv(structures))
+    write_text(folder / "levels.tsv", to_tsv(level_rows(evaluation)))
+    write_text(folder / "evaluation.json", json.dumps(to_json_value(content), indent=1) + "\n")
     write_text(folder / "evaluation.html", evaluation_page(evaluation, extra))
 
 
@@ -127,7 +116,7 @@ def level_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
     return rows
 
 
-def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+def align_columns(rows: Sequence[Sequence[str]]) -> list[str]:
     """Return rows of cells as lines, the first column to the left and the others to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
@@ -137,14 +126,14 @@ def columns(rows: Sequence[Sequence[str]]) -> list[str]:
     return lines
 
 
-def number(value: float, *, percent: bool = False) -> str:
+def format_number(value: float, *, percent: bool = False) -> str:
     """Return a figure for a text table: three decimals or whole per cent, ``-`` for none."""
     if math.isnan(value):
         return "-"
     return f"{100 * value:.0f} %" if percent else f"{value:.3f}"
 
 
-def table(evaluation: Evaluation, *, levels: bool = True) -> str:
+def evaluation_table(evaluation: Evaluation, *, levels: bool = True) -> str:
     """Return the figures as text: over all, by each tag, and by level.
 
     Parameters
@@ -165,36 +154,36 @@ def table(evaluation: Evaluation, *, levels: bool = True) -> str:
             (
                 name,
                 str(figures["images"]),
-                number(figures["dice_levels"]),
-                *(number(figures["dice"][group]) for group in GROUPS.values()),
-                number(figures["nsd_levels"]),
-                number(figures["all_levels_right"], percent=True),
-                number(figures["all_levels_right_with_landmark"], percent=True),
+                format_number(figures["dice_levels"]),
+                *(format_number(figures["dice"][group]) for group in GROUPS.values()),
+                format_number(figures["nsd_levels"]),
+                format_number(figures["all_levels_right"], percent=True),
+                format_number(figures["all_levels_right_with_landmark"], percent=True),
                 str(outcomes[Outcome.ABSTAINED.value] + outcomes[Outcome.EMPTY.value]),
                 str(figures["silently_wrong"]),
             )
         )
     out.write("Dice over structures in full view; normalised surface distance (NSD) of the levels at ")
     out.write(f"{evaluation.tolerance_mm:g} mm; share of images with every level in full view right\n")
-    out.write("\n".join(columns(rows)) + "\n")
+    out.write("\n".join(align_columns(rows)) + "\n")
     if levels:
         rows = [("level", "images", "Dice", "NSD", "identified", "distance mm")]
         rows += [
             (
                 row["name"],
                 str(row["images"]),
-                number(row["dice"]),
-                number(row["nsd"]),
-                number(row["identification_rate"], percent=True),
-                number(row["localisation_mm"]),
+                format_number(row["dice"]),
+                format_number(row["nsd"]),
+                format_number(row["identification_rate"], percent=True),
+                format_number(row["localisation_mm"]),
             )
             for row in evaluation.by_level()
         ]
-        out.write("\n" + "\n".join(columns(rows)) + "\n")
+        out.write("\n" + "\n".join(align_columns(rows)) + "\n")
     figures = evaluation.summary()
     for group, rate in figures["identification_rate"].items():
-        out.write(f"identified {group}: {number(rate, percent=True)}\n")
-    out.write(f"mean distance of centroids: {number(figures['localisation_mm'])} mm\n")
+        out.write(f"identified {group}: {format_number(rate, percent=True)}\n")
+    out.write(f"mean distance of centroids: {format_number(figures['localisation_mm'])} mm\n")
     for name, reason in evaluation.failed:
         out.write(f"not compared: {name}: {reason}\n")
     return out.getvalue()

@@ -70,7 +70,7 @@ class LevelResult:
     in_prediction: bool
     """`in_truth`, `in_prediction`: whether the label is in either map."""
     full_view: bool
-    """Whether the field of view does not cut it (`cut_labels`)."""
+    """True unless the border of the field of view cuts it (`cut_labels`)."""
     dice: float
     """2|A∩B| / (|A|+|B|)."""
     nsd: float
@@ -102,9 +102,9 @@ class ImageResult:
     levels: tuple[LevelResult, ...]
     """One entry a label in truth or prediction."""
     outcome: Outcome
-    """What the prediction says about levels."""
+    """Outcome of the level naming."""
     landmark_in_view: bool
-    """Whether one of C2-C3, C7-T1, T12-L1, L5-S is in full view in the truth."""
+    """True if one of C2-C3, C7-T1, T12-L1, L5-S is in full view in the truth."""
 
     @property
     def levels_in_full_view(self) -> int:

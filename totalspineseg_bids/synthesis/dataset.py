@@ -29,7 +29,7 @@ from totalspineseg_bids.synthesis.pose import deform
 TRAINING_DOMAIN = 7
 #: First entropy word of the seeds of datasets: no dataset repeats a training spine, whatever the seeds.
 EVALUATION_DOMAIN = 3_000_000_000
-#: First entropy word of the seeds of the images that the refining network learns from.
+#: First entropy word of the seeds of the images that the refinement network learns from.
 REFINEMENT_DOMAIN = 2_000_000_000
 
 #: Contrasts of a mixed dataset in turn: mostly T1w and T2w.

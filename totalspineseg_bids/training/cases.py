@@ -200,7 +200,7 @@ def _rank_of_levels(name: BidsName) -> int | None:
     return 2 if name.suffix == "dseg" else 4
 
 
-def _sorted_out(files: Iterable[Path]) -> LabelFiles | str:
+def _sort_labels(files: Iterable[Path]) -> LabelFiles | str:
     """Sort files into levels, cord and canal, or return the reason why that is impossible."""
     levels: dict[int, list[Path]] = {}
     masks: dict[str, list[Path]] = {"cord": [], "canal": []}
@@ -231,7 +231,7 @@ def _find_labels(image: Path, root: Path, labels_root: Path, *, alone: bool) -> 
     fitting = [path for path in candidates if _belongs(parse_name(path), image_name, alone=alone)]
     if not fitting:
         return f"no label image in {folder.relative_to(root)}"
-    return _sorted_out(fitting)
+    return _sort_labels(fitting)
 
 
 def _find_in_any(image: Path, root: Path, labels_roots: Sequence[Path], *, alone: bool) -> LabelFiles | str:

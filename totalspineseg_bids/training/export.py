@@ -31,7 +31,7 @@ def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
     archive.writestr(info, content)
 
 
-def _stripped(folder: Path, checkpoints: dict[Fold, Path], target: Path, *, half: bool) -> dict[Fold, Path]:
+def _strip_checkpoints(folder: Path, checkpoints: dict[Fold, Path], target: Path, *, half: bool) -> dict[Fold, Path]:
     """Copy the checkpoints without what only training needs; return the copies."""
     from totalspineseg_bids.models.export import strip_checkpoint  # noqa: PLC0415
 
@@ -148,7 +148,7 @@ def export_model(
         atomic_writer(target) as stream,
         zipfile.ZipFile(stream, "w") as archive,
     ):
-        contents = _stripped(folder, checkpoints, Path(scratch), half=half) if strip else checkpoints
+        contents = _strip_checkpoints(folder, checkpoints, Path(scratch), half=half) if strip else checkpoints
         for place, content in _descriptions(folder, Path(work_dir) / "nnUNet_raw" / name, checkpoints).items():
             _add(archive, f"{root}/{place}", content)
         for number, path in contents.items():

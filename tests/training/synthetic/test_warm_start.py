@@ -7,7 +7,7 @@ import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
 
 from totalspineseg_bids.inference.pixel_shuffle import PixelShuffleUNet
-from totalspineseg_bids.training.synthetic.warm_start import in_subvoxels, matching_heads, started_from
+from totalspineseg_bids.training.synthetic.warm_start import matching_heads, pixel_shuffle_weights, warm_start_weights
 
 
 def _network(seed, features=(4, 8, 12), *, channels=1, outputs=3, convolutions=1, kind=PlainConvUNet):
@@ -36,7 +36,7 @@ def _network(seed, features=(4, 8, 12), *, channels=1, outputs=3, convolutions=1
 @pytest.mark.parametrize("features", [(4, 8, 12), (7, 8, 12), (8, 16, 16)])
 def test_a_wider_network_starts_as_the_narrow_one(features):
     narrow, wide = _network(1), _network(2, features)
-    weights, taken = started_from(wide.state_dict(), narrow.state_dict(), [0, 1, 2])
+    weights, taken = warm_start_weights(wide.state_dict(), narrow.state_dict(), [0, 1, 2])
     wide.load_state_dict(weights)
     assert taken == len(weights)
     image = torch.randn(1, 1, 8, 8, 8)
@@ -47,7 +47,7 @@ def test_a_wider_network_starts_as_the_narrow_one(features):
 @pytest.mark.parametrize("convolutions", [2, 3])
 def test_a_deeper_network_starts_much_as_the_shallow_one(convolutions):
     shallow, deep, other = _network(1), _network(2, convolutions=convolutions), _network(2)
-    weights, taken = started_from(deep.state_dict(), shallow.state_dict(), [0, 1, 2])
+    weights, taken = warm_start_weights(deep.state_dict(), shallow.state_dict(), [0, 1, 2])
     assert taken == len(shallow.state_dict())
     deep.load_state_dict(weights)
     image = torch.randn(1, 1, 32, 32, 32)
@@ -59,7 +59,7 @@ def test_a_deeper_network_starts_much_as_the_shallow_one(convolutions):
 
 def test_what_is_new_can_be_learned():
     narrow, wide = _network(1), _network(2, (8, 8, 12))
-    wide.load_state_dict(started_from(wide.state_dict(), narrow.state_dict(), [0, 1, 2])[0])
+    wide.load_state_dict(warm_start_weights(wide.state_dict(), narrow.state_dict(), [0, 1, 2])[0])
     wide(torch.randn(1, 1, 8, 8, 8)).square().mean().backward()
     new = wide.decoder.seg_layers[-1].weight[:, 4:]
     assert not new.any()
@@ -68,7 +68,7 @@ def test_what_is_new_can_be_learned():
 
 def test_a_second_input_channel_counts_for_nothing_at_first():
     one, two = _network(1), _network(2, channels=2)
-    two.load_state_dict(started_from(two.state_dict(), one.state_dict(), [0, 1, 2])[0])
+    two.load_state_dict(warm_start_weights(two.state_dict(), one.state_dict(), [0, 1, 2])[0])
     image = torch.randn(1, 2, 8, 8, 8)
     with torch.no_grad():
         torch.testing.assert_close(two(image), one(image[:, :1]))
@@ -79,7 +79,7 @@ def test_outputs_start_from_those_they_are_like():
     heads = matching_heads(own, other)
     assert heads == [1, 1, 0]
     few, many = _network(1, outputs=2), _network(2, outputs=3)
-    many.load_state_dict(started_from(many.state_dict(), few.state_dict(), heads)[0])
+    many.load_state_dict(warm_start_weights(many.state_dict(), few.state_dict(), heads)[0])
     image = torch.randn(1, 1, 8, 8, 8)
     with torch.no_grad():
         torch.testing.assert_close(many(image), few(image)[:, heads])
@@ -88,7 +88,7 @@ def test_outputs_start_from_those_they_are_like():
 def test_what_is_no_smaller_version_keeps_its_own_weights():
     narrow, wide = _network(1, (4, 8, 12)), _network(2, (8, 16, 16))
     before = {name: value.clone() for name, value in narrow.state_dict().items()}
-    weights, _ = started_from(narrow.state_dict(), wide.state_dict(), [0, 1, 2])
+    weights, _ = warm_start_weights(narrow.state_dict(), wide.state_dict(), [0, 1, 2])
     first = "encoder.stages.0.0.convs.0.conv.weight"
     assert torch.equal(weights[first], before[first])
 
@@ -96,7 +96,7 @@ def test_what_is_no_smaller_version_keeps_its_own_weights():
 @pytest.mark.parametrize("channels", [1, 2])
 def test_a_network_in_subvoxels_starts_as_one_with_voxels_twice_as_wide(channels):
     plain, fine = _network(1), _network(2, channels=channels, kind=PixelShuffleUNet)
-    weights, taken = started_from(fine.state_dict(), in_subvoxels(plain.state_dict()), [2, 0, 1])
+    weights, taken = warm_start_weights(fine.state_dict(), pixel_shuffle_weights(plain.state_dict()), [2, 0, 1])
     fine.load_state_dict(weights)
     assert taken == len(weights)
     image = torch.randn(1, channels, 16, 16, 16)

@@ -47,7 +47,7 @@ class Plan:
     kind: str
     """Name in the table."""
     damages: tuple[str, ...]
-    """What is done, in order."""
+    """Damages, in order of application."""
     seed: int
     """Of everything random but the subject."""
     split: str

@@ -29,9 +29,9 @@ class Score:
     silent: int = 0
     """Wrong ones that carry no warning in a column that is called labelled."""
     abstained: bool = False
-    """Whether the column as a whole has no names."""
+    """True if no level of the column is named."""
     anchored: bool = True
-    """Whether the damaged map shows a landmark where it belongs, and more right ones than wrong."""
+    """True if the damaged map has more correct than wrong landmarks."""
     sure: int = 0
     sure_right: int = 0
     """`sure`, `sure_right`: components with a confidence of at least 0.9, and how many of them are right."""

@@ -36,7 +36,7 @@ class DatasetSource:
     aliases: tuple[str, ...]
     """Other names for the command line."""
     title: str
-    """What it holds, one line."""
+    """Content, one line."""
     kind: Literal["annex", "spider"]
     """``"annex"``: a git repository with git-annex content; ``"spider"``: two zip archives of .mha files."""
     url: str

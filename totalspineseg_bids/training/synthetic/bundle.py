@@ -30,7 +30,7 @@ from totalspineseg_bids.training.class_maps import DATASET_NAMES, DatasetId, dat
 from totalspineseg_bids.training.synthetic import refinement_training
 from totalspineseg_bids.training.synthetic.options import describe, finished, model_folder_name, pool_folder
 from totalspineseg_bids.training.synthetic.small_plans import CONFIGURATION, SUBVOXEL, network_class
-from totalspineseg_bids.training.synthetic.warm_start import reads_image
+from totalspineseg_bids.training.synthetic.warm_start import is_image_kernel
 
 #: Weights that ship must not be larger than this, bytes.
 SIZE_LIMIT = 15 * 1024 * 1024
@@ -122,7 +122,7 @@ def step1_of_step2(weights: StateDict) -> StateDict:
     for name, value in weights.items():
         if "seg_layers" in name:
             cut[name] = value.reshape(len(regions[102]), -1, *value.shape[1:])[picked].flatten(0, 1)
-        elif reads_image(name):
+        elif is_image_kernel(name):
             cut[name] = value[:, : value.shape[1] // _STEP2_CHANNELS]
         else:
             cut[name] = value
@@ -196,7 +196,7 @@ def _stage(dataset: DatasetId, checkpoint: Mapping[str, Any]) -> str:
 
 
 def _shared(weights: StateDict) -> StateDict:
-    """Let tensors of equal content be one: nnU-Net lists most under several names, averaging makes copies of them."""
+    """Merge tensors of equal content: nnU-Net lists most under several names, which averaging copies."""
     known: dict[tuple[torch.Size, bytes], torch.Tensor] = {}
     result: StateDict = {}
     for name, value in weights.items():

@@ -71,7 +71,7 @@ class LevelPriorPatchDataset(IterableDataset[tuple[_Image, NDArray[np.uint8]]]):
             for _ in range(_RENDERS_PER_POSE):
                 signal = render(posed, rng, contrast=draw_contrast_name(rng), spacing=_SPACING)
                 image = acquire(signal, rng, _SPACING)
-                yield _padded(image)[None], _padded(table[posed])
+                yield _pad_to_patch(image)[None], _pad_to_patch(table[posed])
 
 
 def draw_view(discs: NDArray[np.float64], rng: np.random.Generator) -> tuple[NDArray[np.float64], tuple[float, float]]:
@@ -106,7 +106,7 @@ def draw_view(discs: NDArray[np.float64], rng: np.random.Generator) -> tuple[NDA
     return np.array([column[0] + aside, y, z]), (depth, length)
 
 
-def _padded(array: NDArray[_Voxel]) -> NDArray[_Voxel]:
+def _pad_to_patch(array: NDArray[_Voxel]) -> NDArray[_Voxel]:
     """Put an (x, y, z) array into the middle of a patch in the network's order, zeros around it."""
     xzy = array.transpose(0, 2, 1)
     patch = np.zeros(PATCH, array.dtype)

@@ -40,7 +40,7 @@ from totalspineseg_bids.training.semantic_targets import semantic_map
 from totalspineseg_bids.training.synthetic.hardware import computes_bfloat16
 from totalspineseg_bids.training.synthetic.refinement_cases import CASE_FORMAT, RefinementCase, make_cases, write_images
 from totalspineseg_bids.training.synthetic.small_plans import CONFIGURATION, PLANS_NAME, small_plans
-from totalspineseg_bids.training.synthetic.warm_start import fitted
+from totalspineseg_bids.training.synthetic.warm_start import fit_tensor
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ def dataset_json(num_training: int) -> dict[str, Any]:
 
 
 def plans() -> dict[str, Any]:
-    """Return nnU-Net plans of the refining network."""
+    """Return nnU-Net plans of the refinement network."""
     made = small_plans(
         DATASET_NAME,
         dataset_json(0)["channel_names"],
@@ -130,7 +130,7 @@ def plans() -> dict[str, Any]:
 
 
 def architecture() -> dict[str, Any]:
-    """Return the arguments of the refining network but for its channels."""
+    """Return the arguments of the refinement network but for its channels."""
     return {
         "features": list(FEATURES),
         "blocks": list(BLOCKS),
@@ -141,7 +141,7 @@ def architecture() -> dict[str, Any]:
 
 
 def untrained() -> LocalNetwork:
-    """Return a refining network that has learned nothing."""
+    """Return an untrained refinement network."""
     return LocalNetwork(CHANNELS, num_classes=len(REFINED_ROLES), **architecture())
 
 
@@ -246,7 +246,7 @@ def train(paths: list[Path], *, steps: int, seed: int, checkpoint: Path, start_f
     checkpoint : Path
         Written now and then and at the end.
     start_from : Path, optional
-        Checkpoint of a refining network to start from, with the same stages or the first of them, where
+        Checkpoint of a refinement network to start from, with the same stages or the first of them, where
         ``checkpoint`` is not there yet.
 
     Returns
@@ -260,7 +260,7 @@ def train(paths: list[Path], *, steps: int, seed: int, checkpoint: Path, start_f
         If there is no case, or the checkpoint or the network to start from has other stages.
     """
     if not paths:
-        msg = "no case to train the refining network on: steps 1 and 2 found no spine in any image"
+        msg = "no case to train the refinement network on: steps 1 and 2 found no spine in any image"
         raise ModelError(msg)
     torch.manual_seed(seed)
     network = untrained()
@@ -338,7 +338,7 @@ def _start(network: LocalNetwork, source: Path) -> str:
     checkpoint = read_checkpoint(source)
     own, weights = network.state_dict(), checkpoint["network_weights"]
     for name, value in weights.items():
-        put = fitted(own[name], value.float(), transposed=name.startswith("finer.")) if name in own else None
+        put = fit_tensor(own[name], value.float(), transposed=name.startswith("finer.")) if name in own else None
         if put is None:
             msg = f"cannot start from {source}: {name} has no place in a network of {FEATURES} features"
             raise ModelError(msg)
@@ -362,7 +362,7 @@ def _save(path: Path, content: dict[str, Any]) -> None:
 
 
 def refinement_folder(work_dir: Path) -> Path:
-    """Return where images, cases, checkpoint and model of a training of the refining network lie."""
+    """Return where images, cases, checkpoint and model of a training of the refinement network lie."""
     return work_dir / "refinement"
 
 
@@ -399,7 +399,7 @@ def train_refinement(
     label_maps : Path, optional
         Folder of tissue label maps of real anatomy; a quarter of the images is then drawn from them.
     start_from : Path, optional
-        Checkpoint of a refining network to start from (`train`).
+        Checkpoint of a refinement network to start from (`train`).
     progress : callable, optional
         Called with the name of each image that steps 1 and 2 were run on, its number, and the number of images.
 

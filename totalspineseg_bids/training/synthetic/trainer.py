@@ -20,7 +20,7 @@ from totalspineseg_bids.training.synthetic.patch_dataset import SyntheticPatchDa
 from totalspineseg_bids.training.synthetic.region_loss import RegionLoss
 from totalspineseg_bids.training.synthetic.schedule import Clock, RunningAverage, learning_rate_factor
 from totalspineseg_bids.training.synthetic.small_plans import PLAIN, SUBVOXEL, network_class
-from totalspineseg_bids.training.synthetic.warm_start import in_subvoxels, matching_heads, started_from
+from totalspineseg_bids.training.synthetic.warm_start import matching_heads, pixel_shuffle_weights, warm_start_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -120,9 +120,9 @@ class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
             for name in ("dataset.json", "plans.json")
         )
         if network_class(plans) == PLAIN and network_class(self.plans_manager.plans) == SUBVOXEL:
-            source = in_subvoxels(source)
+            source = pixel_shuffle_weights(source)
         heads = matching_heads(self.dataset_json["labels"], description["labels"])
-        own, taken = started_from(self.network.state_dict(), source, heads)
+        own, taken = warm_start_weights(self.network.state_dict(), source, heads)
         self.network.load_state_dict(own)
         self.average = RunningAverage(self.network)
         self.print_to_log_file(f"{taken} of {len(own)} tensors start from {checkpoint.name}")

@@ -30,32 +30,31 @@ def matching_heads(own: Iterable[str], other: Iterable[str]) -> list[int]:
     ]
 
 
-def in_subvoxels(weights: Mapping[str, torch.Tensor]) -> StateDict:
-    """Return the weights with which a `PixelShuffleUNet` does what a U-Net does with voxels twice as wide.
+def pixel_shuffle_weights(weights: Mapping[str, torch.Tensor]) -> StateDict:
+    """Convert weights of a U-Net to those of a `PixelShuffleUNet` with voxels of half the width.
 
-    It gives each part of a wide voxel what that one gives the whole, and sees the mean of the parts.
+    The result computes the same: it sees the mean of each block of voxels and gives all of them the block's output.
     """
     result = dict(weights)
     for name, value in weights.items():
         if ".seg_layers." in name:
             result[name] = value.repeat_interleave(BLOCK_VOXELS, 0)
-        elif reads_image(name):
+        elif is_image_kernel(name):
             result[name] = value.repeat_interleave(BLOCK_VOXELS, 1) / BLOCK_VOXELS
     return result
 
 
-def reads_image(name: str) -> bool:
+def is_image_kernel(name: str) -> bool:
     """Return whether a tensor is the first kernel, which is applied to the image."""
     return "encoder.stages.0.0.convs.0." in name and name.endswith(("conv.weight", "all_modules.0.weight"))
 
 
-def started_from(own: StateDict, source: Mapping[str, torch.Tensor], heads: list[int]) -> tuple[StateDict, int]:
-    """Return a U-Net's weights with those of another in them, and how many tensors took something.
+def warm_start_weights(own: StateDict, source: Mapping[str, torch.Tensor], heads: list[int]) -> tuple[StateDict, int]:
+    """Initialize a U-Net with the weights of another; return them and the number of tensors changed.
 
-    Channels that the other network does not have keep their own weights and are not listened to at first: what reads
-    them starts at zero. Convolutions that a stage has beside those of the other network hand on what they are given.
-    The new network thus computes what the other did, and learns to use the rest. Convolutions that are added change a
-    little: their norm takes the same mean and spread for every image.
+    Additional channels keep their own weights, but the weights of their consumers start at zero; additional convolutions
+    start as the identity. The new network thus computes nearly the same as the other: only the normalisation after
+    additional convolutions, which uses the same mean and spread for every image, changes its output a little.
 
     Parameters
     ----------
@@ -79,22 +78,22 @@ def started_from(own: StateDict, source: Mapping[str, torch.Tensor], heads: list
             other = other.reshape(-1, parts, *other.shape[1:])[heads].flatten(0, 1)
         # A decoder's convolution reads what comes up and, after it, what the encoder of its stage hands over.
         halves = name.startswith("decoder.stages.") and ".convs.0." in name
-        put = fitted(value, other, transposed="transpconvs" in name, halves=halves)
+        put = fit_tensor(value, other, transposed="transpconvs" in name, halves=halves)
         if put is not None:
             result[name] = put
             taken += 1
     return result, taken
 
 
-def fitted(
+def fit_tensor(
     own: torch.Tensor, other: torch.Tensor, *, transposed: bool = False, halves: bool = False
 ) -> torch.Tensor | None:
-    """Put the weights of a convolution into those of one with more channels, which computes the same at first.
+    """Embed the weights of a convolution in one with more channels, without changing its output.
 
     Parameters
     ----------
     own : torch.Tensor
-        Shape (out, in, kernel) or (out,); what is no part of the other keeps its weights and is not listened to.
+        Shape (out, in, kernel) or (out,); additional outputs keep their weights, additional inputs get zero weights.
     other : torch.Tensor
         The same, smaller or as large.
     transposed : bool, default False
@@ -108,7 +107,7 @@ def fitted(
         None where the other is no smaller version of it.
     """
     if transposed and own.ndim == other.ndim > 1:
-        put = fitted(own.transpose(0, 1), other.transpose(0, 1), halves=halves)
+        put = fit_tensor(own.transpose(0, 1), other.transpose(0, 1), halves=halves)
         return None if put is None else put.transpose(0, 1).contiguous()
     if own.ndim != other.ndim or own.shape[2:] != other.shape[2:]:
         return None
