@@ -52,7 +52,7 @@ def is_image_kernel(name: str) -> bool:
 def warm_start_weights(own: StateDict, source: Mapping[str, torch.Tensor], heads: list[int]) -> tuple[StateDict, int]:
     """Initialize a U-Net with the weights of another; return them and the number of tensors changed.
 
-    Additional channels keep their own weights, but the weights of their consumers start at zero; additional convolutions
+    Additional channels keep their own weights; weights that read them start at zero; additional convolutions
     start as the identity. The new network thus computes nearly the same as the other: only the normalisation after
     additional convolutions, which uses the same mean and spread for every image, changes its output a little.
 
