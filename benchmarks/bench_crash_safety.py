@@ -1,4 +1,4 @@
-"""Kill runs at random moments, and set processes side by side: what is lost or redone, and are the bytes the same.
+"""Kill runs at random moments and run processes in parallel, to check that no output is lost or differs.
 
     python benchmarks/bench_crash_safety.py --moments 50
 

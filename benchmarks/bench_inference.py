@@ -1,4 +1,4 @@
-"""Time and memory of this package's predictor beside nnUNetPredictor, on the same weights and image.
+"""Compare time and memory of this package's predictor with nnUNetPredictor, on the same weights and image.
 
 Each engine runs in a process of its own, so that peak memory is its own and nothing is warm but what it warms itself.
 The first prediction includes building (and converting) the network; the table shows it apart from the later ones.

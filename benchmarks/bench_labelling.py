@@ -25,7 +25,7 @@ def _peak_mb() -> float:
 
 
 def main() -> None:
-    """Print one line a layout."""
+    """Print one line per class map."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("map", nargs="?", type=Path, help="semantic map to label instead of a fabricated one")
     parser.add_argument("--layout", action="append", help="layout of the map; several for the fabricated spine")

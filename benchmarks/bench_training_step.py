@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def drawn_a_second(drawn: Iterator[Any], times: int, device: torch.device) -> float:
-    """Return how often a second something is drawn."""
+    """Return the number of draws per second."""
 
     def wait() -> None:
         if device.type == "cuda":

@@ -83,7 +83,7 @@ class LevelPrediction(NamedTuple):
 
 
 def level_predictions(truth: np.ndarray, probabilities: np.ndarray, names: tuple[str, ...]) -> list[LevelPrediction]:
-    """Return what the prior says of each level in view."""
+    """Return the prediction of each level in the field of view."""
     predictions = []
     for structure, prefix in ((Structure.VERTEBRA, "vertebrae_"), (Structure.DISC, "disc_")):
         order = ORDER[structure]

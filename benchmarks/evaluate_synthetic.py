@@ -76,7 +76,7 @@ def make_images(options: argparse.Namespace) -> Path:
 
 
 def segment(options: argparse.Namespace, bids: Path) -> tuple[list[FileResult], list[float]]:
-    """Label the images and return what became of each, and its seconds."""
+    """Label the images and return the result and the seconds of each."""
     need = ("single",) if options.single_step else ("step1", "step2")
     segmenter = Recorder(
         resolve(options.model, need=need),
@@ -108,7 +108,7 @@ def recording(folder: Path, image: Path) -> Path:
 
 
 def tags_of(image: Path) -> dict[str, str]:
-    """Return what the figures are grouped by, from the image's sidecar."""
+    """Return the grouping tags of an image, from its sidecar."""
     sidecar = json.loads(image.with_name(image.name.removesuffix(".nii.gz") + ".json").read_text())
     contrast = sidecar["SyntheticContrast"]
     return {
@@ -136,7 +136,7 @@ def report_path(target: Path) -> Path:
 
 
 def reported_reasons(outcome: FileResult) -> dict[str, str | None]:
-    """Return what the labelling warns of in an image, by the name of the structure."""
+    """Return the warnings of the labelling for an image, by the name of the structure."""
     report = json.loads(report_path(outcome.job.target).read_text(encoding="utf-8"))
     return {component["name"]: component["reason"] for component in report["components"]}
 

@@ -96,7 +96,7 @@ def line(name: str, row: ScoreTotals) -> str:
 
 
 def main() -> None:
-    """Print the table and write what was asked for."""
+    """Print the table and write the requested files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--singles", type=int, default=10, help="cases a kind of damage")
     parser.add_argument("--pairs", type=int, default=150, help="cases of two damages")

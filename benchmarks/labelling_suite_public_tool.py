@@ -1,4 +1,4 @@
-"""The corruption suite put to the labelling of the public tool, where that is installed beside.
+"""Run the corruption suite on the labelling of the public tool, if it is installed.
 
 The tool (``totalspineseg`` on PyPI) is no dependency of this project: make it an environment of its own, and give its
 interpreter here::
@@ -92,7 +92,7 @@ def run_tool(python: Path, source: Path, target: Path, layout: ClassMap) -> floa
 
 
 def result_of(path: Path, shape: tuple[int, ...], affine: np.ndarray) -> LabelledSpine:
-    """Read what the tool wrote as if it were a result of ours; nothing written is an abstention."""
+    """Convert the output of the tool to our result type; no output is an abstention."""
     if not path.exists():
         return LabelledSpine(np.zeros(shape, np.uint8), affine, (), SpineStatus.ABSTAINED, reason="no output")
     labels = anatomy.from_scheme(np.asarray(nib.load(path).dataobj).astype(np.int64), "totalspineseg")

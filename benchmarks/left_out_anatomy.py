@@ -94,7 +94,7 @@ def train(options: argparse.Namespace, name: str, maps: Path) -> Path:
 
 
 def masks(labels: NDArray[np.uint8]) -> dict[str, NDArray[np.bool_]]:
-    """Return what a canonical label map holds of each group, whatever the level."""
+    """Return the mask of each structure group of a canonical label map, for any level."""
     result = {}
     for group, structures in GROUPS.items():
         table = np.zeros(256, np.uint8)

@@ -73,14 +73,14 @@ def load(path: Path) -> tuple[NetworkOutputs, NDArray[np.uint8] | None]:
 
 
 class Recorder(SpineSegmenter):
-    """A segmenter that remembers what its networks made of the last image."""
+    """A segmenter that keeps the network outputs of the last image."""
 
     last: NetworkOutputs | None = None
 
     def run_networks(
         self, volume: Volume, localizer: Volume | None = None, report: StageProgress = no_progress
     ) -> NetworkOutputs:
-        """Run the networks and remember the result."""
+        """Run the networks and keep the result."""
         self.last = super().run_networks(volume, localizer, report)
         return self.last
 

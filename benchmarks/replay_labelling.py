@@ -65,7 +65,7 @@ def relabel(job: FileJob, perception: NetworkOutputs) -> FileResult:
 
 
 def components(path: Path) -> dict[tuple[str, int], dict[str, Any]]:
-    """Return what a report says of each component, by its kind and its turn."""
+    """Return the entry of each component in a report, by its kind and number."""
     components = json.loads(path.read_text(encoding="utf-8"))["components"]
     counted: dict[tuple[str, int], dict[str, Any]] = {}
     for component in components:

@@ -34,7 +34,7 @@ from totalspineseg_bids.segmentation.result import Component, LabelledSpine, Spi
 
 @dataclass(frozen=True, slots=True)
 class TruthSegmenter:
-    """Stands where a network stands, and reads the answer from a file."""
+    """Segmenter that reads its result from a file."""
 
     path: Path
 
@@ -58,7 +58,7 @@ class TruthSegmenter:
 
 
 def components_of(labels: np.ndarray, affine: np.ndarray) -> tuple[Component, ...]:
-    """List what a label map of shape (X, Y, Z) holds, from cranial to caudal."""
+    """List the components of a label map of shape (X, Y, Z), from cranial to caudal."""
     index = np.argwhere(labels)
     value = labels[tuple(index.T)]
     counts = np.bincount(value, minlength=256)
@@ -90,7 +90,7 @@ def components_of(labels: np.ndarray, affine: np.ndarray) -> tuple[Component, ..
 
 
 def truth_of(bids: Path, source: SourceImage) -> Path:
-    """Return where the truth of an image lies."""
+    """Return the path of an image's truth."""
     name = f"{source.stem}_seg-spine_desc-{source.suffix}_dseg.nii.gz"
     return bids / "derivatives" / "labels" / source.folder / name
 

@@ -340,7 +340,7 @@ def _add_train_bundled(subparsers: Subparsers) -> None:
         "train-bundled",
         _train_bundled,
         "train a bundled model on synthetic images drawn on the fly",
-        "A second call with the same work folder goes on where the first stopped.",
+        "A second call with the same work folder resumes the first.",
     )
     parser.add_argument("work_dir", type=Path, metavar="WORK_DIR")
     parser.add_argument("--dataset", type=int, choices=_DATASETS, required=True)
@@ -400,7 +400,7 @@ def _add_train_refinement(subparsers: Subparsers) -> None:
         _train_refinement,
         "train the network that refines what step 2 found",
         "Synthetic images are drawn, steps 1 and 2 of a model run on them, and the network learns what they missed. A "
-        "second call with the same work folder goes on where the first stopped.",
+        "second call with the same work folder resumes the first.",
     )
     parser.add_argument("work_dir", type=Path, metavar="WORK_DIR")
     parser.add_argument("--model", default="bundled", help="whose step 2 is refined (default: %(default)s)")

@@ -1,4 +1,4 @@
-"""Two or more models side by side on one test set, image by image: two-step against single-step, old against new.
+"""Paired comparison of two or more models on the images of one test set.
 
 Every model is measured on the same images. An image for which a model has no prediction counts as one in which it found
 nothing, unless such images are left out for all models. The difference to the first model comes with a bootstrap
@@ -44,7 +44,7 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A metric of one model less that of the first, with the 95 % interval of a bootstrap over images."""
+    """Difference of a metric to that of the first model, with the 95 % interval of a bootstrap over images."""
 
     value: float
     low: float
@@ -53,7 +53,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Evaluations of the same images by several models, the first of which the others are compared with."""
+    """Evaluations of several models on the same images; the first model is the reference."""
 
     models: dict[str, Evaluation]
     """Evaluation by name; all hold the same images in the same order."""

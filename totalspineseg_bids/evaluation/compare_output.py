@@ -18,7 +18,7 @@ _MAIN = ("dice_levels", "nsd_levels", "identified_levels", "all_levels_right", "
 
 
 def format_figure(metric: Metric, value: float) -> str:
-    """Return a figure as people read it."""
+    """Format a metric for display."""
     show = {"share": three, "rate": percent, "mm": millimetres}[metric.unit]
     return show(value)
 

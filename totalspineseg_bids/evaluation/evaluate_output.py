@@ -15,8 +15,10 @@ from totalspineseg_bids.evaluation.metrics import GROUPS, Outcome
 from totalspineseg_bids.imaging.atomic import write_text
 
 #: Columns of ``structures.tsv`` after image and tags: attributes of `LevelResult`.
-_STRUCTURE_COLUMNS = ("name", "group", "in_truth", "in_prediction", "full_view", "dice", "nsd", "truth_mm3")
-_STRUCTURE_COLUMNS += ("predicted_mm3", "identified", "misnamed", "distance_mm")
+_STRUCTURE_COLUMNS = (
+    *("name", "group", "in_truth", "in_prediction", "full_view", "dice", "nsd"),
+    *("truth_mm3", "predicted_mm3", "identified", "misnamed", "distance_mm"),
+)
 
 
 def format_cell(value: Any) -> str:  # noqa: ANN401

@@ -16,7 +16,7 @@ from totalspineseg_bids.evaluation.metrics import GROUPS, ImageResult, Outcome
 _WORST_FIRST = (Outcome.WRONG, Outcome.EMPTY, Outcome.ABSTAINED, Outcome.INCOMPLETE, Outcome.RIGHT)
 #: What each outcome means, for the page.
 OUTCOME_TEXT: dict[Outcome, str] = {
-    Outcome.RIGHT: "every level in full view named rightly",
+    Outcome.RIGHT: "every level in full view named correctly",
     Outcome.INCOMPLETE: "no level wrong, but some not found",
     Outcome.WRONG: "a level named that is another one, or none",
     Outcome.ABSTAINED: "structures found, no level named",

@@ -4,7 +4,7 @@ Sources
 -------
 Nikolov et al., "Clinically applicable segmentation of head and neck anatomy for radiotherapy", Journal of Medical
 Internet Research 23 (2021), there called surface Dice at a tolerance. The surface of a mask is here the set of faces
-between a voxel inside and a neighbour outside, each with its area, so that anisotropic voxels are weighed rightly.
+between a voxel inside and a neighbour outside, each with its area, so that anisotropic voxels have the correct weight.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def run_test_set(
 ) -> Path | None:
     """Predict the test cases with one fold and summarise them as nnU-Net does.
 
-    A case whose prediction is newer than the checkpoint is kept, so that a stopped test goes on.
+    A case whose prediction is newer than the checkpoint is kept, so that an interrupted test can be resumed.
 
     Parameters
     ----------

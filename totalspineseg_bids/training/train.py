@@ -1,4 +1,4 @@
-"""nnU-Net's training, called in process, with stop and resume, several GPUs and progress a program can read."""
+"""nnU-Net's training, called in process, with resume, several GPUs and progress callbacks."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def _to_terminal(epoch: Epoch) -> None:
 
 
 def _run_on_gpu(rank: int, options: TrainOptions) -> None:
-    """Train as one of several processes, one a GPU."""
+    """Train as one of several processes, one per GPU."""
     import torch  # noqa: PLC0415
     from nnunetv2.run.run_training import cleanup_ddp, setup_ddp  # noqa: PLC0415
 

@@ -40,7 +40,7 @@ SPLITS = {"fit": 1000, "report": 5000}
 
 @dataclass(frozen=True)
 class Plan:
-    """A case that is not made yet."""
+    """Recipe of a case."""
 
     group: str
     """``single``, ``pair`` or ``blind``."""
@@ -79,7 +79,7 @@ def plans(split: str, singles: int, pairs: int, blinds: int) -> list[Plan]:
 
 
 def make(plan: Plan) -> Case | None:
-    """Make a case; ``None`` where its damages do not go together."""
+    """Make a case; None if its damages cannot be combined."""
     rng = np.random.default_rng([SPLITS[plan.split], zlib.crc32(plan.kind.encode()), plan.seed])
     layout = ClassMap.named(LAYOUTS[(plan.seed + zlib.crc32(plan.kind.encode())) % 2])
     for _ in range(12):
@@ -115,7 +115,7 @@ def _attempt(plan: Plan, layout: ClassMap, rng: np.random.Generator) -> Case | N
 
 
 def make_all(listed: list[Plan]) -> Iterator[tuple[Plan, Case]]:
-    """Make cases, leaving out those that cannot be."""
+    """Make cases, leaving out those whose damages cannot be combined."""
     for plan in listed:
         case = make(plan)
         if case is not None:

@@ -565,7 +565,7 @@ def narrow_slab(case: Case, rng: np.random.Generator) -> bool:
 
 
 def no_processes(case: Case, rng: np.random.Generator) -> bool:
-    """Cut or thin out what lies behind the canal."""
+    """Cut or thin the posterior elements."""
     at = np.argwhere(case.truth[::2, ::2, ::2] == anatomy.CANAL_ID) * 2
     if len(at) == 0:
         return False

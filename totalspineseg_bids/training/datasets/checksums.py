@@ -35,7 +35,7 @@ def fetch(
 ) -> Path:
     """Download a file into a folder unless it is there, and check its digest.
 
-    A download that was stopped goes on where it stopped. ``digests.json`` beside the file records address, digest and
+    An interrupted download is resumed. ``digests.json`` beside the file records address, digest and
     whether that was published or taken from the first download.
 
     Parameters

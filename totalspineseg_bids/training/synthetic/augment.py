@@ -81,7 +81,7 @@ def _sensitivity(shape: tuple[int, ...], spacing: tuple[float, float, float], co
 def imperfect_discs(
     labels: Image, odd: Sequence[Sequence[int]], rng: np.random.Generator, spacing: float, arrays: Arrays = NUMPY
 ) -> Image:
-    """Give the odd discs of the truth the faults that step 1 has: swollen, eaten into, now and then missing.
+    """Simulate errors of step 1 in the odd discs of the truth: swollen, eroded or missing discs.
 
     Parameters
     ----------

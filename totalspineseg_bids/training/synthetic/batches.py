@@ -1,4 +1,4 @@
-"""Batches of a stream of training images: drawn in processes of their own, or in a thread beside the training."""
+"""Batches of a stream of training images, drawn in separate processes or in a thread."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _AHEAD = 2
 def drawn_in_processes(
     stream: IterableDataset[Any], batch_size: int = 1, workers: int = 1, *, pinned: bool = False
 ) -> Iterator[Batch]:
-    """Draw batches in processes of their own, a few ahead of the network; pinned memory is copied to a GPU faster."""
+    """Draw batches in separate processes, a few ahead of the network, into pinned memory."""
     loader: DataLoader[Any] = DataLoader(
         stream,
         batch_size=batch_size,

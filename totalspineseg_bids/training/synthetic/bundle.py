@@ -42,14 +42,14 @@ _OF_FIRST_STAGE = re.compile(r"encoder\.stages\.0\.0\.convs\.\d+\.conv\.weight")
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A model that was put in place: its folder and bytes."""
+    """A published model: its folder and size in bytes."""
 
     folder: Path
     size: int
 
 
 def put_in_place(source: Path, destination: Path, name: str, card: str) -> Published:
-    """Strip a model and put it in its place, whole or not at all.
+    """Strip a model and replace the published one atomically.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def _render_card(template: str, **values: Any) -> str:  # noqa: ANN401
 
 
 def step1_of_step2(weights: StateDict) -> StateDict:
-    """Cut the network of step 1 out of one that was trained for step 2 with and without its odd discs.
+    """Extract the network of step 1 from one trained for step 2 with and without its odd discs.
 
     Without odd discs the second input channel is zero, so leaving out its weights changes nothing; the regions of
     step 1 are among those of step 2, so their outputs are picked.

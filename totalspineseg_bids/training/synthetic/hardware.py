@@ -17,7 +17,7 @@ def computes_bfloat16(device: torch.device) -> bool:
 
 
 def describe_machine(device: torch.device) -> str:
-    """Return in words what a training ran on."""
+    """Describe the hardware of a training in words."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type.upper()}, {torch.get_num_threads()} threads ({platform.machine()})"

@@ -1,4 +1,4 @@
-"""The label maps that a training draws its images from, as a folder of arrays."""
+"""Pool of label maps, stored as arrays, from which training images are drawn."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def build_pool(
     seed: int,
     make_spine: Callable[[np.random.Generator, int, float], Volume],
 ) -> list[PoolEntry]:
-    """Write the label maps a training draws from as ``.npy``; what is there from an earlier run is kept.
+    """Write the pool of label maps as ``.npy`` files; existing files are kept.
 
     Parameters
     ----------

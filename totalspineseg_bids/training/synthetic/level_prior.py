@@ -48,7 +48,7 @@ _SAME_CLASS = {"T13": "T12", "L6": "L5"}
 
 
 def level_prior_dataset_json(num_training: int) -> dict[str, Any]:
-    """Return nnU-Net's ``dataset.json`` of the bundled single-step model: one plain label a level."""
+    """Return nnU-Net's ``dataset.json`` of the bundled single-step model: one label per level."""
     names = [_PLAIN_NAMES.get(label.structure, label.name) for label in _LABELS]
     return {
         "channel_names": {str(i): name for i, name in enumerate(CHANNEL_NAMES[103])},

@@ -1,4 +1,4 @@
-"""Settings of the training of a bundled model, and where its files lie."""
+"""Settings and file paths of the training of a bundled model."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class SyntheticTraining:
     """Options of the training of a bundled model."""
 
     work_dir: Path
-    """Pool of label maps, checkpoints and logs; a second call goes on from the last checkpoint."""
+    """Pool of label maps, checkpoints and logs; a second call resumes from the last checkpoint."""
     dataset: DatasetId
     """101, 102 or 103."""
     minutes: float
@@ -113,7 +113,7 @@ def model_folder_name(dataset: DatasetId) -> str:
 
 
 def pool_folder(work_dir: Path, dataset: DatasetId) -> Path:
-    """Return where the label maps lie that a training draws from; those of the two steps share one pool."""
+    """Return the folder of a training's label maps; the two steps share one pool."""
     return work_dir / ("pool-scout" if dataset == 103 else "pool-steps")
 
 

@@ -157,7 +157,7 @@ class SyntheticPatchDataset(IterableDataset[tuple[Image, Image]]):
     def _drawn(
         self, posed: Image, variants: Sequence[anatomy.SpineVariant], rng: np.random.Generator, arrays: Arrays
     ) -> tuple[Image, Image]:
-        """Draw an image (x, y, z), or a group of them, and what is to be found in it, in nnU-Net's axis order."""
+        """Draw one image (x, y, z) or a group of images, with targets in nnU-Net's axis order."""
         hinted = [bool(rng.random() >= _WITHOUT_DISCS_SHARE) for _ in variants]
         swap = [self.dataset == 102 and hint and bool(rng.random() < 0.5) for hint in hinted]
         contrast = [draw_contrast_name(rng) for _ in variants]

@@ -43,7 +43,7 @@ class RefinementCase:
     """Canonical ids, uint8."""
 
     def save(self, path: Path) -> None:
-        """Write it as a whole or not at all."""
+        """Write the case atomically."""
         arrays: dict[str, Any] = {"image": self.image, "truth": self.truth, **self.probabilities}
         with atomic_writer(path) as file:
             np.savez_compressed(file, **arrays)
@@ -56,7 +56,7 @@ class RefinementCase:
 
 
 def write_images(folder: Path, images: int, seed: int, label_maps: Path | None) -> list[Path]:
-    """Write the images to learn from as BIDS datasets; what is there of an earlier call is kept.
+    """Write the training images as BIDS datasets; existing files are kept.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def write_images(folder: Path, images: int, seed: int, label_maps: Path | None) 
 def make_cases(
     folder: Path, datasets: list[Path], networks: SegmentationNetworks, progress: Callable[[str, int, int], None]
 ) -> list[Path]:
-    """Run steps 1 and 2 on each image; what is there of an earlier call is kept.
+    """Run steps 1 and 2 on each image; existing cases are kept.
 
     Parameters
     ----------

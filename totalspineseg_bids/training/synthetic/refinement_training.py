@@ -1,4 +1,4 @@
-"""Train the network that refines what step 2 found (`segmentation.refinement`)."""
+"""Training of the refinement network (`segmentation.refinement`)."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ _STRUCTURES: dict[str, tuple[Structure, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A trained network with what it was made with."""
+    """A trained network with its training state."""
 
     weights: dict[str, torch.Tensor]
     """A running average."""
@@ -146,7 +146,7 @@ def untrained() -> LocalNetwork:
 
 
 def targets(truth: NDArray[np.uint8], probabilities: Mapping[str, NDArray[np.floating]]) -> NDArray[np.bool_]:
-    """Return what is of each role, shape (6, *truth.shape).
+    """Return the mask of each role, shape (6, *truth.shape).
 
     Parameters
     ----------
@@ -170,7 +170,7 @@ def targets(truth: NDArray[np.uint8], probabilities: Mapping[str, NDArray[np.flo
 
 
 class _Patches:
-    """Patches of all cases, around what step 2 took for bone or disc."""
+    """Patches of all cases, around the bone and discs of step 2."""
 
     def __init__(self, cases: Iterable[RefinementCase], seed: int) -> None:
         self._rng = np.random.default_rng(seed)
@@ -194,7 +194,7 @@ class _Patches:
             yield data, truth
 
     def _draw(self, data: torch.Tensor, truth: torch.Tensor) -> None:
-        """Write a patch into tensors of zeros; what lies beyond the end of a case stays as it is."""
+        """Write a patch into tensors of zeros; voxels beyond the end of a case stay zero."""
         rng = self._rng
         number = int(rng.choice(len(self._share), p=self._share))
         channels, target, centres = self._channels[number], self._targets[number], self._centres[number]
@@ -233,7 +233,7 @@ def loss_of(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
 
 
 def train(paths: list[Path], *, steps: int, seed: int, checkpoint: Path, start_from: Path | None = None) -> Trained:
-    """Train for so many steps, or go on where a checkpoint stopped.
+    """Train for a number of steps, resuming from a checkpoint if there is one.
 
     Parameters
     ----------
@@ -362,7 +362,7 @@ def _save(path: Path, content: dict[str, Any]) -> None:
 
 
 def refinement_folder(work_dir: Path) -> Path:
-    """Return where images, cases, checkpoint and model of a training of the refinement network lie."""
+    """Return the folder of images, cases, checkpoint and model of a training."""
     return work_dir / "refinement"
 
 
@@ -382,7 +382,7 @@ def train_refinement(
     start_from: Path | None = None,
     progress: Callable[[str, int, int], None] = lambda _name, _number, _of: None,
 ) -> Path:
-    """Draw images, run steps 1 and 2 on them, train, and write the model; goes on where an earlier call stopped.
+    """Draw images, run steps 1 and 2 on them, train and write the model; resume an earlier call.
 
     Parameters
     ----------
@@ -419,7 +419,7 @@ def train_refinement(
 
 
 def write_model(folder: Path, trained: Trained) -> Path:
-    """Write a trained network as an nnU-Net model folder; what is there is replaced.
+    """Write a trained network as an nnU-Net model folder, replacing an existing one.
 
     Returns
     -------

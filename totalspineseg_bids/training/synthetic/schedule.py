@@ -21,7 +21,7 @@ class Clock:
         self.started = time.monotonic()
 
     def resume(self, before: float) -> None:
-        """Go on from a stretch that had come this far."""
+        """Continue from the elapsed time of an earlier run."""
         self.before, self.started = before, time.monotonic()
 
     @property
@@ -44,7 +44,7 @@ class RunningAverage:
 
     @torch.no_grad()
     def update(self, network: torch.nn.Module) -> None:
-        """Take the network's weights into the average."""
+        """Update the average with the network's weights."""
         self.steps += 1
         decay = min(_EMA_DECAY, (1 + self.steps) / (_EMA_DELAY + self.steps))
         current = network.state_dict()

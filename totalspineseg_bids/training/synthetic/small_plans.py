@@ -22,7 +22,7 @@ SPACING = 1.0
 PLAIN = "dynamic_network_architectures.architectures.unet.PlainConvUNet"
 #: Within the network voxels are twice as wide: edges to a millimetre for the time of voxels of two.
 SUBVOXEL = STORED_NAME
-#: Of a stage. The first is as wide as it is because seventeen outputs are made of its features.
+#: Of a stage. The first is wide because seventeen outputs are computed from its features.
 FEATURES: tuple[int, ...] = (32, 32, 64, 128, 144, 144)
 #: Of a stage. Two, because an edge of bone in any contrast is a difference of neighbouring intensities, which one
 #: convolution and rectifier cannot represent for both signs.

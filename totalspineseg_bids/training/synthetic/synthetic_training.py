@@ -39,7 +39,7 @@ def _training_spine(rng: np.random.Generator, number: int, spacing: float) -> Vo
 
 
 def train_bundled(training: SyntheticTraining) -> Path:
-    """Train one model until its minutes are spent, going on from an earlier stretch where there is one.
+    """Train one model for its minutes, resuming from an earlier checkpoint if there is one.
 
     Returns
     -------

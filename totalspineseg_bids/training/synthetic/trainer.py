@@ -63,7 +63,7 @@ class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
         self.skipped = 0
 
     def prepare(self, training: SyntheticTraining, pool: list[PoolEntry]) -> None:
-        """Set what to train on and how long, and build the network."""
+        """Set training data and duration, and build the network."""
         self.training = training
         self.pool = pool
         self.initial_lr = training.learning_rate
@@ -113,7 +113,7 @@ class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
         return torch.optim.AdamW(self.network.parameters(), lr=self.initial_lr, weight_decay=1e-3, fused=fused), None
 
     def take_weights(self, checkpoint: Path) -> None:
-        """Start from another model's weights, a bundled one's too; new channels count for nothing at first."""
+        """Start from the weights of another model; new channels start with zero weight."""
         source = read_checkpoint(checkpoint)["network_weights"]
         description, plans = (
             json.loads((checkpoint.parent.parent / name).read_text(encoding="utf-8"))
@@ -128,7 +128,7 @@ class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
         self.print_to_log_file(f"{taken} of {len(own)} tensors start from {checkpoint.name}")
 
     def get_dataloaders(self) -> tuple[Iterator[Any], Iterator[Any]]:
-        """Open the streams; validation draws the same patches in every epoch only as far as its seed goes."""
+        """Open the training and validation streams."""
         seed, dataset = self.training.seed, self.training.dataset
         stream = self._stream([seed, dataset, _TRAINING_STREAM, self.step])
         validation = self._stream([seed, dataset, _VALIDATION_STREAM])
@@ -238,7 +238,7 @@ class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
         temporary.replace(filename)
 
     def load_checkpoint(self, filename_or_checkpoint: str) -> None:
-        """Go on from a checkpoint of this class (one's own file: it is unpickled)."""
+        """Resume from a checkpoint of this class (only from a trusted file: it is unpickled)."""
         super().load_checkpoint(filename_or_checkpoint)
         checkpoint = torch.load(filename_or_checkpoint, map_location=self.device, weights_only=False)
         self.average.weights = checkpoint["network_weights"]
@@ -249,7 +249,7 @@ class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
         self.average.steps = state["average_steps"]
 
     def on_train_end(self) -> None:
-        """Write the final checkpoint; the last one stays, so that a longer training can go on from it."""
+        """Write the final checkpoint; keep the last one, from which a longer training can resume."""
         folder = Path(self.output_folder)
         self.current_epoch -= 1
         self.save_checkpoint(str(folder / "checkpoint_latest.pth"))

@@ -1,4 +1,4 @@
-"""Start a network from the weights of a narrower or shallower one, or one with other outputs, to do the same."""
+"""Initialization of a network with the weights of one with fewer channels, layers or other outputs."""
 
 from __future__ import annotations
 
@@ -69,14 +69,14 @@ def warm_start_weights(own: StateDict, source: Mapping[str, torch.Tensor], heads
     for name, value in own.items():
         other = source.get(name)
         if other is None:
-            handed_on = _handed_on(name, value, result)
+            handed_on = _identity_tensor(name, value, result)
             if handed_on is not None:
                 result[name] = handed_on
             continue
         if ".seg_layers." in name:
             parts = len(value) // len(heads)  # outputs of a region
             other = other.reshape(-1, parts, *other.shape[1:])[heads].flatten(0, 1)
-        # A decoder's convolution reads what comes up and, after it, what the encoder of its stage hands over.
+        # The input of a decoder's convolution is the upsampled map followed by the skip connection of its stage.
         halves = name.startswith("decoder.stages.") and ".convs.0." in name
         put = fit_tensor(value, other, transposed="transpconvs" in name, halves=halves)
         if put is not None:
@@ -126,8 +126,8 @@ def fit_tensor(
     return result
 
 
-def _handed_on(name: str, own: torch.Tensor, weights: StateDict) -> torch.Tensor | None:
-    """Return the tensor of a convolution after the first of a stage with which it hands on what it is given.
+def _identity_tensor(name: str, own: torch.Tensor, weights: StateDict) -> torch.Tensor | None:
+    """Return the tensor with which an additional convolution of a stage is the identity.
 
     A convolution by the unit kernel; after it a norm to the mean and spread that its input has by the norm and
     rectifier before it, were that norm's output normally distributed.
@@ -144,7 +144,7 @@ def _handed_on(name: str, own: torch.Tensor, weights: StateDict) -> torch.Tensor
 
 
 def _after_rectifier(mean: torch.Tensor, spread: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return mean and standard deviation of LeakyReLU(x) for normal x of the given ones."""
+    """Return mean and standard deviation of LeakyReLU(x) for normally distributed x."""
     spread = spread.clamp_min(1e-6)
     scaled = mean / spread
     above = 0.5 * (1.0 + torch.erf(scaled / math.sqrt(2.0)))
