@@ -16,7 +16,7 @@ _MAX_TILT_DEG = 40.0
 _MARGIN_MM = 2.0
 _REACH_MM = (45.0, 70.0, 45.0)
 _MIN_SAMPLES = 8
-#: Lines this share of the width to either side of the middle tell where the middle line ends.
+#: Lines within this share of the width on either side of the middle define where the middle line ends.
 _MIDDLE_SHARE = 0.25
 
 

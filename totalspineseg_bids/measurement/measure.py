@@ -183,7 +183,7 @@ class _Measurement:
         return self._with_canal(self.centerline, row, slab.frame if slab is not None else frame, note), slab
 
     def _cuts_body(self, mask: Mask, slab: BodyShape, frame: LocalAxes, back: float) -> bool:
-        """Tell whether the edge of the image cuts the body, and not only the arch and its processes."""
+        """Return whether the edge of the image cuts the body, and not only the arch and its processes."""
         points = mask.points()
         inverse = np.linalg.inv(self.extent.affine)
         index = points @ inverse[:3, :3].T + inverse[:3, 3]
@@ -316,7 +316,7 @@ def _crop(labels: NDArray[np.uint8], affine: Affine) -> tuple[NDArray[np.uint8],
 
 
 def _adjacent(upper: str, lower: str) -> bool:
-    """Tell whether two levels follow each other, a supernumerary one between them left aside."""
+    """Return whether two levels are adjacent, ignoring a supernumerary one between them."""
     return 0 < VERTEBRA_LEVELS.index(lower) - VERTEBRA_LEVELS.index(upper) <= 2
 
 

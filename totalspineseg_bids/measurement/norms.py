@@ -38,7 +38,7 @@ class Norm:
 
     @property
     def has_ages(self) -> bool:
-        """Whether it holds for some ages only."""
+        """Return whether the norm is limited to a range of ages."""
         return math.isfinite(self.age_min) or math.isfinite(self.age_max)
 
     def fits(self, sex: NDArray[np.object_], age: Vector) -> NDArray[np.bool_]:

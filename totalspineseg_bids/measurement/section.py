@@ -21,7 +21,7 @@ from totalspineseg_bids.measurement.sampling import LocalAxes, Mask, Samples, at
 _RADIUS_MM = 24.0
 _STEP_MM = 0.5
 _PLANES = 5
-#: Chords this share of the width to either side of the middle tell the one through the middle.
+#: Chords within this share of the width on either side of the middle define the one through the middle.
 _MIDDLE_SHARE = 0.25
 
 
