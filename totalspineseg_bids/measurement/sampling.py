@@ -143,7 +143,7 @@ def run_edges(values: Samples, centre: int) -> tuple[Vector, Vector]:
 
 
 def _fraction(values: Samples, inside: NDArray[np.intp], outside: NDArray[np.intp]) -> Vector:
-    """Interpolate where the value falls to 0.5 between an inner and the next outer sample (0 to 1; at the border 0.5)."""
+    """Interpolate where values fall to 0.5 between an inner and the next outer sample (0 to 1; 0.5 at the border)."""
     count = values.shape[-1]
     inner = np.take_along_axis(values, np.clip(inside, 0, count - 1)[..., None], axis=-1)[..., 0].astype(np.float64)
     valid = (outside >= 0) & (outside < count)
