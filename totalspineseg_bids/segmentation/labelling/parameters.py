@@ -13,6 +13,8 @@ FOREGROUND_MARGIN = 4
 #: Smallest distance of vertebral bodies in front of the canal's centreline, and largest distance from the midline.
 BODY_FRONT_MM = 7.0
 BODY_SIDE_MM = 22.0
+#: Smallest distance of the centre of a disc in front of the centreline.
+DISC_FRONT_MM = 3.0
 #: The end of the cord in view is the conus if the canal continues this far below it and the cord in view is this long.
 CONUS_ROOM_MM = 25.0
 LEAST_CORD_MM = 30.0

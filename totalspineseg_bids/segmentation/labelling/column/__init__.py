@@ -1,1 +1,1 @@
-"""From ordered components to anatomical levels, by exact inference over the whole column."""
+"""Find the anatomical levels of ordered components by exact inference over the whole column."""

@@ -1,7 +1,7 @@
-"""Levels with and without the level prior: where the two differ, nothing is named without a warning.
+"""Compare levels with and without the level prior; levels that differ are doubtful.
 
-A prior that is off is off for a whole run of neighbours, and then outweighs a landmark by their number. A column that
-is named without it as well shows that: what the two do not agree on is doubtful.
+A level prior that is shifted is shifted for many neighbours at once, whose number can outweigh a landmark. The levels
+without it show that.
 """
 
 from __future__ import annotations
@@ -11,10 +11,7 @@ from dataclasses import replace
 
 from totalspineseg_bids.anatomy import SpineVariant
 from totalspineseg_bids.segmentation.labelling.column.levels import solve_levels
-from totalspineseg_bids.segmentation.labelling.column.naming import (
-    abstention_reason,
-    landmark_support,
-)
+from totalspineseg_bids.segmentation.labelling.column.naming import abstention_reason, landmark_support
 from totalspineseg_bids.segmentation.labelling.column.parameters import ENOUGH_LANDMARKS, EvidenceWeights
 from totalspineseg_bids.segmentation.labelling.records import CanalExtent, LevelSolution, Observation
 
@@ -22,15 +19,24 @@ from totalspineseg_bids.segmentation.labelling.records import CanalExtent, Level
 def solve(
     observations: Sequence[Observation], view: CanalExtent, weights: EvidenceWeights | None = None
 ) -> LevelSolution:
-    """Find the levels of a column, as `solve_levels` does, and again without the prior where there is one.
+    """Find the levels of a column with and without the level prior.
 
-    The prior has no say against two landmarks that agree, nor in how many vertebrae there are: where it alone makes a
-    column one of an unusual number, the levels are those without it.
+    The levels without the prior are used if two landmarks agree on them, or if only the prior suggests an unusual
+    number of vertebrae.
+
+    Parameters
+    ----------
+    observations
+        Components from cranial to caudal.
+    view
+        Extent of the canal in view.
+    weights
+        Cost of each kind of disagreement; the defaults if ``None``.
 
     Returns
     -------
     LevelSolution
-        With ``disputed`` set where the column is named without the prior too.
+        ``disputed`` has the other levels if the column can be named without the prior too.
     """
     solution = solve_levels(observations, view, weights)
     if not any(o.level_prior for o in observations):

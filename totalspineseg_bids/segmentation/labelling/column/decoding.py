@@ -1,10 +1,11 @@
-"""From posterior probabilities to one naming: the one that gets most right in expectation.
+"""Choose one level per component from posterior probabilities, with the largest expected number of correct answers.
 
-The single most probable path may stand alone between many of another naming that differ in size, phase or a skipped
-component, and lose to them together. What counts is the name of each component, and before that whether it is part of
-the column at all, so the naming is chosen that gets most of both right in expectation, in the order of the column
-(posterior decoding with the grammar of the chain; Käll, Krogh and Sonnhammer, Bioinformatics 21, 2005). Were names all
-that counts, a disc of which nothing tells the level would be none, because no level is as probable as that.
+The most probable path may have different levels than many less probable paths that together are more probable and
+differ only in size, phase or a skipped component. Two answers count for each component: whether it is part of the
+column, and its level. The assignment with the largest expected number of correct answers that keeps the order of the
+column is chosen (posterior decoding; Käll, Krogh and Sonnhammer, Bioinformatics 21, 2005). If only levels counted, a
+disc without any evidence of its level would be rejected, because no single level is as probable as "not part of the
+column".
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ def expected_naming(
     Parameters
     ----------
     tables
-        Posterior probability of each level of each component from cranial to caudal; ``None`` stands for "no part of
-        the column".
+        Posterior probability of each level of each component from cranial to caudal; the key ``None`` means "not part
+        of the column".
     sides
         1 for a disc, 0 for a vertebra or the sacrum.
     chains
         The variants of the column.
     shares
-        Probability of each.
+        Posterior probability of each variant.
 
     Returns
     -------
@@ -54,10 +55,10 @@ def expected_naming(
 def _in_chain(
     tables: Sequence[Mapping[str | None, float]], sides: Sequence[int], chain: Chain
 ) -> tuple[float, dict[int, int]]:
-    """Return how much the best naming by one chain gets right in expectation, and the naming."""
+    """Return the largest expected number of correct answers for one chain, and the places of the components."""
     names = (chain.vertebrae, chain.discs)
     spots = 2 * len(chain.vertebrae)
-    # The best of the components so far within the first ``k`` spots, for every ``k``, and how it came about.
+    # Largest expected number for the components so far within the first ``k`` spots, for every ``k``, and its choices.
     best = np.zeros(spots + 1)
     spot_of = np.zeros((len(tables), spots + 1), np.int64)
     for n, (table, side) in enumerate(zip(tables, sides, strict=True)):
@@ -68,7 +69,7 @@ def _in_chain(
         at_spot = np.concatenate([[-np.inf], best[:-1] + gain])
         within = np.maximum.accumulate(at_spot)
         skipped = best + 2.0 * false
-        # Spots count from 1; 0 stands for a component that is skipped.
+        # Spots are counted from 1; 0 is a rejected component.
         reached = np.maximum.accumulate(np.where(at_spot >= within, np.arange(spots + 1), 0))
         spot_of[n] = np.where(within > skipped, reached, 0)
         best = np.maximum(within, skipped)

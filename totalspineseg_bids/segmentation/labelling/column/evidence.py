@@ -1,4 +1,4 @@
-"""What each component says about its level, as log-likelihoods for every place of every hypothesis."""
+"""Log-likelihoods of each component at every place of every hypothesis."""
 
 from __future__ import annotations
 
@@ -22,23 +22,27 @@ from totalspineseg_bids.segmentation.labelling.column.parameters import (
     AXIS_NEIGHBOURS,
     AXIS_PLACE,
     AXIS_VOLUME,
+    CONUS_CAP,
     CONUS_LEVEL,
     CONUS_SD_LEVELS,
+    LUMBAR_STEP_MM,
     MOST_LANDMARKS,
     PRIOR_ANCHOR,
     PRIOR_END_LEVELS,
     SEEN_SHARE,
     UNINFORMATIVE_PRIOR,
+    VOLUME_CAP,
+    WRONG_REGION,
     EvidenceWeights,
 )
 from totalspineseg_bids.segmentation.labelling.records import CanalExtent, ClassShares, Observation
 
-#: Stands for "impossible" without the arithmetic of infinities.
+#: Log-likelihood of an impossible place; finite, so that differences are defined.
 NEVER = -1e9
 
 
 def anchors(observations: Sequence[Observation]) -> list[int]:
-    """Return the components that name a level: a landmark's class on a fair share of the voxels, or the sacrum."""
+    """Return the components with evidence that identifies a level, such as the class of a landmark or the sacrum."""
     return [
         n
         for n, o in enumerate(observations)
@@ -53,7 +57,19 @@ def anchors(observations: Sequence[Observation]) -> list[int]:
 def emissions(
     observations: Sequence[Observation], hypotheses: Hypotheses, view: CanalExtent, weights: EvidenceWeights
 ) -> NDArray[np.float64]:
-    """Log-likelihood of each component at each place, shape (N, H, P); parity is left to the phases."""
+    """Return the log-likelihood of each component at each place without parity, shape (N, H, P).
+
+    Parameters
+    ----------
+    observations
+        Components from cranial to caudal, N.
+    hypotheses
+        Hypotheses of the column, H, with P places.
+    view
+        Extent of the canal in view.
+    weights
+        Cost of each kind of disagreement.
+    """
     places = hypotheses.places
     per_variant = np.zeros((len(observations), len(hypotheses.chains), places))
     missed = _missed(observations, weights)
@@ -80,16 +96,16 @@ def emissions(
 
 
 def _last_place(hypotheses: Hypotheses) -> NDArray[np.int64]:
-    """Place of the sacrum in each hypothesis."""
+    """Return the place of the sacrum in each hypothesis, shape (H,)."""
     return np.asarray([len(c.vertebrae) - 1 for c in hypotheses.chains], np.int64)[hypotheses.variant]
 
 
 @cache
 def _slips(level: str, kind: Structure, weights: EvidenceWeights, *, named: bool) -> NDArray[np.float64] | None:
-    """Log-probability that the class of a level is seen at each place, shape (V, P); None where no chain has it.
+    """Return the log-probability of the class of a level at each place, shape (V, P); ``None`` if no chain has it.
 
-    A class is seen on a neighbour of its own place with the probability of a slip, greater where every level is
-    ``named``; where a chain lacks the level, its class is as unlikely everywhere as one that is far away.
+    The class is found near its own place with the probability of a slip, which is larger in maps in which every level
+    is ``named``. In a chain without the level, all places have the probability of a distant one.
     """
     away = levels_away(level, kind)
     if (away == NO_PLACE).all():
@@ -100,10 +116,10 @@ def _slips(level: str, kind: Structure, weights: EvidenceWeights, *, named: bool
 
 
 def _missed(observations: Sequence[Observation], weights: EvidenceWeights) -> list[dict[str, float]]:
-    """Price, by level, the places of landmarks at which a map does not show their class.
+    """Return the log-likelihood of a landmark whose class a map does not show, by map and level.
 
-    The model has missed it, or has not learned the class: likelier where it names no landmark at all. Two maps that do
-    not show a class say so once, for they are mostly of one training.
+    The model has missed the landmark or has not learned its class, which is more probable if it finds no landmark at
+    all. A class that two maps do not show counts once, because their models mostly share one training.
     """
     result: list[dict[str, float]] = []
     before: set[str] = set()
@@ -124,14 +140,14 @@ def _missed(observations: Sequence[Observation], weights: EvidenceWeights) -> li
 def _class_scores(
     observations: Sequence[Observation], missed: Sequence[Mapping[str, float]], weights: EvidenceWeights
 ) -> NDArray[np.float64]:
-    """Log-likelihood of what the maps' classes and the localizer say, shape (N, V, P), for components of one kind."""
+    """Return the log-likelihood of classes and localizer for components of one kind, shape (N, V, P)."""
     hypotheses = build_hypotheses()
     kind = observations[0].kind
     score = np.zeros((len(observations), len(hypotheses.chains), hypotheses.places))
     for k in range(len(observations[0].class_shares)):
         score += _map_scores([o.class_shares[k] for o in observations], kind, missed[k], weights)
     named = [n for n, o in enumerate(observations) if o.localizer_levels]
-    # What a localizer says of neighbours is one thing said often: if it is off, it is off for all of them.
+    # A localizer that is shifted is shifted for all neighbours, so its weight is limited.
     weight = min(1.0, weights.localizer_budget / max(len(named), 1))
     for n in named:
         for level, share in observations[n].localizer_levels.items():
@@ -145,38 +161,38 @@ def _class_scores(
 
 
 def _add_level_prior(score: NDArray[np.float64], observations: Sequence[Observation], weights: EvidenceWeights) -> None:
-    """Add what a level prior says, shape (N, V, P): a mixture over its levels, each with its slips.
+    """Add the log-likelihood of the level prior to ``score``, shape (N, V, P).
 
-    At the ends of the column, where vertebrae have a shape of their own, the prior is nearly always right. In between
-    it counts levels, so that its errors there are correlated and its levels are hardly more than one opinion.
+    It is that of a mixture over levels, each with its slips. At the ends of the column, where vertebrae have a distinct
+    shape, the prior is reliable. In between its errors correlate, so that its levels together have little weight.
     """
-    told = [n for n, o in enumerate(observations) if o.level_prior and o.kind is not Structure.SACRUM]
+    informed = [n for n, o in enumerate(observations) if o.level_prior and o.kind is not Structure.SACRUM]
     ends = {
-        n for n in told if max(observations[n].level_prior.items(), key=lambda item: item[1])[0] in PRIOR_END_LEVELS
+        n for n in informed if max(observations[n].level_prior.items(), key=lambda item: item[1])[0] in PRIOR_END_LEVELS
     }
     end_weight = min(weights.prior_end_weight, weights.prior_end_budget / max(len(ends), 1))
-    between_weight = min(1.0, weights.prior_budget / max(len(told) - len(ends), 1))
-    # A chain without the level says nothing for any of its places.
+    between_weight = min(1.0, weights.prior_budget / max(len(informed) - len(ends), 1))
+    # A chain without the level gives no probability to any of its places.
     table = np.array([weights.prior_hit, *weights.prior_slip, 0.0])
-    logs = np.zeros((len(told), *score.shape[1:]))
-    for row, n in enumerate(told):
+    logs = np.zeros((len(informed), *score.shape[1:]))
+    for row, n in enumerate(informed):
         observation = observations[n]
         likelihood = np.full(score.shape[1:], (1.0 - min(1.0, sum(observation.level_prior.values()))) / score.shape[2])
         for level, share in observation.level_prior.items():
             likelihood += share * table[levels_away(level, observation.kind)]
         logs[row] = np.log(np.maximum(likelihood, weights.prior_slip[-1]))
-    # A prior that has not made out where it is, as in a view of two vertebrae, says nothing against any one piece.
-    usual = float(np.median(logs.max(axis=(1, 2)))) if told else 0.0
+    # An uninformative prior, as in a view of two vertebrae, is no evidence against single components.
+    usual = float(np.median(logs.max(axis=(1, 2)))) if informed else 0.0
     if usual < np.log(UNINFORMATIVE_PRIOR):
         logs -= usual
-    for row, n in enumerate(told):
+    for row, n in enumerate(informed):
         score[n] += (end_weight if n in ends else between_weight) * logs[row]
 
 
 def _session_scores(
     table: Mapping[str | None, float], kind: Structure, weights: EvidenceWeights
 ) -> NDArray[np.float64]:
-    """Log-probability that another image gives each place, shape (V, P), never surer than the match of the two is."""
+    """Return the log-probability of each place by another image, shape (V, P), limited by that of a mismatch."""
     hypotheses = build_hypotheses()
     result = np.zeros((len(hypotheses.chains), hypotheses.places))
     for v, chain in enumerate(hypotheses.chains):
@@ -188,7 +204,7 @@ def _session_scores(
 def _map_scores(
     class_shares: Sequence[ClassShares], kind: Structure, missed: Mapping[str, float], weights: EvidenceWeights
 ) -> NDArray[np.float64]:
-    """Log-likelihood of what one map's classes say of components of one kind, shape (N, V, P)."""
+    """Return the log-likelihood of the classes of one map for components of one kind, shape (N, V, P)."""
     hypotheses = build_hypotheses()
     score = np.zeros((len(class_shares), len(hypotheses.chains), hypotheses.places))
     known = [
@@ -196,37 +212,37 @@ def _map_scores(
     ]
     seen = {level: sum(v.levels.get(level, 0.0) for v in class_shares) for level in known}
     weight = class_shares[0].weight * _tempering(class_shares, known, kind, weights)
-    # There is one disc L5-S. A class that is seen all along the column says little of where it belongs.
+    # Each landmark exists once, so a class that is found all along the column is weak evidence of a level.
     trust = {level: min(1.0, weights.landmark_repeats / total) ** 2 for level, total in seen.items() if total > 0}
     named = len(known) > MOST_LANDMARKS
     if named:
         trust = {}
-    # Nor does it say much that such a map is silent about other landmarks.
-    heard = min(trust.values(), default=1.0)
-    silent = {level: owners(level, kind) * missed[level] * heard for level in known}
-    for n, vote in enumerate(class_shares):
-        voted = 0.0
-        for level, share in vote.levels.items():
+    # Missing landmarks are weak evidence in such a map too.
+    least_trust = min(trust.values(), default=1.0)
+    unseen_cost = {level: owners(level, kind) * missed[level] * least_trust for level in known}
+    for n, shares_here in enumerate(class_shares):
+        named_share = 0.0
+        for level, share in shares_here.levels.items():
             slip = _slips(level, kind, weights, named=named) if level in seen else None
             if slip is not None:
                 score[n] += share * trust.get(level, 1.0) * slip
-                voted += share
+                named_share += share
         for level in known:
-            # A class that is seen on another component has slipped, which is priced there.
-            moved = min(1.0, seen[level] - vote.levels.get(level, 0.0))
-            score[n] += (1.0 - min(voted, 1.0)) * (1.0 - moved) * silent[level]
-        for region, share in vote.regions.items():
-            score[n] -= 2.0 * share * elsewhere(region, kind)
+            # A class that is found on another component is a slip, whose cost is counted there.
+            moved = min(1.0, seen[level] - shares_here.levels.get(level, 0.0))
+            score[n] += (1.0 - min(named_share, 1.0)) * (1.0 - moved) * unseen_cost[level]
+        for region, share in shares_here.regions.items():
+            score[n] -= WRONG_REGION * share * elsewhere(region, kind)
     return weight * score
 
 
 def _tempering(
     class_shares: Sequence[ClassShares], known: Sequence[str], kind: Structure, weights: EvidenceWeights
 ) -> float:
-    """How much each component's class counts, below 1 where errors of neighbours go together.
+    """Return the weight of the class of each component, below 1 if the errors of neighbours correlate.
 
-    A map that names every level is wrong about a run of neighbours at once, so that ten right names are hardly more
-    than one: all its names of one kind together count as ``named_budget`` independent ones.
+    A map that names every level is shifted for a run of neighbours at once. All its names of one kind together count as
+    ``named_budget`` independent ones.
     """
     if len(known) <= MOST_LANDMARKS:
         return 1.0 if kind is Structure.DISC else weights.vertebra_landmark_weight
@@ -234,14 +250,15 @@ def _tempering(
 
 
 def _volume_score(observation: Observation, hypotheses: Hypotheses, weights: EvidenceWeights) -> NDArray[np.float64]:
-    """Log-likelihood of a disc's volume at each place, shape (H, P)."""
+    """Return the log-likelihood of the volume of a disc at each place, shape (H, P)."""
     return _size_score(observation, hypotheses.log_volume, weights)
 
 
 def _axis_score(observations: Sequence[Observation], n: int, weights: EvidenceWeights) -> float:
-    """Log-likelihood of a vertebra's volume, were it C2: what broke off its dens is too small for it.
+    """Return the log-likelihood of the volume of a vertebra at C2, for which a fragment of its dens is too small.
 
-    Measured by the vertebrae below and not by the subject's size, of which a faulty C2 must not decide.
+    The volume is compared with the vertebrae below instead of the scale of the subject, so that a false C2 does not
+    change the scale.
     """
     below = [o.volume_mm3 for o in observations[n + 1 :] if o.kind is Structure.VERTEBRA and not o.touches_edge]
     if observations[n].touches_edge or len(below) < AXIS_NEIGHBOURS:
@@ -254,7 +271,7 @@ def _size_score(
     observation: Observation, expected: NDArray[np.float64] | float, weights: EvidenceWeights
 ) -> NDArray[np.float64]:
     deviation = (np.log(observation.volume_mm3) - expected) / weights.volume_sd
-    return np.asarray(-weights.volume_weight * np.minimum(0.5 * deviation**2, 4.0))
+    return np.asarray(-weights.volume_weight * np.minimum(0.5 * deviation**2, VOLUME_CAP))
 
 
 def _add_conus(
@@ -264,7 +281,7 @@ def _add_conus(
     conus: float,
     weights: EvidenceWeights,
 ) -> None:
-    """Let the disc nearest to the cord's end say how many levels it is away from where the cord usually ends."""
+    """Add the log-likelihood of the lower end of the cord to the disc nearest to it."""
     discs = [n for n, o in enumerate(observations) if o.kind is Structure.DISC]
     if not discs:
         return
@@ -273,7 +290,7 @@ def _add_conus(
     for v, chain in enumerate(hypotheses.chains):
         rows = hypotheses.variant == v
         target = chain.vertebrae.index(CONUS_LEVEL)
-        # In units of levels: a disc lies half a level below its vertebra's centre.
-        step = 30.0 * hypotheses.scale[rows][:, None]
+        # Offset in levels; a disc lies half a level below the centre of its vertebra.
+        step = LUMBAR_STEP_MM * hypotheses.scale[rows][:, None]
         offset = np.arange(hypotheses.places)[None] + 0.5 + below / step - target
-        result[nearest, rows] -= weights.conus_weight * np.minimum(0.5 * (offset / CONUS_SD_LEVELS) ** 2, 4.5)
+        result[nearest, rows] -= weights.conus_weight * np.minimum(0.5 * (offset / CONUS_SD_LEVELS) ** 2, CONUS_CAP)

@@ -1,8 +1,7 @@
-"""Hypotheses of the column, and what lies where in each.
+"""Hypotheses of the column: numbers of vertebrae, size of the subject, and the position of every level.
 
-A *hypothesis* is one variant of the column (numbers of vertebrae) and one scale of the subject; they differ in where
-the places of the chain lie and what is expected there. The phases of the alternating classes (`alternation`) multiply
-them.
+A hypothesis combines one variant of the column (numbers of vertebrae) with one scale of the subject. The phases of the
+alternating classes (`parity`) multiply the hypotheses.
 """
 
 from __future__ import annotations
@@ -28,17 +27,18 @@ NO_PLACE = 4
 
 @dataclass(frozen=True)
 class Hypotheses:
-    """All combinations of variant and scale, and the tables they share."""
+    """All H combinations of variant and scale."""
 
     chains: tuple[Chain, ...]
-    """One entry a variant."""
+    """Levels of each variant, length V."""
     variant: NDArray[np.int64]
+    """Index of the chain of each hypothesis, shape (H,)."""
     scale: NDArray[np.float64]
-    """[[variant, scale]] Index of the chain and factor of each hypothesis, shape (H,)."""
+    """Scale of each hypothesis relative to an adult, shape (H,)."""
     prior: NDArray[np.float64]
-    """Log prior, shape (H,)."""
+    """Log prior probability, shape (H,)."""
     position: NDArray[np.float64]
-    """Place along the column, mm, shape (H, P, 2): vertebra ``n`` and the disc below it."""
+    """Position along the column, mm, shape (H, P, 2): vertebra ``n`` and the disc below it."""
     exists: NDArray[np.bool_]
     """Whether the place exists, shape (H, P, 2)."""
 
@@ -49,7 +49,7 @@ class Hypotheses:
 
     @cached_property
     def steps(self) -> list[list[list[NDArray[np.float32]]]]:
-        """Distance from a place of one side to one of another ``q`` places on, mm: ``[from][to][q]``, (H, P - q)."""
+        """Distance between places ``q`` apart, mm: ``[from][to][q]`` with 0 for vertebrae, 1 for discs, (H, P - q)."""
         return [
             [
                 [
@@ -63,7 +63,7 @@ class Hypotheses:
 
     @cached_property
     def reach(self) -> list[list[list[tuple[float, float]]]]:
-        """Least and greatest of `steps` between places that exist, mm: ``[from][to][q]``."""
+        """Smallest and largest of `steps` between places that exist, mm: ``[from][to][q]``."""
         ends = self.exists
         return [
             [
@@ -79,7 +79,7 @@ class Hypotheses:
 
     @cached_property
     def log_volume(self) -> NDArray[np.float64]:
-        """Logarithm of the volume that a disc has at each place, shape (H, P); 0 where there is none."""
+        """Logarithm of the expected disc volume in mm³ at each place, shape (H, P); 0 if there is no disc."""
         expected = np.ones((len(self.chains), self.places))
         for v, chain in enumerate(self.chains):
             expected[v, 1 : len(chain.discs)] = chain.disc_volume_mm3[1:]
@@ -113,10 +113,19 @@ def build_hypotheses() -> Hypotheses:
 
 
 def places_of(chain: Chain, level: str, kind: Structure) -> tuple[int, ...]:
-    """Return the places of a chain that the class of a level may stand for.
+    """Return the places of a chain at which the class of a level may be found.
 
-    A model that knows 12 thoracic and 5 lumbar vertebrae calls the last of each region T12 and L5; where there is one
-    more, the class may be found on either of the two.
+    A model trained with 12 thoracic and 5 lumbar vertebrae may name the last one of each region T12 and L5; in a column
+    with one more, the class may be found on either of the last two.
+
+    Parameters
+    ----------
+    chain
+        Levels of one variant.
+    level
+        Level of the class.
+    kind
+        Disc or vertebra.
     """
     if kind is Structure.DISC:
         return (chain.discs.index(level),) if level in chain.discs else ()
@@ -127,9 +136,9 @@ def places_of(chain: Chain, level: str, kind: Structure) -> tuple[int, ...]:
 
 @cache
 def levels_away(level: str, kind: Structure) -> NDArray[np.int64]:
-    """How many levels each place is from those of a level, 3 for more, shape (V, P).
+    """Return the distance of each place from a level in levels, at most 3, shape (V, P).
 
-    Where a chain lacks the level it is ``NO_PLACE`` all over.
+    All places of a chain without the level have the value `NO_PLACE`.
     """
     hypotheses = build_hypotheses()
     result = np.full((len(hypotheses.chains), hypotheses.places), NO_PLACE)
@@ -142,14 +151,14 @@ def levels_away(level: str, kind: Structure) -> NDArray[np.int64]:
 
 @cache
 def owners(level: str, kind: Structure) -> NDArray[np.float64]:
-    """1 at the place of a level in each chain, shape (V, P); 0 all over where the class may be on either of two."""
+    """Return 1 at the place of a level in each chain, shape (V, P); none if its class may be on either of two."""
     own = levels_away(level, kind) == 0
     return np.asarray(own & (own.sum(axis=1, keepdims=True) == 1), np.float64)
 
 
 @cache
 def elsewhere(region: str, kind: Structure) -> NDArray[np.float64]:
-    """1 outside a part of the column in each chain, shape (V, P)."""
+    """Return 1 outside a region of the column in each chain, otherwise 0, shape (V, P)."""
     hypotheses = build_hypotheses()
     result = np.ones((len(hypotheses.chains), hypotheses.places))
     for v, chain in enumerate(hypotheses.chains):

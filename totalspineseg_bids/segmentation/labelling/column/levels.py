@@ -1,12 +1,13 @@
-"""Levels of an ordered column: one exact dynamic programme over all components and all hypotheses at once.
+"""Find the levels of an ordered column by exact dynamic programming over all components and hypotheses.
 
-The column is a hidden chain of places (C1, C2, C2-C3, C3, … sacrum). Each component is either at a place, after all
-earlier ones, or no part of the column; places between two components may go unobserved at a price. The sum over all
-assignments (forward and backward recursion) gives each component's posterior probability of every level, and
-`decoding` makes one naming of them.
+The column is a hidden chain of places (C1, C2, C2-C3, C3, … sacrum). Each component is either at a place after those of
+earlier components, or not part of the column; empty places between two components have a cost. The forward and backward
+recursions sum over all assignments and give the posterior probability of every level of each component, from which
+`decoding` chooses one level.
 
-The recursions run on probabilities, not on their logarithms: each component's table is kept relative to its largest
-entry, whose logarithm is kept beside it. In double precision that reaches about 700 nats below the best explanation.
+The recursions use probabilities instead of their logarithms. The table of each component is stored relative to its
+largest entry together with the logarithm of that entry. In double precision this covers about 700 nats below the most
+probable assignment.
 """
 
 from __future__ import annotations
@@ -24,13 +25,19 @@ from totalspineseg_bids.segmentation.labelling.column.decoding import expected_n
 from totalspineseg_bids.segmentation.labelling.column.evidence import anchors, emissions
 from totalspineseg_bids.segmentation.labelling.column.hypotheses import Hypotheses, build_hypotheses
 from totalspineseg_bids.segmentation.labelling.column.parameters import (
+    EDGE_SD_MM,
+    END_ROOM_MM,
     FURTHER_MISSING,
     HOPELESS,
     LARGEST_SKIP,
     LONGEST_STEP,
     NEGLIGIBLE_HYPOTHESIS,
+    NEXT_DISC_MM,
     REJECT_BELOW,
+    SACRUM_SD_MM,
+    STRAIGHT_MM,
     TOP_SD_MM,
+    VERTEBRA_SD_MM,
     WINDOW,
     Chain,
     EvidenceWeights,
@@ -43,18 +50,18 @@ Table = NDArray[np.float64]
 
 
 class _Step(NamedTuple):
-    """Probability of going from one component to another, by how many places that passes."""
+    """Probabilities of a step from one component to another by the number of places."""
 
     jumps: tuple[int, ...]
-    """Places passed."""
+    """Numbers of places."""
     weight: tuple[NDArray[np.float32], ...]
-    """One table a jump, shape (H, 1, P - jump), by the place where the step ends (relative to the step's largest)."""
+    """One table per jump relative to the largest entry, shape (H, 1, P - jump), by the place where the step ends."""
     scale: float
-    """Logarithm of the largest."""
+    """Logarithm of the largest entry."""
 
 
 class _Scaled(NamedTuple):
-    """A table of probabilities relative to its largest entry, shape (H, F, P), and the logarithm of that."""
+    """Table of probabilities relative to a scale, shape (H, F, P), and the logarithm of the scale."""
 
     table: Table
     scale: float
@@ -62,7 +69,7 @@ class _Scaled(NamedTuple):
 
 @dataclass(frozen=True)
 class _Lattice:
-    """Everything the recursions need; tables have axes hypothesis, phase, place."""
+    """Input of the recursions; tables have the axes hypothesis, phase, place."""
 
     emission: list[_Scaled]
     start: list[_Scaled | None]
@@ -82,14 +89,14 @@ def solve_levels(
     observations
         Discs, vertebral bodies and sacrum, ordered from cranial to caudal by arc length.
     view
-        What else the image shows of the column.
+        Extent of the canal in view.
     weights
-        What each disagreement costs.
+        Cost of each kind of disagreement; the defaults if ``None``.
 
     Returns
     -------
     LevelSolution
-        The naming, posterior probabilities and what is missing. Without components everything is empty.
+        Levels, posterior probabilities and missing discs; empty without components.
     """
     weights = weights or EvidenceWeights()
     if not observations:
@@ -107,7 +114,7 @@ def solve_levels(
 
 
 def _insert_rejected(solution: LevelSolution, kept: Sequence[int], count: int) -> LevelSolution:
-    """Put the levels of some components in their places among all; the others are no part of the column."""
+    """Extend a solution of the ``kept`` components to all ``count`` components; the others are rejected."""
     row = {n: k for k, n in enumerate(kept)}
     return replace(
         solution,
@@ -119,7 +126,7 @@ def _insert_rejected(solution: LevelSolution, kept: Sequence[int], count: int) -
 
 
 def _solve(observations: Sequence[Observation], view: CanalExtent, weights: EvidenceWeights) -> LevelSolution | None:
-    """Find the levels; ``None`` where no order of levels explains the components."""
+    """Find the levels; ``None`` if no order of levels explains the components."""
     hypotheses = build_hypotheses()
     lattice = _build_lattice(observations, hypotheses, view, weights)
     forward = _forward(lattice)
@@ -130,7 +137,7 @@ def _solve(observations: Sequence[Observation], view: CanalExtent, weights: Evid
     variant = hypotheses.variant[rows]
     posterior = _posterior(lattice, forward, _backward(lattice))
     tables = [_by_name(posterior[n], o.kind, hypotheses.chains, variant) for n, o in enumerate(observations)]
-    # Every path has one variant throughout; the component that is most surely part of the column tells its share.
+    # A path has one variant, so the component that is most certainly part of the column gives the share of variants.
     by_hypothesis = posterior[min(range(len(tables)), key=lambda n: tables[n][None])].sum(axis=1)
     by_variant = np.bincount(variant, by_hypothesis / max(by_hypothesis.sum(), 1e-12), len(hypotheses.chains))
     sides = [1 if o.kind is Structure.DISC else 0 for o in observations]
@@ -164,7 +171,7 @@ def _solve(observations: Sequence[Observation], view: CanalExtent, weights: Evid
 
 
 def _missing(observations: Sequence[Observation], places: dict[int, int], discs: tuple[str, ...]) -> tuple[str, ...]:
-    """Discs between the outermost found ones that no component stands for."""
+    """Return the levels of discs between the outermost ones found that have no component."""
     found = {place for n, place in places.items() if observations[n].kind is Structure.DISC}
     if not found:
         return ()
@@ -174,7 +181,7 @@ def _missing(observations: Sequence[Observation], places: dict[int, int], discs:
 def _by_name(
     posterior: Table, kind: Structure, chains: Sequence[Chain], variant: NDArray[np.int64]
 ) -> dict[str | None, float]:
-    """Sum a component's posterior (H, P) over hypotheses by level name; ``None`` is "no part of the column"."""
+    """Sum the posterior of a component, shape (H, P), by level; the key ``None`` means "not part of the column"."""
     table: dict[str | None, float] = {}
     for v, chain in enumerate(chains):
         names = chain.discs if kind is Structure.DISC else chain.vertebrae
@@ -226,33 +233,33 @@ def _build_lattice(
 
 
 def _end_costs(hypotheses: Hypotheses, side: int, room: float, weights: EvidenceWeights, *, upwards: bool) -> Table:
-    """Cost of the discs that should be in view beyond the last component, shape (H, P)."""
+    """Return the cost of the discs that should be in view beyond the outermost component, shape (H, P)."""
     here = hypotheses.position[:, :, side][:, :, None]
     discs = hypotheses.position[:, None, :, 1]
     distance = here - discs if upwards else discs - here
-    seen = (distance > 3.0) & (distance < room - 8.0) & hypotheses.exists[:, None, :, 1]
+    seen = (distance > NEXT_DISC_MM) & (distance < room - END_ROOM_MM) & hypotheses.exists[:, None, :, 1]
     return np.asarray(np.minimum(seen.sum(axis=2) * weights.end_level, weights.end_limit))
 
 
 def _step(
     upper: Observation, lower: Observation, hypotheses: Hypotheses, weights: EvidenceWeights, *, bodies: bool
 ) -> _Step:
-    """Weigh the step between two components by the distance between them and by what it passes over."""
+    """Return the probabilities of the steps between two components by their distance and the levels between them."""
     a, b = (1 if o.kind is Structure.DISC else 0 for o in (upper, lower))
     distance = float(np.linalg.norm(lower.center - upper.center))
-    if distance > 70.0:
+    if distance > STRAIGHT_MM:
         distance = max(distance, lower.s - upper.s)
     extra = weights.spacing_floor_mm**2 + sum(
-        (1.5**2 if o.kind is Structure.VERTEBRA else 0.0)
-        + (6.0**2 if o.kind is Structure.SACRUM else 0.0)
-        + (5.0**2 if o.touches_edge else 0.0)
+        (VERTEBRA_SD_MM**2 if o.kind is Structure.VERTEBRA else 0.0)
+        + (SACRUM_SD_MM**2 if o.kind is Structure.SACRUM else 0.0)
+        + (EDGE_SD_MM**2 if o.touches_edge else 0.0)
         for o in (upper, lower)
     )
     jumps, logs = [], []
     for q in _plausible(distance, (a, b), extra, hypotheses, weights):
         expected = hypotheses.steps[a][b][q]
         variance = np.square(np.float32(weights.spacing_sd) * np.maximum(expected, np.float32(1.0))) + np.float32(extra)
-        # The dens and the ring of C1 vary in what the map makes of them.
+        # The class of the dens and of the ring of C1 varies.
         if a == 0 or b == 0:
             variance[:, : max(0, 2 + (b == 1) - q)] += TOP_SD_MM**2
         deviation = np.square(np.float32(distance) - expected) / (2 * variance)
@@ -267,7 +274,7 @@ def _step(
 def _plausible(
     distance: float, sides: tuple[int, int], extra: float, hypotheses: Hypotheses, weights: EvidenceWeights
 ) -> tuple[int, ...]:
-    """Numbers of places that a distance may span: those for which it is not hopelessly out of line everywhere."""
+    """Return the numbers of places that a distance may span under any hypothesis."""
     costs = {}
     a, b = sides
     for q in range(1 if b <= a else 0, LONGEST_STEP + 1):
@@ -281,9 +288,9 @@ def _plausible(
 
 @cache
 def _gap(q: int, sides: tuple[int, int], places: int, weights: EvidenceWeights, *, bodies: bool) -> NDArray[np.float32]:
-    """Price of the places passed over in a step of ``q`` places, shape (places - q,); further ones cost less."""
+    """Return the cost of the empty places in a step of ``q`` places, shape (places - q,)."""
     a, b = sides
-    # C1 has no disc below it, so that a step that starts there passes one disc less.
+    # C1 has no disc below it, so a step from C1 skips one disc less.
     discs = np.full(places - q, max(q - (1 if a == 1 else 0), 0), float)
     if a == 0:
         discs[:1] = np.maximum(discs[:1] - 1, 0)
@@ -301,14 +308,14 @@ def _affine(number: Table, first: float) -> Table:
 
 
 def _apply_flips(values: Table, flips: Table) -> Table:
-    """Let the alternating classes change their phase between two components, at a price."""
+    """Apply the probabilities of a change of phase between two components."""
     if len(flips) == 1:
         return values
     return np.asarray(np.einsum("hfp,fg->hgp", values, flips))
 
 
 def _sum_scaled(parts: list[_Scaled]) -> _Scaled:
-    """Add up tables of different scales."""
+    """Add tables of different scales."""
     top = max(part.scale for part in parts)
     total = np.zeros_like(parts[0].table)
     for part in parts:
@@ -324,7 +331,7 @@ def _rescaled(table: Table, scale: float) -> _Scaled:
 
 
 def _forward(lattice: _Lattice) -> list[_Scaled]:
-    """Return the probability of everything down to each component with it at each place."""
+    """Return the joint probability of each place of a component and all components above it."""
     result: list[_Scaled] = []
     moved: list[Table] = []
     for n, emission in enumerate(lattice.emission):
@@ -347,7 +354,7 @@ def _forward(lattice: _Lattice) -> list[_Scaled]:
 
 
 def _plausible_hypotheses(lattice: _Lattice, forward: list[_Scaled]) -> NDArray[np.int64]:
-    """Return the hypotheses that hold any share of the probability worth the name."""
+    """Return the hypotheses with more than `NEGLIGIBLE_HYPOTHESIS` of the probability."""
     finals = [(f, e) for f, e in zip(forward, lattice.end, strict=True) if e is not None]
     top = max(f.scale + e.scale for f, e in finals)
     mass = sum(np.einsum("hfp,hfp->h", f.table, e.table) * np.exp(f.scale + e.scale - top) for f, e in finals)
@@ -355,7 +362,7 @@ def _plausible_hypotheses(lattice: _Lattice, forward: list[_Scaled]) -> NDArray[
 
 
 def _select(lattice: _Lattice, rows: NDArray[np.int64]) -> _Lattice:
-    """Keep some of the hypotheses."""
+    """Return the lattice of some of the hypotheses."""
 
     def cut(part: _Scaled | None) -> _Scaled | None:
         return None if part is None else part._replace(table=part.table[rows])
@@ -371,7 +378,7 @@ def _select(lattice: _Lattice, rows: NDArray[np.int64]) -> _Lattice:
 
 
 def _backward(lattice: _Lattice) -> list[_Scaled]:
-    """Return the probability of everything below each component, given its place."""
+    """Return the probability of all components below each component given its place."""
     count = len(lattice.emission)
     result: list[_Scaled] = [_Scaled(np.zeros(0), 0.0)] * count
     arriving: list[_Scaled] = [_Scaled(np.zeros(0), 0.0)] * count
@@ -397,8 +404,8 @@ def _backward(lattice: _Lattice) -> list[_Scaled]:
 
 
 def _posterior(lattice: _Lattice, forward: list[_Scaled], backward: list[_Scaled]) -> list[Table]:
-    """Probability of each component at each place under each hypothesis, shape (H, P)."""
-    # The path on which every component is false has no place in the column and is left out.
+    """Return the posterior probability of each component at each place under each hypothesis, N of shape (H, P)."""
+    # The path that rejects every component is left out.
     totals = [
         f.scale + e.scale + float(np.log(max(float((f.table * e.table).sum()), 1e-300)))
         for f, e in zip(forward, lattice.end, strict=True)

@@ -1,4 +1,4 @@
-"""Which components get a name, and which id each one carries."""
+"""Decide which components get a level, and assign canonical ids."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.segmentation.labelling.column.parameters import (
     BEYOND_DOUBT,
     ENOUGH_LANDMARKS,
-    EVERY_LEVEL_CLASSES,
     LANDMARK_SEEN,
     LANDMARK_SEEN_ELSEWHERE,
     LEAST_EXPLAINED,
+    MOST_LANDMARKS,
     SURE,
     SURE_COLUMN,
     WHOLE_SACRUM_MM,
@@ -31,10 +31,10 @@ UNEXPLAINED = "most of what was found fits no order of levels"
 
 
 def name_components(observations: Sequence[Observation], solution: LevelSolution, unnamed: str | None = None) -> Naming:
-    """Decide what gets a name.
+    """Assign an id to each component: that of its level, or a number if the level is uncertain.
 
-    The column is named where something in view names a level and the posterior probability of the levels is high;
-    single components that stay doubtful in a named column are numbered.
+    The column is named if evidence in view identifies a level and the posterior probability of the levels is high.
+    Components of a named column whose own level is uncertain are numbered.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def name_components(observations: Sequence[Observation], solution: LevelSolution
     solution
         Their levels.
     unnamed
-        Why the column is not named whatever its levels; None where nothing else speaks against it.
+        Reason for which the column is numbered whatever its levels; ``None`` to name it.
     """
     kept = [n for n, level in enumerate(solution.levels) if level is not None]
     reason = unnamed or abstention_reason(observations, solution)
@@ -71,7 +71,15 @@ def name_components(observations: Sequence[Observation], solution: LevelSolution
 
 
 def abstention_reason(observations: Sequence[Observation], solution: LevelSolution) -> str | None:
-    """Why a column is not named; ``None`` where it is."""
+    """Return why a column is not named; ``None`` if it is.
+
+    Parameters
+    ----------
+    observations
+        Components from cranial to caudal.
+    solution
+        Their levels.
+    """
     if not solution.anchored:
         return NO_ANCHOR
     bare = [
@@ -90,12 +98,12 @@ def abstention_reason(observations: Sequence[Observation], solution: LevelSoluti
 
 
 def _names_every_level(class_shares: ClassShares) -> bool:
-    """Tell whether a map has classes for all levels, not for landmarks only."""
-    return len(class_shares.known) > 2 * EVERY_LEVEL_CLASSES
+    """Return whether a map has classes for all levels instead of landmarks only."""
+    return len(class_shares.known) > 2 * MOST_LANDMARKS
 
 
 def _contested(observations: Sequence[Observation], levels: Sequence[str | None]) -> bool:
-    """Tell whether one of the maps sees a landmark about as well on another component as on the one of its name."""
+    """Return whether a map has the class of a landmark on another component about as much as on that of its level."""
     for observation, level in zip(observations, levels, strict=True):
         if level is None:
             continue
@@ -108,7 +116,7 @@ def _contested(observations: Sequence[Observation], levels: Sequence[str | None]
                 for o in observations
                 if o is not observation and number < len(o.class_shares)
             )
-            if max((said.get(level, 0.0) for said in others), default=0.0) >= max(
+            if max((shares.get(level, 0.0) for shares in others), default=0.0) >= max(
                 LANDMARK_SEEN, LANDMARK_SEEN_ELSEWHERE * own
             ):
                 return True
@@ -116,7 +124,7 @@ def _contested(observations: Sequence[Observation], levels: Sequence[str | None]
 
 
 def _disputed(n: int, solution: LevelSolution) -> str | None:
-    """Warn of a level that the map alone and the map with the level prior do not agree on."""
+    """Return a warning if the levels of a component with and without the level prior differ."""
     if solution.disputed is None or solution.disputed[n] == solution.levels[n]:
         return None
     return f"the level prior is at odds with the landmarks: may be {solution.disputed[n] or 'no part of the column'}"
@@ -125,13 +133,20 @@ def _disputed(n: int, solution: LevelSolution) -> str | None:
 def landmark_support(observations: Sequence[Observation], levels: Sequence[str | None]) -> float:
     """Count the landmarks that agree with the levels.
 
-    A landmark disc counts by the share of its voxels that carry its class, a landmark vertebra half as much (its errors
-    go with those of the disc beside it), a sacrum as long as one is counts 1 and a shorter one 0.5. All that a level
-    prior, or a second map that names every level, says counts 0.5, and 1.5 where that map is the only one. A localizer
-    that agrees on two components counts 1.5, and other images of the session that agree on two 0.5.
+    A landmark disc counts by the share of its voxels with its class, a landmark vertebra half as much, because its
+    errors correlate with those of the disc next to it. A whole sacrum counts 1, a shorter one 0.5. A level prior or a
+    second map that names every level counts 0.5 in total, and 1.5 if that map is the first one. A localizer that agrees
+    on two components counts 1.5, other images of the session that agree on two components 0.5.
+
+    Parameters
+    ----------
+    observations
+        Components from cranial to caudal.
+    levels
+        Level of each component, ``None`` if it is not part of the column.
     """
     total = 0.0
-    voters = [0] * max((len(o.class_shares) for o in observations), default=0)
+    named_matches = [0] * max((len(o.class_shares) for o in observations), default=0)
     local = with_level_prior = 0
     for observation, level in zip(observations, levels, strict=True):
         if level is None:
@@ -145,31 +160,31 @@ def landmark_support(observations: Sequence[Observation], levels: Sequence[str |
         for k, class_shares in enumerate(observation.class_shares):
             share = class_shares.levels.get(level, 0.0)
             if _names_every_level(class_shares):
-                voters[k] += share >= 0.5
+                named_matches[k] += share >= 0.5
             else:
                 best = max(best, share)
         total += best * (1.0 if observation.kind is Structure.DISC else 0.5)
-    for k, number in enumerate(voters):
+    for k, number in enumerate(named_matches):
         if number >= 3:
             total += 1.5 if k == 0 else 0.5
-    heard = [
+    from_session = [
         o
         for o, level in zip(observations, levels, strict=True)
         if any(t.get(level, 0) > 0.5 for t, _ in o.session_evidence)
     ]
     total += 1.5 if local >= 2 else 0.0
-    return total + 0.5 * (len(heard) >= 2) + 0.5 * (with_level_prior >= 3)
+    return total + 0.5 * (len(from_session) >= 2) + 0.5 * (with_level_prior >= 3)
 
 
 def _caution(observation: Observation, n: int, solution: LevelSolution) -> str | None:
-    """Why a level that is handed out is doubtful."""
+    """Return why the level of a component is doubtful; ``None`` if it is not."""
     level, other = solution.levels[n], solution.runner_up[n]
     if solution.confidence[n] < BEYOND_DOUBT:
         return f"{SHIFT_POSSIBLE}: may be {other}" if other else "may be no part of the column"
     for class_shares in observation.class_shares[:1]:
-        for said, share in class_shares.levels.items():
-            if share >= 0.5 and said != level and {said, level} not in ({"T12", "T13"}, {"L5", "L6"}):
-                return f"carries the class of {said}"
+        for name, share in class_shares.levels.items():
+            if share >= 0.5 and name != level and {name, level} not in ({"T12", "T13"}, {"L5", "L6"}):
+                return f"carries the class of {name}"
     return None
 
 
@@ -187,7 +202,7 @@ def _doubt(solution: LevelSolution, bare: Sequence[int]) -> str:
 def _slots(
     observations: Sequence[Observation], solution: LevelSolution, ids: Sequence[int | None]
 ) -> tuple[tuple[int, ...], tuple[int | None, ...]]:
-    """Vertebrae between the discs, for maps whose classes do not tell them apart."""
+    """Return ids of the vertebrae between the discs, and the discs, for maps that do not separate vertebrae."""
     chain = chain_of(solution.variant)
     bodies = [n for n, o in enumerate(observations) if o.kind is Structure.VERTEBRA and ids[n] is not None]
     discs = [n for n, o in enumerate(observations) if o.kind is Structure.DISC and ids[n] is not None]
@@ -195,13 +210,13 @@ def _slots(
         return (), ()
     place = {chain.discs.index(str(solution.levels[n])): n for n in discs}
     first, last = min(place), max(place)
-    # One level beyond each end, so that a long stretch of bone past the last disc is not one vertebra.
+    # One more level at each end, so that bone beyond the last disc is not a single long vertebra.
     low, high = max(1, first - 1), min(len(chain.discs) - 1, last + 1)
     cuts: list[int | None] = [place.get(p) for p in range(low, high + 1)]
     sure = {p for p, n in place.items() if not anatomy.is_unnamed(ids[n] or 0)}
     slots = []
     for k, p in enumerate(range(low, high + 2)):
-        # The nearest discs decide: vertebra ``p`` lies between discs ``p - 1`` and ``p``.
+        # The nearest disc decides; vertebra ``p`` lies between discs ``p - 1`` and ``p``.
         near = min(place, key=lambda q: (abs(q + 0.5 - p), q not in sure))
         if near in sure:
             slots.append(anatomy.vertebra(chain.vertebrae[p]).id)

@@ -1,4 +1,4 @@
-"""What it costs to take a component for no part of the column."""
+"""Costs of rejecting components, that is, of treating them as not part of the column."""
 
 from __future__ import annotations
 
@@ -11,19 +11,31 @@ from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.segmentation.labelling.column.parameters import (
     LANDMARK_VERTEBRA,
     LEAST_FALSE_SACRUM,
+    LEAST_REJECTION,
+    MISALIGNED_DISC,
     PEERS_MM,
     SACRUM_LENGTH_MM,
     VERTEBRA_LENGTH_MM,
     EvidenceWeights,
 )
-from totalspineseg_bids.segmentation.labelling.parameters import SLIVER_SHARE
+from totalspineseg_bids.segmentation.labelling.parameters import BODY_SIDE_MM, DISC_FRONT_MM, SLIVER_SHARE
 from totalspineseg_bids.segmentation.labelling.records import Observation, volume_around
 
 
 def rejection_costs(observations: Sequence[Observation], weights: EvidenceWeights) -> NDArray[np.float64]:
-    """Cost of taking each component for none, shape (N,): less for small ones and for those out of line."""
-    # A disc thrown away takes what its class says with it, and a landmark one level off elsewhere then stands alone: a
-    # real neck was named one level off so. To throw it away must be no cheaper than to say that its class has slipped.
+    """Return the cost of rejecting each component in nats, shape (N,).
+
+    It is lower for small components and for those out of line with the column.
+
+    Parameters
+    ----------
+    observations
+        Components of the image.
+    weights
+        Cost of each kind of disagreement.
+    """
+    # Rejecting a landmark disc also removes its evidence, so that a landmark elsewhere that is off by one level decides
+    # alone. Rejecting it must therefore cost at least as much as an error of its class.
     slip = float(np.log(weights.landmark_hit / weights.landmark_slip[0]))
     landmark = {Structure.DISC: slip, Structure.VERTEBRA: LANDMARK_VERTEBRA}
     cost = np.zeros(len(observations))
@@ -33,21 +45,21 @@ def rejection_costs(observations: Sequence[Observation], weights: EvidenceWeight
             continue
         base = weights.reject_disc if o.kind is Structure.DISC else weights.reject_vertebra
         typical = volume_around(o, [p for p in observations if p.kind is o.kind], PEERS_MM)
-        # What the field of view cuts is small for that reason, but slivers are also painted where nothing is.
+        # Components cut by the field of view may be small, but slivers are often false.
         whole = typical * (SLIVER_SHARE if o.touches_edge else 1.0)
         relative = min(o.volume_mm3 / max(whole, 1.0), 1.0)
-        cost[n] = 0.4 + (base - 0.4) * float(np.sqrt(relative))
-        if o.kind is Structure.DISC and (o.anterior < 3.0 or abs(o.lateral) > 22.0):
-            cost[n] = min(cost[n], 0.5)
+        cost[n] = LEAST_REJECTION + (base - LEAST_REJECTION) * float(np.sqrt(relative))
+        if o.kind is Structure.DISC and (o.anterior < DISC_FRONT_MM or abs(o.lateral) > BODY_SIDE_MM):
+            cost[n] = min(cost[n], MISALIGNED_DISC)
         voted = max((s for v in o.class_shares for s in v.levels.values()), default=0.0)
         cost[n] += landmark[o.kind] * voted
     return cost
 
 
 def _sacrum_rejection_cost(sacrum: Observation, weights: EvidenceWeights) -> float:
-    """Cost of taking the sacrum for none: high for one as long as a sacrum is, low for one of a vertebra's length.
+    """Return the cost of rejecting the sacrum: high if it is as long as a sacrum, low if it is as short as a vertebra.
 
-    A level prior that takes it for one makes it dearer, and one that takes it for vertebrae cheaper.
+    A level prior raises the cost if it finds a sacrum there, and lowers it if it finds vertebrae.
     """
     short, long = weights.reject_sacrum
     share = float(np.clip((sacrum.length_mm - VERTEBRA_LENGTH_MM) / (SACRUM_LENGTH_MM - VERTEBRA_LENGTH_MM), 0.0, 1.0))

@@ -33,6 +33,7 @@ from totalspineseg_bids.segmentation.labelling.components.parameters import (
     SMALL_DISC_MM3,
 )
 from totalspineseg_bids.segmentation.labelling.disc_planes import disc_plane, slots_between_planes
+from totalspineseg_bids.segmentation.labelling.parameters import DISC_FRONT_MM
 from totalspineseg_bids.segmentation.labelling.records import (
     ClassShares,
     ComponentVoxels,
@@ -305,7 +306,7 @@ def body_parts(
 
 def _ordinary(discs: ComponentVoxels) -> list[Observation]:
     """Return the discs that can separate bodies: in front of the canal and not much smaller than their neighbours."""
-    found = [d for d in discs.observations if d.anterior > 3.0 and d.volume_mm3 > SMALL_DISC_MM3]
+    found = [d for d in discs.observations if d.anterior > DISC_FRONT_MM and d.volume_mm3 > SMALL_DISC_MM3]
     return [
         d for d in found if d.touches_edge or d.volume_mm3 > SLIGHT_DISC_SHARE * volume_around(d, found, NEIGHBOURS_MM)
     ]

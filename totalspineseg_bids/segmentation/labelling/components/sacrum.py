@@ -19,6 +19,7 @@ from totalspineseg_bids.segmentation.labelling.components.parameters import (
     PRIOR_NO_DISC,
     SMALL_DISC_SHARE,
 )
+from totalspineseg_bids.segmentation.labelling.parameters import BODY_SIDE_MM, DISC_FRONT_MM
 from totalspineseg_bids.segmentation.labelling.records import Observation
 from totalspineseg_bids.segmentation.semantic_map import SemanticMap
 
@@ -101,4 +102,8 @@ def is_plausible(observations: Sequence[Observation], levels: Sequence[str | Non
 
 def _is_disc_of_column(disc: Observation, typical_mm3: float) -> bool:
     """Return whether a disc lies in the column and is not small; a remnant of the disc S1-S2 is in line but small."""
-    return disc.anterior > 3.0 and abs(disc.lateral) < 22.0 and disc.volume_mm3 > SMALL_DISC_SHARE * typical_mm3
+    return (
+        disc.anterior > DISC_FRONT_MM
+        and abs(disc.lateral) < BODY_SIDE_MM
+        and disc.volume_mm3 > SMALL_DISC_SHARE * typical_mm3
+    )
