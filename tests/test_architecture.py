@@ -1,8 +1,7 @@
 """The dependencies and names that docs/architecture.md promises.
 
 Packages depend on each other in one direction (`RANK`), no module is part of an import cycle, and a public type has one
-definition. The lists `IN_CYCLES` and `DEFINED_TWICE` hold the exceptions that remain; they only ever get shorter: an
-entry that is no longer needed fails the test until it is removed.
+definition. The list `DEFINED_TWICE` holds the remaining exceptions; an entry that is no longer needed fails the test.
 """
 
 import ast
