@@ -1,5 +1,5 @@
-"""The levels of the BIDS App: what is done, in which order, what a failure means, and the exit codes.
+"""Participant and group level of the BIDS App: order of the steps, handling of failures, exit codes.
 
-Ties query, segmentation, measurement, publishing and reports together. Does no image processing of its own and
-parses no arguments.
+The package combines query, segmentation, measurement, publication and reports. It contains no image processing and
+does not parse arguments.
 """

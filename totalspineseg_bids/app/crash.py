@@ -1,4 +1,4 @@
-"""Records of images that failed: one file each in ``logs/``, gone again when the image is done."""
+"""Records of failed images: one file per image in ``logs/``, removed when the image is completed."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ FAILED = "failed"
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An image that could not be done."""
+    """Failure of one image."""
 
     source: SourceImage
-    """The image."""
+    """Image that failed."""
     reason: str
-    """One line for a person."""
+    """Reason, one line."""
     exit_code: int
-    """Exit code that its error stands for."""
+    """Exit code of its error."""
 
 
 def describe_failure(source: SourceImage, error: Exception) -> Failure:
-    """Return what an error means for an image."""
+    """Describe the failure that an error causes for an image."""
     if isinstance(error, SpineAppError):
         return Failure(source, str(error), int(error.exit_code))
     if isinstance(error, MemoryError):
@@ -66,7 +66,7 @@ def clear_crash(output: Path, source: SourceImage) -> None:
 
 
 def read_crashes(output: Path) -> dict[str, Failure]:
-    """Return the failures on record by path of the image below the raw dataset."""
+    """Return the recorded failures by the path of the image below the raw dataset."""
     failures: dict[str, Failure] = {}
     for path in sorted((output / LOGS).glob("crash-sub-*.json")):
         content = read_json(path) or {}

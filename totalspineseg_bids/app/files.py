@@ -1,4 +1,4 @@
-"""Image files in, labelled files out, without BIDS: the work behind the tools ``segment`` and ``label``."""
+"""Label single image files without BIDS, for the tools ``segment`` and ``label``."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class FileJob:
-    """An image and where its labels go."""
+    """Image and the path of its labels."""
 
     source: Path
     target: Path
@@ -39,18 +39,18 @@ class FileJob:
 
 @dataclass(frozen=True, slots=True)
 class FileResult:
-    """What became of an image."""
+    """Outcome of one image."""
 
     job: FileJob
-    """The image."""
+    """Image and its output."""
     line: str
-    """What to tell the user."""
+    """Line for the user."""
     error: SpineAppError | None = None
-    """Why it failed, if it did."""
+    """Error, if the image failed."""
 
 
 def _images_below(root: Path) -> list[Path]:
-    """Return the images of a folder: those of ``sub-*/[ses-*/]anat`` where there are any, else every NIfTI file."""
+    """Return the images of ``sub-*/[ses-*/]anat`` in a folder, or all its NIfTI files if there are none."""
     nested = [p for pattern in ("sub-*/anat/*", "sub-*/ses-*/anat/*") for p in root.glob(pattern) if is_nifti_name(p)]
     if nested:
         return sorted(nested)
@@ -63,12 +63,12 @@ def _images_below(root: Path) -> list[Path]:
 
 
 def check_output(source: Path, target: Path) -> None:
-    """Refuse an output that would replace its source, or is no NIfTI file.
+    """Reject an output that would replace its source or has no NIfTI name.
 
     Raises
     ------
     UsageError
-        In either case.
+        If the output is rejected.
     """
     if not is_nifti_name(target):
         msg = f"{target}: the output must be called .nii.gz or .nii"
@@ -86,12 +86,12 @@ def find_file_jobs(source: Path, target: Path) -> list[FileJob]:
     source : Path
         An image, or a folder of images at any depth.
     target : Path
-        For an image a file or a folder; for a folder a folder, in which the images keep names and subfolders.
+        A file or folder for an image; for a folder a folder, in which names and subfolders are kept.
 
     Raises
     ------
     MissingInputError
-        If the source is not there.
+        If the source does not exist.
     NothingSelectedError
         If the folder holds no image.
     UsageError
@@ -123,7 +123,7 @@ def find_file_jobs(source: Path, target: Path) -> list[FileJob]:
 
 
 def load_localizer(path: Path | None, scheme: LabelScheme) -> Volume | None:
-    """Read a labelled image of the same person, if one is given, in canonical ids."""
+    """Read a labelled image of the same person and convert it to canonical ids; ``None`` without a path."""
     if path is None:
         return None
     volume = read_labels(path)
@@ -135,12 +135,12 @@ def load_localizer(path: Path | None, scheme: LabelScheme) -> Volume | None:
 
 
 def describe_spine(spine: LabelledSpine, scheme: LabelScheme) -> dict[str, Any]:
-    """Return what is known about a labelled spine, as JSON can hold it.
+    """Return the content of a labelled spine as values that JSON can represent.
 
     Parameters
     ----------
     spine : LabelledSpine
-        The result.
+        Labelled spine.
     scheme : LabelScheme
         Label scheme of the ids.
     """
@@ -172,12 +172,12 @@ def describe_spine(spine: LabelledSpine, scheme: LabelScheme) -> dict[str, Any]:
 
 
 def write_report(path: Path, spine: LabelledSpine, scheme: LabelScheme) -> None:
-    """Write `describe_spine` to a file."""
+    """Write the output of `describe_spine` to a JSON file."""
     write_text(path, json.dumps(describe_spine(spine, scheme), indent=1) + "\n")
 
 
 def describe(name: str, spine: LabelledSpine) -> str:
-    """Return one line on a result: status, levels or reason, flags."""
+    """Summarize a result in one line: status, levels or reason, flags."""
     levels = [component.level for component in spine.components if component.level]
     parts = [spine.status.value]
     if levels:
@@ -220,27 +220,27 @@ def segment_files(
     localizer: Volume | None = None,
     report: bool = False,
 ) -> Iterator[FileResult]:
-    """Segment images one after the other; one that cannot be used does not stop the others.
+    """Segment images one after the other; a failed image does not stop the others.
 
-    An image without a spine gets no output, and its outcome says so.
+    An image without a spine gets no output; its result reports the status.
 
     Parameters
     ----------
     jobs : sequence of FileJob
         Images and their outputs.
     segmenter : Segmenter
-        What segments.
+        Segmenter.
     scheme : LabelScheme
         Ids of the outputs.
     localizer : Volume, optional
         Labelled image of the same person, canonical ids.
     report : bool
-        Write a JSON of components beside each output.
+        Whether to write a JSON file of components next to each output.
 
     Yields
     ------
     FileResult
-        One an image, in order.
+        One result per image, in order.
     """
     for job in jobs:
         yield _outcome(job, segmenter, scheme, localizer, report=report)
@@ -254,7 +254,7 @@ def _outcome(
     except SpineAppError as error:
         return FileResult(job, f"failed: {error}", error)
     except OSError:
-        # A full disk or a folder that is gone is not the image's fault, and meets the next one too.
+        # A full disk or a missing folder is no problem of this image and affects the following ones too.
         raise
     except Exception as error:
         logger.debug("segmenting failed", exc_info=True)
@@ -264,13 +264,13 @@ def _outcome(
 
 
 def check_results(outcomes: Sequence[FileResult]) -> int:
-    """Return success, or raise what stands for all failures.
+    """Return the exit code of success, or raise one error for all failures.
 
     Raises
     ------
     SpineAppError
-        With the exit code of the failures, that of an unspecified one where they differ; the message counts them and
-        names the first.
+        With the exit code that the failures share, or that of an unspecified error. The message contains their number
+        and the first of them.
     """
     failures = [outcome.error for outcome in outcomes if outcome.error is not None]
     if not failures:

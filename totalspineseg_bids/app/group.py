@@ -1,4 +1,4 @@
-"""The group level: tables and a page over all images, made from the derivatives alone."""
+"""Group level: tables and a page on all images, made from the derivatives only."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ def _rows(table: pd.DataFrame) -> list[dict[str, str]]:
 def run_group(config: RunConfig) -> GroupTables:
     """Run the group level.
 
-    It writes ``group.html``, ``group_images.tsv`` (a row an image), ``group_volumes.tsv`` (a row a label),
-    ``group_measures.tsv`` (a row a value) and ``group_measures_wide.tsv`` (a row an image, a column a level and
-    measure), each with its data dictionary.
+    The group level writes ``group.html``, ``group_images.tsv`` (one row per image), ``group_volumes.tsv`` (one row per
+    label), ``group_measures.tsv`` (one row per value) and ``group_measures_wide.tsv`` (one row per image, one column
+    per level and measure), each table with its data dictionary.
 
-    A dry run lists the images that would go in, with their status, on standard output.
+    A dry run lists the images that would be used, with their status, on standard output.
 
     Parameters
     ----------
@@ -74,16 +74,16 @@ def run_group(config: RunConfig) -> GroupTables:
     Returns
     -------
     GroupTables
-        What was written.
+        Tables that were written.
 
     Raises
     ------
     MissingInputError
-        If there is no output folder of a participant level.
+        If the output folder does not exist.
     NothingSelectedError
-        If it holds no image that is asked for.
+        If it holds no selected image.
     UsageError
-        If the ratings or the reference values make no sense.
+        If the ratings or the reference values are invalid.
     OutputError
         If the output cannot be written.
     """

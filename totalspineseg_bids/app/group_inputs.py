@@ -1,4 +1,4 @@
-"""What the group level reads besides the derivatives: participants, ratings and reference values."""
+"""Inputs of the group level besides the derivatives: participants, ratings and reference values."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from totalspineseg_bids.measurement.norms import Norms, parse_age, parse_norms, 
 
 logger = logging.getLogger(__name__)
 
-#: What a reader can say of an image on the group page.
+#: Ratings that a reader can give an image on the group page.
 RATINGS: Final = ("good", "doubtful", "bad")
 
 
 @dataclass(frozen=True, slots=True)
 class Rating:
-    """What a reader said of an image."""
+    """Rating of an image by a reader."""
 
     rating: str
-    """One of `RATINGS`; empty for a remark alone."""
+    """One of `RATINGS`; empty if there is only a remark."""
     note: str = ""
     """A remark; empty for none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Demographics:
-    """Sex and age of several persons, which reference values depend on."""
+    """Sex and age of N persons, on which reference values depend."""
 
     sex: NDArray[np.object_]
     """``"M"``, ``"F"``, or ``None`` where unknown, shape (N,)."""
@@ -60,14 +60,14 @@ def read_ratings(path: Path | None, images: Iterable[str]) -> dict[str, Rating]:
     Parameters
     ----------
     path : Path or None
-        Table with the columns ``image`` and ``rating``, and perhaps ``note``; ``None`` for none.
+        Table with the columns ``image``, ``rating`` and optionally ``note``; ``None`` for no ratings.
     images : iterable of str
-        Names of the images there are. Ratings of others are told in the log and left out.
+        Names of the existing images. Ratings of other images are reported in the log and skipped.
 
     Returns
     -------
     dict
-        Image -> rating. Of several for one image the last counts.
+        Rating by image. The last of several ratings of one image is used.
 
     Raises
     ------
@@ -103,7 +103,7 @@ def read_norms(path: Path | None) -> Norms | None:
     Raises
     ------
     UsageError
-        If the table makes no sense.
+        If the table is invalid.
     MissingInputError
         If it cannot be read.
     """
@@ -121,7 +121,7 @@ def read_norms(path: Path | None) -> Norms | None:
 
 
 def read_participants(config: RunConfig) -> pd.DataFrame:
-    """Read the participants of the raw dataset, or of the output folder where the former has no such table."""
+    """Read ``participants.tsv`` of the raw dataset, or of the output folder if the dataset has none."""
     for folder in (config.bids_dir, config.output_dir):
         path = folder / "participants.tsv"
         try:

@@ -1,4 +1,4 @@
-"""The four tables of the group level, as data frames of text in which every missing value is ``n/a``."""
+"""Tables of the group level, as data frames of text in which missing values are ``n/a``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from totalspineseg_bids.measurement.posture import ANGLES, POSTURE_COLUMNS
 
 Cells = NDArray[np.object_]
 
-#: Prefix of the columns with z-scores; they are shown on the page and in the long table only.
+#: Prefix of the columns with z-scores, which only the page and the long table contain.
 SCORE: Final = "z:"
 
 _KEYS: Final = (
@@ -101,13 +101,13 @@ _BODY: Final = frozenset(
     {"volume-mm3", "height-mm", "height-anterior-mm", "height-middle-mm", "height-posterior-mm", "depth-mm"}
     | {"width-mm", "wedge-deg", *(name for name in MEASURES if name.startswith(("canal-", "cord-")))}
 )
-#: Measures of each kind of structure that are listed in the long table, with the reason, even where missing.
+#: Measures of each kind of structure that have a row in the long table, with the reason, also if missing.
 _EXPECTED: Final = {"vertebra": _BODY, "disc": _BODY | {"height-index", "slip-mm"}}
 
 
 @dataclass(frozen=True, slots=True)
 class GroupTables:
-    """The two tables that all others are made from."""
+    """Tables from which all others are made."""
 
     images: pd.DataFrame
     """One row per image, done or failed, with `IMAGE_COLUMNS`."""
@@ -118,12 +118,12 @@ class GroupTables:
 def make_tables(results: Sequence[ImageDerivatives], failures: Iterable[Failure]) -> GroupTables:
     """Arrange the derivatives of a group in two tables, sorted by image.
 
-    An image that failed after it had been completed counts as failed, and its earlier numbers are left out.
+    An image that failed after it had been completed counts as failed; its earlier measures are omitted.
 
     Parameters
     ----------
     results : sequence of ImageDerivatives
-        Images that are done.
+        Completed images.
     failures : iterable of Failure
         Images that failed.
     """
@@ -189,9 +189,9 @@ def add_ratings(images: pd.DataFrame, ratings: dict[str, Rating]) -> None:
 
 
 def _usable(volumes: pd.DataFrame) -> NDArray[np.bool_]:
-    """Return which cells of the measures hold a value of a whole structure, shape (rows, measures).
+    """Return which cells of the measures hold usable values, shape (rows, measures).
 
-    The volume of a structure that the field of view cuts is that of its visible part.
+    The volume of a structure that the field of view cuts is excluded, because it covers the visible part only.
     """
     usable = np.array(volumes[list(MEASURES)] != MISSING)
     usable[:, MEASURES.index("volume-mm3")] &= np.asarray(volumes["partial"] != "true")
@@ -199,7 +199,7 @@ def _usable(volumes: pd.DataFrame) -> NDArray[np.bool_]:
 
 
 def add_scores(tables: GroupTables, norms: Norms | None, participants: pd.DataFrame) -> None:
-    """Add the z-score of each value that has a reference value, in columns named `SCORE` and the measure.
+    """Add the z-scores of values with a reference value, in columns named by `SCORE` and the measure.
 
     Parameters
     ----------
@@ -241,7 +241,7 @@ def _score(norms: Norms, measure: str, cells: pd.Series[str], levels: pd.Series[
 def make_long_table(tables: GroupTables) -> pd.DataFrame:
     """Arrange all values in a table with one row per value, with `LONG_COLUMNS`.
 
-    A value that should be there and is missing has a row too, with the reason.
+    Expected values that are missing have a row too, with the reason.
     """
     volumes, images = tables.volumes, tables.images
     values = volumes[list(MEASURES)].to_numpy(object)
@@ -280,7 +280,7 @@ def _values(
     rows: NDArray[np.intp],
     which: NDArray[np.intp],
 ) -> dict[str, Cells]:
-    """Take cells, given by row and number of the column, with the name and unit of the measure and the z-score."""
+    """Return cells, given by row and column number, with the name and unit of the measure and the z-score."""
     scores = table.reindex(columns=[SCORE + name for name in names], fill_value=MISSING)
     return {
         "measure": np.array([column.short_name for column in columns], object)[which],
@@ -293,7 +293,7 @@ def _values(
 def make_wide_table(tables: GroupTables) -> tuple[pd.DataFrame, list[TableColumn]]:
     """Arrange the measures with one row per image and one column per level and measure, such as ``L4_height``.
 
-    Volumes of levels that the field of view cuts are left out, and so are columns without any value.
+    Volumes of levels that the field of view cuts and columns without any value are omitted.
 
     Returns
     -------
@@ -329,7 +329,7 @@ def write_table(path: Path, table: pd.DataFrame, columns: Sequence[TableColumn])
     table : pd.DataFrame
         Text without tabs or line breaks.
     columns : sequence of TableColumn
-        What to write, in this order.
+        Columns to write, in this order.
 
     Raises
     ------
@@ -338,7 +338,7 @@ def write_table(path: Path, table: pd.DataFrame, columns: Sequence[TableColumn])
     """
     named = [replace(column, name=column.short_name) for column in columns]
     rows = zip(*(table[column.name].tolist() for column in columns), strict=True)
-    # Ten times as fast as DataFrame.to_csv, which quotes what BIDS does not.
+    # Ten times as fast as DataFrame.to_csv, which also quotes cells, unlike BIDS.
     with atomic_writer(path.with_suffix(".tsv")) as stream:
         stream.write(("\t".join(column.name for column in named) + "\n").encode())
         stream.writelines(("\t".join(row) + "\n").encode() for row in rows)

@@ -1,4 +1,4 @@
-"""One image from the file to its published derivatives."""
+"""Process one image from its file to the published derivatives."""
 
 from __future__ import annotations
 
@@ -50,23 +50,23 @@ logger = logging.getLogger(__name__)
 _DESCRIPTIONS = {
     "SC": "Probability of the spinal cord, from 0 to 1",
     "canal": "Probability of the spinal canal, from 0 to 1",
-    "levels": "One voxel a disc level on the centreline of the canal: C1-C2 = 2, C2-C3 = 3, ... L5-S = 25",
+    "levels": "One voxel a disc level on the centreline of the canal: C1-C2 = 2, C2-C3 = 3, ... L5-S = 25",  # language: ok
     "labels": "Vertebrae, discs, spinal cord and canal as labels",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class ImageJob:
-    """An image to work on, with what its result depends on."""
+    """Image to process, with everything that its result depends on."""
 
     source: SourceImage
-    """The image."""
+    """Source image."""
     names: DerivativeNames
     """Names of its derivatives."""
     digests: Digests
     """Digests of input, settings and model."""
     localizer: tuple[Path, str] | None = None
-    """Label image of the same participant that helps, and its BIDS URI; ``None`` without one."""
+    """Label image of the same participant used as localizer, and its BIDS URI; ``None`` without one."""
     companions: tuple[SourceImage, ...] = ()
     """Images of the same session whose levels are found together with those of this one."""
 
@@ -83,20 +83,20 @@ def plan_image(
     Parameters
     ----------
     source : SourceImage
-        The image.
+        Source image.
     config : RunConfig
         Settings of the run.
     loaded : LoadedSegmenter
-        The segmenter.
+        Segmenter and its model.
     localizer : SourceImage, optional
-        Image of the same participant whose labels help; used where they exist.
+        Image of the same participant whose labels are used as localizer if they exist.
     session : sequence of SourceImage
-        Images of the same session, among which companions are sought.
+        Images of the same session, from which companions are selected.
 
     Raises
     ------
     MissingInputError, ImageError
-        If the file is not there or its content was not fetched.
+        If the file does not exist or its content was not fetched.
     """
     digest = file_digest(source.path)
     found: tuple[Path, str] | None = None
@@ -108,7 +108,7 @@ def plan_image(
             digest = hashlib.sha256(f"{digest} {file_digest(path)}".encode()).hexdigest()
     companions = find_companions(source, session) if config.joint_session else ()
     if companions:
-        # What an image's levels are depends on the companions too: where one changes, the image is done again.
+        # The levels of an image depend on its companions too: if one changes, the image is processed again.
         parts = " ".join(sorted(file_digest(companion.path) for companion in companions))
         digest = hashlib.sha256(f"{digest} {parts}".encode()).hexdigest()
     return ImageJob(
@@ -124,7 +124,7 @@ def is_done(job: ImageJob, config: RunConfig) -> bool:
 def process_image(
     job: ImageJob, config: RunConfig, loaded: LoadedSegmenter, progress: StageProgress | None = None
 ) -> LabelledSpine:
-    """Segment one image and publish what comes of it, its main sidecar last.
+    """Segment one image and publish its derivatives, the main sidecar last.
 
     Parameters
     ----------
@@ -135,7 +135,7 @@ def process_image(
     loaded : LoadedSegmenter
         The segmenter.
     progress : StageProgress, optional
-        Called with the name of the stage and its fraction done.
+        Called with the name of the stage and the completed fraction of it.
 
     Raises
     ------
@@ -154,14 +154,14 @@ def process_image(
         progress("measure and write", 0.0)
     writer = _Writer(job, config, loaded, image, spine)
     if not config.force and is_done(job, config):
-        # Another run was faster; its result is the same, and taking it back for a while would help nobody.
+        # Another run completed the image in the meantime; its result is the same and stays available.
         logger.info("%s: completed by another run meanwhile", job.source.name)
         return spine
     former = mark_incomplete(config.output_dir, job.names)
     try:
         written = writer.publish()
     except Exception:
-        # A failed image has no result: neither half of the new one nor what is left of the former.
+        # A failed image has no result: remove partial new files and files of the former result.
         remove_files(config.output_dir, {*former, *mark_incomplete(config.output_dir, job.names)})
         raise
     remove_files(config.output_dir, set(former) - set(written))
@@ -177,12 +177,12 @@ def _read_localizer(job: ImageJob, config: RunConfig) -> Volume | None:
 
 
 def draw_disc_points(points: Sequence[DiscPoint], geometry: Geometry) -> NDArray[np.uint8]:
-    """Return an image with one voxel a disc level; levels outside the grid are left out.
+    """Return an image with one voxel per disc level; levels outside the grid are omitted.
 
     Parameters
     ----------
     points : sequence of DiscPoint
-        Where the levels meet the canal centreline.
+        Points at which the disc levels meet the centreline of the canal.
     geometry : Geometry
         Grid of the image.
     """
@@ -196,7 +196,7 @@ def draw_disc_points(points: Sequence[DiscPoint], geometry: Geometry) -> NDArray
 
 
 class _Writer:
-    """Writes the derivatives of one image."""
+    """Writer of the derivatives of one image."""
 
     def __init__(
         self, job: ImageJob, config: RunConfig, loaded: LoadedSegmenter, image: LoadedImage, spine: LabelledSpine
@@ -234,7 +234,7 @@ class _Writer:
         return measure_spine(spine.labels, spine.affine, spine.components, spine.centerline_mm, source_affine=source)
 
     def publish(self) -> list[str]:
-        """Write everything, the main sidecar last, and return the names below the output folder."""
+        """Write all derivatives, the main sidecar last, and return their paths below the output folder."""
         for resolution in self.config.resolutions:
             if self.spine.status is not SpineStatus.NO_SPINE:
                 self._write_images(resolution)
@@ -292,7 +292,7 @@ class _Writer:
         self._write_text(name, format_json(make_image_sidecar(self.provenance, _DESCRIPTIONS[what], resolution)))
 
     def _write_figures(self) -> dict[str, str]:
-        # A figure that cannot be drawn is a pity, not a reason to lose the result.
+        # A figure that cannot be drawn must not prevent the publication of the result.
         from totalspineseg_bids.imaging.centerline import Centerline  # noqa: PLC0415 - loads scipy
         from totalspineseg_bids.report.figures import write_figures  # noqa: PLC0415 - loads the drawing library
 

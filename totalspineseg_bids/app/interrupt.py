@@ -1,4 +1,4 @@
-"""Ending in time when a scheduler or a person says so."""
+"""Stop a run in time after SIGTERM or SIGINT."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from types import FrameType
 
 from totalspineseg_bids.errors import ExitCode, InterruptedRunError
 
-#: Schedulers send SIGKILL some time after SIGTERM; a run ends well before (seconds).
+#: Seconds after which a run ends; schedulers send SIGKILL later than that after SIGTERM.
 GRACE = 8.0
 MESSAGE = "stopped by {name}; what is complete is kept, run the same command again to go on"
 
 
 class Interrupted(BaseException):
-    """Raised in the main thread by a signal; no ``except Exception`` on the way swallows it."""
+    """Exception that a signal raises in the main thread; ``except Exception`` does not catch it."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.name = name
 
     def as_error(self) -> InterruptedRunError:
-        """Return the error that the run ends with."""
+        """Return the error with which the run ends."""
         return InterruptedRunError(MESSAGE.format(name=self.name))
 
 
 def _give_up(name: str) -> None:
-    """End the process where the main thread cannot: it sits in a long native call."""
+    """End the process while the main thread is blocked in a long native call."""
     sys.stderr.write(f"totalspineseg-bids: {MESSAGE.format(name=name)}\n")
     sys.stderr.flush()
     os._exit(int(ExitCode.TRY_AGAIN))
 
 
 class _Watch:
-    """Sees signals also while the main thread runs native code, through the interpreter's wake-up pipe."""
+    """Receiver of signals while the main thread runs native code, through the wake-up pipe of the interpreter."""
 
     def __init__(self, grace: float) -> None:
         self.grace = grace
@@ -66,12 +66,12 @@ class _Watch:
 
 @contextmanager
 def stop_on_signal(grace: float = GRACE) -> Iterator[None]:
-    """Turn SIGTERM and SIGINT into :class:`Interrupted`, and end the process if that does not get through.
+    """Turn SIGTERM and SIGINT into `Interrupted`; end the process if the main thread does not react.
 
     Parameters
     ----------
     grace : float
-        Seconds after which the process ends by itself.
+        Seconds after which the process is ended.
 
     Notes
     -----
@@ -82,7 +82,7 @@ def stop_on_signal(grace: float = GRACE) -> Iterator[None]:
         return
 
     def handle(number: int, _frame: FrameType | None) -> None:
-        # A second signal must not cut off the cleaning up after the first.
+        # A second signal must not interrupt the cleanup after the first.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         raise Interrupted(signal.Signals(number).name)

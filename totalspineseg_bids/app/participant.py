@@ -1,4 +1,4 @@
-"""The participant level: every image that is asked for, one after the other, each on its own account."""
+"""Participant level: process the selected images one after the other, independently of each other."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ from totalspineseg_bids.errors import (
 
 logger = logging.getLogger(__name__)
 
-#: Errors of the output that every further image would meet as well.
+#: Errors of the output folder that would affect all further images.
 _FATAL_ERRNO = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 
 class DiskError(OutputError):
-    """Writing failed in a way that ends the run."""
+    """Error in writing that ends the run."""
 
     exit_code = ExitCode.IO_ERROR
 
 
 @dataclass
 class Tally:
-    """What became of the images of a run."""
+    """Outcomes of the images of a run."""
 
     done: list[SourceImage] = field(default_factory=list)
     skipped: list[SourceImage] = field(default_factory=list)
@@ -55,7 +55,7 @@ class Tally:
     report_failures: list[str] = field(default_factory=list)
 
     def summary(self) -> str:
-        """Return one line on the whole run."""
+        """Summarize the run in one line."""
         return f"{len(self.done)} done, {len(self.skipped)} complete before, {len(self.failures)} failed"
 
     def exit_code(self) -> int:
@@ -68,7 +68,7 @@ class Tally:
         return codes.pop() if len(codes) == 1 else int(ExitCode.UNSPECIFIED)
 
     def summary_line(self) -> str | None:
-        """Return why the run did not wholly succeed; ``None`` if it did."""
+        """Return the reason why the run did not fully succeed; ``None`` if it did."""
         if self.failures:
             total = len(self.done) + len(self.skipped) + len(self.failures)
             first = self.failures[0]
@@ -79,7 +79,7 @@ class Tally:
 
 
 def make_selection(config: RunConfig) -> Selection:
-    """Return what part of the dataset a configuration asks for."""
+    """Return the selection of images that a configuration defines."""
     filters = read_filters(config.bids_filter_file) if config.bids_filter_file else None
     return Selection(
         config.participant_label,
@@ -98,17 +98,17 @@ def run_participants(config: RunConfig, factory: SegmenterFactory = load_segment
     config : RunConfig
         Settings of the run.
     factory : SegmenterFactory
-        Makes the segmenter; it is called once, after the query and before the first image.
+        Creates the segmenter; called once, after the query and before the first image.
 
     Returns
     -------
     Tally
-        What became of each image.
+        Outcome of each image.
 
     Raises
     ------
     SpineAppError
-        For what concerns the run as a whole: invalid dataset, nothing selected, no model, output not writable.
+        If the whole run fails: invalid dataset, nothing selected, no model, output not writable.
     """
     if config.reports_only:
         return rebuild_reports(config)
@@ -136,8 +136,8 @@ def rebuild_reports(config: RunConfig) -> Tally:
     NothingSelectedError
         If there is nothing to report on.
     """
-    wanted = set(config.participant_label)
-    labels = [label for label in list_participants(config.output_dir) if not wanted or label in wanted]
+    selected = set(config.participant_label)
+    labels = [label for label in list_participants(config.output_dir) if not selected or label in selected]
     labels = [label for label in labels if label not in config.exclude_participant_label]
     if not labels:
         msg = (
@@ -163,7 +163,7 @@ def _prepare_output(config: RunConfig) -> None:
 def _raise_if_fatal(config: RunConfig, error: OSError) -> None:
     if error.errno in _FATAL_ERRNO:
         problem = os.strerror(error.errno or 0)
-        msg = f"{config.output_dir}: cannot be written ({problem}); make room and run it again"
+        msg = f"{config.output_dir}: cannot be written ({problem}); free disk space and run it again"
         raise DiskError(msg) from error
 
 
@@ -173,13 +173,13 @@ def _report(config: RunConfig, participant: str, tally: Tally) -> None:
     except Exception as error:
         if isinstance(error, OSError):
             _raise_if_fatal(config, error)
-        # The derivatives are whole; a page that cannot be made must not cost the participants that follow.
+        # The derivatives are complete, so a report that fails must not stop the following participants.
         logger.exception("the report of sub-%s could not be written", participant)
         tally.report_failures.append(f"sub-{participant}")
 
 
 class _Run:
-    """The images of one run and what becomes of them."""
+    """State of one run: its images and their outcomes."""
 
     def __init__(self, config: RunConfig, loaded: LoadedSegmenter, sources: Sequence[SourceImage]) -> None:
         self.config = config
@@ -190,7 +190,7 @@ class _Run:
         self.ambiguous = {target for target, count in names.items() if count > 1}
 
     def go(self) -> None:
-        """Work on every image, participant by participant."""
+        """Process all images, participant by participant."""
         show = self.config.progress if self.config.progress is not None else sys.stderr.isatty()
         with tqdm(total=len(self.sources), unit="image", disable=not show, file=sys.stderr) as bar:
             for participant, group in itertools.groupby(self.sources, key=lambda source: source.participant):
@@ -201,7 +201,7 @@ class _Run:
         logger.info("%s", self.tally.summary())
 
     def _participant(self, sources: list[SourceImage], bar: tqdm[None]) -> bool:
-        """Work on the images of a participant; tell whether the run is to stop."""
+        """Process the images of a participant; return whether the run must stop."""
         for source, localizer in self.in_order(sources):
             bar.set_description_str(source.name)
             failed = self._image(source, localizer, _session(source, sources), bar)
@@ -248,7 +248,7 @@ class _Run:
             path = write_crash(self.config.output_dir, failure, error)
             logger.info("recorded in %s", path)
         except OSError as problem:
-            logger.error("the failure could not be recorded: %s", problem)  # noqa: TRY400 - no traceback wanted
+            logger.error("the failure could not be recorded: %s", problem)  # noqa: TRY400 - without traceback
         return True
 
     def _check_name(self, source: SourceImage) -> None:
@@ -270,7 +270,7 @@ class _Run:
         return pairs + [(source, _nearest(source, localizers)) for source in others]
 
     def list_work(self) -> None:
-        """Say on standard output what would be done."""
+        """List on standard output the images that would be processed."""
         for _, group in itertools.groupby(self.sources, key=lambda source: source.participant):
             sources = list(group)
             for source, localizer in self.in_order(sources):

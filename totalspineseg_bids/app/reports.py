@@ -1,4 +1,4 @@
-"""Reports made from what lies in the output folder, during a run or later."""
+"""Reports made from the files of the output folder, during a run or later."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from totalspineseg_bids.report.image_report import ImageReport
 
 logger = logging.getLogger(__name__)
 
-#: Often enough for any number of sessions that end at the same time; each try that is not the last had a reason.
+#: Highest number of attempts to write a report while other runs complete images of the same participant.
 _TRIES = 20
 _ENTITY_NAMES = {"sub": "subject", "ses": "session", "acq": "acquisition", "rec": "reconstruction"}
 
 
 def describe_provenance(result: ImageDerivatives) -> dict[str, str]:
-    """Return what a report says of where a result comes from, by its heading."""
+    """Return the entries on provenance that a report shows, by heading."""
     sidecar = result.sidecar
     entries: dict[str, str] = {"Source": result.source.relative, "Model": result.model}
     if result.bundled:
@@ -36,13 +36,13 @@ def describe_provenance(result: ImageDerivatives) -> dict[str, str]:
 
 
 def name_entities(source: SourceImage) -> dict[str, str]:
-    """Return the entities of an image by the names a page shows, the suffix among them."""
+    """Return the entities of an image, including the suffix, by the names that a page shows."""
     named = {_ENTITY_NAMES.get(key, key): value for key, value in source.entities.items()}
     return {**named, "suffix": source.suffix}
 
 
 def make_image_report(result: ImageDerivatives) -> ImageReport:
-    """Return what the report shows of an image that is done."""
+    """Return the part of the report on a completed image."""
     return ImageReport(
         title=result.source.name,
         entities=name_entities(result.source),
@@ -56,7 +56,7 @@ def make_image_report(result: ImageDerivatives) -> ImageReport:
 
 
 def make_failure_report(failure: Failure) -> ImageReport:
-    """Return what the report shows of an image that failed."""
+    """Return the part of the report on a failed image."""
     return ImageReport(
         title=failure.source.name,
         entities=name_entities(failure.source),
@@ -70,7 +70,7 @@ def make_failure_report(failure: Failure) -> ImageReport:
 
 
 def make_image_reports(output: Path, participant: str) -> list[ImageReport]:
-    """Return what the report of a participant shows: every image done or failed, in the order of their paths."""
+    """Return the parts of the report of a participant on all completed and failed images, sorted by path."""
     pages: dict[str, ImageReport] = {
         result.source.relative: make_image_report(result) for result in read_derivatives(output, participant)
     }
@@ -86,7 +86,7 @@ def write_participant_report(output: Path, participant: str) -> Path | None:
     Returns
     -------
     Path or None
-        The page; ``None`` where there is nothing to show.
+        The report; ``None`` if there is no image to show.
 
     Raises
     ------
@@ -101,8 +101,8 @@ def write_participant_report(output: Path, participant: str) -> Path | None:
     path = output / report_name(participant)
     for _ in range(_TRIES):
         write_subject_report(path, f"sub-{participant}", images, group_page="group.html")
-        # Another run may have finished an image of the same participant meanwhile, and written its page before this
-        # one. Whoever writes last has to have seen everything.
+        # Another run may have completed an image of the same participant and written its page before this one. The
+        # process that writes last must include all images.
         former, images = images, make_image_reports(output, participant)
         if images == former:
             break
@@ -110,7 +110,7 @@ def write_participant_report(output: Path, participant: str) -> Path | None:
 
 
 def list_participants(output: Path) -> list[str]:
-    """Return the labels of the participants with an image done or failed."""
+    """Return the labels of the participants with completed or failed images."""
     labels = {result.source.participant for result in read_derivatives(output)}
     labels.update(failure.source.participant for failure in read_crashes(output).values())
     return sorted(labels)

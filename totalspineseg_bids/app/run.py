@@ -1,4 +1,4 @@
-"""A run from its settings to its exit code."""
+"""Execute a run, from its settings to its exit code."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ PROGRAM = "totalspineseg-bids"
 
 
 def report_failure(message: str) -> None:
-    """Write the line on standard error that says why a run did not succeed."""
+    """Write the reason of a failed run to standard error, as one line."""
     sys.stderr.write(f"{PROGRAM}: {' '.join(message.split())}\n")
     sys.stderr.flush()
 
 
 def run(config: RunConfig, command: Sequence[str] = (), factory: SegmenterFactory = load_segmenter) -> int:
-    """Run a level and return the exit code; every outcome but success leaves a last line on standard error.
+    """Run an analysis level and return the exit code; the last line on standard error describes a failure.
 
     Parameters
     ----------
     config : RunConfig
         Settings of the run.
     command : sequence of str
-        The command line, for the record in ``logs/``.
+        Command line, recorded in ``logs/``.
     factory : SegmenterFactory
-        Makes the segmenter of the participant level.
+        Creates the segmenter of the participant level.
     """
     try:
         with stop_on_signal():
@@ -48,7 +48,7 @@ def run(config: RunConfig, command: Sequence[str] = (), factory: SegmenterFactor
 
 
 def _run(config: RunConfig, command: list[str], factory: SegmenterFactory) -> tuple[int, str | None]:
-    # The levels import pyBIDS' and pandas' kin: not before there is work.
+    # The levels import pyBIDS and pandas, which take long to load.
     from totalspineseg_bids.app.group import run_group  # noqa: PLC0415
     from totalspineseg_bids.app.participant import run_participants  # noqa: PLC0415
 
@@ -59,10 +59,10 @@ def _run(config: RunConfig, command: list[str], factory: SegmenterFactory) -> tu
                 return int(ExitCode.SUCCESS), None
             tally = run_participants(config, factory)
         except Interrupted as stop:
-            logger.error("%s", stop.as_error(), extra={FILE_ONLY: True})  # noqa: TRY400 - no traceback wanted
+            logger.error("%s", stop.as_error(), extra={FILE_ONLY: True})  # noqa: TRY400 - without traceback
             raise
         except SpineAppError as error:
-            logger.error("%s", error, extra={FILE_ONLY: True})  # noqa: TRY400 - no traceback wanted
+            logger.error("%s", error, extra={FILE_ONLY: True})  # noqa: TRY400 - without traceback
             raise
         except Exception as error:
             logger.exception("unexpected error")

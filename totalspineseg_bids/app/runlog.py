@@ -1,4 +1,4 @@
-"""The log of a run: a file in ``logs/`` for each, the essential on standard error."""
+"""Log of a run: a file in ``logs/``, and the main messages on standard error."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from totalspineseg_bids.config import RunConfig
 from totalspineseg_bids.errors import OutputError
 from totalspineseg_bids.imaging.atomic import write_text
 
-#: Attribute of records that do not go to standard error (the last line there says the same).
+#: Attribute of records that are not written to standard error, where the last line has the same content.
 FILE_ONLY = "file_only"
 _PACKAGE = "totalspineseg_bids"
 _LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
 
 
 class BarHandler(logging.Handler):
-    """Writes records to standard error without tearing a progress bar."""
+    """Handler that writes records to standard error without breaking a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one record, unless it is for the file alone."""
+        """Write one record, unless it is meant for the file only."""
         if getattr(record, FILE_ONLY, False):
             return
         try:
@@ -42,21 +42,21 @@ class BarHandler(logging.Handler):
 
 
 class LogFile(logging.FileHandler):
-    """A log that does without its lines where the disk is full; what the run itself writes there tells the user."""
+    """Log file that drops its lines if the disk is full; the run itself reports that error."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
-        """Pass over an error of the disk, and report any other."""
+        """Ignore errors of the disk; report all others."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handleError(record)
 
     def close(self) -> None:
-        """Close the file; lines that still wait and find no room are lost."""
+        """Close the file; buffered lines are lost if the disk is full."""
         with suppress(OSError):
             super().close()
 
 
 def run_name(now: datetime.datetime) -> str:
-    """Return the name of a run's files: time, machine and process, so that no two runs share one."""
+    """Return a unique name for the files of a run, made of time, machine and process."""
     host = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname()) or "host"
     return f"run-{now:%Y%m%dT%H%M%S}-{host}-{os.getpid()}"
 
@@ -69,16 +69,16 @@ def _file_handler(path: Path) -> logging.Handler:
 
 @contextmanager
 def run_log(config: RunConfig, command: list[str]) -> Iterator[Path | None]:
-    """Log to standard error and to a file while a run lasts, and record its settings beside it.
+    """Log to standard error and a file during a run, and record its settings.
 
-    A dry run leaves no file.
+    A dry run writes no file.
 
     Parameters
     ----------
     config : RunConfig
         Settings of the run.
     command : list of str
-        The command line, for the record.
+        Command line, which is recorded.
 
     Yields
     ------
@@ -96,7 +96,7 @@ def run_log(config: RunConfig, command: list[str]) -> Iterator[Path | None]:
     console.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
     handlers: list[logging.Handler] = [console]
     path: Path | None = None
-    # Levels that only read results do not make an output folder that is not there.
+    # Levels that only read results do not create a missing output folder.
     reads_only = config.analysis_level == "group" or config.reports_only
     if not config.dry_run and (config.output_dir.is_dir() or not reads_only):
         path = _start_record(config, command)
@@ -107,7 +107,7 @@ def run_log(config: RunConfig, command: list[str]) -> Iterator[Path | None]:
         root.addHandler(handler)
     try:
         with warnings.catch_warnings():
-            # Libraries' deprecations are not for the user of a program.
+            # Deprecation warnings of libraries do not concern users of the program.
             warnings.simplefilter("ignore")
             yield path
     finally:

@@ -1,4 +1,4 @@
-"""What the app needs of a segmentation, and the one it uses."""
+"""Interface of segmenters, and creation of the default one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Segmenter(Protocol):
-    """Turns an image into a labelled spine."""
+    """Segmenter that turns an image into a labelled spine."""
 
     def segment(
         self,
@@ -40,28 +40,28 @@ class Segmenter(Protocol):
         companions : sequence of Volume
             Images of the same session whose levels are found together with those of this one.
         progress : StageProgress, optional
-            Called with the name of the stage and its fraction done.
+            Called with the name of the stage and the completed fraction of it.
 
         Returns
         -------
         LabelledSpine
-            On the RAS 1 mm working grid.
+            Result on the RAS 1 mm working grid.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedSegmenter:
-    """A segmenter with the identity of its model."""
+    """Segmenter with the identity of its model."""
 
     segmenter: Segmenter
-    """What segments."""
+    """Segmenter."""
     model: str
-    """Name of the model set, stamped on every output."""
+    """Name of the model set, recorded in all outputs."""
     digest: str
-    """SHA-256 of what the model consists of."""
+    """SHA-256 of the descriptions and weights of the model."""
     bundled: bool
-    """Whether it is the model for trying out, trained on synthetic images."""
+    """True for the bundled model, which was trained on synthetic images and is meant for trying out the program."""
 
 
 SegmenterFactory = Callable[[RunConfig], LoadedSegmenter]
@@ -83,7 +83,7 @@ def model_digest(models: ModelSet, roles: Iterable[Role]) -> str:
 
 
 def make_segmenter(model: str, options: InferenceOptions) -> tuple[SpineSegmenter, ModelSet]:
-    """Find models and make a segmenter of them.
+    """Find models and create a segmenter from them.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def make_segmenter(model: str, options: InferenceOptions) -> tuple[SpineSegmente
     ModelError
         If there is no such model, it is damaged, or a role is missing.
     """
-    # Here rather than above: these load torch and nnU-Net.
+    # Imported here, because these load torch and nnU-Net.
     from totalspineseg_bids.models.registry import resolve  # noqa: PLC0415
     from totalspineseg_bids.segmentation.pipeline import SpineSegmenter  # noqa: PLC0415
 
@@ -123,7 +123,7 @@ def inference_options(settings: Any) -> InferenceOptions:  # noqa: ANN401 - RunC
 
 
 def load_segmenter(config: RunConfig) -> LoadedSegmenter:
-    """Find the models that a configuration names and make a segmenter of them.
+    """Find the models that a configuration names and create a segmenter from them.
 
     Raises
     ------

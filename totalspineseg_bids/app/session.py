@@ -1,4 +1,4 @@
-"""Images of one session that help each other: which they are, and reading them."""
+"""Find and read companions: images of the same session that are labelled together."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from totalspineseg_bids.imaging.volume import Volume
 
 logger = logging.getLogger(__name__)
 
-#: Images that share less than this along an axis of the scanner tell each other nothing.
+#: Images that overlap less than this along an axis of the scanner are not labelled together, mm.
 OVERLAP_MM = 10.0
 
 
 def find_companions(source: SourceImage, session: Iterable[SourceImage]) -> tuple[SourceImage, ...]:
-    """Return the images of a session that show some of what an image shows.
+    """Return the images of a session whose fields of view overlap with that of an image.
 
     Parameters
     ----------
     source : SourceImage
-        The image.
+        Source image.
     session : iterable of SourceImage
-        Images of its session, itself among them or not. Those whose header cannot be read are no companions.
+        Images of its session, with or without itself. Images with an unreadable header are skipped.
     """
     own = _box(source)
     if own is None:
@@ -44,7 +44,7 @@ def find_companions(source: SourceImage, session: Iterable[SourceImage]) -> tupl
 
 
 def _box(source: SourceImage) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Return the lowest and highest scanner coordinates of an image, mm, from its header alone."""
+    """Return the lowest and highest scanner coordinates of an image, mm, from its header."""
     try:
         image = nib.load(source.path)
     except (OSError, ValueError, EOFError, nib.filebasedimages.ImageFileError):
@@ -56,16 +56,16 @@ def _box(source: SourceImage) -> tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 def read_companions(companions: Sequence[SourceImage], source: SourceImage, config: RunConfig) -> list[Volume]:
-    """Read the companions of an image; one that cannot be read is left out with a warning.
+    """Read the companions of an image; those that cannot be read are skipped with a warning.
 
     Parameters
     ----------
     companions : sequence of SourceImage
-        What to read.
+        Images to read.
     source : SourceImage
-        The image that they are to help.
+        Image that they are labelled with.
     config : RunConfig
-        Says which volume of a series counts.
+        Settings of the run, which select the volume of a series.
     """
     volumes = (_read(companion, source, config) for companion in companions)
     return [volume for volume in volumes if volume is not None]
@@ -75,7 +75,7 @@ def _read(companion: SourceImage, source: SourceImage, config: RunConfig) -> Vol
     try:
         return load_image(companion.path, volume=config.volume).volume
     except (SpineAppError, OSError) as error:
-        # Its own turn tells what is wrong with it; here it only does not help.
+        # The error is reported when that image is processed itself.
         logger.warning("%s: labelled without %s, which cannot be read", source.name, companion.name)
         logger.debug("%s", error)
         return None
