@@ -50,7 +50,8 @@ logger = logging.getLogger(__name__)
 _DESCRIPTIONS = {
     "SC": "Probability of the spinal cord, from 0 to 1",
     "canal": "Probability of the spinal canal, from 0 to 1",
-    "levels": "One voxel a disc level on the centreline of the canal: C1-C2 = 2, C2-C3 = 3, ... L5-S = 25",  # language: ok
+    "levels": "One voxel a disc level on the centreline of the canal: "  # language: ok
+    "C1-C2 = 2, C2-C3 = 3, ... L5-S = 25",
     "labels": "Vertebrae, discs, spinal cord and canal as labels",
 }
 

@@ -1,7 +1,55 @@
 """Synthetic spines: tissue label maps made from parameters or posed atlases, and MR-like images of them.
 
-Here lives everything that *makes* data: the geometry of a spine (``curve``), its bones (``vertebra``), the
-body around it (``body``), whole label maps (``parametric``), pose and contrast, fields of view, the
-acquisition and the BIDS dataset they end up in (``dataset``). Nothing here reads patient data or knows of
-models, training or labelling; it depends on ``anatomy``, ``errors`` and ``imaging`` only.
+The steps are the tissue label map of a spine and the body around it (`make_spine`), a random pose (`deform`), MR-like
+intensities (`render`), a field of view (`draw_field`) and its acquisition (`draw_protocol`, `acquire`); `write_dataset`
+runs all of them. The package reads no patient data and does not depend on models, training or labelling.
+
+>>> import numpy as np
+>>> from totalspineseg_bids.synthesis import render
+>>> labels = np.zeros((8, 8, 8), np.uint8)
+>>> labels[2:6, 2:6, 2:6] = 2
+>>> render(labels, np.random.default_rng(0), "T2w", spacing=(1.0, 1.0, 1.0)).shape
+(8, 8, 8)
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import lazy_loader
+
+if TYPE_CHECKING:
+    from totalspineseg_bids.synthesis.acquisition import Protocol, acquire, draw_protocol
+    from totalspineseg_bids.synthesis.appearance import render
+    from totalspineseg_bids.synthesis.curve import SpineParameters
+    from totalspineseg_bids.synthesis.dataset import write_dataset
+    from totalspineseg_bids.synthesis.fields_of_view import PlacedField, draw_field
+    from totalspineseg_bids.synthesis.parametric import make_spine
+    from totalspineseg_bids.synthesis.pose import deform
+
+__all__ = [
+    "PlacedField",
+    "Protocol",
+    "SpineParameters",
+    "acquire",
+    "deform",
+    "draw_field",
+    "draw_protocol",
+    "make_spine",
+    "render",
+    "write_dataset",
+]
+
+# Loaded on first use: the command line imports names of this package, and its start should not wait for scipy.
+__getattr__, __dir__, _ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "acquisition": ["Protocol", "acquire", "draw_protocol"],
+        "appearance": ["render"],
+        "curve": ["SpineParameters"],
+        "dataset": ["write_dataset"],
+        "fields_of_view": ["PlacedField", "draw_field"],
+        "parametric": ["make_spine"],
+        "pose": ["deform"],
+    },
+)

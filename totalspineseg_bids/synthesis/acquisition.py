@@ -1,4 +1,4 @@
-"""How a scanner sees a body: slices, field of view, noise, and the way an array is stored."""
+"""Simulated MR acquisition: slices, field of view, noise, and storage of the array."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from totalspineseg_bids.synthesis.rasterize import FIRST_SPINE_LABEL
 SlicePlane = Literal["sagittal", "axial", "isotropic"]
 Storage = Literal["int16", "uint16", "uint8", "float32"]
 
-#: Orientations in which scanners and converters store a plane (array axes, as axis codes).
+#: Axis codes in which scanners and converters store each plane.
 _ORIENTATIONS: dict[SlicePlane, tuple[str, ...]] = {
     "sagittal": ("PIR", "ASL", "AIR", "PSL", "PIL", "AIL", "RAS", "LPI", "LAS"),
     "axial": ("LPS", "RAS", "LAS", "RPI", "LPI"),
@@ -29,7 +29,7 @@ _ORIENTATIONS: dict[SlicePlane, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """One acquisition, drawn."""
+    """Parameters of one acquisition."""
 
     plane: SlicePlane
     """Plane of the thick slices."""
@@ -68,7 +68,7 @@ class Protocol:
 
 
 def draw_protocol(field: str, rng: np.random.Generator) -> Protocol:
-    """Draw an acquisition that is used for a field of view.
+    """Draw an acquisition that is plausible for a field of view.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ def draw_protocol(field: str, rng: np.random.Generator) -> Protocol:
 
 
 def _rotation(degrees: tuple[float, float, float]) -> NDArray[np.float64]:
-    """Rotation about x, then y, then z."""
+    """Return the rotation about x, then y, then z."""
     whole = np.eye(3)
     for axis, angle in enumerate(np.deg2rad(degrees)):
         turn = np.eye(3)
@@ -138,7 +138,7 @@ def _finer(grid: Geometry, step: float) -> tuple[Geometry, tuple[int, int, int]]
 
 
 def _split(data: NDArray[np.generic], parts: tuple[int, int, int]) -> NDArray[np.generic]:
-    """Bring the parts of each voxel together in a last axis."""
+    """Collect the parts of each voxel in a last axis."""
     shape = [v for n, p in zip(data.shape, parts, strict=True) for v in (n // p, p)]
     order = (0, 2, 4, 1, 3, 5)
     pieces: NDArray[np.generic] = data.reshape(shape).transpose(order)
@@ -151,9 +151,9 @@ def sample_image(image: Volume, grid: Geometry) -> NDArray[np.float32]:
     Parameters
     ----------
     image : Volume
-        float32.
+        float32 image.
     grid : Geometry
-        Coarser or as fine; oblique or not.
+        Grid with equal or larger voxels; may be oblique.
     """
     fine, parts = _finer(grid, min(image.spacing) * 1.5)
     matrix = np.linalg.inv(image.affine) @ fine.affine
@@ -171,14 +171,14 @@ def sample_image(image: Volume, grid: Geometry) -> NDArray[np.float32]:
 
 
 def sample_truth(labels: Volume, grid: Geometry) -> NDArray[np.uint8]:
-    """Give each voxel of a grid the label that fills most of it; tissue around the spine becomes 0.
+    """Assign each voxel of a grid its most frequent label; tissue around the spine becomes 0.
 
     Parameters
     ----------
     labels : Volume
         Tissue label map.
     grid : Geometry
-        The image's grid.
+        Grid of the image.
     """
     spine = np.where(labels.data < FIRST_SPINE_LABEL, np.uint8(0), labels.data)
     fine, parts = _finer(grid, min(labels.spacing) * 1.01)
@@ -189,7 +189,7 @@ def sample_truth(labels: Volume, grid: Geometry) -> NDArray[np.uint8]:
     votes = np.zeros(best.shape, np.uint8)
     for i in range(pieces.shape[-1]):
         count = (pieces == pieces[..., i : i + 1]).sum(axis=-1, dtype=np.uint8)
-        # Ties go to a label rather than to nothing, so that thin structures survive.
+        # Ties go to a label instead of background, so that thin structures are kept.
         wins = (count > votes) | ((count == votes) & (best == 0))
         np.copyto(best, pieces[..., i].astype(np.uint8), where=wins)
         np.copyto(votes, count, where=wins)
@@ -199,7 +199,7 @@ def sample_truth(labels: Volume, grid: Geometry) -> NDArray[np.uint8]:
 def acquire(
     image: Volume, labels: Volume, field: PlacedField, protocol: Protocol, rng: np.random.Generator
 ) -> tuple[Volume, Volume]:
-    """Scan a body.
+    """Simulate the acquisition of a body.
 
     Parameters
     ----------
@@ -207,16 +207,18 @@ def acquire(
         Intensities (float32, brightest tissue around 1) on the grid of ``labels``.
     labels : Volume
         Tissue label map.
-    field, protocol
-        What is scanned, and how.
+    field : PlacedField
+        Field of view.
+    protocol : Protocol
+        Acquisition.
     rng : numpy.random.Generator
         Draws shading and noise.
 
     Returns
     -------
     image, truth : Volume
-        The image (float32, before it is stored as another type) and the spine's labels, both on the
-        acquisition's grid in the protocol's orientation.
+        Image (float32, before conversion to the stored type) and labels of the spine, both on the grid of the
+        acquisition in the orientation of the protocol.
     """
     grid = grid_of(field, protocol)
     signal = sample_image(image, grid)
@@ -231,7 +233,7 @@ def acquire(
 
 
 def _shading(grid: Geometry, protocol: Protocol, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Sensitivity of the coil: smooth everywhere, lower toward the front."""
+    """Return the sensitivity of the coil: smooth, and lower toward the front."""
     coarse = rng.normal(0.0, protocol.bias, (3, 3, 5))
     coarse -= np.linspace(0.0, 1.6 * protocol.bias, 3)[None, :, None]
     zoomed = ndimage.zoom(
@@ -242,7 +244,7 @@ def _shading(grid: Geometry, protocol: Protocol, rng: np.random.Generator) -> ND
 
 
 def _saturation(truth: NDArray[np.uint8], grid: Geometry, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Band of low signal in front of the spine, as laid there against motion."""
+    """Return the effect of a saturation band in front of the spine, which suppresses motion artefacts."""
     spine = np.flatnonzero((truth >= FIRST_SPINE_LABEL).any(axis=(0, 2)))
     edge = (spine[-1] if len(spine) else 0.7 * grid.shape[1]) + float(rng.uniform(8, 25)) / grid.spacing[1]
     slope = np.arange(grid.shape[1]) - edge
@@ -261,14 +263,14 @@ def _stored(data: NDArray[np.generic], affine: Affine, orientation: str) -> Volu
 
 
 def to_nifti(image: Volume, protocol: Protocol, rng: np.random.Generator) -> nib.Nifti1Image:
-    """Store an image as a scanner's converter would: in the protocol's data type, on a scale of its own.
+    """Convert an image to the data type of the protocol, on a random intensity scale.
 
     Parameters
     ----------
     image : Volume
-        float32, not negative.
+        float32 image, not negative.
     protocol : Protocol
-        Names the type.
+        Acquisition, which defines the data type.
     rng : numpy.random.Generator
         Draws the scale.
     """
@@ -288,6 +290,6 @@ def to_nifti(image: Volume, protocol: Protocol, rng: np.random.Generator) -> nib
     nifti.set_sform(image.affine, code=1)
     nifti.set_qform(image.affine, code=1)
     if slope != 1.0:
-        # Raw values are written as they are; the header says what they mean.
+        # Raw values are written unchanged; the header defines their scale.
         nifti.header["scl_slope"], nifti.header["scl_inter"] = slope, 0.0
     return nifti

@@ -1,11 +1,10 @@
 """MR-like intensities on a tissue label map.
 
-A tissue gets one random mean; what makes tissue look like tissue is added on top: cortical rims, disc nucleus and
-annulus, dura, fat septa and vessels in muscle, roots in the canal, texture. The acquisition (slices, noise, bias
-field) is a separate matter.
+Each tissue has one random mean intensity. Structure is added to it: cortical rims, disc nucleus and annulus, dura, fat
+septa and vessels in muscle, roots in the canal, texture. Slices, noise and bias field belong to the acquisition.
 
-The approach is domain randomisation as in SynthSeg (Billot et al., Medical Image Analysis 2023), with part of the
-draws ordered like common sequences, because the order of the tissues is what real images of one contrast share.
+The approach is domain randomisation as in SynthSeg (Billot et al., Medical Image Analysis 2023). Part of the draws
+follow the intensity order of common sequences, because real images of one contrast share the order of the tissues.
 """
 
 from __future__ import annotations
@@ -75,8 +74,8 @@ _G = {name: index for index, name in enumerate(_GROUPS)}
 def draw_contrast(contrast: Contrast, rng: np.random.Generator) -> dict[str, float]:
     """Draw one mean intensity per tissue group.
 
-    Named contrasts keep the order of the sequence's tissues with a spread; ``"random"`` draws each freely, in
-    which only air and gas stay mostly dark and vertebral marrow stays mostly apart from its neighbours.
+    Named contrasts vary around the intensities of the sequence. ``"random"`` draws each tissue independently, except
+    that air and gas are mostly dark and vertebral marrow mostly differs from its neighbours.
     """
     if contrast == "random":
         means = {group: float(rng.uniform(0.05, 1.0)) for group in _GROUPS}
@@ -95,10 +94,10 @@ def draw_contrast(contrast: Contrast, rng: np.random.Generator) -> dict[str, flo
         for group, value in _SEQUENCES[contrast].items()
     }
     if contrast == "T2w":
-        # Marrow fat and disc water vary with age more than anything else.
+        # Marrow fat and disc water vary most with age.
         means["marrow"] *= float(rng.uniform(0.6, 1.5))
         means["disc"] *= float(rng.uniform(0.45, 1.5))
-        # Long echo times leave little but fluid: in many neck images bodies and muscle are nearly black.
+        # At long echo times mostly fluid gives signal: in many neck images bodies and muscle are nearly black.
         weighting = float(rng.uniform(0.85, 1.9))
         means = {group: max(value, 0.0) ** weighting for group, value in means.items()}
     return {group: max(value, 0.0) for group, value in means.items()}
@@ -112,21 +111,21 @@ def render(
     spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
     arrays: Arrays = NUMPY,
 ) -> Image:
-    """Give a tissue label map MR-like intensities, before any effect of the acquisition.
+    """Compute MR-like intensities of a tissue label map, before any effect of the acquisition.
 
     Parameters
     ----------
     labels : Image
-        Tissue label map, uint8, shape (X, Y, Z), RAS; with torch also a group of them, shape (N, X, Y, Z). Images of a
-        group have the same scales of noise and the same width of rims, everything else is their own.
+        Tissue label map, uint8, shape (X, Y, Z), RAS; with torch also a group of maps, shape (N, X, Y, Z). Images of a
+        group share the scales of noise and the width of rims; everything else is drawn for each image.
     rng : numpy.random.Generator
         Source of randomness; the same state gives the same image.
     contrast : Contrast or sequence of Contrast
-        Sequence to resemble, or ``"random"``; of a group one each.
+        Sequence to imitate, or ``"random"``; for a group one per image.
     spacing : tuple of 3 float
         Voxel size, mm.
     arrays : Arrays
-        Where it is computed; the labels are there.
+        Array library, which must hold the labels.
 
     Returns
     -------
@@ -161,7 +160,7 @@ def render(
 
 @dataclass(frozen=True, slots=True)
 class _Tissue:
-    """Where the tissue groups are, how bright they are, and what their structure is drawn with."""
+    """Labels and mean intensities of the tissue groups, with the random numbers of their structure."""
 
     groups: Image
     means: dict[str, Any]
@@ -175,11 +174,11 @@ class _Tissue:
 
     @property
     def arrays(self) -> Arrays:
-        """Where it is computed."""
+        """Array library."""
         return self.draws.arrays
 
     def mean(self, name: str) -> Any:  # noqa: ANN401 - a number, or one for each image
-        """Return how bright a group is."""
+        """Return the mean intensity of a group."""
         return self.draws.each(self.means[name])
 
     def of(self, name: str) -> Image:
@@ -196,7 +195,7 @@ class _Tissue:
 
 
 def _muscle_structure(image: Image, tissue: _Tissue) -> Image:
-    """Fat septa (level sets of a smooth field are sheets) and vessels (where two sheets meet are lines)."""
+    """Add fat septa (sheets, from level sets of a smooth field) and vessels (lines, where two sheets meet)."""
     rng, mm, arrays, draws, fat = tissue.rng, tissue.mm, tissue.arrays, tissue.draws, tissue.mean("fat")
     across, along = rng.uniform(7.0, 14.0), rng.uniform(25.0, 60.0)
     scale = (across / mm[0], across / mm[1], along / mm[2])
@@ -206,13 +205,13 @@ def _muscle_structure(image: Image, tissue: _Tissue) -> Image:
     image = arrays.blend(image, septa, draws.uniform(0.2, 0.9), fat)
     vessels = muscle & (abs(first) < 0.25) & (abs(second) < 0.25)
     image = arrays.blend(image, vessels, draws.uniform(0.3, 1.0), tissue.mean("vessel"))
-    # Loose fat beside muscle: the label maps count visceral and intermuscular fat as soft tissue.
+    # Fat beside muscle: the label maps count visceral and intermuscular fat as soft tissue.
     loose = tissue.of("soft") & (second > draws.uniform(-0.5, 1.5))
     return arrays.blend(image, loose, draws.uniform(0.3, 1.0), fat)
 
 
 def _bone_structure(image: Image, tissue: _Tissue) -> Image:
-    """Dark cortical rim, thicker in posterior elements because they are thin; patchy marrow."""
+    """Add dark cortical rims, which are thicker in posterior elements, and patchy marrow."""
     rng, draws = tissue.rng, tissue.draws
     bone = tissue.of("marrow") | tissue.of("bone")
     depth = tissue.blurred(bone, float(rng.uniform(0.9, 1.5)))
@@ -224,7 +223,7 @@ def _bone_structure(image: Image, tissue: _Tissue) -> Image:
 
 
 def _disc_structure(image: Image, tissue: _Tissue) -> Image:
-    """Nucleus and annulus differ, most in water-rich discs; the rim is dark."""
+    """Add nucleus and annulus, which differ most in water-rich discs, and a dark rim."""
     draws = tissue.draws
     disc = tissue.of("disc")
     inner = tissue.blurred(disc, float(tissue.rng.uniform(1.5, 2.5)))
@@ -235,7 +234,7 @@ def _disc_structure(image: Image, tissue: _Tissue) -> Image:
 
 
 def _canal_structure(image: Image, tissue: _Tissue) -> Image:
-    """Dura and ligaments around the canal, epidural fat behind it, roots and flow voids within."""
+    """Add dura and ligaments around the canal, epidural fat behind it, roots and flow voids in it."""
     mm, arrays, draws = tissue.mm, tissue.arrays, tissue.draws
     csf = tissue.of("csf")
     canal = csf | tissue.of("cord")

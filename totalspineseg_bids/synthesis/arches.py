@@ -57,7 +57,7 @@ _SHAPES: dict[str, _ArchShape] = {
 
 
 def paint_posterior(canvas: Canvas, column: SpinalColumn, scale: float, rng: np.random.Generator) -> None:
-    """Paint pedicles, laminae and processes of C2 to the last lumbar vertebra around the canal."""
+    """Draw pedicles, laminae and processes of C2 to the last lumbar vertebra around the canal."""
     for level in column.levels:
         if level.region != "S" and level.name != "C1":
             _arch(canvas, level, scale, rng)
@@ -105,7 +105,7 @@ def _side_processes(
     center: float,
     wobble: NDArray[np.float64],
 ) -> None:
-    """Transverse and articular processes of one side."""
+    """Draw the transverse and articular processes of one side."""
     label, frame, height, (width, ap) = anatomy.vertebra(level.name).id, level.frame, level.height, level.canal
     right, front, _ = frame.axes.T
     lateral, backward, upward = (scale * v for v in shape.transverse)
@@ -113,7 +113,7 @@ def _side_processes(
     a, b = (scale * v for v in shape.transverse_radius)
     upper, lower, radius = (scale * v for v in shape.facet)
     if level.region == "C":
-        # Articular pillar: one slanting column; the transverse process lies in front of it.
+        # Articular pillar: one oblique column; the transverse process lies in front of it.
         at = max(upper, width + radius * 0.95)
         rod(
             canvas,
@@ -184,7 +184,7 @@ def _side_processes(
 def _spinous(
     canvas: Canvas, level: SpinalLevel, shape: _ArchShape, *, scale: float, root: float, wobble: NDArray[np.float64]
 ) -> None:
-    """Spinous process, from the meeting of the laminae backward and down."""
+    """Draw the spinous process, from the junction of the laminae backward and down."""
     label, frame, height = anatomy.vertebra(level.name).id, level.frame, level.height
     length, angle, at_root, at_tip = shape.spinous
     length *= scale * (1 + 0.07 * wobble[2])

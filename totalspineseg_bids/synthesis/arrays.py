@@ -1,12 +1,11 @@
-"""Where a synthetic image is computed: in numpy, or in torch on any device.
+"""Array libraries that compute synthetic images: numpy, or torch on any device.
 
-Appearance, pose and acquisition are written once, with the operators that arrays and tensors share; what the two do
-differently is here. Random choices (a contrast, a blur, a pose) come from a ``numpy.random.Generator`` in both. Noise
-of the size of an image is drawn where the image is: a GPU that draws its own training images then waits for nothing.
+Appearance, pose and acquisition use the operators that arrays and tensors share, and this module for the others. Random
+choices (a contrast, a blur, a pose) come from a ``numpy.random.Generator`` with both libraries. Noise of the size of an
+image is drawn on the device of the image, so that a GPU does not wait for the CPU.
 
-In torch several images can be drawn at once, as a group of shape (N, X, Y, Z): on a GPU it is the number of calls that
-costs time, and a call does all of a group. What is a number for one image is an array of shape (N, 1, 1, 1) for a group
-(`Draws`).
+With torch several images can be drawn at once, as a group of shape (N, X, Y, Z), because the time on a GPU depends on
+the number of calls. A number for one image is an array of shape (N, 1, 1, 1) for a group (`Draws`).
 """
 
 from __future__ import annotations
@@ -23,29 +22,29 @@ from torch.nn import functional
 #: A numpy array or a torch tensor.
 Image = Any
 ArrayShape = tuple[int, ...]
-#: One value for all axes, or one each.
+#: One value for all axes, or one per axis.
 PerAxis = float | Sequence[float] | NDArray[np.floating[Any]]
 
 _TRUNCATE = 2.5  # standard deviations
 
 
 class Arrays(Protocol):
-    """What appearance, pose and acquisition ask for beside operators.
+    """Functions on arrays that appearance, pose and acquisition use in addition to operators.
 
-    Images are of shape (X, Y, Z); in torch also groups of them, (N, X, Y, Z), of which each is treated alone.
+    Images have the shape (X, Y, Z); with torch also groups, (N, X, Y, Z), whose images are processed separately.
     """
 
-    #: Axial sheets of coordinates computed at a time; bounds the memory that they take.
+    #: Number of axial sheets of coordinates computed at a time; limits memory.
     sheets: int
 
     def on(self, array: NDArray[Any]) -> Image:
-        """Bring an array to where images are computed."""
+        """Move an array to the device of the images."""
 
     def normal(self, shape: ArrayShape, rng: np.random.Generator) -> Image:
         """Draw standard normal values, 32-bit."""
 
     def lookup(self, table: NDArray[Any], labels: Image) -> Image:
-        """Return ``table[labels]``; the labels are bytes. A group may have a table for each image, shape (N, 256)."""
+        """Return ``table[labels]`` for uint8 labels; a group may have one table per image, shape (N, 256)."""
 
     def at(self, labels: Image, index: Image, inside: Image) -> Image:
         """Return ``labels.reshape(-1)[index]`` where ``inside``, else 0."""
@@ -54,16 +53,16 @@ class Arrays(Protocol):
         """Return the nearest integers."""
 
     def blend(self, image: Image, where: Image, strength: Any, value: Any) -> Image:  # noqa: ANN401
-        """Move an image toward a value where a mask is; the image itself may be changed."""
+        """Blend an image with a value inside a mask; may change the image in place."""
 
     def multiplied(self, image: Image, where: Image, factor: Image) -> Image:
-        """Multiply an image where a mask is; the image itself may be changed."""
+        """Multiply an image inside a mask; may change the image in place."""
 
     def blurred(self, image: Image, sigma: PerAxis) -> Image:
         """Smooth by a Gaussian, standard deviation in voxels; masks become 32-bit floats."""
 
     def averaged(self, image: Image, width: float, axis: int) -> Image:
-        """Return the mean over so many voxels along an axis, half of them to each side; the outermost count in part."""
+        """Return the moving average along an axis over a width in voxels; the outermost voxels count partially."""
 
     def resize(self, image: Image, shape: ArrayShape) -> Image:
         """Interpolate a 3D image linearly to a new shape (end points kept)."""
@@ -99,7 +98,7 @@ class Arrays(Protocol):
         """Put images one after the other along an axis."""
 
     def contiguous(self, image: Image) -> Image:
-        """Lay an image out in the order of its axes."""
+        """Return the image in C-contiguous memory."""
 
 
 class NumpyArrays:
@@ -189,17 +188,17 @@ class NumpyArrays:
 
 
 class TorchArrays:
-    """Images as torch tensors on a device; nothing here waits for it.
+    """Images as torch tensors on a device; no call synchronizes with it.
 
     Parameters
     ----------
-    device
-        Where.
-    seed
-        Of noise drawn there; the same seed gives the same noise on the same kind of device.
+    device : torch.device or str
+        Device of the tensors.
+    seed : int
+        Seed of the noise; equal seeds give equal noise on the same kind of device.
     """
 
-    #: A GPU has the memory for all of them, and each part would cost as many calls as the whole.
+    #: A GPU has the memory for all sheets, and each part would need as many calls as the whole.
     sheets = 4096
 
     def __init__(self, device: torch.device, seed: int) -> None:
@@ -243,16 +242,16 @@ class TorchArrays:
         return self._weighted(image, _share(np.arange(int(np.ceil(width / 2)) + 1), width), axis)
 
     def _weighted(self, image: Image, weights: NDArray[np.floating[Any]], axis: int) -> Image:
-        """Return the mean of neighbours along an axis by weights for each distance; beyond the ends are none.
+        """Return the weighted mean of neighbours along an axis, without neighbours beyond the ends.
 
-        As a product with a matrix: a GPU multiplies matrices faster than it convolves lines.
+        Computed as a product with a matrix, which is faster on a GPU than a convolution.
         """
         axis %= image.ndim
         length = image.shape[axis]
         if length not in self._distances:
             place = torch.arange(length, device=self.device)
             self._distances[length] = (place[:, None] - place).abs()
-        # A few numbers go to the device at once; a whole matrix would wait until it has done all it was asked before.
+        # A few numbers are copied without synchronization; copying a matrix would wait for all earlier calls.
         by_distance = np.zeros(max(length, len(weights)), np.float32)
         by_distance[: len(weights)] = weights
         matrix = self.on(by_distance)[self._distances[length]]
@@ -264,7 +263,7 @@ class TorchArrays:
         return (matrix @ image.flatten(axis + 1)).view(image.shape)
 
     def resize(self, image: Image, shape: ArrayShape) -> Image:  # noqa: D102
-        # What is one image to torch has all images of the group as its channels.
+        # The images of the group are the channels of one image for torch.
         channels = image.reshape(1, -1, *image.shape[-3:])
         resized = functional.interpolate(channels, shape[-3:], mode="trilinear", align_corners=True)
         return resized.view(shape)
@@ -318,14 +317,14 @@ NUMPY = NumpyArrays()
 
 
 def _share(distance: NDArray[np.intp], width: float) -> NDArray[np.float32]:
-    """Return how much of voxels so far away lies within half a width, 0 to 1."""
-    # A whole number of voxels would lie half a voxel off to one side where it is even.
+    """Return the fraction of voxels at the given distances that lies within half a width, 0 to 1."""
+    # An even number of whole voxels would be shifted by half a voxel.
     share: NDArray[np.float32] = np.clip((width + 1.0) / 2.0 - distance, 0.0, 1.0).astype(np.float32)
     return share
 
 
 def _between(old: int, new: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """Return for each place of a resized axis the place before it on the old one, and how far beyond that it is."""
+    """Return for each position of a resized axis the preceding index on the old axis and the fraction beyond it."""
     position = np.linspace(0, old - 1, new, dtype=np.float32)
     low = np.minimum(position.astype(np.intp), old - 2)
     return low, (position - low).astype(np.float32)
@@ -336,12 +335,12 @@ class Draws:
 
     Parameters
     ----------
-    shape
-        Of the image, (X, Y, Z), or of the group, (N, X, Y, Z).
-    rng
+    shape : ArrayShape
+        Shape of the image, (X, Y, Z), or of the group, (N, X, Y, Z).
+    rng : numpy.random.Generator
         Source of randomness.
-    arrays
-        Where the images are.
+    arrays : Arrays
+        Array library of the images.
     """
 
     def __init__(self, shape: ArrayShape, rng: np.random.Generator, arrays: Arrays) -> None:
@@ -350,25 +349,25 @@ class Draws:
         self._size = None if len(shape) == 3 else (shape[0], 1, 1, 1)
 
     def table(self, columns: int) -> ArrayShape:
-        """Return the shape of a row of numbers: one row, or one for each image."""
+        """Return the shape of a row of numbers: one row, or one row per image."""
         return (columns,) if self._size is None else (self._size[0], columns)
 
     def column(self, values: Sequence[float]) -> Any:  # noqa: ANN401
-        """Return numbers, one for each image, as ``numbers`` draws them."""
+        """Return one number per image, as ``numbers`` draws them."""
         return values[0] if self._size is None else np.reshape(values, self._size)
 
     def each(self, values: Any) -> Any:  # noqa: ANN401 - numbers or arrays of them
-        """Bring numbers drawn here to the images; for one image they are a plain number."""
+        """Move drawn numbers to the device of the images; for one image they are a plain number."""
         if self._size is None:
             return float(values)
         return self.arrays.on(np.broadcast_to(np.asarray(values, np.float32), self._size).copy())
 
     def numbers(self, low: float, high: float) -> Any:  # noqa: ANN401
-        """Draw evenly distributed numbers, which stay here."""
+        """Draw uniformly distributed numbers, which stay on the CPU."""
         return self.rng.uniform(low, high, self._size)
 
     def uniform(self, low: float, high: float) -> Any:  # noqa: ANN401
-        """Draw evenly distributed numbers."""
+        """Draw uniformly distributed numbers."""
         return self.each(self.numbers(low, high))
 
     def normal(self, mean: float, spread: float) -> Any:  # noqa: ANN401
@@ -376,11 +375,11 @@ class Draws:
         return self.each(self.rng.normal(mean, spread, self._size))
 
     def factors(self, spread: float) -> Any:  # noqa: ANN401
-        """Draw factors about 1, whose logarithms are normally distributed."""
+        """Draw log-normally distributed factors around 1."""
         return self.each(np.exp(self.rng.normal(0.0, spread, self._size)))
 
     def either(self, share: float, one: Callable[[], Any], other: Callable[[], Any]) -> Any:  # noqa: ANN401
-        """Give each image, with a chance of ``share``, one number, else the other; both as ``numbers`` draws them."""
+        """Return one number for images chosen with probability ``share``, the other number for the rest."""
         first = self.rng.random(self._size) < share
         if np.all(first):
             return self.each(one())
@@ -389,7 +388,7 @@ class Draws:
         return self.each(np.where(first, one(), other()))
 
     def some(self, share: float) -> Any:  # noqa: ANN401
-        """Choose images with a chance of ``share``: 1 for those, 0 for the others; None where it is none at all."""
+        """Choose images with probability ``share``: 1 for those, 0 for the others; ``None`` if none is chosen."""
         chosen = self.rng.random(self._size) < share
         return self.each(chosen) if np.any(chosen) else None
 
@@ -402,23 +401,23 @@ def smooth_noise(
     Parameters
     ----------
     shape : ArrayShape
-        Shape of the array; of a group, (N, X, Y, Z), every image gets its own.
+        Shape of the array; the noise of the images of a group, (N, X, Y, Z), is independent.
     scale : PerAxis
-        Distance between control points, voxels, for all (of a group: three) axes or each; below ``cutoff`` an axis
-        keeps full detail.
+        Distance between control points, voxels, for all (of a group: three) axes or for each; an axis below
+        ``cutoff`` keeps full detail.
     rng : numpy.random.Generator
         Source of randomness.
     cutoff : int
-        Control point distances below this are taken as 1.
+        Distances of control points below this are replaced by 1.
     arrays : Arrays
-        Where it is computed.
+        Array library.
     """
     group, shape = shape[:-3], shape[-3:]
     scales = np.broadcast_to(np.asarray(scale, float), (len(shape),))
     coarse = tuple(n if s < cutoff else max(2, int(np.ceil(n / s)) + 1) for n, s in zip(shape, scales, strict=True))
     noise = arrays.normal((*group, *coarse), rng)
     noise /= arrays.spread(noise)
-    # Trilinear interpolation lowers the spread of what lies between control points: by (2/3)^(1/2) along each axis.
+    # Trilinear interpolation lowers the standard deviation between control points by (2/3)^(1/2) along each axis.
     gain = float(np.prod([1.0 if c == n else np.sqrt(1.5) for c, n in zip(coarse, shape, strict=True)]))
     if len(shape) == 3:
         return arrays.resize(noise * gain, (*group, *shape))

@@ -31,30 +31,32 @@ def paint_block(
     grow: float = 0.0,
     replace: tuple[int, ...] | None = None,
 ) -> None:
-    """Paint what lies between two endplates.
+    """Draw a solid between two endplates.
 
     Parameters
     ----------
-    canvas, frame, top, bottom
-        Canvas, and frames at the middle and at the two ends.
+    canvas : Canvas
+        Canvas to draw on.
+    frame, top, bottom : LocalFrame
+        Frames at the middle and at the two ends.
     half : tuple of 2 float
         Half width and half depth at the ends, mm.
     label : int
-        Label to paint.
+        Label of the solid.
     waist : float
-        How much narrower the middle is (0.1 = 10 %); negative bulges.
+        Relative narrowing of the middle (0.1 = 10 %); negative values bulge.
     dome : tuple of 2 float
-        How far the middle of the upper and lower surface lies inside the end planes, mm.
+        Distance of the middle of the upper and lower surface inside the end planes, mm.
     taper : float
-        How much narrower the front is than the back.
+        Relative narrowing of the front.
     hollow : float
         Concavity of the back wall, mm.
     power : float
         Exponent of the superellipse.
     grow : float
-        Added outside both surfaces, mm.
+        Margin added outside both surfaces, mm.
     replace : tuple of int, optional
-        Labels that give way, see `paint`.
+        Labels that may be replaced, see `rasterize.paint`.
     """
     tall = float(np.linalg.norm(top.origin - bottom.origin)) / 2
     reach = np.abs(frame.axes) @ np.array([half[0] * 1.15, half[1] * 1.15, tall + grow + 1.0 + 0.25 * half[1]])
@@ -82,7 +84,7 @@ def paint_block(
 
 
 def paint_epidural_fat(canvas: Canvas, canal: Tube) -> None:
-    """Paint the fat around the dural sac and in the foramina, before the bones that leave only those."""
+    """Draw the fat around the dural sac and in the foramina; bones drawn afterwards replace the rest of it."""
     for i in range(0, len(canal.points) - 1, 2):
         j = min(i + 2, len(canal.points) - 1)
         (a0, b0), (a1, b1) = canal.radii[i], canal.radii[j]
@@ -100,14 +102,14 @@ def paint_epidural_fat(canvas: Canvas, canal: Tube) -> None:
 
 
 def paint_tubes(canvas: Canvas, canal: Tube, cord: Tube) -> None:
-    """Paint canal and cord; the cord only inside the canal."""
+    """Draw canal and cord; the cord only inside the canal."""
     everything = tuple(range(256))
     _tube(canvas, canal, anatomy.CANAL_ID, everything)
     _tube(canvas, cord, anatomy.CORD_ID, (anatomy.CANAL_ID,))
 
 
 def _tube(canvas: Canvas, tube: Tube, label: int, replace: tuple[int, ...]) -> None:
-    """Paint a tube from its points, half axes and left-right directions."""
+    """Draw a tube from its points, half axes and left-right directions."""
     for i in range(len(tube.points) - 1):
         (a0, b0), (a1, b1) = tube.radii[i], tube.radii[i + 1]
         rod(
@@ -138,14 +140,14 @@ def _hollow(level: SpinalLevel) -> float:
 
 
 def paint_discs(canvas: Canvas, column: SpinalColumn, names: tuple[str, ...], rng: np.random.Generator) -> None:
-    """Paint every disc between the endplates of its neighbours, a little into them so that no gap stays.
+    """Draw all discs between the endplates of their neighbours, with an overlap that prevents gaps.
 
     Parameters
     ----------
     canvas : Canvas
-        Canvas to paint on; bodies painted later win where both claim a voxel.
+        Canvas to draw on; bodies drawn later replace discs where they overlap.
     column : SpinalColumn
-        The spine.
+        Geometry of the spine.
     names : tuple of str
         Disc levels in craniocaudal order, the first between C2 and C3.
     rng : numpy.random.Generator
@@ -174,7 +176,7 @@ def paint_discs(canvas: Canvas, column: SpinalColumn, names: tuple[str, ...], rn
 
 
 def paint_bodies(canvas: Canvas, column: SpinalColumn) -> None:
-    """Paint the vertebral bodies C2 to the last lumbar one over tissue and discs."""
+    """Draw the vertebral bodies C2 to the last lumbar one over tissue and discs."""
     give_way = (*TISSUES, *(label.id for label in anatomy.LABELS if label.structure is anatomy.Structure.DISC))
     for level in column.levels:
         if level.region == "S" or level.name == "C1":

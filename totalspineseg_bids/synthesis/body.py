@@ -1,8 +1,7 @@
 """The body around a column: skin, fat, muscles with septa, chest, abdomen, neck, head and pelvis.
 
-Everything is laid out slice by slice relative to the column, coarsely but with the neighbours of the spine
-that make MR images what they are: psoas and erector muscles, aorta, lungs beside the vertebrae, bowel with
-gas, ribs, iliac wings, brain stem above.
+Structures are placed slice by slice relative to the column, coarsely, but with the neighbours of the spine that
+dominate MR images: psoas and erector muscles, aorta, lungs beside the vertebrae, bowel with gas, ribs, iliac wings, brain stem.
 """
 
 from __future__ import annotations
@@ -27,23 +26,23 @@ from totalspineseg_bids.synthesis.skeleton import paint_pelvis, paint_ribs, pain
 
 
 def paint_body(canvas: Canvas, column: SpinalColumn, p: SpineParameters, rng: np.random.Generator) -> BodyProfile:
-    """Paint everything around the column, before the column itself.
+    """Draw everything around the column, before the column itself.
 
     Parameters
     ----------
     canvas : Canvas
         Empty canvas.
     column : SpinalColumn
-        The spine.
+        Geometry of the spine.
     p : SpineParameters
-        The subject.
+        Parameters of the subject.
     rng : numpy.random.Generator
-        Draws shapes and places of organs.
+        Draws shapes and positions of organs.
 
     Returns
     -------
     BodyProfile
-        For what is painted after the column, see `paint_septa`.
+        Profile that `paint_septa` needs after the column was drawn.
     """
     profile = measure_body_profile(canvas, column, p.scale)
     _outline(canvas, profile, p, rng)
@@ -58,7 +57,7 @@ def paint_body(canvas: Canvas, column: SpinalColumn, p: SpineParameters, rng: np
 
 
 def _outline(canvas: Canvas, profile: BodyProfile, p: SpineParameters, rng: np.random.Generator) -> None:
-    """Skin, subcutaneous fat, and muscle filling the rest."""
+    """Draw skin and subcutaneous fat, and fill the rest with muscle."""
     g = p.girth
     width = profile.interpolate([
         ("C1+75", 66), ("C1+30", 76), ("C1", 70), ("C3", 58), ("C5", 57 * g), ("C7", 80 * g), ("T1", 120 * g),
@@ -105,7 +104,7 @@ def _outline(canvas: Canvas, profile: BodyProfile, p: SpineParameters, rng: np.r
 
 
 def _cavities(canvas: Canvas, profile: BodyProfile, p: SpineParameters, rng: np.random.Generator) -> None:
-    """Chest with lungs, abdomen and pelvis filled with soft tissue (visceral fat)."""
+    """Draw the chest with lungs, and abdomen and pelvis filled with soft tissue (visceral fat)."""
     g = p.girth
     # Chest: an ellipse whose back wall lies behind the vertebral bodies.
     half = profile.interpolate(
@@ -123,7 +122,7 @@ def _cavities(canvas: Canvas, profile: BodyProfile, p: SpineParameters, rng: np.
     depth = np.where(chest, (y1 - y0) / 2, 0.0).astype(np.float32)
     low, high = ellipse_rows(profile.y, (middle, (y0 + y1) / 2), half, depth, 2.3)
     rows(canvas, low, high, SOFT, (MUSCLE,))
-    # Lungs: the chest less the mediastinum; the domes of the diaphragm are pressed into them afterwards.
+    # Lungs: the chest without the mediastinum; the domes of the diaphragm are drawn into them afterwards.
     space = np.where(profile.z > floor + 4 * p.scale, np.float32(0), np.nan).astype(np.float32)[:, None]
     ahead = profile.y[None, :] - profile.y_column[:, None]
     body = profile.interpolate([("T1", 16), ("T6", 18), ("T12", 23)])[:, None]
@@ -158,18 +157,18 @@ def _cavities(canvas: Canvas, profile: BodyProfile, p: SpineParameters, rng: np.
 
 
 def paint_septa(canvas: Canvas, profile: BodyProfile, p: SpineParameters, rng: np.random.Generator) -> None:
-    """Thin sheets of fat and fascia between the muscles behind the column, and ligament in the midline.
+    """Draw sheets of fat and fascia between the muscles behind the column, and midline ligaments.
 
-    Muscle in MR images is never uniform; without such sheets a network takes any dark muscle for bone.
+    Muscle in MR images is never uniform; without such sheets a network mistakes dark muscle for bone.
 
     Parameters
     ----------
     canvas : Canvas
-        Canvas with body and column painted; only muscle is replaced.
+        Canvas that contains body and column; only muscle is replaced.
     profile : BodyProfile
-        From `paint_body`.
+        Output of `paint_body`.
     p : SpineParameters
-        The subject; more fat makes thicker sheets.
+        Parameters of the subject; more fat makes thicker sheets.
     rng : numpy.random.Generator
         Draws the sheets.
     """
@@ -208,7 +207,7 @@ def paint_septa(canvas: Canvas, profile: BodyProfile, p: SpineParameters, rng: n
 def _coronal_sheets(
     canvas: Canvas, profile: BodyProfile, p: SpineParameters, fatty: float, rng: np.random.Generator
 ) -> None:
-    """Sheets in front of and behind each other: fascia of the back, planes between the neck muscles."""
+    """Draw coronal sheets: fascia of the back, planes between the neck muscles."""
     nz, _, nx = canvas.labels.shape
     x = canvas.coordinates(0)
     cell = 30.0 / canvas.spacing

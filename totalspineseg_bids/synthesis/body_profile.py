@@ -1,4 +1,4 @@
-"""Where the body around a column lies, slice by slice, and the tools to paint it."""
+"""Position of the body around a column in each slice, and functions to draw it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SOFT, MUSCLE, BONE, LUNG, GAS, VESSEL, ORGAN, BRAIN, FAT = range(1, 10)
 
 @dataclass(frozen=True, slots=True)
 class BodyProfile:
-    """Where things are, slice by slice."""
+    """Positions of column and trunk in each slice."""
 
     z: FloatArray
     """Slice coordinates, mm."""
@@ -46,14 +46,14 @@ class BodyProfile:
         return gaussian_filter1d(line, 3.0 * self.size).astype(np.float32)
 
     def point(self, level: str, right: float, front: float, up: float = 0.0) -> NDArray[np.float64]:
-        """Return the place beside a level, mm from the centre of its body along the body's axes."""
+        """Return the position beside a level, mm from the centre of its body along the body's axes."""
         z = self.height[level] + up * self.size
         x, y = (float(np.interp(z, self.z, line)) for line in (self.x_column, self.y_column))
         return np.array([x + right * self.size, y + front * self.size, z])
 
 
 def measure_body_profile(canvas: Canvas, column: SpinalColumn, scale: float) -> BodyProfile:
-    """Measure where the column lies in every slice of a canvas."""
+    """Measure the position of the column in all slices of a canvas."""
     z, y = canvas.coordinates(2), canvas.coordinates(1)
     line = column.points[::-1]
     x_column = np.interp(z, line[:, 2], line[:, 0]).astype(np.float32)
@@ -62,7 +62,7 @@ def measure_body_profile(canvas: Canvas, column: SpinalColumn, scale: float) -> 
     height = {level.name: float(level.frame.origin[2]) for level in column.levels}
     last = [level.name for level in column.levels if level.region == "T"][-1]
     lumbar = [level.name for level in column.levels if level.region == "L"]
-    # Names that every spine has, whatever its variant.
+    # Names that spines of all variants have.
     height |= {"T12": height[last], "L4": height[lumbar[-2]], "L5": height[lumbar[-1]]}
     height.setdefault("L3", height[lumbar[len(lumbar) // 2]])
     return BodyProfile(z, y, x_column, y_column, smooth, height, scale)
@@ -71,7 +71,7 @@ def measure_body_profile(canvas: Canvas, column: SpinalColumn, scale: float) -> 
 def smooth_sheet(
     rng: np.random.Generator, shape: tuple[int, int], cell: tuple[float, float], amplitude: float
 ) -> FloatArray:
-    """Smooth random field of a shape; ``cell`` is the feature size in voxels."""
+    """Draw a smooth random field; ``cell`` is the size of its features in voxels."""
     coarse = [max(2, int(np.ceil(n / c)) + 1) for n, c in zip(shape, cell, strict=True)]
     field = zoom(
         rng.standard_normal(coarse),
@@ -86,7 +86,7 @@ def smooth_sheet(
 def paint_blob(
     canvas: Canvas, center: NDArray[np.float64], radii: tuple[float, float, float], label: int, replace: tuple[int, ...]
 ) -> None:
-    """Paint an ellipsoid given by its half axes right, front, up."""
+    """Draw an ellipsoid given by its half axes right, front, up."""
     rise = (canvas.coordinates(2) - center[2]) / radii[2]
     shrink = np.sqrt(np.maximum(1.0 - np.square(rise), 0.0)).astype(np.float32)
     middle = np.full_like(shrink, center[0]), np.full_like(shrink, center[1])

@@ -1,4 +1,4 @@
-"""The course of a spine: which level lies where, how it is tilted, and how large it is.
+"""Curve of a spine: position, tilt and size of all levels.
 
 Angles follow the clinical conventions (T1 slope, C2-T1 lordosis, T1-T12 kyphosis, L1-S1 lordosis, Cobb
 angle).
@@ -22,7 +22,7 @@ _STEP = 0.5  # mm between samples of the curve
 
 @dataclass(frozen=True, slots=True)
 class SpineParameters:
-    """What one subject's spine is like."""
+    """Parameters of the spine of one subject."""
 
     scale: float = 1.0
     """Size relative to a mean adult."""
@@ -57,7 +57,7 @@ class SpineParameters:
 
     @classmethod
     def sample(cls, rng: np.random.Generator) -> SpineParameters:
-        """Draw a subject: mostly ordinary, sometimes with exaggerated curves, scoliosis or thin discs."""
+        """Draw a subject: mostly average, sometimes with strong curvature, scoliosis or thin discs."""
         kyphosis = float(np.clip(rng.normal(40, 10), 18, 68))
         slope = float(np.clip(0.45 * kyphosis + rng.normal(7, 5), 8, 45))
         curves = int(rng.choice([1, 2], p=[0.65, 0.35]))
@@ -87,7 +87,7 @@ class SpineParameters:
 
 @dataclass(frozen=True, slots=True)
 class SpinalLevel:
-    """A vertebra (or sacral or coccygeal segment) in place."""
+    """Geometry of a vertebra or of a sacral or coccygeal segment."""
 
     name: str
     """``"C1"`` to ``"L6"``, ``"S1"`` to ``"S5"``, ``"Co1"`` to ``"Co3"``."""
@@ -146,7 +146,7 @@ class SpinalColumn:
         Raises
         ------
         KeyError
-            If this spine does not have it.
+            If the spine does not have this level.
         """
         for level in self.levels:
             if level.name == name:
@@ -168,11 +168,11 @@ def _names(variant: SpineVariant) -> list[str]:
 
 
 def _sizes(names: list[str], p: SpineParameters, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Width, depth, height of every level and of the disc below, mm."""
+    """Return width, depth and height of all levels, and the height of the disc below, mm."""
     table = np.array([BODY[_kin(name)] for name in names])
     thoracic = [i for i, n in enumerate(names) if n[0] == "T"]
     regular = [f"T{i}" for i in range(1, 13)]
-    # With 11 or 13 thoracic vertebrae sizes still run evenly from T1 to the last one.
+    # With 11 or 13 thoracic vertebrae sizes change evenly from T1 to the last one too.
     ranks = np.linspace(0, 11, len(thoracic))
     for column in range(4):
         table[thoracic, column] = np.interp(ranks, range(12), [BODY[n][column] for n in regular])
@@ -187,7 +187,7 @@ def _sizes(names: list[str], p: SpineParameters, rng: np.random.Generator) -> ND
 
 
 def _tilts(names: list[str], p: SpineParameters, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Sagittal tilt at the middle of every level, degrees; positive: the front edge is lower."""
+    """Return the sagittal tilt at the middle of all levels, degrees; positive if the front edge is lower."""
     last_thoracic = max(i for i, n in enumerate(names) if n[0] == "T")
     t1, s1 = names.index("T1"), names.index("S1")
     lumbar = s1 - last_thoracic - 1
@@ -213,7 +213,7 @@ def _tilts(names: list[str], p: SpineParameters, rng: np.random.Generator) -> ND
 
 
 def _rotation(tilt: NDArray[np.float64], lean: NDArray[np.float64], turn: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Frames (N, 3, 3) from sagittal tilt, coronal lean and axial turn, degrees."""
+    """Compute frames (N, 3, 3) from sagittal tilt, coronal lean and axial turn, degrees."""
     t, c, r = np.deg2rad(tilt), np.deg2rad(lean), np.deg2rad(turn)
     zero, one = np.zeros_like(t), np.ones_like(t)
 
@@ -239,7 +239,7 @@ def _by_level(names: list[str], table: dict[str, tuple[float, float]], upto: str
 def _course(
     names: list[str], sizes: NDArray[np.float64], p: SpineParameters, rng: np.random.Generator
 ) -> tuple[list[tuple[float, float]], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return where each level begins and ends along the curve, the samples of the curve, their places and frames."""
+    """Return start and end of the levels along the curve, the samples of the curve, their positions and frames."""
     tilts = _tilts(names, p, rng)
     above = 22.0 * p.scale  # from the upper end of the curve, at the foramen magnum, to the top of C1
     knots, angles, spans = [0.0], [tilts[0] - 2.0], []
@@ -283,21 +283,21 @@ def _course(
 
 
 def build_column(rng: np.random.Generator, variant: SpineVariant, p: SpineParameters) -> SpinalColumn:
-    """Lay out a spine.
+    """Build the geometry of a spine.
 
     Parameters
     ----------
     rng : numpy.random.Generator
         Source of the per-level variation.
     variant : SpineVariant
-        How many thoracic and lumbar vertebrae.
+        Numbers of thoracic and lumbar vertebrae.
     p : SpineParameters
-        The subject.
+        Parameters of the subject.
 
     Returns
     -------
     SpinalColumn
-        With the centre of the column near x = 0 and the sacral endplate at y = z = 0.
+        Column whose centre is near x = 0 and whose sacral endplate is at y = z = 0.
     """
     names = _names(variant)
     sizes = _sizes(names, p, rng)
@@ -337,7 +337,7 @@ def _tubes(
     p: SpineParameters,
     rng: np.random.Generator,
 ) -> tuple[Tube, Tube]:
-    """Canal and cord: half axes by level, centres behind the bodies."""
+    """Build canal and cord: half axes by level, centres behind the bodies."""
     line, points, axes = curve
     middles = np.array([sum(level.at) / 2 for level in levels])
     n = len(canal_table)
@@ -356,7 +356,7 @@ def _tubes(
     edge = gaussian_filter1d(np.interp(at, np.array(where)[known], np.array(front)[known]), 1.5, mode="nearest")
     gain = gaussian_filter1d(np.interp(at, where, bay), 1.0)
     back = edge + half[:, 1]
-    middle = points[use] - axes[use, :, 1] * back[:, None]  # of the cord's room, without the bays
+    middle = points[use] - axes[use, :, 1] * back[:, None]  # of the space of the cord, without the recesses
     play = half[:, 1].copy()
     half[:, 1] += gain / 2
     back -= gain / 2
@@ -374,7 +374,7 @@ def _tubes(
     width *= taper[:, None]
     width = np.minimum(width, np.stack([half[:, 0], play], axis=1) - 1.6)
     keep = (taper > 0.12) & (width.min(axis=1) > 0.6)
-    # The cord keeps to the concave side: forward in the chest, central in the neck, backward at the conus.
+    # The cord follows the concave side: anterior in the thorax, central in the neck, posterior at the conus.
     play = play - width[:, 1] - 1.2
     forward = np.interp(at, middles[[0, 4, 10, 14, l1]], [-0.1, 0.15, 0.4, 0.35, -0.2])
     cord_center = middle + axes[use, :, 1] * (np.maximum(play, 0.0) * forward)[:, None]

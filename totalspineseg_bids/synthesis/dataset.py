@@ -1,4 +1,4 @@
-"""Synthetic BIDS datasets with their truth."""
+"""Synthetic BIDS datasets with reference labels."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _MARGIN_MM = 22.0
 
 @dataclass(frozen=True, slots=True)
 class _ImagePlan:
-    """What is drawn for one image before anything is made."""
+    """Random choices for one image."""
 
     stem: str
     suffix: str
@@ -70,12 +70,12 @@ def write_dataset(
     Parameters
     ----------
     out : Path
-        Folder to write; made where absent. Files of the same names are replaced; other subjects of an earlier call stay
-        part of the dataset.
+        Folder to write; created if absent. Files of the same names are replaced; other subjects of earlier calls remain
+        in the dataset.
     subjects : int
-        How many; each has one or two images.
+        Number of subjects; each has one or two images.
     seed : int
-        The same seed and arguments give the same files.
+        Seed; equal seeds and arguments give equal files.
     fields_of_view : sequence of str, optional
         Kinds of field to use in turn; all by default.
     contrasts : sequence of str, optional
@@ -86,23 +86,23 @@ def write_dataset(
     variants : bool
         Whether some subjects get 11 or 13 thoracic or 4 or 6 lumbar vertebrae (parametric spines only).
     most_images : int, optional
-        Stop after so many images, with fewer subjects than asked for.
+        Number of images after which no more subjects are generated.
     domain : int
-        First entropy word of the seeds; what is to be trained on must not have that of datasets.
+        First entropy word of the seeds; images for training must not use that of datasets.
     progress : callable, optional
-        Called with what was done and the part of the work that is done (0 to 1).
+        Called with the last step and the completed fraction of the work (0 to 1).
 
     Returns
     -------
     list of Path
-        The images, in order.
+        Paths of the images, in order.
 
     Raises
     ------
     UsageError
-        If an argument names nothing known or the number of subjects is not positive.
+        If an argument contains an unknown name or the number of subjects is not positive.
     MissingInputError
-        If the folder of label maps holds none that can show a field of view asked for.
+        If the folder holds no label map that covers one of the fields of view.
     OutputError
         If the folder cannot be written.
     """
@@ -115,7 +115,7 @@ def write_dataset(
     fields = check_names(FIELDS_OF_VIEW if fields_of_view is None else fields_of_view)
     kinds = _check_contrasts(contrasts)
     atlases = None if label_maps is None else _label_maps(label_maps, fields)
-    # A parametric spine varies by itself; the few label maps need more.
+    # Parametric spines vary already; the few label maps need stronger deformation.
     strength = 0.4 if atlases is None else 1.0
     report = progress or (lambda _what, _part: None)
     images: list[Path] = []
@@ -163,7 +163,7 @@ def _check_contrasts(contrasts: Sequence[str] | None) -> tuple[Contrast, ...]:
 
 
 def _label_maps(folder: Path, fields: tuple[str, ...]) -> list[tuple[str, Volume, tuple[str, ...]]]:
-    """Read the label maps of a folder that can show one of the fields of view."""
+    """Read the label maps of a folder that cover one of the fields of view."""
     if not folder.is_dir():
         msg = f"{folder}: no such folder of label maps"
         raise MissingInputError(msg)
@@ -185,7 +185,7 @@ def _draw_body(
     fields: tuple[str, ...],
     variants: bool,
 ) -> tuple[Volume, dict[str, Any], tuple[str, ...]]:
-    """Return a subject's tissue label map, what participants.tsv says of it, and the fields it can show."""
+    """Return the tissue label map of a subject, its row of participants.tsv, and the fields of view it covers."""
     if atlases is not None:
         name, volume, choices = atlases[int(rng.integers(len(atlases)))]
         return volume, {"anatomy": name, "thoracic": "n/a", "lumbar": "n/a"}, choices
@@ -205,25 +205,29 @@ def _draw_plan(subject: str, field: str, contrast: Contrast, rng: np.random.Gene
 def make_image(
     body: Volume, field_name: str, contrast: Contrast, protocol: Protocol, rng: np.random.Generator, *, strength: float
 ) -> tuple[Volume, Volume]:
-    """Pose a body, give it a contrast and scan it.
+    """Pose a body, draw its intensities and simulate the acquisition.
 
     Parameters
     ----------
     body : Volume
         Tissue label map, RAS, 1 mm.
-    field_name, contrast, protocol
-        What is scanned, and how.
+    field_name : str
+        Name of the field of view.
+    contrast : Contrast
+        Sequence to imitate.
+    protocol : Protocol
+        Acquisition.
     rng : numpy.random.Generator
-        Everything random comes from here.
+        Source of randomness.
     strength : float
-        Of the deformation.
+        Strength of the deformation.
 
     Returns
     -------
     image, truth : Volume
-        On one grid, in the protocol's orientation.
+        Image and labels on one grid, in the orientation of the protocol.
     """
-    # Only the part in view is posed and rendered, with a margin for rotation.
+    # Only the part in the field of view is posed and rendered, with a margin for rotation.
     rough = draw_field(body, field_name, rng, slab=protocol.slab)
     part = _cut(body, rough, 3.0 * _MARGIN_MM)
     posed = deform(part, rng, strength=strength)
@@ -262,7 +266,7 @@ def _write_image(
 
 
 def _sidecar(plan: _ImagePlan) -> dict[str, Any]:
-    """Metadata of an image that is true of it and that no reader takes for a patient's."""
+    """Return metadata of an image that describe it and mark it as synthetic."""
     return {
         "Manufacturer": "none (synthetic image)",
         "SeriesDescription": f"synthetic {plan.contrast} {plan.protocol.plane} {plan.field}",
@@ -277,7 +281,7 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def _write_root(out: Path, seed: int, *, parametric: bool) -> None:
-    """Write what a BIDS dataset and its derivative need at their roots."""
+    """Write the root files of the BIDS dataset and of its derivative."""
     version = totalspineseg_bids.__version__
     made_by = [{"Name": "totalspineseg_bids", "Version": version}]
     origin = "parametric spines" if parametric else "posed label maps"
@@ -331,12 +335,12 @@ def _write_participants(out: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def _earlier_participants(out: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the rows of subjects that an earlier call wrote and this one did not."""
+    """Return the rows of subjects that earlier calls wrote and this call did not."""
     table = out / "participants.tsv"
     if not table.exists():
         return []
     written = {row["participant_id"] for row in rows}
-    # A table that someone else wrote in another encoding is no reason to stop.
+    # A table from elsewhere in another encoding is ignored.
     earlier = table.read_text(encoding="utf-8", errors="replace").splitlines()
     return [
         {key: row.get(key) or "n/a" for key in rows[0]}

@@ -1,4 +1,4 @@
-"""Fields of view: which part of a body a scan of a kind shows."""
+"""Fields of view of common scans, and their placement on label maps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from totalspineseg_bids.imaging.volume import Volume
 
 @dataclass(frozen=True, slots=True)
 class FieldOfView:
-    """What a kind of scan shows."""
+    """Field of view of a kind of scan."""
 
     name: str
     """Name on the command line."""
@@ -48,7 +48,7 @@ FIELDS_OF_VIEW: tuple[str, ...] = tuple(FIELDS)
 
 @dataclass(frozen=True, slots=True)
 class PlacedField:
-    """A field of view in place."""
+    """Field of view placed on a label map."""
 
     name: str
     """Its kind."""
@@ -61,12 +61,12 @@ class PlacedField:
 
 
 def check_names(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the names if all are fields of view.
+    """Return the names after checking that all are fields of view.
 
     Raises
     ------
     UsageError
-        If one is not, or there is none.
+        If a name is unknown or there is none.
     """
     unknown = [name for name in names if name not in FIELDS]
     if unknown or not names:
@@ -86,7 +86,7 @@ def level_centers(volume: Volume) -> dict[str, NDArray[np.float64]]:
     """
     levels = {label.id: label.level for label in anatomy.LABELS if label.level and not label.level.count("-")}
     labels = volume.data
-    order = np.argsort([-abs(s) for s in np.atleast_1d(labels.strides)])  # walk memory in its own order
+    order = np.argsort([-abs(s) for s in np.atleast_1d(labels.strides)])  # follow the order in memory
     coarse = labels[::2, ::2, ::2].transpose(order)
     flat = np.ascontiguousarray(coarse).ravel()
     use = np.flatnonzero(np.isin(flat, list(levels)))
@@ -102,29 +102,29 @@ def level_centers(volume: Volume) -> dict[str, NDArray[np.float64]]:
 
 
 def possible(volume: Volume, names: Sequence[str]) -> tuple[str, ...]:
-    """Return those fields of view whose core levels a label map has."""
+    """Return the fields of view whose core levels a label map contains."""
     present = level_centers(volume)
     return tuple(name for name in names if all(level in present for level in FIELDS[name].core))
 
 
 def draw_field(volume: Volume, name: str, rng: np.random.Generator, *, slab: tuple[float, float]) -> PlacedField:
-    """Place a field of view on a label map, with the jitter of a technologist.
+    """Place a field of view on a label map, with the variation of manual planning.
 
     Parameters
     ----------
     volume : Volume
-        Tissue label map, RAS; what it lacks of the field is left out.
+        Tissue label map, RAS; the field is limited to it.
     name : str
-        Kind of field.
+        Name of the field of view.
     rng : numpy.random.Generator
-        Draws extent and place.
+        Draws extent and position.
     slab : tuple of 2 float
         Range of the extent from left to right, mm.
 
     Returns
     -------
     PlacedField
-        Inside the label map but for jitter.
+        Field inside the label map, except for the random variation.
 
     Raises
     ------
@@ -147,7 +147,7 @@ def draw_field(volume: Volume, name: str, rng: np.random.Generator, *, slab: tup
     inside = np.array([c for c in centers.values() if bottom <= c[2] <= top] or list(centers.values()))
     low, high = inside.min(axis=0), inside.max(axis=0)
     depth = float(rng.uniform(*field.depth))
-    # Front to back the column lies behind the middle of the field.
+    # In the anteroposterior direction the column lies behind the middle of the field.
     depth = min(max(depth, high[1] - low[1] + 90.0), corners[1, 1] - corners[0, 1])
     y = (low[1] + high[1]) / 2 + depth * float(rng.uniform(0.02, 0.14))
     y = float(np.clip(y, corners[0, 1] + depth / 2, corners[1, 1] - depth / 2))
@@ -161,7 +161,7 @@ def draw_field(volume: Volume, name: str, rng: np.random.Generator, *, slab: tup
 
 
 def _end(heights: dict[str, float], level: str, *, first: bool) -> float:
-    """Height of a level, or of the nearest one that the map has, toward the outside."""
+    """Return the height of a level, or of the nearest level outward that the map contains."""
     if level in heights:
         return heights[level]
     order = anatomy.VERTEBRA_LEVELS

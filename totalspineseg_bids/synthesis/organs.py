@@ -1,4 +1,4 @@
-"""Organs, vessels, and the inside of neck and head."""
+"""Organs, vessels, and the structures of neck and head."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from totalspineseg_bids.synthesis.rasterize import Canvas, ellipse_rows, polylin
 
 
 def paint_abdomen(canvas: Canvas, profile: BodyProfile, p: SpineParameters, rng: np.random.Generator) -> None:
-    """Liver, spleen, stomach, kidneys and bowel."""
+    """Draw liver, spleen, stomach, kidneys and bowel."""
     k = p.scale
 
     def jitter(mm: float) -> float:
@@ -72,7 +72,7 @@ def paint_abdomen(canvas: Canvas, profile: BodyProfile, p: SpineParameters, rng:
 
 
 def paint_vessels(canvas: Canvas, profile: BodyProfile, rng: np.random.Generator) -> None:
-    """Heart, aorta, caval vein, lung hila and carotids."""
+    """Draw heart, aorta, caval vein, lung hila and carotids."""
     k = profile.size
     inside = (SOFT, LUNG)
     heart = profile.point("T7", -14 + rng.normal(0, 4), 82 + rng.normal(0, 5), rng.normal(0, 8))
@@ -121,7 +121,7 @@ def paint_vessels(canvas: Canvas, profile: BodyProfile, rng: np.random.Generator
 
 
 def paint_neck_and_head(canvas: Canvas, profile: BodyProfile, p: SpineParameters, rng: np.random.Generator) -> None:
-    """Visceral compartment and vessels of the neck, airway, skull with brain, jaw."""
+    """Draw the visceral compartment and vessels of the neck, airway, skull with brain, jaw."""
     k = p.scale
     z = profile.z
     neck = (z > profile.height["T2"]) & (z < profile.height["C1"] + 20 * k)
@@ -181,7 +181,7 @@ def paint_neck_and_head(canvas: Canvas, profile: BodyProfile, p: SpineParameters
 
 
 def _head(canvas: Canvas, profile: BodyProfile, k: float, rng: np.random.Generator) -> None:
-    """Skull with brain; clivus and occiput around the foramen magnum; jaw and palate."""
+    """Draw the skull with brain; clivus and occiput around the foramen magnum; jaw and palate."""
     top = profile.point("C1", 0, 0, 0)
     base = 27.0 + float(rng.normal(0, 2))  # height of the skull base above the atlas
     center = top + k * np.array([0.0, 2.0, base + 62.0])
@@ -208,6 +208,6 @@ def _head(canvas: Canvas, profile: BodyProfile, k: float, rng: np.random.Generat
     paint_blob(canvas, face, (26 * k, 32 * k, 5 * k), BONE, (MUSCLE, SOFT))
     nose = top + k * np.array([0.0, 58.0, 36.0])
     paint_blob(canvas, nose, (13 * k, 34 * k, 9 * k), GAS, (MUSCLE, SOFT, BONE))
-    # Cisterns and brain stem: the canal runs on into the head.
+    # Cisterns and brain stem: the canal continues into the head.
     stem = np.array([top + k * np.array([0, -14.0, base - 8]), top + k * np.array([0, -8, base + 30.0])])
     polyline(canvas, stem, k * np.array([[11.0, 9.0], [20.0, 16.0]]), BRAIN, replace=(MUSCLE, SOFT, BONE))

@@ -36,18 +36,18 @@ def make_spine(
     spacing: float = 1.0,
     parameters: SpineParameters | None = None,
 ) -> Volume:
-    """Make the tissue label map of one synthetic subject's trunk.
+    """Generate the tissue label map of the trunk of one synthetic subject.
 
     Parameters
     ----------
     rng : numpy.random.Generator
-        Everything random comes from here: the same state gives the same map.
+        Source of randomness; equal states give equal maps.
     variant : SpineVariant
-        How many thoracic and lumbar vertebrae.
+        Numbers of thoracic and lumbar vertebrae.
     spacing : float
         Isotropic voxel size, mm.
     parameters : SpineParameters, optional
-        The subject; drawn if not given.
+        Parameters of the subject; drawn by default.
 
     Returns
     -------
@@ -76,7 +76,7 @@ def make_spine(
 
 
 def _clear_beyond(canvas: Canvas, column: SpinalColumn) -> None:
-    """Turn cord and canal above the foramen magnum into brain stem, where the curve begins."""
+    """Replace cord and canal above the foramen magnum, where the curve begins, by brain stem."""
     top = float(column.canal.points[0, 2])
     first = int((top - canvas.origin[2]) / canvas.spacing) + 1
     part = canvas.labels[first:]
@@ -84,7 +84,7 @@ def _clear_beyond(canvas: Canvas, column: SpinalColumn) -> None:
 
 
 def _join_islands(canvas: Canvas) -> None:
-    """Give specks that painting left of a vertebra or disc to what surrounds them, so that each is in one piece."""
+    """Relabel small fragments of vertebrae and discs as their surroundings, so that each structure is connected."""
     labels = canvas.labels
     for label, box in enumerate(ndimage.find_objects(labels), start=1):
         if box is None or label < FIRST_SPINE_LABEL or label in {anatomy.CORD_ID, anatomy.CANAL_ID}:

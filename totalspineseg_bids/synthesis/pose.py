@@ -12,13 +12,13 @@ from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.synthesis.arrays import NUMPY, Arrays, Image
 from totalspineseg_bids.synthesis.rasterize import FloatArray
 
-#: Voxel size: one for all axes, or one each, mm.
+#: Voxel size, mm: one for all axes, or one per axis.
 Spacing = float | tuple[float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """How much a label map is moved at random; standard deviations unless said otherwise."""
+    """Amplitudes of random poses; standard deviations unless stated otherwise."""
 
     rotation_deg: tuple[float, float, float] = (8.0, 5.0, 5.0)
     """Rotation about the left-right, posterior-anterior and inferior-superior axes, degrees."""
@@ -62,7 +62,7 @@ def rotation(angles_deg: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, slots=True)
 class Warp:
-    """One drawn pose on one output grid."""
+    """Random pose for one output grid."""
 
     matrix: NDArray[np.float64]
     """3x3, output mm relative to the centre -> source mm relative to the centre."""
@@ -107,24 +107,26 @@ def sample(
     Parameters
     ----------
     labels : Image
-        uint8, isotropic, RAS.
+        uint8 label map, isotropic, RAS.
     centre : ndarray of float64
-        Voxel of ``labels`` that comes to lie in the middle of the output.
-    shape, spacing
-        Output grid, mm.
+        Voxel of ``labels`` that maps to the centre of the output.
+    shape : ArrayShape
+        Shape of the output.
+    spacing : Spacing
+        Voxel size of the output, mm.
     warp : Warp
-        Drawn for that grid.
+        Random pose drawn for the output grid.
     source_spacing : float
         Voxel size of ``labels``, mm.
     arrays : Arrays
-        Where it is computed; the labels are there.
+        Array library, which must hold the labels.
     """
     steps = np.broadcast_to(np.asarray(spacing, float), 3)
     lines = [((np.arange(n) - (n - 1) / 2) * step).astype(np.float32) for n, step in zip(shape, steps, strict=True)]
     x, y, z = arrays.on(lines[0][:, None, None]), arrays.on(lines[1][:, None]), arrays.on(lines[2])
     voxels = np.float32(1.0 / source_spacing)
     matrix, bend = warp.matrix.astype(np.float32) * voxels, arrays.on(warp.bend * voxels)
-    # Interpolated along the long axis first: the two short ones are done sheet by sheet.
+    # The long axis is interpolated first, the two short axes sheet by sheet.
     tall = arrays.resize_axis(arrays.on(warp.control * voxels), shape[2], 3)
     sheets = []
     for start in range(0, shape[2], arrays.sheets):
@@ -153,9 +155,9 @@ def deform(volume: Volume, rng: np.random.Generator, *, strength: float = 1.0) -
     volume : Volume
         uint8 label map, RAS, 1 mm isotropic.
     rng : numpy.random.Generator
-        Source of randomness; the same state gives the same pose.
+        Source of randomness; equal states give equal poses.
     strength : float
-        Multiplies all amplitudes; 0 leaves at most a mirror image.
+        Factor of all amplitudes; at 0 the result is the map or its mirror image.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""A label grid to paint solids on, each in its own bounding box."""
+"""Draw solids on a label grid, each in its bounding box."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FIRST_SPINE_LABEL = 18
 
 @dataclass(frozen=True, slots=True)
 class LocalFrame:
-    """A place with its own axes."""
+    """Point with local axes."""
 
     origin: Vector3
     """Shape (3,), RAS mm."""
@@ -34,7 +34,7 @@ class LocalFrame:
 
 @dataclass(frozen=True, slots=True)
 class CanvasPart:
-    """Part of a canvas: the labels (a view, Z Y X) and the coordinates of its voxels, mm."""
+    """Part of a canvas: labels (a view, shape (Z, Y, X)) and voxel coordinates, mm."""
 
     labels: NDArray[np.uint8]
     x: FloatArray
@@ -42,7 +42,7 @@ class CanvasPart:
     z: FloatArray
 
     def along(self, direction: Vector3, origin: Vector3) -> FloatArray:
-        """Return the coordinate of every voxel along a direction, counted from an origin; shape (Z, Y, X)."""
+        """Return the coordinates of the voxels along a direction, relative to an origin; shape (Z, Y, X)."""
         dx, dy, dz = (np.float32(v) for v in direction)
         start = np.float32(direction @ origin)
         plane = (dz * self.z)[:, None] + (dy * self.y)[None, :] - start
@@ -55,7 +55,7 @@ class Canvas:
     """Label map under construction."""
 
     labels: NDArray[np.uint8]
-    """Shape (Z, Y, X), uint8; slices and rows are contiguous, which is how solids are painted."""
+    """Labels, shape (Z, Y, X), uint8; slices and rows are contiguous, which makes drawing fast."""
     origin: Vector3
     """Shape (3,): RAS mm of the first voxel's centre."""
     spacing: float
@@ -92,18 +92,18 @@ class Canvas:
 
 
 def paint(window: CanvasPart, inside: NDArray[np.bool_], label: int, replace: tuple[int, ...] | None = None) -> None:
-    """Set a label inside a solid.
+    """Assign a label to the voxels inside a solid.
 
     Parameters
     ----------
     window : CanvasPart
-        Where.
+        Part of a canvas that contains the solid.
     inside : ndarray of bool
-        Shape (Z, Y, X) of the window; changed in place.
+        Mask of the solid, shape (Z, Y, X) of the window; changed in place.
     label : int
-        The label.
+        Label of the solid.
     replace : tuple of int, optional
-        Labels that give way; by default every tissue label (below 18).
+        Labels that may be replaced; by default all tissue labels (below 18).
     """
     if replace is None:
         inside &= window.labels < FIRST_SPINE_LABEL
@@ -126,24 +126,24 @@ def rod(  # noqa: PLR0917 - the solids are lists of these
     cap: float | None = None,
     replace: tuple[int, ...] | None = None,
 ) -> None:
-    """Paint a tapering elliptic rod with rounded ends; ``start == end`` gives an ellipsoid.
+    """Draw a tapering elliptic rod with rounded ends; ``start == end`` gives an ellipsoid.
 
     Parameters
     ----------
     canvas : Canvas
-        Canvas to paint on.
+        Canvas to draw on.
     start, end : Vector3
         Ends of the axis, RAS mm.
     radii, end_radii : tuple of 2 float
         Half axes of the cross-section at either end, mm: along ``across`` and perpendicular to it.
     label : int
-        Label to paint.
+        Label of the solid.
     across : Vector3, optional
         Direction of the first half axis (made perpendicular to the rod); by default left-right.
     cap : float, optional
         Half axis of the caps along the rod, mm; by default the mean of the radii.
     replace : tuple of int, optional
-        Labels that give way, see `paint`.
+        Labels that may be replaced, see `paint`.
     """
     largest = max(*radii, *end_radii, cap or 0.0)
     window = canvas.window(np.minimum(start, end) - largest, np.maximum(start, end) + largest)
@@ -177,7 +177,7 @@ def polyline(
     cap: float | None = None,
     replace: tuple[int, ...] | None = None,
 ) -> None:
-    """Paint rods through points (N, 3) with half axes (N, 2) at each; see `rod`."""
+    """Draw rods through points (N, 3) with half axes (N, 2) at each; see `rod`."""
     for i in range(len(points) - 1):
         (a0, b0), (a1, b1) = radii[i], radii[i + 1]
         rod(
@@ -193,18 +193,18 @@ def rows(
     label: int,
     replace: tuple[int, ...] | None = None,
 ) -> None:
-    """Paint the interval ``low <= x <= high`` of every row.
+    """Draw the interval ``low <= x <= high`` of every row.
 
     Parameters
     ----------
     canvas : Canvas
-        Canvas to paint on.
+        Canvas to draw on.
     low, high : FloatArray
-        Shape (Z, Y) of the whole canvas, mm; nothing is painted where ``low > high`` or either is NaN.
+        Limits for the whole canvas, shape (Z, Y), mm; rows with ``low > high`` or NaN are skipped.
     label : int
-        Label to paint.
+        Label of the solid.
     replace : tuple of int, optional
-        Labels that give way; None paints over everything.
+        Labels that may be replaced; ``None`` replaces all.
     """
     size = canvas.labels.shape[2]
     with np.errstate(invalid="ignore"):
@@ -247,9 +247,9 @@ def ellipse_rows(
     center : tuple of 2 RealArray
         x and y of the centre for each slice, shape (Z,).
     half_width, half_depth : RealArray
-        Half axes for each slice, shape (Z,); not positive means none.
+        Half axes for each slice, shape (Z,); slices with values that are not positive are empty.
     power : float
-        Exponent; 2 is an ellipse, larger is boxier.
+        Exponent; 2 gives an ellipse, larger values approach a rectangle.
 
     Returns
     -------

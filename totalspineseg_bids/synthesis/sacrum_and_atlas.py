@@ -13,7 +13,7 @@ from totalspineseg_bids.synthesis.rasterize import Canvas, Vector3, polyline, ro
 
 
 def paint_atlas_and_axis(canvas: Canvas, column: SpinalColumn, scale: float) -> None:
-    """Paint the dens on C2, and C1 as a ring around dens and canal."""
+    """Draw the dens on C2, and C1 as a ring around dens and canal."""
     axis, atlas = column.level("C2"), column.level("C1")
     label = anatomy.vertebra("C2").id
     peak = atlas.frame.at(0.0, 0.5 * scale, 0.45 * atlas.height)
@@ -71,7 +71,7 @@ def paint_atlas_and_axis(canvas: Canvas, column: SpinalColumn, scale: float) -> 
 
 
 def paint_sacrum(canvas: Canvas, column: SpinalColumn, scale: float) -> None:
-    """Paint sacrum and coccyx: fused bodies, alae, and the roof of the sacral canal."""
+    """Draw sacrum and coccyx: fused bodies, alae, and the roof of the sacral canal."""
     label = anatomy.SACRUM_ID
     levels = [level for level in column.levels if level.region == "S"]
     give_way = (*TISSUES, label)

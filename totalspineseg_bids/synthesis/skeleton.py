@@ -21,7 +21,7 @@ from totalspineseg_bids.synthesis.rasterize import Canvas, polyline, rod, rows
 
 
 def paint_trunk_muscles(canvas: Canvas, profile: BodyProfile, rng: np.random.Generator) -> None:
-    """Psoas and quadratus lumborum in the cavity beside the lumbar bodies."""
+    """Draw psoas and quadratus lumborum in the cavity beside the lumbar bodies."""
     k = profile.size
     bulk = float(rng.uniform(0.8, 1.2))
     for side in (-1.0, 1.0):
@@ -41,7 +41,7 @@ def paint_trunk_muscles(canvas: Canvas, profile: BodyProfile, rng: np.random.Gen
 
 
 def paint_pelvis(canvas: Canvas, profile: BodyProfile, rng: np.random.Generator) -> None:
-    """Iliac wings beside the sacrum, pubic and ischial bone in front and below."""
+    """Draw iliac wings beside the sacrum, pubic and ischial bone in front and below."""
     k = profile.size
     z, y = profile.z, profile.y
     crest = profile.height["L5"] + float(rng.uniform(-4, 16)) * k
@@ -78,7 +78,7 @@ def paint_pelvis(canvas: Canvas, profile: BodyProfile, rng: np.random.Generator)
 def paint_ribs(
     canvas: Canvas, column: SpinalColumn, profile: BodyProfile, p: SpineParameters, rng: np.random.Generator
 ) -> None:
-    """Ribs from head to flank and breastbone; the last two are short."""
+    """Draw ribs from head to flank and breastbone; the last two are short."""
     thoracic = [level for level in column.levels if level.region == "T"]
     count = len(thoracic)
     k = p.scale
