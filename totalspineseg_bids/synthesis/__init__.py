@@ -8,7 +8,7 @@ runs all of them. The package reads no patient data and does not depend on model
 >>> from totalspineseg_bids.synthesis import render
 >>> labels = np.zeros((8, 8, 8), np.uint8)
 >>> labels[2:6, 2:6, 2:6] = 2
->>> render(labels, np.random.default_rng(0), "T2w", spacing=(1.0, 1.0, 1.0)).shape
+>>> render(labels, np.random.default_rng(0), contrast="T2w").shape
 (8, 8, 8)
 """
 

@@ -1,7 +1,8 @@
 """The body around a column: skin, fat, muscles with septa, chest, abdomen, neck, head and pelvis.
 
 Structures are placed slice by slice relative to the column, coarsely, but with the neighbours of the spine that
-dominate MR images: psoas and erector muscles, aorta, lungs beside the vertebrae, bowel with gas, ribs, iliac wings, brain stem.
+dominate MR images: psoas and erector muscles, aorta, lungs beside the vertebrae, bowel with gas, ribs, iliac wings,
+brain stem.
 """
 
 from __future__ import annotations
