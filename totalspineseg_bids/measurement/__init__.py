@@ -1,8 +1,8 @@
-"""Numbers from a labelled spine.
+"""Measures of a labelled spine.
 
 Volumes, heights, diameters, areas and angles, each with its unit, definition and source, computed from a label
-map and the canal centreline alone. What cannot be measured is missing and says why. Nothing here reads or writes
-files, knows a segmentation model, or draws a figure.
+map and the centreline of the canal. Measures that cannot be taken are missing, with a reason. The package reads and
+writes no files and does not depend on segmentation models or figures.
 """
 
 from __future__ import annotations

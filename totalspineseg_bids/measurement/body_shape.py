@@ -11,7 +11,7 @@ from scipy import ndimage
 from totalspineseg_bids.imaging.centerline import Vector, unit
 from totalspineseg_bids.measurement.sampling import LocalAxes, Mask, Samples, at_middle, outer_edges, run_edges
 
-#: A fitted axis further than this from the centreline's direction is a bad fit and is not used.
+#: A fitted axis that deviates more than this from the direction of the centreline is rejected.
 _MAX_TILT_DEG = 40.0
 _MARGIN_MM = 2.0
 _REACH_MM = (45.0, 70.0, 45.0)
@@ -22,7 +22,7 @@ _MIDDLE_SHARE = 0.25
 
 @dataclass(frozen=True, slots=True)
 class BodyShape:
-    """A body with an upper and a lower surface, measured in its own frame."""
+    """Measures of a body with an upper and a lower surface, in its own frame."""
 
     frame: LocalAxes
     """Axes with the origin in the middle of the body; ``up`` is the mean normal of both surfaces."""
@@ -60,7 +60,7 @@ class BodyShape:
 
 @dataclass(frozen=True, slots=True)
 class _Grid:
-    """Samples of a body in a frame, with what places an index in that frame."""
+    """Samples of a body in a frame, with the position of an index in that frame."""
 
     values: Samples
     start: Vector
@@ -88,23 +88,23 @@ class _Extent:
 def fit_body_shape(mask: Mask, frame: LocalAxes, back: float) -> BodyShape | None:
     """Measure a vertebral body or a disc.
 
-    The body is looked at in a frame of its own: first along the centreline, then along the mean normal of the two
-    planes fitted to its surfaces, so that neither curvature of the spine nor the voxel grid enters the numbers. Edges
-    are where the linearly interpolated mask crosses one half.
+    The body is measured in a frame of its own: first along the centreline, then along the mean normal of the two
+    planes fitted to its surfaces, so that neither the curvature of the spine nor the voxel grid affects the measures.
+    Edges are where the linearly interpolated mask crosses 0.5.
 
     Parameters
     ----------
     mask : Mask
         The whole label.
     frame : LocalAxes
-        First guess: origin on the canal centreline, ``front`` towards the body.
+        Initial frame: origin on the centreline of the canal, ``front`` towards the body.
     back : float
-        Coordinate along ``front`` (mm from the origin) behind which nothing belongs to the body.
+        Coordinate along ``front`` (mm from the origin) of the posterior limit of the body.
 
     Returns
     -------
     BodyShape or None
-        ``None`` where too little lies in front of the canal.
+        ``None`` if too little of the label lies in front of the canal.
     """
     points = mask.points()
     first = _resample_body(mask, points, frame, back)
@@ -161,7 +161,7 @@ def _window(grid: _Grid, box: _Extent, axis: int, share: float, least: float) ->
 
 
 def _bounds(grid: _Grid, box: _Extent) -> _Extent | None:
-    """Read height, depth and width through the middle, one after the other, each with the others' result."""
+    """Measure height, depth and width through the middle in turn, each with the results of the others."""
     middle, size = box.middle.copy(), box.size.copy()
     current = _Extent(middle, size)
     right, front = _window(grid, current, 0, 0.15, 1.5), _window(grid, current, 1, 0.15, 1.5)
@@ -187,7 +187,7 @@ def _bounds(grid: _Grid, box: _Extent) -> _Extent | None:
 
 
 def _median(edges: Vector) -> Vector:
-    """Median along the last axis of what is there; NaN where nothing is."""
+    """Return the median of the finite values along the last axis; NaN if there are none."""
     empty = np.asarray(~np.isfinite(edges).any(axis=-1))
     return np.where(empty, np.nan, np.nanmedian(np.where(empty[..., None], 0.0, edges), axis=-1))
 
@@ -218,7 +218,7 @@ def _plane_normal(at: Vector, height: Vector, frame: LocalAxes) -> Vector:
     for _ in range(3):
         fit = np.asarray(np.linalg.lstsq(at[keep], height[keep], rcond=None)[0], np.float64)
         residual = np.abs(height - at @ fit)
-        # Spikes (osteophytes, a hole in the surface) must not tilt the plane.
+        # Outliers (osteophytes, a hole in the surface) must not tilt the plane.
         keep = residual <= max(1.0, 2.5 * float(np.median(residual)))
     return unit(frame.up - fit[1] * frame.right - fit[2] * frame.front)
 

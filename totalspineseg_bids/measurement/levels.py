@@ -1,4 +1,4 @@
-"""The measures of one label as a row of a table, and the dictionary that explains the columns."""
+"""Measures of one label as a row of a table, and the data dictionary of the columns."""
 
 from __future__ import annotations
 
@@ -104,13 +104,13 @@ class LevelMeasures:
     label_id: int
     """Canonical id."""
     structure: Structure
-    """What it is."""
+    """Structure."""
     level: str | None
-    """Its level, ``None`` where it has no name."""
+    """Level; ``None`` if it is not determined."""
     volume_mm3: float
     """Volume, mm³."""
     partial: bool = False
-    """Whether the field of view cuts it."""
+    """True if the field of view cuts the structure."""
     height_mm: float | None = None
     height_anterior_mm: float | None = None
     height_middle_mm: float | None = None
@@ -128,7 +128,7 @@ class LevelMeasures:
     cord_lr_mm: float | None = None
     cord_canal_ratio: float | None = None
     measure_note: str | None = None
-    """Why measures are missing, ``None`` where none is."""
+    """Reason of missing measures; ``None`` if none is missing."""
 
     def as_row(self) -> dict[str, str]:
         """Return the columns of `COLUMNS` as text, ``n/a`` where there is no value."""

@@ -21,31 +21,31 @@ from totalspineseg_bids.measurement.section import CanalMasks, Section
 from totalspineseg_bids.segmentation.result import Component
 
 _ANTERIOR = np.array([0.0, 1.0, 0.0])
-#: Voxels up to this size never make a measure unsupported, mm.
+#: Measures of images with voxels up to this size are always given, mm.
 _FINE_MM = 1.5
 #: A measure must span this many voxels of the source image along its direction.
 _MIN_VOXELS = 3.0
-#: An area must span this many voxels of the source image both ways, if they are not small: a round region of fewer
-#: columns has an area that depends by more than 5 % on where they fall.
+#: Unless voxels are small, an area must span this many voxels of the source image in both directions: the area of a
+#: round region of fewer columns depends by more than 5 % on their position.
 _MIN_VOXELS_OF_AREA = 4.5
-#: The ends of a chord through a round region fall between voxels, whatever their number: a diameter across coarse
-#: voxels must be long for that not to matter.
+#: The ends of a chord through a round region fall between voxels, so that a diameter across coarse voxels must be
+#: long to be accurate.
 _MIN_VOXELS_OF_DIAMETER = 8.0
-#: Half the anteroposterior diameter of a canal, for vertebrae beside which none was found, mm.
+#: Half the anteroposterior diameter of the canal for vertebrae without a segmented canal, mm.
 _CANAL_RADIUS_MM = 7.0
-#: What lies further than this beside the body belongs to a process, mm.
+#: Voxels further than this beside the body belong to a process, mm.
 _BESIDE_MM = 2.0
 _CUT = "cut by the field of view"
-#: Levels whose body has another shape than the rest: the atlas has none, the axis carries the dens.
+#: Levels without a regular body: the atlas has none, the axis carries the dens.
 _NO_BODY = {"C1": "C1 has no body", "C2": "the body of C2 goes over into the dens"}
 
 
 @dataclass(frozen=True, slots=True)
 class SpineMeasures:
-    """Everything measured in one image."""
+    """All measures of one image."""
 
     levels: list[LevelMeasures]
-    """One entry a component, in the order of the components."""
+    """One entry per component, in the order of the components."""
     posture: Posture
     """Angles of the whole spine."""
 
@@ -65,12 +65,12 @@ def measure_spine(
     labels : ndarray of uint8
         uint8, shape (X, Y, Z), canonical ids, on any grid.
     affine : (4, 4) float
-        4x4, voxel index to scanner space (RAS+, mm).
+        Voxel index to scanner space (RAS+, mm).
     components : sequence of Component
-        What the map holds; the others are not measured.
+        Components to measure.
     centerline_mm : ndarray of float64
-        Canal centreline from cranial to caudal, shape (N, 3), scanner space (RAS+, mm). Where it is empty it is taken
-        from the canal and cord of the map.
+        Canal centreline from cranial to caudal, shape (N, 3), scanner space (RAS+, mm). If it is empty, it
+        is computed from canal and cord of the label map.
     source_affine : (4, 4) float, optional
         Affine of the image that was segmented. A measure that spans fewer than three voxels of that image along its
         direction is not given, unless they are smaller than 1.5 mm.
@@ -90,7 +90,7 @@ def measure_spine(
 
 
 class _Measurement:
-    """One image being measured."""
+    """State of the measurement of one image."""
 
     def __init__(
         self,
@@ -129,7 +129,7 @@ class _Measurement:
         return SpineMeasures(levels, measure_posture(bodies))
 
     def _disc_fronts(self) -> list[tuple[Vector, Vector]]:
-        """Centre of each disc and the direction in which it lies from the canal: what is anterior there."""
+        """Return centre and anterior direction (from the canal) of all discs."""
         if self.centerline is None:
             return []
         found = []
@@ -189,7 +189,7 @@ class _Measurement:
         index = points @ inverse[:3, :3].T + inverse[:3, 3]
         at_edge = ((index < 0.5) | (index > np.array(self.extent.shape) - 1.5)).any(axis=1)
         if not at_edge.any():
-            return True  # cut elsewhere, such as by a mask: nothing is known of what is missing
+            return True  # cut inside the image, such as by a mask: the extent of the missing part is unknown
         edge = points[at_edge]
         beside = np.abs(slab.frame.coordinates(edge)[:, 0]) <= slab.width / 2 + _BESIDE_MM
         in_front = frame.coordinates(edge)[:, 1] >= back
@@ -207,7 +207,7 @@ class _Measurement:
             up = line.direction(index)
             frame = LocalAxes.build(line.points[index], self._front_at(centre, up, fronts), up)
             if component.structure is Structure.DISC:
-                # Nothing of a disc lies behind the canal, and a bulge into it belongs to the disc.
+                # No part of a disc lies behind the canal, and a bulge into the canal belongs to the disc.
                 return frame, -_CANAL_RADIUS_MM
             wall = self.canal.front_wall(frame)
             back = (wall if wall is not None else _CANAL_RADIUS_MM) - 1.0
@@ -215,7 +215,7 @@ class _Measurement:
             if len(front) == 0:
                 break
             centre = front.mean(axis=0)
-        # Where the vertebra itself is turned about its axis, its own body says what is in front.
+        # If the vertebra is rotated about its axis, the anterior direction is that of its own body.
         away = orthogonal(centre - frame.origin, frame.up)
         if float(unit(away) @ frame.front) > math.cos(math.radians(40)):
             frame = LocalAxes.build(frame.origin, away, frame.up)
@@ -279,7 +279,7 @@ class _Measurement:
     def _relate(
         self, row: LevelMeasures, slabs: Mapping[int, BodyShape], bodies: Mapping[str, BodyShape]
     ) -> LevelMeasures:
-        """Add what takes the vertebrae beside a disc: height index and slip."""
+        """Add the measures of a disc that depend on the adjacent vertebrae: height index and slip."""
         slab = slabs.get(row.label_id)
         if row.structure is not Structure.DISC or slab is None or row.level is None:
             return row
@@ -300,7 +300,7 @@ class _Measurement:
 
 
 def _crop(labels: NDArray[np.uint8], affine: Affine) -> tuple[NDArray[np.uint8], Affine]:
-    """Cut away what holds no label: most of an image is background."""
+    """Crop the map to its labels, because most of an image is background."""
     start = np.zeros(3, np.intp)
     for axis in range(3):
         filled = np.flatnonzero(labels.any(axis=tuple(a for a in range(labels.ndim) if a != axis)))

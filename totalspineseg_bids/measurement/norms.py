@@ -1,4 +1,4 @@
-"""Reference values: how far a measure lies from what is usual at its level, for age and sex."""
+"""Reference values: z-scores of measures by level, age and sex."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Norm:
         return math.isfinite(self.age_min) or math.isfinite(self.age_max)
 
     def fits(self, sex: NDArray[np.object_], age: Vector) -> NDArray[np.bool_]:
-        """Return for which persons it holds; it never holds where it depends on something unknown of the person.
+        """Return which persons the norm applies to; not those whose required sex or age is unknown.
 
         Parameters
         ----------
@@ -69,21 +69,23 @@ class Norms:
     def z(self, measure: str, level: str, values: Vector, *, sex: NDArray[np.object_], age: Vector) -> Vector:
         """Compute distances from the mean in standard deviations.
 
-        Of several norms that fit, the one for the sex of the person and the narrowest range of ages counts.
+        Of several applicable norms, the one for the sex of the person and the narrowest range of ages is used.
 
         Parameters
         ----------
         measure, level : str
-            TableColumn and level.
+            Column and level.
         values : Vector
-            In the unit of the measure, shape (N,).
-        sex, age
-            Of the persons, as `Norm.fits` takes them.
+            Values in the unit of the measure, shape (N,).
+        sex : ndarray of object
+            Sex of the persons, see `Norm.fits`.
+        age : Vector
+            Age of the persons, years, see `Norm.fits`.
 
         Returns
         -------
         ndarray
-            Shape (N,); NaN where no norm fits.
+            z-scores, shape (N,); NaN if no norm applies.
         """
         scores = np.full(len(values), np.nan)
         norms = self.entries.get((measure, level), ())
@@ -99,13 +101,13 @@ def parse_norms(rows: Iterable[Mapping[str, str]]) -> Norms:
     Parameters
     ----------
     rows : iterable of mapping of str to str
-        Columns of `REQUIRED` and, where there are any, of `OPTIONAL`. A measure may be named with or without its unit
+        Columns of `REQUIRED` and, optionally, of `OPTIONAL`. A measure may be named with or without its unit
         (``height-mm`` or ``height``); the level of an angle of the whole spine is ``n/a``.
 
     Raises
     ------
     ValueError
-        If a column is missing or a row makes no sense; the message names the line of the table.
+        If a column is missing or a row is invalid; the message contains the line of the table.
     """
     entries: dict[tuple[str, str], list[Norm]] = {}
     columns = {short_name(name): name for name in (*COLUMNS, *POSTURE_COLUMNS)}
@@ -139,13 +141,13 @@ def parse_norms(rows: Iterable[Mapping[str, str]]) -> Norms:
 
 
 def parse_sex(text: str) -> str | None:
-    """Return ``"M"`` or ``"F"`` from how a participants table writes it (BIDS: M, m, male, F, f, female)."""
+    """Parse the sex in a participants table (BIDS: M, m, male, F, f, female) as ``"M"`` or ``"F"``."""
     word = text.strip().lower()
     return "M" if word in {"m", "male"} else "F" if word in {"f", "female"} else None
 
 
 def parse_age(text: str) -> float | None:
-    """Return an age in years; ``None`` where a cell holds no number. BIDS caps ages as ``89+``."""
+    """Parse an age in years; ``None`` if the cell holds no number. BIDS limits ages to ``89+``."""
     try:
         age = float(text.strip().removesuffix("+"))
     except ValueError:

@@ -49,7 +49,7 @@ ANGLES: Final = tuple(name for name, column in POSTURE_COLUMNS.items() if column
 
 @dataclass(frozen=True, slots=True)
 class Posture:
-    """Curvature of the spine; ``None`` where the end vertebrae are not whole in view.
+    """Curvature of the spine; ``None`` if an end vertebra is not completely in the field of view.
 
     Angles lie between planes fitted to vertebral surfaces (Cobb, Instr Course Lect 1948, 5:261); the supine
     position of MRI makes them smaller than in a standing radiograph.
@@ -72,12 +72,12 @@ class Posture:
 
 
 def measure_posture(bodies: Mapping[str, BodyShape]) -> Posture:
-    """Measure the curvature from the bodies that are whole in view.
+    """Measure the curvature from the bodies that are completely in the field of view.
 
     Parameters
     ----------
     bodies : mapping of str to BodyShape
-        Vertebral level -> its body.
+        Bodies by vertebral level.
 
     Returns
     -------
@@ -114,7 +114,7 @@ def _lordosis(forward_tilt: float | None) -> float | None:
 
 
 def _tilt_deg(normal: Vector, axis: Vector, up: Vector) -> float:
-    """Angle of a normal towards ``axis``, degrees, in the plane of ``axis`` and ``up``."""
+    """Return the angle of a normal towards ``axis``, degrees, in the plane of ``axis`` and ``up``."""
     return float(np.degrees(np.arctan2(float(normal @ axis), float(normal @ up))))
 
 

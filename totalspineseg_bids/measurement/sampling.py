@@ -1,4 +1,4 @@
-"""Looking at a mask in a frame of its own: resampling to local axes and sub-voxel edges."""
+"""Resample masks to local axes, and find their edges with sub-voxel precision."""
 
 from __future__ import annotations
 
@@ -49,16 +49,16 @@ class LocalAxes:
 
 @dataclass(frozen=True, slots=True)
 class Mask:
-    """A binary region cut out of its image, with a margin of zeros."""
+    """Binary region cropped from its image, with a margin of zeros."""
 
     data: NDArray[np.uint8]
-    """uint8 0/1, shape (X, Y, Z)."""
+    """Region as 0 and 1, shape (X, Y, Z)."""
     affine: Affine
-    """4x4 of the cut-out, voxel index to scanner space (RAS+, mm)."""
+    """Voxel index of ``data`` to scanner space (RAS+, mm), shape (4, 4)."""
 
     @classmethod
     def cut(cls, region: NDArray[np.bool_], box: tuple[slice, ...], affine: Affine) -> Mask:
-        """Wrap ``region``, which is the content of ``box`` of an image with ``affine``."""
+        """Crop a region: ``region`` is the content of ``box`` in an image with ``affine``."""
         start = np.array([s.start for s in box], np.float64) - 1.0
         shifted = affine.copy()
         shifted[:3, 3] += affine[:3, :3] @ start
@@ -153,22 +153,22 @@ def _fraction(values: Samples, inside: NDArray[np.intp], outside: NDArray[np.int
 
 
 def at_middle(offsets: Vector, values: Vector) -> float:
-    """Read a profile across a rounded body at its middle.
+    """Evaluate a profile across a rounded body at its middle.
 
-    A chord beside the middle of a round body is too short, and the one through the very middle is one voxel's luck. A
-    parabola through all chords near the middle, read at offset 0, is neither.
+    A chord beside the middle of a round body is too short, and the single chord through the middle depends on one
+    voxel. The value at offset 0 of a parabola fitted to all chords near the middle avoids both.
 
     Parameters
     ----------
     offsets : Vector
         Distance of each line from the middle, any unit, shape (N,).
     values : Vector
-        Value read on each line, shape (N,); NaN where there is none.
+        Value of each line, shape (N,); NaN if missing.
 
     Returns
     -------
     float
-        Value of the parabola at 0; the median where there are too few lines for one, NaN where there is none.
+        Value of the parabola at 0; the median of fewer than five values, NaN without values.
     """
     seen = np.isfinite(values)
     if not seen.any():

@@ -1,8 +1,8 @@
 """Cross-sections of cord and canal perpendicular to the centreline.
 
 Areas (mm²) are taken in planes perpendicular to the centreline, as is usual for the cord (De Leener et al., NeuroImage
-2017, 145:24); diameters (mm) are chords through the middle, the anteroposterior one as on a mid-sagittal image (Pavlov
-et al., Radiology 1987, 164:771). The share of the canal that the cord fills is the quotient of both areas.
+2017, 145:24). Diameters (mm) are chords through the middle; the anteroposterior one corresponds to a mid-sagittal image
+(Pavlov et al., Radiology 1987, 164:771). The cord-canal ratio is the quotient of both areas.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class CanalMasks:
-    """Cord and canal of an image, cut out once for all levels."""
+    """Masks of cord and canal, cropped once for all levels."""
 
     canal: Mask | None
-    """Canal with the cord in it; ``None`` where there is none."""
+    """Canal including the cord; ``None`` without canal and cord."""
     cord: Mask | None
-    """Cord alone, in the same cut-out."""
+    """Cord, cropped to the same box."""
     extent: Geometry
     """Grid of the whole image."""
 
     @classmethod
     def from_labels(cls, labels: NDArray[np.uint8], affine: Affine, extent: Geometry) -> CanalMasks:
-        """Cut cord (200) and canal (201) out of a label map of shape (X, Y, Z), itself part of a larger image."""
+        """Crop cord (200) and canal (201) from a label map of shape (X, Y, Z), itself part of a larger image."""
         canal = (labels == CANAL_ID) | (labels == CORD_ID)
         boxes = ndimage.find_objects(canal.view(np.uint8))
         if not boxes or boxes[0] is None:
@@ -61,12 +61,12 @@ class CanalMasks:
         return cls(Mask.cut(canal[box], box, affine), cord_mask, extent)
 
     def front_wall(self, frame: LocalAxes) -> float | None:
-        """Distance (mm) from the frame's origin to the front wall of the canal; ``None`` where there is no canal."""
+        """Return the distance (mm) from the origin to the front wall of the canal; ``None`` without canal."""
         if self.canal is None:
             return None
         line = self.canal.sample(frame, np.array([-1.0, 0.0, -1.0]), (3, 61, 3), 0.5 if self.canal.spacing < 1 else 1.0)
         profile = np.median(line, axis=(0, 2)) >= 0.5
-        # Beyond the first gap lies something else.
+        # Voxels beyond the first gap do not belong to the wall.
         run = np.argmin(profile) if not profile.all() else len(profile)
         return float(run) * (0.5 if self.canal.spacing < 1 else 1.0) if run else None
 
@@ -105,13 +105,13 @@ class CanalMasks:
 
 
 def _section(values: Samples) -> Section | None:
-    """Area and chords, averaged over the planes; partial volume counts by its share."""
+    """Return area and chords averaged over the planes; partial volumes are weighted."""
     sections = []
     for index in range(values.shape[2]):
         plane = values[:, :, index]
         inside = plane >= 0.5
         if not inside.any():
-            # The tip of the cord: no section of it to speak of.
+            # The tip of the cord is too small for a cross-section.
             return None
         right, front = (float(c) for c in np.argwhere(inside).mean(axis=0))
         sections.append(
@@ -126,7 +126,7 @@ def _section(values: Samples) -> Section | None:
 
 
 def _chord(plane: Samples, across: float, along: float, width: float) -> float:
-    """Length (mm) along the second axis through the middle of a region ``width`` samples wide along the first."""
+    """Return the length (mm) along the second axis through the middle of a region of given width (samples)."""
     half = max(2.0, _MIDDLE_SHARE * width)
     low, high = max(0, math.ceil(across - half)), min(len(plane) - 1, math.floor(across + half))
     first, last = run_edges(plane[low : high + 1], round(along))
