@@ -244,7 +244,7 @@ def test_canal_is_closed_and_free_of_cord():
     assert dice(spine.labels == anatomy.CORD_ID, column.truth == anatomy.CORD_ID) > 0.99
 
 
-def test_field_of_view_edge_is_told():
+def test_the_edge_of_the_field_of_view_is_reported():
     column = lumbar()
     cut = column.truth.copy()[:, :, 60:]
     affine = column.affine.copy()

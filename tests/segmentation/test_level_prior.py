@@ -20,7 +20,7 @@ from totalspineseg_bids.segmentation.labelling.components.level_prior import Lev
 from totalspineseg_bids.segmentation.labelling.records import ComponentVoxels
 from totalspineseg_bids.segmentation.result import SpineStatus
 
-from .test_levels import _canal_extent, _column, _observation
+from .test_levels import canal_extent, column_of, make_observation
 
 NAMES = ("background", "disc_L3_L4", "disc_L4_L5", "vertebrae_L4", "canal")
 LAYOUT = ClassMap.from_labels({name: value for value, name in enumerate(NAMES)})
@@ -49,7 +49,7 @@ NO_SACRUM = _parts(0, 1)
 
 
 def test_components_get_the_mean_probability_of_their_kind():
-    observation = _observation(Structure.DISC, 10.0)
+    observation = make_observation(Structure.DISC, 10.0)
     (found,) = with_level_prior([observation], (_parts(37, 40), _parts(0, 1), NO_SACRUM), np.eye(4), _grid())
     assert found.level_prior["L3-L4"] == pytest.approx(7 / 8, abs=1e-5)
     assert found.level_prior["L4-L5"] == pytest.approx(1 / 8, abs=1e-5)
@@ -61,17 +61,17 @@ def test_components_get_the_mean_probability_of_their_kind():
 def test_the_grids_need_share_nothing_but_scanner_space():
     turn = np.array([[0, -1, 0, 40.0], [1, 0, 0, 7.0], [0, 0, 1, -3.0], [0, 0, 0, 1.0]])
     straight = with_level_prior(
-        [_observation(Structure.DISC, 10.0)], (_parts(37, 40), _parts(0, 1), NO_SACRUM), np.eye(4), _grid()
+        [make_observation(Structure.DISC, 10.0)], (_parts(37, 40), _parts(0, 1), NO_SACRUM), np.eye(4), _grid()
     )
     turned_grid = _grid(turn @ np.diag([5.0, 4.0, 3.0, 1.0]))
     turned = with_level_prior(
-        [_observation(Structure.DISC, 10.0)], (_parts(37, 40), _parts(0, 1), NO_SACRUM), turn, turned_grid
+        [make_observation(Structure.DISC, 10.0)], (_parts(37, 40), _parts(0, 1), NO_SACRUM), turn, turned_grid
     )
     assert turned[0].level_prior == pytest.approx(straight[0].level_prior)
 
 
 def test_what_lies_outside_or_on_background_is_not_told():
-    observation = _observation(Structure.DISC, 10.0)
+    observation = make_observation(Structure.DISC, 10.0)
     for part in (_parts(500, 520), _parts(0, 3)):
         (found,) = with_level_prior([observation], (part, NO_SACRUM, NO_SACRUM), np.eye(4), _grid())
         assert found.level_prior == {}
@@ -83,55 +83,55 @@ def test_names_that_no_level_has_are_no_level():
 
 
 def _without_landmarks(first, last):
-    names, observations = _column(first, last, landmarks=set())
+    names, observations = column_of(first, last, landmarks=set())
     return names, [replace(o, class_shares=tuple(replace(v, levels={}) for v in o.class_shares)) for o in observations]
 
 
 def _solve(observations):
-    solution = solve(observations, _canal_extent(observations))
+    solution = solve(observations, canal_extent(observations))
     return solution, name_components(observations, solution)
 
 
 def test_a_scout_names_a_column_without_landmarks():
     names, observations = _without_landmarks("T4", "T11")
     assert _solve(observations)[1].status is SpineStatus.ABSTAINED
-    told = [replace(o, level_prior={name: 0.85}) for name, o in zip(names, observations, strict=True)]
-    solution, naming = _solve(told)
+    informed = [replace(o, level_prior={name: 0.85}) for name, o in zip(names, observations, strict=True)]
+    solution, naming = _solve(informed)
     assert naming.status is SpineStatus.LABELLED
     assert list(solution.levels) == names
 
 
 def test_a_scout_that_hesitates_between_neighbours_does_not_decide():
     _names, observations = _without_landmarks("T4", "T11")
-    told = [o for o in observations if o.kind is Structure.VERTEBRA]
-    for n, observation in enumerate(told):
-        told[n] = replace(observation, level_prior={f"T{4 + n}": 0.5, f"T{5 + n}": 0.5})
-    mixed = sorted([*told, *(o for o in observations if o.kind is Structure.DISC)], key=lambda o: o.s)
+    informed = [o for o in observations if o.kind is Structure.VERTEBRA]
+    for n, observation in enumerate(informed):
+        informed[n] = replace(observation, level_prior={f"T{4 + n}": 0.5, f"T{5 + n}": 0.5})
+    mixed = sorted([*informed, *(o for o in observations if o.kind is Structure.DISC)], key=lambda o: o.s)
     assert _solve(mixed)[1].status is SpineStatus.ABSTAINED
 
 
 def test_many_votes_of_a_scout_do_not_outweigh_the_sacrum():
     """A prior shifted by one all along a lumbar column: its class_shares go together and count as few."""
-    names, observations = _column("T12", "S")
-    told = []
+    names, observations = column_of("T12", "S")
+    informed = []
     for n, observation in enumerate(observations):
         same_kind = [name for name, o in zip(names, observations, strict=True) if o.kind is observation.kind]
         here = same_kind.index(names[n]) if names[n] in same_kind else 0
         wrong = same_kind[here - 1] if here else None
-        told.append(replace(observation, level_prior={wrong: 0.9}) if wrong else observation)
-    solution, _ = _solve(told)
+        informed.append(replace(observation, level_prior={wrong: 0.9}) if wrong else observation)
+    solution, _ = _solve(informed)
     assert list(solution.levels) == names
 
 
 def _shifted(names, observations, kinds=(Structure.DISC, Structure.VERTEBRA)):
-    """Let a prior say of every component what the one above it is."""
-    told = []
+    """Return the components with a prior that is shifted by one level: each has the level of the one above it."""
+    informed = []
     for n, observation in enumerate(observations):
         above = [name for name, o in zip(names[:n], observations, strict=False) if o.kind is observation.kind]
-        told.append(
+        informed.append(
             replace(observation, level_prior={above[-1]: 0.95}) if above and observation.kind in kinds else observation
         )
-    return told
+    return informed
 
 
 def test_a_scout_alone_adds_no_vertebra():
@@ -146,11 +146,11 @@ def test_a_scout_alone_adds_no_vertebra():
 
 
 def test_names_that_a_scout_and_the_landmarks_dispute_come_with_a_warning():
-    names, observations = _column("T2", "L2", landmarks={"T12-L1"})
-    told = _shifted(names, observations)
+    names, observations = column_of("T2", "L2", landmarks={"T12-L1"})
+    informed = _shifted(names, observations)
     strong = EvidenceWeights(prior_end_weight=4.0, prior_end_budget=12.0, prior_budget=30.0)
-    solution = solve(told, _canal_extent(told), strong)
-    naming = name_components(told, solution)
+    solution = solve(informed, canal_extent(informed), strong)
+    naming = name_components(informed, solution)
     assert naming.status is SpineStatus.LABELLED
     wrong = [n for n, name in enumerate(names) if solution.levels[n] != name]
     assert wrong
@@ -158,8 +158,8 @@ def test_names_that_a_scout_and_the_landmarks_dispute_come_with_a_warning():
 
 
 def test_without_a_scout_nothing_is_disputed():
-    _names, observations = _column("T11", "S")
-    assert solve(observations, _canal_extent(observations)).disputed is None
+    _names, observations = column_of("T11", "S")
+    assert solve(observations, canal_extent(observations)).disputed is None
 
 
 def test_a_sacrum_is_told_from_more_vertebrae():
@@ -169,7 +169,7 @@ def test_a_sacrum_is_told_from_more_vertebrae():
     probabilities[1] = 0.6
     probabilities[2] = 0.2
     scout = LevelPrior.from_classes(probabilities, names, layout, np.diag([5.0, 4.0, 3.0, 1.0]))
-    sacrum = _observation(Structure.SACRUM, 10.0)
+    sacrum = make_observation(Structure.SACRUM, 10.0)
     (found,) = with_level_prior([sacrum], (NO_SACRUM, NO_SACRUM, _parts(14, 30)), np.eye(4), scout)
     assert found.level_prior == pytest.approx({"S": 0.75, "L5": 0.25})
     weights = EvidenceWeights()
@@ -181,8 +181,8 @@ def test_a_sacrum_is_told_from_more_vertebrae():
 
 def test_a_scout_that_made_out_nothing_takes_no_disc_for_a_false_one():
     """Two lumbar discs alone in view, 38 mm apart, of which it says a little of everything."""
-    discs = [_observation(Structure.DISC, s, volume=16e3) for s in (20.0, 58.0)]
+    discs = [make_observation(Structure.DISC, s, volume=16e3) for s in (20.0, 58.0)]
     levels = ("T10-T11", "T11-T12", "T12-L1", "L1-L2", "L2-L3")
     blind = [replace(o, level_prior=dict.fromkeys(levels, 0.06)) for o in discs]
     for seen in (discs, blind):
-        assert all(level is not None for level in solve_levels(seen, _canal_extent(seen)).levels)
+        assert all(level is not None for level in solve_levels(seen, canal_extent(seen)).levels)

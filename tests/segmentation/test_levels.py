@@ -25,12 +25,12 @@ USUAL = SpineVariant()
 DISC_LANDMARKS = {"C2-C3", "C7-T1", "T12-L1", "L5-S"}
 
 
-def _observation(kind, s, *, level=None, parity=(0.0, 0.0), volume=4000.0, layout=STEP2, edge=False):
+def make_observation(kind, s, *, level=None, parity=(0.0, 0.0), volume=4000.0, layout=STEP2, edge=False):
     class_shares = ClassShares({level: 1.0} if level else {}, {}, parity[0], parity[1], 1.0, layout.level_names)
     return Observation(kind, np.array([0.0, 15.0, -s]), s, s - 3, s + 3, 15.0, 0.0, volume, edge, (class_shares,), 0)
 
 
-def _column(first="C1", last="S", *, variant=USUAL, scale=0.95, layout=STEP2, landmarks=DISC_LANDMARKS):
+def column_of(first="C1", last="S", *, variant=USUAL, scale=0.95, layout=STEP2, landmarks=DISC_LANDMARKS):
     """Components of a column in view, with their true names."""
     chain = chain_of(variant)
     low, high = chain.vertebrae.index(first), chain.vertebrae.index(last)
@@ -39,31 +39,31 @@ def _column(first="C1", last="S", *, variant=USUAL, scale=0.95, layout=STEP2, la
         s = chain.position_mm[2 * n] * scale
         if low <= n <= high and (layout is STEP2 or name == "S"):
             if name == "S" and layout is STEP2:
-                items.append((s, name, _observation(Structure.SACRUM, s, level="S", volume=4e4)))
+                items.append((s, name, make_observation(Structure.SACRUM, s, level="S", volume=4e4)))
             elif name != "S":
                 parity = (float(n % 2 == 0), float(n % 2))
-                items.append((s, name, _observation(Structure.VERTEBRA, s, parity=parity, volume=1e4)))
+                items.append((s, name, make_observation(Structure.VERTEBRA, s, parity=parity, volume=1e4)))
         if low <= n < high and n < len(chain.discs) and chain.discs[n]:
             disc, s = chain.discs[n], chain.position_mm[2 * n + 1] * scale
             volume = chain.disc_volume_mm3[n] * scale**3
             level = disc if disc in landmarks else None
-            items.append((s, disc, _observation(Structure.DISC, s, level=level, volume=volume, layout=layout)))
+            items.append((s, disc, make_observation(Structure.DISC, s, level=level, volume=volume, layout=layout)))
     items.sort(key=lambda item: item[0])
     return [name for _, name, _ in items], [o for _, _, o in items]
 
 
-def _canal_extent(observations, room=15.0):
+def canal_extent(observations, room=15.0):
     return CanalExtent(observations[0].s - room, observations[-1].s + room)
 
 
 def _solve(observations, room=15.0):
-    return solve_levels(observations, _canal_extent(observations, room))
+    return solve_levels(observations, canal_extent(observations, room))
 
 
 @pytest.mark.parametrize("view", [("C1", "S"), ("C2", "T3"), ("C5", "T12"), ("T11", "S"), ("T5", "L3")])
 @pytest.mark.parametrize("layout", [STEP1, STEP2], ids=["step1", "step2"])
 def test_clean_columns(view, layout):
-    names, observations = _column(*view, layout=layout)
+    names, observations = column_of(*view, layout=layout)
     solution = _solve(observations)
     assert list(solution.levels) == names
     assert solution.anchored
@@ -72,7 +72,7 @@ def test_clean_columns(view, layout):
 
 
 def test_a_missing_disc_leaves_a_gap():
-    names, observations = _column()
+    names, observations = column_of()
     gone = names.index("T5-T6")
     del names[gone], observations[gone]
     solution = _solve(observations)
@@ -81,7 +81,7 @@ def test_a_missing_disc_leaves_a_gap():
 
 
 def test_a_missing_disc_and_landmark_without_bodies():
-    names, observations = _column(layout=STEP1)
+    names, observations = column_of(layout=STEP1)
     gone = names.index("T12-L1")
     del names[gone], observations[gone]
     assert list(_solve(observations).levels) == names
@@ -89,9 +89,9 @@ def test_a_missing_disc_and_landmark_without_bodies():
 
 @pytest.mark.parametrize("view", [("C1", "T4"), ("C1", "S")])
 def test_a_false_component_above_c2_c3(view):
-    names, observations = _column(*view)
+    names, observations = column_of(*view)
     first = next(o for o, name in zip(observations, names, strict=True) if name == "C2-C3")
-    observations.append(_observation(Structure.DISC, first.s - 12.0, volume=700.0))
+    observations.append(make_observation(Structure.DISC, first.s - 12.0, volume=700.0))
     names.append(None)
     order = np.argsort([o.s for o in observations])
     solution = _solve([observations[k] for k in order])
@@ -99,10 +99,10 @@ def test_a_false_component_above_c2_c3(view):
 
 
 def test_one_wrong_parity():
-    names, observations = _column("T10", "S")
+    names, observations = column_of("T10", "S")
     n = names.index("L2")
-    observations[n] = _observation(Structure.VERTEBRA, observations[n].s, parity=(1.0, 0.0), volume=1e4)
-    twin = _observation(Structure.VERTEBRA, observations[n].s, parity=(0.0, 1.0), volume=1e4)
+    observations[n] = make_observation(Structure.VERTEBRA, observations[n].s, parity=(1.0, 0.0), volume=1e4)
+    twin = make_observation(Structure.VERTEBRA, observations[n].s, parity=(0.0, 1.0), volume=1e4)
     for wrong in (observations[n], twin):
         assert list(_solve([*observations[:n], wrong, *observations[n + 1 :]]).levels) == names
 
@@ -111,7 +111,7 @@ def test_one_wrong_parity():
     "variant", [SpineVariant(13, 5), SpineVariant(11, 5), SpineVariant(12, 6), SpineVariant(12, 4)], ids=str
 )
 def test_variants_with_landmarks_on_both_sides(variant):
-    names, observations = _column(variant=variant)
+    names, observations = column_of(variant=variant)
     solution = _solve(observations)
     assert list(solution.levels) == names
     assert solution.variant == variant
@@ -119,11 +119,11 @@ def test_variants_with_landmarks_on_both_sides(variant):
 
 
 def test_a_landmark_one_level_off_is_outvoted_or_doubted():
-    names, observations = _column("C2", "S")
+    names, observations = column_of("C2", "S")
     right, wrong = names.index("T12-L1"), names.index("L1-L2")
     volume = observations[right].volume_mm3
-    observations[right] = _observation(Structure.DISC, observations[right].s, volume=volume)
-    observations[wrong] = _observation(Structure.DISC, observations[wrong].s, level="T12-L1", volume=volume)
+    observations[right] = make_observation(Structure.DISC, observations[right].s, volume=volume)
+    observations[wrong] = make_observation(Structure.DISC, observations[wrong].s, level="T12-L1", volume=volume)
     solution = _solve(observations)
     naming = name_components(observations, solution)
     for n, name in enumerate(names):
@@ -133,7 +133,7 @@ def test_a_landmark_one_level_off_is_outvoted_or_doubted():
 @settings(max_examples=6, deadline=None)
 @given(st.sampled_from([("C3", "T5"), ("T1", "T11"), ("T2", "L3"), ("L1", "L5")]), st.floats(0.7, 1.15))
 def test_without_a_landmark_nothing_is_named(view, scale):
-    _, observations = _column(*view, scale=scale, landmarks=frozenset())
+    _, observations = column_of(*view, scale=scale, landmarks=frozenset())
     solution = _solve(observations)
     naming = name_components(observations, solution)
     assert naming.status is SpineStatus.ABSTAINED
@@ -146,10 +146,11 @@ def test_without_a_landmark_nothing_is_named(view, scale):
 @given(st.integers(0, 10_000), st.sampled_from([("C1", "S"), ("C2", "T3"), ("T11", "S")]))
 def test_noise_and_loss_never_name_two_alike_or_out_of_order(seed, view):
     rng = np.random.default_rng(seed)
-    _, observations = _column(*view, scale=float(rng.uniform(0.75, 1.15)))
+    _, observations = column_of(*view, scale=float(rng.uniform(0.75, 1.15)))
     kept = [o for o in observations if rng.random() > 0.15]
     noisy = [
-        _observation(o.kind, o.s + rng.normal(0, 1.5), level=next(iter(o.class_shares[0].levels), None)) for o in kept
+        make_observation(o.kind, o.s + rng.normal(0, 1.5), level=next(iter(o.class_shares[0].levels), None))
+        for o in kept
     ]
     noisy.sort(key=lambda o: o.s)
     solution = _solve(noisy)
@@ -165,7 +166,7 @@ def test_noise_and_loss_never_name_two_alike_or_out_of_order(seed, view):
 
 
 def test_posteriors_of_a_component_sum_to_one_over_its_alternatives():
-    _, observations = _column("L1", "S")
+    _, observations = column_of("L1", "S")
     solution = _solve(observations)
     for level, confidence, other in zip(solution.levels, solution.confidence, solution.runner_up, strict=True):
         assert level != other
@@ -174,7 +175,7 @@ def test_posteriors_of_a_component_sum_to_one_over_its_alternatives():
 
 @pytest.mark.parametrize("first", ["T11", "T12", "L1"])
 def test_classes_that_a_model_has_not_learned_do_not_make_a_sixth_lumbar_vertebra(first):
-    names, observations = _column(first, landmarks={"L5-S"})
+    names, observations = column_of(first, landmarks={"L5-S"})
     second = [replace(o, class_shares=(*o.class_shares, replace(o.class_shares[0], weight=0.6))) for o in observations]
     solution = _solve(second)
     assert list(solution.levels) == names
@@ -197,9 +198,9 @@ def test_hypotheses_cover_all_variants():
 
 def test_a_heap_of_pieces_that_no_order_explains_does_not_stop_the_labelling():
     """Dozens of pieces beside the column, of which more follow each other than may be left out together."""
-    _names, observations = _column("T10", "S")
+    _names, observations = column_of("T10", "S")
     heap = [
-        replace(_observation(Structure.DISC, observations[4].s + 0.05 * n, volume=6000.0), part=100 + n)
+        replace(make_observation(Structure.DISC, observations[4].s + 0.05 * n, volume=6000.0), part=100 + n)
         for n in range(60)
     ]
     mixed = sorted([*observations, *heap], key=lambda o: o.s)
@@ -212,10 +213,10 @@ def test_a_heap_of_pieces_that_no_order_explains_does_not_stop_the_labelling():
 
 def test_c2_is_twice_as_large_as_the_vertebrae_below():
     """A fragment of its dens is more likely another vertebra; a C2 that the field of view cuts is no evidence."""
-    below = [_observation(Structure.VERTEBRA, 20.0 * n, volume=4e3) for n in (1, 2, 3)]
+    below = [make_observation(Structure.VERTEBRA, 20.0 * n, volume=4e3) for n in (1, 2, 3)]
 
     def at_c2(volume, edge=False):
-        first = _observation(Structure.VERTEBRA, 0.0, volume=volume, edge=edge)
+        first = make_observation(Structure.VERTEBRA, 0.0, volume=volume, edge=edge)
         table = emissions([first, *below], build_hypotheses(), CanalExtent(-20.0, 80.0), EvidenceWeights())
         return table[0, :, AXIS_PLACE] - table[0, :, AXIS_PLACE + 2]
 
@@ -226,7 +227,7 @@ def test_c2_is_twice_as_large_as_the_vertebrae_below():
 
 @pytest.mark.parametrize(("above", "status"), [(0.33, SpineStatus.ABSTAINED), (0.1, SpineStatus.LABELLED)])
 def test_a_lone_landmark_that_a_map_sees_at_two_levels_names_nothing(above, status):
-    names, observations = _column("T9", "L3", landmarks={"T12-L1"})
+    names, observations = column_of("T9", "L3", landmarks={"T12-L1"})
     seen = {"T12-L1": 0.36, "T11-T12": above}
     for n, name in enumerate(names):
         levels = {"T12-L1": seen[name]} if name in seen else {}

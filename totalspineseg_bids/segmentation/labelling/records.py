@@ -98,7 +98,7 @@ class ComponentVoxels:
     observations: tuple[Observation, ...]
     """Components ordered from cranial to caudal."""
     place: Projection | None = None
-    """Each voxel seen from the centreline, where it was kept."""
+    """Position of each voxel relative to the centreline; ``None`` if it was not kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +139,11 @@ class LevelSolution:
     """Levels of the components of one column."""
 
     levels: tuple[str | None, ...]
-    """Level of each component; ``None`` for those that are no part of the column."""
+    """Level of each component; ``None`` for components that are not part of the column."""
     confidence: tuple[float, ...]
-    """Posterior probability of that level (of being no part of the column for ``None``)."""
+    """Posterior probability of that level (of being not part of the column for ``None``)."""
     runner_up: tuple[str | None, ...]
-    """The next most probable level, ``None`` if that is "no part of the column"."""
+    """The next most probable level, ``None`` if that is "not part of the column"."""
     variant: SpineVariant
     """Numbers of vertebrae."""
     variant_confidence: float
@@ -157,7 +157,7 @@ class LevelSolution:
     shift_margin: float = 0.0
     """Log-ratio of the probability of this naming to that of all others at the median component, nats."""
     tables: tuple[dict[str | None, float], ...] = ()
-    """Posterior probability of each level of each component; ``None`` stands for "no part of the column"."""
+    """Posterior probability of each level of each component; the key ``None`` means "not part of the column"."""
     disputed: tuple[str | None, ...] | None = None
     """Levels found with the level prior if `levels` are those without it, or the other way round; ``None`` if there is
     only one solution.
@@ -193,7 +193,7 @@ class Naming:
     reason: str | None
     """Why the column is not named; ``None`` if it is."""
     ids: tuple[int | None, ...]
-    """Canonical id of each component; ``None`` for those that are no part of the column."""
+    """Canonical id of each component; ``None`` for components that are not part of the column."""
     reasons: tuple[str | None, ...]
     """Why a component has no level or a doubtful one."""
     doubt: str | None = None

@@ -296,7 +296,7 @@ def body_parts(
     bodies = measure(Structure.VERTEBRA, index, part, context, stride, place=place)
     pieces = pieces_between_discs(bodies, discs)
     if pieces:
-        part = _joined(part, pieces)
+        part = _merge_groups(part, pieces)
         bodies = measure(Structure.VERTEBRA, index, part, context, stride, place=place)
     part, bodies = _join_bodies(index, part, bodies, context, stride, place=place)
     sacrum = _sacrum_parts(values, layout, context, stride)
@@ -403,7 +403,7 @@ def _nearest(place: float, others: Sequence[tuple[float, float]]) -> list[float]
     return [value for distance, value in near[:NEIGHBOURING_BODIES] if distance < NEIGHBOURS_MM]
 
 
-def _joined(part: NDArray[np.int64], groups: Sequence[Sequence[Observation]]) -> NDArray[np.int64]:
+def _merge_groups(part: NDArray[np.int64], groups: Sequence[Sequence[Observation]]) -> NDArray[np.int64]:
     """Renumber the pieces of each group to the number of its largest piece."""
     target = np.arange(int(part.max()) + 1)
     for pieces in groups:
