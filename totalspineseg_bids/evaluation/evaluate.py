@@ -1,4 +1,4 @@
-"""Predictions against truth over a set of images: figures over all, a level, a group and a contrast."""
+"""Comparison of predictions with truths over a set of images: overall, per level, group and contrast."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ _STRUCTURE_COLUMNS = (
 
 
 def format_cell(value: Any) -> str:  # noqa: ANN401
-    """Return a value as it stands in a TSV: ``n/a`` for none, 0 and 1 for truth values, four decimals."""
+    """Format a value for a TSV: ``n/a`` for none, 0 and 1 for Booleans, four decimals."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "n/a"
     if isinstance(value, bool):

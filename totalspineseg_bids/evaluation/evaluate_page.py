@@ -1,4 +1,4 @@
-"""Evaluations as a page that opens anywhere: one file, no script, nothing fetched."""
+"""Evaluations as a self-contained HTML page without scripts."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def environment() -> jinja2.Environment:
 
 
 def _image_rows(images: Sequence[ImageResult], evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Return the images, those that need a look first."""
+    """Return the rows of the images, worst outcome first."""
     return [
         {
             "name": image.name,

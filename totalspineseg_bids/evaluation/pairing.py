@@ -19,7 +19,7 @@ def _stem(path: Path, root: Path) -> str:
 
 
 def _key(path: Path, root: Path) -> tuple[frozenset[tuple[str, str]], str] | str:
-    """Return what pairs a prediction with its truth: BIDS entities and suffix of the source, else the relative name."""
+    """Return the key of a pair: BIDS entities and suffix of the source, else the relative name."""
     name = parse_name(path)
     if name.get("sub") is None:
         return _stem(path, root)

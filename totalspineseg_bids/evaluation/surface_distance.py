@@ -1,4 +1,4 @@
-"""Normalised surface distance: how much of two surfaces lie within a tolerance of each other.
+"""Normalised surface distance: share of two surfaces within a tolerance of each other.
 
 Sources
 -------

@@ -1,4 +1,4 @@
-"""An image and its labels on one grid, checked: what a training case is made from."""
+"""Reading and checking of an image and its labels on one grid."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MAX_OUTSIDE = 0.02
 
 
 def check_label_space(labels: Geometry, occupied: NDArray[np.bool_], image: Geometry, path: Path) -> None:
-    """Refuse labels that do not lie where the image lies.
+    """Raise if labels and image do not occupy the same space.
 
     A label map may have another grid than the image (labels are often made on a 1 mm copy), but its voxels must fall
     into the image, and one of the image's shape must have its affine.

@@ -146,7 +146,7 @@ class TrainingCase:
 
     @property
     def person(self) -> tuple[str, str]:
-        """Dataset and subject: what a split must not tear apart."""
+        """Dataset and subject, all of whose images are in the same part of a split."""
         return self.dataset, "" if self.one_person else self.subject
 
 
@@ -187,7 +187,7 @@ def _belongs(label: BidsName, image: BidsName, *, alone: bool) -> bool:
 
 
 def _rank_of_levels(name: BidsName) -> int | None:
-    """Return how surely a file holds the levels of the spine, best first; ``None`` if it does not."""
+    """Return the preference rank of a file of levels, 0 is best; None if it has no levels."""
     label, seg = (name.get("label") or "").lower(), (name.get("seg") or "").lower()
     if name.suffix == "mask" or seg in _POINTS:
         return None

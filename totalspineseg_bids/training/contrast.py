@@ -1,4 +1,4 @@
-"""Images of other contrast from an image and its labels, for `prepare`.
+"""Copies of an image with another contrast, made from its labels for `prepare`.
 
 The method multiplies its training images by redrawing intensities structure by structure (discs, vertebrae, cord,
 canal), so that a network learns shapes and not the contrasts of a few scanners. Here each structure gets a new mean and
@@ -31,7 +31,7 @@ _PERCENTILES = (1.0, 99.0)
 
 
 def _kind_table() -> NDArray[np.uint8]:
-    """Return the kind (from 1) of each canonical id; 0 for what is no structure of the spine."""
+    """Return the kind (from 1) of each canonical id; 0 for other ids."""
     table = np.zeros(256, np.uint8)
     for number, structures in enumerate(_KINDS, start=1):
         for label in anatomy.LABELS:

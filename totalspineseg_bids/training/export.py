@@ -1,4 +1,4 @@
-"""A trained model as one zip in nnU-Net's layout.
+"""Export of a trained model as a zip in nnU-Net's format.
 
 The archive holds what inference needs (``dataset.json``, ``plans.json``, a checkpoint a fold) and what a reader wants
 to know: the split, the list of training and test images, the curves, and the figures of validation and test. The same
@@ -32,7 +32,7 @@ def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
 
 
 def _strip_checkpoints(folder: Path, checkpoints: dict[Fold, Path], target: Path, *, half: bool) -> dict[Fold, Path]:
-    """Copy the checkpoints without what only training needs; return the copies."""
+    """Copy the checkpoints without the training state; return the copies."""
     from totalspineseg_bids.models.export import strip_checkpoint  # noqa: PLC0415
 
     chosen = target / "chosen"
@@ -46,7 +46,7 @@ def _strip_checkpoints(folder: Path, checkpoints: dict[Fold, Path], target: Path
 
 
 def _without_files(dataset_file: Path) -> bytes:
-    """Return the ``dataset.json`` without the list of files, whose paths mean nothing elsewhere."""
+    """Return the ``dataset.json`` without its list of local paths."""
     content = json.loads(dataset_file.read_text())
     content.pop("dataset", None)
     return (json.dumps(content, indent=1) + "\n").encode()
@@ -64,7 +64,7 @@ def _list_of_images(prepared: Path) -> bytes:
 
 
 def _without_paths(summary: bytes) -> bytes:
-    """Return nnU-Net's summary of a validation with file names in the place of paths."""
+    """Return nnU-Net's summary of a validation with file names instead of paths."""
     content = json.loads(summary)
     for row in content.get("metric_per_case", []):
         for key in ("reference_file", "prediction_file"):
@@ -74,7 +74,7 @@ def _without_paths(summary: bytes) -> bytes:
 
 
 def _descriptions(folder: Path, raw: Path, checkpoints: dict[Fold, Path]) -> dict[str, bytes]:
-    """Return everything but the checkpoints, by place in the model's folder."""
+    """Return all files but the checkpoints, by path in the model folder."""
     contents = {"dataset.json": _without_files(folder / "dataset.json")}
     contents["plans.json"] = (folder / "plans.json").read_bytes()
     if (raw / "splits_final.json").exists():

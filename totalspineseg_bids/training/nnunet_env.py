@@ -1,4 +1,4 @@
-"""nnU-Net inside this process: its folders below one work folder, and its pools of workers tamed.
+"""Environment in which nnU-Net runs in this process: folders, worker pools and output.
 
 nnU-Net finds its folders through environment variables and starts pools of worker processes for small jobs; in
 containers with little shared memory, and on machines with few cores, these die or cost more than they save. The
@@ -87,7 +87,7 @@ class InlinePool:
         return None
 
     def starmap(self, function: Callable[..., Any], arguments: Iterable[Iterable[Any]]) -> list[Any]:
-        """Call a function once a tuple of arguments and return the results."""
+        """Call a function with each tuple of arguments and return the results."""
         return [function(*args) for args in arguments]
 
     def starmap_async(self, function: Callable[..., Any], arguments: Iterable[Iterable[Any]]) -> _Done:
@@ -97,7 +97,7 @@ class InlinePool:
 
 @contextmanager
 def inline_pools() -> Iterator[None]:
-    """Let nnU-Net run what it would give to worker processes in this process.
+    """Run the jobs of nnU-Net's worker processes in this process.
 
     Only the name ``multiprocessing`` inside nnU-Net's own modules is replaced.
     """
@@ -118,7 +118,7 @@ def inline_pools() -> Iterator[None]:
 
 
 class _Chatter:
-    """A text stream that gives whole lines to a log."""
+    """Text stream that writes whole lines to a log."""
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
@@ -135,7 +135,7 @@ class _Chatter:
 
 @contextmanager
 def quiet(logger: logging.Logger) -> Iterator[None]:
-    """Give what nnU-Net prints to a log, at debug level.
+    """Redirect nnU-Net's output to a log, at debug level.
 
     Parameters
     ----------

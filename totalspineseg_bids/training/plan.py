@@ -56,7 +56,7 @@ PLANS: dict[str, PlansKind] = {
 
 
 def plans_kind(name: str) -> PlansKind:
-    """Return how the plans of a short name are made.
+    """Return the recipe of the plans of a short name.
 
     Raises
     ------
@@ -145,7 +145,7 @@ def raw_folder(work_dir: Path, dataset: DatasetId) -> Path:
 
 
 def plans_file(work_dir: Path, dataset: DatasetId, plans: str) -> Path:
-    """Return where the plans of a short name lie, whether they were made or not.
+    """Return the path of the plans of a short name, which need not exist.
 
     Raises
     ------
@@ -157,7 +157,7 @@ def plans_file(work_dir: Path, dataset: DatasetId, plans: str) -> Path:
 
 
 def _state(raw: Path) -> str:
-    """Return what planning and preprocessing depend on: the files of a raw dataset and what they were made from."""
+    """Return the content of the raw dataset files that planning depends on."""
     return (raw / "dataset.json").read_text() + (raw / "prepared.tsv").read_text()
 
 

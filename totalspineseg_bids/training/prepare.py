@@ -94,13 +94,13 @@ class _Job:
         return members(self.case.case_id, self.copies)
 
     def rng(self, number: int) -> np.random.Generator:
-        """Return the source of draws of a copy: its own, whatever else is prepared and in which order."""
+        """Return the random generator of a copy, independent of other cases."""
         digest = hashlib.sha256(f"{self.seed}|contrast|{self.case.case_id}|{number}".encode()).digest()
         return np.random.default_rng(int.from_bytes(digest[:8], "little"))
 
 
 def members(case_id: str, copies: int) -> tuple[str, ...]:
-    """Return the names under which an image is trained on: its own and those of its copies of other contrast."""
+    """Return the case names of an image and of its copies with another contrast."""
     return (case_id, *(f"{case_id}_aug{number}" for number in range(1, copies + 1)))
 
 
@@ -120,7 +120,7 @@ def _write_image(path: Path, data: NDArray[np.float32], affine: Affine) -> None:
 
 
 def _share(source: Path, target: Path) -> None:
-    """Give a file a second name, or copy it where the file system has no hard links."""
+    """Hard-link a file, or copy it if the file system has no hard links."""
     target.unlink(missing_ok=True)
     try:
         os.link(source, target)
@@ -156,7 +156,7 @@ def _outputs(job: _Job, folders: dict[DatasetId, Path], work_dir: Path) -> list[
 def _write_case(
     job: _Job, image: Volume, labels: NDArray[np.uint8], folders: dict[DatasetId, Path], work_dir: Path
 ) -> None:
-    """Write a case and its copies; what two datasets or copies share is written once."""
+    """Write a case and its copies; files shared by datasets or copies are written once."""
     tag = "Tr" if job.part == "train" else "Ts"
     written: dict[tuple[Any, ...], Path] = {}
 
@@ -209,7 +209,7 @@ def _make_folders(work_dir: Path, datasets: Sequence[DatasetId]) -> dict[Dataset
 
 
 def _remove_strangers(folders: dict[DatasetId, Path], work_dir: Path, expected: set[Path]) -> None:
-    """Remove what earlier runs wrote for cases that are gone, refused or in the other part now."""
+    """Remove files of earlier runs for cases now absent, refused or in the other part."""
     parts = ("imagesTr", "labelsTr", "imagesTs", "labelsTs")
     places = [folder / part for folder in folders.values() for part in parts]
     for place in (*places, work_dir / "test" / "images", work_dir / "test" / "labels"):
@@ -261,7 +261,7 @@ def _write_descriptions(
 
 
 def _count_levels(done: Sequence[_Job], shown: dict[str, list[str]]) -> dict[str, tuple[int, int]]:
-    """Return for each structure in how many training and test images it is."""
+    """Count the training and test images of each structure."""
     counts = {
         part: Counter(name for job in done if job.part == part for name in shown[job.case.case_id])
         for part in ("train", "test")
@@ -404,7 +404,7 @@ def prepare(
 
 
 def _read_mark(path: Path) -> dict[str, Any]:
-    """Return what a case was made from; empty where that is not known."""
+    """Return the recorded inputs of a case; empty if unknown."""
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError):

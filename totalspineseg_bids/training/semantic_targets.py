@@ -1,4 +1,4 @@
-"""Canonical label map to the semantic maps that the three networks learn.
+"""Conversion of canonical label maps to the semantic targets of the three networks.
 
 Parity
 ------
@@ -43,7 +43,7 @@ _REGULAR = SpineVariant()
 
 
 def spine_variant(labels: NDArray[np.uint8]) -> SpineVariant:
-    """Read off a label map how many thoracic and lumbar vertebrae the spine has.
+    """Count the thoracic and lumbar vertebrae of a label map.
 
     Parameters
     ----------

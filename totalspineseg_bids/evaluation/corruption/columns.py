@@ -1,4 +1,4 @@
-"""Fabricated spines for the tests: truth with canonical ids, and the semantic maps a model would make of them."""
+"""Simple synthetic spines for tests: truth with canonical ids, and the semantic maps of a perfect model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ USUAL = SpineVariant()
 
 @dataclass
 class SimpleColumn:
-    """Truth of a fabricated spine: canonical ids on a 1 mm RAS grid, and the disc centres (voxels)."""
+    """Truth of a simple synthetic spine: canonical ids on a 1 mm RAS grid, and the disc centres (voxels)."""
 
     truth: np.ndarray
     affine: np.ndarray
@@ -33,7 +33,7 @@ def make_column(
     first: str = "C1",
     last: str = "S",
 ) -> SimpleColumn:
-    """Ellipsoid discs and bodies in front of a canal, with arches behind; ``first`` to ``last`` are in view."""
+    """Make ellipsoid discs and bodies, canal and arches of the levels from ``first`` to ``last``."""
     chain = chain_of(variant)
     position = np.asarray(chain.position_mm) * scale
     top, bottom = position[0] - 14, position[-1] + 40
@@ -114,7 +114,7 @@ def crop(column: SimpleColumn, start: float, stop: float) -> SimpleColumn:
 
 
 def semantic_of(truth: np.ndarray, layout: ClassMap, *, swap: bool = False) -> np.ndarray:
-    """Return the map that a perfect model of a layout would yield for a map of canonical ids."""
+    """Return the semantic map of a perfect model for a map of canonical ids."""
     return np.asarray(semantic_table(layout, swap=swap)[truth])
 
 
@@ -153,7 +153,7 @@ def _turn(level: str) -> int:
 
 
 def semantic_of_variant(column: SimpleColumn, variant: SpineVariant, layout: ClassMap) -> np.ndarray:
-    """Like :func:`semantic_of`, with classes that alternate through supernumerary and missing levels."""
+    """Return `semantic_of` with classes that alternate through supernumerary and missing levels."""
     table = semantic_table(layout)
     for n, level in enumerate(variant.vertebrae()[:-1]):
         own = layout.labels.get(f"vertebrae_{level}")

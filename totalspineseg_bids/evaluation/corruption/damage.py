@@ -48,7 +48,7 @@ def _put(case: Case, number: int, value: int, part: np.ndarray | None = None) ->
 
 
 def _blob(case: Case, centre: np.ndarray, radii: tuple[float, float, float], value: int, *, free: bool) -> int:
-    """Write an ellipsoid; ``free`` spares what is not background. Returns how many voxels it got."""
+    """Write an ellipsoid, with ``free`` only on background, and return its number of voxels."""
     centre = np.asarray(centre, float)
     low = np.maximum(np.floor(centre - radii).astype(int), 0)
     high = np.minimum(np.ceil(centre + radii).astype(int) + 1, case.truth.shape)
@@ -77,7 +77,7 @@ def clean(case: Case, rng: np.random.Generator) -> bool:
 
 
 def missing_disc(case: Case, rng: np.random.Generator) -> bool:
-    """Remove a disc that is no landmark."""
+    """Remove a disc that is not a landmark."""
     inner = [d for d in _inner(case) if d not in LANDMARKS]
     if not inner:
         return False
@@ -91,7 +91,7 @@ def _lose(case: Case, level: str) -> None:
 
 
 def missing_discs(case: Case, rng: np.random.Generator) -> bool:
-    """Two to four discs are gone, half of the time neighbours."""
+    """Remove two to four discs, half of the time neighbours."""
     inner = [d for d in _inner(case) if d not in LANDMARKS]
     if len(inner) < 4:
         return False
@@ -159,7 +159,7 @@ def _join(case: Case, rng: np.random.Generator, upper: str, lower: str) -> None:
 
 
 def bridged_three(case: Case, rng: np.random.Generator) -> bool:
-    """Three neighbouring discs are joined."""
+    """Join three neighbouring discs."""
     discs = case.discs()
     if len(discs) < 4:
         return False
@@ -188,7 +188,7 @@ def broken_disc(case: Case, rng: np.random.Generator) -> bool:
 
 
 def thin_discs(case: Case, rng: np.random.Generator) -> bool:
-    """Three neighbouring discs have lost most of their voxels at the rim."""
+    """Remove most voxels at the rim of three neighbouring discs."""
     discs = case.discs()
     if len(discs) < 3:
         return False
@@ -209,7 +209,7 @@ def _parities(case: Case) -> tuple[int, int]:
 
 
 def wrong_parity(case: Case, rng: np.random.Generator) -> bool:
-    """One vertebra has the other one of the alternating classes."""
+    """Give one vertebra the other one of the alternating classes."""
     odd, even = _parities(case)
     there = [v for v in case.vertebrae() if v != "C1"]
     there = [v for v in there if table_of(case.variant, case.layout)[_vertebra(v)] in (odd, even)]
@@ -223,7 +223,7 @@ def wrong_parity(case: Case, rng: np.random.Generator) -> bool:
 
 
 def parity_flip(case: Case, rng: np.random.Generator) -> bool:
-    """From one disc downwards odd and even are exchanged."""
+    """Exchange odd and even from one disc downwards."""
     inner = _inner(case)
     if not inner:
         return False
@@ -244,7 +244,7 @@ def parity_flip(case: Case, rng: np.random.Generator) -> bool:
 
 
 def undecided_vertebrae(case: Case, rng: np.random.Generator) -> bool:
-    """One to three vertebrae carry the class ``vertebrae``, wholly or in part."""
+    """Give one to three vertebrae the class ``vertebrae``, wholly or in part."""
     there = case.vertebrae()
     if not there:
         return False
@@ -282,7 +282,7 @@ def leaking_vertebra(case: Case, rng: np.random.Generator) -> bool:
 
 
 def leaking_bone(case: Case, rng: np.random.Generator) -> bool:
-    """Bone runs out into the muscle behind and beside: 3 mm around two vertebrae, and a false process."""
+    """Extend the bone of two vertebrae by 3 mm into muscle, and add a false process."""
     there = case.vertebrae()
     if len(there) < 2:
         return False
@@ -309,7 +309,7 @@ def missing_vertebra(case: Case, rng: np.random.Generator) -> bool:
 
 
 def fused_block(case: Case, rng: np.random.Generator) -> bool:
-    """Two vertebrae are one block: bone in place of the disc; half of the time of one class."""
+    """Fuse two vertebrae: bone in place of the disc, half of the time of one class."""
     inner = [d for d in _inner(case) if d not in LANDMARKS]
     if not inner:
         return False
@@ -384,7 +384,7 @@ def false_canal(case: Case, rng: np.random.Generator) -> bool:
 
 
 def specks(case: Case, rng: np.random.Generator) -> bool:
-    """Thirty small balls of random classes anywhere."""
+    """Add thirty small balls of random classes at random positions."""
     values = list(case.layout.meanings)
     for _ in range(30):
         centre = rng.uniform(0, case.truth.shape)
@@ -438,7 +438,7 @@ def landmark_foreign(case: Case, rng: np.random.Generator) -> bool:
 
 
 def landmark_specks(case: Case, rng: np.random.Generator) -> bool:
-    """Up to half of the voxels of two ordinary discs carry landmark classes."""
+    """Give up to half of the voxels of two ordinary discs landmark classes."""
     order = [d for d in case.discs() if d not in LANDMARKS]
     if len(order) < 2:
         return False
@@ -452,7 +452,7 @@ def landmark_specks(case: Case, rng: np.random.Generator) -> bool:
 
 
 def landmark_partly(case: Case, rng: np.random.Generator) -> bool:
-    """Every landmark in view is recognised on a part of its voxels only."""
+    """Keep the class of every landmark in view on a part of its voxels only."""
     there = [d for d in case.discs() if d in LANDMARKS]
     if not there:
         return False
@@ -501,7 +501,7 @@ def no_sacrum(case: Case, rng: np.random.Generator) -> bool:
     return True
 
 
-def reject_sacrum(case: Case, rng: np.random.Generator) -> bool:
+def false_sacrum(case: Case, rng: np.random.Generator) -> bool:
     """Give a vertebra, or most of one, the class of the sacrum."""
     there = [v for v in case.vertebrae() if v[0] in "TL"]
     if not there:
@@ -585,7 +585,7 @@ def _crop(case: Case, rows: tuple[slice, slice, slice]) -> None:
 
 
 def thick_slices(case: Case, rng: np.random.Generator) -> bool:
-    """Sagittal slices of 3.3 to 4.8 mm, or axial ones of 3 to 4 mm."""
+    """Resample to sagittal slices of 3.3 to 4.8 mm, or axial ones of 3 to 4 mm."""
     step = (
         np.array([rng.uniform(3.3, 4.8), 0.8, 0.8]) if rng.random() < 0.7 else np.array([0.7, 0.7, rng.uniform(3, 4)])
     )
@@ -602,7 +602,7 @@ def thick_slices(case: Case, rng: np.random.Generator) -> bool:
 
 
 def ragged(case: Case, rng: np.random.Generator) -> bool:
-    """Surfaces are wavy: every voxel takes the class of one up to 3 mm away, smoothly varying."""
+    """Deform surfaces: each voxel takes the class of one up to 3 mm away, smoothly varying."""
     shape = case.semantic.shape
     coarse = tuple(max(2, n // 8) for n in shape)
     index = np.indices(shape, np.int16)
@@ -617,7 +617,7 @@ def ragged(case: Case, rng: np.random.Generator) -> bool:
 
 
 def _level_prior(case: Case, rng: np.random.Generator, shifted: dict[int, int]) -> None:
-    """Add a coarse map that names every level, some levels called by another name."""
+    """Add a coarse map that names every level, some of them wrongly."""
     layout = ClassMap.named("r20240601-full")
     table = table_of(case.variant, layout)
     wrong = table.copy()
@@ -661,7 +661,7 @@ def level_prior_shifted(case: Case, rng: np.random.Generator) -> bool:
 
 
 def blind(case: Case, rng: np.random.Generator) -> bool:
-    """No landmark is recognised: each carries an ordinary class, the sacrum the undecided one."""
+    """Give each landmark an ordinary class and the sacrum the class without a level."""
     table = table_of(case.variant, case.layout)
     plain = np.arange(256, dtype=np.uint8)
     for value, meaning in case.layout.meanings.items():
@@ -711,7 +711,7 @@ DAMAGES: dict[str, Damage] = {
     "no canal": no_canal,
     "no cord": no_cord,
     "no sacrum": no_sacrum,
-    "false sacrum": reject_sacrum,
+    "false sacrum": false_sacrum,
     "sacrum climbs": sacrum_climbs,
     "tilted": tilted,
     "narrow slab": narrow_slab,

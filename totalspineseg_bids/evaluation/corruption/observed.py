@@ -1,4 +1,4 @@
-"""The suite without voxels: components of parametric columns, damaged as they reach the dynamic programme.
+"""The suite without voxels: damaged components of parametric columns, as input of the dynamic programme.
 
 A thousand of these cost what a dozen of semantic maps do, so that weights are fitted and rare failures counted here.
 What they leave out is the geometry of voxels: bridges, leaks, torn canals, thick slices.
@@ -70,7 +70,7 @@ class Seen:
         self.names.insert(at, None)
 
     def vote(self, row: int, class_shares: ClassShares, which: int = 0) -> None:
-        """Replace what a map says of a component."""
+        """Replace the class shares of a component."""
         new = list(self.items[row].class_shares)
         new[which] = class_shares
         self.items[row] = replace(self.items[row], class_shares=tuple(new))
@@ -303,7 +303,7 @@ def _no_sacrum(seen: Seen, rng: np.random.Generator) -> bool:
     return bool(rows)
 
 
-def _sacrum_rejection_cost(seen: Seen, rng: np.random.Generator) -> bool:
+def _false_sacrum(seen: Seen, rng: np.random.Generator) -> bool:
     rows = seen.bodies()
     if len(rows) < 3 or any(o.kind is Structure.SACRUM for o in seen.items):
         return False
@@ -381,7 +381,7 @@ CHANGES: dict[str, Change] = {
     "false disc in body": _false_disc("body"),
     "false disc beside": _false_disc("beside"),
     "no sacrum": _no_sacrum,
-    "false sacrum": _sacrum_rejection_cost,
+    "false sacrum": _false_sacrum,
     "scout right": _level_prior("right"),  # language: ok
     "scout shifted by one": _level_prior("run"),  # language: ok
     "scout shifted all over": _level_prior("all"),  # language: ok
@@ -402,7 +402,7 @@ def _blind(seen: Seen) -> None:
 
 
 def draw(kinds: tuple[str, ...], seed: int, split: int, *, blind: bool = False) -> Seen | None:
-    """Draw a damaged view; ``None`` where its damages do not go together."""
+    """Draw a damaged view; None if its damages cannot be combined."""
     rng = np.random.default_rng([_DOMAIN, split, seed, zlib.crc32(" ".join(kinds).encode())])
     layout = ClassMap.named(LAYOUTS[seed % 2])
     for _ in range(8):

@@ -1,4 +1,4 @@
-"""Damage that models do to semantic maps, one function a kind; all return a new map."""
+"""Errors of networks in semantic maps, one function per kind; all return a new map."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Synthetic subjects and the parts of them that an image shows."""
+"""Synthetic subjects and their fields of view."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ class Case:
 
 
 def table_of(variant: SpineVariant, layout: ClassMap, *, swap: bool = False) -> np.ndarray:
-    """Canonical id to the integer that a faultless model of a layout gives, shape (256,).
+    """Return the lookup table from canonical ids to integers of a class map, shape (256,).
 
     Classes alternate through all levels that the variant has; ``swap`` exchanges odd and even.
     """
@@ -216,7 +216,7 @@ def make_case(
     *,
     swap: bool = False,
 ) -> Case:
-    """Cut a view out of a subject and make the semantic map of it that a faultless model would.
+    """Crop a subject to a view and make the semantic map of a perfect model.
 
     The field of view ends at the far ends of its first and last vertebra, give or take 8 mm.
 

@@ -1,4 +1,4 @@
-"""Digests of what was downloaded: those that are published are demanded, others are kept from the first time on."""
+"""Downloads checked by digest: the published one, or that of the first download."""
 
 from __future__ import annotations
 

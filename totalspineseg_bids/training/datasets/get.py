@@ -73,7 +73,7 @@ def get_dataset(
     options: GetOptions | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> GetResult:
-    """Fetch a dataset, going on where an earlier call stopped.
+    """Fetch a dataset, resuming an earlier call.
 
     Parameters
     ----------

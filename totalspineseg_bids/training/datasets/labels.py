@@ -17,7 +17,7 @@ _MAX_MEMBER = 1 << 30  # bytes; a label image has a few hundred kB
 
 
 def _place(name: str, datasets: Sequence[str]) -> PurePosixPath | None:
-    """Return where a member goes, from the folder of all datasets; ``None`` if it belongs to none of them."""
+    """Return the target of a member, relative to the folder of all datasets; None if it has none."""
     parts = PurePosixPath(name).parts
     for number, part in enumerate(parts[:-1]):
         if part in datasets and parts[number + 1] == "derivatives":
@@ -33,7 +33,7 @@ def _same(path: Path, info: zipfile.ZipInfo) -> bool:
 
 
 def merge_labels(archive: Path, root: Path, datasets: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """Copy the label files of an archive into datasets; files that are the same already are kept.
+    """Copy the label files of an archive into datasets; identical files are kept.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""SPIDER: archives of .mha files into a BIDS dataset with labels in the seed's ids.
+"""Conversion of SPIDER's archives of .mha files to a BIDS dataset with labels.
 
 Sources
 -------
@@ -108,7 +108,7 @@ def label_name(stem: str) -> str:
 
 
 def _members(archive: Path) -> tuple[dict[tuple[int, str], str], list[tuple[str, str]]]:
-    """Return the member of each patient and series, and the .mha files whose name is another."""
+    """Return the member of each patient and series, and the .mha files with other names."""
     try:
         with zipfile.ZipFile(archive) as opened:
             names = opened.namelist()
@@ -158,7 +158,7 @@ def convert_spider(
     subjects: Sequence[str] = (),
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Converted:
-    """Write SPIDER's archives as a BIDS dataset; what is there already is kept.
+    """Write SPIDER's archives as a BIDS dataset; existing files are kept.
 
     Parameters
     ----------
@@ -226,7 +226,7 @@ def _list_participants(target: Path) -> None:
 
 
 def _describe(source: DatasetSource, target: Path) -> None:
-    """Write what makes the folder a BIDS dataset, and its labels a derivative."""
+    """Write the dataset descriptions of the folder and of its labels."""
     description = {
         "Name": "SPIDER: lumbar spine segmentation in MR images",
         "BIDSVersion": "1.9.0",

@@ -23,7 +23,7 @@ def draw_contrast_name(rng: np.random.Generator) -> Contrast:
 def acquire(
     image: Image, rng: np.random.Generator, spacing: tuple[float, float, float], arrays: Arrays = NUMPY
 ) -> Image:
-    """Give intensities the marks of an acquisition: blur, thick slices, bias field, noise, gamma, z-score.
+    """Simulate an acquisition: blur, thick slices, bias field, noise, gamma, z-score.
 
     Parameters
     ----------
