@@ -56,7 +56,7 @@ _SHAPES: dict[str, _ArchShape] = {
 }
 
 
-def paint_posterior(canvas: Canvas, column: SpinalColumn, scale: float, rng: np.random.Generator) -> None:
+def draw_posterior(canvas: Canvas, column: SpinalColumn, scale: float, rng: np.random.Generator) -> None:
     """Draw pedicles, laminae and processes of C2 to the last lumbar vertebra around the canal."""
     for level in column.levels:
         if level.region != "S" and level.name != "C1":

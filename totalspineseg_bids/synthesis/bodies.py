@@ -6,7 +6,7 @@ import numpy as np
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.synthesis.curve import SpinalColumn, SpinalLevel, Tube
-from totalspineseg_bids.synthesis.rasterize import Canvas, LocalFrame, paint, rod
+from totalspineseg_bids.synthesis.rasterize import Canvas, LocalFrame, fill, rod
 
 #: Labels of tissue around the spine.
 TISSUES = tuple(range(10))
@@ -15,7 +15,7 @@ TISSUES = tuple(range(10))
 SOFT_TISSUE = 1
 
 
-def paint_block(
+def draw_block(
     canvas: Canvas,
     frame: LocalFrame,
     top: LocalFrame,
@@ -56,7 +56,7 @@ def paint_block(
     grow : float
         Margin added outside both surfaces, mm.
     replace : tuple of int, optional
-        Labels that may be replaced, see `rasterize.paint`.
+        Labels that may be replaced, see `rasterize.fill`.
     """
     tall = float(np.linalg.norm(top.origin - bottom.origin)) / 2
     reach = np.abs(frame.axes) @ np.array([half[0] * 1.15, half[1] * 1.15, tall + grow + 1.0 + 0.25 * half[1]])
@@ -80,10 +80,10 @@ def paint_block(
     inside = radius <= 1.0
     inside &= below_top >= dome[0] * cup - grow
     inside &= above_bottom >= dome[1] * cup - grow
-    paint(window, inside, label, replace)
+    fill(window, inside, label, replace)
 
 
-def paint_epidural_fat(canvas: Canvas, canal: Tube) -> None:
+def draw_epidural_fat(canvas: Canvas, canal: Tube) -> None:
     """Draw the fat around the dural sac and in the foramina; bones drawn afterwards replace the rest of it."""
     for i in range(0, len(canal.points) - 1, 2):
         j = min(i + 2, len(canal.points) - 1)
@@ -101,7 +101,7 @@ def paint_epidural_fat(canvas: Canvas, canal: Tube) -> None:
         )
 
 
-def paint_tubes(canvas: Canvas, canal: Tube, cord: Tube) -> None:
+def draw_tubes(canvas: Canvas, canal: Tube, cord: Tube) -> None:
     """Draw canal and cord; the cord only inside the canal."""
     everything = tuple(range(256))
     _tube(canvas, canal, anatomy.CANAL_ID, everything)
@@ -139,7 +139,7 @@ def _hollow(level: SpinalLevel) -> float:
     return {"C": 0.4, "T": 1.8, "L": 1.6, "S": 0.5}[level.region]
 
 
-def paint_discs(canvas: Canvas, column: SpinalColumn, names: tuple[str, ...], rng: np.random.Generator) -> None:
+def draw_discs(canvas: Canvas, column: SpinalColumn, names: tuple[str, ...], rng: np.random.Generator) -> None:
     """Draw all discs between the endplates of their neighbours, with an overlap that prevents gaps.
 
     Parameters
@@ -159,7 +159,7 @@ def paint_discs(canvas: Canvas, column: SpinalColumn, names: tuple[str, ...], rn
         rim = float(np.clip(rng.normal(1.0, 0.025), 0.94, 1.07))
         half = (rim * (above.width + below.width) / 4 * 0.99, rim * (above.depth + below.depth) / 4 * 0.99)
         cup = (-_dome(above)[1] - 0.2, -_dome(below)[0] - 0.2)
-        paint_block(
+        draw_block(
             canvas,
             middle,
             above.bottom,
@@ -175,14 +175,14 @@ def paint_discs(canvas: Canvas, column: SpinalColumn, names: tuple[str, ...], rn
         )
 
 
-def paint_bodies(canvas: Canvas, column: SpinalColumn) -> None:
+def draw_bodies(canvas: Canvas, column: SpinalColumn) -> None:
     """Draw the vertebral bodies C2 to the last lumbar one over tissue and discs."""
     give_way = (*TISSUES, *(label.id for label in anatomy.LABELS if label.structure is anatomy.Structure.DISC))
     for level in column.levels:
         if level.region == "S" or level.name == "C1":
             continue
         label = anatomy.vertebra(level.name).id
-        paint_block(
+        draw_block(
             canvas,
             level.frame,
             level.top,

@@ -16,17 +16,17 @@ from totalspineseg_bids.synthesis.body_profile import (
     MUSCLE,
     SOFT,
     BodyProfile,
+    draw_blob,
     measure_body_profile,
-    paint_blob,
     smooth_sheet,
 )
 from totalspineseg_bids.synthesis.curve import SpinalColumn, SpineParameters
-from totalspineseg_bids.synthesis.organs import paint_abdomen, paint_neck_and_head, paint_vessels
+from totalspineseg_bids.synthesis.organs import draw_abdomen, draw_neck_and_head, draw_vessels
 from totalspineseg_bids.synthesis.rasterize import Canvas, ellipse_rows, rows
-from totalspineseg_bids.synthesis.skeleton import paint_pelvis, paint_ribs, paint_trunk_muscles
+from totalspineseg_bids.synthesis.skeleton import draw_pelvis, draw_ribs, draw_trunk_muscles
 
 
-def paint_body(canvas: Canvas, column: SpinalColumn, p: SpineParameters, rng: np.random.Generator) -> BodyProfile:
+def draw_body(canvas: Canvas, column: SpinalColumn, p: SpineParameters, rng: np.random.Generator) -> BodyProfile:
     """Draw everything around the column, before the column itself.
 
     Parameters
@@ -43,17 +43,17 @@ def paint_body(canvas: Canvas, column: SpinalColumn, p: SpineParameters, rng: np
     Returns
     -------
     BodyProfile
-        Profile that `paint_septa` needs after the column was drawn.
+        Profile that `draw_septa` needs after the column was drawn.
     """
     profile = measure_body_profile(canvas, column, p.scale)
     _outline(canvas, profile, p, rng)
     _cavities(canvas, profile, p, rng)
-    paint_abdomen(canvas, profile, p, rng)
-    paint_vessels(canvas, profile, rng)
-    paint_neck_and_head(canvas, profile, p, rng)
-    paint_trunk_muscles(canvas, profile, rng)
-    paint_pelvis(canvas, profile, rng)
-    paint_ribs(canvas, column, profile, p, rng)
+    draw_abdomen(canvas, profile, p, rng)
+    draw_vessels(canvas, profile, rng)
+    draw_neck_and_head(canvas, profile, p, rng)
+    draw_trunk_muscles(canvas, profile, rng)
+    draw_pelvis(canvas, profile, rng)
+    draw_ribs(canvas, column, profile, p, rng)
     return profile
 
 
@@ -138,7 +138,7 @@ def _cavities(canvas: Canvas, profile: BodyProfile, p: SpineParameters, rng: np.
         lift = float(rng.normal(4.0 * side, 8.0))
         for shell, label, give_way in ((0.0, MUSCLE, (LUNG,)), (3.0, SOFT, (MUSCLE, LUNG))):
             sizes = tuple(p.scale * (v - shell) for v in (80.0, 84.0, 84.0))
-            paint_blob(
+            draw_blob(
                 canvas, profile.point("T12", side * 58, 56, 8 + lift), (sizes[0], sizes[1], sizes[2]), label, give_way
             )
     # Abdomen and pelvis: in front of the bodies' backs; muscle stays behind and at the wall.
@@ -157,7 +157,7 @@ def _cavities(canvas: Canvas, profile: BodyProfile, p: SpineParameters, rng: np.
     rows(canvas, low, high, SOFT, (MUSCLE,))
 
 
-def paint_septa(canvas: Canvas, profile: BodyProfile, p: SpineParameters, rng: np.random.Generator) -> None:
+def draw_septa(canvas: Canvas, profile: BodyProfile, p: SpineParameters, rng: np.random.Generator) -> None:
     """Draw sheets of fat and fascia between the muscles behind the column, and midline ligaments.
 
     Muscle in MR images is never uniform; without such sheets a network mistakes dark muscle for bone.
@@ -167,7 +167,7 @@ def paint_septa(canvas: Canvas, profile: BodyProfile, p: SpineParameters, rng: n
     canvas : Canvas
         Canvas that contains body and column; only muscle is replaced.
     profile : BodyProfile
-        Output of `paint_body`.
+        Output of `draw_body`.
     p : SpineParameters
         Parameters of the subject; more fat makes thicker sheets.
     rng : numpy.random.Generator

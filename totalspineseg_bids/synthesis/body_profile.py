@@ -83,7 +83,7 @@ def smooth_sheet(
     return (amplitude * field[: shape[0], : shape[1]]).astype(np.float32)
 
 
-def paint_blob(
+def draw_blob(
     canvas: Canvas, center: NDArray[np.float64], radii: tuple[float, float, float], label: int, replace: tuple[int, ...]
 ) -> None:
     """Draw an ellipsoid given by its half axes right, front, up."""

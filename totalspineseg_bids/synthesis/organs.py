@@ -15,13 +15,13 @@ from totalspineseg_bids.synthesis.body_profile import (
     SOFT,
     VESSEL,
     BodyProfile,
-    paint_blob,
+    draw_blob,
 )
 from totalspineseg_bids.synthesis.curve import SpineParameters
 from totalspineseg_bids.synthesis.rasterize import Canvas, ellipse_rows, polyline, rod, rows
 
 
-def paint_abdomen(canvas: Canvas, profile: BodyProfile, p: SpineParameters, rng: np.random.Generator) -> None:
+def draw_abdomen(canvas: Canvas, profile: BodyProfile, p: SpineParameters, rng: np.random.Generator) -> None:
     """Draw liver, spleen, stomach, kidneys and bowel."""
     k = p.scale
 
@@ -29,17 +29,17 @@ def paint_abdomen(canvas: Canvas, profile: BodyProfile, p: SpineParameters, rng:
         return float(rng.normal(0, mm))
 
     inside = (SOFT,)
-    paint_blob(
+    draw_blob(
         canvas,
         profile.point("T11", 62 + jitter(6), 62 + jitter(6), 8 + jitter(10)),
         (68 * k, 68 * k, 74 * k),
         ORGAN,
         inside,
     )
-    paint_blob(
+    draw_blob(
         canvas, profile.point("T10", -58 + jitter(6), 72 + jitter(8), -12), (48 * k, 52 * k, 52 * k), ORGAN, inside
     )
-    paint_blob(canvas, profile.point("T11", -84 + jitter(4), 2 + jitter(5), 4), (26 * k, 36 * k, 44 * k), ORGAN, inside)
+    draw_blob(canvas, profile.point("T11", -84 + jitter(4), 2 + jitter(5), 4), (26 * k, 36 * k, 44 * k), ORGAN, inside)
     # Reach of the diaphragm: a thin muscle along the spine (crura).
     for side in (-1.0, 1.0):
         path = np.array(
@@ -47,8 +47,8 @@ def paint_abdomen(canvas: Canvas, profile: BodyProfile, p: SpineParameters, rng:
         )
         polyline(canvas, path, k * np.array([[5.0, 5.0], [5.0, 4.0], [2.0, 2.0]]), MUSCLE, replace=inside)
         kidney = profile.point("L1", side * (60 + jitter(4)), -2 + jitter(5), -8 + jitter(8))
-        paint_blob(canvas, kidney, (26 * k, 25 * k, 54 * k), ORGAN, inside)
-        paint_blob(canvas, kidney - [side * 9 * k, -3 * k, 0], (11 * k, 10 * k, 24 * k), SOFT, (ORGAN,))
+        draw_blob(canvas, kidney, (26 * k, 25 * k, 54 * k), ORGAN, inside)
+        draw_blob(canvas, kidney - [side * 9 * k, -3 * k, 0], (11 * k, 10 * k, 24 * k), SOFT, (ORGAN,))
     lowest, highest = profile.height["S3"], profile.height["L1"]
     for _ in range(int(rng.integers(60, 95))):
         z = float(rng.uniform(lowest, highest))
@@ -68,15 +68,15 @@ def paint_abdomen(canvas: Canvas, profile: BodyProfile, p: SpineParameters, rng:
     polyline(canvas, rectum, k * np.array([[13.0, 12.0], [16.0, 14.0], [12.0, 12.0]]), ORGAN, replace=inside)
     if rng.random() < 0.6:
         polyline(canvas, rectum[:2], k * np.array([[6.0, 5.0], [9.0, 7.0]]), GAS, replace=(ORGAN,))
-    paint_blob(canvas, profile.point("S4", jitter(4), 78 + jitter(6), -10), (36 * k, 26 * k, 26 * k), ORGAN, inside)
+    draw_blob(canvas, profile.point("S4", jitter(4), 78 + jitter(6), -10), (36 * k, 26 * k, 26 * k), ORGAN, inside)
 
 
-def paint_vessels(canvas: Canvas, profile: BodyProfile, rng: np.random.Generator) -> None:
+def draw_vessels(canvas: Canvas, profile: BodyProfile, rng: np.random.Generator) -> None:
     """Draw heart, aorta, caval vein, lung hila and carotids."""
     k = profile.size
     inside = (SOFT, LUNG)
     heart = profile.point("T7", -14 + rng.normal(0, 4), 82 + rng.normal(0, 5), rng.normal(0, 8))
-    paint_blob(canvas, heart, (52 * k, 42 * k, 54 * k), VESSEL, inside)
+    draw_blob(canvas, heart, (52 * k, 42 * k, 54 * k), VESSEL, inside)
     side = float(rng.uniform(10, 17))
     radius = float(rng.uniform(9, 13)) * k
     down = np.array(
@@ -120,7 +120,7 @@ def paint_vessels(canvas: Canvas, profile: BodyProfile, rng: np.random.Generator
             rod(canvas, start, end, (r, r), (0.5 * r, 0.5 * r), VESSEL, replace=(LUNG,))
 
 
-def paint_neck_and_head(canvas: Canvas, profile: BodyProfile, p: SpineParameters, rng: np.random.Generator) -> None:
+def draw_neck_and_head(canvas: Canvas, profile: BodyProfile, p: SpineParameters, rng: np.random.Generator) -> None:
     """Draw the visceral compartment and vessels of the neck, airway, skull with brain, jaw."""
     k = p.scale
     z = profile.z
@@ -136,7 +136,7 @@ def paint_neck_and_head(canvas: Canvas, profile: BodyProfile, p: SpineParameters
             str(rng.choice(["C2", "C3", "C4", "C5"])), float(rng.normal(0, 26)), float(rng.uniform(24, 60))
         )
         r = rng.uniform(5, 13, 3) * k
-        paint_blob(canvas, place, (float(r[0]), float(r[1]), float(r[2])), MUSCLE, (SOFT,))
+        draw_blob(canvas, place, (float(r[0]), float(r[1]), float(r[2])), MUSCLE, (SOFT,))
     ahead = float(rng.uniform(20, 25))
     air = np.array(
         [
@@ -185,12 +185,12 @@ def _head(canvas: Canvas, profile: BodyProfile, k: float, rng: np.random.Generat
     top = profile.point("C1", 0, 0, 0)
     base = 27.0 + float(rng.normal(0, 2))  # height of the skull base above the atlas
     center = top + k * np.array([0.0, 2.0, base + 62.0])
-    paint_blob(canvas, center, (72 * k, 92 * k, 70 * k), BONE, (MUSCLE, SOFT, FAT))
-    paint_blob(canvas, center, (66 * k, 86 * k, 64 * k), BRAIN, (BONE,))
+    draw_blob(canvas, center, (72 * k, 92 * k, 70 * k), BONE, (MUSCLE, SOFT, FAT))
+    draw_blob(canvas, center, (66 * k, 86 * k, 64 * k), BRAIN, (BONE,))
     # Posterior fossa with the cerebellum, bulging down behind the foramen.
     fossa = top + k * np.array([0.0, -34.0, base + 6.0])
-    paint_blob(canvas, fossa, (54 * k, 34 * k, 27 * k), BONE, (MUSCLE, SOFT))
-    paint_blob(canvas, fossa, (50 * k, 30 * k, 23 * k), BRAIN, (BONE,))
+    draw_blob(canvas, fossa, (54 * k, 34 * k, 27 * k), BONE, (MUSCLE, SOFT))
+    draw_blob(canvas, fossa, (50 * k, 30 * k, 23 * k), BRAIN, (BONE,))
     for side in (-1.0, 1.0):  # condyles on the atlas
         start, end = top + k * np.array([side * 17, -1, 16.0]), top + k * np.array([side * 19, -6, base])
         rod(canvas, start, end, (5.5 * k, 9 * k), (9 * k, 12 * k), BONE, replace=(MUSCLE, SOFT))
@@ -205,9 +205,9 @@ def _head(canvas: Canvas, profile: BodyProfile, k: float, rng: np.random.Generat
     clivus = np.array([top + k * np.array([0, 6, base - 6.0]), top + k * np.array([0, 24, base + 24.0])])
     polyline(canvas, clivus, k * np.array([[15.0, 4.0], [15.0, 7.0]]), BONE, replace=(MUSCLE, SOFT, BRAIN))
     face = top + k * np.array([0.0, 66.0, 22.0])
-    paint_blob(canvas, face, (26 * k, 32 * k, 5 * k), BONE, (MUSCLE, SOFT))
+    draw_blob(canvas, face, (26 * k, 32 * k, 5 * k), BONE, (MUSCLE, SOFT))
     nose = top + k * np.array([0.0, 58.0, 36.0])
-    paint_blob(canvas, nose, (13 * k, 34 * k, 9 * k), GAS, (MUSCLE, SOFT, BONE))
+    draw_blob(canvas, nose, (13 * k, 34 * k, 9 * k), GAS, (MUSCLE, SOFT, BONE))
     # Cisterns and brain stem: the canal continues into the head.
     stem = np.array([top + k * np.array([0, -14.0, base - 8]), top + k * np.array([0, -8, base + 30.0])])
     polyline(canvas, stem, k * np.array([[11.0, 9.0], [20.0, 16.0]]), BRAIN, replace=(MUSCLE, SOFT, BONE))

@@ -8,12 +8,12 @@ from scipy import ndimage
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import SpineVariant
 from totalspineseg_bids.imaging.volume import Volume
-from totalspineseg_bids.synthesis.arches import paint_posterior
-from totalspineseg_bids.synthesis.bodies import paint_bodies, paint_discs, paint_epidural_fat, paint_tubes
-from totalspineseg_bids.synthesis.body import paint_body, paint_septa
+from totalspineseg_bids.synthesis.arches import draw_posterior
+from totalspineseg_bids.synthesis.bodies import draw_bodies, draw_discs, draw_epidural_fat, draw_tubes
+from totalspineseg_bids.synthesis.body import draw_body, draw_septa
 from totalspineseg_bids.synthesis.curve import SpinalColumn, SpineParameters, build_column
 from totalspineseg_bids.synthesis.rasterize import FIRST_SPINE_LABEL, Canvas
-from totalspineseg_bids.synthesis.sacrum_and_atlas import paint_atlas_and_axis, paint_sacrum
+from totalspineseg_bids.synthesis.sacrum_and_atlas import draw_atlas_and_axis, draw_sacrum
 
 __all__ = ["SpineParameters", "make_spine"]
 
@@ -61,15 +61,15 @@ def make_spine(
     p = drawn if parameters is None else parameters
     column = build_column(rng, variant, p)
     canvas = _canvas(column, p.scale, p.fat, spacing)
-    profile = paint_body(canvas, column, p, rng)
-    paint_epidural_fat(canvas, column.canal)
-    paint_discs(canvas, column, variant.discs(), rng)
-    paint_bodies(canvas, column)
-    paint_sacrum(canvas, column, p.scale)
-    paint_tubes(canvas, column.canal, column.cord)
-    paint_atlas_and_axis(canvas, column, p.scale)
-    paint_posterior(canvas, column, p.scale, rng)
-    paint_septa(canvas, profile, p, rng)
+    profile = draw_body(canvas, column, p, rng)
+    draw_epidural_fat(canvas, column.canal)
+    draw_discs(canvas, column, variant.discs(), rng)
+    draw_bodies(canvas, column)
+    draw_sacrum(canvas, column, p.scale)
+    draw_tubes(canvas, column.canal, column.cord)
+    draw_atlas_and_axis(canvas, column, p.scale)
+    draw_posterior(canvas, column, p.scale, rng)
+    draw_septa(canvas, profile, p, rng)
     _clear_beyond(canvas, column)
     _join_islands(canvas)
     return canvas.to_volume()

@@ -91,7 +91,7 @@ class Canvas:
         return Volume(self.labels.transpose(2, 1, 0), affine)
 
 
-def paint(window: CanvasPart, inside: NDArray[np.bool_], label: int, replace: tuple[int, ...] | None = None) -> None:
+def fill(window: CanvasPart, inside: NDArray[np.bool_], label: int, replace: tuple[int, ...] | None = None) -> None:
     """Assign a label to the voxels inside a solid.
 
     Parameters
@@ -143,7 +143,7 @@ def rod(  # noqa: PLR0917 - the solids are lists of these
     cap : float, optional
         Half axis of the caps along the rod, mm; by default the mean of the radii.
     replace : tuple of int, optional
-        Labels that may be replaced, see `paint`.
+        Labels that may be replaced, see `fill`.
     """
     largest = max(*radii, *end_radii, cap or 0.0)
     window = canvas.window(np.minimum(start, end) - largest, np.maximum(start, end) + largest)
@@ -164,7 +164,7 @@ def rod(  # noqa: PLR0917 - the solids are lists of these
     value = np.square((depth - part * np.float32(length)) / height)
     for way, r0, r1 in ((first, radii[0], end_radii[0]), (second, radii[1], end_radii[1])):
         value += np.square(window.along(way, start) / (np.float32(r0) + part * np.float32(r1 - r0)))
-    paint(window, value <= 1.0, label, replace)
+    fill(window, value <= 1.0, label, replace)
 
 
 def polyline(

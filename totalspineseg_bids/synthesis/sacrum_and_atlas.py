@@ -7,12 +7,12 @@ import itertools
 import numpy as np
 
 from totalspineseg_bids import anatomy
-from totalspineseg_bids.synthesis.bodies import SOFT_TISSUE, TISSUES, paint_block
+from totalspineseg_bids.synthesis.bodies import SOFT_TISSUE, TISSUES, draw_block
 from totalspineseg_bids.synthesis.curve import SpinalColumn, SpinalLevel
 from totalspineseg_bids.synthesis.rasterize import Canvas, Vector3, polyline, rod
 
 
-def paint_atlas_and_axis(canvas: Canvas, column: SpinalColumn, scale: float) -> None:
+def draw_atlas_and_axis(canvas: Canvas, column: SpinalColumn, scale: float) -> None:
     """Draw the dens on C2, and C1 as a ring around dens and canal."""
     axis, atlas = column.level("C2"), column.level("C1")
     label = anatomy.vertebra("C2").id
@@ -70,7 +70,7 @@ def paint_atlas_and_axis(canvas: Canvas, column: SpinalColumn, scale: float) -> 
         )
 
 
-def paint_sacrum(canvas: Canvas, column: SpinalColumn, scale: float) -> None:
+def draw_sacrum(canvas: Canvas, column: SpinalColumn, scale: float) -> None:
     """Draw sacrum and coccyx: fused bodies, alae, and the roof of the sacral canal."""
     label = anatomy.SACRUM_ID
     levels = [level for level in column.levels if level.region == "S"]
@@ -82,7 +82,7 @@ def paint_sacrum(canvas: Canvas, column: SpinalColumn, scale: float) -> None:
             ends.append(((level.width + other.width) / 4, (level.depth + other.depth) / 4))
         if above is None:
             # S1 is a block with an endplate; the canal runs along its back, so the depth is that of its lower half.
-            paint_block(
+            draw_block(
                 canvas,
                 level.frame,
                 level.top,

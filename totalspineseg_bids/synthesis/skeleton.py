@@ -13,14 +13,14 @@ from totalspineseg_bids.synthesis.body_profile import (
     SOFT,
     VESSEL,
     BodyProfile,
-    paint_blob,
+    draw_blob,
     smooth_sheet,
 )
 from totalspineseg_bids.synthesis.curve import SpinalColumn, SpineParameters
 from totalspineseg_bids.synthesis.rasterize import Canvas, polyline, rod, rows
 
 
-def paint_trunk_muscles(canvas: Canvas, profile: BodyProfile, rng: np.random.Generator) -> None:
+def draw_trunk_muscles(canvas: Canvas, profile: BodyProfile, rng: np.random.Generator) -> None:
     """Draw psoas and quadratus lumborum in the cavity beside the lumbar bodies."""
     k = profile.size
     bulk = float(rng.uniform(0.8, 1.2))
@@ -40,7 +40,7 @@ def paint_trunk_muscles(canvas: Canvas, profile: BodyProfile, rng: np.random.Gen
         polyline(canvas, quadratus, k * bulk * np.array([[16.0, 6.0], [20.0, 8.0]]), MUSCLE, replace=(SOFT, ORGAN))
 
 
-def paint_pelvis(canvas: Canvas, profile: BodyProfile, rng: np.random.Generator) -> None:
+def draw_pelvis(canvas: Canvas, profile: BodyProfile, rng: np.random.Generator) -> None:
     """Draw iliac wings beside the sacrum, pubic and ischial bone in front and below."""
     k = profile.size
     z, y = profile.z, profile.y
@@ -68,14 +68,14 @@ def paint_pelvis(canvas: Canvas, profile: BodyProfile, rng: np.random.Generator)
     rows(canvas, (-inner - thick).astype(np.float32), (-inner).astype(np.float32), BONE, replace)
     for side in (-1.0, 1.0):
         socket = profile.point("S4", side * 84, 42, -4)
-        paint_blob(canvas, socket, (20 * k, 26 * k, 30 * k), BONE, replace)
+        draw_blob(canvas, socket, (20 * k, 26 * k, 30 * k), BONE, replace)
         pubis = np.array([socket + np.array([0.0, 14.0 * k, 0.0]), profile.point("Co1", side * 5, 112, -8)])
         polyline(canvas, pubis, k * np.array([[9.0, 9.0], [8.0, 14.0]]), BONE, replace=replace)
         piriformis = np.array([profile.point("S2", side * 20, 14), profile.point("S4", side * 74, 10, 0)])
         polyline(canvas, piriformis, k * np.array([[8.0, 8.0], [10.0, 10.0]]), MUSCLE, replace=(SOFT,))
 
 
-def paint_ribs(
+def draw_ribs(
     canvas: Canvas, column: SpinalColumn, profile: BodyProfile, p: SpineParameters, rng: np.random.Generator
 ) -> None:
     """Draw ribs from head to flank and breastbone; the last two are short."""
