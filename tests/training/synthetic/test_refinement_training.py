@@ -261,7 +261,7 @@ def test_from_images_to_a_model(tmp_path, monkeypatch):
     monkeypatch.setattr(refinement_training, "PATCH", (16, 16, 16))
     told, networks = [], FakeNetworks()
     folder = train_refinement(
-        tmp_path, networks, images=2, steps=2, told=lambda name, number, of: told.append((name, number, of))
+        tmp_path, networks, images=2, steps=2, progress=lambda name, number, of: told.append((name, number, of))
     )
     assert [entry[1:] for entry in told] == [(1, 2), (2, 2)]
     assert json.loads((folder / "dataset.json").read_text())["numTraining"] == 2
