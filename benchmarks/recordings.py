@@ -28,13 +28,13 @@ def save(path: Path, outputs: NetworkOutputs) -> None:
     arrays = {"affine": outputs.affine, "final": outputs.final.labels}
     metadata: dict[str, object] = {
         "flags": outputs.flags,
-        "final": [outputs.final.layout.name, dict(outputs.final.layout.labels)],
+        "final": [outputs.final.class_map.name, dict(outputs.final.class_map.labels)],
     }
     odd = odd_discs_of(outputs)
     if outputs.support is not None and odd is not None:
         arrays["odd"] = odd
         arrays["support"] = outputs.support.labels
-        metadata["support"] = [outputs.support.layout.name, dict(outputs.support.layout.labels)]
+        metadata["support"] = [outputs.support.class_map.name, dict(outputs.support.class_map.labels)]
     if outputs.final.margin is not None:
         arrays["margin"] = outputs.final.margin
     if outputs.level_prior is not None:
@@ -90,4 +90,4 @@ def odd_discs_of(outputs: NetworkOutputs) -> NDArray[np.uint8] | None:
     first = outputs.support
     if first is None:
         return None
-    return odd_discs(label_map(first.labels, outputs.affine, first.layout, level_prior=outputs.level_prior))
+    return odd_discs(label_map(first.labels, outputs.affine, first.class_map, level_prior=outputs.level_prior))

@@ -54,8 +54,10 @@ class NetworkOutputs:
 
     def as_session_image(self, localizer: Volume | None = None) -> LabellingInput:
         """Return the input of the labelling."""
-        support = () if self.support is None else ((self.support.labels, self.support.layout),)
-        return LabellingInput(self.final.labels, self.affine, self.final.layout, support, localizer, self.level_prior)
+        support = () if self.support is None else ((self.support.labels, self.support.class_map),)
+        return LabellingInput(
+            self.final.labels, self.affine, self.final.class_map, support, localizer, self.level_prior
+        )
 
 
 class LevelPriorNetwork:
@@ -206,7 +208,7 @@ class SegmentationNetworks:
         channels, roi = refinement.refinement_channels(*inputs), second.labels[box] > 0
         found = self._run(Role.REFINE, channels, spacing, report, roi=roi, margin_mm=refinement.MARGIN_MM)
         labels = np.zeros_like(second.labels)
-        labels[box] = refinement.apply_refinement(second.labels[box], second.layout, found.labels, found.layout)
+        labels[box] = refinement.apply_refinement(second.labels[box], second.class_map, found.labels, found.class_map)
         # Outside of the box the probabilities stay those of step 2.
         probabilities = {role: second.probabilities[role].copy() for role in found.probabilities}
         for role, values in found.probabilities.items():
@@ -215,7 +217,7 @@ class SegmentationNetworks:
         if margin is not None and found.margin is not None:
             margin = margin.copy()
             margin[box] = found.margin
-        return SemanticMap(labels, second.layout, probabilities, margin)
+        return SemanticMap(labels, second.class_map, probabilities, margin)
 
     def as_support(self, first: SemanticMap) -> SemanticMap:
         """Return step 1 as the step before the last: its probabilities stay only for training a refining network."""

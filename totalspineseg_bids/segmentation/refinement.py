@@ -67,8 +67,8 @@ _KINDS: dict[str, tuple[Structure, ...]] = {
 _REGULAR = SpineVariant().vertebrae()
 
 
-def _parity_of(layout: ClassMap, value: int) -> Parity:
-    meaning = layout.meanings.get(value)
+def _parity_of(class_map: ClassMap, value: int) -> Parity:
+    meaning = class_map.meanings.get(value)
     if meaning is None or meaning.kind is not Structure.VERTEBRA:
         return Parity.UNKNOWN
     if meaning.level in _REGULAR:
@@ -76,18 +76,18 @@ def _parity_of(layout: ClassMap, value: int) -> Parity:
     return meaning.parity
 
 
-def parities(labels: NDArray[np.uint8], layout: ClassMap) -> NDArray[np.uint8]:
+def parities(labels: NDArray[np.uint8], class_map: ClassMap) -> NDArray[np.uint8]:
     """Return the `Parity` of each voxel of vertebrae, same shape.
 
     A landmark vertebra has the parity of its position in a regular column. The sacrum and tissue other than bone have
     none.
     """
-    return apply_table(labels, np.array([_parity_of(layout, value) for value in range(256)], np.uint8))
+    return apply_table(labels, np.array([_parity_of(class_map, value) for value in range(256)], np.uint8))
 
 
-def parity_outputs(layout: ClassMap) -> dict[str, tuple[str, ...]]:
+def parity_outputs(class_map: ClassMap) -> dict[str, tuple[str, ...]]:
     """Map each name of `PARITIES` to the roles of step 2 that it joins, possibly none."""
-    single = {role: _parity_of(layout, values[0]) for role, values in layout.labels.items() if len(values) == 1}
+    single = {role: _parity_of(class_map, values[0]) for role, values in class_map.labels.items() if len(values) == 1}
     return {name: tuple(role for role in single if single[role] is parity) for name, parity in PARITIES.items()}
 
 
@@ -212,7 +212,7 @@ def _full(blocks: NDArray[np.float32], shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def apply_refinement(
-    labels: NDArray[np.uint8], layout: ClassMap, refined: NDArray[np.uint8], refined_layout: ClassMap
+    labels: NDArray[np.uint8], class_map: ClassMap, refined: NDArray[np.uint8], refined_class_map: ClassMap
 ) -> NDArray[np.uint8]:
     """Move the borders in a map of step 2 to those of the refining network.
 
@@ -220,9 +220,9 @@ def apply_refinement(
     ----------
     labels
         Map of step 2, shape (X, Y, Z), 1 mm.
-    layout
+    class_map
         Meaning of its integers.
-    refined, refined_layout
+    refined, refined_class_map
         Map of the refining network, same shape, and the meaning of its integers.
 
     Returns
@@ -232,26 +232,26 @@ def apply_refinement(
         structure, or background if that is farther than 5 mm; bone whose parity changed gets the class of the nearest
         bone of this parity, up to 40 mm away.
     """
-    before, after = layout.kinds(labels), refined_layout.kinds(refined)
+    before, after = class_map.kinds(labels), refined_class_map.kinds(refined)
     result = np.zeros_like(labels)
     for kinds in _KINDS.values():
         old, new = np.isin(before, kinds), np.isin(after, kinds)
         kept = old & new
         result[kept] = labels[kept]
         _take_nearest(result, new & ~old, labels, old, _REACH_MM)
-    _take_parities(result, layout, refined, refined_layout)
+    _take_parities(result, class_map, refined, refined_class_map)
     return result
 
 
 def _take_parities(
-    labels: NDArray[np.uint8], layout: ClassMap, refined: NDArray[np.uint8], refined_layout: ClassMap
+    labels: NDArray[np.uint8], class_map: ClassMap, refined: NDArray[np.uint8], refined_class_map: ClassMap
 ) -> None:
     """Give bone of a map whose parity changed the class of the nearest bone that has this parity in both maps."""
-    before, after = parities(labels, layout), parities(refined, refined_layout)
+    before, after = parities(labels, class_map), parities(refined, refined_class_map)
     for name, parity in PARITIES.items():
         # Bone without parity, such as the sacrum, keeps its class.
         changed = (after == parity) & (before != parity) & (before != Parity.UNKNOWN)
-        labels[changed] = layout.labels[name][0]
+        labels[changed] = class_map.labels[name][0]
         # Bone that keeps its parity is only read, so that one array can be both source and target.
         _take_nearest(labels, changed, labels, (before == parity) & (after == parity), _PARITY_REACH_MM)
 

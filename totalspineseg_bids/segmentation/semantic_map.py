@@ -20,7 +20,7 @@ class SemanticMap:
 
     labels: NDArray[np.uint8]
     """Class of each voxel, shape (X, Y, Z)."""
-    layout: ClassMap
+    class_map: ClassMap
     """Meaning of the integers."""
     probabilities: dict[str, NDArray[np.floating]] = field(default_factory=dict)
     """Probability maps by role name, in [0, 1], shape (X, Y, Z); empty unless they were kept."""
@@ -31,7 +31,7 @@ class SemanticMap:
         """Return the part within a box as views of the same arrays."""
         return SemanticMap(
             self.labels[box],
-            self.layout,
+            self.class_map,
             {role: values[box] for role, values in self.probabilities.items()},
             None if self.margin is None else self.margin[box],
         )
@@ -40,12 +40,12 @@ class SemanticMap:
         """Return a map of ``shape`` with this one in a box and background elsewhere."""
         return SemanticMap(
             paste(self.labels, box, shape),
-            self.layout,
+            self.class_map,
             {role: paste(values, box, shape) for role, values in self.probabilities.items()},
             None if self.margin is None else paste(self.margin, box, shape, outside=np.inf),
         )
 
     def measured(self) -> SemanticMap:
         """Return the map with the probabilities of `MEASURED_ROLES` only, as float32."""
-        roles = [role for role in MEASURED_ROLES if role in self.layout.labels]
+        roles = [role for role in MEASURED_ROLES if role in self.class_map.labels]
         return replace(self, probabilities={r: self.probabilities[r].astype(np.float32, copy=False) for r in roles})

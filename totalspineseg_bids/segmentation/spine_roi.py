@@ -18,7 +18,7 @@ _SHARE_OF_LARGEST = 0.1
 _SMALLEST_SPINE_MM3 = 300.0
 
 
-def keep_spine(semantic: NDArray[np.uint8], layout: ClassMap) -> NDArray[np.uint8]:
+def keep_spine(semantic: NDArray[np.uint8], class_map: ClassMap) -> NDArray[np.uint8]:
     """Erase components far from the spine.
 
     Components are joined over gaps of about 16 voxels. A joined component stays if it has at least a tenth of the canal
@@ -28,7 +28,7 @@ def keep_spine(semantic: NDArray[np.uint8], layout: ClassMap) -> NDArray[np.uint
     ----------
     semantic
         Map of a model on the working grid (1 mm), uint8, shape (X, Y, Z).
-    layout
+    class_map
         Meaning of its integers.
 
     Returns
@@ -36,7 +36,7 @@ def keep_spine(semantic: NDArray[np.uint8], layout: ClassMap) -> NDArray[np.uint
     NDArray[np.uint8]
         The map without what is far; all zero if there is neither canal nor disc.
     """
-    kinds = layout.kinds(semantic)
+    kinds = class_map.kinds(semantic)
     core = (kinds == Structure.DISC) | (kinds == Structure.CANAL) | (kinds == Structure.CORD)
     if np.count_nonzero(core) < _SMALLEST_SPINE_MM3:
         return np.zeros_like(semantic)

@@ -166,12 +166,12 @@ def _search(
     grid: SolvedImage, maps: Sequence[SemanticMap], image: LabellingInput, weights: EvidenceWeights
 ) -> SolvedImage:
     """Find components and levels on the working grid."""
-    layout = maps[0].layout
+    layout = maps[0].class_map
     box = foreground_box(layout.kinds(maps[0].labels) > 0, margin=FOREGROUND_MARGIN)
     if box is None:
         return replace(grid, reason="the map holds no class of the spine")
     grid = replace(grid, box=box)
-    cropped = [SemanticMap(np.ascontiguousarray(m.labels[box]), m.layout) for m in maps]
+    cropped = [SemanticMap(np.ascontiguousarray(m.labels[box]), m.class_map) for m in maps]
     if image.level_prior is not None:
         cropped = [sacrum.relabel_by_prior(m, grid.local, image.level_prior) for m in cropped]
     cropped = [sacrum.keep_largest_sacrum(m) for m in cropped]
@@ -229,7 +229,7 @@ def build_labelled_spine(solved: SolvedImage, *, unnamed: str | None = None) -> 
         naming = name_components(found.observations, found.solution, unnamed)
         semantic = found.context.maps[0][0]
         out = np.zeros(semantic.labels.shape, np.uint8)
-        draw_label_image(out, semantic.layout.kinds(semantic.labels), found, naming)
+        draw_label_image(out, semantic.class_map.kinds(semantic.labels), found, naming)
         labels[box] = out
         spine = summarize(Volume(labels, solved.affine), box, found, naming)
     if solved.orientation is not None:
@@ -301,7 +301,7 @@ def _find(
 ) -> LabelledComponents:
     semantic = context.maps[0][0]
     coarse = np.ascontiguousarray(semantic.labels[::STRIDE, ::STRIDE, ::STRIDE])
-    bodies, sacral = body_parts(coarse, semantic.layout, context, discs, STRIDE)
+    bodies, sacral = body_parts(coarse, semantic.class_map, context, discs, STRIDE)
     observations: list[Observation] = sorted(
         [*discs.observations, *bodies.observations, *sacral.observations], key=lambda o: o.s
     )

@@ -121,7 +121,7 @@ def measure(
                 volume_mm3=float(stop - start) * voxel,
                 touches_edge=bool(edge_counts[n] * stride**2 > 3),
                 class_shares=tuple(
-                    _class_shares(counts[n], m.layout, weight, kind)
+                    _class_shares(counts[n], m.class_map, weight, kind)
                     for counts, (m, weight) in zip(tables, context.maps, strict=True)
                 ),
                 part=n,

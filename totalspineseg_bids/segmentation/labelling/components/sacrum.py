@@ -32,13 +32,13 @@ def plain_vertebra_value(layout: ClassMap) -> int | None:
 
 
 def _is_sacrum(semantic: SemanticMap) -> NDArray[np.bool_]:
-    mask: NDArray[np.bool_] = semantic.layout.kinds(semantic.labels) == Structure.SACRUM
+    mask: NDArray[np.bool_] = semantic.class_map.kinds(semantic.labels) == Structure.SACRUM
     return mask
 
 
 def _relabel_as_vertebra(semantic: SemanticMap, mask: NDArray[np.bool_]) -> SemanticMap:
     labels = semantic.labels.copy()
-    labels[mask] = plain_vertebra_value(semantic.layout) or 0
+    labels[mask] = plain_vertebra_value(semantic.class_map) or 0
     return replace(semantic, labels=labels)
 
 
@@ -62,10 +62,10 @@ def relabel_by_prior(semantic: SemanticMap, affine: Affine, level_prior: LevelPr
 
     In a patch of the column a sacrum looks like one more vertebra; the prior covers the end of the column.
     """
-    values = semantic.layout.values_of("sacrum")
+    values = semantic.class_map.values_of("sacrum")
     if not values:
         return semantic
-    bone = (semantic.layout.kind_table == Structure.VERTEBRA)[semantic.labels]
+    bone = (semantic.class_map.kind_table == Structure.VERTEBRA)[semantic.labels]
     sacral = sacrum_mask(bone, affine, level_prior)
     if not sacral.any():
         return semantic

@@ -73,7 +73,7 @@ def separate_atlas_and_axis(
 def _has_class_of_axis(index: NDArray[np.int64], found: LabelledComponents) -> NDArray[np.bool_]:
     """Return which voxels have the class of C2; none if the model has no such class, shape (N,)."""
     semantic = found.context.maps[0][0]
-    values = [v for v, m in semantic.layout.meanings.items() if m.kind is Structure.VERTEBRA and m.level == "C2"]
+    values = [v for v, m in semantic.class_map.meanings.items() if m.kind is Structure.VERTEBRA and m.level == "C2"]
     return np.isin(semantic.labels[index[:, 0], index[:, 1], index[:, 2]], values)
 
 

@@ -43,7 +43,7 @@ def draw_label_image(
     naming
         Id of each component.
     """
-    context, layout = found.context, found.context.maps[0][0].layout
+    context, layout = found.context, found.context.maps[0][0].class_map
     by_part: dict[Structure, dict[int, int]] = {Structure.DISC: {}, Structure.VERTEBRA: {}, Structure.SACRUM: {}}
     for n, observation in enumerate(found.observations):
         label = naming.ids[n]
