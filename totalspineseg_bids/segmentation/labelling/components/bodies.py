@@ -20,12 +20,17 @@ from totalspineseg_bids.imaging.masks import connected_parts, indices_of
 from totalspineseg_bids.segmentation.class_map import ClassMap, Parity
 from totalspineseg_bids.segmentation.labelling.components.disc_repair import join_pieces, split_bridged
 from totalspineseg_bids.segmentation.labelling.components.parameters import (
+    BODY_END_SHARE,
     BODY_SPECK_MM3,
     DISC_SPECK_MM3,
     FUSED_RATIO,
+    LONG_RATIO,
     NEIGHBOURING_BODIES,
     NEIGHBOURS_MM,
     ONE_BODY_GAP_RATIO,
+    PIECE_OFFSET_MM,
+    PIECE_OFFSET_RATIO,
+    PIECE_OVERLAP,
     SACRUM_BODY_SHARE,
     SACRUM_SPECK_MM3,
     SACRUM_TOP_MM,
@@ -332,8 +337,8 @@ def _cut_long(
         if len(rows) == 0:
             continue
         low, high = extent(s[rows], 0.03)
-        inside = np.flatnonzero((places > low + 0.25 * step) & (places < high - 0.25 * step))
-        if high - low < 1.2 * step or len(inside) == 0:
+        inside = np.flatnonzero((places > low + BODY_END_SHARE * step) & (places < high - BODY_END_SHARE * step))
+        if high - low < LONG_RATIO * step or len(inside) == 0:
             continue
         cuts = [disc_plane(discs.index[discs.part == ordinary[k].part], context) for k in inside]
         slot = slots_between_planes(index[rows] * context.spacing, cuts, context)
@@ -382,9 +387,9 @@ def cut_fused(
         if len(near) < 3:
             continue
         typical = max(float(np.median(near)), 1.0)
-        inside = (places > low + 0.25 * typical) & (places < high - 0.25 * typical)
-        between = (places < low + 0.25 * typical).any() and (places > high - 0.25 * typical).any()
-        first = not any(e[1] < low + 0.25 * typical for m, e in ends.items() if m != n)
+        inside = (places > low + BODY_END_SHARE * typical) & (places < high - BODY_END_SHARE * typical)
+        between = (places < low + BODY_END_SHARE * typical).any() and (places > high - BODY_END_SHARE * typical).any()
+        first = not any(e[1] < low + BODY_END_SHARE * typical for m, e in ends.items() if m != n)
         # The height of the missing discs is part of the block.
         pieces = max(2, round((float(length) + thick) / (typical + thick)))
         if first or length < FUSED_RATIO * typical or pieces > 3 or inside.any() or not between:
@@ -431,8 +436,8 @@ def _join_bodies(
                 continue
             common = min(small.s_high, large.s_high) - max(small.s_low, large.s_low)
             share = common / max(small.s_high - small.s_low, 1.0)
-            near = abs(small.s - large.s) < 0.35 * (large.s_high - large.s_low) + 2.0
-            if share > 0.7 and near and (best is None or share > best[0]):
+            near = abs(small.s - large.s) < PIECE_OFFSET_RATIO * (large.s_high - large.s_low) + PIECE_OFFSET_MM
+            if share > PIECE_OVERLAP and near and (best is None or share > best[0]):
                 best = share, large
         if best is not None:
             target[target == small.part] = target[best[1].part]

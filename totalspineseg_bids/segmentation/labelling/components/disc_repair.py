@@ -11,10 +11,16 @@ from scipy import ndimage
 
 from totalspineseg_bids.segmentation.labelling.components.parameters import (
     NOTABLE_MM3,
+    ONE_DISC_MM,
+    ONE_DISC_RATIO,
     PEAKS_APART_RATIO,
     PIECES_APART_MM,
+    PIECES_NEAR_LIMITS_MM,
+    PIECES_NEAR_MM,
+    PIECES_NEAR_RATIO,
     PITCHES,
     ROLLS,
+    STEP_DISC_SHARE,
     STEP_LIMITS_MM,
     USUAL_LEAST_STEP_MM,
     WAIST_RATIO,
@@ -56,7 +62,7 @@ def split_bridged(
     fresh = max(queue, default=-1) + 1
     while queue:
         n = queue.pop()
-        if n in spread and spread[n] < 0.6 * step + 3.0:
+        if n in spread and spread[n] < ONE_DISC_RATIO * step + ONE_DISC_MM:
             continue
         rows = np.flatnonzero(part == n)
         side = _waist(s[rows], anterior[rows], lateral[rows], step)
@@ -77,7 +83,7 @@ def _typical_step(part: NDArray[np.int64], s: NDArray[np.float64], numbers: list
     used = part >= 0
     sizes = np.bincount(part[used])
     centers = np.bincount(part[used], s[used]) / np.maximum(sizes, 1)
-    centers = np.sort(centers[sizes > 0.2 * np.median(sizes[sizes > 0])])
+    centers = np.sort(centers[sizes > STEP_DISC_SHARE * np.median(sizes[sizes > 0])])
     steps = np.diff(centers)
     steps = steps[steps > LEAST_STEP_MM]
     return float(np.clip(np.percentile(steps, 20), *STEP_LIMITS_MM)) if len(steps) else USUAL_LEAST_STEP_MM
@@ -137,7 +143,11 @@ def join_pieces(
         for k, gap in enumerate(gaps):
             a, b = items[k], items[k + 1]
             around = [g for g in gaps[max(0, k - 3) : k + 4] if g > LEAST_STEP_MM]
-            limit = float(np.clip(0.4 * np.median(around), 5.0, 12.0)) if around else 6.0
+            limit = (
+                float(np.clip(PIECES_NEAR_RATIO * np.median(around), *PIECES_NEAR_LIMITS_MM))
+                if around
+                else PIECES_NEAR_MM
+            )
             apart = float(np.hypot(a[3] - b[3], a[4] - b[4]))
             if (
                 gap < limit

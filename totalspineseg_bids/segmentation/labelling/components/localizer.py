@@ -12,10 +12,13 @@ from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.imaging.volume import Affine, Volume
 from totalspineseg_bids.segmentation.labelling.components.parameters import (
+    LOCALIZER_ANTERIOR_MM,
     LOCALIZER_ASIDE_MM,
+    LOCALIZER_BEHIND_MM,
     LOCALIZER_NEAR_MM,
     LOCALIZER_SMALLEST_MM3,
 )
+from totalspineseg_bids.segmentation.labelling.parameters import BODY_FRONT_MM
 from totalspineseg_bids.segmentation.labelling.records import Observation, SpineContext
 
 _WITH_LEVELS = (Structure.DISC, Structure.VERTEBRA, Structure.SACRUM)
@@ -56,10 +59,12 @@ def with_localizer_levels(
         points = (index @ to_local[:3, :3].T + to_local[:3, 3]) * context.spacing
         projection = context.centerline.project(points)
         kind = known.structure
-        front = projection.anterior > (7.0 if kind is Structure.VERTEBRA else -5.0)
+        front = projection.anterior > (BODY_FRONT_MM if kind is Structure.VERTEBRA else LOCALIZER_BEHIND_MM)
         if kind is Structure.SACRUM or not front.any():
             continue
-        aside = float(np.hypot(projection.anterior[front].mean() - 18.0, projection.lateral[front].mean()))
+        aside = float(
+            np.hypot(projection.anterior[front].mean() - LOCALIZER_ANTERIOR_MM, projection.lateral[front].mean())
+        )
         places.append((kind, known.level, float(projection.s[front].mean()), aside))
     result = []
     for observation in observations:
