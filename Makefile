@@ -12,7 +12,7 @@ DEMO_SUBJECTS := 6
 DEMO_SEED := 2026
 MODEL := bundled
 
-.PHONY: help venv demo test lint language docs format validate descriptor container-test bench bundled-models refinement clean
+.PHONY: help venv demo test lint docs format validate descriptor container-test bench bundled-models refinement clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -38,18 +38,16 @@ validate: demo  ## Validate what the demo wrote (bids-validator-deno)
 test: $(STAMP)  ## Run the tests and the examples in docstrings, one process per CPU core
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
-lint: $(STAMP)  ## Style, types and spelling
+lint: $(STAMP)  ## Style, types, spelling and wording
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/codespell
+	$(BIN)/python tools/check_language.py
 
 docs: $(STAMP)  ## Build the documentation site in build/site
 	$(PIP) install --quiet -c constraints.txt -e '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
-
-language:  ## List wording that newcomers would not understand (see tools/check_language.py)
-	$(PYTHON) tools/check_language.py
 
 format: $(STAMP)  ## Bring the code into shape
 	$(BIN)/ruff check --fix .
