@@ -21,7 +21,6 @@ from totalspineseg_bids.evaluation.corruption.columns import (
     levels_right,
     make_column,
     semantic_of,
-    semantic_of_variant,
 )
 from totalspineseg_bids.imaging.grid import restore_labels
 from totalspineseg_bids.imaging.volume import Geometry, Volume
@@ -183,7 +182,7 @@ def test_step_1_names_what_step_2_leaves_open():
 def test_thirteen_thoracic_vertebrae():
     variant = SpineVariant(13, 5)
     column = make_column(variant)
-    spine = label_map(semantic_of_variant(column, variant, STEP2), column.affine, STEP2)
+    spine = label_map(semantic_of(column.truth, STEP2, variant), column.affine, STEP2)
     assert _all_right(spine, column) == []
     assert "T13" in spine.flags
     turns = [turn % 2 for _, turn in disc_turns(spine)]

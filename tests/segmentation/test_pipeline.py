@@ -23,7 +23,7 @@ from totalspineseg_bids.evaluation.corruption.columns import (
     dice,
     levels_right,
     make_column,
-    semantic_table,
+    semantic_of,
 )
 from totalspineseg_bids.imaging.grid import restore_labels
 from totalspineseg_bids.imaging.volume import Geometry, Volume
@@ -71,7 +71,7 @@ class TruthReader:
         bone = [i for i, kind in structures.items() if kind in {Structure.VERTEBRA, Structure.SACRUM}]
         chance = {"cord": cord, "canal": canal, "vertebrae": np.isin(ids, bone).astype(np.float32)}
         chance["disc"] = (ids > 0).astype(np.float32) - canal - chance["vertebrae"]
-        labels = semantic_table(self.layout)[ids]
+        labels = semantic_of(ids, self.layout)
         parity = parities(labels, self.layout)
         chance |= {role: (parity == value).astype(np.float32) for role, value in PARITIES.items()}
         kept = {name: chance[name].astype(np.float16 if half else np.float32) for name in keep}
@@ -299,7 +299,7 @@ def test_models_that_do_not_fit():
 
 def test_specks_far_from_the_spine_go():
     layout = ClassMap.named("r20240601-step1")
-    semantic = semantic_table(layout)[lumbar().truth]
+    semantic = semantic_of(lumbar().truth, layout)
     dirty = semantic.copy()
     dirty[80:84, 100:104, 5:9] = layout.values_of("disc")[0]
     np.testing.assert_array_equal(keep_spine(dirty, layout), semantic)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from totalspineseg_bids import anatomy
-from totalspineseg_bids.anatomy import SpineVariant, Structure
+from totalspineseg_bids.anatomy import SpineVariant
+from totalspineseg_bids.evaluation.corruption.subjects import table_of
 from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling.column.parameters import chain_of
 
@@ -113,57 +114,9 @@ def crop(column: SimpleColumn, start: float, stop: float) -> SimpleColumn:
     )
 
 
-def semantic_of(truth: np.ndarray, layout: ClassMap, *, swap: bool = False) -> np.ndarray:
-    """Return the semantic map of a perfect model for a map of canonical ids."""
-    return np.asarray(semantic_table(layout, swap=swap)[truth])
-
-
-def semantic_table(layout: ClassMap, *, swap: bool = False) -> np.ndarray:
-    """Canonical id to the integer of a layout's most specific class."""
-    table = np.zeros(256, np.uint8)
-
-    def first_of(*names: str) -> int:
-        for name in names:
-            if name in layout.labels:
-                return layout.labels[name][0]
-        return 0
-
-    for label in anatomy.LABELS:
-        if label.structure is Structure.CORD:
-            table[label.id] = first_of("cord", "canal")
-        elif label.structure is Structure.CANAL:
-            table[label.id] = first_of("csf", "canal")
-        elif label.structure is Structure.SACRUM:
-            table[label.id] = first_of("sacrum", "vertebrae")
-        elif label.level:
-            # Parity by the order of the regular column; T13 and L6 are dealt with by ``alternate``.
-            odd = _turn(label.level) % 2 == int(swap)
-            kind = "disc" if label.structure is Structure.DISC else "vertebrae"
-            own = f"{kind}_{label.level.replace('-', '_')}"
-            table[label.id] = first_of(own, f"{kind}_{'O' if odd else 'E'}", kind)
-    return table
-
-
-def _turn(level: str) -> int:
-    order = SpineVariant(13, 6).vertebrae()
-    upper = level.split("-", maxsplit=1)[0]
-    turn = order.index(upper)
-    # In a column of 12 thoracic vertebrae L1 follows T12, of 5 lumbar ones the sacrum follows L5.
-    return turn - (1 if turn > order.index("T13") else 0)
-
-
-def semantic_of_variant(column: SimpleColumn, variant: SpineVariant, layout: ClassMap) -> np.ndarray:
-    """Return `semantic_of` with classes that alternate through supernumerary and missing levels."""
-    table = semantic_table(layout)
-    for n, level in enumerate(variant.vertebrae()[:-1]):
-        own = layout.labels.get(f"vertebrae_{level}")
-        role = layout.labels.get(f"vertebrae_{'O' if n % 2 == 0 else 'E'}", layout.labels["vertebrae"])
-        table[anatomy.vertebra(level).id] = (own or role)[0]
-    for n, level in enumerate(variant.discs()):
-        own = layout.labels.get(f"disc_{level.replace('-', '_')}")
-        role = layout.labels.get(f"disc_{'O' if n % 2 == 0 else 'E'}", layout.labels["disc"])
-        table[anatomy.disc(level).id] = (own or role)[0]
-    return np.asarray(table[column.truth])
+def semantic_of(truth: np.ndarray, layout: ClassMap, variant: SpineVariant = USUAL) -> np.ndarray:
+    """Return the semantic map of a perfect model for a map of canonical ids of a spine."""
+    return np.asarray(table_of(variant, layout)[truth])
 
 
 def dice(a: np.ndarray, b: np.ndarray) -> float:

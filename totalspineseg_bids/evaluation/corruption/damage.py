@@ -13,15 +13,13 @@ import numpy as np
 from scipy import ndimage
 
 from totalspineseg_bids import anatomy
-from totalspineseg_bids.anatomy import Structure
+from totalspineseg_bids.anatomy import LANDMARK_DISCS, Structure
 from totalspineseg_bids.evaluation.corruption.subjects import Case, table_of
 from totalspineseg_bids.imaging.grid import restore_labels
 from totalspineseg_bids.imaging.volume import Geometry
 from totalspineseg_bids.segmentation.class_map import ClassMap, Parity
 
 Damage = Callable[[Case, np.random.Generator], bool]
-
-LANDMARKS = ("C2-C3", "C7-T1", "T12-L1", "L5-S")
 
 
 def _disc(level: str) -> int:
@@ -78,7 +76,7 @@ def clean(case: Case, rng: np.random.Generator) -> bool:
 
 def missing_disc(case: Case, rng: np.random.Generator) -> bool:
     """Remove a disc that is not a landmark."""
-    inner = [d for d in _inner(case) if d not in LANDMARKS]
+    inner = [d for d in _inner(case) if d not in LANDMARK_DISCS]
     if not inner:
         return False
     _lose(case, _pick(rng, inner))
@@ -92,7 +90,7 @@ def _lose(case: Case, level: str) -> None:
 
 def missing_discs(case: Case, rng: np.random.Generator) -> bool:
     """Remove two to four discs, half of the time neighbours."""
-    inner = [d for d in _inner(case) if d not in LANDMARKS]
+    inner = [d for d in _inner(case) if d not in LANDMARK_DISCS]
     if len(inner) < 4:
         return False
     number = int(rng.integers(2, min(4, len(inner) - 1) + 1))
@@ -108,7 +106,7 @@ def missing_discs(case: Case, rng: np.random.Generator) -> bool:
 
 def missing_landmark(case: Case, rng: np.random.Generator) -> bool:
     """Remove a landmark disc."""
-    there = [d for d in case.discs() if d in LANDMARKS]
+    there = [d for d in case.discs() if d in LANDMARK_DISCS]
     if not there:
         return False
     _lose(case, _pick(rng, there))
@@ -117,7 +115,7 @@ def missing_landmark(case: Case, rng: np.random.Generator) -> bool:
 
 def landmark_unrecognised(case: Case, rng: np.random.Generator) -> bool:
     """Give a landmark disc the class of an ordinary one."""
-    there = [d for d in case.discs() if d in LANDMARKS]
+    there = [d for d in case.discs() if d in LANDMARK_DISCS]
     if not there:
         return False
     level = _pick(rng, there)
@@ -310,7 +308,7 @@ def missing_vertebra(case: Case, rng: np.random.Generator) -> bool:
 
 def fused_block(case: Case, rng: np.random.Generator) -> bool:
     """Fuse two vertebrae: bone in place of the disc, half of the time of one class."""
-    inner = [d for d in _inner(case) if d not in LANDMARKS]
+    inner = [d for d in _inner(case) if d not in LANDMARK_DISCS]
     if not inner:
         return False
     level = _pick(rng, inner)
@@ -398,14 +396,14 @@ def specks(case: Case, rng: np.random.Generator) -> bool:
 
 
 def _swap_landmark(case: Case, rng: np.random.Generator, *, keep: bool) -> bool:
-    there = [d for d in case.discs() if d in LANDMARKS]
+    there = [d for d in case.discs() if d in LANDMARK_DISCS]
     if not there:
         return False
     level = _pick(rng, there)
     order = case.variant.discs()
     at = order.index(level)
     near = [order[k] for k in (at - 1, at + 1) if 0 <= k < len(order) and case.seen(_disc(order[k]))]
-    near = [d for d in near if d not in LANDMARKS]
+    near = [d for d in near if d not in LANDMARK_DISCS]
     if not near:
         return False
     target = _pick(rng, near)
@@ -428,32 +426,32 @@ def landmark_doubled(case: Case, rng: np.random.Generator) -> bool:
 def landmark_foreign(case: Case, rng: np.random.Generator) -> bool:
     """Give an ordinary disc, some levels from any landmark, the class of one."""
     order = case.variant.discs()
-    far = [d for d in case.discs() if min(abs(order.index(d) - order.index(m)) for m in LANDMARKS) > 1]
+    far = [d for d in case.discs() if min(abs(order.index(d) - order.index(m)) for m in LANDMARK_DISCS) > 1]
     if not far:
         return False
     target = _pick(rng, far)
-    nearest = sorted(LANDMARKS, key=lambda m: abs(order.index(m) - order.index(target)))
+    nearest = sorted(LANDMARK_DISCS, key=lambda m: abs(order.index(m) - order.index(target)))
     _put(case, _disc(target), case.value("disc_" + nearest[int(rng.integers(2))].replace("-", "_")))
     return True
 
 
 def landmark_specks(case: Case, rng: np.random.Generator) -> bool:
     """Give up to half of the voxels of two ordinary discs landmark classes."""
-    order = [d for d in case.discs() if d not in LANDMARKS]
+    order = [d for d in case.discs() if d not in LANDMARK_DISCS]
     if len(order) < 2:
         return False
     for level in rng.choice(order, 2, replace=False):
         box, mask = _where(case, _disc(str(level)))
         coarse = rng.random(tuple(n // 3 + 1 for n in mask.shape)) < rng.uniform(0.15, 0.5)
         part = np.kron(coarse, np.ones((3, 3, 3), bool))[: mask.shape[0], : mask.shape[1], : mask.shape[2]]
-        class_ = LANDMARKS[int(rng.integers(4))]
+        class_ = LANDMARK_DISCS[int(rng.integers(4))]
         case.semantic[box][mask & part.astype(bool)] = case.value("disc_" + class_.replace("-", "_"))
     return True
 
 
 def landmark_partly(case: Case, rng: np.random.Generator) -> bool:
     """Keep the class of every landmark in view on a part of its voxels only."""
-    there = [d for d in case.discs() if d in LANDMARKS]
+    there = [d for d in case.discs() if d in LANDMARK_DISCS]
     if not there:
         return False
     for level in there:
@@ -673,7 +671,7 @@ def blind(case: Case, rng: np.random.Generator) -> bool:
     for n, level in enumerate(order[:-1]):
         if case.layout.meanings[int(table[_vertebra(level)])].level and case.counts[_vertebra(level)]:
             _put(case, _vertebra(level), odd if n % 2 == 0 else even)
-    for level in LANDMARKS:
+    for level in LANDMARK_DISCS:
         if case.counts[_disc(level)]:
             _put(case, _disc(level), _plain_disc(case, level))
     return True

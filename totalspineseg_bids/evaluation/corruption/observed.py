@@ -14,9 +14,8 @@ import numpy as np
 from scipy import ndimage
 
 from totalspineseg_bids import anatomy
-from totalspineseg_bids.anatomy import SpineVariant, Structure
+from totalspineseg_bids.anatomy import LANDMARK_DISCS, SpineVariant, Structure
 from totalspineseg_bids.evaluation.corruption.cases import LAYOUTS, VARIANTS
-from totalspineseg_bids.evaluation.corruption.damage import LANDMARKS
 from totalspineseg_bids.evaluation.corruption.score import Score
 from totalspineseg_bids.evaluation.corruption.subjects import BLIND_VIEWS, VIEWS, table_of
 from totalspineseg_bids.imaging.centerline import Centerline
@@ -52,7 +51,7 @@ class Seen:
     def discs(self, *, plain: bool = False) -> list[int]:
         """Rows of the discs."""
         rows = [n for n, o in enumerate(self.items) if o.kind is Structure.DISC and self.names[n]]
-        return [n for n in rows if self.names[n] not in LANDMARKS] if plain else rows
+        return [n for n in rows if self.names[n] not in LANDMARK_DISCS] if plain else rows
 
     def bodies(self) -> list[int]:
         """Rows of the vertebrae."""
@@ -168,7 +167,7 @@ def _lose(number: tuple[int, int], *, landmark: bool = False, bodies: bool = Fal
     def change(seen: Seen, rng: np.random.Generator) -> bool:
         rows = seen.bodies()[1:-1] if bodies else seen.discs(plain=not landmark)
         if landmark:
-            rows = [n for n in rows if seen.names[n] in LANDMARKS]
+            rows = [n for n in rows if seen.names[n] in LANDMARK_DISCS]
         count = int(rng.integers(number[0], number[1] + 1))
         if len(rows) < count + (0 if landmark else 2):
             return False
@@ -189,7 +188,7 @@ def _plain(seen: Seen, row: int) -> ClassShares:
 
 
 def _unrecognised(seen: Seen, rng: np.random.Generator) -> bool:
-    rows = [n for n in seen.discs() if seen.names[n] in LANDMARKS]
+    rows = [n for n in seen.discs() if seen.names[n] in LANDMARK_DISCS]
     if not rows or not seen.discs(plain=True):
         return False
     row = int(rng.choice(rows))
@@ -200,13 +199,13 @@ def _unrecognised(seen: Seen, rng: np.random.Generator) -> bool:
 def _misplaced(*, keep: bool = False, near: bool = True) -> Change:
     def change(seen: Seen, rng: np.random.Generator) -> bool:
         order = seen.variant.discs()
-        marks = [n for n in seen.discs() if seen.names[n] in LANDMARKS]
+        marks = [n for n in seen.discs() if seen.names[n] in LANDMARK_DISCS]
         plain = seen.discs(plain=True)
         if (near and not marks) or not plain:
             return False
         if not near:
             target = int(rng.choice(plain))
-            level = LANDMARKS[int(rng.integers(4))]
+            level = LANDMARK_DISCS[int(rng.integers(4))]
         else:
             row = int(rng.choice(marks))
             level = str(seen.names[row])
@@ -228,13 +227,13 @@ def _specks(seen: Seen, rng: np.random.Generator) -> bool:
         return False
     for row in rng.choice(rows, 2, replace=False):
         class_shares, share = seen.items[row].class_shares[0], float(rng.uniform(0.1, 0.5))
-        level = LANDMARKS[int(rng.integers(4))]
+        level = LANDMARK_DISCS[int(rng.integers(4))]
         seen.vote(int(row), replace(class_shares, levels={level: share}, odd=class_shares.odd * (1 - share)))
     return True
 
 
 def _partly(seen: Seen, rng: np.random.Generator) -> bool:
-    rows = [n for n in seen.discs() if seen.names[n] in LANDMARKS]
+    rows = [n for n in seen.discs() if seen.names[n] in LANDMARK_DISCS]
     for row in rows:
         class_shares = seen.items[row].class_shares[0]
         seen.vote(row, replace(class_shares, levels={k: float(rng.uniform(0.3, 0.7)) for k in class_shares.levels}))
@@ -393,7 +392,7 @@ CHANGES: dict[str, Change] = {
 
 def _blind(seen: Seen) -> None:
     for row in seen.discs():
-        if seen.names[row] in LANDMARKS and seen.discs(plain=True):
+        if seen.names[row] in LANDMARK_DISCS and seen.discs(plain=True):
             seen.vote(row, _plain(seen, row))
     for row in seen.bodies():
         class_shares = seen.items[row].class_shares[0]

@@ -9,7 +9,6 @@ import numpy as np
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
-from totalspineseg_bids.evaluation.corruption.damage import LANDMARKS
 from totalspineseg_bids.evaluation.corruption.subjects import Case, tissue_alike
 from totalspineseg_bids.segmentation.result import LabelledSpine, SpineStatus
 
@@ -152,6 +151,3 @@ def total(rows: Sequence[ScoreTotals]) -> ScoreTotals:
         for name in vars(result):
             setattr(result, name, getattr(result, name) + getattr(row, name))
     return result
-
-
-__all__ = ["LANDMARKS", "Score", "ScoreTotals", "is_anchored", "score", "total"]
