@@ -110,75 +110,25 @@ def test_it_learns_goes_on_and_ships(case, tmp_path, monkeypatch):
     assert resolve(str(shipped), need=(Role.REFINE,)).refine is not None
 
 
-@pytest.fixture
-def small(monkeypatch):
+def test_it_starts_from_another_network_with_the_same_stages(case, tmp_path, monkeypatch):
     monkeypatch.setattr(refinement_training, "PATCH", (16, 16, 16))
+    case.save(tmp_path / "a.npz")
 
-    def stages(count, features=(8, 8)):
-        for name, values in {"FEATURES": features, "BLOCKS": (1, 1), "STRIDES": ((1, 1, 1), (2, 2, 2))}.items():
-            monkeypatch.setattr(refinement_training, name, values[:count])
+    def trained(name, steps, **source):
+        return train([tmp_path / "a.npz"], steps=steps, seed=0, checkpoint=tmp_path / name, **source)
 
-    return stages
-
-
-def _trained(case, folder, name, *, steps):
-    """Train on one case, and return what came out and the checkpoint of its model folder."""
-    case.save(folder / "a.npz")
-    trained = train([folder / "a.npz"], steps=steps, seed=0, checkpoint=folder / "c.pth")
-    return trained, write_model(folder / name, trained) / "fold_all" / "checkpoint_final.pth"
-
-
-def test_a_stage_more_changes_nothing_at_first(case, small, tmp_path):
-    small(1)
-    first, source = _trained(case, tmp_path, "one", steps=5)
-    small(2)
-    second = train([tmp_path / "a.npz"], steps=1, seed=0, checkpoint=tmp_path / "two.pth", start_from=source)
-    assert second.state["start"] == "5 steps"
-    network = untrained()
-    told = refinement_training._start(network, source)
-    image = torch.randn(1, CHANNELS, 16, 16, 16)
-    small(1)
-    before = untrained()
-    before.load_state_dict(first.weights)
-    torch.testing.assert_close(network(image), before(image), rtol=0, atol=5e-3)
-    assert told == "5 steps"
+    monkeypatch.setattr(refinement_training, "FEATURES", (8, 8, 8, 8))
+    source = write_model(tmp_path / "one", trained("c.pth", 2)) / "fold_all" / "checkpoint_final.pth"
+    second = trained("d.pth", 1, start_from=source)
+    assert second.state["start"] == "2 steps"
     write_model(model_folder(tmp_path), second)
     card = (publish_refinement(tmp_path, tmp_path / "bundled").folder / "MODEL_CARD.md").read_text()
-    assert "fewer stages or as many, trained for 5 steps" in card
-
-
-def test_features_more_change_nothing_at_first_and_learn(case, small, tmp_path):
-    small(2)
-    first, source = _trained(case, tmp_path, "narrow", steps=5)
-    before = untrained()
-    before.load_state_dict(first.weights)
-    small(2, (12, 10))
-    network = untrained()
-    refinement_training._start(network, source)
-    image = torch.randn(1, CHANNELS, 16, 16, 16)
-    torch.testing.assert_close(network(image), before(image))
-    network(image).square().sum().backward()
-    # What is new is listened to from the next step on.
-    assert (network.last.weight.grad[:, 8:] != 0).any()
-
-
-def test_channels_and_outputs_more_change_nothing_at_first(case, small, tmp_path):
-    small(2)
-    first, source = _trained(case, tmp_path, "first", steps=5)
-    # The network of before the parities: the last two channels and outputs are not there.
-    stored = torch.load(source, weights_only=True)
-    weights = stored["network_weights"]
-    weights["first.weight"] = weights["first.weight"][:, : -2 * 8]
-    weights["last.weight"], weights["last.bias"] = weights["last.weight"][: -2 * 8], weights["last.bias"][: -2 * 8]
-    torch.save(stored, source)
-    network, before = untrained(), untrained()
-    refinement_training._start(network, source)
-    before.load_state_dict(first.weights)
-    image = torch.randn(1, CHANNELS, 16, 16, 16)
-    image[:, -2:] = 0
-    # But for the two priors nothing is added to the new outputs, and the others are as they were.
-    torch.testing.assert_close(network(image)[:, :-2], before(image)[:, :-2])
-    assert not network(image)[:, -2:].any()
+    assert "trained for 2 steps" in card
+    monkeypatch.setattr(refinement_training, "FEATURES", (12, 8, 8, 8))
+    with pytest.raises(ModelError, match=r"c\.pth is of a network with other stages"):
+        trained("c.pth", 3)
+    with pytest.raises(ModelError, match=r"cannot start from .*one.*stages, features or channels"):
+        trained("e.pth", 1, start_from=source)
 
 
 def test_a_wrong_parity_costs_more_than_a_border():
@@ -190,16 +140,6 @@ def test_a_wrong_parity_costs_more_than_a_border():
     lost = right.clone()
     lost[:, [0, 4], 2:6, 2:6, 2:6] = -3
     assert loss_of(right, truth) < loss_of(lost, truth) < loss_of(flipped, truth)
-
-
-def test_what_has_other_stages_is_named(case, small, tmp_path):
-    small(2)
-    _, source = _trained(case, tmp_path, "two", steps=1)
-    small(1)
-    with pytest.raises(ModelError, match=r"c\.pth is of a network with other stages"):
-        train([tmp_path / "a.npz"], steps=2, seed=0, checkpoint=tmp_path / "c.pth")
-    with pytest.raises(ModelError, match=r"cannot start from .*two.*no place"):
-        train([tmp_path / "a.npz"], steps=1, seed=0, checkpoint=tmp_path / "d.pth", start_from=source)
 
 
 def test_untrained_it_gives_back_what_step_2_found(tmp_path):

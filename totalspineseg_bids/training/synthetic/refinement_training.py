@@ -40,7 +40,6 @@ from totalspineseg_bids.training.semantic_targets import semantic_map
 from totalspineseg_bids.training.synthetic.hardware import computes_bfloat16
 from totalspineseg_bids.training.synthetic.refinement_cases import CASE_FORMAT, RefinementCase, make_cases, write_images
 from totalspineseg_bids.training.synthetic.small_plans import CONFIGURATION, PLANS_NAME, small_plans
-from totalspineseg_bids.training.synthetic.warm_start import fit_tensor
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +62,6 @@ _LATER_RATE = 1.5e-3
 #: Weight of the parity loss beside that of borders: a process of the wrong parity is not a border error.
 _PARITY_WEIGHT = 0.3
 _EMA = 0.998
-#: Bias of a rectified convolution with zero weights: at 0 its gradient would vanish.
-_AWAKE = 1e-3
 _SAVED_EVERY = 250
 _STEP2 = ClassMap.from_labels(REGIONS[102], DATASET_NAMES[102])
 _ODD, _EVEN = (REFINED_ROLES.index(role) for role in PARITIES)
@@ -246,8 +243,7 @@ def train(paths: list[Path], *, steps: int, seed: int, checkpoint: Path, start_f
     checkpoint : Path
         Written now and then and at the end.
     start_from : Path, optional
-        Checkpoint of a refinement network to start from, with the same stages or the first of them, where
-        ``checkpoint`` is not there yet.
+        Checkpoint of a refinement network to start from where ``checkpoint`` is not there yet.
 
     Returns
     -------
@@ -330,26 +326,13 @@ def train(paths: list[Path], *, steps: int, seed: int, checkpoint: Path, start_f
 
 
 def _start(network: LocalNetwork, source: Path) -> str:
-    """Load the weights of another refinement network and return how it was trained.
-
-    Stages, features, channels and outputs that it does not have change nothing at first; they are only ever added
-    behind the others.
-    """
+    """Load the weights of another refinement network and return how it was trained."""
     checkpoint = read_checkpoint(source)
-    own, weights = network.state_dict(), checkpoint["network_weights"]
-    for name, value in weights.items():
-        put = fit_tensor(own[name], value.float(), transposed=name.startswith("finer.")) if name in own else None
-        if put is None:
-            msg = f"cannot start from {source}: {name} has no place in a network of {FEATURES} features"
-            raise ModelError(msg)
-        own[name] = put
-    network.load_state_dict(own)
-    # Added stages are below the others: their output starts at zero, and the layer that receives it passes on its
-    # other input, through which gradients flow.
-    for kind, bias in (("finer", 0.0), ("decoder", _AWAKE)):
-        for name, parameter in getattr(network, kind).named_parameters():
-            if f"{kind}.{name}" not in weights:
-                torch.nn.init.constant_(parameter, bias if name.endswith("bias") else 0.0)
+    try:
+        network.load_state_dict(checkpoint["network_weights"])
+    except RuntimeError as error:
+        msg = f"cannot start from {source}: its stages, features or channels are not those of this network"
+        raise ModelError(msg) from error
     earlier = checkpoint.get("refinement")
     # Shipped checkpoints have weights only.
     steps = f"{earlier['step']} steps" if earlier else "steps given in its model card"

@@ -19,8 +19,7 @@ from totalspineseg_bids.training.synthetic.options import SyntheticTraining
 from totalspineseg_bids.training.synthetic.patch_dataset import SyntheticPatchDataset
 from totalspineseg_bids.training.synthetic.region_loss import RegionLoss
 from totalspineseg_bids.training.synthetic.schedule import Clock, RunningAverage, learning_rate_factor
-from totalspineseg_bids.training.synthetic.small_plans import PLAIN, SUBVOXEL, network_class
-from totalspineseg_bids.training.synthetic.warm_start import matching_heads, pixel_shuffle_weights, warm_start_weights
+from totalspineseg_bids.training.synthetic.warm_start import matching_heads, warm_start_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -115,12 +114,7 @@ class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
     def take_weights(self, checkpoint: Path) -> None:
         """Start from the weights of another model; new channels start with zero weight."""
         source = read_checkpoint(checkpoint)["network_weights"]
-        description, plans = (
-            json.loads((checkpoint.parent.parent / name).read_text(encoding="utf-8"))
-            for name in ("dataset.json", "plans.json")
-        )
-        if network_class(plans) == PLAIN and network_class(self.plans_manager.plans) == SUBVOXEL:
-            source = pixel_shuffle_weights(source)
+        description = json.loads((checkpoint.parent.parent / "dataset.json").read_text(encoding="utf-8"))
         heads = matching_heads(self.dataset_json["labels"], description["labels"])
         own, taken = warm_start_weights(self.network.state_dict(), source, heads)
         self.network.load_state_dict(own)
