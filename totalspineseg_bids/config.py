@@ -47,7 +47,11 @@ ANALYSIS_LEVELS: tuple[AnalysisLevel, ...] = get_args(AnalysisLevel)
 #: BIDS suffixes that are processed unless ``suffix`` is set.
 DEFAULT_SUFFIXES: tuple[str, ...] = ("T1w", "T2w", "T2starw", "PDw", "MTw")
 #: Pairs of settings of which only one can be used.
-MUTUALLY_EXCLUSIVE = (("dry_run", "reports_only"), ("single_step", "step1_only"))
+MUTUALLY_EXCLUSIVE = (
+    ("dry_run", "reports_only"),
+    ("single_step", "step1_only"),
+    ("skip_bids_validation", "strict_validation"),
+)
 
 _DEVICE = re.compile(r"^(auto|cpu|mps|cuda(:\d+)?)$")
 _LABEL = re.compile(r"^[0-9a-zA-Z+]+$")
@@ -357,6 +361,11 @@ class RunConfig:
         SettingGroup.IMAGES,
         "do not run the BIDS validator on the dataset",
         flags=("--skip-bids-validation", "--skip-bids-validator"),
+    )
+    strict_validation: bool = _option(
+        False,
+        SettingGroup.IMAGES,
+        "refuse the dataset for any error of the BIDS validator, also in files that the run does not use",
     )
 
     model: str = _option(

@@ -1,10 +1,16 @@
-"""Digests of files, the same for every part of the package."""
+"""Digests and text of files, the same for every part of the package."""
 
 from __future__ import annotations
 
+import codecs
 import hashlib
+import logging
 from pathlib import Path
 from typing import BinaryIO
+
+logger = logging.getLogger(__name__)
+
+_MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
 
 def sha256_of(path: Path) -> str:
@@ -62,3 +68,71 @@ def sha256_of_stream(stream: BinaryIO) -> str:
     while block := stream.read(1 << 20):
         digest.update(block)
     return digest.hexdigest()
+
+
+def decode_text(content: bytes) -> tuple[str, str]:
+    """Decode text that should be UTF-8 but may come from another program, such as a spreadsheet.
+
+    Parameters
+    ----------
+    content : bytes
+        UTF-8, UTF-16 with or without a byte-order mark, or Windows 1252 (everything else).
+
+    Returns
+    -------
+    text : str
+        The text, without byte-order mark.
+    encoding : str
+        Its encoding.
+
+    Raises
+    ------
+    ValueError
+        If it is not text.
+
+    Examples
+    --------
+    >>> decode_text("Zürich".encode("cp1252"))
+    ('Zürich', 'cp1252')
+    """
+    encoding = next((name for mark, name in _MARKS if content.startswith(mark)), "")
+    if not encoding and b"\0" in content[:200]:
+        encoding = "utf-16-le" if content[1:2] == b"\0" else "utf-16-be"
+    if not encoding:
+        try:
+            return content.decode("utf-8"), "utf-8"
+        except UnicodeDecodeError:
+            # Windows 1252 leaves five bytes undefined, which must not make the rest unreadable.
+            return content.decode("cp1252", errors="replace"), "cp1252"
+    return content.decode(encoding), encoding
+
+
+def read_text(path: Path) -> str:
+    """Read a text file in one of the encodings of `decode_text`; if it is not UTF-8, a warning is logged.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    ValueError
+        If it is not text.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "table.tsv"
+    ...     _ = path.write_bytes("Zürich".encode("utf-16"))
+    ...     read_text(path)
+    'Zürich'
+    """
+    text, encoding = decode_text(path.read_bytes())
+    if not encoding.startswith("utf-8"):
+        logger.warning("%s: is not UTF-8, read as %s; save it as UTF-8", path, encoding)
+    return text

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from totalspineseg_bids.bids import validate as module
+from totalspineseg_bids.bids.names import SourceImage
 from totalspineseg_bids.bids.validate import check_dataset, find_validator, validate
 from totalspineseg_bids.errors import DatasetError
 
@@ -27,19 +28,39 @@ def make(root: Path, *names: str) -> Path:
     return root
 
 
+def images(root: Path, *labels: str) -> list[SourceImage]:
+    names = (f"sub-{label}/anat/sub-{label}_T2w.nii.gz" for label in labels)
+    return [SourceImage(name, root / name) for name in names]
+
+
 def test_a_valid_dataset_passes(tmp_path: Path) -> None:
     root = make(tmp_path / "raw", "sub-01/anat/sub-01_T2w.nii.gz")
     assert validate(root) == []
-    check_dataset(root)
+    check_dataset(root, images(root, "01"), strict=True)
 
 
-def test_errors_stop_with_a_list_and_a_way_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    root = make(tmp_path / "raw", "sub-01/anat/sub-01_T2w.nii.gz", "sub-01/anat/sub-01_weird_T2w.nii.gz")
+def test_errors_of_other_files_are_warnings_unless_strict(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    odd = [f"sub-01/anat/sub-01_{name}_T2w.nii.gz" for name in ("weird", "odd")]
+    root = make(tmp_path / "raw", "sub-01/anat/sub-01_T2w.nii.gz", *odd)
+    check_dataset(root, images(root, "01"))
+    codes = [record.message.split()[2] for record in caplog.records]
+    assert "FILENAME_MISMATCH" in codes
+    assert len(set(codes)) == len(codes)
+    assert all("sub-01_odd_T2w.nii.gz (and 1 more)" in record.message for record in caplog.records)
     with pytest.raises(DatasetError, match="--skip-bids-validation") as caught:
-        check_dataset(root)
+        check_dataset(root, images(root, "01"), strict=True)
     assert caught.value.exit_code == 16
-    assert "sub-01_weird_T2w" in str(caught.value)
-    assert any("sub-01_weird_T2w" in record.message for record in caplog.records)
+    assert "sub-01_odd_T2w" in str(caught.value)
+
+
+@pytest.mark.parametrize("sidecar", ["sub-01/anat/sub-01_T2w.json", "sub-01/sub-01_T2w.json", "T2w.json"])
+def test_errors_of_selected_images_and_their_sidecars_are_fatal(tmp_path: Path, sidecar: str) -> None:
+    root = make(tmp_path / "raw", "sub-01/anat/sub-01_T2w.nii.gz", "sub-01/anat/sub-01_T1w.nii.gz")
+    (root / sidecar).write_text('{"EchoTime": "long"}')
+    with pytest.raises(DatasetError, match="1 error in files of"):
+        check_dataset(root, images(root, "01"))
+    other = "sub-01/anat/sub-01_T1w.nii.gz"
+    check_dataset(root, [SourceImage(other, root / other)])
 
 
 def test_damaged_files_are_told_but_do_not_stop(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -48,34 +69,36 @@ def test_damaged_files_are_told_but_do_not_stop(tmp_path: Path, caplog: pytest.L
     (root / "sub-02/anat/sub-02_T2w.json").write_text("{")
     (root / "sub-02/anat/sub-02_T1w.nii.gz").symlink_to("gone")
     with caplog.at_level(logging.WARNING):
-        check_dataset(root)
-    assert {record.message.split()[0] for record in caplog.records} == {"EMPTY_FILE", "JSON_INVALID", "SYMLINK_BROKEN"}
+        check_dataset(root, images(root, "01", "02"), strict=True)
+    assert {record.message.split()[2] for record in caplog.records} == {"EMPTY_FILE", "JSON_INVALID", "SYMLINK_BROKEN"}
 
 
 def test_only_the_wanted_participants_are_looked_at(tmp_path: Path) -> None:
     root = make(tmp_path / "raw", "sub-01/anat/sub-01_T2w.nii.gz", "sub-02/anat/sub-02_weird_T2w.nii.gz")
-    check_dataset(root, ["01"])
+    check_dataset(root, images(root, "01"), whole=False, strict=True)
     with pytest.raises(DatasetError):
-        check_dataset(root, ["01", "02"])
-    (root / "dataset_description.json").write_text('{"Name": "x"}')
-    with pytest.raises(DatasetError, match="dataset_description"):
-        check_dataset(root, ["01"])
+        check_dataset(root, images(root, "01", "02"), whole=False, strict=True)
+    for content, reason in (('{"Name": ', "cannot be read"), ("[]", "not a JSON object")):
+        (root / "dataset_description.json").write_text(content)
+        with pytest.raises(DatasetError, match=reason):
+            check_dataset(root, images(root, "01"))
 
 
 def test_without_a_validator_the_run_goes_on_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    root = make(tmp_path / "raw")
     monkeypatch.setattr(module, "find_validator", lambda: None)
-    check_dataset(tmp_path)
+    check_dataset(root, [])
     assert "not validated" in caplog.text
     broken = tmp_path / "validator"
     broken.write_text("#!/bin/sh\necho oops >&2\nexit 3\n")
     broken.chmod(0o755)
     monkeypatch.setattr(module, "find_validator", lambda: str(broken))
-    check_dataset(tmp_path)
+    check_dataset(root, [])
     assert "exit code 3: oops" in caplog.text
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="real images are not at hand")
 def test_the_real_dataset_is_valid() -> None:
-    check_dataset(SHARED)
+    check_dataset(SHARED, [], strict=True)

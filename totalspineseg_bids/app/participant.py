@@ -113,9 +113,10 @@ def run_participants(config: RunConfig, factory: SegmenterFactory = load_segment
     if config.reports_only:
         return rebuild_reports(config)
     selection = make_selection(config)
-    if not config.skip_bids_validation:
-        check_dataset(config.bids_dir, config.participant_label)
     sources = find_images(config.bids_dir, selection, database=config.bids_database_dir)
+    if not config.skip_bids_validation:
+        whole = not config.participant_label and not config.exclude_participant_label
+        check_dataset(config.bids_dir, sources, whole=whole, strict=config.strict_validation)
     logger.info("%d images of %d participants", len(sources), len({s.participant for s in sources}))
     loaded = factory(config)
     logger.info("model %s (%s)%s", loaded.model, loaded.digest[:12], ", for trying out only" if loaded.bundled else "")

@@ -13,6 +13,7 @@ from pathlib import Path
 from totalspineseg_bids import __version__
 from totalspineseg_bids.anatomy import LABELS, LabelScheme
 from totalspineseg_bids.bids.names import FIGURES, SEGMENTATION
+from totalspineseg_bids.files import read_text
 from totalspineseg_bids.imaging.atomic import write_text
 
 BIDS_VERSION = "1.10.0"
@@ -96,7 +97,7 @@ def make_lookup_table(scheme: LabelScheme) -> str:
 def read_dataset_name(dataset: Path) -> str | None:
     """Return the ``Name`` of a dataset; ``None`` if it has none that can be read."""
     try:
-        content = json.loads((dataset / "dataset_description.json").read_text(encoding="utf-8"))
+        content = json.loads(read_text(dataset / "dataset_description.json"))
     except (OSError, ValueError):
         return None
     name = content.get("Name") if isinstance(content, dict) else None

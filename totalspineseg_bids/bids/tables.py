@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from totalspineseg_bids.columns import MISSING
+from totalspineseg_bids.files import read_text
 
 
 def format_cell(value: object) -> str:
@@ -36,14 +37,16 @@ def format_table(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
-    """Read a table as one mapping per row.
+    """Read a table as one mapping per row; one that is not UTF-8 is read with a warning, see `read_text`.
 
     Raises
     ------
     OSError
         If it cannot be read.
+    ValueError
+        If it is not text.
     """
-    with io.StringIO(path.read_text(encoding="utf-8-sig")) as stream:
+    with io.StringIO(read_text(path), newline=None) as stream:
         return [
             {key: value or "" for key, value in row.items() if key}
             for row in csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)

@@ -9,18 +9,31 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from totalspineseg_bids.bids.names import SourceImage
 from totalspineseg_bids.errors import DatasetError
+from totalspineseg_bids.files import decode_text
 
 logger = logging.getLogger(__name__)
 
 PROGRAM = "bids-validator-deno"
 #: Errors in the content of one file: that image fails when it is read, other images are processed.
-_OF_ONE_FILE = frozenset({"EMPTY_FILE", "SYMLINK_BROKEN", "JSON_INVALID", "FILE_READ", "NIFTI_HEADER_UNREADABLE"})
+_OF_ONE_FILE = frozenset(
+    {
+        "EMPTY_FILE",
+        "SYMLINK_BROKEN",
+        "JSON_INVALID",
+        "INVALID_JSON_ENCODING",
+        "INVALID_FILE_ENCODING",
+        "FILE_READ",
+        "NIFTI_HEADER_UNREADABLE",
+    }
+)
+DESCRIPTION = "dataset_description.json"
 #: Folders of a dataset that the validator does not check.
 _NOT_VALIDATED = frozenset({"derivatives", "sourcedata", ".git", ".datalad"})
 _SHOWN = 20
@@ -113,42 +126,88 @@ def _run(program: str, dataset: Path) -> list[Issue]:
     return sorted(issues, key=lambda issue: (issue.location, issue.code))
 
 
-def check_dataset(dataset: Path, participants: Sequence[str] = ()) -> None:
-    """Raise an error if the input is not a valid dataset.
+def check_dataset(dataset: Path, images: Sequence[SourceImage], *, whole: bool = True, strict: bool = False) -> None:
+    """Raise an error if the dataset is unreadable or its validator objects to an image that is to be processed.
 
-    Only the given participants are validated. Errors in the content of one file are logged as warnings.
+    All other errors are logged as one warning per code, with a count and an example.
 
     Parameters
     ----------
     dataset : Path
         The input.
-    participants : sequence of str
-        Labels of the participants to validate; empty means all.
+    images : sequence of SourceImage
+        Images that are to be processed.
+    whole : bool
+        Whether to validate all participants, or only those of the images.
+    strict : bool
+        Whether every error of the validator is fatal, except those in the content of a single file.
 
     Raises
     ------
     DatasetError
-        If the validator finds errors; all are logged, the message contains the first.
+        If there are fatal errors; they are logged, and the message contains the first.
     """
+    _check_description(dataset)
     try:
-        issues = validate(dataset, participants)
+        issues = validate(dataset, () if whole else sorted({image.participant for image in images}))
     except (OSError, RuntimeError) as error:
         logger.warning("the input was not validated: %s", error)
         return
-    fatal: list[Issue] = []
-    for issue in issues:
-        if issue.code in _OF_ONE_FILE and issue.location.startswith("/sub-"):
-            logger.warning("%s", issue)
-        else:
-            fatal.append(issue)
+    # The validator repeats an issue for each missing key.
+    issues = list(dict.fromkeys(issues))
+    fatal = [issue for issue in issues if _is_fatal(issue, images, strict=strict)]
+    _warn(issue for issue in issues if issue not in fatal)
     if not fatal:
         return
     for issue in fatal[:_SHOWN]:
         logger.error("%s", issue)
     if len(fatal) > _SHOWN:
         logger.error("and %d more", len(fatal) - _SHOWN)
+    scope = "" if strict else " in files of the selected images"
     msg = (
-        f"{dataset}: not a valid BIDS dataset, {len(fatal)} error{'s' if len(fatal) > 1 else ''}, the first is "
+        f"{dataset}: not a valid BIDS dataset, {len(fatal)} error{'s' if len(fatal) > 1 else ''}{scope}, the first is "
         f"{fatal[0].code} {fatal[0].location}; correct it or give --skip-bids-validation"
     )
     raise DatasetError(msg)
+
+
+def _check_description(dataset: Path) -> None:
+    """Raise an error if the dataset has no description that can be read, in any encoding."""
+    path = dataset / DESCRIPTION
+    try:
+        readable = isinstance(json.loads(decode_text(path.read_bytes())[0]), dict)
+        problem = "" if readable else "not a JSON object"
+    except (OSError, ValueError) as error:
+        problem = str(error)
+    if problem:
+        msg = f"{path}: cannot be read ({problem}); correct it or give --skip-bids-validation"
+        raise DatasetError(msg)
+
+
+def _is_fatal(issue: Issue, images: Sequence[SourceImage], *, strict: bool) -> bool:
+    of_subject = issue.location.startswith("/sub-")
+    if issue.code in _OF_ONE_FILE and (of_subject or not strict):
+        return False
+    return strict or any(_concerns(issue.location, image) for image in images)
+
+
+def _concerns(location: str, image: SourceImage) -> bool:
+    """Return whether a file is an image or one of its sidecars, by the inheritance principle of BIDS.
+
+    Source: BIDS specification 1.10, "The Inheritance Principle".
+    """
+    path = PurePosixPath(location.removeprefix("/"))
+    if path.parent not in PurePosixPath(image.relative).parents:
+        return False
+    *entities, suffix = path.name.split(".", 1)[0].split("_")
+    return suffix == image.suffix and set(entities) <= set(image.stem.split("_"))
+
+
+def _warn(issues: Iterable[Issue]) -> None:
+    """Log one warning per code, with the number of files and an example."""
+    by_code: dict[str, list[Issue]] = {}
+    for issue in issues:
+        by_code.setdefault(issue.code, []).append(issue)
+    for code, found in by_code.items():
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        logger.warning("BIDS validator: %s %s%s: %s", code, found[0].location or "/", more, found[0].message)

@@ -36,6 +36,7 @@ _ERRORS = {
 _GROUPS = (
     ("what_to_do", "Alternatives to processing", "List what would be done, or only rebuild the reports"),
     ("steps", "Steps of the method", "Replace the two steps"),
+    ("validation", "Validation of the dataset", "Skip the validation, or refuse every error"),
 )
 
 
