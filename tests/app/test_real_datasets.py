@@ -140,4 +140,6 @@ def test_each_kind(name: str, tmp_path: Path, factory: Factory, capsys: pytest.C
     for part in kind.lacks:
         assert part not in said
     marks = (path.relative_to(out).as_posix() for path in out.glob("sub-*/**/*_seg-totalspineseg_desc-*_dseg.json"))
-    assert sorted(marks) == [image.replace("_T2w.nii.gz", "_seg-totalspineseg_desc-T2w_dseg.json") for image in kind.done]
+    assert sorted(marks) == [
+        image.replace("_T2w.nii.gz", "_seg-totalspineseg_desc-T2w_dseg.json") for image in kind.done
+    ]
