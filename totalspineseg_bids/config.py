@@ -63,7 +63,22 @@ def _path(name: str, value: object) -> Path:
         msg = f"{name} must be a path, not {value!r}"
         raise UsageError(msg)
     # absolute() and normpath, not resolve(): DataLad datasets are full of links that must keep their names.
-    return Path(os.path.normpath(Path(value).expanduser().absolute()))
+    return Path(os.path.normpath(expand_user(value).absolute()))
+
+
+def expand_user(value: str | os.PathLike[str]) -> Path:
+    """Return a path with ``~`` replaced by the home folder.
+
+    Raises
+    ------
+    UsageError
+        If the user has no home folder.
+    """
+    try:
+        return Path(value).expanduser()
+    except RuntimeError as error:
+        msg = f"{value}: '~' cannot be used because there is no home folder; write the whole path"
+        raise UsageError(msg) from error
 
 
 def _labels(name: str, value: object, prefix: str) -> tuple[str, ...]:
@@ -441,7 +456,7 @@ class RunConfig:
     n_cpus: int | None = _option(
         None,
         SettingGroup.RESOURCES,
-        "number of CPU cores to use (default: all available)",
+        "number of CPU cores to use (default: all that affinity and container allow)",
         metavar="N",
         flags=("--n-cpus", "--nprocs"),
         environment=True,
@@ -681,7 +696,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     for key, value in content.items():
         setting = SETTINGS.get(key.replace("-", "_"))
         if setting is not None and setting.kind is SettingKind.PATH and isinstance(value, str):
-            content[key] = str(path.resolve().parent / Path(value).expanduser())
+            content[key] = str(path.resolve().parent / expand_user(value))
     return content
 
 

@@ -23,6 +23,7 @@ from processes import (  # type: ignore[import-not-found]
 from tiny_spine import TinySegmenter, contents  # type: ignore[import-not-found]
 
 from totalspineseg_bids.app import image
+from totalspineseg_bids.app.interrupt import STOP_SIGNALS
 from totalspineseg_bids.bids.names import DerivativeNames, report_name
 from totalspineseg_bids.bids.validate import validate
 from totalspineseg_bids.imaging import atomic
@@ -141,7 +142,7 @@ class Slow(TinySegmenter):
         return super().segment(*args, **rest)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_a_signal_keeps_what_is_complete(
     tmp_path: Path, raw: Path, whole: dict[str, bytes], number: signal.Signals, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -54,3 +54,13 @@ def test_a_deaf_main_thread_does_not_outlive_the_grace() -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=50, check=False)
     assert done.returncode == 75, done.stderr
     assert "stopped by SIGTERM" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="SIGHUP is POSIX")
+def test_a_run_under_nohup_outlives_its_terminal() -> None:
+    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_on_signal():
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, former)

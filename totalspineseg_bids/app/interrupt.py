@@ -1,4 +1,4 @@
-"""Stop a run in time after SIGTERM or SIGINT."""
+"""Stop a run in time after a signal of a scheduler, a terminal or a person."""
 
 from __future__ import annotations
 
@@ -14,6 +14,13 @@ from totalspineseg_bids.errors import ExitCode, InterruptedRunError
 
 #: Seconds after which a run ends; schedulers send SIGKILL later than that after SIGTERM.
 GRACE = 8.0
+#: Signals that end a run: Slurm and SGE announce a time limit by USR1, USR2 or XCPU, a closed terminal sends HUP.
+#: Windows has the first two only.
+STOP_SIGNALS = tuple(
+    getattr(signal, name)
+    for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+    if hasattr(signal, name)
+)
 MESSAGE = "stopped by {name}; what is complete is kept, run the same command again to go on"
 
 
@@ -50,7 +57,7 @@ class _Watch:
 
     def _run(self) -> None:
         number = os.read(self.reader, 1)
-        if self.done.is_set() or not number or number[0] not in (signal.SIGTERM, signal.SIGINT):
+        if self.done.is_set() or not number or number[0] not in STOP_SIGNALS:
             return
         if not self.done.wait(self.grace):
             _give_up(signal.Signals(number[0]).name)
@@ -64,9 +71,13 @@ class _Watch:
         os.close(self.writer)
 
 
+def _is_under_nohup(number: int) -> bool:
+    return number == getattr(signal, "SIGHUP", None) and signal.getsignal(number) is signal.SIG_IGN
+
+
 @contextmanager
 def stop_on_signal(grace: float = GRACE) -> Iterator[None]:
-    """Turn SIGTERM and SIGINT into `Interrupted`; end the process if the main thread does not react.
+    """Turn the signals in `STOP_SIGNALS` into `Interrupted`; end the process if the main thread does not react.
 
     Parameters
     ----------
@@ -75,7 +86,8 @@ def stop_on_signal(grace: float = GRACE) -> Iterator[None]:
 
     Notes
     -----
-    In a thread other than the main one, where Python cannot handle signals, it does nothing.
+    In a thread other than the main one, where Python cannot handle signals, it does nothing. SIGHUP stays ignored
+    under ``nohup``.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -83,11 +95,11 @@ def stop_on_signal(grace: float = GRACE) -> Iterator[None]:
 
     def handle(number: int, _frame: FrameType | None) -> None:
         # A second signal must not interrupt the cleanup after the first.
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for other in former:
+            signal.signal(other, signal.SIG_IGN)
         raise Interrupted(signal.Signals(number).name)
 
-    former = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    former = {number: signal.signal(number, handle) for number in STOP_SIGNALS if not _is_under_nohup(number)}
     watch = _Watch(grace)
     try:
         yield

@@ -6,6 +6,7 @@ not opened, so that the query of one participant of a large dataset is fast.
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import os
@@ -15,10 +16,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from totalspineseg_bids.bids.names import SourceImage, is_source_name
 from totalspineseg_bids.errors import DatasetError, MissingInputError, NothingSelectedError, UsageError
+from totalspineseg_bids.home import home_folder
 
 if TYPE_CHECKING:
     from bids.layout import BIDSLayout
@@ -140,18 +143,22 @@ def _datatypes(queries: Iterable[Mapping[str, Any]]) -> list[str] | None:
     return sorted(names)
 
 
-def _layout(root: Path, ignore: list[re.Pattern[str]], database: Path | None) -> BIDSLayout:
-    # Imported here, because importing pyBIDS takes a second that --help would wait for.
-    from bids.layout import BIDSLayout, BIDSLayoutIndexer  # noqa: PLC0415
+def _import_pybids() -> ModuleType:
+    # Imported at its first use, because this takes a second that --help would wait for.
+    with home_folder():  # pyBIDS reads settings from there while it is imported
+        return importlib.import_module("bids.layout")
 
-    indexer = BIDSLayoutIndexer(validate=False, index_metadata=False, ignore=ignore)
+
+def _layout(root: Path, ignore: list[re.Pattern[str]], database: Path | None) -> BIDSLayout:
+    pybids = _import_pybids()
+    indexer = pybids.BIDSLayoutIndexer(validate=False, index_metadata=False, ignore=ignore)
     # Checked here, because the check of pyBIDS creates the folder.
     if database is not None and not (database / _INDEX).is_file() and not _writable(database):
         logger.warning("%s: cannot be written; the index is kept in memory", database)
         database = None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        layout = BIDSLayout(root, validate=False, indexer=indexer, database_path=database)
+        layout: BIDSLayout = pybids.BIDSLayout(root, validate=False, indexer=indexer, database_path=database)
     if Path(str(layout.root)) != root and Path(str(layout.root)).resolve() != root.resolve():
         msg = f"{database}: is the index of {layout.root}, not of {root}; give another folder"
         raise UsageError(msg)
@@ -165,10 +172,9 @@ def _writable(folder: Path) -> bool:
 
 def _translate(filters: Mapping[str, Any]) -> dict[str, Any]:
     """Replace ``null`` and ``"*"`` in filters by the markers of pyBIDS."""
-    from bids.layout import Query  # noqa: PLC0415
-
-    markers = {None: Query.NONE, "*": Query.ANY, "Query.NONE": Query.NONE, "Query.ANY": Query.ANY}
-    markers["Query.OPTIONAL"] = Query.OPTIONAL
+    query = _import_pybids().Query
+    markers = {None: query.NONE, "*": query.ANY, "Query.NONE": query.NONE, "Query.ANY": query.ANY}
+    markers["Query.OPTIONAL"] = query.OPTIONAL
 
     def one(value: object) -> object:
         return markers.get(value, value) if value is None or isinstance(value, str) else value

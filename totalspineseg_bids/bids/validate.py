@@ -17,6 +17,7 @@ from typing import Any
 from totalspineseg_bids.bids.names import SourceImage
 from totalspineseg_bids.errors import DatasetError
 from totalspineseg_bids.files import decode_text
+from totalspineseg_bids.home import home_folder
 
 logger = logging.getLogger(__name__)
 
@@ -104,8 +105,9 @@ def _make_view(dataset: Path, participants: Sequence[str], view: Path) -> None:
 
 def _run(program: str, dataset: Path) -> list[Issue]:
     command = [program, "--format", "json", "--ignoreWarnings", "--ignoreNiftiHeaders", str(dataset)]
-    environment = {**os.environ, "NO_COLOR": "1", "DENO_NO_UPDATE_CHECK": "1"}
-    answer = subprocess.run(command, capture_output=True, check=False, env=environment)
+    with home_folder():
+        environment = {**os.environ, "NO_COLOR": "1", "DENO_NO_UPDATE_CHECK": "1"}
+        answer = subprocess.run(command, capture_output=True, check=False, env=environment)
     try:
         content = json.loads(answer.stdout.decode("utf-8", "replace"))
         found: list[dict[str, Any]] = content["issues"]["issues"]

@@ -14,7 +14,7 @@ from totalspineseg_bids import __version__
 from totalspineseg_bids.app.interrupt import Interrupted, stop_on_signal
 from totalspineseg_bids.config import SETTINGS, RunConfig, Setting, SettingGroup, SettingKind, read_toml
 from totalspineseg_bids.errors import ExitCode, SpineAppError, UsageError
-from totalspineseg_bids.models.catalog import BUNDLED, CACHE_VARIABLE, DEFAULT_MODEL, cache_folder
+from totalspineseg_bids.models.catalog import BUNDLED, CACHE_VARIABLE, DEFAULT_MODEL, find_cache_folder
 
 PROGRAM = "totalspineseg-bids"
 
@@ -95,7 +95,8 @@ def version_text() -> str:
     packages = (("nnU-Net", "nnunetv2"), ("torch", "torch"), ("OpenVINO", "openvino"))
     parts = [f"{title} {version(package)}" for title, package in packages]
     model = os.environ.get(str(SETTINGS["model"].variable)) or DEFAULT_MODEL
-    installed = model == BUNDLED or (cache_folder() / model).is_dir() or Path(model).exists()
+    cache = find_cache_folder()
+    installed = model == BUNDLED or (cache is not None and (cache / model).is_dir()) or Path(model).exists()
     note = "" if installed else ", not installed"
     return f"{PROGRAM} {__version__} ({', '.join(parts)}; default model {model}{note})"
 

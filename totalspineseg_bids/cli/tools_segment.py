@@ -58,8 +58,18 @@ def add_subcommands(subparsers: Subparsers) -> None:
 
 
 def _segment(options: argparse.Namespace) -> int:
-    from totalspineseg_bids.app.files import check_results, find_file_jobs, load_localizer, segment_files
     from totalspineseg_bids.app.interrupt import Interrupted, stop_on_signal
+
+    try:
+        # Includes the imports, so that a signal while libraries load ends the run in the same way.
+        with stop_on_signal():
+            return _segment_files(options)
+    except Interrupted as stop:
+        raise stop.as_error() from None
+
+
+def _segment_files(options: argparse.Namespace) -> int:
+    from totalspineseg_bids.app.files import check_results, find_file_jobs, load_localizer, segment_files
     from totalspineseg_bids.app.segmenter import inference_options, make_segmenter
 
     jobs = find_file_jobs(options.input, options.output)
@@ -75,17 +85,14 @@ def _segment(options: argparse.Namespace) -> int:
     fill_model(options)
     segmenter, _ = make_segmenter(options.model, inference_options(options))
     outcomes = []
-    try:
-        with stop_on_signal(), bar(len(jobs), "segment") as progress:
-            for outcome in segment_files(
-                jobs, segmenter, scheme=options.label_scheme, localizer=localizer, report=options.report
-            ):
-                outcomes.append(outcome)
-                progress.update()
-                progress.clear()
-                say(outcome.line)
-    except Interrupted as stop:
-        raise stop.as_error() from None
+    with bar(len(jobs), "segment") as progress:
+        for outcome in segment_files(
+            jobs, segmenter, scheme=options.label_scheme, localizer=localizer, report=options.report
+        ):
+            outcomes.append(outcome)
+            progress.update()
+            progress.clear()
+            say(outcome.line)
     return check_results(outcomes)
 
 

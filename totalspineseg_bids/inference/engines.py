@@ -236,14 +236,14 @@ def make_engine(model: NnUNetModel, options: InferenceOptions = DEFAULT_OPTIONS)
             msg = f"engine openvino runs on the CPU, not on {options.device}; use --engine torch"
             raise UsageError(msg)
         try:
-            return OpenVinoEngine(model, options.threads, options.precision)
+            return OpenVinoEngine(model, options.thread_count, options.precision)
         except (ImportError, RuntimeError) as error:
             msg = f"engine openvino does not work here ({_first_line(error)}); use --engine torch"
             raise UsageError(msg) from error
     device = resolve_device(options.device)
     if options.engine == "auto" and device.type == "cpu":
         try:
-            return OpenVinoEngine(model, options.threads, options.precision)
+            return OpenVinoEngine(model, options.thread_count, options.precision)
         except (ImportError, RuntimeError) as error:
             logger.warning("OpenVINO does not work here (%s); running on torch, which is slower", _first_line(error))
     return TorchEngine(model, device, options.precision)

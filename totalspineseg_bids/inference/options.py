@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Literal
 
 from totalspineseg_bids.errors import UsageError
+from totalspineseg_bids.inference.resources import thread_limit
 
 EngineName = Literal["auto", "openvino", "torch"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -48,7 +49,7 @@ class InferenceOptions:
     precision: Precision = "auto"
     """``auto`` is 32-bit, except fp16 on CUDA and bf16 on CPUs and models that support it."""
     threads: int | None = None
-    """Maximum number of CPU threads; all cores if None."""
+    """Maximum number of CPU threads; all cores that the process may use if None."""
     mode: InferenceMode = InferenceMode.TWO_STEP
     """Which models run."""
 
@@ -59,6 +60,11 @@ class InferenceOptions:
         if self.threads is not None and self.threads < 1:
             msg = f"the number of threads must be at least 1, not {self.threads}"
             raise UsageError(msg)
+
+    @property
+    def thread_count(self) -> int | None:
+        """Maximum number of CPU threads within the limits of the process; None if it may use the whole machine."""
+        return self.threads if self.threads is not None else thread_limit()
 
     @classmethod
     def from_flags(

@@ -152,7 +152,7 @@ class Predictor:
         """
         kept = by_name(keep)
         self._check(image, kept)
-        with torch_threads(self._options.threads), torch.inference_mode():
+        with torch_threads(self._options.thread_count), torch.inference_mode():
             engine = self.engine
             prepared = prepare(image.transpose(0, 3, 2, 1), spacing[::-1], self.model)
             if roi is not None and not prepared.resampled:
@@ -186,7 +186,7 @@ class Predictor:
             As for ``predict``.
         """
         self._check(image, {})
-        with torch_threads(self._options.threads), torch.inference_mode():
+        with torch_threads(self._options.thread_count), torch.inference_mode():
             engine = self.engine
             prepared = prepare(image.transpose(0, 3, 2, 1), spacing[::-1], self.model)
             logits = self._all_logits(prepared, engine, progress)

@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from totalspineseg_bids.errors import ModelError
+
 _DOWNLOADS = "https://github.com/neuropoly/totalspineseg/releases/download"
 _DATASETS = ("Dataset101_TotalSpineSeg_step1", "Dataset102_TotalSpineSeg_step2")
 
@@ -50,8 +52,25 @@ def cache_folder() -> Path:
 
     ``$TOTALSPINESEG_BIDS_MODELS``, else ``$XDG_CACHE_HOME/totalspineseg_bids/models``, else
     ``~/.cache/totalspineseg_bids/models`` (XDG base directory specification). It need not exist.
+
+    Raises
+    ------
+    ModelError
+        If none of these is set and the user has no home folder, as in a container under an unknown user id.
     """
-    if named := os.environ.get(CACHE_VARIABLE):
-        return Path(named).expanduser()
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "totalspineseg_bids" / "models"
+    try:
+        if named := os.environ.get(CACHE_VARIABLE):
+            return Path(named).expanduser()
+        return (Path(base) if base else Path.home() / ".cache") / "totalspineseg_bids" / "models"
+    except RuntimeError as error:
+        msg = f"there is no home folder to keep models in; set {CACHE_VARIABLE} to a folder, or use --model {BUNDLED}"
+        raise ModelError(msg) from error
+
+
+def find_cache_folder() -> Path | None:
+    """Return `cache_folder`, or ``None`` where there can be none."""
+    try:
+        return cache_folder()
+    except ModelError:
+        return None

@@ -144,18 +144,15 @@ def _info(name: str) -> ModelInfo:
 
 
 def _installed(name: str) -> bool:
-    folder = catalog.cache_folder() / name
-    return (
-        Path(name).name == name
-        and not name.startswith(".")
-        and folder.is_dir()
-        and bool(folders.find_model_folders(folder))
-    )
+    cache = catalog.find_cache_folder()
+    if cache is None or Path(name).name != name or name.startswith("."):
+        return False
+    return (cache / name).is_dir() and bool(folders.find_model_folders(cache / name))
 
 
 def _installed_names() -> list[str]:
-    cache = catalog.cache_folder()
-    if not cache.is_dir():
+    cache = catalog.find_cache_folder()
+    if cache is None or not cache.is_dir():
         return []
     return sorted(child.name for child in cache.iterdir() if (child / verify.MANIFEST).is_file())
 
