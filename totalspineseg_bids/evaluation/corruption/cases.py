@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 
 from totalspineseg_bids.anatomy import SpineVariant
-from totalspineseg_bids.evaluation.corruption.damage import DAMAGES, LATE, blind
+from totalspineseg_bids.evaluation.corruption.damage import DAMAGES, LATE, ImpossibleError, blind, require
 from totalspineseg_bids.evaluation.corruption.subjects import BLIND_VIEWS, VIEWS, Case, make_case, make_subject
 from totalspineseg_bids.segmentation.class_map import ClassMap
 
@@ -83,17 +84,15 @@ def make(plan: Plan) -> Case | None:
     rng = np.random.default_rng([SPLITS[plan.split], zlib.crc32(plan.kind.encode()), plan.seed])
     layout = ClassMap.named(LAYOUTS[(plan.seed + zlib.crc32(plan.kind.encode())) % 2])
     for _ in range(12):
-        case = _attempt(plan, layout, rng)
-        if case is not None:
-            return case
+        with suppress(ImpossibleError):
+            return _attempt(plan, layout, rng)
     return None
 
 
-def _attempt(plan: Plan, layout: ClassMap, rng: np.random.Generator) -> Case | None:
+def _attempt(plan: Plan, layout: ClassMap, rng: np.random.Generator) -> Case:
     variants = [d for d in plan.damages if d in VARIANTS]
     shapes = [d for d in plan.damages if d in SHAPES]
-    if len(variants) > 1 or len(shapes) > 1:
-        return None
+    require(len(variants) <= 1 and len(shapes) <= 1)
     views, shares = list(_VIEW_SHARE), np.array(list(_VIEW_SHARE.values()))
     view = str(rng.choice(views, p=shares / shares.sum()))
     variant = SpineVariant()
@@ -107,10 +106,10 @@ def _attempt(plan: Plan, layout: ClassMap, rng: np.random.Generator) -> Case | N
     case = make_case(subject, view, layout, rng, swap=bool(rng.random() < 0.5))
     case.damages = plan.damages
     if plan.group == "blind":
-        return case if blind(case, rng) else None
+        blind(case, rng)
+        return case
     for name in sorted((d for d in plan.damages if d in DAMAGES), key=lambda d: LATE.index(d) if d in LATE else -1):
-        if not DAMAGES[name](case, rng):
-            return None
+        DAMAGES[name](case, rng)
     return case
 
 

@@ -1,13 +1,15 @@
 """Errors of networks in semantic maps, one function per kind.
 
-Each function changes a :class:`Case` in place and returns whether it could. All random numbers come
-from the generator passed to it.
+Each function changes a :class:`Case` in place, or raises `ImpossibleError` where it does not fit. All random numbers
+come from the generator passed to it.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 from scipy import ndimage
@@ -19,7 +21,18 @@ from totalspineseg_bids.imaging.grid import restore_labels
 from totalspineseg_bids.imaging.volume import Geometry
 from totalspineseg_bids.segmentation.class_map import ClassMap, Parity
 
-Damage = Callable[[Case, np.random.Generator], bool]
+Damage = Callable[[Case, np.random.Generator], None]
+_Item = TypeVar("_Item")
+
+
+class ImpossibleError(Exception):
+    """A damage does not fit a case: what it changes is not in view."""
+
+
+def require(possible: object) -> None:
+    """Raise `ImpossibleError` unless a condition holds."""
+    if not possible:
+        raise ImpossibleError
 
 
 def _disc(level: str) -> int:
@@ -30,7 +43,8 @@ def _vertebra(level: str) -> int:
     return anatomy.vertebra(level).id
 
 
-def _pick(rng: np.random.Generator, items: list[str]) -> str:
+def _pick(rng: np.random.Generator, items: Sequence[_Item]) -> _Item:
+    require(items)
     return items[int(rng.integers(len(items)))]
 
 
@@ -66,21 +80,17 @@ def _inner(case: Case) -> list[str]:
     return case.discs()[1:-1]
 
 
-def clean(case: Case, rng: np.random.Generator) -> bool:
+def clean(case: Case, rng: np.random.Generator) -> None:
     """Leave the map as it is."""
-    return True
 
 
 # Discs that are missing, joined, broken
 
 
-def missing_disc(case: Case, rng: np.random.Generator) -> bool:
+def missing_disc(case: Case, rng: np.random.Generator) -> None:
     """Remove a disc that is not a landmark."""
     inner = [d for d in _inner(case) if d not in LANDMARK_DISCS]
-    if not inner:
-        return False
     _lose(case, _pick(rng, inner))
-    return True
 
 
 def _lose(case: Case, level: str) -> None:
@@ -88,11 +98,10 @@ def _lose(case: Case, level: str) -> None:
     case.exempt.add(_disc(level))
 
 
-def missing_discs(case: Case, rng: np.random.Generator) -> bool:
+def missing_discs(case: Case, rng: np.random.Generator) -> None:
     """Remove two to four discs, half of the time neighbours."""
     inner = [d for d in _inner(case) if d not in LANDMARK_DISCS]
-    if len(inner) < 4:
-        return False
+    require(len(inner) >= 4)
     number = int(rng.integers(2, min(4, len(inner) - 1) + 1))
     if rng.random() < 0.5:
         start = int(rng.integers(len(inner) - number + 1))
@@ -101,26 +110,19 @@ def missing_discs(case: Case, rng: np.random.Generator) -> bool:
         gone = [str(d) for d in rng.choice(inner, number, replace=False)]
     for level in gone:
         _lose(case, level)
-    return True
 
 
-def missing_landmark(case: Case, rng: np.random.Generator) -> bool:
+def missing_landmark(case: Case, rng: np.random.Generator) -> None:
     """Remove a landmark disc."""
     there = [d for d in case.discs() if d in LANDMARK_DISCS]
-    if not there:
-        return False
     _lose(case, _pick(rng, there))
-    return True
 
 
-def landmark_unrecognised(case: Case, rng: np.random.Generator) -> bool:
+def landmark_unrecognised(case: Case, rng: np.random.Generator) -> None:
     """Give a landmark disc the class of an ordinary one."""
     there = [d for d in case.discs() if d in LANDMARK_DISCS]
-    if not there:
-        return False
     level = _pick(rng, there)
     _put(case, _disc(level), _plain_disc(case, level))
-    return True
 
 
 def _plain_disc(case: Case, level: str) -> int:
@@ -135,14 +137,11 @@ def _plain_disc(case: Case, level: str) -> int:
     return case.value("disc")
 
 
-def bridged_discs(case: Case, rng: np.random.Generator) -> bool:
+def bridged_discs(case: Case, rng: np.random.Generator) -> None:
     """Join two discs by a rod of 3 to 6 voxels, through the body or in front of it."""
     pairs = list(itertools.pairwise(case.discs()))
-    if not pairs:
-        return False
-    upper, lower = pairs[int(rng.integers(len(pairs)))]
+    upper, lower = _pick(rng, pairs)
     _join(case, rng, upper, lower)
-    return True
 
 
 def _join(case: Case, rng: np.random.Generator, upper: str, lower: str) -> None:
@@ -156,22 +155,18 @@ def _join(case: Case, rng: np.random.Generator, upper: str, lower: str) -> None:
         case.semantic[max(0, x - half) : x + half, max(0, y - half) : y + half, max(0, z)] = value
 
 
-def bridged_three(case: Case, rng: np.random.Generator) -> bool:
+def bridged_three(case: Case, rng: np.random.Generator) -> None:
     """Join three neighbouring discs."""
     discs = case.discs()
-    if len(discs) < 4:
-        return False
+    require(len(discs) >= 4)
     start = int(rng.integers(len(discs) - 2))
     for upper, lower in itertools.pairwise(discs[start : start + 3]):
         _join(case, rng, upper, lower)
-    return True
 
 
-def broken_disc(case: Case, rng: np.random.Generator) -> bool:
+def broken_disc(case: Case, rng: np.random.Generator) -> None:
     """Cut a disc into two pieces, left and right, or front and back."""
     inner = case.discs()
-    if not inner:
-        return False
     number = _disc(_pick(rng, inner))
     box, mask = _where(case, number)
     axis = int(rng.integers(2))
@@ -182,21 +177,18 @@ def broken_disc(case: Case, rng: np.random.Generator) -> bool:
     rows[axis] = slice(max(0, cut - 1), cut + int(rng.integers(2, 5)))
     gap[tuple(rows)] = True
     case.semantic[box][mask & gap] = 0
-    return True
 
 
-def thin_discs(case: Case, rng: np.random.Generator) -> bool:
+def thin_discs(case: Case, rng: np.random.Generator) -> None:
     """Remove most voxels at the rim of three neighbouring discs."""
     discs = case.discs()
-    if len(discs) < 3:
-        return False
+    require(len(discs) >= 3)
     start = int(rng.integers(len(discs) - 2))
     for level in discs[start : start + 3]:
         box, mask = _where(case, _disc(level))
         core = ndimage.binary_erosion(mask, np.ones((7, 7, 1), bool))
         if core.sum() > 120:
             case.semantic[box][mask & ~core] = 0
-    return True
 
 
 # Vertebrae
@@ -206,26 +198,21 @@ def _parities(case: Case) -> tuple[int, int]:
     return case.layout.labels["vertebrae_O"][0], case.layout.labels["vertebrae_E"][0]
 
 
-def wrong_parity(case: Case, rng: np.random.Generator) -> bool:
+def wrong_parity(case: Case, rng: np.random.Generator) -> None:
     """Give one vertebra the other one of the alternating classes."""
     odd, even = _parities(case)
     there = [v for v in case.vertebrae() if v != "C1"]
     there = [v for v in there if table_of(case.variant, case.layout)[_vertebra(v)] in (odd, even)]
-    if not there:
-        return False
     number = _vertebra(_pick(rng, there))
     box, mask = _where(case, number)
     have = np.median(case.semantic[box][mask])
     _put(case, number, even if have == odd else odd)
-    return True
 
 
-def parity_flip(case: Case, rng: np.random.Generator) -> bool:
+def parity_flip(case: Case, rng: np.random.Generator) -> None:
     """Exchange odd and even from one disc downwards."""
     inner = _inner(case)
-    if not inner:
-        return False
-    below = case.variant.vertebrae().index(_pick(rng, inner).split("-")[1].replace("S", "S"))
+    below = case.variant.vertebrae().index(_pick(rng, inner).split("-")[1])
     wanted = np.zeros(256, bool)
     for level in case.variant.vertebrae()[below:-1]:
         wanted[_vertebra(level)] = True
@@ -238,19 +225,16 @@ def parity_flip(case: Case, rng: np.random.Generator) -> bool:
             swap[odd], swap[even] = even, odd
     rows = wanted[case.truth]
     case.semantic[rows] = swap[case.semantic[rows]]
-    return True
 
 
-def undecided_vertebrae(case: Case, rng: np.random.Generator) -> bool:
+def undecided_vertebrae(case: Case, rng: np.random.Generator) -> None:
     """Give one to three vertebrae the class ``vertebrae``, wholly or in part."""
     there = case.vertebrae()
-    if not there:
-        return False
+    require(there)
     for level in rng.choice(there, min(len(there), int(rng.integers(1, 4))), replace=False):
         box, mask = _where(case, _vertebra(str(level)))
         part = _half(mask, rng) if rng.random() < 0.6 else mask
         case.semantic[box][mask & part] = case.value("vertebrae")
-    return True
 
 
 def _half(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -261,13 +245,11 @@ def _half(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(side > 0)
 
 
-def leaking_vertebra(case: Case, rng: np.random.Generator) -> bool:
+def leaking_vertebra(case: Case, rng: np.random.Generator) -> None:
     """Extend a vertebra's class over the upper or lower third of a neighbour; the disc between stays whole."""
     there = [v for v in case.vertebrae() if v not in {"C1", "C2"}]
     pairs = list(itertools.pairwise(there))
-    if not pairs:
-        return False
-    pair = pairs[int(rng.integers(len(pairs)))]
+    pair = _pick(rng, pairs)
     source, target = pair if rng.random() < 0.5 else pair[::-1]
     box, mask = _where(case, _vertebra(target))
     rows = np.argwhere(mask)[:, 2]
@@ -276,14 +258,12 @@ def leaking_vertebra(case: Case, rng: np.random.Generator) -> bool:
     grid = np.arange(mask.shape[2])[None, None]
     part = grid > level if source == pair[0] else grid < level
     case.semantic[box][mask & part] = value
-    return True
 
 
-def leaking_bone(case: Case, rng: np.random.Generator) -> bool:
+def leaking_bone(case: Case, rng: np.random.Generator) -> None:
     """Extend the bone of two vertebrae by 3 mm into muscle, and add a false process."""
     there = case.vertebrae()
-    if len(there) < 2:
-        return False
+    require(len(there) >= 2)
     for level in rng.choice(there, 2, replace=False):
         number = _vertebra(str(level))
         box, mask = _where(case, number, 4)
@@ -292,96 +272,79 @@ def leaking_bone(case: Case, rng: np.random.Generator) -> bool:
         case.semantic[box][grown] = value
         centre = case.centre(number)
         _blob(case, centre + np.array([rng.choice([-1, 1]) * 38.0, -12.0, 0.0]), (9, 7, 12), value, free=True)
-    return True
 
 
-def missing_vertebra(case: Case, rng: np.random.Generator) -> bool:
+def missing_vertebra(case: Case, rng: np.random.Generator) -> None:
     """Remove a vertebra."""
     there = [v for v in case.vertebrae() if v != "C1"][1:-1]
-    if not there:
-        return False
     number = _vertebra(_pick(rng, there))
     _put(case, number, 0)
     case.exempt.add(number)
-    return True
 
 
-def fused_block(case: Case, rng: np.random.Generator) -> bool:
+def fused_block(case: Case, rng: np.random.Generator) -> None:
     """Fuse two vertebrae: bone in place of the disc, half of the time of one class."""
     inner = [d for d in _inner(case) if d not in LANDMARK_DISCS]
-    if not inner:
-        return False
     level = _pick(rng, inner)
     upper, lower = level.split("-")
     a, b = _vertebra(upper), _vertebra(lower)
-    if not case.counts[a] or not case.counts[b]:
-        return False
+    require(case.counts[a] and case.counts[b])
     table = table_of(case.variant, case.layout)
     _put(case, _disc(level), int(table[a]))
     case.exempt.add(_disc(level))
     if rng.random() < 0.5:
         _put(case, b, int(table[a]))
         case.exempt |= {a, b}
-    return True
 
 
 # False components
 
 
-def false_above(case: Case, rng: np.random.Generator) -> bool:
+def false_above(case: Case, rng: np.random.Generator) -> None:
     """Add a false disc above C2-C3, at the dens or below the skull."""
-    if not case.seen(_disc("C2-C3")):
-        return False
+    require(case.seen(_disc("C2-C3")))
     up = float(rng.uniform(11, 26))
     centre = case.centre(_disc("C2-C3")) + np.array([rng.uniform(-3, 3), rng.uniform(-4, 4), up])
     radii = (float(rng.uniform(6, 9)), float(rng.uniform(5, 8)), float(rng.uniform(2.2, 3.5)))
-    return _blob(case, centre, radii, case.value("disc"), free=False) > 60
+    require(_blob(case, centre, radii, case.value("disc"), free=False) > 60)
 
 
-def false_beside(case: Case, rng: np.random.Generator) -> bool:
+def false_beside(case: Case, rng: np.random.Generator) -> None:
     """Add a false disc beside the column or in front of it."""
     discs = case.discs()
-    if not discs:
-        return False
     level = _pick(rng, discs)
     aside = [rng.choice([-1, 1]) * rng.uniform(38, 50), rng.uniform(-5, 10), rng.uniform(-12, 12)]
     ahead = [rng.uniform(-10, 10), rng.uniform(34, 48), rng.uniform(-12, 12)]
     centre = case.centre(_disc(level)) + (aside if rng.random() < 0.6 else ahead)
     radii = (float(rng.uniform(7, 12)), float(rng.uniform(7, 12)), float(rng.uniform(3, 6)))
-    return _blob(case, centre, radii, case.value("disc"), free=True) > 100
+    require(_blob(case, centre, radii, case.value("disc"), free=True) > 100)
 
 
-def false_in_body(case: Case, rng: np.random.Generator) -> bool:
+def false_in_body(case: Case, rng: np.random.Generator) -> None:
     """Add a false disc inside a vertebral body, flat and smaller than its neighbours."""
     there = [v for v in case.vertebrae() if v not in {"C1", "C2"}]
-    if not there:
-        return False
     discs = [d for d in case.variant.discs() if d.split("-")[0] in there and case.seen(_disc(d))]
     above = {d.split("-")[1]: d for d in case.variant.discs()}
     discs = [d for d in discs if above.get(d.split("-")[0]) and case.seen(_disc(above[d.split("-")[0]]))]
-    if not discs:
-        return False
     lower = _pick(rng, discs)
     upper = above[lower.split("-")[0]]
     share = float(rng.uniform(0.35, 0.65))
     centre = case.centre(_disc(upper)) * share + case.centre(_disc(lower)) * (1 - share)
     width = 0.25 * float(np.cbrt(case.counts[_disc(lower)])) * float(rng.uniform(1.2, 2.2))
-    return _blob(case, centre, (width * 1.3, width, 2.0), case.value("disc"), free=False) > 30
+    require(_blob(case, centre, (width * 1.3, width, 2.0), case.value("disc"), free=False) > 30)
 
 
-def false_canal(case: Case, rng: np.random.Generator) -> bool:
+def false_canal(case: Case, rng: np.random.Generator) -> None:
     """Add a piece of false canal in front of or beside the column, as from a vessel."""
     discs = case.discs()
-    if not discs:
-        return False
     centre = case.centre(_disc(_pick(rng, discs))) + np.array(
         [rng.choice([-1, 1]) * rng.uniform(20, 40), rng.uniform(10, 30), 0.0]
     )
     value = case.value("canal")
-    return _blob(case, centre, (5, 5, float(rng.uniform(15, 35))), value, free=True) > 60
+    require(_blob(case, centre, (5, 5, float(rng.uniform(15, 35))), value, free=True) > 60)
 
 
-def specks(case: Case, rng: np.random.Generator) -> bool:
+def specks(case: Case, rng: np.random.Generator) -> None:
     """Add thirty small balls of random classes at random positions."""
     values = list(case.layout.meanings)
     for _ in range(30):
@@ -389,143 +352,111 @@ def specks(case: Case, rng: np.random.Generator) -> bool:
         radius = float(rng.uniform(1.0, 2.6))
         value = int(values[int(rng.integers(len(values)))])
         _blob(case, centre, (radius, radius, radius), value, free=rng.random() < 0.5)
-    return True
 
 
 # Landmarks
 
 
-def _swap_landmark(case: Case, rng: np.random.Generator, *, keep: bool) -> bool:
+def _copy_landmark(case: Case, rng: np.random.Generator, *, keep: bool) -> None:
+    """Give a neighbour of a landmark disc its class; the disc loses it unless ``keep``."""
     there = [d for d in case.discs() if d in LANDMARK_DISCS]
-    if not there:
-        return False
     level = _pick(rng, there)
     order = case.variant.discs()
     at = order.index(level)
     near = [order[k] for k in (at - 1, at + 1) if 0 <= k < len(order) and case.seen(_disc(order[k]))]
     near = [d for d in near if d not in LANDMARK_DISCS]
-    if not near:
-        return False
     target = _pick(rng, near)
     _put(case, _disc(target), case.value("disc_" + level.replace("-", "_")))
     if not keep:
         _put(case, _disc(level), _plain_disc(case, level))
-    return True
 
 
-def landmark_moved(case: Case, rng: np.random.Generator) -> bool:
-    """Move the class of a landmark to the neighbour of its disc."""
-    return _swap_landmark(case, rng, keep=False)
-
-
-def landmark_doubled(case: Case, rng: np.random.Generator) -> bool:
-    """Copy the class of a landmark to a neighbour of its disc."""
-    return _swap_landmark(case, rng, keep=True)
-
-
-def landmark_foreign(case: Case, rng: np.random.Generator) -> bool:
+def landmark_foreign(case: Case, rng: np.random.Generator) -> None:
     """Give an ordinary disc, some levels from any landmark, the class of one."""
     order = case.variant.discs()
     far = [d for d in case.discs() if min(abs(order.index(d) - order.index(m)) for m in LANDMARK_DISCS) > 1]
-    if not far:
-        return False
     target = _pick(rng, far)
     nearest = sorted(LANDMARK_DISCS, key=lambda m: abs(order.index(m) - order.index(target)))
     _put(case, _disc(target), case.value("disc_" + nearest[int(rng.integers(2))].replace("-", "_")))
-    return True
 
 
-def landmark_specks(case: Case, rng: np.random.Generator) -> bool:
+def landmark_specks(case: Case, rng: np.random.Generator) -> None:
     """Give up to half of the voxels of two ordinary discs landmark classes."""
     order = [d for d in case.discs() if d not in LANDMARK_DISCS]
-    if len(order) < 2:
-        return False
+    require(len(order) >= 2)
     for level in rng.choice(order, 2, replace=False):
         box, mask = _where(case, _disc(str(level)))
         coarse = rng.random(tuple(n // 3 + 1 for n in mask.shape)) < rng.uniform(0.15, 0.5)
         part = np.kron(coarse, np.ones((3, 3, 3), bool))[: mask.shape[0], : mask.shape[1], : mask.shape[2]]
         class_ = LANDMARK_DISCS[int(rng.integers(4))]
         case.semantic[box][mask & part.astype(bool)] = case.value("disc_" + class_.replace("-", "_"))
-    return True
 
 
-def landmark_partly(case: Case, rng: np.random.Generator) -> bool:
+def landmark_partly(case: Case, rng: np.random.Generator) -> None:
     """Keep the class of every landmark in view on a part of its voxels only."""
     there = [d for d in case.discs() if d in LANDMARK_DISCS]
-    if not there:
-        return False
+    require(there)
     for level in there:
         box, mask = _where(case, _disc(level))
         side = _half(mask, rng)
         case.semantic[box][mask & side] = _plain_disc(case, level)
-    return True
 
 
 # Canal, cord, sacrum
 
 
-def torn_canal(case: Case, rng: np.random.Generator) -> bool:
+def torn_canal(case: Case, rng: np.random.Generator) -> None:
     """Remove canal and cord over 30 to 90 mm."""
     depth = case.truth.shape[2]
     length = int(rng.integers(30, 91))
-    if depth < length + 60:
-        return False
+    require(depth >= length + 60)
     start = int(rng.integers(20, depth - length - 20))
     part = case.semantic[:, :, start : start + length]
     kinds = case.layout.kind_table[part]
     part[(kinds == Structure.CANAL) | (kinds == Structure.CORD)] = 0
-    return True
 
 
-def no_canal(case: Case, rng: np.random.Generator) -> bool:
+def no_canal(case: Case, rng: np.random.Generator) -> None:
     """Remove canal and cord."""
     kinds = case.kinds()
     case.semantic[(kinds == Structure.CANAL) | (kinds == Structure.CORD)] = 0
-    return True
 
 
-def no_cord(case: Case, rng: np.random.Generator) -> bool:
+def no_cord(case: Case, rng: np.random.Generator) -> None:
     """Replace the cord by canal."""
     case.semantic[case.kinds() == Structure.CORD] = case.value("csf", "canal")
-    return True
 
 
-def no_sacrum(case: Case, rng: np.random.Generator) -> bool:
+def no_sacrum(case: Case, rng: np.random.Generator) -> None:
     """Remove the sacrum, or give it the class of a vertebra without a level."""
-    if case.counts[anatomy.SACRUM_ID] < 3000:
-        return False
+    require(case.counts[anatomy.SACRUM_ID] >= 3000)
     _put(case, anatomy.SACRUM_ID, 0 if rng.random() < 0.5 else case.value("vertebrae"))
     case.exempt.add(anatomy.SACRUM_ID)
-    return True
 
 
-def false_sacrum(case: Case, rng: np.random.Generator) -> bool:
+def false_sacrum(case: Case, rng: np.random.Generator) -> None:
     """Give a vertebra, or most of one, the class of the sacrum."""
     there = [v for v in case.vertebrae() if v[0] in "TL"]
-    if not there:
-        return False
+    require(there)
     low = there[-1] if rng.random() < 0.5 else _pick(rng, there)
     number = _vertebra(low)
     box, mask = _where(case, number)
     case.semantic[box][mask & (rng.random(mask.shape) < rng.uniform(0.75, 1.0))] = case.value("sacrum")
-    return True
 
 
-def sacrum_climbs(case: Case, rng: np.random.Generator) -> bool:
+def sacrum_climbs(case: Case, rng: np.random.Generator) -> None:
     """Extend the sacrum over the lower half of the last lumbar vertebra."""
     lumbar = [v for v in case.vertebrae() if v[0] == "L"]
-    if not lumbar or case.counts[anatomy.SACRUM_ID] < 3000:
-        return False
+    require(lumbar and case.counts[anatomy.SACRUM_ID] >= 3000)
     box, mask = _where(case, _vertebra(lumbar[-1]))
     rows = np.arange(mask.shape[2])[None, None] < np.percentile(np.argwhere(mask)[:, 2], 45)
     case.semantic[box][mask & rows] = case.value("sacrum")
-    return True
 
 
 # Geometry
 
 
-def tilted(case: Case, rng: np.random.Generator) -> bool:
+def tilted(case: Case, rng: np.random.Generator) -> None:
     """Rotate the field of view by 15 to 30 degrees in the sagittal and up to 12 in the coronal plane."""
     pitch = np.deg2rad(rng.uniform(15, 30) * rng.choice([-1, 1]))
     roll = np.deg2rad(rng.uniform(-12, 12))
@@ -547,29 +478,24 @@ def tilted(case: Case, rng: np.random.Generator) -> bool:
     affine[:3, 3] = case.affine[:3, 3]
     case.affine = affine
     case.refresh()
-    return True
 
 
-def narrow_slab(case: Case, rng: np.random.Generator) -> bool:
+def narrow_slab(case: Case, rng: np.random.Generator) -> None:
     """Crop to a sagittal slab of 30 to 45 mm, which cuts processes and the sides of the bodies."""
     number = next((n for n in range(1, 256) if case.counts[n] and anatomy.BY_ID[n].level), 0)
-    if not number:
-        return False
+    require(number)
     middle = int(np.median([case.centre(_disc(d))[0] for d in case.discs()] or [case.truth.shape[0] / 2]))
     half = int(rng.integers(15, 23))
     rows = slice(max(0, middle - half), middle + half)
     _crop(case, (rows, slice(None), slice(None)))
-    return True
 
 
-def no_processes(case: Case, rng: np.random.Generator) -> bool:
+def no_processes(case: Case, rng: np.random.Generator) -> None:
     """Cut or thin the posterior elements."""
     at = np.argwhere(case.truth[::2, ::2, ::2] == anatomy.CANAL_ID) * 2
-    if len(at) == 0:
-        return False
+    require(len(at))
     back = int(np.percentile(at[:, 1], 2)) - 4
     _crop(case, (slice(None), slice(max(0, back), None), slice(None)))
-    return True
 
 
 def _crop(case: Case, rows: tuple[slice, slice, slice]) -> None:
@@ -582,7 +508,7 @@ def _crop(case: Case, rows: tuple[slice, slice, slice]) -> None:
     case.refresh()
 
 
-def thick_slices(case: Case, rng: np.random.Generator) -> bool:
+def thick_slices(case: Case, rng: np.random.Generator) -> None:
     """Resample to sagittal slices of 3.3 to 4.8 mm, or axial ones of 3 to 4 mm."""
     step = (
         np.array([rng.uniform(3.3, 4.8), 0.8, 0.8]) if rng.random() < 0.7 else np.array([0.7, 0.7, rng.uniform(3, 4)])
@@ -596,10 +522,9 @@ def thick_slices(case: Case, rng: np.random.Generator) -> bool:
     case.truth = restore_labels(case.truth, case.affine, target)
     case.affine, case.whole = target.affine, whole
     case.refresh()
-    return True
 
 
-def ragged(case: Case, rng: np.random.Generator) -> bool:
+def ragged(case: Case, rng: np.random.Generator) -> None:
     """Deform surfaces: each voxel takes the class of one up to 3 mm away, smoothly varying."""
     shape = case.semantic.shape
     coarse = tuple(max(2, n // 8) for n in shape)
@@ -608,7 +533,6 @@ def ragged(case: Case, rng: np.random.Generator) -> bool:
         noise = ndimage.zoom(rng.normal(0, 2.0, coarse).astype(np.float32), np.array(shape) / coarse, order=1)
         index[axis] = np.clip(index[axis] + np.round(noise).astype(np.int16), 0, shape[axis] - 1)
     case.semantic = case.semantic[index[0], index[1], index[2]]
-    return True
 
 
 # The map that names every level
@@ -631,18 +555,11 @@ def _level_prior(case: Case, rng: np.random.Generator, shifted: dict[int, int]) 
     case.support.append((np.ascontiguousarray(named), layout))
 
 
-def level_prior_right(case: Case, rng: np.random.Generator) -> bool:
-    """Add a level prior that is right everywhere."""
-    _level_prior(case, rng, {})
-    return True
-
-
-def level_prior_shifted(case: Case, rng: np.random.Generator) -> bool:
+def level_prior_shifted(case: Case, rng: np.random.Generator) -> None:
     """Give a run of at least three levels the name of the next level above or below."""
     vertebrae = case.variant.vertebrae()[:-1]
     there = [n for n, v in enumerate(vertebrae) if case.counts[_vertebra(v)]]
-    if len(there) < 5:
-        return False
+    require(len(there) >= 5)
     length = int(rng.integers(3, len(there) + 1))
     start = int(rng.integers(len(there) - length + 1))
     step = int(rng.choice([-1, 1]))
@@ -655,10 +572,9 @@ def level_prior_shifted(case: Case, rng: np.random.Generator) -> bool:
         if 0 <= n - 1 + step < len(discs) and 0 <= n - 1 < len(discs):
             shifted[_disc(discs[n - 1])] = _disc(discs[n - 1 + step])
     _level_prior(case, rng, shifted)
-    return True
 
 
-def blind(case: Case, rng: np.random.Generator) -> bool:
+def blind(case: Case, rng: np.random.Generator) -> None:
     """Give each landmark an ordinary class and the sacrum the class without a level."""
     table = table_of(case.variant, case.layout)
     plain = np.arange(256, dtype=np.uint8)
@@ -674,7 +590,6 @@ def blind(case: Case, rng: np.random.Generator) -> bool:
     for level in LANDMARK_DISCS:
         if case.counts[_disc(level)]:
             _put(case, _disc(level), _plain_disc(case, level))
-    return True
 
 
 #: Damages of one map, by the name under which they are reported.
@@ -685,8 +600,8 @@ DAMAGES: dict[str, Damage] = {
     "landmark disc missing": missing_landmark,
     "landmark unrecognised": landmark_unrecognised,
     "landmarks recognised in part": landmark_partly,
-    "landmark class on neighbour": landmark_moved,
-    "landmark class on both": landmark_doubled,
+    "landmark class on neighbour": partial(_copy_landmark, keep=False),
+    "landmark class on both": partial(_copy_landmark, keep=True),
     "landmark class elsewhere": landmark_foreign,
     "landmark specks": landmark_specks,
     "two discs bridged": bridged_discs,
@@ -716,7 +631,7 @@ DAMAGES: dict[str, Damage] = {
     "no processes": no_processes,
     "thick slices": thick_slices,
     "ragged": ragged,
-    "scout right": level_prior_right,  # language: ok
+    "scout right": partial(_level_prior, shifted={}),  # language: ok
     "scout shifted by one": level_prior_shifted,  # language: ok
 }
 #: Those that change the grid come last when two meet.

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from scipy import ndimage
@@ -16,6 +18,7 @@ from scipy import ndimage
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import LANDMARK_DISCS, SpineVariant, Structure
 from totalspineseg_bids.evaluation.corruption.cases import LAYOUTS, VARIANTS
+from totalspineseg_bids.evaluation.corruption.damage import ImpossibleError, require
 from totalspineseg_bids.evaluation.corruption.score import Score
 from totalspineseg_bids.evaluation.corruption.subjects import BLIND_VIEWS, VIEWS, table_of
 from totalspineseg_bids.imaging.centerline import Centerline
@@ -156,28 +159,24 @@ def observe(rng: np.random.Generator, variant: SpineVariant, layout: ClassMap, v
     return found
 
 
-Change = Callable[[Seen, np.random.Generator], bool]
+Change = Callable[[Seen, np.random.Generator], None]
 
 
-def _none(seen: Seen, rng: np.random.Generator) -> bool:
-    return True
+def _none(_seen: Seen, _rng: np.random.Generator) -> None:
+    """Leave the components as they are."""
 
 
-def _lose(number: tuple[int, int], *, landmark: bool = False, bodies: bool = False) -> Change:
-    def change(seen: Seen, rng: np.random.Generator) -> bool:
-        rows = seen.bodies()[1:-1] if bodies else seen.discs(plain=not landmark)
-        if landmark:
-            rows = [n for n in rows if seen.names[n] in LANDMARK_DISCS]
-        count = int(rng.integers(number[0], number[1] + 1))
-        if len(rows) < count + (0 if landmark else 2):
-            return False
-        start = int(rng.integers(len(rows) - count + 1))
-        near = rows[start : start + count]
-        chosen = near if rng.random() < 0.5 else [int(k) for k in rng.choice(rows, count, replace=False)]
-        seen.drop(set(chosen))
-        return True
-
-    return change
+def _lose(seen: Seen, rng: np.random.Generator, most: int, least: int = 1, what: str = "disc") -> None:
+    landmark = what == "landmark"
+    rows = seen.bodies()[1:-1] if what == "vertebra" else seen.discs(plain=not landmark)
+    if landmark:
+        rows = [n for n in rows if seen.names[n] in LANDMARK_DISCS]
+    count = int(rng.integers(least, most + 1))
+    require(len(rows) >= count + (0 if landmark else 2))
+    start = int(rng.integers(len(rows) - count + 1))
+    near = rows[start : start + count]
+    chosen = near if rng.random() < 0.5 else [int(k) for k in rng.choice(rows, count, replace=False)]
+    seen.drop(set(chosen))
 
 
 def _plain(seen: Seen, row: int) -> ClassShares:
@@ -187,125 +186,105 @@ def _plain(seen: Seen, row: int) -> ClassShares:
     return replace(class_shares, odd=class_shares.even, even=class_shares.odd) if turn % 2 else class_shares
 
 
-def _unrecognised(seen: Seen, rng: np.random.Generator) -> bool:
+def _unrecognised(seen: Seen, rng: np.random.Generator) -> None:
     rows = [n for n in seen.discs() if seen.names[n] in LANDMARK_DISCS]
-    if not rows or not seen.discs(plain=True):
-        return False
+    require(rows and seen.discs(plain=True))
     row = int(rng.choice(rows))
     seen.vote(row, _plain(seen, row))
-    return True
 
 
-def _misplaced(*, keep: bool = False, near: bool = True) -> Change:
-    def change(seen: Seen, rng: np.random.Generator) -> bool:
-        order = seen.variant.discs()
-        marks = [n for n in seen.discs() if seen.names[n] in LANDMARK_DISCS]
-        plain = seen.discs(plain=True)
-        if (near and not marks) or not plain:
-            return False
-        if not near:
-            target = int(rng.choice(plain))
-            level = LANDMARK_DISCS[int(rng.integers(4))]
-        else:
-            row = int(rng.choice(marks))
-            level = str(seen.names[row])
-            targets = [n for n in plain if abs(order.index(str(seen.names[n])) - order.index(level)) == 1]
-            if not targets:
-                return False
-            target = int(rng.choice(targets))
-            if not keep:
-                seen.vote(row, _plain(seen, row))
-        seen.vote(target, shares_of(seen.layout.labels["disc_" + level.replace("-", "_")][0], seen.layout))
-        return True
-
-    return change
+def _misplaced(seen: Seen, rng: np.random.Generator, *, keep: bool = False, near: bool = True) -> None:
+    order = seen.variant.discs()
+    marks = [n for n in seen.discs() if seen.names[n] in LANDMARK_DISCS]
+    plain = seen.discs(plain=True)
+    require(plain and (marks or not near))
+    if not near:
+        target = int(rng.choice(plain))
+        level = LANDMARK_DISCS[int(rng.integers(4))]
+    else:
+        row = int(rng.choice(marks))
+        level = str(seen.names[row])
+        targets = [n for n in plain if abs(order.index(str(seen.names[n])) - order.index(level)) == 1]
+        require(targets)
+        target = int(rng.choice(targets))
+        if not keep:
+            seen.vote(row, _plain(seen, row))
+    seen.vote(target, shares_of(seen.layout.labels["disc_" + level.replace("-", "_")][0], seen.layout))
 
 
-def _specks(seen: Seen, rng: np.random.Generator) -> bool:
+def _specks(seen: Seen, rng: np.random.Generator) -> None:
     rows = seen.discs(plain=True)
-    if len(rows) < 2:
-        return False
+    require(len(rows) >= 2)
     for row in rng.choice(rows, 2, replace=False):
         class_shares, share = seen.items[row].class_shares[0], float(rng.uniform(0.1, 0.5))
         level = LANDMARK_DISCS[int(rng.integers(4))]
         seen.vote(int(row), replace(class_shares, levels={level: share}, odd=class_shares.odd * (1 - share)))
-    return True
 
 
-def _partly(seen: Seen, rng: np.random.Generator) -> bool:
+def _partly(seen: Seen, rng: np.random.Generator) -> None:
     rows = [n for n in seen.discs() if seen.names[n] in LANDMARK_DISCS]
     for row in rows:
         class_shares = seen.items[row].class_shares[0]
         seen.vote(row, replace(class_shares, levels={k: float(rng.uniform(0.3, 0.7)) for k in class_shares.levels}))
-    return bool(rows)
+    require(rows)
 
 
-def _parity(seen: Seen, rng: np.random.Generator) -> bool:
+def _parity(seen: Seen, rng: np.random.Generator) -> None:
     rows = [n for n in seen.bodies() if seen.items[n].class_shares[0].odd + seen.items[n].class_shares[0].even > 0.5]
-    if not rows:
-        return False
+    require(rows)
     row = int(rng.choice(rows))
     class_shares = seen.items[row].class_shares[0]
     seen.vote(row, replace(class_shares, odd=class_shares.even, even=class_shares.odd))
-    return True
 
 
-def _flip(seen: Seen, rng: np.random.Generator) -> bool:
+def _flip(seen: Seen, rng: np.random.Generator) -> None:
     start = int(rng.integers(2, max(3, len(seen.items) - 2)))
     for row in range(start, len(seen.items)):
         class_shares = seen.items[row].class_shares[0]
         seen.vote(row, replace(class_shares, odd=class_shares.even, even=class_shares.odd))
-    return True
 
 
-def _undecided(seen: Seen, rng: np.random.Generator) -> bool:
+def _undecided(seen: Seen, rng: np.random.Generator) -> None:
     rows = seen.bodies()
     for row in rng.choice(rows, min(3, len(rows)), replace=False):
         seen.vote(int(row), replace(seen.items[row].class_shares[0], odd=0.0, even=0.0, levels={}))
-    return True
 
 
-def _false_disc(where: str) -> Change:
-    def change(seen: Seen, rng: np.random.Generator) -> bool:
-        rows = seen.discs()
-        if where == "above":
-            rows = [n for n in rows if seen.names[n] == "C2-C3"]
-        if len(rows) == 0:
-            return False
-        row = int(rng.choice(rows))
-        disc = seen.items[row]
-        shift = -rng.uniform(11, 26) if where == "above" else rng.uniform(0.35, 0.65) * 20 * rng.choice([-1, 1])
-        anterior, lateral = disc.anterior, disc.lateral
-        if where == "beside":
-            lateral += 40.0
-        share = rng.uniform(0.1, 0.5) if where == "body" else rng.uniform(0.3, 1.2)
-        seen.add(
-            replace(
-                disc,
-                center=disc.center + np.array([lateral - disc.lateral, 0.0, -shift]),
-                s=disc.s + shift,
-                anterior=anterior,
-                lateral=lateral,
-                volume_mm3=disc.volume_mm3 * float(share),
-                class_shares=tuple(replace(v, levels={}, odd=0.0, even=0.0) for v in disc.class_shares),
-                level_prior={},
-            )
+def _false_disc(seen: Seen, rng: np.random.Generator, where: str) -> None:
+    rows = seen.discs()
+    if where == "above":
+        rows = [n for n in rows if seen.names[n] == "C2-C3"]
+    require(rows)
+    row = int(rng.choice(rows))
+    disc = seen.items[row]
+    shift = -rng.uniform(11, 26) if where == "above" else rng.uniform(0.35, 0.65) * 20 * rng.choice([-1, 1])
+    anterior, lateral = disc.anterior, disc.lateral
+    if where == "beside":
+        lateral += 40.0
+    share = rng.uniform(0.1, 0.5) if where == "body" else rng.uniform(0.3, 1.2)
+    seen.add(
+        replace(
+            disc,
+            center=disc.center + np.array([lateral - disc.lateral, 0.0, -shift]),
+            s=disc.s + shift,
+            anterior=anterior,
+            lateral=lateral,
+            volume_mm3=disc.volume_mm3 * float(share),
+            class_shares=tuple(replace(v, levels={}, odd=0.0, even=0.0) for v in disc.class_shares),
+            level_prior={},
         )
-        return True
-
-    return change
+    )
 
 
-def _no_sacrum(seen: Seen, rng: np.random.Generator) -> bool:
+def _no_sacrum(seen: Seen, rng: np.random.Generator) -> None:
     rows = {n for n, o in enumerate(seen.items) if o.kind is Structure.SACRUM}
     seen.drop(rows)
-    return bool(rows)
+    require(rows)
 
 
-def _false_sacrum(seen: Seen, rng: np.random.Generator) -> bool:
+def _false_sacrum(seen: Seen, rng: np.random.Generator) -> None:
     rows = seen.bodies()
-    if len(rows) < 3 or any(o.kind is Structure.SACRUM for o in seen.items):
-        return False
+    require(len(rows) >= 3 and not any(o.kind is Structure.SACRUM for o in seen.items))
     row = rows[-1]
     seen.items[row] = replace(
         seen.items[row],
@@ -318,75 +297,62 @@ def _false_sacrum(seen: Seen, rng: np.random.Generator) -> bool:
         length_mm=float(rng.uniform(25, 45)),
     )
     seen.names[row] = None
-    return True
 
 
-def _level_prior(kind: str) -> Change:
-    def change(seen: Seen, rng: np.random.Generator) -> bool:
-        step = 0 if kind == "right" else int(rng.choice([-1, 1]))
-        start, stop = 0, len(seen.items)
-        if kind == "run":
-            start = int(rng.integers(0, max(1, len(seen.items) - 8)))
-            stop = int(rng.integers(start + 6, len(seen.items) + 1)) if len(seen.items) > start + 6 else stop
-        for row, item in enumerate(seen.items):
-            name = seen.names[row]
-            levels: dict[str, float] = {}
-            if name and rng.random() < 0.9:
-                order = seen.variant.discs() if item.kind is Structure.DISC else seen.variant.vertebrae()[:-1]
-                if name in order:
-                    at = order.index(name) + (step if start <= row < stop else 0)
-                    known = [v for v in order if v in PRIOR_CLASS_MAP.level_names]
-                    if 0 <= at < len(order) and order[at] in known:
-                        levels = {order[at]: float(rng.uniform(0.7, 0.95))}
-            class_shares = ClassShares(
-                levels, {}, 0.0, 0.0, EvidenceWeights().support_weight, PRIOR_CLASS_MAP.level_names
-            )
-            seen.items[row] = replace(item, class_shares=(*item.class_shares, class_shares))
-        return True
-
-    return change
+def _support_map(seen: Seen, rng: np.random.Generator, kind: str) -> None:
+    step = 0 if kind == "right" else int(rng.choice([-1, 1]))
+    start, stop = 0, len(seen.items)
+    if kind == "run":
+        start = int(rng.integers(0, max(1, len(seen.items) - 8)))
+        stop = int(rng.integers(start + 6, len(seen.items) + 1)) if len(seen.items) > start + 6 else stop
+    for row, item in enumerate(seen.items):
+        name = seen.names[row]
+        levels: dict[str, float] = {}
+        if name and rng.random() < 0.9:
+            order = seen.variant.discs() if item.kind is Structure.DISC else seen.variant.vertebrae()[:-1]
+            if name in order:
+                at = order.index(name) + (step if start <= row < stop else 0)
+                known = [v for v in order if v in PRIOR_CLASS_MAP.level_names]
+                if 0 <= at < len(order) and order[at] in known:
+                    levels = {order[at]: float(rng.uniform(0.7, 0.95))}
+        class_shares = ClassShares(levels, {}, 0.0, 0.0, EvidenceWeights().support_weight, PRIOR_CLASS_MAP.level_names)
+        seen.items[row] = replace(item, class_shares=(*item.class_shares, class_shares))
 
 
-def _all_level_priors(kind: str) -> Change:
+def _level_prior(seen: Seen, rng: np.random.Generator, kind: str) -> None:
     """Give probabilities of levels, as ``labelling.level_prior`` does, instead of a map."""
-
-    def change(seen: Seen, rng: np.random.Generator) -> bool:
-        if not _level_prior(kind)(seen, rng):
-            return False
-        for row, item in enumerate(seen.items):
-            levels = dict(item.class_shares[-1].levels)
-            seen.items[row] = replace(item, class_shares=item.class_shares[:-1], level_prior=levels)
-        return True
-
-    return change
+    _support_map(seen, rng, kind)
+    for row, item in enumerate(seen.items):
+        levels = dict(item.class_shares[-1].levels)
+        seen.items[row] = replace(item, class_shares=item.class_shares[:-1], level_prior=levels)
 
 
 CHANGES: dict[str, Change] = {
     "clean": _none,
-    "missing disc": _lose((1, 1)),
-    "several discs missing": _lose((2, 4)),
-    "landmark disc missing": _lose((1, 1), landmark=True),
-    "missing vertebra": _lose((1, 2), bodies=True),
+    "missing disc": partial(_lose, most=1),
+    "several discs missing": partial(_lose, most=4, least=2),
+    "landmark disc missing": partial(_lose, most=1, what="landmark"),
+    "missing vertebra": partial(_lose, most=2, what="vertebra"),
     "landmark unrecognised": _unrecognised,
     "landmarks recognised in part": _partly,
-    "landmark class on neighbour": _misplaced(),
-    "landmark class on both": _misplaced(keep=True),
-    "landmark class elsewhere": _misplaced(near=False),
+    "landmark class on neighbour": _misplaced,
+    "landmark class on both": partial(_misplaced, keep=True),
+    "landmark class elsewhere": partial(_misplaced, near=False),
     "landmark specks": _specks,
     "wrong parity": _parity,
     "parity flips": _flip,
     "undecided vertebrae": _undecided,
-    "false disc above C2-C3": _false_disc("above"),
-    "false disc in body": _false_disc("body"),
-    "false disc beside": _false_disc("beside"),
+    "false disc above C2-C3": partial(_false_disc, where="above"),
+    "false disc in body": partial(_false_disc, where="body"),
+    "false disc beside": partial(_false_disc, where="beside"),
     "no sacrum": _no_sacrum,
     "false sacrum": _false_sacrum,
-    "scout right": _level_prior("right"),  # language: ok
-    "scout shifted by one": _level_prior("run"),  # language: ok
-    "scout shifted all over": _level_prior("all"),  # language: ok
-    "level prior right": _all_level_priors("right"),
-    "level prior shifted by one": _all_level_priors("run"),
-    "level prior shifted all over": _all_level_priors("all"),
+    "scout right": partial(_support_map, kind="right"),  # language: ok
+    "scout shifted by one": partial(_support_map, kind="run"),  # language: ok
+    "scout shifted all over": partial(_support_map, kind="all"),  # language: ok
+    "level prior right": partial(_level_prior, kind="right"),
+    "level prior shifted by one": partial(_level_prior, kind="run"),
+    "level prior shifted all over": partial(_level_prior, kind="all"),
 }
 
 
@@ -411,7 +377,9 @@ def draw(kinds: tuple[str, ...], seed: int, split: int, *, blind: bool = False) 
         seen = observe(rng, variant, layout, view)
         if blind:
             _blind(seen)
-        if all(CHANGES[k](seen, rng) for k in kinds if k in CHANGES):
+        with suppress(ImpossibleError):
+            for kind in kinds:
+                CHANGES.get(kind, _none)(seen, rng)
             seen.lone_right = anchored(seen)
             return seen
     return None
