@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import SpineVariant, Structure
-from totalspineseg_bids.evaluation.corruption import simple as corruptions
 from totalspineseg_bids.evaluation.corruption.columns import (
     SimpleColumn,
     dice,
     levels_right,
     make_column,
     semantic_of,
+    without_landmarks,
 )
 from totalspineseg_bids.imaging.grid import restore_labels
 from totalspineseg_bids.imaging.volume import Geometry, Volume
@@ -90,53 +90,6 @@ def test_disc_points_lie_on_the_canal_behind_their_discs():
     assert spine.centerline_mm[0, 2] > spine.centerline_mm[-1, 2]
 
 
-def test_missing_disc():
-    column = lumbar()
-    damaged = corruptions.without_disc(semantic_of(column.truth, STEP2_LATER), column, "L2-L3")
-    spine = label_map(damaged, column.affine, STEP2_LATER)
-    assert _all_right(spine, column, but=("L2-L3",)) == []
-    assert "missing-disc:L2-L3" in spine.flags
-
-
-def test_missing_disc_in_step_1():
-    column = lumbar()
-    damaged = corruptions.without_disc(semantic_of(column.truth, STEP1), column, "L2-L3")
-    spine = label_map(damaged, column.affine, STEP1)
-    assert _all_right(spine, column, but=("L2-L3",)) == []
-
-
-@pytest.mark.parametrize(("column", "pair"), [(lumbar, ("L2-L3", "L3-L4")), (neck, ("C4-C5", "C5-C6"))])
-def test_bridged_discs_are_cut(column, pair):
-    column = column()
-    damaged = corruptions.bridged(semantic_of(column.truth, STEP1), column, *pair, STEP1)
-    spine = label_map(damaged, column.affine, STEP1)
-    assert _all_right(spine, column) == []
-    assert any(flag.startswith("split-disc") for flag in spine.flags)
-
-
-@pytest.mark.parametrize(("column", "level"), [(lumbar, "L1-L2"), (neck, "C5-C6")])
-def test_a_broken_disc_is_one(column, level):
-    column = column()
-    spine = label_map(corruptions.broken(semantic_of(column.truth, STEP2), column, level), column.affine, STEP2)
-    assert _all_right(spine, column) == []
-    assert f"joined-disc:{level}" in spine.flags
-
-
-def test_wrong_parity_of_one_vertebra():
-    column = lumbar()
-    damaged = corruptions.wrong_parity(semantic_of(column.truth, STEP2_LATER), column, "L3", STEP2_LATER)
-    spine = label_map(damaged, column.affine, STEP2_LATER)
-    assert _all_right(spine, column) == []
-
-
-def test_false_component_above_c2_c3():
-    column = neck()
-    damaged = corruptions.false_disc_above(semantic_of(column.truth, STEP1_LATER), column, "C2-C3", STEP1_LATER)
-    spine = label_map(damaged, column.affine, STEP1_LATER)
-    assert _all_right(spine, column) == []
-    assert "false-disc" in spine.flags
-
-
 @pytest.mark.parametrize("layout", [STEP1, STEP2_LATER], ids=lambda layout: layout.name)
 def test_no_landmark_in_view_abstains_and_still_numbers_the_column(layout):
     column = make_column(first="T4", last="T11")
@@ -171,7 +124,7 @@ def test_a_localizer_names_what_no_landmark_does():
 
 def test_step_1_names_what_step_2_leaves_open():
     column = lumbar()
-    blind = corruptions.without_landmarks(semantic_of(column.truth, STEP2_LATER), STEP2_LATER)
+    blind = without_landmarks(semantic_of(column.truth, STEP2_LATER), STEP2_LATER)
     first = semantic_of(column.truth, STEP1)
     assert label_map(blind, column.affine, STEP2_LATER).status is SpineStatus.ABSTAINED
     spine = label_map(blind, column.affine, STEP2_LATER, support=[(first, STEP1)])

@@ -5,8 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from totalspineseg_bids import anatomy
-from totalspineseg_bids.evaluation.corruption import simple as corruptions
-from totalspineseg_bids.evaluation.corruption.columns import SimpleColumn, levels_right, make_column, semantic_of
+from totalspineseg_bids.evaluation.corruption.columns import (
+    SimpleColumn,
+    levels_right,
+    make_column,
+    semantic_of,
+    without_landmarks,
+)
 from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling import LabellingInput, label_map, label_session
 from totalspineseg_bids.segmentation.labelling.labeller import solve_image
@@ -55,7 +60,7 @@ def test_a_lone_false_landmark_gives_way_or_disagreement_is_flagged():
     low = make_column(first="T9", last="L3")
     long = make_column(first="T6")
     order = ["T11-T12", "T12-L1", "L1-L2"]
-    damaged = corruptions.without_landmarks(semantic_of(low.truth, STEP2), STEP2)
+    damaged = without_landmarks(semantic_of(low.truth, STEP2), STEP2)
     z = low.discs[order[2]]
     box = (*(slice(int(k) - 25, int(k) + 26) for k in z[:2]), slice(int(z[2]) - 5, int(z[2]) + 6))
     part = damaged[box]

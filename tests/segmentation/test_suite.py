@@ -61,6 +61,30 @@ def test_every_damage_changes_the_map_and_leaves_the_truth(kind):
         assert case.support or not np.array_equal(case.semantic, before)
 
 
+@pytest.mark.parametrize("layout", [*LAYOUTS, "r20240601-step1"])
+@pytest.mark.parametrize(
+    ("kind", "view", "flag"),
+    [
+        ("missing disc", "lumbar", "missing-disc"),
+        ("two discs bridged", "lumbar", "split-disc"),
+        ("two discs bridged", "cervical", "split-disc"),
+        ("broken disc", "lumbar", "joined-disc"),
+        ("broken disc", "cervical", "joined-disc"),
+        ("wrong parity", "lumbar", ""),
+        ("false disc above C2-C3", "cervical", "false-disc"),
+    ],
+)
+def test_a_single_damage_costs_no_level_and_is_flagged(kind, view, flag, layout):
+    rng = np.random.default_rng(1)
+    case = make_case(make_subject(SEED), view, ClassMap.named(layout), rng)
+    if kind == "wrong parity" and "vertebrae_O" not in case.layout.labels:
+        pytest.skip("step 1 has no parities")
+    DAMAGES[kind](case, rng)
+    spine = label_map(case.semantic, case.affine, case.layout)
+    assert score(case, spine).all_right
+    assert not flag or any(found.startswith(flag) for found in spine.flags)
+
+
 def test_plans_repeat_and_the_splits_differ():
     first, second = plans("fit", 1, 5, 2), plans("fit", 1, 5, 2)
     assert first == second

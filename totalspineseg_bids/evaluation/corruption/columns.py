@@ -119,6 +119,16 @@ def semantic_of(truth: np.ndarray, layout: ClassMap, variant: SpineVariant = USU
     return np.asarray(table_of(variant, layout)[truth])
 
 
+def without_landmarks(semantic: np.ndarray, layout: ClassMap) -> np.ndarray:
+    """Replace every class of a level by the general one."""
+    damaged = semantic.copy()
+    for value, meaning in layout.meanings.items():
+        if meaning.level is not None:
+            role = {"DISC": "disc", "VERTEBRA": "vertebrae", "SACRUM": "background"}[meaning.kind.name]
+            damaged[semantic == value] = layout.labels[role][0] if role in layout.labels else 0
+    return damaged
+
+
 def dice(a: np.ndarray, b: np.ndarray) -> float:
     """Return the Dice coefficient of two masks."""
     return 2 * int(np.count_nonzero(a & b)) / max(int(np.count_nonzero(a)) + int(np.count_nonzero(b)), 1)
