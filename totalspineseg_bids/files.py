@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import codecs
 import hashlib
+import io
 import logging
+import sys
 from pathlib import Path
 from typing import BinaryIO
 
@@ -136,3 +138,10 @@ def read_text(path: Path) -> str:
     if not encoding.startswith("utf-8"):
         logger.warning("%s: is not UTF-8, read as %s; save it as UTF-8", path, encoding)
     return text
+
+
+def escape_unencodable_output() -> None:
+    """Let standard output and error write characters that the encoding of the terminal lacks as escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

@@ -395,7 +395,7 @@ def test_what_concerns_the_run_ends_it(
     assert run(configure(), factory=no_model) == 66
     assert last_error(capsys) == "totalspineseg-bids: model x: no step2 model"
     (raw / "sub-01/anat/sub-01_weird_T2w.nii.gz").write_bytes(b"x")
-    assert run(configure(skip_bids_validation=False), factory=factory) == 16
+    assert run(configure(skip_bids_validation=False, strict_validation=True), factory=factory) == 16
     assert "not a valid BIDS dataset" in last_error(capsys)
     assert run(configure("group"), factory=factory) == 18
     assert run(configure("group", out="nowhere"), factory=factory) == 66

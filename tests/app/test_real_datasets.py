@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +13,7 @@ from pathlib import Path
 import pytest
 from tiny_spine import make_dataset, save, tiny_image  # type: ignore[import-not-found]
 
+from totalspineseg_bids.app.files import find_file_jobs
 from totalspineseg_bids.app.run import run
 from totalspineseg_bids.app.segmenter import LoadedSegmenter
 from totalspineseg_bids.bids.validate import find_validator
@@ -122,6 +126,60 @@ KINDS = {
         ("has no participant 08",),
         ("--participant-label", "01", "02", "08"),
     ),
+    "upper-case folders": Kind(
+        add("SUB-03/anat/SUB-03_T2w.nii.gz", "sub-01/SES-2/anat/sub-01_SES-2_T2w.nii.gz"),
+        ("2 folders not read, because names start with lower-case sub-, ses- or anat: SUB-03, sub-01/SES-2",),
+    ),
+    "participants without images": Kind(
+        lambda raw: [(raw / f"sub-{number}").mkdir() for number in range(3, 8)],
+        ("5 participants without a selected image: sub-3, sub-4, sub-5 and 2 more",),
+    ),
+    "a named participant without images": Kind(
+        lambda raw: (raw / "sub-09").mkdir(),
+        ("1 participant without a selected image: sub-09", "has no participant 08"),
+        ("--participant-label", "01", "02", "08", "09"),
+    ),
+    "suffixes that are not selected": Kind(
+        add("sub-01/anat/sub-01_UNIT1.nii.gz", "sub-02/anat/sub-02_acq-ax_t2w.nii.gz"),
+        ("images of other suffixes are not processed (1 UNIT1, 1 t2w); --suffix selects them",),
+    ),
+    "only suffixes that are not selected": Kind(
+        lambda raw: None,
+        ("images of other suffixes are not processed (2 T2w)", "no image matches suffix T1w; check the labels"),
+        ("--suffix", "T1w"),
+        18,
+        (),
+    ),
+    "participant listed in .bidsignore": Kind(
+        both(
+            add("sub-03/anat/sub-03_T2w.nii.gz", "sub-03/anat/sub-03_odd_T2w.nii.gz"), write(".bidsignore", "sub-03/\n")
+        ),
+        ("1 image left out by .bidsignore: sub-03/anat/sub-03_T2w.nii.gz",),
+        lacks=("BIDS validator", "not a BIDS name"),
+    ),
+    "every image listed in .bidsignore": Kind(
+        write(".bidsignore", "# all\n**/*_T2w.nii.gz\n"),
+        ("no image matches suffix T1w T2w T2starw PDw MTw (2 left out by .bidsignore)",),
+        code=18,
+        done=(),
+    ),
+    "files of macOS": Kind(
+        write("sub-01/anat/._sub-01_T2w.nii.gz", "Mac OS X"),
+        ("1 hidden file ignored: sub-01/anat/._sub-01_T2w.nii.gz",),
+        lacks=("not a BIDS name",),
+    ),
+    "copies of images": Kind(
+        add("sub-01/anat/sub-01_T2w copy.nii.gz", "sub-01/anat/sub-01_T2w (1).nii.gz"),
+        ("2 files left out, because the name is not a BIDS name: sub-01/anat/sub-01_T2w (1).nii.gz,",),
+    ),
+    "parts of a complex image": Kind(
+        add("sub-01/anat/sub-01_part-phase_T2w.nii.gz"),
+        ("1 image left out, show no anatomy",),
+    ),
+    "name that is not UTF-8": Kind(
+        add(b"sub-01/anat/sub-01_acq-gr\xf6\xdfer_T2w.nii.gz".decode("utf-8", "surrogateescape")),
+        ("1 file left out, because the name is not a BIDS name",),
+    ),
 }
 
 
@@ -143,3 +201,48 @@ def test_each_kind(name: str, tmp_path: Path, factory: Factory, capsys: pytest.C
     assert sorted(marks) == [
         image.replace("_T2w.nii.gz", "_seg-totalspineseg_desc-T2w_dseg.json") for image in kind.done
     ]
+
+
+@pytest.mark.usefixtures("fast_figures")
+def test_a_folder_that_is_not_utf8(tmp_path: Path, factory: Factory) -> None:
+    base = tmp_path / b"Universit\xe4t".decode("utf-8", "surrogateescape")
+    raw = make_dataset(base / "raw", dict.fromkeys(GOOD, tiny_image()))
+    for level in ("participant", "group"):
+        assert run(parse_config([str(raw), str(base / "out"), level]), factory=factory) == 0
+    assert len(list((base / "out").glob("sub-*/anat/*_desc-T2w_dseg.nii.gz"))) == 4
+    for path in (path for path in (base / "out").rglob("*") if path.suffix in {".json", ".tsv", ".html", ".toml"}):
+        path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "environment", [{"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, {"PYTHONIOENCODING": "ascii"}]
+)
+def test_a_terminal_that_is_not_utf8(tmp_path: Path, environment: dict[str, str]) -> None:
+    raw = make_dataset(tmp_path / "Zürich", {GOOD[0]: tiny_image()})
+    arguments = [str(raw), str(tmp_path / "Ausgabe-ß"), "participant", "--model", "bundled", "--dry-run"]
+    done = subprocess.run(
+        [sys.executable, "-m", "totalspineseg_bids", *arguments],
+        check=False,
+        capture_output=True,
+        env={**os.environ, **environment},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"to do\t{GOOD[0]}\n".encode()
+    tool = "from totalspineseg_bids.cli.tools import main; raise SystemExit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", tool, "segment", str(tmp_path / "ł.nii.gz"), str(tmp_path / "ß.nii.gz")],
+        check=False,
+        capture_output=True,
+        env={**os.environ, **environment},
+    )
+    assert done.returncode == 66
+    assert b"no such file" in done.stderr.splitlines()[-1]
+
+
+def test_hidden_files_are_not_segmented(tmp_path: Path) -> None:
+    for name in ("sub-01/anat/sub-01_T2w.nii.gz", "sub-01/anat/._sub-01_T2w.nii.gz"):
+        save(tmp_path / "nested" / name, tiny_image())
+    for name in ("a.nii.gz", "._a.nii.gz", ".cache/b.nii.gz"):
+        save(tmp_path / "flat" / name, tiny_image())
+    assert [job.source.name for job in find_file_jobs(tmp_path / "nested", tmp_path / "out")] == ["sub-01_T2w.nii.gz"]
+    assert [job.source.name for job in find_file_jobs(tmp_path / "flat", tmp_path / "out")] == ["a.nii.gz"]

@@ -50,16 +50,18 @@ class FileResult:
 
 
 def _images_below(root: Path) -> list[Path]:
-    """Return the images of ``sub-*/[ses-*/]anat`` in a folder, or all its NIfTI files if there are none."""
-    nested = [p for pattern in ("sub-*/anat/*", "sub-*/ses-*/anat/*") for p in root.glob(pattern) if is_nifti_name(p)]
+    """Return the images of ``sub-*/[ses-*/]anat`` in a folder, or all its NIfTI files if there are none.
+
+    Hidden files are left out, such as the ``._*`` files of macOS, which are no images.
+    """
+    nested = [p for pattern in ("sub-*/anat/*", "sub-*/ses-*/anat/*") for p in root.glob(pattern) if _is_shown(p, root)]
     if nested:
         return sorted(nested)
-    found = []
-    for path in root.rglob("*"):
-        parts = path.relative_to(root).parts
-        if is_nifti_name(path) and not any(part.startswith(".") or part == "derivatives" for part in parts):
-            found.append(path)
-    return sorted(found)
+    return sorted(p for p in root.rglob("*") if _is_shown(p, root) and "derivatives" not in p.relative_to(root).parts)
+
+
+def _is_shown(path: Path, root: Path) -> bool:
+    return is_nifti_name(path) and not any(part.startswith(".") for part in path.relative_to(root).parts)
 
 
 def check_output(source: Path, target: Path) -> None:

@@ -36,7 +36,9 @@ class BarHandler(logging.Handler):
         if getattr(record, FILE_ONLY, False):
             return
         try:
-            tqdm.write(self.format(record), file=sys.stderr)
+            # Names of files that the locale cannot decode are written as escapes, whatever the stream accepts.
+            text = self.format(record).encode("utf-8", "backslashreplace").decode("utf-8")
+            tqdm.write(text, file=sys.stderr)
         except (OSError, ValueError):
             self.handleError(record)
 
@@ -62,7 +64,7 @@ def run_name(now: datetime.datetime) -> str:
 
 
 def _file_handler(path: Path) -> logging.Handler:
-    handler = LogFile(path, encoding="utf-8")
+    handler = LogFile(path, encoding="utf-8", errors="surrogateescape")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     return handler
 

@@ -11,16 +11,21 @@ import json
 import logging
 import os
 import re
+import tempfile
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from pathspec import GitIgnoreSpec
+
 from totalspineseg_bids.bids.names import SourceImage, is_source_name
 from totalspineseg_bids.errors import DatasetError, MissingInputError, NothingSelectedError, UsageError
+from totalspineseg_bids.files import read_text
 from totalspineseg_bids.home import home_folder
 
 if TYPE_CHECKING:
@@ -34,6 +39,13 @@ _UNUSABLE_PARTS = frozenset({"phase", "real", "imag"})
 #: Query names of other programs that a shared filter file may contain.
 _FOREIGN_QUERIES = frozenset({"bold", "sbref", "fmap", "dwi", "asl", "pet", "flair", "roi", "t1w", "t2w", "megre"})
 _ANAT = "anat"
+#: Folder names that are meant as BIDS names but have another case or no hyphen, by depth.
+_MISSPELT = (
+    re.compile(r"(?!(?-i:sub-))sub[-_]?[0-9a-z]", re.IGNORECASE),
+    re.compile(r"(?!(?-i:ses-|anat$))(ses[-_]?[0-9a-z]|anat$)", re.IGNORECASE),
+)
+#: Number of names in a message about several files.
+_NAMED = 3
 #: Name that pyBIDS gives its index file.
 _INDEX = "layout_index.sqlite"
 
@@ -128,6 +140,8 @@ def _ignore_patterns(selection: Selection, datatypes: Sequence[str] | None) -> l
         patterns.append(rf"^/sub-[^/]+/(?!ses-|{folders})")
         patterns.append(rf"^/sub-[^/]+/ses-[^/]+/(?!{folders})")
     patterns.append(r"\.(?:json|tsv|tsv\.gz|bval|bvec|md|txt|html)$")
+    # The database of pyBIDS cannot store a name that the locale does not decode; no BIDS name has such characters.
+    patterns.append(r"[\udc80-\udcff]")
     return [re.compile(pattern) for pattern in patterns]
 
 
@@ -210,65 +224,192 @@ def find_images(root: Path, selection: Selection, *, database: Path | None = Non
     """
     queries = _queries(selection)
     _check_participants(root, selection)
-    scope = Selection() if database is not None else selection
-    layout = _read_layout(root, _ignore_patterns(scope, None if database else _datatypes(queries)), database)
+    ignored = _read_bidsignore(root)
     found: dict[str, SourceImage] = {}
-    for query in queries:
-        # Participants are filtered again here, because an existing index contains all of them.
-        labels = {"subject": list(selection.participants)} if selection.participants else {}
-        filters = _translate({"extension": list(EXTENSIONS), **labels, **query})
-        for path in _get(layout, filters):
-            relative = Path(os.path.relpath(path, layout.root)).as_posix()
-            if not is_source_name(relative):
-                logger.warning("%s: not a BIDS image name, left out", relative)
-                continue
-            source = SourceImage(relative, root / relative)
-            if _selected(source, selection, query):
-                found[relative] = source
-    for source in _folders_named_like_images(root, selection, queries):
-        found.setdefault(source.relative, source)
+    left_out: dict[str, list[str]] = {".bidsignore": [], "part": []}
+    candidates = [*_query(root, selection, queries, database), *_folders_named_like_images(root, selection, queries)]
+    for relative, query in candidates:
+        source = SourceImage(relative, root / relative)
+        if not _selected(source, selection):
+            continue
+        if ignored.match_file(relative):
+            left_out[".bidsignore"].append(relative)
+        elif source.entities.get("part") in _UNUSABLE_PARTS and "part" not in query:
+            left_out["part"].append(relative)
+        else:
+            found[relative] = source
+    if left_out[".bidsignore"]:
+        logger.info("%s left out by .bidsignore: %s", *_count(left_out[".bidsignore"], "image"))
+    if left_out["part"]:
+        logger.info("%s left out, show no anatomy (part-phase, -real, -imag): %s", *_count(left_out["part"], "image"))
+    _report_passed_over(root, selection, queries, found, ignored)
     if not found:
-        raise NothingSelectedError(_nothing(root, selection))
+        raise NothingSelectedError(_nothing(root, selection, len(left_out[".bidsignore"])))
     return sorted(found.values())
+
+
+def _query(
+    root: Path, selection: Selection, queries: Sequence[Mapping[str, Any]], database: Path | None
+) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return the paths that pyBIDS finds, each with its query; names that are not valid BIDS are left out."""
+    scope = Selection() if database is not None else selection
+    found = []
+    with _opened(root, _ignore_patterns(scope, None if database else _datatypes(queries)), database) as layout:
+        for query in queries:
+            # Participants are filtered again here, because an existing index contains all of them.
+            labels = {"subject": list(selection.participants)} if selection.participants else {}
+            for path in _get(layout, _translate({"extension": list(EXTENSIONS), **labels, **query})):
+                relative = Path(os.path.relpath(path, layout.root)).as_posix()
+                if is_source_name(relative):
+                    found.append((relative, query))
+    return found
 
 
 def _folders_named_like_images(
     root: Path, selection: Selection, queries: Sequence[Mapping[str, Any]]
-) -> list[SourceImage]:
+) -> list[tuple[str, Mapping[str, Any]]]:
     """Return folders whose names match selected images; pyBIDS ignores them silently, but each must fail as an image.
 
     With a filter file, which may not select them, they are reported but not treated as images.
     """
-    suffixes = {query["suffix"] for query in queries if isinstance(query.get("suffix"), str)}
-    found = []
-    for relative in _anatomical_folders(root, selection):
+    suffixes = _suffixes(queries)
+    found: list[tuple[str, Mapping[str, Any]]] = []
+    for relative, entry in _anatomical_entries(root, selection):
+        if not entry.name.endswith(EXTENSIONS) or not entry.is_dir(follow_symlinks=False):
+            continue
         source = SourceImage(relative, root / relative) if is_source_name(relative) else None
-        if source is None or source.suffix not in suffixes or not _selected(source, selection, {}):
+        if source is None or source.suffix not in suffixes or not _selected(source, selection):
             continue
         if selection.filters:
             logger.warning("%s: is a folder, not an image", relative)
         else:
-            found.append(source)
+            found.append((relative, {}))
     return found
 
 
-def _anatomical_folders(root: Path, selection: Selection) -> Iterator[str]:
-    """Yield the folders named ``.nii`` or ``.nii.gz`` below ``anat`` of the selected participants."""
-    participants = selection.participants or [
+def _suffixes(queries: Iterable[Mapping[str, Any]]) -> set[str]:
+    return {query["suffix"] for query in queries if isinstance(query.get("suffix"), str)}
+
+
+def _participants(root: Path, selection: Selection) -> list[str]:
+    """Return the labels of the selected participants that have a folder."""
+    labels = selection.participants or [
         entry.name.removeprefix("sub-") for entry in os.scandir(root) if entry.name.startswith("sub-")
     ]
-    for label in participants:
-        for parent in (root / f"sub-{label}" / _ANAT, *_sessions(root / f"sub-{label}")):
+    return sorted(label for label in labels if label not in selection.excluded and (root / f"sub-{label}").is_dir())
+
+
+def _anatomical_entries(root: Path, selection: Selection) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Yield path and entry of everything in the folders ``anat`` of the selected participants."""
+    for label in _participants(root, selection):
+        for parent in (root / f"sub-{label}" / _ANAT, *_sessions(root / f"sub-{label}", selection)):
             with suppress(OSError), os.scandir(parent) as entries:
                 for entry in entries:
-                    if entry.name.endswith(EXTENSIONS) and entry.is_dir(follow_symlinks=False):
-                        yield (parent / entry.name).relative_to(root).as_posix()
+                    yield (parent / entry.name).relative_to(root).as_posix(), entry
 
 
-def _sessions(participant: Path) -> list[Path]:
+def _sessions(participant: Path, selection: Selection) -> list[Path]:
+    names = []
     with suppress(OSError), os.scandir(participant) as entries:
-        return [participant / entry.name / _ANAT for entry in entries if entry.name.startswith("ses-")]
-    return []
+        names = [entry.name for entry in entries if entry.name.startswith("ses-")]
+    return [
+        participant / name / _ANAT
+        for name in names
+        if not selection.sessions or name.removeprefix("ses-") in selection.sessions
+    ]
+
+
+def _read_bidsignore(root: Path) -> GitIgnoreSpec:
+    """Read ``.bidsignore``, whose lines are patterns as in ``.gitignore`` (BIDS specification 1.10)."""
+    try:
+        lines = read_text(root / ".bidsignore").splitlines()
+    except FileNotFoundError:
+        lines = []
+    except (OSError, ValueError) as error:
+        logger.warning("%s: cannot be read, not applied (%s)", root / ".bidsignore", error)
+        lines = []
+    return GitIgnoreSpec.from_lines(lines)
+
+
+def _count(names: Sequence[str], noun: str) -> tuple[str, str]:
+    """Return number with noun, and the first names."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{len(names)} {noun}{'' if len(names) == 1 else 's'}", ", ".join(sorted(names)[:_NAMED]) + more
+
+
+def _report_passed_over(
+    root: Path,
+    selection: Selection,
+    queries: Sequence[Mapping[str, Any]],
+    found: Iterable[str],
+    ignored: GitIgnoreSpec,
+) -> None:
+    """Log one line for each kind of file and folder that may be meant for processing but is not selected."""
+    hidden, unnamed = [], []
+    suffixes: Counter[str] = Counter()
+    for relative, entry in _anatomical_entries(root, selection):
+        if not entry.name.endswith(EXTENSIONS) or ignored.match_file(relative):
+            continue
+        if entry.name.startswith("."):
+            hidden.append(relative)
+        elif not is_source_name(relative):
+            unnamed.append(relative)
+        else:
+            suffixes[SourceImage(relative, root / relative).suffix] += 1
+    others = [f"{suffixes[name]} {name}" for name in sorted(suffixes.keys() - _suffixes(queries))]
+    misspelt = _misspelt_folders(root, selection)
+    processed = {relative.split("/", 1)[0] for relative in found}
+    empty = [f"sub-{label}" for label in _participants(root, selection) if f"sub-{label}" not in processed]
+    if misspelt:
+        logger.warning(
+            "%s not read, because names start with lower-case sub-, ses- or anat: %s", *_count(misspelt, "folder")
+        )
+    if unnamed:
+        logger.warning("%s left out, because the name is not a BIDS name: %s", *_count(unnamed, "file"))
+    if hidden:
+        logger.info("%s ignored: %s", *_count(hidden, "hidden file"))
+    if others:
+        logger.info("images of other suffixes are not processed (%s); --suffix selects them", ", ".join(others))
+    if empty and processed:
+        logger.warning("%s without a selected image: %s", *_count(empty, "participant"))
+
+
+def _misspelt_folders(root: Path, selection: Selection) -> list[str]:
+    found = []
+    parents = [root, *(root / f"sub-{label}" for label in _participants(root, selection))]
+    for parent in parents:
+        with suppress(OSError), os.scandir(parent) as entries:
+            pattern = _MISSPELT[parent != root]
+            found += [
+                (parent / entry.name).relative_to(root).as_posix()
+                for entry in entries
+                if pattern.match(entry.name) and entry.is_dir()
+            ]
+    return sorted(found)
+
+
+@contextmanager
+def _opened(root: Path, ignore: list[re.Pattern[str]], database: Path | None) -> Iterator[BIDSLayout]:
+    """Read a dataset; if pyBIDS cannot store its path, because the locale does not decode it, through a link."""
+    try:
+        str(root).encode("utf-8")
+    except UnicodeEncodeError:
+        if database is not None:
+            logger.warning("%s: the path is not UTF-8; the index is kept in memory", root)
+    else:
+        yield _read_layout(root, ignore, database)
+        return
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="totalspineseg-bids-")
+    except OSError as error:
+        msg = (
+            f"{root}: the path is not UTF-8, and there is no folder for a link to it ({error}); set TMPDIR or rename it"
+        )
+        raise DatasetError(msg) from error
+    with folder as name:
+        link = Path(name) / "dataset"
+        link.symlink_to(root, target_is_directory=True)
+        yield _read_layout(link, ignore, None)
 
 
 def _read_layout(root: Path, ignore: list[re.Pattern[str]], database: Path | None) -> BIDSLayout:
@@ -293,18 +434,13 @@ def _get(layout: BIDSLayout, filters: Mapping[str, Any]) -> list[str]:
         raise UsageError(msg) from error
 
 
-def _selected(source: SourceImage, selection: Selection, query: Mapping[str, Any]) -> bool:
-    """Return whether an image matches participants and sessions and shows anatomy; an existing index is unfiltered."""
+def _selected(source: SourceImage, selection: Selection) -> bool:
+    """Return whether an image matches participants and sessions; an existing index is unfiltered."""
     if selection.participants and source.participant not in selection.participants:
         return False
     if source.participant in selection.excluded:
         return False
-    if selection.sessions and source.session not in selection.sessions:
-        return False
-    if source.entities.get("part") in _UNUSABLE_PARTS and "part" not in query:
-        logger.info("%s: shows no anatomy (part-%s), left out", source.relative, source.entities["part"])
-        return False
-    return True
+    return not selection.sessions or source.session in selection.sessions
 
 
 def _check_participants(root: Path, selection: Selection) -> None:
@@ -316,11 +452,13 @@ def _check_participants(root: Path, selection: Selection) -> None:
         logger.warning("%s: has no participant %s", root, label)
 
 
-def _nothing(root: Path, selection: Selection) -> str:
+def _nothing(root: Path, selection: Selection, ignored: int) -> str:
     criteria = [f"suffix {' '.join(selection.suffixes)}"]
     for name, labels in (("participant", selection.participants), ("session", selection.sessions)):
         if labels:
             criteria.append(f"{name} {' '.join(labels)}")
     if selection.filters:
         criteria.append("the filter file")
-    return f"{root}: no image matches {', '.join(criteria)}; check the labels, or name other contrasts with --suffix"
+    note = f" ({ignored} left out by .bidsignore)" if ignored else ""
+    advice = "check the labels, or name other contrasts with --suffix"
+    return f"{root}: no image matches {', '.join(criteria)}{note}; {advice}"

@@ -212,4 +212,5 @@ def _warn(issues: Iterable[Issue]) -> None:
         by_code.setdefault(issue.code, []).append(issue)
     for code, found in by_code.items():
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-        logger.warning("BIDS validator: %s %s%s: %s", code, found[0].location or "/", more, found[0].message)
+        sentence = found[0].message.split(". ", 1)[0].rstrip(".")
+        logger.warning("BIDS validator: %s %s%s: %s", code, found[0].location or "/", more, sentence)

@@ -14,6 +14,7 @@ from totalspineseg_bids import __version__
 from totalspineseg_bids.app.interrupt import Interrupted, stop_on_signal
 from totalspineseg_bids.config import SETTINGS, RunConfig, Setting, SettingGroup, SettingKind, read_toml
 from totalspineseg_bids.errors import ExitCode, SpineAppError, UsageError
+from totalspineseg_bids.files import escape_unencodable_output
 from totalspineseg_bids.models.catalog import BUNDLED, CACHE_VARIABLE, DEFAULT_MODEL, find_cache_folder
 
 PROGRAM = "totalspineseg-bids"
@@ -219,6 +220,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         Exit code.
     """
+    escape_unencodable_output()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments:
         arguments = ["--help"]

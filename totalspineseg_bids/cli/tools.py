@@ -14,6 +14,7 @@ from totalspineseg_bids.cli import tools_datasets, tools_evaluate, tools_models,
 from totalspineseg_bids.cli.bids_app import HelpFormatter, Parser
 from totalspineseg_bids.cli.tools_common import PROGRAM
 from totalspineseg_bids.errors import ExitCode, SpineAppError
+from totalspineseg_bids.files import escape_unencodable_output
 
 _EXAMPLES = f"""\
 examples:
@@ -76,6 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         Exit code; unless it is 0, the last line on standard error gives the reason.
     """
+    escape_unencodable_output()
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     try:
         options = build_parser().parse_args(arguments)

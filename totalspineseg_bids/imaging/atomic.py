@@ -97,12 +97,15 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_text(path: Path, content: str) -> None:
     """Write a UTF-8 text file atomically.
 
+    Bytes of file names that the locale of the process cannot decode are written as they are if they are UTF-8, and as
+    replacement characters otherwise.
+
     Raises
     ------
     OSError
         If it cannot be written.
     """
-    write_bytes(path, content.encode("utf-8"))
+    write_bytes(path, content.encode("utf-8", "surrogateescape").decode("utf-8", "replace").encode("utf-8"))
 
 
 def _alive(pid: int) -> bool:
