@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import colorsys
 import itertools
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cache
@@ -317,16 +317,30 @@ def from_scheme(labels: NDArray[np.integer], scheme: LabelScheme) -> NDArray[np.
     return known
 
 
-def level_point_value(disc_level: str) -> int:
+def guess_scheme(ids: Collection[int], expected: LabelScheme = DEFAULT_SCHEME) -> LabelScheme:
+    """Return the label scheme that has most of some ids; the expected one if none has more.
+
+    >>> guess_scheme([1, 2, 41, 42, 92, 93]), guess_scheme([21, 22])
+    ('totalspineseg', 'totalsegmri')
+    """
+
+    def count(scheme: LabelScheme) -> int:
+        known = {label.id_in(scheme) for label in LABELS}
+        return sum(number in known for number in ids)
+
+    return max((expected, *LABEL_SCHEMES), key=count)
+
+
+def level_point_value(disc_level: str) -> int | None:
     """Return the value of a disc in the point-label image, as in the Spinal Cord Toolbox.
 
-    C1-C2 = 2, C2-C3 = 3, … L5-S = 25; supernumerary discs keep their canonical id (232, 233).
+    C1-C2 = 2, C2-C3 = 3, … L5-S = 25. Supernumerary discs have no value there: ``None``.
     """
     if disc_level == "C1-C2":
         return 2
     if disc_level in _REGULAR_DISCS:
         return 3 + _REGULAR_DISCS.index(disc_level)
-    return _DISC_BY_LEVEL[disc_level].id
+    return None
 
 
 def itksnap_table(labels: Iterable[AnatomicalLabel] = LABELS, scheme: LabelScheme = DEFAULT_SCHEME) -> str:

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
-from tiny_spine import make_dataset, tiny_image  # type: ignore[import-not-found]
+from tiny_spine import TinySegmenter, make_dataset, save, tiny_image  # type: ignore[import-not-found]
 
+from totalspineseg_bids import anatomy
+from totalspineseg_bids.anatomy import LabelScheme
+from totalspineseg_bids.app.image import draw_disc_points
+from totalspineseg_bids.app.session import find_companions
+from totalspineseg_bids.bids.names import SourceImage
+from totalspineseg_bids.cli.tools import main as tools
+from totalspineseg_bids.evaluation.corruption.columns import make_column, semantic_of
+from totalspineseg_bids.imaging.volume import Geometry
 from totalspineseg_bids.inference.resources import available_cpus, memory_limit_mb
+from totalspineseg_bids.segmentation.class_map import ClassMap
+from totalspineseg_bids.segmentation.localizer import read_localizer
+from totalspineseg_bids.segmentation.result import DiscPoint
 
+STEP2 = ClassMap.named("r20241115-step2")
 IMAGE = "sub-01/anat/sub-01_T2w.nii.gz"
 
 NO_HOME = """
@@ -108,3 +125,143 @@ def test_affinity_limits_the_default_number_of_threads() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["None" if os.cpu_count() == 1 else "1", "3"]
+
+
+def label_map_of(tmp_path: Path, data: np.ndarray, dtype: type, slope: float = 1.0) -> Path:
+    """Write values as another tool would, with offsets, codes and units of its own."""
+    affine = np.eye(4)
+    affine[:3, 3] = (31.25, -7.5, -120.125)
+    image = nib.Nifti1Image(data.astype(dtype), affine)
+    image.header.set_slope_inter(slope, 0.0)
+    image.set_sform(affine, 4)
+    image.set_qform(affine, 2)
+    image.header.set_xyzt_units("mm", "sec")
+    path = tmp_path / "map.nii.gz"
+    nib.save(image, path)
+    return path
+
+
+GEOMETRY = (
+    *("qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
+    *("srow_x", "srow_y", "srow_z", "pixdim", "xyzt_units"),
+)
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """Change of the values of a label map, and what the tool says about it."""
+
+    change: Callable[[np.ndarray], np.ndarray]
+    dtype: type
+    exit_code: int
+    message: str
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        LabelMap(lambda labels: labels - (labels == 1) * 1e-7, np.float32, 0, "labelled"),
+        LabelMap(lambda labels: labels + (labels == 1) * 9e-4, np.float64, 0, "labelled"),
+        LabelMap(lambda labels: labels, np.int16, 0, "labelled"),
+        LabelMap(lambda labels: labels + (labels == 1) * 0.02, np.float32, 65, "it holds the value 1.02"),
+        LabelMap(lambda labels: labels - (labels == 1) * 5.0, np.float32, 65, "it holds the value -4"),
+        LabelMap(lambda labels: np.where(labels == 1, np.nan, labels), np.float32, 65, "it holds the value nan"),
+        LabelMap(lambda labels: np.stack([labels] * 2, axis=3), np.uint8, 65, "holds 2 volumes, but a 3D"),
+    ],
+    ids=lambda kind: kind.message,
+)
+def test_label_maps_of_other_tools(tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: LabelMap) -> None:
+    column = make_column(first="T10", last="S")
+    source = label_map_of(tmp_path, kind.change(semantic_of(column.truth, STEP2).astype(np.float64)), kind.dtype)
+    target = tmp_path / "out.nii.gz"
+    assert tools(["label", str(source), str(target), "--layout", "r20241115-step2"]) == kind.exit_code
+    said = capsys.readouterr()
+    assert kind.message in (said.err.splitlines()[-1] if kind.exit_code else said.out)
+    if kind.exit_code == 0:
+        before, after = nib.load(source).header, nib.load(target).header
+        assert [name for name in GEOMETRY if not np.array_equal(before[name], after[name])] == []
+
+
+def segment_with_tiny_segmenter(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[int, TinySegmenter]:
+    segmenter = TinySegmenter()
+    monkeypatch.setattr("totalspineseg_bids.app.segmenter.make_segmenter", lambda *_: (segmenter, None))
+    return tools(["segment", *arguments]), segmenter
+
+
+@pytest.mark.parametrize(
+    ("choice", "exit_code", "spine"),
+    [
+        ((), 0, True),
+        (("--volume", "mean"), 0, True),
+        (("--volume", "1"), 0, True),
+        (("--volume", "0"), 0, False),
+        (("--volume", "3"), 65, False),
+        (("--volume", "last"), 64, False),
+    ],
+)
+def test_series_outside_bids(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, choice: tuple[str, ...], exit_code: int, spine: bool
+) -> None:
+    lean = tiny_image(spine=False)
+    series = np.stack([lean, tiny_image(), 2 * tiny_image() - lean], axis=3)
+    source = save(tmp_path / "series.nii.gz", series)
+    target = tmp_path / "out.nii.gz"
+    assert segment_with_tiny_segmenter(monkeypatch, str(source), str(target), *choice)[0] == exit_code
+    assert target.exists() == spine
+
+
+def test_no_spine_outside_bids_is_recorded_and_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = save(tmp_path / "in/a.nii.gz", tiny_image(spine=False))
+    save(tmp_path / "in/b.nii.gz", tiny_image())
+    folders, record = (str(tmp_path / "in"), str(tmp_path / "out")), tmp_path / "out/a.json"
+    save(tmp_path / "out/a.nii.gz", tiny_image())  # of an earlier run
+    assert segment_with_tiny_segmenter(monkeypatch, *folders)[0] == 0
+    content = json.loads(record.read_text())
+    assert (content["status"], content["reason"]) == ("no-spine", "neither canal nor disc in view")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.json", "b.nii.gz"]
+    code, segmenter = segment_with_tiny_segmenter(monkeypatch, *folders, "--skip-existing")
+    assert (code, segmenter.calls) == (0, 0)
+    save(source, tiny_image())
+    assert segment_with_tiny_segmenter(monkeypatch, *folders)[0] == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.nii.gz", "b.nii.gz"]
+
+
+@pytest.mark.parametrize("stored", anatomy.LABEL_SCHEMES)
+@pytest.mark.parametrize("expected", anatomy.LABEL_SCHEMES)
+def test_localizer_in_the_other_label_scheme(
+    tmp_path: Path, stored: LabelScheme, expected: LabelScheme, caplog: pytest.LogCaptureFixture
+) -> None:
+    column = make_column(first="T10", last="S")
+    path = label_map_of(tmp_path, anatomy.to_scheme(column.truth, stored), np.uint8)
+    np.testing.assert_array_equal(read_localizer(path, expected).data, column.truth)
+    assert (f"those of the label scheme {stored}, not {expected}" in caplog.text) == (stored != expected)
+
+
+def test_points_without_a_value_in_the_spinal_cord_toolbox_are_left_out() -> None:
+    points = [DiscPoint("T12-L1", (1, 1, 1)), DiscPoint("T12-T13", (2, 2, 2)), DiscPoint("L5-L6", (3, 3, 3))]
+    assert np.unique(draw_disc_points(points, Geometry((5, 5, 5), np.eye(4)))).tolist() == [0, 20]
+
+
+def _centred(shape: tuple[int, ...]) -> np.ndarray:
+    affine = np.eye(4)
+    affine[:3, 3] = -(np.array(shape) - 1) / 2
+    return affine
+
+
+@pytest.mark.parametrize(
+    ("affine", "code", "together"),
+    [(None, 1, True), (None, 0, False), (np.eye(4), 1, False), (_centred((18, 24, 40)), 2, False)],
+)
+def test_images_of_unknown_position_are_labelled_alone(
+    tmp_path: Path, affine: np.ndarray | None, code: int, together: bool
+) -> None:
+    sources = []
+    for suffix in ("T1w", "T2w"):
+        path = save(tmp_path / f"sub-01/anat/sub-01_{suffix}.nii.gz", tiny_image())
+        image = nib.load(path)
+        image.set_sform(image.affine if affine is None else affine, code)
+        image.set_qform(None, 0)
+        nib.save(image, tmp_path / "x.nii.gz")
+        (tmp_path / "x.nii.gz").rename(path)
+        sources.append(SourceImage(path.relative_to(tmp_path).as_posix(), path))
+    assert find_companions(sources[0], sources) == ((sources[1],) if together else ())

@@ -22,8 +22,9 @@ from totalspineseg_bids.errors import (
     UsageError,
 )
 from totalspineseg_bids.imaging.atomic import write_text
-from totalspineseg_bids.imaging.io import is_nifti_name, load_image, read_labels, write_labels
+from totalspineseg_bids.imaging.io import LoadedImage, VolumeChoice, is_nifti_name, load_image, write_labels
 from totalspineseg_bids.imaging.volume import Volume
+from totalspineseg_bids.segmentation.localizer import read_localizer
 from totalspineseg_bids.segmentation.result import LabelledSpine, SpineStatus
 
 logger = logging.getLogger(__name__)
@@ -126,14 +127,7 @@ def find_file_jobs(source: Path, target: Path) -> list[FileJob]:
 
 def load_localizer(path: Path | None, scheme: LabelScheme) -> Volume | None:
     """Read a labelled image of the same person and convert it to canonical ids; ``None`` without a path."""
-    if path is None:
-        return None
-    volume = read_labels(path)
-    labels = anatomy.from_scheme(volume.data, scheme)
-    if not labels.any():
-        msg = f"{path}: holds no label of the scheme '{scheme}'; it must be the output of an earlier labelling"
-        raise ImageError(msg)
-    return Volume(labels, volume.affine)
+    return None if path is None else read_localizer(path, scheme)
 
 
 def describe_spine(spine: LabelledSpine, scheme: LabelScheme) -> dict[str, Any]:
@@ -195,22 +189,52 @@ def _json_name(target: Path) -> Path:
     return target.with_name(target.name.removesuffix(".gz").removesuffix(".nii") + ".json")
 
 
+def is_file_done(job: FileJob) -> bool:
+    """Return whether an image has labels, or a JSON file which says that it shows no spine."""
+    return job.target.exists() or _says_no_spine(_json_name(job.target))
+
+
+def _says_no_spine(path: Path) -> bool:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and content.get("status") == SpineStatus.NO_SPINE.value
+
+
+def _write_result(job: FileJob, image: LoadedImage, spine: LabelledSpine, scheme: LabelScheme, *, report: bool) -> None:
+    record = _json_name(job.target)
+    if spine.status is SpineStatus.NO_SPINE:
+        # Labels of an earlier run would contradict the record.
+        job.target.unlink(missing_ok=True)
+        write_report(record, spine, scheme)
+        return
+    native = spine.labels_on(image.volume.geometry)
+    write_labels(job.target, anatomy.to_scheme(native, scheme), image.volume.affine, image.header)
+    if report:
+        write_report(record, spine, scheme)
+    elif _says_no_spine(record):
+        record.unlink()
+
+
 def _segment_one(
-    job: FileJob, segmenter: Segmenter, scheme: LabelScheme, localizer: Volume | None, *, report: bool
+    job: FileJob,
+    segmenter: Segmenter,
+    scheme: LabelScheme,
+    localizer: Volume | None,
+    volume: VolumeChoice,
+    *,
+    report: bool,
 ) -> LabelledSpine:
-    image = load_image(job.source)
+    image = load_image(job.source, volume=volume)
     for note in image.notes:
         logger.info("%s: %s", job.source, note)
     spine = segmenter.segment(image.volume, localizer=localizer)
-    if spine.status is not SpineStatus.NO_SPINE:
-        native = spine.labels_on(image.volume.geometry)
-        try:
-            write_labels(job.target, anatomy.to_scheme(native, scheme), image.volume.affine, image.header)
-        except OSError as error:
-            msg = f"{job.target}: cannot be written ({error.strerror or error}); choose another output"
-            raise OutputError(msg) from error
-    if report:
-        write_report(_json_name(job.target), spine, scheme)
+    try:
+        _write_result(job, image, spine, scheme, report=report)
+    except OSError as error:
+        msg = f"{job.target}: cannot be written ({error.strerror or error}); choose another output"
+        raise OutputError(msg) from error
     return spine
 
 
@@ -220,11 +244,12 @@ def segment_files(
     *,
     scheme: LabelScheme = anatomy.DEFAULT_SCHEME,
     localizer: Volume | None = None,
+    volume: VolumeChoice = "mean",
     report: bool = False,
 ) -> Iterator[FileResult]:
     """Segment images one after the other; a failed image does not stop the others.
 
-    An image without a spine gets no output; its result reports the status.
+    An image without a spine gets a JSON file with status and reason instead of labels.
 
     Parameters
     ----------
@@ -236,6 +261,8 @@ def segment_files(
         Ids of the outputs.
     localizer : Volume, optional
         Labelled image of the same person, canonical ids.
+    volume : int or "mean"
+        Volume of a 4D series: its index from 0, or the mean of all.
     report : bool
         Whether to write a JSON file of components next to each output.
 
@@ -245,14 +272,20 @@ def segment_files(
         One result per image, in order.
     """
     for job in jobs:
-        yield _outcome(job, segmenter, scheme, localizer, report=report)
+        yield _outcome(job, segmenter, scheme, localizer, volume, report=report)
 
 
 def _outcome(
-    job: FileJob, segmenter: Segmenter, scheme: LabelScheme, localizer: Volume | None, *, report: bool
+    job: FileJob,
+    segmenter: Segmenter,
+    scheme: LabelScheme,
+    localizer: Volume | None,
+    volume: VolumeChoice,
+    *,
+    report: bool,
 ) -> FileResult:
     try:
-        spine = _segment_one(job, segmenter, scheme, localizer, report=report)
+        spine = _segment_one(job, segmenter, scheme, localizer, volume, report=report)
     except SpineAppError as error:
         return FileResult(job, f"failed: {error}", error)
     except OSError:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from totalspineseg_bids.anatomy import from_scheme, level_point_value, recorded_scheme, to_scheme
+from totalspineseg_bids.anatomy import level_point_value, recorded_scheme, to_scheme
 from totalspineseg_bids.app.crash import clear_crash
 from totalspineseg_bids.app.segmenter import LoadedSegmenter
 from totalspineseg_bids.app.session import find_companions, read_companions
@@ -36,12 +36,12 @@ from totalspineseg_bids.imaging.io import (
     LoadedImage,
     file_digest,
     load_image,
-    read_labels,
     write_labels,
     write_probability,
 )
 from totalspineseg_bids.imaging.volume import Geometry, Volume
 from totalspineseg_bids.measurement.measure import SpineMeasures, measure_spine
+from totalspineseg_bids.segmentation.localizer import read_localizer
 from totalspineseg_bids.segmentation.result import DiscPoint, LabelledSpine, SpineStatus, StageProgress
 
 logger = logging.getLogger(__name__)
@@ -173,12 +173,11 @@ def process_image(
 def _read_localizer(job: ImageJob, config: RunConfig) -> Volume | None:
     if job.localizer is None:
         return None
-    labels = read_labels(job.localizer[0])
-    return Volume(from_scheme(labels.data, config.label_scheme), labels.affine)
+    return read_localizer(job.localizer[0], config.label_scheme)
 
 
 def draw_disc_points(points: Sequence[DiscPoint], geometry: Geometry) -> NDArray[np.uint8]:
-    """Return an image with one voxel per disc level; levels outside the grid are omitted.
+    """Return an image with one voxel per disc level; levels outside the grid or without a value are omitted.
 
     Parameters
     ----------
@@ -190,9 +189,12 @@ def draw_disc_points(points: Sequence[DiscPoint], geometry: Geometry) -> NDArray
     image = np.zeros(geometry.shape, np.uint8)
     inverse = np.linalg.inv(geometry.affine)
     for point in points:
+        value = level_point_value(point.level)
+        if value is None:
+            continue
         voxel = np.rint(inverse[:3, :3] @ np.asarray(point.position_mm) + inverse[:3, 3]).astype(int)
         if (voxel >= 0).all() and (voxel < geometry.shape).all():
-            image[tuple(voxel)] = level_point_value(point.level)
+            image[tuple(voxel)] = value
     return image
 
 

@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 #: Images that overlap less than this along an axis of the scanner are not labelled together, mm.
 OVERLAP_MM = 10.0
+_SAME_POINT_MM = 1e-3
 
 
 def find_companions(source: SourceImage, session: Iterable[SourceImage]) -> tuple[SourceImage, ...]:
@@ -44,15 +45,28 @@ def find_companions(source: SourceImage, session: Iterable[SourceImage]) -> tupl
 
 
 def _box(source: SourceImage) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Return the lowest and highest scanner coordinates of an image, mm, from its header."""
+    """Return the lowest and highest scanner coordinates of an image, mm; ``None`` if its header does not give them."""
     try:
         image = nib.load(source.path)
     except (OSError, ValueError, EOFError, nib.filebasedimages.ImageFileError):
         return None
     shape = np.array([*image.shape, 1, 1, 1][:3])
+    if not _is_placed(image, shape):
+        return None
     corners = np.array(list(np.ndindex(2, 2, 2))) * shape
     points = apply_affine(image.affine, corners)
     return points.min(axis=0), points.max(axis=0)
+
+
+def _is_placed(image: nib.spatialimages.SpatialImage, shape: NDArray[np.int_]) -> bool:
+    """Return whether a header says where in the scanner the image lies.
+
+    Conversion tools that lose the position leave no orientation code, or put the first voxel or the centre at 0.
+    """
+    if not (int(image.header["qform_code"]) or int(image.header["sform_code"])):
+        return False
+    points = apply_affine(image.affine, [np.zeros(3), (shape - 1) / 2])
+    return bool((np.abs(points).max(axis=1) > _SAME_POINT_MM).all())
 
 
 def read_companions(companions: Sequence[SourceImage], source: SourceImage, config: RunConfig) -> list[Volume]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import cast
 
+from totalspineseg_bids.cli.bids_app import add_setting
 from totalspineseg_bids.cli.tools_common import (
     Subparsers,
     add_label_scheme,
@@ -14,6 +16,7 @@ from totalspineseg_bids.cli.tools_common import (
     fill_model,
     say,
 )
+from totalspineseg_bids.config import SETTINGS
 from totalspineseg_bids.errors import ExitCode, UsageError
 
 
@@ -24,7 +27,8 @@ def add_subcommands(subparsers: Subparsers) -> None:
         "segment",
         _segment,
         "segment and label images: a file, a folder of images, or nested sub-*/anat folders",
-        "Output files are named like their inputs. A file that cannot be used does not stop the others.",
+        "Output files are named like their inputs. A file that cannot be used does not stop the others. "
+        "An image without a spine gets a JSON file with status and reason instead of labels.",
     )
     segment.add_argument("input", type=Path, metavar="IN", help="NIfTI image or folder")
     segment.add_argument("output", type=Path, metavar="OUT", help="output image or folder")
@@ -36,7 +40,12 @@ def add_subcommands(subparsers: Subparsers) -> None:
     segment.add_argument(
         "--report", action="store_true", help="write a JSON file of levels and confidence beside each image"
     )
-    segment.add_argument("--skip-existing", action="store_true", help="skip images whose output exists")
+    add_setting(segment, SETTINGS["volume"])
+    segment.add_argument(
+        "--skip-existing",
+        action="store_true",
+        help="skip images whose output exists, or whose JSON file says that they show no spine",
+    )
 
     label = add_subcommand(
         subparsers,
@@ -69,16 +78,19 @@ def _segment(options: argparse.Namespace) -> int:
 
 
 def _segment_files(options: argparse.Namespace) -> int:
-    from totalspineseg_bids.app.files import check_results, find_file_jobs, load_localizer, segment_files
+    from totalspineseg_bids.app.files import check_results, find_file_jobs, is_file_done, load_localizer, segment_files
     from totalspineseg_bids.app.segmenter import inference_options, make_segmenter
+    from totalspineseg_bids.imaging.io import VolumeChoice
 
     jobs = find_file_jobs(options.input, options.output)
+    setting = SETTINGS["volume"]
+    volume = cast("VolumeChoice", setting.validate(setting.default if options.volume is None else options.volume))
     if options.localizer is not None and options.input.is_dir():
         msg = "--localizer applies to one image; give a file as IN"
         raise UsageError(msg)
     localizer = load_localizer(options.localizer, options.label_scheme)
     if options.skip_existing:
-        jobs = [job for job in jobs if not job.target.exists()]
+        jobs = [job for job in jobs if not is_file_done(job)]
     if not jobs:
         say("nothing to do: every output exists")
         return int(ExitCode.SUCCESS)
@@ -87,7 +99,7 @@ def _segment_files(options: argparse.Namespace) -> int:
     outcomes = []
     with bar(len(jobs), "segment") as progress:
         for outcome in segment_files(
-            jobs, segmenter, scheme=options.label_scheme, localizer=localizer, report=options.report
+            jobs, segmenter, scheme=options.label_scheme, localizer=localizer, volume=volume, report=options.report
         ):
             outcomes.append(outcome)
             progress.update()
@@ -99,16 +111,18 @@ def _segment_files(options: argparse.Namespace) -> int:
 def _label(options: argparse.Namespace) -> int:
     from totalspineseg_bids import anatomy
     from totalspineseg_bids.app.files import check_output, describe, load_localizer, write_report
-    from totalspineseg_bids.imaging.io import read_labels, write_labels
+    from totalspineseg_bids.imaging.io import load_labels, write_labels
     from totalspineseg_bids.segmentation.class_map import ClassMap
     from totalspineseg_bids.segmentation.labelling import label_map
 
     check_output(options.segmentation, options.output)
     layout = ClassMap.resolve(options.layout)
-    semantic = read_labels(options.segmentation)
+    loaded = load_labels(options.segmentation)
+    semantic = loaded.volume
     localizer = load_localizer(options.localizer, options.label_scheme)
     spine = label_map(semantic.data, semantic.affine, layout, localizer=localizer)
-    write_labels(options.output, anatomy.to_scheme(spine.labels, options.label_scheme), semantic.affine)
+    labels = anatomy.to_scheme(spine.labels, options.label_scheme)
+    write_labels(options.output, labels, semantic.affine, loaded.header, keep_units=True)
     if options.report is not None:
         write_report(options.report, spine, options.label_scheme)
     say(describe(options.output.name, spine))

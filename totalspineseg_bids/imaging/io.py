@@ -37,6 +37,8 @@ VolumeChoice = int | Literal["mean"]
 #: An image with a greater share of NaN or infinite voxels is rejected instead of repaired.
 _MAX_NON_FINITE = 0.9
 _PROBABILITY_STEP = 0.001
+#: Largest distance of a label from a whole number; tools that store labels as scaled or float32 values stay below it.
+_LABEL_TOLERANCE = 1e-3
 _GEOMETRY_FIELDS = (
     *("qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
     *("srow_x", "srow_y", "srow_z"),
@@ -127,7 +129,7 @@ def _read_data(path: Path, stream: BinaryIO, image: nib.Nifti1Image, choice: Vol
     """Return the array of the requested volume (or the mean), without trailing axes of length 1."""
     shape = check_kind(path, image)
     if len(shape) == 4 and choice is None:
-        msg = f"{path}: holds {shape[3]} volumes; choose one by its number (from 0) or their mean"
+        msg = f"{path}: holds {shape[3]} volumes, but a 3D image is needed; choose one volume or their mean"
         raise ImageError(msg)
     if len(shape) == 4 and isinstance(choice, int) and not 0 <= choice < shape[3]:
         msg = f"{path}: has no volume {choice}; its {shape[3]} volumes are numbered from 0"
@@ -233,6 +235,8 @@ def read_image(path: Path | str, *, volume: VolumeChoice | None = None) -> Volum
 def read_labels(path: Path | str) -> Volume:
     """Read a label image as uint8, shape (X, Y, Z).
 
+    Equals `load_labels` without header and notes.
+
     Parameters
     ----------
     path : Path or str
@@ -253,24 +257,56 @@ def read_labels(path: Path | str) -> Volume:
     ...     np.unique(read_labels(Path(folder, "dseg.nii.gz")).data).tolist()
     [7]
     """
+    return load_labels(path).volume
+
+
+def load_labels(path: Path | str) -> LoadedImage:
+    """Read a label image as uint8, with its header and notes on its oddities.
+
+    Parameters
+    ----------
+    path : Path or str
+        A ``.nii`` or ``.nii.gz`` file with whole numbers from 0 to 255 (any data type).
+
+    Raises
+    ------
+    MissingInputError
+        If the file is absent, not fetched, or not readable.
+    ImageError
+        If it is damaged, not 3D, or holds other values.
+    """
     path = Path(path)
     logging.getLogger("nibabel.global").setLevel(logging.ERROR)
     with _open(path) as stream:
         image = _load_stream(path, stream)
         check_size(path, image)
         shape = check_kind(path, image)
-        affine, _ = check_affine(path, image, shape)
+        affine, notes = check_affine(path, image, shape)
         data = _read_data(path, stream, image, None)
+    header = image.header.copy()
+    header.set_data_shape(data.shape)
+    return LoadedImage(Volume(_whole_numbers(path, data), affine), header, tuple(notes), 1)
+
+
+def _whole_numbers(path: Path, data: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return values as uint8; reject values that no label has."""
     if data.dtype != np.uint8:
         rounded = np.rint(data) if data.dtype.kind == "f" else data
-        if not np.isfinite(rounded).all() or rounded.min() < 0 or rounded.max() > 255 or (rounded != data).any():
-            msg = f"{path}: not a label image; its values must be whole numbers from 0 to 255"
+        with np.errstate(invalid="ignore"):
+            bad = ~((rounded >= 0) & (rounded <= 255))
+            if data.dtype.kind == "f":
+                bad |= ~(np.abs(data - rounded) <= _LABEL_TOLERANCE)
+        if bad.any():
+            value = float(data[bad][0])
+            msg = f"{path}: not a label image, it holds the value {value:g}; labels are whole numbers from 0 to 255"
             raise ImageError(msg)
         data = rounded.astype(np.uint8)
-    return Volume(np.ascontiguousarray(data), affine)
+    return np.ascontiguousarray(data)
 
 
-def _header_for(shape: tuple[int, ...], affine: Affine, like_header: nib.Nifti1Header | None) -> nib.Nifti1Header:
+def _header_for(
+    shape: tuple[int, ...], affine: Affine, like_header: nib.Nifti1Header | None, *, keep_units: bool = False
+) -> nib.Nifti1Header:
     """Return a header with the geometry of ``like_header`` where that fits the affine."""
     header = nib.Nifti2Header() if isinstance(like_header, nib.Nifti2Header) else nib.Nifti1Header()
     header.set_data_shape(shape)
@@ -283,6 +319,8 @@ def _header_for(shape: tuple[int, ...], affine: Affine, like_header: nib.Nifti1H
         for name in _GEOMETRY_FIELDS:
             header[name] = like_header[name]
         header["pixdim"][:4] = like_header["pixdim"][:4]
+        if keep_units:
+            header["xyzt_units"] = like_header["xyzt_units"]
         return header
     header.set_sform(affine, code=1)
     header.set_qform(affine, code=1, strip_shears=True)
@@ -320,7 +358,12 @@ def write_nifti(path: Path | str, image: nib.Nifti1Image) -> None:
 
 
 def write_labels(
-    path: Path | str, labels: NDArray[np.uint8], affine: Affine, like_header: nib.Nifti1Header | None = None
+    path: Path | str,
+    labels: NDArray[np.uint8],
+    affine: Affine,
+    like_header: nib.Nifti1Header | None = None,
+    *,
+    keep_units: bool = False,
 ) -> None:
     """Write a label image atomically; equal arrays and affines give equal bytes.
 
@@ -334,13 +377,15 @@ def write_labels(
         Voxel index to scanner space (RAS+, mm).
     like_header : Nifti1Header, optional
         NIfTI header of the image on the same grid, whose qform, sform and their codes are kept.
+    keep_units : bool
+        Keep the units of that header too, instead of mm without a unit of time.
 
     Raises
     ------
     OSError
         If it cannot be written.
     """
-    header = _header_for(labels.shape, affine, like_header)
+    header = _header_for(labels.shape, affine, like_header, keep_units=keep_units)
     header.set_data_dtype(np.uint8)
     header.set_slope_inter(1.0, 0.0)
     header.set_intent("label")

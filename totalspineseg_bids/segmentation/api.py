@@ -12,11 +12,12 @@ import numpy as np
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import LabelScheme
 from totalspineseg_bids.imaging.grid import restore_probability
-from totalspineseg_bids.imaging.io import read_image, read_labels
+from totalspineseg_bids.imaging.io import VolumeChoice, read_image, read_labels
 from totalspineseg_bids.imaging.volume import Geometry, Volume
 from totalspineseg_bids.inference.options import EngineName, InferenceOptions, Precision
 from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling import label_map
+from totalspineseg_bids.segmentation.localizer import read_localizer
 from totalspineseg_bids.segmentation.result import LabelledSpine, StageProgress
 
 
@@ -32,6 +33,7 @@ def segment(
     step1_only: bool = False,
     localizer: str | Path | Volume | None = None,
     localizer_scheme: LabelScheme = anatomy.DEFAULT_SCHEME,
+    volume: VolumeChoice = "mean",
     resolution: Literal["native", "1mm"] = "native",
     progress: StageProgress | None = None,
 ) -> LabelledSpine:
@@ -53,6 +55,8 @@ def segment(
         Labelled image that overlaps in scanner space.
     localizer_scheme
         Ids of the localizer's labels.
+    volume
+        Volume of a 4D series to use: an index from 0, or the mean of all volumes.
     resolution
         Grid of the result: the image's own or the 1 mm working grid.
     progress
@@ -72,7 +76,7 @@ def segment(
     from totalspineseg_bids.models.registry import resolve  # noqa: PLC0415
     from totalspineseg_bids.segmentation.pipeline import SpineSegmenter  # noqa: PLC0415
 
-    volume = image if isinstance(image, Volume) else read_image(Path(image))
+    loaded = image if isinstance(image, Volume) else read_image(Path(image), volume=volume)
     options = InferenceOptions.from_flags(
         device=device,
         engine=engine,
@@ -82,8 +86,8 @@ def segment(
         step1_only=step1_only,
     )
     segmenter = SpineSegmenter(resolve(model), options)
-    spine = segmenter.segment(volume, localizer=_localizer(localizer, localizer_scheme), progress=progress)
-    return spine if resolution == "1mm" else to_grid(spine, volume.geometry)
+    spine = segmenter.segment(loaded, localizer=_localizer(localizer, localizer_scheme), progress=progress)
+    return spine if resolution == "1mm" else to_grid(spine, loaded.geometry)
 
 
 def label(
@@ -150,5 +154,4 @@ def to_grid(spine: LabelledSpine, target: Geometry) -> LabelledSpine:
 def _localizer(localizer: str | Path | Volume | None, scheme: LabelScheme) -> Volume | None:
     if localizer is None:
         return None
-    volume = localizer if isinstance(localizer, Volume) else read_labels(Path(localizer))
-    return Volume(anatomy.from_scheme(volume.data, scheme), volume.affine)
+    return read_localizer(localizer if isinstance(localizer, Volume) else Path(localizer), scheme)
