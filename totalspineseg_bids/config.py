@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
 import os
 import re
 import sys
@@ -31,6 +32,7 @@ from totalspineseg_bids.errors import (
     UnknownLevelError,
     UsageError,
 )
+from totalspineseg_bids.inference.resources import memory_limit_mb
 from totalspineseg_bids.models.catalog import DEFAULT_MODEL
 
 if sys.version_info >= (3, 11):
@@ -465,7 +467,10 @@ class RunConfig:
         None, SettingGroup.RESOURCES, "number of threads per numerical operation", metavar="N"
     )
     mem_mb: int | None = _option(
-        None, SettingGroup.RESOURCES, "accepted for compatibility; one image is in memory at a time", metavar="MB"
+        None,
+        SettingGroup.RESOURCES,
+        "memory to use; an image that needs more fails before it is read (default: all of machine or container)",
+        metavar="MB",
     )
     work_dir: Path | None = _option(
         None,
@@ -545,6 +550,11 @@ class RunConfig:
         if self.omp_nthreads is not None and self.n_cpus is not None:
             return min(self.omp_nthreads, self.n_cpus)
         return self.omp_nthreads or self.n_cpus
+
+    @property
+    def memory_mb(self) -> float:
+        """Memory that the run may use, MB: ``mem_mb`` within the limits of machine and container."""
+        return min(self.mem_mb or math.inf, memory_limit_mb())
 
     @property
     def resolutions(self) -> tuple[str | None, ...]:

@@ -4,29 +4,37 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
-from tiny_spine import TinySegmenter, make_dataset, save, tiny_image  # type: ignore[import-not-found]
+from hypothesis import given
+from hypothesis import strategies as st
+from processes import MAIN_SIDECAR, as_plain_user, config, finish, start  # type: ignore[import-not-found]
+from tiny_spine import UNDECIDED, TinySegmenter, make_dataset, save, tiny_image  # type: ignore[import-not-found]
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import LabelScheme
+from totalspineseg_bids.app.crash import read_crashes
 from totalspineseg_bids.app.image import draw_disc_points
 from totalspineseg_bids.app.session import find_companions
 from totalspineseg_bids.bids.names import SourceImage
 from totalspineseg_bids.cli.tools import main as tools
 from totalspineseg_bids.evaluation.corruption.columns import make_column, semantic_of
-from totalspineseg_bids.imaging.volume import Geometry
+from totalspineseg_bids.imaging.intensity import clip_outliers
+from totalspineseg_bids.imaging.io import load_image
+from totalspineseg_bids.imaging.volume import Geometry, Volume
 from totalspineseg_bids.inference.resources import available_cpus, memory_limit_mb
 from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.localizer import read_localizer
-from totalspineseg_bids.segmentation.result import DiscPoint
+from totalspineseg_bids.segmentation.result import DiscPoint, LabelledSpine
 
 STEP2 = ClassMap.named("r20241115-step2")
 IMAGE = "sub-01/anat/sub-01_T2w.nii.gz"
@@ -265,3 +273,83 @@ def test_images_of_unknown_position_are_labelled_alone(
         (tmp_path / "x.nii.gz").rename(path)
         sources.append(SourceImage(path.relative_to(tmp_path).as_posix(), path))
     assert find_companions(sources[0], sources) == ((sources[1],) if together else ())
+
+
+def _killed() -> TinySegmenter:
+    """A segmenter whose process the kernel kills at one image, as it does when the memory is used up."""
+
+    class Killed(TinySegmenter):
+        def segment(self, volume: Volume, **rest: Any) -> LabelledSpine:
+            if volume.data.max() > UNDECIDED:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().segment(volume, **rest)
+
+    return Killed()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the runs are forked")
+@pytest.mark.usefixtures("fast_figures")
+def test_an_image_at_which_a_run_was_killed_does_not_stop_the_next_run(tmp_path: Path) -> None:
+    names = [f"sub-0{number}/anat/sub-0{number}_T2w.nii.gz" for number in (1, 2, 3)]
+    images = {name: tiny_image(seed=number) for number, name in enumerate(names)}
+    images[names[0]][0, 0, 0] = 2 * UNDECIDED
+    settings = config(make_dataset(tmp_path / "raw", images), tmp_path / "out")
+    done = []
+    for _ in range(2):
+        process = start(settings, _killed())
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        done.append(len(list(settings.output_dir.glob(MAIN_SIDECAR))))
+    assert done == [0, 2]
+    assert "killed while it processed this image" in read_crashes(settings.output_dir)[names[0]].reason
+    finish(settings)
+    assert read_crashes(settings.output_dir) == {}
+    assert not list((settings.output_dir / "logs").glob("running-*"))
+
+
+def test_hot_pixels_are_clipped_with_a_note(tmp_path: Path) -> None:
+    clean = np.kron(tiny_image(), np.ones((2, 2, 2), np.int16)).astype(np.float32)
+    hot = clean.copy()
+    at = np.random.default_rng(0).random(hot.shape) < 1e-4
+    hot[at] *= 1000
+    before, after = (load_image(save(tmp_path / "i.nii.gz", data)) for data in (clean, hot))
+    assert (before.notes, after.notes) == ((), (f"intensity-outliers:{at.sum()}",))
+    np.testing.assert_array_equal(before.volume.data, clean)
+    np.testing.assert_array_equal(after.volume.data[~at], clean[~at])
+    assert after.volume.data.std() == pytest.approx(clean.std(), rel=0.02)
+
+
+@given(scale=st.floats(1, 1e4), tail=st.floats(1, 6), empty=st.floats(0, 0.9), seed=st.integers(0, 99))
+def test_ordinary_intensities_are_not_clipped(scale: float, tail: float, empty: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    values = (scale * rng.gamma(2.0, 1.0, 5000)).astype(np.float32)
+    values[rng.random(5000) < 0.02] *= tail  # fat near the coil
+    values[rng.random(5000) < empty] = 0
+    assert clip_outliers(values)[1] == 0
+
+
+def sparse_image(path: Path, size: int) -> Path:
+    """Write an image of any size whose voxels take no space on disk."""
+    header = nib.Nifti1Header()
+    header.set_data_shape((size, size, size))
+    header.set_data_dtype(np.int16)
+    header.set_sform(np.diag([0.4, 0.4, 0.4, 1.0]), 1)
+    header["magic"], header["vox_offset"] = b"n+1", 352
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as stream:
+        stream.write(header.binaryblock + bytes(4))
+        stream.truncate(352 + 2 * size**3)
+    return path
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sparse files")
+@pytest.mark.usefixtures("fast_figures")
+def test_an_image_too_large_for_the_memory_fails_before_it_is_read(tmp_path: Path) -> None:
+    raw = make_dataset(tmp_path / "raw", {IMAGE: tiny_image()})
+    sparse_image(raw / "sub-02/anat/sub-02_T2w.nii", 500)
+    settings = config(raw, tmp_path / "out", mem_mb=1500)
+    assert as_plain_user(settings, tmp_path / "says") == 65
+    last = (tmp_path / "says").read_text().splitlines()[-1]
+    assert "sub-02_T2w.nii: 500 x 500 x 500 voxels need at least 2.4 GB of memory, of which 1.5 GB may be used" in last
+    assert "--mem-mb" in last
+    assert len(list(settings.output_dir.glob(MAIN_SIDECAR))) == 1

@@ -23,7 +23,9 @@ from totalspineseg_bids.errors import (
 )
 from totalspineseg_bids.imaging.atomic import write_text
 from totalspineseg_bids.imaging.io import LoadedImage, VolumeChoice, is_nifti_name, load_image, write_labels
+from totalspineseg_bids.imaging.memory import check_memory
 from totalspineseg_bids.imaging.volume import Volume
+from totalspineseg_bids.inference.resources import memory_limit_mb
 from totalspineseg_bids.segmentation.localizer import read_localizer
 from totalspineseg_bids.segmentation.result import LabelledSpine, SpineStatus
 
@@ -226,6 +228,8 @@ def _segment_one(
     *,
     report: bool,
 ) -> LabelledSpine:
+    if warning := check_memory(job.source, memory_limit_mb()):
+        logger.warning("%s: %s", job.source, warning)
     image = load_image(job.source, volume=volume)
     for note in image.notes:
         logger.info("%s: %s", job.source, note)

@@ -39,6 +39,7 @@ from totalspineseg_bids.imaging.io import (
     write_labels,
     write_probability,
 )
+from totalspineseg_bids.imaging.memory import check_memory
 from totalspineseg_bids.imaging.volume import Geometry, Volume
 from totalspineseg_bids.measurement.measure import SpineMeasures, measure_spine
 from totalspineseg_bids.segmentation.localizer import read_localizer
@@ -145,6 +146,8 @@ def process_image(
     OSError
         If the output cannot be written.
     """
+    if warning := check_memory(job.source.path, config.memory_mb):
+        logger.warning("%s: %s", job.source.name, warning)
     image = load_image(job.source.path, volume=config.volume)
     for note in image.notes:
         logger.warning("%s: %s", job.source.name, note)

@@ -8,12 +8,13 @@ import logging
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from tqdm import tqdm
 
 from totalspineseg_bids.app import image as images
+from totalspineseg_bids.app.attempts import attempt, clear_mark, was_killed
 from totalspineseg_bids.app.crash import Failure, clear_crash, describe_failure, write_crash
 from totalspineseg_bids.app.reports import list_participants, write_participant_report
 from totalspineseg_bids.app.segmenter import LoadedSegmenter, SegmenterFactory, load_segmenter
@@ -194,16 +195,27 @@ class _Run:
         """Process all images, participant by participant."""
         show = self.config.progress if self.config.progress is not None else sys.stderr.isatty()
         with tqdm(total=len(self.sources), unit="image", disable=not show, file=sys.stderr) as bar:
-            for participant, group in itertools.groupby(self.sources, key=lambda source: source.participant):
-                stop = self._participant(list(group), bar)
+            for participant, images_to_process in self._schedule():
+                stop = self._participant(participant, images_to_process, bar)
                 _report(self.config, participant, self.tally)
                 if stop:
                     break
         logger.info("%s", self.tally.summary())
 
-    def _participant(self, sources: list[SourceImage], bar: tqdm[None]) -> bool:
-        """Process the images of a participant; return whether the run must stop."""
+    def _schedule(self) -> Iterator[tuple[str, set[SourceImage]]]:
+        """Yield the images by participant; those at which an earlier run was killed come last."""
+        killed = {source for source in self.sources if was_killed(self.config.output_dir, source)}
+        for last in (False, True):
+            part = (source for source in self.sources if (source in killed) == last)
+            for participant, group in itertools.groupby(part, key=lambda source: source.participant):
+                yield participant, set(group)
+
+    def _participant(self, participant: str, chosen: set[SourceImage], bar: tqdm[None]) -> bool:
+        """Process some images of a participant; return whether the run must stop."""
+        sources = [source for source in self.sources if source.participant == participant]
         for source, localizer in self.in_order(sources):
+            if source not in chosen:
+                continue
             bar.set_description_str(source.name)
             failed = self._image(source, localizer, _session(source, sources), bar)
             bar.update()
@@ -223,11 +235,13 @@ class _Run:
             job = images.plan_image(source, self.config, self.loaded, localizer, session)
             if not self.config.force and images.is_done(job, self.config):
                 clear_crash(self.config.output_dir, source)
+                clear_mark(self.config.output_dir, source)
                 logger.info("%s: complete, skipped", source.name)
                 self.tally.skipped.append(source)
                 return False
             logger.info("%s: start", source.name)
-            spine = images.process_image(job, self.config, self.loaded, progress)
+            with attempt(self.config.output_dir, source):
+                spine = images.process_image(job, self.config, self.loaded, progress)
         except (ModelError, UsageError):
             raise
         except OSError as error:

@@ -14,6 +14,7 @@ from totalspineseg_bids.bids.names import SourceImage
 from totalspineseg_bids.config import RunConfig
 from totalspineseg_bids.errors import SpineAppError
 from totalspineseg_bids.imaging.io import load_image
+from totalspineseg_bids.imaging.memory import check_memory
 from totalspineseg_bids.imaging.volume import Volume
 
 logger = logging.getLogger(__name__)
@@ -87,6 +88,7 @@ def read_companions(companions: Sequence[SourceImage], source: SourceImage, conf
 
 def _read(companion: SourceImage, source: SourceImage, config: RunConfig) -> Volume | None:
     try:
+        check_memory(companion.path, config.memory_mb)
         return load_image(companion.path, volume=config.volume).volume
     except (SpineAppError, OSError) as error:
         # The error is reported when that image is processed itself.

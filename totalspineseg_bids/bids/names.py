@@ -176,6 +176,11 @@ class DerivativeNames:
         """Path of the record of a failure of this image."""
         return f"{LOGS}/crash-{self.stem}_{self.suffix}.json"
 
+    @property
+    def mark(self) -> str:
+        """Path of the mark that this image is being processed."""
+        return f"{LOGS}/running-{self.stem}_{self.suffix}.json"
+
 
 def _res(resolution: str | None) -> tuple[str, ...]:
     return () if resolution is None else (f"res-{resolution}",)

@@ -28,6 +28,7 @@ from totalspineseg_bids.imaging.checks import (
     times,
     truncated,
 )
+from totalspineseg_bids.imaging.intensity import clip_outliers
 from totalspineseg_bids.imaging.volume import Affine, Volume
 
 logger = logging.getLogger(__name__)
@@ -168,7 +169,34 @@ def _clean(path: Path, data: NDArray[Any]) -> tuple[NDArray[np.float32], list[st
         what = "zero" if low == 0 else f"the same value ({low:g})"
         msg = f"{path}: every voxel is {what}; there is no image in it"
         raise ImageError(msg)
+    values, outliers = clip_outliers(values)
+    if outliers:
+        notes.append(f"intensity-outliers:{outliers}")
     return values, notes
+
+
+def read_header(path: Path | str) -> nib.Nifti1Header:
+    """Read the header of an image, with its checks.
+
+    Parameters
+    ----------
+    path : Path or str
+        A ``.nii`` or ``.nii.gz`` file.
+
+    Raises
+    ------
+    MissingInputError
+        If the file is absent, not fetched, or not readable.
+    ImageError
+        If it is damaged, not NIfTI, not a scalar 3D image or 4D series, or without a usable affine.
+    """
+    path = Path(path)
+    logging.getLogger("nibabel.global").setLevel(logging.ERROR)
+    with _open(path) as stream:
+        image = _load_stream(path, stream)
+        check_size(path, image)
+        check_affine(path, image, check_kind(path, image))
+    return image.header
 
 
 def load_image(path: Path | str, *, volume: VolumeChoice | None = None) -> LoadedImage:
@@ -184,7 +212,8 @@ def load_image(path: Path | str, *, volume: VolumeChoice | None = None) -> Loade
     Returns
     -------
     LoadedImage
-        Values are float32; NaN and -Inf are replaced by the smallest finite value, +Inf by the largest.
+        Values are float32; NaN and -Inf are replaced by the smallest finite value, +Inf by the largest. Outliers that
+        would dominate the normalization are clipped (`clip_outliers`).
 
     Raises
     ------

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from totalspineseg_bids.imaging.grid import to_working_grid
+from totalspineseg_bids.imaging.intensity import clip_outliers
 from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.inference.options import InferenceMode, InferenceOptions
 from totalspineseg_bids.segmentation.labelling import label_map, label_session, odd_discs
@@ -62,7 +63,9 @@ def run_networks(
         If a model cannot be loaded or does not fit its step.
     """
     report("resample", 0.0)
-    image = to_working_grid(volume, WORKING_SPACING_MM)
+    # Files are clipped when they are read; this is for images in memory.
+    values, _ = clip_outliers(np.asarray(volume.data, np.float32))
+    image = to_working_grid(Volume(values, volume.affine), WORKING_SPACING_MM)
     report("resample", 1.0)
     if networks.mode is InferenceMode.SINGLE_STEP:
         return NetworkOutputs(image.affine, networks.single_step(image, report))
