@@ -195,24 +195,24 @@ class _Run:
         """Process all images, participant by participant."""
         show = self.config.progress if self.config.progress is not None else sys.stderr.isatty()
         with tqdm(total=len(self.sources), unit="image", disable=not show, file=sys.stderr) as bar:
-            for participant, images_to_process in self._schedule():
-                stop = self._participant(participant, images_to_process, bar)
-                _report(self.config, participant, self.tally)
+            for sources, chosen in self._schedule():
+                stop = self._participant(sources, chosen, bar)
+                _report(self.config, sources[0].participant, self.tally)
                 if stop:
                     break
         logger.info("%s", self.tally.summary())
 
-    def _schedule(self) -> Iterator[tuple[str, set[SourceImage]]]:
-        """Yield the images by participant; those at which an earlier run was killed come last."""
+    def _schedule(self) -> Iterator[tuple[list[SourceImage], list[SourceImage]]]:
+        """Yield all images of a participant and those to process; images at which a run was killed come last."""
         killed = {source for source in self.sources if was_killed(self.config.output_dir, source)}
         for last in (False, True):
-            part = (source for source in self.sources if (source in killed) == last)
-            for participant, group in itertools.groupby(part, key=lambda source: source.participant):
-                yield participant, set(group)
+            for _, group in itertools.groupby(self.sources, key=lambda source: source.participant):
+                sources = list(group)
+                if chosen := [source for source in sources if (source in killed) == last]:
+                    yield sources, chosen
 
-    def _participant(self, participant: str, chosen: set[SourceImage], bar: tqdm[None]) -> bool:
+    def _participant(self, sources: Sequence[SourceImage], chosen: Sequence[SourceImage], bar: tqdm[None]) -> bool:
         """Process some images of a participant; return whether the run must stop."""
-        sources = [source for source in self.sources if source.participant == participant]
         for source, localizer in self.in_order(sources):
             if source not in chosen:
                 continue
