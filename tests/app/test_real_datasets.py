@@ -16,6 +16,7 @@ from tiny_spine import make_dataset, save, tiny_image  # type: ignore[import-not
 from totalspineseg_bids.app.files import find_file_jobs
 from totalspineseg_bids.app.run import run
 from totalspineseg_bids.app.segmenter import LoadedSegmenter
+from totalspineseg_bids.bids.tables import read_table
 from totalspineseg_bids.bids.validate import find_validator
 from totalspineseg_bids.cli.bids_app import parse_config
 from totalspineseg_bids.config import RunConfig
@@ -201,6 +202,98 @@ def test_each_kind(name: str, tmp_path: Path, factory: Factory, capsys: pytest.C
     assert sorted(marks) == [
         image.replace("_T2w.nii.gz", "_seg-totalspineseg_desc-T2w_dseg.json") for image in kind.done
     ]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Options of the group level, and the images in its table."""
+
+    options: tuple[str, ...]
+    images: tuple[str, ...]
+    code: int = 0
+    says: str = ""
+
+
+@pytest.fixture
+def filter_file(tmp_path: Path) -> str:
+    path = tmp_path / "filters.json"
+    path.write_text('{"t2w": {"acquisition": null}, "t1w": {"session": ["*"]}}')
+    return str(path)
+
+
+GROUPS = {
+    "all": Group((), ("sub-01_T1w", "sub-01_UNIT1", "sub-02_ses-a_acq-sag_T2w")),
+    "suffix": Group(("--suffix", "T1w"), ("sub-01_T1w",)),
+    "session": Group(("--session-label", "a"), ("sub-02_ses-a_acq-sag_T2w",)),
+    "filter file": Group(("--bids-filter-file", "FILTERS"), (), 18, "holds no derivatives of the images asked for"),
+    "one label without results": Group(
+        ("--participant-label", "01", "08"), ("sub-01_T1w", "sub-01_UNIT1"), 0, "has no results of participant 08"
+    ),
+    "label and suffix": Group(("--participant-label", "02", "--suffix", "T1w"), (), 18, "holds no derivatives"),
+}
+
+
+@pytest.mark.usefixtures("fast_figures")
+@pytest.mark.parametrize("name", GROUPS)
+def test_the_selection_acts_at_group_level(
+    name: str, tmp_path: Path, factory: Factory, filter_file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kind, out = GROUPS[name], tmp_path / "out"
+    images = ("sub-01/anat/sub-01_T1w", "sub-01/anat/sub-01_UNIT1", "sub-02/ses-a/anat/sub-02_ses-a_acq-sag_T2w")
+    raw = make_dataset(tmp_path / "raw", {f"{image}.nii.gz": tiny_image() for image in images})
+    both_levels = [str(raw), str(out), "--skip-bids-validation"]
+    first = parse_config([*both_levels, "participant", "--model", "bundled", "--suffix", "T1w", "T2w", "UNIT1"])
+    assert run(first, factory=factory) == 0
+    options = [filter_file if word == "FILTERS" else word for word in kind.options]
+    assert run(parse_config([*both_levels, "group", *options])) == kind.code
+    assert kind.says in capsys.readouterr().err
+    if not kind.code:
+        assert [row["image"] for row in read_table(out / "group_images.tsv")] == list(kind.images)
+
+
+PARTICIPANTS = {
+    "leading zeros lost": ("participant_id\tsex\tage\n1\tF\t40\n", ("2.50", "2.50"), "1 ids without leading zeros"),
+    "numbers of a spreadsheet": ("participant_id\tsex\tage\n1.0\tF\t40\n", ("2.50", "2.50"), "such as sub-1.0 for"),
+    "another person": ("participant_id\tsex\tage\nsub-001\tF\t40\nsub-01\tM\t40\n", ("n/a", "n/a"), ""),
+    "two candidates": (
+        "participant_id\tsex\tage\n1\tF\t40\n001\tF\t40\n",
+        ("2.50", "2.50"),
+        "ids without leading zeros",
+    ),
+    "a row a session": (
+        "participant_id\tsession_id\tsex\tage\nsub-01\tses-a\tF\t40\nsub-01\tses-b\tF\t60\n",
+        ("2.50", "n/a"),
+        "",
+    ),
+    "a row a session, without sessions": (
+        "participant_id\tsex\tage\nsub-01\tF\t40\nsub-01\tF\t60\n",
+        ("n/a", "n/a"),
+        "",
+    ),
+    "no ids": ("subject\tsex\nsub-01\tF\n", ("n/a", "n/a"), "has no column participant_id"),
+}
+
+
+@pytest.mark.usefixtures("fast_figures")
+@pytest.mark.parametrize("name", PARTICIPANTS)
+def test_tables_of_participants_as_spreadsheets_leave_them(
+    name: str, tmp_path: Path, factory: Factory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text, scores, says = PARTICIPANTS[name]
+    out = tmp_path / "out"
+    images = {f"sub-01/ses-{s}/anat/sub-01_ses-{s}_T2w.nii.gz": tiny_image(seed=i) for i, s in enumerate("ab")}
+    raw = make_dataset(tmp_path / "raw", images)
+    (raw / "participants.tsv").write_text(text)
+    norms = tmp_path / "norms.tsv"
+    norms.write_text("measure\tlevel\tmean\tsd\tsex\tage_min\tage_max\nvolume\tL2-L3\t250\t20\tF\t30\t50\n")
+    both_levels = [str(raw), str(out), "--skip-bids-validation"]
+    assert run(parse_config([*both_levels, "participant", "--model", "bundled"]), factory=factory) == 0
+    assert run(parse_config([*both_levels, "group", "--norms", str(norms)])) == 0
+    assert says in capsys.readouterr().err
+    rows = [
+        row for row in read_table(out / "group_measures.tsv") if (row["level"], row["measure"]) == ("L2-L3", "volume")
+    ]
+    assert tuple(row["z"] for row in rows) == scores
 
 
 @pytest.mark.usefixtures("fast_figures")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from totalspineseg_bids.bids.names import DerivativeNames, SourceImage, is_source_name
-from totalspineseg_bids.bids.query import Selection, find_images, read_filters
+from totalspineseg_bids.bids.query import Selection, find_images, is_selected, read_filters
 from totalspineseg_bids.errors import MissingInputError, NothingSelectedError, UsageError
 
 FILES = (
@@ -86,6 +86,9 @@ def test_labels_select_whole_names(dataset: Path) -> None:
 )
 def test_filters_mean_what_they_mean_in_fmriprep(dataset: Path, filters: dict, expected: list[str]) -> None:
     assert names(dataset, participants=("02",), filters=filters) == expected
+    # The group level selects by name, without a query.
+    chosen = Selection(participants=("02",), filters=filters)
+    assert [s.path.name for s in find_images(dataset, Selection()) if is_selected(s, chosen)] == expected
 
 
 def test_a_filter_may_add_a_query_or_ask_for_parts(dataset: Path) -> None:

@@ -9,7 +9,7 @@ from typing import cast
 import pandas as pd
 
 from totalspineseg_bids.app.crash import read_crashes
-from totalspineseg_bids.app.group_inputs import read_norms, read_participants, read_ratings
+from totalspineseg_bids.app.group_inputs import merge_sessions, read_norms, read_participants, read_ratings
 from totalspineseg_bids.app.group_tables import (
     IMAGE_COLUMNS,
     LONG_COLUMNS,
@@ -22,10 +22,11 @@ from totalspineseg_bids.app.group_tables import (
     make_wide_table,
     write_table,
 )
+from totalspineseg_bids.app.selection import make_selection
 from totalspineseg_bids.bids.derivatives import read_derivatives
 from totalspineseg_bids.bids.description import read_dataset_name
-from totalspineseg_bids.bids.names import SourceImage
 from totalspineseg_bids.bids.publish import clean_root
+from totalspineseg_bids.bids.query import is_selected
 from totalspineseg_bids.config import RunConfig
 from totalspineseg_bids.errors import MissingInputError, NothingSelectedError, OutputError
 
@@ -38,18 +39,15 @@ WIDE = "group_measures_wide"
 PAGE = "group.html"
 
 
-def _is_selected(source: SourceImage, config: RunConfig) -> bool:
-    return (
-        (not config.participant_label or source.participant in config.participant_label)
-        and source.participant not in config.exclude_participant_label
-        and (not config.session_label or source.session in config.session_label)
-    )
-
-
 def read_tables(config: RunConfig) -> GroupTables:
-    """Read the derivatives of the images that a configuration selects."""
-    results = [result for result in read_derivatives(config.output_dir) if _is_selected(result.source, config)]
-    failures = [f for f in read_crashes(config.output_dir).values() if _is_selected(f.source, config)]
+    """Read the derivatives of the images that a configuration selects; participants without any are logged."""
+    selection = make_selection(config)
+    results = [result for result in read_derivatives(config.output_dir) if is_selected(result.source, selection)]
+    failures = [f for f in read_crashes(config.output_dir).values() if is_selected(f.source, selection)]
+    found = {source.participant for source in [*(r.source for r in results), *(f.source for f in failures)]}
+    absent = [label for label in config.participant_label if label not in found]
+    if found and absent:
+        logger.warning("%s: has no results of participant %s", config.output_dir, ", ".join(absent))
     return make_tables(results, failures)
 
 
@@ -95,9 +93,10 @@ def run_group(config: RunConfig) -> GroupTables:
         raise MissingInputError(msg)
     tables = read_tables(config)
     if tables.images.empty:
-        msg = f"{output}: holds no derivatives of the participants asked for; run the participant level first"
+        msg = f"{output}: holds no derivatives of the images asked for; run the participant level first"
         raise NothingSelectedError(msg)
-    participants, norms = read_participants(config), read_norms(config.norms)
+    participants = read_participants(config, set(tables.images["participant"]))
+    norms = read_norms(config.norms)
     add_ratings(tables.images, read_ratings(config.qc_file, tables.images["image"]))
     if config.dry_run:
         for status, source in zip(tables.images["status"], tables.images["source"], strict=True):
@@ -115,7 +114,7 @@ def run_group(config: RunConfig) -> GroupTables:
             _rows(tables.images),
             _rows(tables.volumes),
             dataset_name=read_dataset_name(config.bids_dir) or config.bids_dir.name,
-            participants=_rows(participants),
+            participants=_rows(merge_sessions(participants)),
             self_contained=config.self_contained,
         )
     except OSError as error:

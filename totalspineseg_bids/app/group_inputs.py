@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable
+import re
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -120,35 +121,97 @@ def read_norms(path: Path | None) -> Norms | None:
         raise UsageError(msg) from error
 
 
-def read_participants(config: RunConfig) -> pd.DataFrame:
-    """Read ``participants.tsv`` of the raw dataset, or of the output folder if the dataset has none."""
+def read_participants(config: RunConfig, names: Collection[str]) -> pd.DataFrame:
+    """Read ``participants.tsv`` of the raw dataset, or of the output folder if the dataset has none.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Settings of the run.
+    names : collection of str
+        Participants with images, with ``sub-``.
+
+    Returns
+    -------
+    pd.DataFrame
+        The rows of the table. Ids start with ``sub-``; where a spreadsheet removed leading zeros, they are added.
+    """
     for folder in (config.bids_dir, config.output_dir):
         path = folder / "participants.tsv"
         try:
             if path.is_file():
-                return pd.DataFrame(read_table(path))
+                return _with_full_ids(path, pd.DataFrame(read_table(path)), names)
         except (OSError, ValueError) as error:
             logger.warning("%s: cannot be read, the page does without it (%s)", path, error)
     return pd.DataFrame()
 
 
-def get_demographics(participants: pd.DataFrame, names: Iterable[str]) -> Demographics:
-    """Look up sex and age of participants.
+def _with_full_ids(path: Path, table: pd.DataFrame, names: Collection[str]) -> pd.DataFrame:
+    if "participant_id" not in table:
+        logger.warning("%s: has no column participant_id, the page does without it", path)
+        return pd.DataFrame()
+    ids = ["sub-" + text.strip().removeprefix("sub-") for text in table["participant_id"]]
+    numbers: dict[int, list[str]] = {}
+    for name in set(names) - set(ids):
+        if (number := _number_of(name)) is not None:
+            numbers.setdefault(number, []).append(name)
+    full = {}
+    for name in set(ids) - set(names):
+        number = _number_of(name)
+        candidates = [] if number is None else numbers.get(number, [])
+        if len(candidates) == 1:
+            full[name] = candidates[0]
+    if full:
+        wrong, right = min(full.items())
+        logger.warning("%s: %d ids without leading zeros, such as %s for %s; added", path, len(full), wrong, right)
+    return table.assign(participant_id=[full.get(name, name) for name in ids])
+
+
+def _number_of(name: str) -> int | None:
+    """Return the number in an id such as ``sub-007``, ``sub-7`` or ``sub-7.0``; ``None`` if it is not a number."""
+    match = re.fullmatch(r"sub-(\d+)(?:\.0+)?", name)
+    return int(match[1]) if match else None
+
+
+def get_demographics(participants: pd.DataFrame, rows: pd.DataFrame) -> Demographics:
+    """Look up sex and age of the persons in the rows of a table.
+
+    If a participant has several rows, one per session, that of the session is used. Without such a row, values that
+    differ between the rows are unknown.
 
     Parameters
     ----------
     participants : pd.DataFrame
         Rows of ``participants.tsv``.
-    names : iterable of str
-        Participants, with ``sub-``, shape (N,).
+    rows : pd.DataFrame
+        Table with the columns ``participant`` and ``session``, N rows.
     """
-    known = {}
-    for row in participants.to_dict("records"):
-        age = parse_age(row.get("age", ""))
-        sex = parse_sex(row.get("sex") or row.get("gender") or "")
-        known["sub-" + row.get("participant_id", "").removeprefix("sub-")] = sex, math.nan if age is None else age
-    found = [known.get(name, (None, math.nan)) for name in names]
+    known: dict[tuple[str, str], tuple[str | None, float]] = {}
+    for table, keyed_by_session in ((participants, True), (merge_sessions(participants), False)):
+        for row in table.to_dict("records"):
+            age = parse_age(row.get("age", ""))
+            sex = parse_sex(row.get("sex") or row.get("gender") or "")
+            session = _session_of(row) if keyed_by_session else ""
+            known[row["participant_id"], session] = sex, math.nan if age is None else age
+    unknown = (None, math.nan)
+    found = [
+        known.get((name, session.removeprefix("ses-")), known.get((name, ""), unknown))
+        for name, session in zip(rows["participant"], rows["session"], strict=True)
+    ]
     return Demographics(np.array([sex for sex, _ in found], object), np.array([age for _, age in found], float))
+
+
+def _session_of(row: Mapping[Hashable, str]) -> str:
+    text = next((row[name] for name in ("session_id", "session", "ses") if row.get(name)), "")
+    return _strip_missing(text).removeprefix("ses-")
+
+
+def merge_sessions(participants: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per participant; cells in which the rows of a participant differ are ``n/a``."""
+    if participants.empty or participants["participant_id"].is_unique:
+        return participants
+    grouped = participants.groupby("participant_id", sort=False)
+    return grouped.first().where(grouped.nunique() == 1, MISSING).reset_index()
 
 
 def _strip_missing(text: str) -> str:

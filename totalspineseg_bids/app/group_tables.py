@@ -213,13 +213,13 @@ def add_scores(tables: GroupTables, norms: Norms | None, participants: pd.DataFr
     if norms is None:
         return
     images, volumes = tables.images, tables.volumes
-    persons = get_demographics(participants, volumes["participant"])
+    persons = get_demographics(participants, volumes)
     usable = _usable(volumes)
     for number, measure in enumerate(MEASURES):
         if norms.levels_of(measure):
             cells = volumes[measure].where(usable[:, number], MISSING)
             volumes[SCORE + measure] = _score(norms, measure, cells, volumes["level"], persons)
-    persons, no_level = get_demographics(participants, images["participant"]), pd.Series("", images.index, dtype=object)
+    persons, no_level = get_demographics(participants, images), pd.Series("", images.index, dtype=object)
     for angle in ANGLES:
         column = short_name(angle)
         images[SCORE + column] = _score(norms, angle, images[column], no_level, persons)

@@ -18,10 +18,11 @@ from totalspineseg_bids.app.attempts import attempt, clear_mark, was_killed
 from totalspineseg_bids.app.crash import Failure, clear_crash, describe_failure, write_crash
 from totalspineseg_bids.app.reports import list_participants, write_participant_report
 from totalspineseg_bids.app.segmenter import LoadedSegmenter, SegmenterFactory, load_segmenter
+from totalspineseg_bids.app.selection import make_selection
 from totalspineseg_bids.bids.description import write_root_files
 from totalspineseg_bids.bids.names import DerivativeNames, SourceImage
 from totalspineseg_bids.bids.publish import clean_root
-from totalspineseg_bids.bids.query import Selection, find_images, read_filters
+from totalspineseg_bids.bids.query import find_images
 from totalspineseg_bids.bids.validate import check_dataset
 from totalspineseg_bids.config import RunConfig, localizer_terms
 from totalspineseg_bids.errors import (
@@ -77,18 +78,6 @@ class Tally:
         if self.report_failures:
             return f"the report of {', '.join(self.report_failures)} could not be written, see the log"
         return None
-
-
-def make_selection(config: RunConfig) -> Selection:
-    """Return the selection of images that a configuration defines."""
-    filters = read_filters(config.bids_filter_file) if config.bids_filter_file else None
-    return Selection(
-        config.participant_label,
-        config.session_label,
-        config.exclude_participant_label,
-        config.suffix,
-        filters,
-    )
 
 
 def run_participants(config: RunConfig, factory: SegmenterFactory = load_segmenter) -> Tally:
@@ -277,7 +266,7 @@ class _Run:
         if self.config.localizer is None:
             return [(source, None) for source in sources]
         terms = localizer_terms(self.config.localizer)
-        localizers = [source for source in sources if _matches(source, terms)]
+        localizers = [s for s in sources if all(s.value_of(name) == value for name, value in terms.items())]
         if not localizers:
             logger.warning("sub-%s: no image matches the localizer %s", sources[0].participant, self.config.localizer)
         others = [source for source in sources if source not in localizers]
@@ -310,12 +299,6 @@ def _target(source: SourceImage) -> str:
 def _session(source: SourceImage, sources: Iterable[SourceImage]) -> list[SourceImage]:
     """Return the images of the same person and session."""
     return [other for other in sources if (other.participant, other.session) == (source.participant, source.session)]
-
-
-def _matches(source: SourceImage, terms: dict[str, str]) -> bool:
-    known = {**source.entities, "suffix": source.suffix}
-    long_names = {"acquisition": "acq", "session": "ses", "subject": "sub", "reconstruction": "rec", "direction": "dir"}
-    return all(known.get(long_names.get(key, key)) == value for key, value in terms.items())
 
 
 def _nearest(source: SourceImage, localizers: Iterable[SourceImage]) -> SourceImage | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from totalspineseg_bids.app.crash import FAILED, Failure, read_crashes
 from totalspineseg_bids.bids.derivatives import ImageDerivatives, read_derivatives
-from totalspineseg_bids.bids.names import SourceImage, report_name
+from totalspineseg_bids.bids.names import ENTITY_NAMES, SourceImage, report_name
 from totalspineseg_bids.columns import MISSING
 from totalspineseg_bids.report.image_report import ImageReport
 
@@ -16,7 +16,6 @@ logger = logging.getLogger(__name__)
 
 #: Highest number of attempts to write a report while other runs complete images of the same participant.
 _TRIES = 20
-_ENTITY_NAMES = {"sub": "subject", "ses": "session", "acq": "acquisition", "rec": "reconstruction"}
 
 
 def describe_provenance(result: ImageDerivatives) -> dict[str, str]:
@@ -37,7 +36,7 @@ def describe_provenance(result: ImageDerivatives) -> dict[str, str]:
 
 def name_entities(source: SourceImage) -> dict[str, str]:
     """Return the entities of an image, including the suffix, by the names that a page shows."""
-    named = {_ENTITY_NAMES.get(key, key): value for key, value in source.entities.items()}
+    named = {ENTITY_NAMES.get(key, key): value for key, value in source.entities.items()}
     return {**named, "suffix": source.suffix}
 
 

@@ -18,6 +18,19 @@ PROBABILITIES = ("SC", "canal")
 RESOLUTIONS: tuple[str | None, ...] = (None, "1mm")
 FIGURES = "figures"
 LOGS = "logs"
+#: Entities whose key in file names differs from their name in filters and reports (pyBIDS, BIDS specification 1.10).
+ENTITY_NAMES = {
+    "sub": "subject",
+    "ses": "session",
+    "acq": "acquisition",
+    "ce": "ceagent",
+    "rec": "reconstruction",
+    "dir": "direction",
+    "mod": "modality",
+    "stain": "staining",
+    "trc": "tracer",
+}
+_ENTITY_KEYS = {name: key for key, name in ENTITY_NAMES.items()}
 
 _NAME = re.compile(
     r"^(?P<entities>sub-[0-9a-zA-Z+]+(?:_[a-zA-Z]+-[0-9a-zA-Z+]+)*)_(?P<suffix>[0-9a-zA-Z]+)(?P<extension>\.nii(?:\.gz)?)$"
@@ -46,6 +59,18 @@ class SourceImage:
         """Entities of the file name in their order (short names, such as ``sub``, ``acq``), without the suffix."""
         pairs = (part.partition("-") for part in self.stem.split("_"))
         return {key: value for key, _, value in pairs}
+
+    def value_of(self, name: str) -> str | None:
+        """Return the value of an entity by its name or key, or suffix, datatype or extension; ``None`` if absent.
+
+        Examples
+        --------
+        >>> image = SourceImage("sub-01/anat/sub-01_acq-sag_T2w.nii.gz", Path("image.nii.gz"))
+        >>> image.value_of("acquisition"), image.value_of("suffix"), image.value_of("run")
+        ('sag', 'T2w', None)
+        """
+        parts = {"suffix": self.suffix, "extension": self._match["extension"], "datatype": self.folder.split("/")[-1]}
+        return {**self.entities, **parts}.get(_ENTITY_KEYS.get(name, name))
 
     @property
     def participant(self) -> str:

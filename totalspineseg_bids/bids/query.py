@@ -61,7 +61,7 @@ class Selection:
     excluded: tuple[str, ...] = ()
     """Labels of excluded participants, without ``sub-``."""
     suffixes: tuple[str, ...] = ("T1w", "T2w", "T2starw", "PDw", "MTw")
-    """BIDS suffixes."""
+    """BIDS suffixes; empty means all, which only `is_selected` accepts."""
     filters: Mapping[str, Mapping[str, Any]] | None = None
     """pyBIDS filters by query name, as read by `read_filters`."""
 
@@ -432,6 +432,49 @@ def _get(layout: BIDSLayout, filters: Mapping[str, Any]) -> list[str]:
     except ValueError as error:
         msg = f"a filter is not understood: {str(error).splitlines()[0]}"
         raise UsageError(msg) from error
+
+
+def is_selected(source: SourceImage, selection: Selection) -> bool:
+    """Return whether an image matches a selection, from its name alone.
+
+    Parameters
+    ----------
+    source : SourceImage
+        The image; its file may be absent.
+    selection : Selection
+        Selection of images.
+
+    Raises
+    ------
+    UsageError
+        If a filter is wrong.
+
+    Examples
+    --------
+    >>> image = SourceImage("sub-01/anat/sub-01_run-01_T2w.nii.gz", Path("image.nii.gz"))
+    >>> is_selected(image, Selection(filters={"t2w": {"run": 1, "acquisition": None}}))
+    True
+    """
+    queries = _queries(selection)
+    matches = (all(_has(source.value_of(name), value) for name, value in query.items()) for query in queries)
+    return _selected(source, selection) and (not queries or any(matches))
+
+
+def _has(value: str | None, wanted: object) -> bool:
+    """Return whether the value of an entity is one of those that a filter allows."""
+    for item in wanted if isinstance(wanted, list) else [wanted]:
+        text = str(item)
+        if item is None or text == "Query.NONE":
+            found = value is None
+        elif text in {"*", "Query.ANY"}:
+            found = value is not None
+        else:
+            # Numbers with and without leading zeros are equal in pyBIDS.
+            both = value is not None and value.isdigit() and text.isdigit()
+            found = text in {value, "Query.OPTIONAL"} or (both and int(value or 0) == int(text))
+        if found:
+            return True
+    return False
 
 
 def _selected(source: SourceImage, selection: Selection) -> bool:
