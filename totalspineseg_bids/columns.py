@@ -1,6 +1,6 @@
 """Columns of the tables that the package writes: the only source of their names, units and data dictionaries.
 
-Source: BIDS specification 1.10, tabular files and their sidecars (``LongName``, ``Description``, ``Units``,
+Source: BIDS specification 1.11, tabular files and their sidecars (``LongName``, ``Description``, ``Units``,
 ``Levels``, ``n/a`` for a missing value).
 """
 

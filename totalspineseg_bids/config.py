@@ -694,15 +694,42 @@ def read_toml(path: Path) -> dict[str, Any]:
     UsageError
         If it is not TOML.
     """
+    content = _load_toml(path)
+    content.pop(_RECORD_TABLE, None)
+    return _with_absolute_paths(content, path)
+
+
+def read_run_record(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Read the settings and the software versions in the record of a run.
+
+    Raises
+    ------
+    MissingInputError
+        If the file is absent or cannot be read.
+    UsageError
+        If it is not the record of a run.
+    """
+    content = _load_toml(path)
+    record = content.pop(_RECORD_TABLE, None)
+    if not isinstance(record, dict) or not isinstance(record.get("software"), str):
+        msg = f"{path}: not the record of a run; give a file such as OUTPUT/logs/run-*.toml"
+        raise UsageError(msg)
+    versions = (item.rpartition(" ") for item in record["software"].split(", "))
+    return _with_absolute_paths(content, path), {name: version for name, _, version in versions}
+
+
+def _load_toml(path: Path) -> dict[str, Any]:
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         msg = f"{path}: cannot be read ({error.strerror})"
         raise MissingInputError(msg) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         msg = f"{path}: not valid TOML ({error})"
         raise UsageError(msg) from error
-    content.pop(_RECORD_TABLE, None)
+
+
+def _with_absolute_paths(content: dict[str, Any], path: Path) -> dict[str, Any]:
     for key, value in content.items():
         setting = SETTINGS.get(key.replace("-", "_"))
         if setting is not None and setting.kind is SettingKind.PATH and isinstance(value, str):

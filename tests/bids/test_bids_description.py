@@ -35,6 +35,10 @@ from totalspineseg_bids.bids.description import (
             {"TOTALSPINESEG_BIDS_CONTAINER_TYPE": "docker", "TOTALSPINESEG_BIDS_CONTAINER_URI": "docker://x/spine:1"},
             {"Type": "docker", "URI": "docker://x/spine:1"},
         ),
+        (
+            {"TOTALSPINESEG_BIDS_CONTAINER_TAG": "spine:1", "TOTALSPINESEG_BIDS_CONTAINER_DIGEST": "sha256:0f"},
+            {"Tag": "spine:1", "URI": "spine:1@sha256:0f"},
+        ),
     ],
 )
 def test_the_container_comes_from_the_environment(environment: dict[str, str], container: dict | None) -> None:

@@ -162,6 +162,18 @@ def test_help_and_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert all(name in version for name in ("torch", "OpenVINO", "default model r20251124)"))
 
 
+def test_info_describes_the_program_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--info", "json"]) == 0
+    described = json.loads(capsys.readouterr().out)
+    assert described["Version"] == __version__
+    assert [model["Name"] for model in described["Models"] if model["Default"]] == ["r20251124"]
+    assert described["Devices"][0] == "cpu"
+    schemes = described["LabelSchemes"]
+    assert {label["name"]: label["index"] for label in schemes["totalspineseg"]}["disc_C2_C3"] == 63
+    assert {label["name"]: label["index"] for label in schemes["totalsegmri"]}["disc_C2_C3"] == 224
+    assert main(["--info", "xml"]) == 64
+
+
 def test_help_loads_none_of_the_heavy_libraries() -> None:
     script = (
         "import sys; from totalspineseg_bids.cli.bids_app import main; main(['--help']); main(['--version'])\n"

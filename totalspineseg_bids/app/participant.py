@@ -119,6 +119,21 @@ def run_participants(config: RunConfig, factory: SegmenterFactory = load_segment
     return run.tally
 
 
+def plan_jobs(config: RunConfig, loaded: LoadedSegmenter, sources: Sequence[SourceImage]) -> Iterator[images.ImageJob]:
+    """Yield the job of each image in the order of a run, with its localizer and companions.
+
+    Raises
+    ------
+    SpineAppError
+        If an input file cannot be read.
+    """
+    run = _Run(config, loaded, sources)
+    for _, group in itertools.groupby(sources, key=lambda source: source.participant):
+        participant = list(group)
+        for source, localizer in run.in_order(participant):
+            yield images.plan_image(source, config, loaded, localizer, _session(source, participant))
+
+
 def rebuild_reports(config: RunConfig) -> Tally:
     """Write the reports again from the derivatives on disk.
 

@@ -50,6 +50,7 @@ def run(config: RunConfig, command: Sequence[str] = (), factory: SegmenterFactor
 def _run(config: RunConfig, command: list[str], factory: SegmenterFactory) -> tuple[int, str | None]:
     # The levels import pyBIDS and pandas, which take long to load.
     from totalspineseg_bids.app.group import run_group  # noqa: PLC0415
+    from totalspineseg_bids.app.manifest import write_manifest  # noqa: PLC0415
     from totalspineseg_bids.app.participant import run_participants  # noqa: PLC0415
 
     with run_log(config, command) as log:
@@ -58,6 +59,8 @@ def _run(config: RunConfig, command: list[str], factory: SegmenterFactory) -> tu
                 run_group(config)
                 return int(ExitCode.SUCCESS), None
             tally = run_participants(config, factory)
+            if log is not None and not config.reports_only:
+                write_manifest(log.with_suffix(".json"), config.output_dir, config.resolutions[-1], tally)
         except Interrupted as stop:
             logger.error("%s", stop.as_error(), extra={FILE_ONLY: True})  # noqa: TRY400 - without traceback
             raise

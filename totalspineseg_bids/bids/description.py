@@ -1,6 +1,6 @@
 """Files at the root of the output whose bytes do not depend on the run.
 
-Source: BIDS specification 1.10, derived datasets (``GeneratedBy``, ``DatasetLinks``) and segmentations' look-up tables.
+Source: BIDS specification 1.11, derived datasets (``GeneratedBy``, ``DatasetLinks``) and segmentations' look-up tables.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from totalspineseg_bids.bids.names import FIGURES, SEGMENTATION
 from totalspineseg_bids.files import read_text
 from totalspineseg_bids.imaging.atomic import write_text
 
-BIDS_VERSION = "1.10.0"
+BIDS_VERSION = "1.11.0"
 PROGRAM = "totalspineseg_bids"
 #: Set by the container recipes; they fill ``GeneratedBy.Container``.
 CONTAINER_TYPE = "TOTALSPINESEG_BIDS_CONTAINER_TYPE"
 CONTAINER_TAG = "TOTALSPINESEG_BIDS_CONTAINER_TAG"
 CONTAINER_URI = "TOTALSPINESEG_BIDS_CONTAINER_URI"
+#: An image does not contain its own digest; whoever starts it sets this, and it completes the URI.
+CONTAINER_DIGEST = "TOTALSPINESEG_BIDS_CONTAINER_DIGEST"
 
 _REFERENCES = (
     (
@@ -50,6 +52,9 @@ def make_generated_by(environment: Mapping[str, str] | None = None) -> dict[str,
     }
     fields = {"Type": CONTAINER_TYPE, "Tag": CONTAINER_TAG, "URI": CONTAINER_URI}
     container = {key: env[name] for key, name in fields.items() if env.get(name)}
+    if env.get(CONTAINER_DIGEST):
+        uri = container.get("URI") or container.get("Tag", "")
+        container["URI"] = f"{uri.partition('@')[0]}@{env[CONTAINER_DIGEST]}"
     if env.get("APPTAINER_CONTAINER") or env.get("SINGULARITY_CONTAINER"):
         # Takes precedence over an image built by Docker, whose environment variables remain set.
         container["Type"] = "singularity"

@@ -1,6 +1,6 @@
 """Names of the source images and of their derivatives.
 
-Source: BIDS specification 1.10, file-name rules of raw and derived anatomical data.
+Source: BIDS specification 1.11, file-name rules of raw and derived anatomical data.
 """
 
 from __future__ import annotations

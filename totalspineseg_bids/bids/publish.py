@@ -40,10 +40,11 @@ def is_complete(output: Path, names: DerivativeNames, resolution: str | None, di
     sidecar = read_json(output / names.labels(".json", resolution))
     if sidecar is None or sidecar.get("Digests") != digests.as_dict():
         return False
-    return all((output / name).is_file() for name in _files(sidecar))
+    return all((output / name).is_file() for name in output_files(sidecar))
 
 
-def _files(sidecar: dict[str, Any]) -> list[str]:
+def output_files(sidecar: dict[str, Any]) -> list[str]:
+    """Return the paths below the output folder of the files and figures that a main sidecar names."""
     outputs, figures = sidecar.get("Outputs"), sidecar.get("Figures")
     names = list(outputs) if isinstance(outputs, list) else []
     names += list(figures.values()) if isinstance(figures, dict) else []

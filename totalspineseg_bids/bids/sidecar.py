@@ -1,6 +1,6 @@
 """Content of the sidecars of the derivatives.
 
-Source: BIDS specification 1.10 (``Sources``, ``SpatialReference``, ``Resolution``); the other keys are
+Source: BIDS specification 1.11 (``Sources``, ``SpatialReference``, ``Resolution``); the other keys are
 specific to this program and are read by the group level and the reports.
 """
 

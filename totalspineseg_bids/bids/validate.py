@@ -196,7 +196,7 @@ def _is_fatal(issue: Issue, images: Sequence[SourceImage], *, strict: bool) -> b
 def _concerns(location: str, image: SourceImage) -> bool:
     """Return whether a file is an image or one of its sidecars, by the inheritance principle of BIDS.
 
-    Source: BIDS specification 1.10, "The Inheritance Principle".
+    Source: BIDS specification 1.11, "The Inheritance Principle".
     """
     path = PurePosixPath(location.removeprefix("/"))
     if path.parent not in PurePosixPath(image.relative).parents:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -84,6 +85,17 @@ class VersionAction(argparse.Action):
         parser.exit()
 
 
+class InfoAction(argparse.Action):
+    """Print a machine-readable description of the program."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        """Print the description as JSON and exit."""
+        from totalspineseg_bids.cli.info import describe_program
+
+        sys.stdout.write(json.dumps(describe_program(), indent=2, ensure_ascii=False) + "\n")
+        parser.exit()
+
+
 def version_text() -> str:
     """Return the versions of the program, of nnU-Net, torch and OpenVINO, and the default model."""
 
@@ -151,6 +163,13 @@ def build_parser() -> Parser:
     for setting in options():
         add_setting(groups[setting.group], setting)
     groups[SettingGroup.RUNNING].add_argument("--version", action=VersionAction)
+    groups[SettingGroup.RUNNING].add_argument(
+        "--info",
+        action=InfoAction,
+        choices=("json",),
+        default=argparse.SUPPRESS,
+        help="print versions, models, devices, labels and output patterns as JSON and exit",
+    )
     groups[SettingGroup.RUNNING].add_argument("-h", "--help", action="help", help="show this help and exit")
     return parser
 
@@ -236,7 +255,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: list[str]) -> int:
     try:
         config = parse_config(arguments)
-    except SystemExit as done:  # --help and --version
+    except SystemExit as done:  # --help, --version and --info
         return int(done.code or 0)
     except SpineAppError as error:
         sys.stderr.write(f"{PROGRAM}: {' '.join(str(error).split())}\n")

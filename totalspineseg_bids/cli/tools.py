@@ -10,7 +10,14 @@ import sys
 from collections.abc import Sequence
 
 from totalspineseg_bids import __version__
-from totalspineseg_bids.cli import tools_datasets, tools_evaluate, tools_models, tools_segment, tools_training
+from totalspineseg_bids.cli import (
+    tools_datasets,
+    tools_evaluate,
+    tools_models,
+    tools_reproduce,
+    tools_segment,
+    tools_training,
+)
 from totalspineseg_bids.cli.bids_app import HelpFormatter, Parser
 from totalspineseg_bids.cli.tools_common import PROGRAM
 from totalspineseg_bids.errors import ExitCode, SpineAppError
@@ -48,7 +55,7 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     subparsers = parser.add_subparsers(title="subcommands", metavar="SUBCOMMAND", required=True)
-    for module in (tools_segment, tools_models, tools_datasets, tools_training, tools_evaluate):
+    for module in (tools_segment, tools_models, tools_datasets, tools_training, tools_evaluate, tools_reproduce):
         module.add_subcommands(subparsers)
     return parser
 

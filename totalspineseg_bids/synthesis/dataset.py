@@ -289,7 +289,7 @@ def _write_root(out: Path, seed: int, *, parametric: bool) -> None:
         out / "dataset_description.json",
         {
             "Name": f"Synthetic spine MRI (seed {seed})",
-            "BIDSVersion": "1.10.0",
+            "BIDSVersion": "1.11.0",
             "DatasetType": "raw",
             "License": "CC0" if parametric else "as the label maps it was made from",
             "Authors": ["totalspineseg_bids"],
@@ -306,7 +306,7 @@ def _write_root(out: Path, seed: int, *, parametric: bool) -> None:
         labels / "dataset_description.json",
         {
             "Name": f"Truth of synthetic spine MRI (seed {seed})",
-            "BIDSVersion": "1.10.0",
+            "BIDSVersion": "1.11.0",
             "DatasetType": "derivative",
             "GeneratedBy": made_by,
             "DatasetLinks": {"raw": "../.."},

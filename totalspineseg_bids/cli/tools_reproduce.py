@@ -1,0 +1,40 @@
+"""``totalspineseg-tools reproduce``."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from totalspineseg_bids.cli.tools_common import Subparsers, add_subcommand, say
+from totalspineseg_bids.errors import ExitCode, SpineAppError
+
+
+def add_subcommands(subparsers: Subparsers) -> None:
+    """Add ``reproduce``."""
+    parser = add_subcommand(
+        subparsers,
+        "reproduce",
+        _reproduce,
+        "repeat a recorded run of the BIDS App and compare its results byte for byte",
+        "Versions, model and inputs are checked first; the run is repeated only where the inputs, the settings and the "
+        "model are those of the recorded results. The exit code is 0 if all files are identical.",
+    )
+    parser.add_argument("record", type=Path, metavar="RECORD", help="OUTPUT_DIR/logs/run-*.toml of the run")
+    parser.add_argument("--bids-dir", type=Path, metavar="DIR", help="the dataset, if it has moved")
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="keep the new results there (default: a temporary folder)"
+    )
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    from totalspineseg_bids.app.reproduce import reproduce
+
+    with tempfile.TemporaryDirectory(prefix="totalspineseg-") as temporary:
+        result = reproduce(options.record, options.output or Path(temporary), bids_dir=options.bids_dir)
+    for line in result.lines():
+        say(line)
+    if not result.identical:
+        msg = f"{options.record}: not reproduced, see the lines above"
+        raise SpineAppError(msg)
+    return int(ExitCode.SUCCESS)
