@@ -20,6 +20,13 @@ sure right
 Images without a correctly placed landmark in the map are counted apart ("no correct landmark"). Below the table
 stand the confidences of all named structures of the other images against how many of them are right.
 
+``--sessions 20`` labels sessions of two images instead (``evaluation.corruption.sessions``), that many a kind, and adds
+the column
+
+consistent
+    sessions whose images do not contradict each other: no structure has two names of which one carries no reason, and
+    no image names with certainty what the other leaves unnamed
+
 ``--components`` runs the suite without voxels: components of parametric columns as they reach the dynamic programme.
 It costs a tenth, so that rare failures show, but leaves out what the geometry of voxels does (bridges, leaks, tears).
 """
@@ -40,10 +47,12 @@ import numpy as np
 from totalspineseg_bids.evaluation.corruption import observed
 from totalspineseg_bids.evaluation.corruption.cases import SPLITS, VARIANTS, Plan, make_all, plans
 from totalspineseg_bids.evaluation.corruption.score import Score, ScoreTotals, score, total
-from totalspineseg_bids.segmentation.labelling import label_map
+from totalspineseg_bids.evaluation.corruption.sessions import KINDS, contradictions, make_session
+from totalspineseg_bids.segmentation.labelling import label_map, label_session
 
 BLIND = "no landmark in view"
 UNANCHORED = "no correct landmark"
+_COLUMNS = ("all right", "identif.", "abstain.", "wrong", "silent", "sure right")
 _BINS = (0.0, 0.7, 0.8, 0.9, 0.95, 0.99, 1.01)
 
 
@@ -89,6 +98,35 @@ def run_components(listed: list[Plan]) -> Iterator[Outcome]:
         yield Outcome(plan, view, seen.layout.name, result, time.process_time() - start)
 
 
+def run_sessions(number: int, split: str, only: list[str] | None, *, errors: bool) -> None:
+    """Label sessions and print a row per kind."""
+    print(f"{'kind of session':34s} {'img':>5s} " + " ".join(f"{name:>9s}" for name in (*_COLUMNS, "consistent")))
+    rows: list[ScoreTotals] = []
+    agreed: list[bool] = []
+    for kind in KINDS:
+        if only and not any(text in kind for text in only):
+            continue
+        rows.append(ScoreTotals())
+        here = []
+        for seed in range(number):
+            session = make_session(kind, seed, split)
+            spines = label_session(session.inputs())
+            scores = [score(case, spine) for case, spine in zip(session.cases, spines, strict=True)]
+            found = contradictions(scores)
+            here.append(not found)
+            for case, result in zip(session.cases, scores, strict=True):
+                rows[-1].add(result)
+                if errors and (result.wrong or found):
+                    state = "abstained" if result.abstained else f"{result.silent} silent"
+                    damages = " + ".join(case.damages) or "undamaged"
+                    print(f"  {kind} #{seed} {case.view} {case.layout.name} {damages}: {state};", *result.errors)
+            if errors and found:
+                print("    contradictions:", *found, flush=True)
+        print(f"{line(kind, rows[-1])} {100 * np.mean(here):9.1f}", flush=True)
+        agreed += here
+    print(f"{line('ALL SESSIONS', total(rows))} {100 * np.mean(agreed):9.1f}")
+
+
 def line(name: str, row: ScoreTotals) -> str:
     """Format a row of the table."""
     rates = row.rates()
@@ -103,11 +141,15 @@ def main() -> None:
     parser.add_argument("--blind", type=int, default=40, help="cases without a landmark")
     parser.add_argument("--split", choices=("fit", "report"), default="report")
     parser.add_argument("--components", action="store_true", help="the suite without voxels")
+    parser.add_argument("--sessions", type=int, metavar="N", help="only sessions, N of each kind")
     parser.add_argument("--kind", action="append", help="only kinds whose name holds this text")
     parser.add_argument("--errors", action="store_true", help="list what is not right, case by case")
     parser.add_argument("--tsv", type=Path, help="write the table")
     parser.add_argument("--json", type=Path, help="write every case")
     options = parser.parse_args()
+    if options.sessions:
+        run_sessions(options.sessions, options.split, options.kind, errors=options.errors)
+        return
     choose, run = (component_plans, run_components) if options.components else (plans, run_maps)
     listed = choose(options.split, options.singles, options.pairs, options.blind)
     if options.kind:
@@ -149,8 +191,7 @@ def report_calibration(confidences: list[tuple[float, bool]]) -> None:
 
 def report(rows: dict[tuple[str, str], ScoreTotals], tsv: Path | None) -> None:
     """Print the table by kind and its sums."""
-    names = ("all right", "identif.", "abstain.", "wrong", "silent", "sure right")
-    print(f"{'kind':34s} {'n':>5s} " + " ".join(f"{name:>9s}" for name in names))
+    print(f"{'kind':34s} {'n':>5s} " + " ".join(f"{name:>9s}" for name in _COLUMNS))
     table = [(kind, row) for (group, kind), row in rows.items() if group == "single"]
     table.append(("ALL SINGLE DAMAGES", total([row for (group, _), row in rows.items() if group == "single"])))
     table += [(kind, row) for (group, kind), row in rows.items() if group != "single"]

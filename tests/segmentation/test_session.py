@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 
 from totalspineseg_bids import anatomy
+from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.evaluation.corruption.columns import (
     SimpleColumn,
     levels_right,
@@ -12,10 +16,12 @@ from totalspineseg_bids.evaluation.corruption.columns import (
     semantic_of,
     without_landmarks,
 )
+from totalspineseg_bids.evaluation.corruption.score import GivenName, score
+from totalspineseg_bids.evaluation.corruption.sessions import contradictions, make_session
 from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling import LabellingInput, label_map, label_session
 from totalspineseg_bids.segmentation.labelling.labeller import solve_image
-from totalspineseg_bids.segmentation.labelling.session import DISAGREES, OUTVOTED, level_evidence
+from totalspineseg_bids.segmentation.labelling.session import DISAGREES, FROM_SESSION, OUTVOTED, image_evidence
 from totalspineseg_bids.segmentation.result import SpineStatus
 
 STEP2 = ClassMap.named("r20241115-step2")
@@ -72,26 +78,124 @@ def test_a_lone_false_landmark_gives_way_or_disagreement_is_flagged():
         assert all(c.reason for c in first.components if c.level)
 
 
-def test_a_single_landmark_gives_way_to_an_image_that_is_surer_of_other_names():
-    """Both show C2 to C5; in one of them the class of disc C2-C3 is on the disc below, and that of C2 on C3."""
-    neck = make_column(last="C5")
-    truth = semantic_of(neck.truth, WITH_C2)
-    part = neck.truth.copy()
-    part[np.isin(neck.truth, [anatomy.vertebra("C1").id, anatomy.vertebra("C2").id, anatomy.disc("C2-C3").id])] = 0
-    damaged = semantic_of(part, WITH_C2)
-    shifted = {"C3-C4": "disc_C2_C3", "C3": "vertebrae_C2"}
-    for level, name in shifted.items():
+def _neck(classes: dict[str, str], first: str = "C1", last: str = "C5") -> tuple[SimpleColumn, LabellingInput]:
+    """Return a neck without other landmark classes than those given by level."""
+    neck = make_column(first=first, last=last)
+    semantic = without_landmarks(semantic_of(neck.truth, WITH_C2), WITH_C2)
+    for level, name in classes.items():
         label = anatomy.disc(level) if "-" in level else anatomy.vertebra(level)
-        damaged[part == label.id] = WITH_C2.labels[name][0]
-    low, whole = LabellingInput(damaged, neck.affine, WITH_C2), LabellingInput(truth, neck.affine, WITH_C2)
-    (alone,) = label_session([low])
+        semantic[neck.truth == label.id] = WITH_C2.labels[name][0]
+    return neck, LabellingInput(semantic, neck.affine, WITH_C2)
+
+
+RIGHT = {"C2-C3": "disc_C2_C3", "C2": "vertebrae_C2"}
+ALONE = {"C2-C3": "disc_C2_C3"}
+SHIFTED = {"C3-C4": "disc_C2_C3", "C3": "vertebrae_C2"}
+CONTESTED_CLASS = {"C2-C3": "disc_C2_C3", "C3-C4": "disc_C2_C3"}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "statuses"),
+    [
+        pytest.param(RIGHT, {}, "named, from session", id="a sure image names one without landmark"),
+        pytest.param(RIGHT, CONTESTED_CLASS, "named, from session", id="a sure image names an undecided one"),
+        pytest.param(RIGHT, ALONE, "named, named", id="a sure image confirms a lone landmark"),
+        pytest.param(ALONE, {}, "doubtful, from session", id="a doubtful image names one without landmark"),
+        pytest.param(ALONE, ALONE, "doubtful, doubtful", id="the same lone landmark twice is one landmark"),
+        pytest.param(CONTESTED_CLASS, CONTESTED_CLASS, "abstained, abstained", id="two undecided images"),
+        pytest.param(CONTESTED_CLASS, {}, "abstained, abstained", id="an undecided image and one without landmark"),
+        pytest.param({}, {}, "abstained, abstained", id="two images without landmark"),
+    ],
+)
+@pytest.mark.parametrize("shift_mm", [0.0, 4.0])
+def test_images_of_a_session_are_one_body_of_evidence(first, second, statuses, shift_mm):
+    column, one = _neck(first)
+    shift = np.eye(4)
+    shift[2, 3] = shift_mm
+    other = replace(_neck(second)[1], affine=shift @ column.affine)
+    pair = label_session([one, other])
+    for spine, status in zip(pair, statuses.split(", "), strict=True):
+        reasons = {c.reason for c in spine.components if c.level and c.structure is not Structure.SACRUM}
+        if status == "abstained":
+            assert spine.status is SpineStatus.ABSTAINED
+            continue
+        assert spine.status is SpineStatus.LABELLED
+        assert _wrong(spine, column) == []
+        if status == "named":
+            assert reasons == {None}
+        elif status == "from session":
+            assert reasons == {FROM_SESSION}
+        else:
+            assert None not in reasons
+            assert FROM_SESSION not in reasons
+    if "abstained" in statuses:
+        assert [spine.reason for spine in pair] == [label_session([image])[0].reason for image in (one, other)]
+    for a, b in zip(pair, label_session([other, one])[::-1], strict=True):
+        np.testing.assert_array_equal(a.labels, b.labels)
+        assert a.components == b.components
+
+
+def _below_c2(neck: SimpleColumn, classes: dict[str, str]) -> LabellingInput:
+    """Remove everything above C3, so that the classes decide alone."""
+    truth, semantic = neck.truth.copy(), _neck(classes)[1].semantic.copy()
+    gone = np.isin(truth, [anatomy.vertebra("C1").id, anatomy.vertebra("C2").id, anatomy.disc("C2-C3").id])
+    semantic[gone] = 0
+    return LabellingInput(semantic, neck.affine, WITH_C2)
+
+
+def test_a_landmark_in_the_wrong_place_gives_way_to_a_sure_image():
+    neck, sure = _neck(RIGHT)
+    shifted = _below_c2(neck, {"C3-C4": "disc_C2_C3"})
+    (alone,) = label_session([shifted])
     assert alone.status is SpineStatus.LABELLED
-    first, second = label_session([low, whole])
+    assert _wrong(alone, neck)
+    first, second = label_session([shifted, sure])
     assert _wrong(second, neck) == []
-    assert first.status is SpineStatus.ABSTAINED
-    assert first.reason == OUTVOTED
-    assert DISAGREES in first.flags
-    assert DISAGREES in second.flags
+    named = [c for c in first.components if c.level]
+    assert {c.level for c in named} <= {"C3", "C3-C4", "C4", "C4-C5", "C5", "C5-C6"}
+    assert {c.reason for c in named} == {FROM_SESSION}
+    assert all(DISAGREES in spine.flags for spine in (first, second))
+
+
+def test_sure_images_of_different_names_both_carry_a_reason():
+    neck, sure = _neck(RIGHT)
+    for spine in label_session([_below_c2(neck, SHIFTED), sure]):
+        assert DISAGREES in spine.flags
+        assert all(c.reason for c in spine.components if c.level)
+
+
+def test_lone_landmarks_at_different_levels_leave_no_name_without_a_reason():
+    neck, lone = _neck(ALONE)
+    pair = label_session([_below_c2(neck, {"C3-C4": "disc_C2_C3"}), lone])
+    assert all(DISAGREES in spine.flags for spine in pair)
+    assert [spine.reason for spine in pair] == [OUTVOTED, None]
+    assert _wrong(pair[1], neck) == []
+    assert all(c.reason for c in pair[1].components if c.level)
+
+
+def test_sure_images_displaced_by_a_level_keep_their_names():
+    column = make_column(last="T4")
+    displaced = replace(_image(column), affine=column.affine.copy())
+    displaced.affine[2, 3] += np.linalg.norm(column.discs["C4-C5"] - column.discs["C5-C6"])
+    for spine in label_session([_image(column), displaced]):
+        assert _wrong(spine, column) == []
+        assert DISAGREES not in spine.flags
+        assert all(c.reason is None for c in spine.components if c.level)
+
+
+def test_sessions_of_the_suite_repeat_and_lie_in_one_scanner_space():
+    session, again = (make_session("one without landmark", 1, "fit") for _ in range(2))
+    names = [label_map(c.semantic, c.affine, c.layout).status for c in session.cases]
+    assert names == [SpineStatus.ABSTAINED, SpineStatus.LABELLED]
+    for case, same in zip(session.cases, again.cases, strict=True):
+        np.testing.assert_array_equal(case.semantic, same.semantic)
+    spines = label_session(session.inputs())
+    scores = [score(case, spine) for case, spine in zip(session.cases, spines, strict=True)]
+    assert all(result.all_right for result in scores)
+    assert contradictions(scores) == []
+    other = next(n for n in scores[0].given if n in scores[1].given)
+    scores[0].given[other] = GivenName("T9", warned=False)
+    assert len(contradictions(scores)) == 1
 
 
 def test_no_image_and_an_empty_one():
@@ -107,4 +211,4 @@ def test_an_image_without_a_landmark_has_no_say():
     for first, last, says in (("T3", "T9", False), ("T10", "S", True)):
         column = make_column(first=first, last=last)
         solved = solve_image(LabellingInput(semantic_of(column.truth, STEP2), column.affine, STEP2))
-        assert bool(level_evidence(solved)) is says
+        assert (image_evidence(solved) is not None) is says

@@ -473,10 +473,9 @@ def tilted(case: Case, rng: np.random.Generator) -> None:
     case.support = [
         (ndimage.affine_transform(m, turn, offset, tuple(size), order=0), layout) for m, layout in case.support
     ]
-    affine = np.eye(4)
-    affine[:3, :3] = case.affine[:3, :3]
-    affine[:3, 3] = case.affine[:3, 3]
-    case.affine = affine
+    motion = np.eye(4)
+    motion[:3, :3], motion[:3, 3] = turn, offset
+    case.affine = case.affine @ motion
     case.refresh()
 
 
@@ -513,6 +512,12 @@ def thick_slices(case: Case, rng: np.random.Generator) -> None:
     step = (
         np.array([rng.uniform(3.3, 4.8), 0.8, 0.8]) if rng.random() < 0.7 else np.array([0.7, 0.7, rng.uniform(3, 4)])
     )
+    resample(case, step)
+    return True
+
+
+def resample(case: Case, step: np.ndarray) -> None:
+    """Resample a case to another voxel size, given in voxels of the case, shape (3,)."""
     shape = tuple(int(n) for n in np.maximum(np.array(case.truth.shape) // step, 1))
     scale = np.diag([*step, 1.0])
     target = Geometry((shape[0], shape[1], shape[2]), case.affine @ scale)

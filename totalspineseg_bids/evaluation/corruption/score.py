@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,6 +16,15 @@ from totalspineseg_bids.segmentation.result import LabelledSpine, SpineStatus
 #: A structure counts where this share of it is in view and the map shows this share of that.
 _IN_VIEW, _LEFT = 0.6, 0.3
 _SMALLEST_MM3 = {Structure.DISC: 150.0, Structure.VERTEBRA: 1500.0, Structure.SACRUM: 5000.0}
+
+
+class GivenName(NamedTuple):
+    """Name of a structure in a result."""
+
+    name: str
+    """Level; empty without one."""
+    warned: bool
+    """Whether the name carries a reason."""
 
 
 @dataclass
@@ -38,6 +48,8 @@ class Score:
     """``truth>given`` of each structure that is not right."""
     confidences: list[tuple[float, bool]] = field(default_factory=list)
     """Confidence and correctness of each named component."""
+    given: dict[int, GivenName] = field(default_factory=dict)
+    """Name that each structure got, by its true id."""
 
     @property
     def all_right(self) -> bool:
@@ -64,6 +76,7 @@ def score(case: Case, spine: LabelledSpine) -> Score:
         found = found[found > 0]
         given = int(np.bincount(found).argmax()) if len(found) else 0
         name = anatomy.BY_ID[given].level if given else ""
+        result.given[int(number)] = GivenName(name, given in warned)
         if given == number:
             result.right += 1
         elif given == 0 or not name:

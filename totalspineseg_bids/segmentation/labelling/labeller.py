@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import nibabel as nib
@@ -211,7 +211,9 @@ def solve_with(
     return replace(solved, found=replace(found, observations=tuple(observations), solution=solution))
 
 
-def build_labelled_spine(solved: SolvedImage, *, unnamed: str | None = None) -> LabelledSpine:
+def build_labelled_spine(
+    solved: SolvedImage, *, unnamed: str | None = None, cautions: Mapping[int, str] | None = None
+) -> LabelledSpine:
     """Name the components of an image and draw its label map on its own grid.
 
     Parameters
@@ -220,13 +222,15 @@ def build_labelled_spine(solved: SolvedImage, *, unnamed: str | None = None) -> 
         Components and levels.
     unnamed
         Reason for which the components are numbered whatever their levels; ``None`` to name them.
+    cautions
+        Further reasons why the levels of components are doubtful, by index.
     """
     labels = np.zeros(solved.shape, np.uint8)
     box, found = solved.box, solved.found
     if box is None or found is None:
         spine = LabelledSpine(labels, solved.affine, (), SpineStatus.NO_SPINE, reason=solved.reason)
     else:
-        naming = name_components(found.observations, found.solution, unnamed)
+        naming = name_components(found.observations, found.solution, unnamed, cautions)
         semantic = found.context.maps[0][0]
         out = np.zeros(semantic.labels.shape, np.uint8)
         draw_label_image(out, semantic.class_map.kinds(semantic.labels), found, naming)

@@ -40,10 +40,25 @@ END_NEIGHBOURS = ("C3", "C4", "C5")
 #: Largest volume of C1 relative to C2; the two adults have 0.8 and 1.0.
 ATLAS_TO_AXIS_RATIO = 1.5
 
-#: Components of two images are the same where their centres are this near along the canal; patients move between scans.
-SESSION_NEAR_MM = 9.0
+#: Components of two images are the same where their centres, after alignment along the canal, are this near along it.
+SESSION_NEAR_MM = 7.0
 #: The same across the canal.
 SESSION_ASIDE_MM = 25.0
+#: Displacement of one image against another along the canal: standard deviations of a patient who moved and of a wrong
+#: header, and probability of the latter (all assumed); largest displacement that is considered.
+MOTION_SD_MM, HEADER_SD_MM, WRONG_HEADER = 4.0, 25.0, 0.03
+LARGEST_DISPLACEMENT_MM = 45
+#: Standard deviation of the distance between a component's centres in two aligned images, largest gain of a match in
+#: nats, and weight of each match, below 1 because the errors of neighbours correlate.
+CENTER_SD_MM, MATCH_GAIN, MATCH_WEIGHT = 1.5, 3.0, 0.5
+#: Cost of an alignment at which the names of two images differ, nats.
+NAMES_DIFFER = 4.0
+#: Probability from which an alignment is certain, and largest difference of displacements that mean the same alignment.
+CERTAIN_ALIGNMENT, SAME_ALIGNMENT_MM = 0.9, 5.0
+#: Probability of a displacement below which it is not considered.
+NEGLIGIBLE_ALIGNMENT = 1e-4
+#: Weight of an image that is sure of its levels and certainly aligned: it outweighs a landmark in the wrong place.
+SURE_IMAGE_WEIGHT = 3.0
 
 #: Distance between neighbouring discs of an adult, averaged over the column; used where no gap can be measured.
 ADULT_STEP_MM = 25.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -31,6 +31,20 @@ class ClassShares:
     """Weight of the map as evidence, in [0, 1]."""
     known: frozenset[str]
     """Levels that the map has a class for."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionEvidence:
+    """Evidence of another image of the session on the level of a component."""
+
+    image: int
+    """Number of the other image."""
+    table: Mapping[str | None, float]
+    """Posterior probability of each level; the key ``None`` means "not part of the column"."""
+    weight: float
+    """Weight of the table's logarithm."""
+    landmarks: Mapping[str, float]
+    """Landmarks that the other image's levels are based on, as `naming.landmarks_of` counts them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +81,8 @@ class Observation:
     """Share of the evidence of a localizer for each level; empty without a localizer."""
     level_prior: dict[str, float] = field(default_factory=dict)
     """Probability of each level by the level prior; empty without one."""
-    session_evidence: tuple[tuple[dict[str | None, float], float], ...] = ()
-    """Evidence of other images of the session: posterior probability of each level, and a weight in [0, 1]."""
+    session_evidence: tuple[SessionEvidence, ...] = ()
+    """Evidence of other images of the session; empty without any."""
 
 
 def volume_around(one: Observation, others: Iterable[Observation], reach_mm: float) -> float:

@@ -155,8 +155,8 @@ def _class_scores(
             if slip is not None:
                 score[n] += weight * share * slip
     for n, observation in enumerate(observations):
-        for table, weight in observation.session_evidence:
-            score[n] += weight * _session_scores(table, kind, weights)
+        for evidence in observation.session_evidence:
+            score[n] += evidence.weight * _session_scores(evidence.table, kind, weights)
     return score
 
 

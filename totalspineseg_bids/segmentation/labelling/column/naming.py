@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -30,7 +30,12 @@ CONTESTED = "the only landmark in view is seen at two levels"
 UNEXPLAINED = "most of what was found fits no order of levels"
 
 
-def name_components(observations: Sequence[Observation], solution: LevelSolution, unnamed: str | None = None) -> Naming:
+def name_components(
+    observations: Sequence[Observation],
+    solution: LevelSolution,
+    unnamed: str | None = None,
+    cautions: Mapping[int, str] | None = None,
+) -> Naming:
     """Assign an id to each component: that of its level, or a number if the level is uncertain.
 
     The column is named if evidence in view identifies a level and the posterior probability of the levels is high.
@@ -44,7 +49,10 @@ def name_components(observations: Sequence[Observation], solution: LevelSolution
         Their levels.
     unnamed
         Reason for which the column is numbered whatever its levels; ``None`` to name it.
+    cautions
+        Further reasons why the levels of components are doubtful, by index.
     """
+    cautions = cautions or {}
     kept = [n for n, level in enumerate(solution.levels) if level is not None]
     reason = unnamed or abstention_reason(observations, solution)
     doubt = ONE_LANDMARK if landmark_support(observations, solution.levels) < ENOUGH_LANDMARKS else None
@@ -62,7 +70,7 @@ def name_components(observations: Sequence[Observation], solution: LevelSolution
             reasons[n] = reason or SHIFT_POSSIBLE
         else:
             ids[n] = (anatomy.disc(level) if kind is Structure.DISC else anatomy.vertebra(level)).id
-            reasons[n] = _caution(observations[n], n, solution) or _disputed(n, solution) or doubt
+            reasons[n] = cautions.get(n) or _caution(observations[n], n, solution) or _disputed(n, solution) or doubt
     status = SpineStatus.LABELLED if reason is None else SpineStatus.ABSTAINED
     slots, cuts = _slots(observations, solution, ids)
     steps = [b.s - a.s for a, b in zip(_discs(observations, kept)[:-1], _discs(observations, kept)[1:], strict=True)]
@@ -131,12 +139,18 @@ def _disputed(n: int, solution: LevelSolution) -> str | None:
 
 
 def landmark_support(observations: Sequence[Observation], levels: Sequence[str | None]) -> float:
+    """Return the sum of `landmarks_of`."""
+    return sum(landmarks_of(observations, levels).values())
+
+
+def landmarks_of(observations: Sequence[Observation], levels: Sequence[str | None]) -> dict[str, float]:
     """Count the landmarks that agree with the levels.
 
     A landmark disc counts by the share of its voxels with its class, a landmark vertebra half as much, because its
     errors correlate with those of the disc next to it. A whole sacrum counts 1, a shorter one 0.5. A level prior or a
     second map that names every level counts 0.5 in total, and 1.5 if that map is the first one. A localizer that agrees
-    on two components counts 1.5, other images of the session that agree on two components 0.5.
+    on two components counts 1.5. The landmarks of another image of the session that agrees on two components count as
+    if they were in view; a landmark that both images show counts once.
 
     Parameters
     ----------
@@ -144,18 +158,33 @@ def landmark_support(observations: Sequence[Observation], levels: Sequence[str |
         Components from cranial to caudal.
     levels
         Level of each component, ``None`` if it is not part of the column.
+
+    Returns
+    -------
+    dict
+        Count by landmark.
     """
-    total = 0.0
-    named_matches = [0] * max((len(o.class_shares) for o in observations), default=0)
-    local = with_level_prior = 0
-    for observation, level in zip(observations, levels, strict=True):
-        if level is None:
-            continue
+    named = [(o, level) for o, level in zip(observations, levels, strict=True) if level is not None]
+    found = _landmarks_in_view(named)
+    session: dict[int, list[Mapping[str, float]]] = {}
+    for observation, level in named:
+        for evidence in observation.session_evidence:
+            if evidence.table.get(level, 0.0) > 0.5:
+                session.setdefault(evidence.image, []).append(evidence.landmarks)
+    for agreeing in session.values():
+        if len(agreeing) >= 2:
+            found |= {name: max(count, found.get(name, 0.0)) for name, count in agreeing[0].items()}
+    return found
+
+
+def _landmarks_in_view(named: Sequence[tuple[Observation, str]]) -> dict[str, float]:
+    """Count the landmarks of one image and of its localizer and level prior."""
+    found: dict[str, float] = {}
+    named_matches = [0] * max((len(o.class_shares) for o, _ in named), default=0)
+    for observation, level in named:
         if observation.kind is Structure.SACRUM:
-            total += 1.0 if observation.length_mm >= WHOLE_SACRUM_MM else 0.5
+            found["S"] = 1.0 if observation.length_mm >= WHOLE_SACRUM_MM else 0.5
             continue
-        local += level in observation.localizer_levels
-        with_level_prior += observation.level_prior.get(level, 0.0) >= 0.5
         best = 0.0
         for k, class_shares in enumerate(observation.class_shares):
             share = class_shares.levels.get(level, 0.0)
@@ -163,17 +192,16 @@ def landmark_support(observations: Sequence[Observation], levels: Sequence[str |
                 named_matches[k] += share >= 0.5
             else:
                 best = max(best, share)
-        total += best * (1.0 if observation.kind is Structure.DISC else 0.5)
+        found[level] = best * (1.0 if observation.kind is Structure.DISC else 0.5)
     for k, number in enumerate(named_matches):
         if number >= 3:
-            total += 1.5 if k == 0 else 0.5
-    from_session = [
-        o
-        for o, level in zip(observations, levels, strict=True)
-        if any(t.get(level, 0) > 0.5 for t, _ in o.session_evidence)
-    ]
-    total += 1.5 if local >= 2 else 0.0
-    return total + 0.5 * (len(from_session) >= 2) + 0.5 * (with_level_prior >= 3)
+            found[f"map {k}"] = 1.5 if k == 0 else 0.5
+    bare = [(o, level) for o, level in named if o.kind is not Structure.SACRUM]
+    if sum(level in o.localizer_levels for o, level in bare) >= 2:
+        found["localizer"] = 1.5
+    if sum(o.level_prior.get(level, 0.0) >= 0.5 for o, level in bare) >= 3:
+        found["level prior"] = 0.5
+    return found
 
 
 def _caution(observation: Observation, n: int, solution: LevelSolution) -> str | None:
