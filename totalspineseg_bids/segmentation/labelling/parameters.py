@@ -48,9 +48,10 @@ SESSION_ASIDE_MM = 25.0
 #: header, and probability of the latter (all assumed); largest displacement that is considered.
 MOTION_SD_MM, HEADER_SD_MM, WRONG_HEADER = 4.0, 25.0, 0.03
 LARGEST_DISPLACEMENT_MM = 45
-#: Standard deviation of the distance between a component's centres in two aligned images, largest gain of a match in
-#: nats, and weight of each match, below 1 because the errors of neighbours correlate.
-CENTER_SD_MM, MATCH_GAIN, MATCH_WEIGHT = 1.5, 3.0, 0.5
+#: Standard deviation of the distance between a component's centres in two aligned images, and evidence of a perfect
+#: match for an alignment in nats; a bad or missing match counts as much against it. Neighbouring alignments of a column
+#: differ by 1 to 2 standard deviations per match, as the distances between levels change slowly.
+CENTER_SD_MM, MATCH_GAIN = 1.5, 0.5
 #: Cost of an alignment at which the names of two images differ, nats.
 NAMES_DIFFER = 4.0
 #: Probability from which an alignment is certain, and largest difference of displacements that mean the same alignment.

@@ -36,7 +36,6 @@ from totalspineseg_bids.segmentation.labelling.parameters import (
     HEADER_SD_MM,
     LARGEST_DISPLACEMENT_MM,
     MATCH_GAIN,
-    MATCH_WEIGHT,
     MOTION_SD_MM,
     NAMES_DIFFER,
     NEGLIGIBLE_ALIGNMENT,
@@ -231,12 +230,16 @@ def _align(solved: SolvedImage, found: LabelledComponents, other: ImageEvidence,
     displacements = np.arange(-LARGEST_DISPLACEMENT_MM, LARGEST_DISPLACEMENT_MM + 1)
     scores = _displacement_prior(displacements)
     pairings = [_nearest_pairs(np.abs(distance - displacement)) for displacement in displacements]
+    low, high = _reach(distance)
     for k, pairs in enumerate(pairings):
+        expected = int(np.count_nonzero((low <= displacements[k]) & (high >= displacements[k])))
+        gain = -MATCH_GAIN * max(expected - len(pairs), 0)
         if pairs:
             at = tuple(np.array(pairs).T)
-            gains = MATCH_GAIN - 0.5 * ((distance[at] - displacements[k]) / CENTER_SD_MM) ** 2
-            scores[k] += MATCH_WEIGHT * float(np.maximum(gains, 0.0).sum())
+            misfit = 0.5 * ((distance[at] - displacements[k]) / CENTER_SD_MM) ** 2
+            gain += MATCH_GAIN * float(np.maximum(1.0 - misfit, -1.0).sum())
             scores[k] -= NAMES_DIFFER * compare_names * float(np.mean(~equal[at]))
+        scores[k] += gain
     shares = np.exp(scores - scores.max())
     shares /= shares.sum()
     best = int(np.argmax(scores))
@@ -267,6 +270,11 @@ def _distances(
     aside = np.hypot(place.anterior - own[:, 1], place.lateral - own[:, 2])
     alike = np.array([[w.kind is found.observations[n].kind for w in other.components] for n in rows])
     return np.where(alike & (aside < SESSION_ASIDE_MM), place.s - own[:, 0], np.inf)
+
+
+def _reach(distance: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the displacements between which each component lies among those of the other image, mm, shape (N,)."""
+    return distance.min(axis=1), np.where(np.isfinite(distance), distance, -np.inf).max(axis=1)
 
 
 def _same_name(level: str | None, other: LevelEvidence) -> bool:
