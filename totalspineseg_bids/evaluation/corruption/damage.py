@@ -513,7 +513,6 @@ def thick_slices(case: Case, rng: np.random.Generator) -> None:
         np.array([rng.uniform(3.3, 4.8), 0.8, 0.8]) if rng.random() < 0.7 else np.array([0.7, 0.7, rng.uniform(3, 4)])
     )
     resample(case, step)
-    return True
 
 
 def resample(case: Case, step: np.ndarray) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from totalspineseg_bids.evaluation.corruption.cases import LAYOUTS, SPLITS
-from totalspineseg_bids.evaluation.corruption.damage import DAMAGES, blind, resample
+from totalspineseg_bids.evaluation.corruption.damage import DAMAGES, ImpossibleError, blind, resample
 from totalspineseg_bids.evaluation.corruption.score import Score
 from totalspineseg_bids.evaluation.corruption.subjects import Case, make_case, make_subject
 from totalspineseg_bids.segmentation.class_map import ClassMap
@@ -107,26 +108,24 @@ def make_session(kind: str, seed: int, split: str) -> SessionCase:
     """
     rng = np.random.default_rng([SPLITS[split], zlib.crc32(kind.encode()), seed])
     for _ in range(12):
-        cases = _attempt(KINDS[kind], rng, SPLITS[split])
-        if cases is not None:
-            return SessionCase(kind, seed, cases)
+        with suppress(ImpossibleError):
+            return SessionCase(kind, seed, _attempt(KINDS[kind], rng, SPLITS[split]))
     msg = f"no damage can be applied to the views of {kind!r}, seed {seed}"
     raise ValueError(msg)
 
 
-def _attempt(kind: SessionKind, rng: np.random.Generator, first_subject: int) -> tuple[Case, ...] | None:
+def _attempt(kind: SessionKind, rng: np.random.Generator, first_subject: int) -> tuple[Case, ...]:
     subject = make_subject(first_subject + int(rng.integers(_SUBJECTS)))
     layout = ClassMap.named(LAYOUTS[int(rng.integers(2))])
     cases = []
     for n, view in enumerate(kind.views[int(rng.integers(len(kind.views)))]):
         case = make_case(subject, view, layout, rng, swap=bool(rng.random() < 0.5))
-        if n < kind.blind and not blind(case, rng):
-            return None
+        if n < kind.blind:
+            blind(case, rng)
         if n < kind.damaged:
             names = kind.damages or tuple(name for name in DAMAGES if name != "clean")
             name = str(rng.choice(names))
-            if not DAMAGES[name](case, rng):
-                return None
+            DAMAGES[name](case, rng)
             case.damages = (name,)
         voxel = _VOXELS[int(rng.integers(len(_VOXELS)))]
         if voxel != (1.0, 1.0, 1.0) and "thick slices" not in case.damages:
