@@ -23,7 +23,8 @@ COPY totalspineseg_bids totalspineseg_bids
 RUN containers/install.sh program
 ARG MODELS=
 ARG MODEL_SHA256=
-ENV TOTALSPINESEG_BIDS_MODELS=/opt/totalspineseg-models
+ENV TOTALSPINESEG_BIDS_MODELS=/opt/totalspineseg-models \
+    TOTALSPINESEG_BIDS_NETWORK_CACHE=/opt/totalspineseg-networks
 RUN containers/install.sh models
 
 FROM ${BASE_IMAGE}
@@ -31,6 +32,7 @@ COPY containers/install.sh /tmp/install.sh
 RUN /tmp/install.sh runtime && rm /tmp/install.sh
 COPY --from=build /opt/totalspineseg /opt/totalspineseg
 COPY --from=build /opt/totalspineseg-models /opt/totalspineseg-models
+COPY --from=build /opt/totalspineseg-networks /opt/totalspineseg-networks
 
 ARG VARIANT=cpu
 ARG MODELS=
@@ -60,6 +62,7 @@ ENV PATH=/opt/totalspineseg/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONUNBUFFERED=1 \
     LANG=C.UTF-8 \
     TOTALSPINESEG_BIDS_MODELS=/opt/totalspineseg-models \
+    TOTALSPINESEG_BIDS_NETWORK_CACHE=/opt/totalspineseg-networks \
     TOTALSPINESEG_BIDS_CONTAINER_TYPE=docker \
     TOTALSPINESEG_BIDS_CONTAINER_TAG=totalspineseg-bids:${VERSION}
 WORKDIR /tmp

@@ -5,7 +5,7 @@
 #   dependencies  Python packages, from pyproject.toml and constraints.txt in the current folder
 #   program       the program itself, from the current folder
 #   models        public models named in MODELS (none by default; the program includes the bundled model), whose zips
-#                 must have the digests in MODEL_SHA256 if any are given
+#                 must have the digests in MODEL_SHA256 if any are given; all are converted for OpenVINO
 # VARIANT is cpu or cuda; PIP_OPTIONS are further options of pip, such as the index of the CUDA builds of torch.
 set -eu
 
@@ -55,8 +55,10 @@ PY
     set --
     for digest in $MODEL_SHA256; do set -- "$@" --sha256 "$digest"; done
     for model in $MODELS; do "$PREFIX/bin/totalspineseg-tools" models install "$model" "$@"; done
+    # shellcheck disable=SC2086 # names are separate words
+    "$PREFIX/bin/totalspineseg-tools" models convert bundled $MODELS
     mkdir -p "$TOTALSPINESEG_BIDS_MODELS"
-    chmod -R a+rX "$TOTALSPINESEG_BIDS_MODELS" "$PREFIX"
+    chmod -R a+rX "$TOTALSPINESEG_BIDS_MODELS" "$TOTALSPINESEG_BIDS_NETWORK_CACHE" "$PREFIX"
     ;;
   *)
     echo "unknown step: $1" >&2

@@ -32,6 +32,7 @@ from totalspineseg_bids.errors import (
     UnknownLevelError,
     UsageError,
 )
+from totalspineseg_bids.inference.options import Quality
 from totalspineseg_bids.inference.resources import memory_limit_mb
 from totalspineseg_bids.models.catalog import DEFAULT_MODEL
 
@@ -401,6 +402,13 @@ class RunConfig:
         "auto",
         SettingGroup.METHOD,
         "floating-point format of the networks; fp32 varies least between processors",
+        environment=True,
+    )
+    quality: Quality = _option(
+        "standard",
+        SettingGroup.METHOD,
+        "passes and overlap of the bundled networks; best takes longest",
+        changes_result=True,
         environment=True,
     )
     single_step: bool = _option(

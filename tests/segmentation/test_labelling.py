@@ -312,3 +312,12 @@ def test_a_small_disc_within_c2_does_not_cut_it():
     assert {"C1", "C2", "C3"} <= names
     painted = spine.labels == anatomy.vertebra("C2").id
     assert np.count_nonzero(painted & (column.truth == anatomy.vertebra("C2").id)) > 0.9 * (len(axis) - len(speck))
+
+
+@pytest.mark.parametrize("column", [lumbar, neck], ids=["lumbar", "neck"])
+def test_discs_alone_are_those_of_the_whole_label_map(column):
+    column = column()
+    semantic = semantic_of(column.truth, STEP1)
+    whole, discs = (label_map(semantic, column.affine, STEP1, discs_only=only) for only in (False, True))
+    ids = [anatomy.disc(level).id for level in anatomy.DISC_LEVELS]
+    np.testing.assert_array_equal(discs.labels, np.where(np.isin(whole.labels, ids), whole.labels, 0))

@@ -217,6 +217,7 @@ class _Writer:
             settings={
                 "label_scheme": recorded_scheme(config.label_scheme),
                 "output_resolution": config.output_resolution,
+                "quality": config.quality,
                 "single_step": config.single_step,
                 "step1_only": config.step1_only,
                 "localizer": config.localizer,

@@ -119,6 +119,7 @@ def inference_options(settings: Any) -> InferenceOptions:  # noqa: ANN401 - RunC
         threads=settings.threads,
         single_step=settings.single_step,
         step1_only=settings.step1_only,
+        quality=settings.quality,
     )
 
 

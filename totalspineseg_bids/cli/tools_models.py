@@ -1,11 +1,11 @@
-"""``totalspineseg-tools models list|install|path|verify``."""
+"""``totalspineseg-tools models list|install|path|verify|convert``."""
 
 from __future__ import annotations
 
 import argparse
 
 from totalspineseg_bids.cli.tools_common import Subparsers, add_subcommand, bar, say
-from totalspineseg_bids.errors import ExitCode, ModelError
+from totalspineseg_bids.errors import ExitCode, ModelError, UsageError
 
 
 def add_subcommands(subparsers: Subparsers) -> None:
@@ -39,6 +39,14 @@ def add_subcommands(subparsers: Subparsers) -> None:
     path.add_argument("name", metavar="NAME|PATH|ZIP")
     verify = add_subcommand(actions, "verify", _verify, "compare installed models with their recorded digests")
     verify.add_argument("names", nargs="*", metavar="NAME", help="models to verify (default: all installed models)")
+    convert = add_subcommand(
+        actions,
+        "convert",
+        _convert,
+        "convert models for OpenVINO into the cache, so that the first image starts sooner",
+        "A run does this by itself where the cache can be written; a container image contains the result.",
+    )
+    convert.add_argument("names", nargs="*", default=["bundled"], metavar="NAME", help="models (default: bundled)")
 
 
 def _list(_options: argparse.Namespace) -> int:
@@ -95,4 +103,23 @@ def _verify(options: argparse.Namespace) -> int:
             progress.update()
     if problems:
         raise ModelError("; ".join(problems))
+    return int(ExitCode.SUCCESS)
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from totalspineseg_bids.inference.engines import make_engine
+    from totalspineseg_bids.inference.model import load_model
+    from totalspineseg_bids.inference.network_cache import cache_folder
+    from totalspineseg_bids.inference.options import InferenceOptions
+    from totalspineseg_bids.models.registry import resolve
+    from totalspineseg_bids.models.roles import Role
+
+    if cache_folder() is None:
+        msg = "the cache of converted networks is off; set TOTALSPINESEG_BIDS_NETWORK_CACHE to a folder"
+        raise UsageError(msg)
+    for name in options.names:
+        models = resolve(name, need=())
+        for folder in sorted({found for role in Role if (found := models.get(role)) is not None}):
+            make_engine(load_model(folder), InferenceOptions(device="cpu", engine="openvino"))
+        say(f"{name}: converted in {cache_folder()}")
     return int(ExitCode.SUCCESS)

@@ -428,7 +428,7 @@ def _train_refinement(options: argparse.Namespace) -> int:
 
     networks = SegmentationNetworks(
         resolve(options.model, need=("step1", "step2")),
-        InferenceOptions(device=options.device, threads=options.threads),
+        InferenceOptions(device=options.device, threads=options.threads, quality="best"),
         unrefined=True,
     )
     with bar(options.images, "images") as progress:

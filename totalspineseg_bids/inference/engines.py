@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from totalspineseg_bids.errors import UsageError
+from totalspineseg_bids.inference import network_cache
 from totalspineseg_bids.inference.model import NnUNetModel
 from totalspineseg_bids.inference.options import InferenceOptions, Precision
 
@@ -134,19 +135,17 @@ class OpenVinoEngine:
         self._properties: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
         if threads is not None:
             self._properties["INFERENCE_NUM_THREADS"] = threads
-        example = torch.zeros(1, len(model.channel_names), *_smallest_patch(model))
-        self._networks = []
-        for network in model.networks():
-            with warnings.catch_warnings(), torch.inference_mode():
-                # Tracing warns about shape checks in Python code; patches have shapes that pass them. Its own check,
-                # which traces and compares twice more, takes seconds; the tests compare what is converted.
-                warnings.simplefilter("ignore")
-                traced = torch.jit.trace(network, example, check_trace=False)  # type: ignore[no-untyped-call]
-                shape = [1, len(model.channel_names), -1, -1, -1]
-                self._networks.append(openvino.convert_model(traced, example_input=example, input=[shape]))
-        logger.info("%s runs on OpenVINO in %s", model.name, precision)
         self._requests: dict[torch.Size, list[Any]] = {}
-        self._compiled(torch.Size([len(model.channel_names), *model.network_patch_size]))
+        key = network_cache.network_key(model, openvino.__version__)
+        stored = network_cache.read_networks(self._core, key, len(model.weights))
+        self._networks = _convert(model, openvino) if stored is None else stored
+        if stored is None:
+            # An error here, unlike one in the first prediction, lets `make_engine` fall back to torch.
+            self._compiled(torch.Size([len(model.channel_names), *model.network_patch_size]))
+            for network in self._networks:
+                network.reshape(_any_patch(model))
+            network_cache.write_networks(openvino, key, self._networks)
+        logger.info("%s runs on OpenVINO in %s", model.name, precision)
 
     def _compiled(self, shape: torch.Size) -> list[Any]:
         """Compile the networks for a shape of patches; those of the last few shapes are kept."""
@@ -177,6 +176,25 @@ class OpenVinoEngine:
         # The result stays valid until the next run of the same request; it is summed up before that.
         request.infer([array], share_inputs=True, share_outputs=True)
         return torch.from_numpy(request.get_output_tensor(0).data)[0]
+
+
+def _convert(model: NnUNetModel, openvino: ModuleType) -> list[Any]:
+    """Convert the network of each fold, with patches of any size."""
+    example = torch.zeros(1, len(model.channel_names), *_smallest_patch(model))
+    networks = []
+    for network in model.networks():
+        with warnings.catch_warnings(), torch.inference_mode():
+            # Tracing warns about shape checks in Python code; patches have shapes that pass them. Its own check,
+            # which traces and compares twice more, takes seconds; the tests compare what is converted.
+            warnings.simplefilter("ignore")
+            traced = torch.jit.trace(network, example, check_trace=False)  # type: ignore[no-untyped-call]
+            networks.append(openvino.convert_model(traced, example_input=example, input=[_any_patch(model)]))
+    return networks
+
+
+def _any_patch(model: NnUNetModel) -> list[int]:
+    """Return the shape of a batch of one patch of any size."""
+    return [1, len(model.channel_names), -1, -1, -1]
 
 
 def _smallest_patch(model: NnUNetModel) -> list[int]:

@@ -11,8 +11,10 @@ from totalspineseg_bids.inference.resources import thread_limit
 
 EngineName = Literal["auto", "openvino", "torch"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Quality = Literal["fast", "standard", "best"]
 ENGINE_NAMES: tuple[EngineName, ...] = ("auto", "openvino", "torch")
 PRECISIONS: tuple[Precision, ...] = ("auto", "fp32", "bf16", "fp16")
+QUALITIES: tuple[Quality, ...] = ("fast", "standard", "best")
 
 
 class InferenceMode(str, Enum):
@@ -33,7 +35,7 @@ class InferenceOptions:
     Raises
     ------
     UsageError
-        If engine or precision do not exist, or the number of threads is not positive.
+        If engine, precision or quality do not exist, or the number of threads is not positive.
 
     Examples
     --------
@@ -52,10 +54,15 @@ class InferenceOptions:
     """Maximum number of CPU threads; all cores that the process may use if None."""
     mode: InferenceMode = InferenceMode.TWO_STEP
     """Which models run."""
+    quality: Quality = "standard"
+    """Passes and overlap of patches: ``best`` runs all that the models were planned with."""
 
     def __post_init__(self) -> None:
         if self.engine not in ENGINE_NAMES or self.precision not in PRECISIONS:
             msg = f"engine must be one of {', '.join(ENGINE_NAMES)} and precision one of {', '.join(PRECISIONS)}"
+            raise UsageError(msg)
+        if self.quality not in QUALITIES:
+            msg = f"quality must be one of {', '.join(QUALITIES)}, not {self.quality}"
             raise UsageError(msg)
         if self.threads is not None and self.threads < 1:
             msg = f"the number of threads must be at least 1, not {self.threads}"
@@ -76,6 +83,7 @@ class InferenceOptions:
         threads: int | None = None,
         single_step: bool = False,
         step1_only: bool = False,
+        quality: Quality = "standard",
     ) -> InferenceOptions:
         """Build options from the command line's flags, which give the mode as two booleans.
 
@@ -93,4 +101,5 @@ class InferenceOptions:
             msg = "single-step and step-1-only exclude each other; choose one"
             raise UsageError(msg)
         two_step = InferenceMode.STEP1 if step1_only else InferenceMode.TWO_STEP
-        return cls(device, engine, precision, threads, InferenceMode.SINGLE_STEP if single_step else two_step)
+        mode = InferenceMode.SINGLE_STEP if single_step else two_step
+        return cls(device, engine, precision, threads, mode, quality)

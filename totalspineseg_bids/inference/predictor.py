@@ -59,6 +59,8 @@ class Predictor:
         Device, engine, threads and precision.
     mirror
         Average over mirrored patches if the model was trained with mirroring.
+    max_passes
+        Maximum number of mirrored or shifted copies of a patch, the patch itself included; all if None.
     step
         Distance of neighbouring patches as a fraction of their size.
     low_priority_roles
@@ -79,6 +81,7 @@ class Predictor:
         options: InferenceOptions = DEFAULT_OPTIONS,
         *,
         mirror: bool = False,
+        max_passes: int | None = None,
         step: float = STEP,
         low_priority_roles: Collection[str] = (),
         exclusive_parts: bool = False,
@@ -87,9 +90,13 @@ class Predictor:
         if not 0 < step <= 1:
             msg = f"the step of the sliding window must lie in (0, 1], not {step}"
             raise UsageError(msg)
+        if max_passes is not None and max_passes < 1:
+            msg = f"the number of passes must be at least 1, not {max_passes}"
+            raise UsageError(msg)
         self.model = model
         self._options = options
-        self._transforms = tta_transforms(model.mirror_axes, model.voxel_block) if mirror else (IDENTITY,)
+        transforms = tta_transforms(model.mirror_axes, model.voxel_block) if mirror else (IDENTITY,)
+        self._transforms = transforms[:max_passes]
         self._step = step
         self._low_priority_roles, self._exclusive_parts, self._borders = low_priority_roles, exclusive_parts, borders
         self._engine: Engine | None = None

@@ -14,7 +14,7 @@ from totalspineseg_bids.anatomy import LabelScheme
 from totalspineseg_bids.imaging.grid import restore_probability
 from totalspineseg_bids.imaging.io import VolumeChoice, read_image, read_labels
 from totalspineseg_bids.imaging.volume import Geometry, Volume
-from totalspineseg_bids.inference.options import EngineName, InferenceOptions, Precision
+from totalspineseg_bids.inference.options import EngineName, InferenceOptions, Precision, Quality
 from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling import label_map
 from totalspineseg_bids.segmentation.localizer import read_localizer
@@ -31,6 +31,7 @@ def segment(
     threads: int | None = None,
     single_step: bool = False,
     step1_only: bool = False,
+    quality: Quality = "standard",
     localizer: str | Path | Volume | None = None,
     localizer_scheme: LabelScheme = anatomy.DEFAULT_SCHEME,
     volume: VolumeChoice = "mean",
@@ -51,6 +52,8 @@ def segment(
         Where and how the networks run.
     single_step, step1_only
         The model that names all levels at once; or the first of the two steps alone.
+    quality
+        Passes and overlap of the bundled networks: ``fast``, ``standard`` or ``best``.
     localizer
         Labelled image that overlaps in scanner space.
     localizer_scheme
@@ -84,6 +87,7 @@ def segment(
         threads=threads,
         single_step=single_step,
         step1_only=step1_only,
+        quality=quality,
     )
     segmenter = SpineSegmenter(resolve(model), options)
     spine = segmenter.segment(loaded, localizer=_localizer(localizer, localizer_scheme), progress=progress)

@@ -15,6 +15,7 @@ from totalspineseg_bids.inference.options import InferenceMode, InferenceOptions
 from totalspineseg_bids.models.roles import Role, needed_roles
 from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling import LabellingInput, LevelPrior
+from totalspineseg_bids.segmentation.quality import WINDOW_LIMITS, WindowLimits
 from totalspineseg_bids.segmentation.result import StageProgress
 from totalspineseg_bids.segmentation.semantic_map import MEASURED_ROLES, SemanticMap
 from totalspineseg_bids.segmentation.spine_roi import keep_spine, spine_box
@@ -90,6 +91,8 @@ class SegmentationNetworks:
         Model folders by role.
     options : InferenceOptions
         Device, engine, precision, threads and mode.
+    limits : mapping of Role to WindowLimits, optional
+        Passes and overlap by role; those of the quality in ``options`` by default.
     unrefined : bool
         Leave out the refining network and keep the probabilities of both steps, from which one is trained.
 
@@ -104,10 +107,18 @@ class SegmentationNetworks:
         If the set lacks a model that the mode needs.
     """
 
-    def __init__(self, models: ModelSet, options: InferenceOptions, *, unrefined: bool = False) -> None:
+    def __init__(
+        self,
+        models: ModelSet,
+        options: InferenceOptions,
+        *,
+        limits: Mapping[Role, WindowLimits] | None = None,
+        unrefined: bool = False,
+    ) -> None:
         self.models = models
         self.options = options
         self.predictors: dict[str, Predictor] = {}
+        self._limits = WINDOW_LIMITS[options.quality] if limits is None else limits
         self._unrefined = unrefined
         for role in self.roles:
             models.require(role)
@@ -231,7 +242,7 @@ class SegmentationNetworks:
             msg = f"model {self.models.name}: step {step} has no {missing}, which its refining network needs"
             raise ModelError(msg)
 
-    def _predictor(self, role: str) -> Predictor:
+    def _predictor(self, role: Role) -> Predictor:
         """Load a model at its first use."""
         if role not in self.predictors:
             # Torch takes seconds to import.
@@ -239,14 +250,16 @@ class SegmentationNetworks:
             from totalspineseg_bids.inference.predictor import Predictor  # noqa: PLC0415
 
             model = load_model(self.models.require(role))
+            limits = self._limits.get(role, WindowLimits())
             self.predictors[role] = Predictor(
                 model,
                 self.options,
                 low_priority_roles=LOW_PRIORITY_ROLES,
                 exclusive_parts=class_map_of(model).has_parity,
                 borders=BORDERS,
-                step=model.tile_step,
+                step=limits.step_of(model),
                 mirror=model.use_mirroring,
+                max_passes=limits.passes,
             )
         return self.predictors[role]
 

@@ -79,7 +79,9 @@ def run_networks(
         return NetworkOutputs(image.affine, first.measured(), level_prior=prior)
 
     report("discs", 0.0)
-    discs = label_map(first.labels, image.affine, first.class_map, localizer=localizer, level_prior=prior)
+    discs = label_map(
+        first.labels, image.affine, first.class_map, localizer=localizer, level_prior=prior, discs_only=True
+    )
     odd = odd_discs(discs)
     report("discs", 1.0)
 

@@ -44,11 +44,7 @@ def draw_label_image(
         Id of each component.
     """
     context, layout = found.context, found.context.maps[0][0].class_map
-    by_part: dict[Structure, dict[int, int]] = {Structure.DISC: {}, Structure.VERTEBRA: {}, Structure.SACRUM: {}}
-    for n, observation in enumerate(found.observations):
-        label = naming.ids[n]
-        if label is not None:
-            by_part[observation.kind][observation.part] = label
+    by_part = _ids_of_parts(found, naming)
     seeds = _seeds(kinds, found, naming, by_part)
     draw_vertebrae(out, context.maps[0][0].labels, layout, seeds, stride=STRIDE, context=context)
     separate_atlas_and_axis(out, kinds, found, naming)
@@ -57,6 +53,21 @@ def draw_label_image(
         out[kinds == Structure.SACRUM] = anatomy.SACRUM_ID
     draw_components(out, found.discs, by_part[Structure.DISC])
     draw_canal(out, kinds, anatomy.CORD_ID, anatomy.CANAL_ID, context)
+
+
+def draw_discs(out: NDArray[np.uint8], found: LabelledComponents, naming: Naming) -> None:
+    """Write the discs into a label map, as `draw_label_image` does."""
+    draw_components(out, found.discs, _ids_of_parts(found, naming)[Structure.DISC])
+
+
+def _ids_of_parts(found: LabelledComponents, naming: Naming) -> dict[Structure, dict[int, int]]:
+    """Return the id of each component of each structure; those without an id are left out."""
+    by_part: dict[Structure, dict[int, int]] = {Structure.DISC: {}, Structure.VERTEBRA: {}, Structure.SACRUM: {}}
+    for n, observation in enumerate(found.observations):
+        label = naming.ids[n]
+        if label is not None:
+            by_part[observation.kind][observation.part] = label
+    return by_part
 
 
 def _seeds(

@@ -1,0 +1,193 @@
+"""Measure accuracy against time over the passes and the overlap of the networks.
+
+``python benchmarks/bench_frontier.py BIDS`` segments the images of a labelled dataset, such as the one that
+``evaluate_synthetic.py`` writes, with each setting of the list below. What the settings have in common runs once for
+each image. Prints the mean Dice over levels, the images in which every name is right, the seconds of the networks
+(wall clock and processor), and marks the settings that no other one beats in both accuracy and time. ``WINDOW_LIMITS``
+in ``segmentation/quality.py`` holds the choice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from totalspineseg_bids.cli.tools_common import bar, positive
+from totalspineseg_bids.evaluation.evaluate import evaluate
+from totalspineseg_bids.imaging.grid import to_working_grid
+from totalspineseg_bids.imaging.io import load_image, write_labels
+from totalspineseg_bids.inference import predictor
+from totalspineseg_bids.inference.engines import Engine
+from totalspineseg_bids.inference.model import NnUNetModel
+from totalspineseg_bids.inference.options import InferenceOptions
+from totalspineseg_bids.models.registry import resolve
+from totalspineseg_bids.models.roles import Role
+from totalspineseg_bids.segmentation.labelling import label_map, odd_discs
+from totalspineseg_bids.segmentation.networks import (
+    CROP_MARGIN_MM,
+    WORKING_SPACING_MM,
+    NetworkOutputs,
+    SegmentationNetworks,
+)
+from totalspineseg_bids.segmentation.pipeline import label_outputs
+from totalspineseg_bids.segmentation.quality import WindowLimits
+from totalspineseg_bids.segmentation.result import no_progress
+from totalspineseg_bids.segmentation.spine_roi import spine_box
+from totalspineseg_bids.training.cases import find_cases
+
+
+class Setting(NamedTuple):
+    """Passes and overlap of the three networks; ``refine_passes`` of 0 leaves the refinement out."""
+
+    step1_step: float
+    step2_passes: int
+    step2_step: float
+    refine_passes: int
+    refine_step: float
+
+
+#: The first is the planned one.
+SETTINGS = (
+    Setting(0.7, 4, 0.7, 4, 0.85),
+    Setting(0.7, 4, 0.7, 1, 0.85),
+    Setting(0.7, 2, 0.7, 2, 0.85),
+    Setting(0.7, 2, 0.7, 1, 0.85),
+    Setting(0.7, 1, 0.7, 1, 0.85),
+    Setting(0.7, 1, 0.7, 0, 0.85),
+    Setting(0.85, 1, 0.85, 1, 0.85),
+)
+
+
+def share_engines() -> None:
+    """Let all predictors of a model use one engine, which otherwise takes about 1 GB for each."""
+    make, engines = predictor.make_engine, {}
+
+    def shared(model: NnUNetModel, options: InferenceOptions) -> Engine:
+        if model.digest not in engines:
+            engines[model.digest] = make(model, options)
+        return engines[model.digest]
+
+    predictor.make_engine = shared
+
+
+class Stages:
+    """The networks with the window of any setting, and results and times of the stages for one image."""
+
+    def __init__(self, model: str, threads: int | None) -> None:
+        self._models, self._options = resolve(model, need=("step1", "step2")), InferenceOptions(threads=threads)
+        self._networks: dict[tuple[Role, WindowLimits], SegmentationNetworks] = {}
+        self._done: dict[Any, tuple[Any, np.ndarray]] = {}
+
+    def networks(self, role: Role, limits: WindowLimits) -> SegmentationNetworks:
+        """Return networks in which one role has the limits; all settings share the engine of a role."""
+        key = role, limits
+        if key not in self._networks:
+            self._networks[key] = SegmentationNetworks(self._models, self._options, limits={role: limits})
+        return self._networks[key]
+
+    def next_image(self) -> None:
+        """Forget the results of an image."""
+        self._done.clear()
+
+    def run(self, key: Any, work: Callable[[], Any]) -> tuple[Any, np.ndarray]:  # noqa: ANN401 - results of any stage
+        """Return the result of a stage, and its seconds by the wall clock and by the processor."""
+        if key not in self._done:
+            wall, cpu = time.perf_counter(), time.process_time()
+            found = work()
+            self._done[key] = found, np.array([time.perf_counter() - wall, time.process_time() - cpu])
+        return self._done[key]
+
+
+def segment(image: Any, setting: Setting, stages: Stages) -> tuple[Any, np.ndarray]:  # noqa: ANN401 - a volume
+    """Return the labelled spine of an image and the seconds of its networks."""
+    work = to_working_grid(image, WORKING_SPACING_MM)
+    one = stages.networks(Role.STEP1, WindowLimits(step=setting.step1_step))
+    prior, seconds = stages.run("prior", lambda: one.level_prior(work, no_progress))
+    first, spent = stages.run(setting[:1], lambda: one.step1(work, no_progress))
+    seconds = seconds + spent
+    box = spine_box(first.labels, CROP_MARGIN_MM, WORKING_SPACING_MM)
+    if box is None:
+        return label_outputs(NetworkOutputs(work.affine, first.measured())), seconds
+    cropped = first.crop(box)
+
+    def run_step2() -> Any:  # noqa: ANN401
+        odd = odd_discs(label_map(first.labels, work.affine, first.class_map, level_prior=prior))
+        channels = np.stack([work.data[box], odd[box].astype(np.float32)])
+        two = stages.networks(Role.STEP2, WindowLimits(setting.step2_passes, setting.step2_step))
+        return channels, two.step2(channels, work.spacing, cropped.labels > 0, no_progress)
+
+    (channels, second), spent = stages.run(setting[:3], run_step2)
+    seconds = seconds + spent
+    if setting.refine_passes:
+        three = stages.networks(Role.REFINE, WindowLimits(setting.refine_passes, setting.refine_step))
+        second, spent = stages.run(
+            setting, lambda: three.refine(channels[0], work.spacing, cropped, second, no_progress)
+        )
+        seconds = seconds + spent
+    whole = second.paste(box, work.geometry.shape)
+    outputs = NetworkOutputs(work.affine, whole, replace(first, probabilities={}), prior)
+    return label_outputs(outputs), seconds
+
+
+def print_table(
+    seconds: dict[Setting, list[np.ndarray]], targets: dict[Setting, list[Path | None]], truths: list[Path]
+) -> list[Any]:
+    """Print and return accuracy and mean seconds of each setting."""
+    rows = []
+    for setting in SETTINGS:
+        result = evaluate(targets[setting], truths)
+        wall, cpu = (statistics.mean(float(spent[k]) for spent in seconds[setting]) for k in range(2))
+        right = sum(image.outcome.value == "right" for image in result.images)
+        rows.append((setting, float(result.summary()["dice_levels"]), right, wall, cpu))
+    print(f"{'step 1':>8} {'step 2':>12} {'refine':>12} {'Dice':>8} {'right':>6} {'wall, s':>8} {'CPU, s':>8}")
+    for setting, dice, right, wall, cpu in rows:
+        beaten = any(other[1] >= dice and other[4] < cpu for other in rows)
+        text = f"{setting.step1_step:8.2f} {setting.step2_passes:5} x {setting.step2_step:4.2f}"
+        text += f" {setting.refine_passes:5} x {setting.refine_step:4.2f} {dice:8.4f} {right:6} {wall:8.1f} {cpu:8.1f}"
+        print(text + ("" if beaten else "  *"))
+    return [[list(row[0]), *row[1:]] for row in rows]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description="Measure accuracy against time over passes and overlap.")
+    parser.add_argument("bids", type=Path, help="dataset with labels")
+    parser.add_argument("--output", type=Path, default=Path("frontier"), help="default: %(default)s")
+    parser.add_argument("--model", default="bundled")
+    parser.add_argument("--images", type=positive, default=12)
+    parser.add_argument("--threads", type=positive)
+    options = parser.parse_args(argv)
+    share_engines()
+    cases = find_cases([options.bids])[0][: options.images]
+    stages = Stages(options.model, options.threads)
+    seconds: dict[Setting, list[np.ndarray]] = {setting: [] for setting in SETTINGS}
+    targets: dict[Setting, list[Path | None]] = {setting: [] for setting in SETTINGS}
+    with bar(len(cases) * len(SETTINGS), "frontier") as progress:
+        for number, case in enumerate(cases):
+            image = load_image(case.image).volume
+            stages.next_image()
+            for place, setting in enumerate(SETTINGS):
+                spine, spent = segment(image, setting, stages)
+                target = options.output / str(place) / f"{number}_{case.image.name}"
+                target.parent.mkdir(parents=True, exist_ok=True)
+                write_labels(target, spine.labels_on(image.geometry), image.affine)
+                seconds[setting].append(spent)
+                targets[setting].append(target)
+                progress.update()
+            truths = [done.labels.levels[0] for done in cases[: number + 1]]
+            print(f"{number + 1} images")
+            rows = print_table(seconds, targets, truths)
+            (options.output / "frontier.json").write_text(json.dumps(rows, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.inference.untrained import write_untrained_model
+from totalspineseg_bids.inference.engines import make_engine
+from totalspineseg_bids.inference.model import NnUNetModel, load_model
+from totalspineseg_bids.inference.network_cache import CACHE_VARIABLE, cache_folder
+from totalspineseg_bids.inference.options import InferenceOptions
+
+from .samples import STEP2, image
+
+pytest.importorskip("openvino")
+OPTIONS = InferenceOptions(device="cpu", engine="openvino", threads=1)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> NnUNetModel:
+    return load_model(write_untrained_model(tmp_path_factory.mktemp("model"), STEP2, folds=2))
+
+
+def outputs(model: NnUNetModel) -> list[np.ndarray]:
+    engine = make_engine(model, OPTIONS)
+    return [engine(torch.from_numpy(image(2, shape) / 100)).numpy().copy() for shape in ((16, 16, 16), (20, 16, 24))]
+
+
+def unbuildable(_model: NnUNetModel) -> list[torch.nn.Module]:
+    pytest.fail("the network was built again")
+
+
+def test_a_converted_network_is_used_again_with_the_same_output(
+    model: NnUNetModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "networks"))
+    first = outputs(model)
+    assert len(list((tmp_path / "networks").iterdir())) == 1
+    monkeypatch.setattr(NnUNetModel, "networks", unbuildable)
+    for expected, found in zip(first, outputs(model), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def damage(folder: Path) -> None:
+    for file in folder.rglob("*.xml"):
+        file.write_text("no network")
+
+
+def lock(folder: Path) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.write_text("a file where the folder should be")
+
+
+@pytest.mark.parametrize("case", ["off", "damaged", "not writable", "other weights"])
+def test_without_a_usable_entry_the_network_is_converted(
+    case: str, model: NnUNetModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "networks"
+    monkeypatch.setenv(CACHE_VARIABLE, "off" if case == "off" else str(folder))
+    expected = None
+    if case == "damaged":
+        expected = outputs(model)
+        damage(folder)
+    elif case == "not writable":
+        lock(folder)
+    elif case == "other weights":
+        outputs(load_model(write_untrained_model(tmp_path / "other", STEP2, seed=1)))
+    found = outputs(model)
+    for one, other in zip(found, expected or found, strict=True):
+        np.testing.assert_array_equal(one, other)
+    if case == "damaged":
+        monkeypatch.setattr(NnUNetModel, "networks", unbuildable)
+        outputs(model)
+
+
+@pytest.mark.parametrize(("variables", "expected"), [
+    ({CACHE_VARIABLE: "off"}, None),
+    ({CACHE_VARIABLE: "/a/b"}, Path("/a/b")),
+    ({"XDG_CACHE_HOME": "/c"}, Path("/c/totalspineseg_bids/networks")),
+    ({"HOME": "/h"}, Path("/h/.cache/totalspineseg_bids/networks")),
+])  # fmt: skip
+def test_the_folder_follows_the_environment(
+    variables: dict[str, str], expected: Path | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (CACHE_VARIABLE, "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert cache_folder() == expected

@@ -1,0 +1,45 @@
+"""Passes and overlap of each network for each quality, from the measured trade-off of accuracy against time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from totalspineseg_bids.inference.options import Quality
+from totalspineseg_bids.models.roles import Role
+
+if TYPE_CHECKING:
+    from totalspineseg_bids.inference.model import NnUNetModel
+
+
+@dataclass(frozen=True, slots=True)
+class WindowLimits:
+    """Limits of a network's sliding window; a model whose plans ask for less keeps its own values."""
+
+    passes: int | None = None
+    """Maximum number of mirrored or shifted copies of each patch that are averaged; None for no limit."""
+    step: float = 0.0
+    """Minimum distance of neighbouring patches, as a fraction of their size."""
+
+    def step_of(self, model: NnUNetModel) -> float:
+        """Return the distance of neighbouring patches of a model.
+
+        A model whose plans do not state it keeps nnU-Net's, with which public models were evaluated.
+        """
+        return max(model.tile_step, self.step) if "tile_step_size" in model.configuration else model.tile_step
+
+
+#: By quality and role; a role without an entry has no limits. Measured with ``benchmarks/bench_frontier.py``.
+WINDOW_LIMITS: Mapping[Quality, Mapping[Role, WindowLimits]] = MappingProxyType(
+    {
+        "fast": {
+            Role.STEP1: WindowLimits(step=0.85),
+            Role.STEP2: WindowLimits(passes=1, step=0.85),
+            Role.REFINE: WindowLimits(passes=1),
+        },
+        "standard": {},
+        "best": {},
+    }
+)
