@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from totalspineseg_bids.app.participant import make_selection, plan_jobs, run_participants
+from totalspineseg_bids.app.participant import plan_jobs, run_participants
 from totalspineseg_bids.app.segmenter import LoadedSegmenter, SegmenterFactory, load_segmenter
+from totalspineseg_bids.app.selection import make_selection
 from totalspineseg_bids.bids.publish import output_files, read_json
 from totalspineseg_bids.bids.query import find_images
 from totalspineseg_bids.bids.sidecar import read_software_versions
