@@ -6,6 +6,7 @@
 #   PIP_OPTIONS  further options of pip, such as the index of those builds
 #   MODELS       names of public models to include (r20251124); the bundled model is always included
 #   MODEL_SHA256 digests that their zips must have; without them, any download is accepted and its digest recorded
+#   SOURCE_DATE_EPOCH  time of the files, so that two builds of a commit are identical
 #   VERSION, REVISION, CREATED  values of the labels
 ARG BASE_IMAGE=debian:bookworm-slim
 
@@ -16,7 +17,8 @@ RUN containers/install.sh system
 ARG VARIANT=cpu
 ARG PIP_OPTIONS=
 # Dependencies come before the source, so that a change of the program does not reinstall torch.
-COPY pyproject.toml constraints.txt ./
+COPY pyproject.toml ./
+COPY locks locks
 RUN containers/install.sh dependencies
 COPY README.md LICENSE ./
 COPY totalspineseg_bids totalspineseg_bids
@@ -26,6 +28,8 @@ ARG MODEL_SHA256=
 ENV TOTALSPINESEG_BIDS_MODELS=/opt/totalspineseg-models \
     TOTALSPINESEG_BIDS_NETWORK_CACHE=/opt/totalspineseg-networks
 RUN containers/install.sh models
+ARG SOURCE_DATE_EPOCH=0
+RUN containers/install.sh finish
 
 FROM ${BASE_IMAGE}
 COPY containers/install.sh /tmp/install.sh

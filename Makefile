@@ -11,8 +11,9 @@ DEMO := demo
 DEMO_SUBJECTS := 6
 DEMO_SEED := 2026
 MODEL := bundled
+FUZZ_EXAMPLES := 20000
 
-.PHONY: help venv demo test lint docs format validate descriptor container-test bench bundled-models refinement clean
+.PHONY: help venv demo test lint docs format validate descriptor dist lock licences audit fuzz container-test bench bundled-models refinement clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -56,6 +57,38 @@ format: $(STAMP)  ## Bring the code into shape
 descriptor: $(STAMP)  ## Generate boutiques.json, its invocation schema and the table of settings in docs/usage.md
 	$(BIN)/python -m totalspineseg_bids.cli.generated
 	$(BIN)/python -m pytest tests/cli -k "generated or boutiques or invocation"
+
+dist: $(STAMP)  ## Build wheel and source archive in dist/ and check them
+	$(PIP) install --quiet -c constraints.txt build twine
+	rm -rf dist
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+
+# TORCH_CPU is a folder or page with the CPU build of torch for Linux, which the default package index does not have.
+TORCH_CPU = $(error set TORCH_CPU to a folder or page with the CPU build of torch)
+COMPILE = $(BIN)/uv pip compile --quiet -c constraints.txt --generate-hashes --no-emit-index-url --no-emit-find-links \
+	--no-annotate --no-header
+lock: $(STAMP)  ## Resolve the exact versions and hashes in locks/
+	$(PIP) install --quiet -c constraints.txt uv
+	$(COMPILE) pyproject.toml --universal --python-version 3.10 -o locks/requirements.txt
+	$(COMPILE) pyproject.toml --python-version 3.11 --python-platform x86_64-manylinux_2_28 --find-links $(TORCH_CPU) \
+		--override locks/image-overrides.txt -o locks/cpu-linux-x86_64.txt
+	$(COMPILE) --group image --universal --python-version 3.10 -o locks/build.txt
+
+LICENCES := MIT;BSD;Apache;Python Software Foundation;PSF;MPL;Mozilla Public License;LGPL;Lesser General Public License;HPND
+licences: $(STAMP)  ## List the licences of all dependencies in build/licences.json; fail for one that is not permitted
+	$(PIP) install --quiet -c constraints.txt pip-licenses
+	mkdir -p build
+	$(BIN)/pip-licenses --from=mixed --partial-match --allow-only="$(LICENCES)" --format=json \
+		--packages $(shell sed -nE 's/^([A-Za-z0-9_.-]+)==.*/\1/p' locks/cpu-linux-x86_64.txt) >build/licences.json
+	@echo "$$(grep -c '"Name"' build/licences.json) packages, all with permitted licences"
+
+audit: $(STAMP)  ## Check the locked versions for known vulnerabilities (needs the network)
+	$(PIP) install --quiet -c constraints.txt pip-audit
+	$(BIN)/pip-audit --disable-pip --require-hashes -r locks/requirements.txt
+
+fuzz: $(STAMP)  ## Feed damaged files to the readers for FUZZ_EXAMPLES inputs a kind
+	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest -n auto tests/fuzz
 
 container-test:  ## Build the Dockerfile without a Docker engine and run the image unprivileged (needs root)
 	containers/test.sh

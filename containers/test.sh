@@ -18,6 +18,7 @@ BASE_IMAGE=${BASE_IMAGE:-$LOCAL_BASE}
 IMAGE=localhost/totalspineseg-bids:test
 USER_ID=31415
 SUBJECTS=${SUBJECTS:-2}
+MAX_SIZE_MB=1600
 
 say() { printf '\n== %s (%s)\n' "$1" "$(date +%H:%M:%S)"; }
 fail() { echo "container-test: $1" >&2; exit 1; }
@@ -74,16 +75,28 @@ for outside, inside in mounts.items():
 PY
 }
 
+# build TAG: all times are those of the commit, so that the layers do not depend on when they are built.
 build() {
-  if [ -n "${KEEP:-}" ] && has_image "$IMAGE"; then return; fi
-  say "Build $IMAGE from the Dockerfile on $BASE_IMAGE"
-  local options
+  if [ -n "${KEEP:-}" ] && has_image "$1"; then return; fi
+  say "Build $1 from the Dockerfile on $BASE_IMAGE"
+  local options epoch
   mapfile -t options < <(pip_options)
-  bh bud --isolation chroot --network host --pull=false "${options[@]}" \
+  epoch=$(git log -1 --format=%ct 2>/dev/null || echo 0)
+  bh bud --isolation chroot --network host --pull=false --timestamp "$epoch" "${options[@]}" \
     --build-arg BASE_IMAGE="$BASE_IMAGE" \
+    --build-arg SOURCE_DATE_EPOCH="$epoch" \
     --build-arg REVISION="$(git rev-parse HEAD 2>/dev/null || echo unknown)" \
     --build-arg CREATED="$(git log -1 --format=%cI 2>/dev/null || echo unknown)" \
-    --tag "$IMAGE" --file Dockerfile . >"$WORK/build.log" 2>&1 || { tail -n 40 "$WORK/build.log" >&2; fail "build failed, see $WORK/build.log"; }
+    --tag "$1" --file Dockerfile . >"$WORK/build.log" 2>&1 || { tail -n 40 "$WORK/build.log" >&2; fail "build failed, see $WORK/build.log"; }
+}
+
+layers() { bh inspect --type image --format '{{range .OCIv1.RootFS.DiffIDs}}{{println .}}{{end}}' "$1"; }
+
+reproducible() {
+  build "$IMAGE-again"
+  layers "$IMAGE" >"$WORK/layers.txt"
+  layers "$IMAGE-again" | diff - "$WORK/layers.txt" || fail "a second build of the commit has other layers"
+  echo "a second build of the commit has the same layers"
 }
 
 # in_image FOLDER_FOR_/data FOLDER_FOR_/out COMMAND...: run a command in the image.
@@ -127,7 +140,16 @@ start() {
   mapfile -t ENTRYPOINT < <(bh inspect --type image --format '{{range .OCIv1.Config.Entrypoint}}{{println .}}{{end}}' "$IMAGE" | grep .)
   bh inspect --type image --format '{{range $k, $v := .OCIv1.Config.Labels}}{{$k}}={{println $v}}{{end}}' "$IMAGE" | grep .
   echo "entry point: ${ENTRYPOINT[*]}"
-  echo "size: $(du -sm "$ROOTFS" | cut -f1) MB unpacked"
+  local size
+  size=$(du -sm --apparent-size "$ROOTFS" | cut -f1)
+  echo "size: $size MB unpacked"
+  [ "$size" -le "$MAX_SIZE_MB" ] || fail "the image is larger than $MAX_SIZE_MB MB"
+  python3 - "$ROOTFS/opt/totalspineseg/share/sbom/python.cdx.json" <<'PY' || fail "the image has no bill of materials"
+import json, sys
+components = json.load(open(sys.argv[1]))["components"]
+print(f"bill of materials: {len(components)} Python packages")
+assert {"torch", "nnunetv2", "totalspineseg-bids"} <= {component["name"] for component in components}
+PY
 }
 
 # Check that the conditions hold, since the runs below rely on them.
@@ -181,7 +203,8 @@ assert pathlib.Path('/out/group.html').stat().st_size > 10_000"
 mkdir -p "$WORK"
 tools
 base
-build
+build "$IMAGE"
+[ -n "${SKIP_REBUILD:-}" ] || reproducible
 rm -rf "$WORK/test"
 mkdir -p "$WORK/test/"{empty,bids,out,scratch}
 chown "$USER_ID:$USER_ID" "$WORK/test/"{bids,out,scratch}

@@ -10,7 +10,7 @@ import pytest
 from totalspineseg_bids import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
-STEPS = ["system", "dependencies", "program", "models", "runtime"]
+STEPS = ["system", "dependencies", "program", "models", "finish", "runtime"]
 
 
 def dockerfile() -> str:
@@ -34,6 +34,7 @@ def test_same_steps_in_the_same_order() -> None:
         "dependencies",
         "program",
         "models",
+        "finish",
     ]
 
 

@@ -139,7 +139,7 @@ def test_damaged_zips(tmp_path: Path, cache: Path) -> None:
         entry = max(archive_file.infolist(), key=lambda item: item.file_size)
     content[entry.header_offset + 30 + len(entry.filename) + 60] ^= 0xFF
     (tmp_path / "flipped.zip").write_bytes(content)
-    with pytest.raises(ModelError, match=r"flipped\.zip is damaged"):
+    with pytest.raises(ModelError, match=r"flipped\.zip.* cannot be read"):
         install(tmp_path / "flipped.zip")
     assert not list(cache.rglob("*.pth"))
 

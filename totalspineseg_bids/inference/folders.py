@@ -8,8 +8,10 @@ A *model folder* holds ``dataset.json``, ``plans.json`` and at least one ``fold_
 from __future__ import annotations
 
 import json
+import lzma
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +21,15 @@ from totalspineseg_bids.errors import ModelError
 from totalspineseg_bids.files import sha256_of, sha256_of_stream
 
 CHECKPOINT_NAMES = ("checkpoint_final.pth", "checkpoint_best.pth")
+#: What reading a damaged zip raises, besides errors of the disk.
+DAMAGED_ZIP: tuple[type[Exception], ...] = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,
+    UnicodeDecodeError,
+)
 _MAX_JSON_BYTES = 64 * 2**20
 #: nnU-Net nests ``Dataset/Trainer__Plans__configuration``; a results tree adds a few levels on top.
 _MAX_DEPTH = 6
@@ -62,7 +73,7 @@ def open_node(path: Path) -> Node:
         raise ModelError(msg)
     try:
         archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as error:
+    except (OSError, *DAMAGED_ZIP) as error:
         msg = f"model {path} is neither a folder nor a readable zip ({error}); copy or download it again"
         raise ModelError(msg) from error
     # A listing without entries of its folders is completed by zipfile.Path; the trailing object is the root.
@@ -80,7 +91,7 @@ def read_json(node: Node) -> dict[str, Any]:
     try:
         with cast("BinaryIO", node.open("rb")) as stream:
             content = json.loads(stream.read(_MAX_JSON_BYTES))
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, *DAMAGED_ZIP) as error:
         msg = f"cannot read {node}: {error}; copy or install the model again"
         raise ModelError(msg) from error
     if not isinstance(content, dict):

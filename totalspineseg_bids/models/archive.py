@@ -11,6 +11,7 @@ import shutil
 import stat
 import tempfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
@@ -39,7 +40,7 @@ def check_zip(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
-    except (zipfile.BadZipFile, OSError) as error:
+    except (OSError, *folders.DAMAGED_ZIP) as error:
         msg = f"{path} is not a readable zip ({error}); download or copy it again"
         raise ModelError(msg) from error
     if reason := _reason_to_refuse(entries):
@@ -103,9 +104,6 @@ def copy_models(source: Path, target: Path) -> list[Path]:
                 shutil.rmtree(final, ignore_errors=True)
                 copy.replace(final)
             written.append(final)
-    except zipfile.BadZipFile as error:
-        msg = f"{source} is damaged ({error}); download or copy it again"
-        raise ModelError(msg) from error
     except OSError as error:
         msg = f"cannot write models to {target}: {error}"
         raise OutputError(msg) from error
@@ -137,9 +135,19 @@ def _copy_model(model: folders.Node, target: Path) -> None:
 
 
 def _copy_file(file: folders.Node, target: Path) -> None:
+    with target.open("wb") as sink:
+        sink.writelines(_pieces(file))
+
+
+def _pieces(file: folders.Node) -> Iterator[bytes]:
     # zipfile checks each member's checksum while it is read to its end.
-    with cast("BinaryIO", file.open("rb")) as source, target.open("wb") as sink:
-        shutil.copyfileobj(source, sink, 2**20)
+    try:
+        with cast("BinaryIO", file.open("rb")) as source:
+            while piece := source.read(2**20):
+                yield piece
+    except (OSError, *folders.DAMAGED_ZIP) as error:
+        msg = f"{file} cannot be read ({error}); download or copy it again"
+        raise ModelError(msg) from error
 
 
 def zips_with_models(path: Path) -> list[Path]:

@@ -1,0 +1,224 @@
+"""Damaged and hostile files give an error that names the file, or a result; nothing else happens.
+
+``FUZZ_EXAMPLES`` is the number of inputs a test (``make fuzz``); by default a short run.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import zipfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from totalspineseg_bids.app.group_inputs import read_norms, read_ratings
+from totalspineseg_bids.bids.derivatives import read_derivatives
+from totalspineseg_bids.bids.query import read_filters
+from totalspineseg_bids.config import RunConfig, read_run_record, read_toml
+from totalspineseg_bids.errors import SpineAppError
+from totalspineseg_bids.imaging.io import load_image, read_labels
+from totalspineseg_bids.inference.checkpoint import read_checkpoint
+from totalspineseg_bids.models import archive, roles
+
+fuzz = settings(
+    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "40")),
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    derandomize="FUZZ_EXAMPLES" not in os.environ,
+    print_blob=True,
+)
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+CELL = st.sampled_from(["", "n/a", "1", "-1e999", "nan", "pass", "sub-01", "L4", "é", "\x00", '"', "1,5"]) | st.text(
+    st.characters(codec="utf-8", exclude_characters="\n\r\t"), max_size=6
+)
+
+#: Names of zip entries, some of which point outside of the folder.
+ENTRY = st.sampled_from(
+    ["../evil", "/evil", "a/../../evil", "C:\\evil", "..\\evil", "Dataset101_x/../../evil/dataset.json", "x\0/evil"]
+) | st.text(min_size=1, max_size=12)
+SIDECAR = st.fixed_dictionaries(
+    {"Digests": JSON, "Sources": st.just(["bids:raw:sub-01/anat/sub-01_T2w.nii.gz"]) | JSON},
+    optional=dict.fromkeys(("Status", "Reason", "Flags", "InputNotes", "LevelsInView", "Model", "Figures"), JSON),
+)
+TABLES: list[tuple[Callable[[Path], Any], list[str]]] = [
+    (lambda path: read_ratings(path, ["sub-01_T2w"]), ["image", "rating", "note"]),
+    (read_norms, ["measure", "level", "mean", "sd", "sex"]),
+]
+RECORD = b"""bids_dir = "raw"
+output_dir = "out"
+analysis_level = "group"
+suffix = ["T2w"]
+n_cpus = 4
+
+[record]
+version = "0.1.0"
+software = "numpy 2.4.6, torch 2.13.0"
+"""
+
+
+def damaged(content: bytes, header: int | None = None) -> st.SearchStrategy[bytes]:
+    """Return copies of a file with changed bytes, a lost end, or bytes that do not belong to it."""
+    place = st.integers(0, (header or len(content)) - 1)
+    edits = st.lists(st.tuples(place, st.binary(min_size=1, max_size=8)), max_size=6)
+    return st.builds(_damage, st.just(content), edits, st.integers(0, len(content)) | st.none(), st.binary(max_size=8))
+
+
+def _damage(content: bytes, edits: list[tuple[int, bytes]], end: int | None, tail: bytes) -> bytes:
+    changed = bytearray(content)
+    for start, piece in edits:
+        changed[start : start + len(piece)] = piece
+    return bytes(changed[:end]) + tail
+
+
+def nifti(dtype: type) -> bytes:
+    image = nib.Nifti1Image(np.arange(6 * 5 * 4).reshape(6, 5, 4).astype(dtype), np.diag([2.0, 1, 1, 1]))
+    return image.to_bytes()
+
+
+def checkpoint() -> bytes:
+    stream = io.BytesIO()
+    torch.save({"network_weights": {"a.weight": torch.ones(2, 3)}, "init_args": {"configuration": "x"}}, stream)
+    return stream.getvalue()
+
+
+def model_zip(extra: dict[str, bytes] | None = None) -> bytes:
+    stream = io.BytesIO()
+    folder = "Dataset101_Spine/Trainer__Plans__3d_fullres"
+    files = {
+        f"{folder}/dataset.json": b'{"labels": {"background": 0, "disc": 1}, "channel_names": {"0": "MRI"}}',
+        f"{folder}/plans.json": b'{"configurations": {"3d_fullres": {}}}',
+        f"{folder}/fold_0/checkpoint_final.pth": b"weights",
+    }
+    with zipfile.ZipFile(stream, "w") as target:
+        for name, content in {**files, **(extra or {})}.items():
+            target.writestr(name, content)
+    return stream.getvalue()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("fuzz")
+
+
+def read(reader: Callable[[Path], Any], path: Path) -> Any:
+    """Return the reader's result; ``None`` for an error that names the file in one line."""
+    try:
+        return reader(path)
+    except SpineAppError as error:
+        message = str(error)
+    assert path.name in message
+    assert "\n" not in message
+    return None
+
+
+@fuzz
+@given(content=damaged(nifti(np.int16), header=352))
+def test_images(folder: Path, content: bytes) -> None:
+    path = folder / "image.nii"
+    path.write_bytes(content)
+    loaded = read(load_image, path)
+    if loaded is not None:
+        assert loaded.volume.data.ndim == 3
+        assert loaded.volume.data.dtype == np.float32
+        assert np.isfinite(loaded.volume.data).all()
+        assert np.isfinite(loaded.volume.affine).all()
+
+
+@fuzz
+@given(content=damaged(nifti(np.float32), header=352))
+def test_label_maps(folder: Path, content: bytes) -> None:
+    path = folder / "labels.nii"
+    path.write_bytes(content)
+    labels = read(read_labels, path)
+    if labels is not None:
+        assert labels.data.dtype == np.uint8
+
+
+@fuzz
+@given(content=damaged(checkpoint()))
+def test_checkpoints(folder: Path, content: bytes) -> None:
+    path = folder / "checkpoint_final.pth"
+    path.write_bytes(content)
+    weights = read(read_checkpoint, path)
+    assert weights is None or all(torch.is_tensor(value) for value in weights["network_weights"].values())
+
+
+@fuzz
+@given(content=damaged(model_zip()) | st.builds(lambda name, data: model_zip({name: data}), ENTRY, st.binary()))
+def test_zips_of_models_write_inside_the_target_only(folder: Path, content: bytes) -> None:
+    path, target = folder / "in/model.zip", folder / "in/target"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+    read(lambda source: archive.copy_models(source, target), path)
+    assert not [path for path in folder.rglob("*evil*") if target not in path.parents]
+    assert {item.name for item in path.parent.iterdir()} <= {"model.zip", "target"}
+
+
+@fuzz
+@given(content=st.dictionaries(st.sampled_from(["labels", "channel_names", "regions_class_order"]) | st.text(), JSON))
+def test_dataset_json_of_models(content: dict[str, Any]) -> None:
+    with suppress(SpineAppError):
+        assert roles.role_of(content) in {None, *roles.Role}
+
+
+@fuzz
+@given(content=st.binary(max_size=40) | st.builds(lambda value: json.dumps(value).encode(), JSON | SIDECAR))
+def test_sidecars(folder: Path, content: bytes) -> None:
+    anat = folder / "derivatives/sub-01/anat"
+    anat.mkdir(parents=True, exist_ok=True)
+    stem = "sub-01_seg-totalspineseg_desc-T2w_dseg"
+    (anat / f"{stem}.json").write_bytes(content)
+    (anat / f"{stem}.tsv").write_text("index\tname\n18\tvertebrae_L5\n")
+    for image in read_derivatives(folder / "derivatives"):
+        assert image.source.participant == "01"
+        assert all(isinstance(flag, str) for flag in (*image.flags, *image.levels, image.model, image.status))
+        assert isinstance(image.bundled, bool)
+        assert all(isinstance(path, str) for path in image.figures.values())
+
+
+@fuzz
+@given(rows=st.lists(st.lists(CELL, max_size=5), max_size=4), data=st.data())
+def test_tables(folder: Path, rows: list[list[str]], data: st.DataObject) -> None:
+    reader, header = data.draw(st.sampled_from(TABLES))
+    text = "\n".join("\t".join(row) for row in [header, *rows])
+    path = folder / "table.tsv"
+    path.write_bytes(
+        data.draw(st.sampled_from([text.encode(), text.encode("utf-16"), text.encode("cp1252", "replace")]))
+    )
+    read(reader, path)
+
+
+@fuzz
+@given(content=st.binary(max_size=60) | st.builds(lambda value: json.dumps(value).encode(), JSON))
+def test_filter_files(folder: Path, content: bytes) -> None:
+    path = folder / "filter.json"
+    path.write_bytes(content)
+    found = read(read_filters, path)
+    assert found is None or isinstance(found, dict)
+
+
+@fuzz
+@given(content=damaged(RECORD) | st.binary(max_size=60))
+def test_settings_and_run_records(folder: Path, content: bytes) -> None:
+    path = folder / "run.toml"
+    path.write_bytes(content)
+    found = read(read_toml, path)
+    if found is not None:
+        with suppress(SpineAppError):
+            RunConfig.from_mapping(found)
+    read(read_run_record, path)
