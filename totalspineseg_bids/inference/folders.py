@@ -21,14 +21,15 @@ from totalspineseg_bids.errors import ModelError
 from totalspineseg_bids.files import sha256_of, sha256_of_stream
 
 CHECKPOINT_NAMES = ("checkpoint_final.pth", "checkpoint_best.pth")
-#: What reading a damaged zip raises, besides errors of the disk.
-DAMAGED_ZIP: tuple[type[Exception], ...] = (
+#: What reading from a damaged zip or disk raises.
+READ_ERRORS = (
+    OSError,
     zipfile.BadZipFile,
     zlib.error,
     lzma.LZMAError,
     EOFError,
     NotImplementedError,
-    UnicodeDecodeError,
+    ValueError,
 )
 _MAX_JSON_BYTES = 64 * 2**20
 #: nnU-Net nests ``Dataset/Trainer__Plans__configuration``; a results tree adds a few levels on top.
@@ -73,7 +74,7 @@ def open_node(path: Path) -> Node:
         raise ModelError(msg)
     try:
         archive = zipfile.ZipFile(path)
-    except (OSError, *DAMAGED_ZIP) as error:
+    except READ_ERRORS as error:
         msg = f"model {path} is neither a folder nor a readable zip ({error}); copy or download it again"
         raise ModelError(msg) from error
     # A listing without entries of its folders is completed by zipfile.Path; the trailing object is the root.
@@ -91,7 +92,7 @@ def read_json(node: Node) -> dict[str, Any]:
     try:
         with cast("BinaryIO", node.open("rb")) as stream:
             content = json.loads(stream.read(_MAX_JSON_BYTES))
-    except (OSError, ValueError, *DAMAGED_ZIP) as error:
+    except READ_ERRORS as error:
         msg = f"cannot read {node}: {error}; copy or install the model again"
         raise ModelError(msg) from error
     if not isinstance(content, dict):

@@ -40,7 +40,7 @@ def check_zip(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
-    except (OSError, *folders.DAMAGED_ZIP) as error:
+    except folders.READ_ERRORS as error:
         msg = f"{path} is not a readable zip ({error}); download or copy it again"
         raise ModelError(msg) from error
     if reason := _reason_to_refuse(entries):
@@ -145,7 +145,7 @@ def _pieces(file: folders.Node) -> Iterator[bytes]:
         with cast("BinaryIO", file.open("rb")) as source:
             while piece := source.read(2**20):
                 yield piece
-    except (OSError, *folders.DAMAGED_ZIP) as error:
+    except folders.READ_ERRORS as error:
         msg = f"{file} cannot be read ({error}); download or copy it again"
         raise ModelError(msg) from error
 
