@@ -374,6 +374,9 @@ class RunConfig:
     bids_database_dir: Path | None = _option(
         None, SettingGroup.IMAGES, "folder of the pyBIDS index, created if absent", metavar="DIR"
     )
+    datalad_get: bool = _option(
+        False, SettingGroup.IMAGES, "fetch images whose content is absent with DataLad, which must be installed"
+    )
     skip_bids_validation: bool = _option(
         False,
         SettingGroup.IMAGES,

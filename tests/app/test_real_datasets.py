@@ -251,6 +251,98 @@ def test_the_selection_acts_at_group_level(
         assert [row["image"] for row in read_table(out / "group_images.tsv")] == list(kind.images)
 
 
+def annexed(tmp_path: Path) -> Path:
+    """Make a dataset whose images are links without content, and a program ``datalad`` that fetches the content."""
+    raw = make_dataset(tmp_path / "raw", {})
+    (tmp_path / "annex").mkdir()
+    for number, name in enumerate(GOOD):
+        content = save(tmp_path / "remote" / Path(name).name, tiny_image(seed=number))
+        (raw / name).parent.mkdir(parents=True)
+        (raw / name).symlink_to(tmp_path / "annex" / content.name)
+    program = tmp_path / "bin" / "datalad"
+    program.parent.mkdir()
+    program.write_text(
+        "#!/bin/sh\n[ $1 = get ] && shift 2\n"
+        f'for name; do cp {tmp_path}/remote/"${{name##*/}}" {tmp_path}/annex || exit 1; done\n'
+    )
+    program.chmod(0o755)
+    return raw
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """Options of a run on links without content, whether DataLad is there, and what the run does and says."""
+
+    options: tuple[str, ...]
+    installed: bool
+    code: int
+    done: int
+    says: str
+    lost: bool = False
+    """Whether the content of the second image cannot be had."""
+
+
+FETCHES = {
+    "not asked for": Fetch((), True, 66, 0, "sub-01/anat/sub-01_T2w.nii.gz; --datalad-get fetches them"),
+    "not installed": Fetch((), False, 66, 0, "2 images without content, such as sub-01/anat/sub-01_T2w.nii.gz; fetch"),
+    "asked for, not installed": Fetch(("--datalad-get",), False, 66, 0, "--datalad-get needs DataLad"),
+    "asked for": Fetch(("--datalad-get",), True, 0, 2, "fetch 1 images: sub-02_T2w"),
+    "one lost": Fetch(("--datalad-get",), True, 66, 1, "datalad get ended with exit code 1: cp:", lost=True),
+    "one participant": Fetch(("--datalad-get", "--participant-label", "02"), True, 0, 1, "fetch 1 images: sub-02_T2w"),
+    "dry run": Fetch(("--datalad-get", "--dry-run"), True, 0, 0, ""),
+}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the program is a shell script")
+@pytest.mark.usefixtures("fast_figures")
+@pytest.mark.parametrize("name", FETCHES)
+def test_images_without_content_are_fetched_where_asked(
+    name: str,
+    tmp_path: Path,
+    factory: Factory,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    kind, raw, out = FETCHES[name], annexed(tmp_path), tmp_path / "out"
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin" if kind.installed else str(tmp_path / "nothing"))
+    if kind.lost:
+        (tmp_path / "remote" / Path(GOOD[1]).name).unlink()
+    arguments = [str(raw), str(out), "participant", "--model", "bundled", "--skip-bids-validation", *kind.options]
+    assert run(parse_config(arguments), factory=factory) == kind.code
+    assert kind.says in capsys.readouterr().err
+    assert len(list(out.glob("sub-*/anat/*_desc-T2w_dseg.nii.gz"))) == 2 * kind.done
+    assert len(list((tmp_path / "annex").iterdir())) == kind.done
+
+
+DROPPED = {
+    "group": (("group",), "T2w_dseg.tsv", 66),
+    "group of another participant": (("group", "--participant-label", "02"), "T2w_dseg.tsv", 0),
+    "reports": (("participant", "--reports-only"), "totalspineseg_desc-T2w_dseg.json", 66),
+    "figures": (("participant", "--reports-only"), "desc-T2w_thumbnail.png", 1),
+}
+
+
+@pytest.mark.usefixtures("fast_figures")
+@pytest.mark.parametrize("name", DROPPED)
+def test_results_whose_content_was_dropped_are_named(
+    name: str, tmp_path: Path, factory: Factory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options, dropped, code = DROPPED[name]
+    out = tmp_path / "out"
+    raw = make_dataset(tmp_path / "raw", {image: tiny_image() for image in (*GOOD, GOOD[0].replace("T2w", "T1w"))})
+    base = [str(raw), str(out), "--skip-bids-validation", "--model", "bundled"]
+    assert run(parse_config([*base, "participant"]), factory=factory) == 0
+    (path,) = out.glob(f"sub-01/*/*{dropped}")
+    path.unlink()
+    path.symlink_to(tmp_path / "annex" / "gone")
+    capsys.readouterr()
+    assert run(parse_config([*base, *options]), factory=factory) == code
+    if code:
+        last = capsys.readouterr().err.splitlines()[-1]
+        assert path.name in last
+        assert "datalad get" in last
+
+
 PARTICIPANTS = {
     "leading zeros lost": ("participant_id\tsex\tage\n1\tF\t40\n", ("2.50", "2.50"), "1 ids without leading zeros"),
     "numbers of a spreadsheet": ("participant_id\tsex\tage\n1.0\tF\t40\n", ("2.50", "2.50"), "such as sub-1.0 for"),

@@ -42,7 +42,8 @@ PAGE = "group.html"
 def read_tables(config: RunConfig) -> GroupTables:
     """Read the derivatives of the images that a configuration selects; participants without any are logged."""
     selection = make_selection(config)
-    results = [result for result in read_derivatives(config.output_dir) if is_selected(result.source, selection)]
+    derivatives = read_derivatives(config.output_dir, config.participant_label)
+    results = [result for result in derivatives if is_selected(result.source, selection)]
     failures = [f for f in read_crashes(config.output_dir).values() if is_selected(f.source, selection)]
     found = {source.participant for source in [*(r.source for r in results), *(f.source for f in failures)]}
     absent = [label for label in config.participant_label if label not in found]
@@ -77,7 +78,7 @@ def run_group(config: RunConfig) -> GroupTables:
     Raises
     ------
     MissingInputError
-        If the output folder does not exist.
+        If the output folder does not exist, or the content of a result was not fetched.
     NothingSelectedError
         If it holds no selected image.
     UsageError

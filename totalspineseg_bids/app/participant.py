@@ -16,6 +16,7 @@ from tqdm import tqdm
 from totalspineseg_bids.app import image as images
 from totalspineseg_bids.app.attempts import attempt, clear_mark, was_killed
 from totalspineseg_bids.app.crash import Failure, clear_crash, describe_failure, write_crash
+from totalspineseg_bids.app.fetch import check_datalad, fetch_content, report_absent_content
 from totalspineseg_bids.app.reports import list_participants, write_participant_report
 from totalspineseg_bids.app.segmenter import LoadedSegmenter, SegmenterFactory, load_segmenter
 from totalspineseg_bids.app.selection import make_selection
@@ -34,6 +35,7 @@ from totalspineseg_bids.errors import (
     SpineAppError,
     UsageError,
 )
+from totalspineseg_bids.imaging.checks import is_fetched
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +56,8 @@ class Tally:
     done: list[SourceImage] = field(default_factory=list)
     skipped: list[SourceImage] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
-    report_failures: list[str] = field(default_factory=list)
+    report_failures: dict[str, str] = field(default_factory=dict)
+    """Reason by participant."""
 
     def summary(self) -> str:
         """Summarize the run in one line."""
@@ -76,7 +79,8 @@ class Tally:
             first = self.failures[0]
             return f"{len(self.failures)} of {total} images failed, the first: {first.reason}"
         if self.report_failures:
-            return f"the report of {', '.join(self.report_failures)} could not be written, see the log"
+            participants, reason = ", ".join(self.report_failures), next(iter(self.report_failures.values()))
+            return f"the report of {participants} could not be written: {reason}"
         return None
 
 
@@ -102,8 +106,12 @@ def run_participants(config: RunConfig, factory: SegmenterFactory = load_segment
     """
     if config.reports_only:
         return rebuild_reports(config)
+    if config.datalad_get:
+        check_datalad()
     selection = make_selection(config)
     sources = find_images(config.bids_dir, selection, database=config.bids_database_dir)
+    if not config.datalad_get:
+        report_absent_content(sources)
     if not config.skip_bids_validation:
         whole = not config.participant_label and not config.exclude_participant_label
         check_dataset(config.bids_dir, sources, whole=whole, strict=config.strict_validation)
@@ -141,9 +149,15 @@ def rebuild_reports(config: RunConfig) -> Tally:
     ------
     NothingSelectedError
         If there is nothing to report on.
+    MissingInputError
+        If the content of a result was not fetched.
     """
     selected = set(config.participant_label)
-    labels = [label for label in list_participants(config.output_dir) if not selected or label in selected]
+    labels = [
+        label
+        for label in list_participants(config.output_dir, config.participant_label)
+        if not selected or label in selected
+    ]
     labels = [label for label in labels if label not in config.exclude_participant_label]
     if not labels:
         msg = (
@@ -176,12 +190,13 @@ def _raise_if_fatal(config: RunConfig, error: OSError) -> None:
 def _report(config: RunConfig, participant: str, tally: Tally) -> None:
     try:
         write_participant_report(config.output_dir, participant)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the derivatives are complete, and other participants follow
         if isinstance(error, OSError):
             _raise_if_fatal(config, error)
-        # The derivatives are complete, so a report that fails must not stop the following participants.
-        logger.exception("the report of sub-%s could not be written", participant)
-        tally.report_failures.append(f"sub-{participant}")
+        reason = str(error) or type(error).__name__
+        log = logger.error if isinstance(error, SpineAppError) else logger.exception
+        log("the report of sub-%s could not be written: %s", participant, reason)
+        tally.report_failures[f"sub-{participant}"] = reason
 
 
 class _Run:
@@ -217,6 +232,8 @@ class _Run:
 
     def _participant(self, sources: Sequence[SourceImage], chosen: Sequence[SourceImage], bar: tqdm[None]) -> bool:
         """Process some images of a participant; return whether the run must stop."""
+        if self.config.datalad_get:
+            fetch_content(self.config.bids_dir, sources)
         for source, localizer in self.in_order(sources):
             if source not in chosen:
                 continue
@@ -297,6 +314,8 @@ class _Run:
                 sys.stdout.write(f"{state}\t{source.relative}\n")
 
     def _state(self, source: SourceImage, localizer: SourceImage | None, session: Sequence[SourceImage]) -> str:
+        if self.config.datalad_get and not is_fetched(source.path):
+            return "to do"
         try:
             self._check_name(source)
             job = images.plan_image(source, self.config, self.loaded, localizer, session)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from totalspineseg_bids.app.crash import FAILED, Failure, read_crashes
-from totalspineseg_bids.bids.derivatives import ImageDerivatives, read_derivatives
+from totalspineseg_bids.bids.derivatives import ImageDerivatives, check_fetched, read_derivatives
 from totalspineseg_bids.bids.names import ENTITY_NAMES, SourceImage, report_name
 from totalspineseg_bids.columns import MISSING
 from totalspineseg_bids.report.image_report import ImageReport
@@ -69,10 +69,16 @@ def make_failure_report(failure: Failure) -> ImageReport:
 
 
 def make_image_reports(output: Path, participant: str) -> list[ImageReport]:
-    """Return the parts of the report of a participant on all completed and failed images, sorted by path."""
-    pages: dict[str, ImageReport] = {
-        result.source.relative: make_image_report(result) for result in read_derivatives(output, participant)
-    }
+    """Return the parts of the report of a participant on all completed and failed images, sorted by path.
+
+    Raises
+    ------
+    MissingInputError
+        If the content of a result was not fetched.
+    """
+    results = list(read_derivatives(output, (participant,)))
+    check_fetched(output, [output / name for result in results for name in result.figures.values()])
+    pages: dict[str, ImageReport] = {result.source.relative: make_image_report(result) for result in results}
     for relative, failure in read_crashes(output).items():
         if failure.source.participant == participant:
             pages[relative] = make_failure_report(failure)
@@ -89,6 +95,8 @@ def write_participant_report(output: Path, participant: str) -> Path | None:
 
     Raises
     ------
+    MissingInputError
+        If the content of a result was not fetched.
     OSError
         If it cannot be written.
     """
@@ -108,8 +116,14 @@ def write_participant_report(output: Path, participant: str) -> Path | None:
     return path
 
 
-def list_participants(output: Path) -> list[str]:
-    """Return the labels of the participants with completed or failed images."""
-    labels = {result.source.participant for result in read_derivatives(output)}
-    labels.update(failure.source.participant for failure in read_crashes(output).values())
-    return sorted(labels)
+def list_participants(output: Path, participants: Collection[str] = ()) -> list[str]:
+    """Return the labels of the participants, of all or of those given, with completed or failed images.
+
+    Raises
+    ------
+    MissingInputError
+        If the content of a result was not fetched.
+    """
+    labels = {result.source.participant for result in read_derivatives(output, participants)}
+    failed = {failure.source.participant for failure in read_crashes(output).values()}
+    return sorted(labels | {label for label in failed if not participants or label in participants})

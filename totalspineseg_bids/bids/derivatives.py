@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ from typing import Any
 from totalspineseg_bids.bids.names import SEGMENTATION, DerivativeNames, SourceImage, is_source_name
 from totalspineseg_bids.bids.publish import read_json
 from totalspineseg_bids.bids.tables import read_table
+from totalspineseg_bids.errors import MissingInputError
+from totalspineseg_bids.imaging.checks import is_fetched
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +80,7 @@ class ImageDerivatives:
         return {str(k): str(v) for k, v in value.items()} if isinstance(value, dict) else {}
 
 
-def read_derivatives(output: Path, participant: str | None = None) -> Iterator[ImageDerivatives]:
+def read_derivatives(output: Path, participants: Collection[str] = ()) -> Iterator[ImageDerivatives]:
     """Read the completed images of an output folder, sorted by path.
 
     A sidecar or table that cannot be read is reported in the log and skipped.
@@ -87,18 +89,35 @@ def read_derivatives(output: Path, participant: str | None = None) -> Iterator[I
     ----------
     output : Path
         Output folder.
-    participant : str, optional
-        Label of a participant, without ``sub-``; all participants by default.
+    participants : collection of str
+        Labels of participants, without ``sub-``; empty means all.
+
+    Raises
+    ------
+    MissingInputError
+        If the content of a file was not fetched, or dropped, by DataLad.
     """
-    pattern = f"sub-{participant or '*'}"
-    found: dict[str, ImageDerivatives] = {}
-    for folder in (f"{pattern}/*", f"{pattern}/ses-*/*"):
-        for path in sorted(output.glob(f"{folder}/*_seg-{SEGMENTATION}_*dseg.json")):
-            result = _read(output, path)
-            if result is not None:
-                found[result.source.relative] = result
+    folders = [f"sub-{label}{middle}/*" for label in participants or ("*",) for middle in ("", "/ses-*")]
+    paths = [path for folder in folders for path in output.glob(f"{folder}/*_seg-{SEGMENTATION}_*dseg.json")]
+    check_fetched(output, [file for path in sorted(paths) for file in (path, path.with_suffix(".tsv"))])
+    found = {result.source.relative: result for path in sorted(paths) if (result := _read(output, path)) is not None}
     for relative in sorted(found):
         yield found[relative]
+
+
+def check_fetched(output: Path, files: Iterable[Path]) -> None:
+    """Raise an error if the content of derivatives is absent.
+
+    Raises
+    ------
+    MissingInputError
+        If there is such a file; the message names the first.
+    """
+    absent = [path for path in files if not is_fetched(path)]
+    if absent:
+        example = absent[0].relative_to(output)
+        msg = f"{output}: content of {len(absent)} results not fetched, such as {example}; run 'datalad get' on them"
+        raise MissingInputError(msg)
 
 
 def _read(output: Path, path: Path) -> ImageDerivatives | None:

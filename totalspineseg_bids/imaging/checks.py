@@ -25,6 +25,8 @@ _MAX_DEFLATE_RATIO = 1032
 #: Largest plausible field of view of a scan of a person, in voxels of 1 mm.
 _MAX_VOXELS_AT_1MM = 1_000_000_000
 _MAX_VOXELS = 1 << 32
+#: Largest pointer of git-annex or git-lfs (git-annex: 32 KiB allowed, a few hundred bytes in practice).
+_MAX_POINTER_BYTES = 4096
 _MAX_VOXEL_MM = 30.0
 _MIN_VOXEL_MM = 0.01
 #: Triple product of the directions of the axes: 1 if they are perpendicular, 0 if they lie in one plane.
@@ -54,8 +56,9 @@ def check_file(path: Path) -> None:
     ImageError
         If the path is a folder or an empty file.
     """
-    if path.is_symlink() and not path.exists():
-        msg = f"{path}: content not fetched (the link points nowhere); run 'datalad get' or 'git annex get' on it"
+    if not is_fetched(path):
+        kind = "the link points nowhere" if path.is_symlink() else "a git-annex or git-lfs pointer"
+        msg = f"{path}: content not fetched ({kind}); run 'datalad get' or 'git annex get' on it"
         raise MissingInputError(msg)
     if not path.exists():
         msg = f"{path}: no such file"
@@ -66,16 +69,26 @@ def check_file(path: Path) -> None:
     if not os.access(path, os.R_OK):
         msg = f"{path}: no permission to read it; change its mode or run as a user who may"
         raise MissingInputError(msg)
-    size = path.stat().st_size
-    if size == 0:
+    if path.stat().st_size == 0:
         msg = f"{path}: the file is empty; copy or convert it again"
         raise ImageError(msg)
-    if size < 4096:
+
+
+def is_fetched(path: Path) -> bool:
+    """Return whether a file is more than a link of git-annex without its content, or a pointer of git-annex or git-lfs.
+
+    Files that are absent or cannot be read count as fetched.
+    """
+    if path.is_symlink() and not path.exists():
+        return False
+    try:
+        if path.stat().st_size >= _MAX_POINTER_BYTES:
+            return True
         with path.open("rb") as stream:
             start = stream.read(256)
-        if start.startswith(b"version https://git-lfs") or b"/annex/objects/" in start:
-            msg = f"{path}: content not fetched (a git-annex or git-lfs pointer); fetch it first"
-            raise MissingInputError(msg)
+    except OSError:
+        return True
+    return not (start.startswith(b"version https://git-lfs") or b"/annex/objects/" in start)
 
 
 def truncated(path: Path) -> ImageError:
