@@ -352,12 +352,12 @@ PARTICIPANTS = {
         ("2.50", "2.50"),
         "ids without leading zeros",
     ),
-    "a row a session": (
+    "one row per session": (
         "participant_id\tsession_id\tsex\tage\nsub-01\tses-a\tF\t40\nsub-01\tses-b\tF\t60\n",
         ("2.50", "n/a"),
         "",
     ),
-    "a row a session, without sessions": (
+    "one row per session, without sessions": (
         "participant_id\tsex\tage\nsub-01\tF\t40\nsub-01\tF\t60\n",
         ("n/a", "n/a"),
         "",
