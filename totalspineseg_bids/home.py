@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 
@@ -13,7 +13,8 @@ from pathlib import Path
 def home_folder() -> Iterator[None]:
     """Set ``HOME`` to a temporary folder while a library needs it, where the user has no home folder.
 
-    In a container, a user id without an entry in ``/etc/passwd`` has none unless ``HOME`` is set.
+    In a container, a user id without an entry in ``/etc/passwd`` has none unless ``HOME`` is set. If there is no
+    folder for temporary files either, ``HOME`` is the root of the file system.
 
     Examples
     --------
@@ -24,7 +25,7 @@ def home_folder() -> Iterator[None]:
     try:
         Path.home()
     except RuntimeError:
-        with tempfile.TemporaryDirectory(prefix="totalspineseg-home-") as folder:
+        with _temporary_folder() as folder:
             os.environ["HOME"] = folder
             try:
                 yield
@@ -32,3 +33,10 @@ def home_folder() -> Iterator[None]:
                 del os.environ["HOME"]
         return
     yield
+
+
+def _temporary_folder() -> AbstractContextManager[str]:
+    try:
+        return tempfile.TemporaryDirectory(prefix="totalspineseg-home-")
+    except OSError:
+        return nullcontext(str(Path(os.sep).resolve()))

@@ -20,6 +20,7 @@ from totalspineseg_bids.bids.tables import read_table
 from totalspineseg_bids.bids.validate import find_validator
 from totalspineseg_bids.cli.bids_app import parse_config
 from totalspineseg_bids.config import RunConfig
+from totalspineseg_bids.errors import UsageError
 
 GOOD = ("sub-01/anat/sub-01_T2w.nii.gz", "sub-02/anat/sub-02_T2w.nii.gz")
 Factory = Callable[[RunConfig], LoadedSegmenter]
@@ -177,6 +178,41 @@ KINDS = {
         add("sub-01/anat/sub-01_part-phase_T2w.nii.gz"),
         ("1 image left out, show no anatomy",),
     ),
+    "extensions in upper case": Kind(
+        lambda raw: save(raw / "x.nii.gz", tiny_image()).rename(raw / "sub-01/anat/sub-01_T1w.NII.GZ"),
+        ("1 file left out, because the name is not a BIDS name: sub-01/anat/sub-01_T1w.NII.GZ",),
+    ),
+    "label with underscores": Kind(
+        add("sub-WMH_21/anat/sub-WMH_21_T2w.nii.gz"),
+        (
+            "1 file left out, because the name is not a BIDS name: sub-WMH_21/anat/sub-WMH_21_T2w.nii.gz",
+            "1 participant without a selected image: sub-WMH_21",
+        ),
+    ),
+    "label with a plus sign": Kind(
+        add("sub-01/anat/sub-01_acq-spin+echo_T2w.nii.gz"),
+        done=("sub-01/anat/sub-01_T2w.nii.gz", "sub-01/anat/sub-01_acq-spin+echo_T2w.nii.gz", GOOD[1]),
+    ),
+    "selected image with an entity that BIDS does not know": Kind(
+        add("sub-01/anat/sub-01_sequ-211_T2w.nii.gz"),
+        ("the first is ENTITY_NOT_IN_RULE /sub-01/anat/sub-01_sequ-211_T2w.nii.gz; correct it or give",),
+        code=16,
+        done=(),
+    ),
+    "index that the sidecar repeats as a number": Kind(
+        both(
+            add("sub-01/anat/sub-01_run-01_T2w.nii.gz"),
+            write("sub-01/anat/sub-01_run-01_T2w.json", '{"run": 1, "EchoTime": 0.1}'),
+        ),
+        done=("sub-01/anat/sub-01_T2w.nii.gz", "sub-01/anat/sub-01_run-01_T2w.nii.gz", GOOD[1]),
+    ),
+    "sidecars and tables without content": Kind(
+        lambda raw: [(raw / name).symlink_to("/gone/x") for name in ("T2w.json", "participants.tsv")],
+        ("SYMLINK_BROKEN /T2w.json (and 1 more)",),
+    ),
+    "images of derivatives and sources": Kind(
+        add("derivatives/x/sub-01/anat/sub-01_T2w.nii.gz", "sourcedata/sub-03/anat/sub-03_T2w.nii.gz")
+    ),
     "name that is not UTF-8": Kind(
         add(b"sub-01/anat/sub-01_acq-gr\xf6\xdfer_T2w.nii.gz".decode("utf-8", "surrogateescape")),
         ("1 file left out, because the name is not a BIDS name",),
@@ -199,9 +235,8 @@ def test_each_kind(name: str, tmp_path: Path, factory: Factory, capsys: pytest.C
     for part in kind.lacks:
         assert part not in said
     marks = (path.relative_to(out).as_posix() for path in out.glob("sub-*/**/*_seg-totalspineseg_desc-*_dseg.json"))
-    assert sorted(marks) == [
-        image.replace("_T2w.nii.gz", "_seg-totalspineseg_desc-T2w_dseg.json") for image in kind.done
-    ]
+    expected = (image.replace("_T2w.nii.gz", "_seg-totalspineseg_desc-T2w_dseg.json") for image in kind.done)
+    assert sorted(marks) == sorted(expected)
 
 
 @dataclass(frozen=True)
@@ -389,8 +424,9 @@ def test_tables_of_participants_as_spreadsheets_leave_them(
 
 
 @pytest.mark.usefixtures("fast_figures")
-def test_a_folder_that_is_not_utf8(tmp_path: Path, factory: Factory) -> None:
-    base = tmp_path / b"Universit\xe4t".decode("utf-8", "surrogateescape")
+@pytest.mark.parametrize("name", [b"Universit\xe4t", b"it's; my $HOME (2) & `more`"])
+def test_folders_with_unusual_names(name: bytes, tmp_path: Path, factory: Factory) -> None:
+    base = tmp_path / name.decode("utf-8", "surrogateescape")
     raw = make_dataset(base / "raw", dict.fromkeys(GOOD, tiny_image()))
     for level in ("participant", "group"):
         assert run(parse_config([str(raw), str(base / "out"), level]), factory=factory) == 0
@@ -431,3 +467,10 @@ def test_hidden_files_are_not_segmented(tmp_path: Path) -> None:
         save(tmp_path / "flat" / name, tiny_image())
     assert [job.source.name for job in find_file_jobs(tmp_path / "nested", tmp_path / "out")] == ["sub-01_T2w.nii.gz"]
     assert [job.source.name for job in find_file_jobs(tmp_path / "flat", tmp_path / "out")] == ["a.nii.gz"]
+
+
+def test_images_that_would_have_one_record_are_refused(tmp_path: Path) -> None:
+    for name in ("a.nii", "a.nii.gz", "b.nii.gz"):
+        save(tmp_path / "in" / name, tiny_image())
+    with pytest.raises(UsageError, match=r"in: a\.nii and a\.nii\.gz would give the same output"):
+        find_file_jobs(tmp_path / "in", tmp_path / "out")

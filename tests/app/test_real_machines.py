@@ -56,6 +56,12 @@ def without_home(code: str, *arguments: str) -> subprocess.CompletedProcess[str]
 
 
 APP = "from totalspineseg_bids.cli.bids_app import main; sys.exit(main(sys.argv[1:]))"
+NO_TEMPORARY_FOLDER = """
+import tempfile
+def none():
+    raise FileNotFoundError(2, "No usable temporary directory found")
+tempfile._get_default_tempdir = none
+"""
 TOOLS = "from totalspineseg_bids.cli.tools import main; sys.exit(main(sys.argv[1:]))"
 
 
@@ -65,6 +71,12 @@ TOOLS = "from totalspineseg_bids.cli.tools import main; sys.exit(main(sys.argv[1
     [
         (APP, ["--version"], 0, "totalspineseg-bids 0"),
         (APP, ["RAW", "OUT", "participant", "--model", "bundled", "--dry-run"], 0, f"to do\t{IMAGE}"),
+        (
+            NO_TEMPORARY_FOLDER + APP,
+            ["RAW", "OUT", "participant", "--model", "bundled", "--participant-label", "01", "--dry-run"],
+            0,
+            f"to do\t{IMAGE}",
+        ),
         (APP, ["RAW", "OUT", "participant"], 66, "set TOTALSPINESEG_BIDS_MODELS to a folder, or use --model bundled"),
         (APP, ["RAW", "~/out", "participant"], 64, "~/out: '~' cannot be used because there is no home folder"),
         (TOOLS, ["models", "--help"], 0, "models"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -100,7 +101,7 @@ def find_file_jobs(source: Path, target: Path) -> list[FileJob]:
     NothingSelectedError
         If the folder holds no image.
     UsageError
-        If an image would be replaced by its labels.
+        If an image would be replaced by its labels, or two images would have one record.
     """
     if source.is_file():
         into_folder = target.is_dir() or not is_nifti_name(target)
@@ -124,6 +125,11 @@ def find_file_jobs(source: Path, target: Path) -> list[FileJob]:
         if job.target.resolve() == job.source.resolve():
             msg = f"{job.target}: the output would replace the input; choose another place"
             raise UsageError(msg)
+    records = Counter(_json_name(job.target) for job in jobs)
+    twins = [job.source.name for job in jobs if records[_json_name(job.target)] > 1]
+    if twins:
+        msg = f"{source}: {' and '.join(twins[:2])} would give the same output; remove one of them"
+        raise UsageError(msg)
     return jobs
 
 

@@ -348,7 +348,7 @@ def _report_passed_over(
     hidden, unnamed = [], []
     suffixes: Counter[str] = Counter()
     for relative, entry in _anatomical_entries(root, selection):
-        if not entry.name.endswith(EXTENSIONS) or ignored.match_file(relative):
+        if not entry.name.lower().endswith(EXTENSIONS) or ignored.match_file(relative):
             continue
         if entry.name.startswith("."):
             hidden.append(relative)

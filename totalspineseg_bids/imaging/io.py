@@ -89,7 +89,10 @@ def _open(path: Path) -> BinaryIO:
     """Open the uncompressed stream of a NIfTI file; reject a file whose name and content disagree."""
     check_file(path)
     if not is_nifti_name(path):
-        msg = f"{path}: not a .nii or .nii.gz file; convert it to NIfTI first (for example with dcm2niix)"
+        way = "convert it to NIfTI first (for example with dcm2niix)"
+        if is_nifti_name(Path(path.name.lower())):
+            way = "write its extension in lower case"
+        msg = f"{path}: not a .nii or .nii.gz file; {way}"
         raise ImageError(msg)
     with path.open("rb") as stream:
         zipped = stream.read(2) == b"\x1f\x8b"
