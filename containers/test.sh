@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Build the Dockerfile without a Docker engine and run the image under the conditions of a cluster: another user id,
-# read-only root and input, no network, 64 MB of shared memory. Needs root; buildah and debootstrap are installed with
-# apt-get if they are missing. Run it with `make container-test`.
+# read-only root and input, no network, 64 MB of shared memory, no home folder, locale C, signals. Needs root; buildah and
+# debootstrap are installed with apt-get if they are missing. Run it with `make container-test`.
 #   CONTAINER_WORK  folder for base, storage and logs (default: build/container of the checkout)
 #   BASE_IMAGE      base to build on (default: a Debian from debootstrap, which needs no image registry)
 #   SUITE           Debian release of that base (default: bookworm)
@@ -200,6 +200,42 @@ assert pathlib.Path('/out/group.html').stat().st_size > 10_000"
   in_image "$WORK/test/out" "$WORK/test/scratch" bids-validator-deno --ignoreWarnings /data
 }
 
+# What users of such tools report of their machines; tests/app/test_real_machines.py has the same kinds outside containers.
+machines() {
+  local scratch="$WORK/test/scratch" no_home=(env -u HOME -u XDG_CACHE_HOME)
+  say "User id without a name, no home folder"
+  in_image "$WORK/test/bids" "$scratch" python3 -c "
+import os, pwd
+try:
+    pwd.getpwuid(os.getuid())
+except KeyError:
+    print('user', os.getuid(), 'has no name')
+else:
+    raise SystemExit('the user id has a name')"
+  in_image "$WORK/test/bids" "$scratch" "${no_home[@]}" "${ENTRYPOINT[@]}" --version
+  in_image "$WORK/test/bids" "$scratch" "${no_home[@]}" "${ENTRYPOINT[@]}" /data /out participant --model bundled --dry-run
+  say "Locale C and a folder with accents"
+  cp -r "$WORK/test/out" "$scratch/Universität"
+  chown -R "$USER_ID:$USER_ID" "$scratch/Universität"
+  in_image "$WORK/test/bids" "$scratch" env -u LANG LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 \
+    "${ENTRYPOINT[@]}" /data "/out/Universität" group
+  say "Signals of schedulers and terminals"
+  in_image "$WORK/test/bids" "$scratch" python3 -c "
+import signal, subprocess, sys, time
+for name in ('SIGTERM', 'SIGHUP', 'SIGUSR1', 'SIGUSR2', 'SIGXCPU'):
+    command = [*sys.argv[1:], '/data', '/out/' + name, 'participant', '--model', 'bundled', '--skip-bids-validation']
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    line = next(line for line in process.stderr if line.endswith(': start\n'))
+    time.sleep(3)
+    process.send_signal(signal.Signals[name])
+    begin = time.monotonic()
+    last = process.stderr.read().splitlines()[-1]
+    assert process.wait() == 75, (name, process.returncode, last)
+    seconds = time.monotonic() - begin
+    assert seconds <= 10 and 'stopped by ' + name in last, (name, seconds, last)
+    print(f'{name}: exit code 75 after {seconds:.1f} s')" "${ENTRYPOINT[@]}"
+}
+
 mkdir -p "$WORK"
 tools
 base
@@ -211,4 +247,5 @@ chown "$USER_ID:$USER_ID" "$WORK/test/"{bids,out,scratch}
 start
 conditions
 runs
+machines
 say "container-test: passed"
