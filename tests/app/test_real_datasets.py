@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from nibabel.affines import apply_affine
 from tiny_spine import make_dataset, save, tiny_image  # type: ignore[import-not-found]
 
 from totalspineseg_bids.app.files import find_file_jobs
@@ -21,6 +22,9 @@ from totalspineseg_bids.bids.validate import find_validator
 from totalspineseg_bids.cli.bids_app import parse_config
 from totalspineseg_bids.config import RunConfig
 from totalspineseg_bids.errors import UsageError
+from totalspineseg_bids.evaluation.corruption.columns import make_column, semantic_of
+from totalspineseg_bids.segmentation.class_map import ClassMap
+from totalspineseg_bids.segmentation.labelling import LabellingInput, label_session
 
 GOOD = ("sub-01/anat/sub-01_T2w.nii.gz", "sub-02/anat/sub-02_T2w.nii.gz")
 Factory = Callable[[RunConfig], LoadedSegmenter]
@@ -467,6 +471,23 @@ def test_hidden_files_are_not_segmented(tmp_path: Path) -> None:
         save(tmp_path / "flat" / name, tiny_image())
     assert [job.source.name for job in find_file_jobs(tmp_path / "nested", tmp_path / "out")] == ["sub-01_T2w.nii.gz"]
     assert [job.source.name for job in find_file_jobs(tmp_path / "flat", tmp_path / "out")] == ["a.nii.gz"]
+
+
+@pytest.mark.parametrize(("lowest", "status"), [("C2", "labelled"), ("C3", "labelled"), (None, "no-spine")])
+def test_an_image_of_the_head_costs_that_of_the_neck_nothing(lowest: str | None, status: str) -> None:
+    step2 = ClassMap.named("r20241115-step2")
+    column = make_column(last="T4")
+    semantic = semantic_of(column.truth, step2)
+    neck = LabellingInput(semantic, column.affine, step2)
+    bottom = int(column.bodies[lowest][2]) if lowest else 0
+    affine = column.affine.copy()
+    affine[:3, 3] = apply_affine(column.affine, [0, 0, bottom])
+    head = LabellingInput(semantic[:, :, bottom:] if lowest else 0 * semantic, affine, step2)
+    (alone,) = label_session([neck])
+    beside, together = label_session([head, neck])
+    assert beside.status.value == status
+    assert [(c.level, c.reason) for c in together.components] == [(c.level, c.reason) for c in alone.components]
+    assert together.flags == alone.flags == ()
 
 
 def test_images_that_would_have_one_record_are_refused(tmp_path: Path) -> None:
