@@ -28,6 +28,7 @@ from totalspineseg_bids.app.session import find_companions
 from totalspineseg_bids.bids.names import SourceImage
 from totalspineseg_bids.cli.tools import main as tools
 from totalspineseg_bids.evaluation.corruption.columns import make_column, semantic_of
+from totalspineseg_bids.imaging.grid import to_working_grid
 from totalspineseg_bids.imaging.intensity import clip_outliers
 from totalspineseg_bids.imaging.io import load_image
 from totalspineseg_bids.imaging.volume import Geometry, Volume
@@ -365,3 +366,20 @@ def test_an_image_too_large_for_the_memory_fails_before_it_is_read(tmp_path: Pat
     assert "sub-02_T2w.nii: 500 x 500 x 500 voxels need at least 2.4 GB of memory, of which 1.5 GB may be used" in last
     assert "--mem-mb" in last
     assert len(list(settings.output_dir.glob(MAIN_SIDECAR))) == 1
+
+
+@pytest.mark.parametrize(("shear", "noted"), [(1e-7, False), (2e-5, False), (3e-4, True), (0.1, True)])
+def test_images_that_itk_does_not_read_carry_a_note(tmp_path: Path, shear: float, noted: bool) -> None:
+    affine = np.diag([0.5, 0.5, 3.3, 1.0])
+    affine[0, 2] = 3.3 * shear
+    affine[:3, 3] = 7
+    image = nib.Nifti1Image(tiny_image(), affine)
+    nib.save(image, tmp_path / "image.nii.gz")
+    assert load_image(tmp_path / "image.nii.gz").notes == (("sheared-affine",) if noted else ())
+
+
+@pytest.mark.parametrize("spacing", [1 - 1e-6, 1 + 1e-7, 1 + 1e-4])
+def test_voxels_of_nearly_1_mm_are_not_resampled(tmp_path: Path, spacing: float) -> None:
+    data = tiny_image().astype(np.float32)
+    nib.save(nib.Nifti1Image(data, np.diag([spacing, 1.0, spacing, 1.0])), tmp_path / "image.nii.gz")
+    np.testing.assert_array_equal(to_working_grid(load_image(tmp_path / "image.nii.gz").volume).data, data)

@@ -29,9 +29,10 @@ _MAX_VOXELS = 1 << 32
 _MAX_POINTER_BYTES = 4096
 _MAX_VOXEL_MM = 30.0
 _MIN_VOXEL_MM = 0.01
-#: Triple product of the directions of the axes: 1 if they are perpendicular, 0 if they lie in one plane.
+#: Triple product of the directions of the axes, which is 0 if they lie in one plane; images below it are refused.
 _MIN_BOX = 0.1
-_SQUARE_BOX = 0.999
+#: Largest cosine between two axes that ITK takes for perpendicular (measured with SimpleITK; it reads no other image).
+_MAX_SHEAR = 1e-4
 #: Exceptions that reading a damaged file raises.
 BAD_FILE = (
     EOFError,
@@ -166,11 +167,12 @@ def check_affine(path: Path, image: nib.Nifti1Image, shape: tuple[int, ...]) -> 
     if not np.isfinite(affine).all() or (spacing == 0).any():
         msg = f"{path}: the affine is zero or not finite; set a valid sform or qform in the header"
         raise ImageError(msg)
-    box = abs(float(np.linalg.det(matrix / spacing)))
+    directions = matrix / spacing
+    box = abs(float(np.linalg.det(directions)))
     if box < _MIN_BOX:
         msg = f"{path}: the affine is degenerate (two axes point the same way); set a valid sform or qform"
         raise ImageError(msg)
-    if box < _SQUARE_BOX:
+    if np.abs(directions.T @ directions - np.eye(3)).max() > _MAX_SHEAR:
         notes.append("sheared-affine")
     field = spacing * np.array(shape[:3])
     if spacing.max() > _MAX_VOXEL_MM or spacing.min() < _MIN_VOXEL_MM or float(field.prod()) > _MAX_VOXELS_AT_1MM:
