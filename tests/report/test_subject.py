@@ -27,7 +27,7 @@ def image(spine, rows, tmp_path_factory):
     return folder, ImageReport(
         title="sub-01_T2w.nii.gz",
         entities={"subject": "01", "suffix": "T2w"},
-        flags=["missing-disc:L3-L4"],
+        flags=["missing-disc:L3-L4", "sheared-affine"],
         rows=rows,
         figures={kind: f"sub-01/figures/{name}" for kind, name in files.items()},
         provenance=PROVENANCE,
@@ -50,7 +50,15 @@ def test_one_file_with_everything(image):
     for row in report.rows:
         text = {"SC": "Spinal cord", "canal": "Spinal canal"}.get(row["abbreviation"], row["abbreviation"])
         assert f"</span>{text}</th>" in page
-    for expected in ("missing-disc:L3-L4", "r20251124", "Warszawer", "Isensee", 'href="group.html"', "Canal area"):
+    for expected in (
+        "missing-disc:L3-L4",
+        "sheared-affine: the axes in the header",
+        "r20251124",
+        "Warszawer",
+        "Isensee",
+        'href="group.html"',
+        "Canal area",
+    ):
         assert expected in page
     assert "Bundled model" not in page
     assert [path.name for path in folder.iterdir() if path.is_file()] == ["sub-01.html"]

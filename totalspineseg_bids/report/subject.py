@@ -27,6 +27,7 @@ from totalspineseg_bids.report.environment import (
     present,
 )
 from totalspineseg_bids.report.figures import VIEWS
+from totalspineseg_bids.report.findings import describe_finding
 from totalspineseg_bids.report.image_report import ImageReport
 from totalspineseg_bids.report.levels_table import confidence_bars, display_name, levels_table
 from totalspineseg_bids.report.palette import colour_blind_palette
@@ -109,7 +110,7 @@ def _image(number: int, image: ImageReport, folder: Path, *, inline: bool) -> di
         "reason": present(image.reason),
         "entities": entities,
         "seen": levels_range(levels),
-        "flags": list(image.flags),
+        "flags": [(flag, describe_finding(flag)) for flag in image.flags],
         "certainty": confidence_bars(image.rows, number),
         "views": _views(image, folder, inline=inline),
         "volume": _volume(image, folder),
