@@ -22,7 +22,7 @@ PROGRAM = "totalspineseg_bids"
 CONTAINER_TYPE = "TOTALSPINESEG_BIDS_CONTAINER_TYPE"
 CONTAINER_TAG = "TOTALSPINESEG_BIDS_CONTAINER_TAG"
 CONTAINER_URI = "TOTALSPINESEG_BIDS_CONTAINER_URI"
-#: An image does not contain its own digest; whoever starts it sets this, and it completes the URI.
+#: An image does not contain its own digest. The program that starts it sets this variable, which completes the URI.
 CONTAINER_DIGEST = "TOTALSPINESEG_BIDS_CONTAINER_DIGEST"
 
 _REFERENCES = (
