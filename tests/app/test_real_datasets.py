@@ -132,6 +132,13 @@ KINDS = {
         ("has no participant 08",),
         ("--participant-label", "01", "02", "08"),
     ),
+    "labels without leading zeros": Kind(
+        lambda raw: None,
+        ("has no participant 1 (did you mean 01?), 2 (did you mean 02?); check --participant-label",),
+        ("--participant-label", "1", "2"),
+        18,
+        (),
+    ),
     "upper-case folders": Kind(
         add("SUB-03/anat/SUB-03_T2w.nii.gz", "sub-01/SES-2/anat/sub-01_SES-2_T2w.nii.gz"),
         ("2 folders not read, because names start with lower-case sub-, ses- or anat: SUB-03, sub-01/SES-2",),
@@ -213,6 +220,15 @@ KINDS = {
     "sidecars and tables without content": Kind(
         lambda raw: [(raw / name).symlink_to("/gone/x") for name in ("T2w.json", "participants.tsv")],
         ("SYMLINK_BROKEN /T2w.json (and 1 more)",),
+    ),
+    "long labels": Kind(
+        add(f"sub-01/anat/sub-01_acq-{'V' * 190}_T2w.nii.gz"),
+        done=(GOOD[0], f"sub-01/anat/sub-01_acq-{'V' * 190}_T2w.nii.gz", GOOD[1]),
+    ),
+    "labels too long for the names of results": Kind(
+        add(f"sub-01/anat/sub-01_acq-{'V' * 215}_T2w.nii.gz"),
+        ("1 of 3 images failed, the first:",),
+        code=65,
     ),
     "images of derivatives and sources": Kind(
         add("derivatives/x/sub-01/anat/sub-01_T2w.nii.gz", "sourcedata/sub-03/anat/sub-03_T2w.nii.gz")
@@ -401,6 +417,7 @@ PARTICIPANTS = {
         ("n/a", "n/a"),
         "",
     ),
+    "quotes of R": ('"participant_id"\t"sex"\t"age"\n"sub-01"\t"F"\t40\n', ("2.50", "2.50"), ""),
     "no ids": ("subject\tsex\nsub-01\tF\n", ("n/a", "n/a"), "has no column participant_id"),
 }
 

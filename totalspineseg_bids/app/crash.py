@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import traceback
 from contextlib import suppress
 from dataclasses import dataclass
@@ -35,6 +36,9 @@ def describe_failure(source: SourceImage, error: Exception) -> Failure:
     if isinstance(error, MemoryError):
         reason = f"{source.path}: not enough memory; use a machine with more of it"
         return Failure(source, reason, int(ExitCode.UNSPECIFIED))
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        reason = f"{source.path}: the names of its results are too long for the file system; shorten its labels"
+        return Failure(source, reason, int(ExitCode.BAD_DATA))
     text = " ".join(str(error).split()) or "no message"
     return Failure(source, f"{source.path}: unexpected {type(error).__name__}: {text}", int(ExitCode.UNSPECIFIED))
 

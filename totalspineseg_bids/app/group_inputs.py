@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 from collections.abc import Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from totalspineseg_bids.bids.names import label_number
 from totalspineseg_bids.bids.tables import read_table
 from totalspineseg_bids.columns import MISSING
 from totalspineseg_bids.config import RunConfig
@@ -147,17 +147,19 @@ def read_participants(config: RunConfig, names: Collection[str]) -> pd.DataFrame
 
 
 def _with_full_ids(path: Path, table: pd.DataFrame, names: Collection[str]) -> pd.DataFrame:
+    # R writes names and texts in quotes, which BIDS does not know.
+    table = table.rename(columns=lambda name: name.strip().strip('"')).apply(lambda cells: cells.str.strip('"'))
     if "participant_id" not in table:
         logger.warning("%s: has no column participant_id, the page does without it", path)
         return pd.DataFrame()
     ids = ["sub-" + text.strip().removeprefix("sub-") for text in table["participant_id"]]
     numbers: dict[int, list[str]] = {}
     for name in set(names) - set(ids):
-        if (number := _number_of(name)) is not None:
+        if (number := label_number(name.removeprefix("sub-"))) is not None:
             numbers.setdefault(number, []).append(name)
     full = {}
     for name in set(ids) - set(names):
-        number = _number_of(name)
+        number = label_number(name.removeprefix("sub-"))
         candidates = [] if number is None else numbers.get(number, [])
         if len(candidates) == 1:
             full[name] = candidates[0]
@@ -165,12 +167,6 @@ def _with_full_ids(path: Path, table: pd.DataFrame, names: Collection[str]) -> p
         wrong, right = min(full.items())
         logger.warning("%s: %d ids without leading zeros, such as %s for %s; added", path, len(full), wrong, right)
     return table.assign(participant_id=[full.get(name, name) for name in ids])
-
-
-def _number_of(name: str) -> int | None:
-    """Return the number in an id such as ``sub-007``, ``sub-7`` or ``sub-7.0``; ``None`` if it is not a number."""
-    match = re.fullmatch(r"sub-(\d+)(?:\.0+)?", name)
-    return int(match[1]) if match else None
 
 
 def get_demographics(participants: pd.DataFrame, rows: pd.DataFrame) -> Demographics:

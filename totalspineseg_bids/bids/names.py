@@ -139,6 +139,18 @@ def is_source_name(relative: str) -> bool:
     return parts[0] == folder["sub"] and sessions == [s for s in (folder["ses"],) if s] and len(set(keys)) == len(keys)
 
 
+def label_number(label: str) -> int | None:
+    """Return the number that a label is, with or without leading zeros; ``None`` if it is no number.
+
+    Examples
+    --------
+    >>> label_number("007"), label_number("7.0"), label_number("A7")
+    (7, 7, None)
+    """
+    match = re.fullmatch(r"(\d+)(?:\.0+)?", label)
+    return int(match[1]) if match else None
+
+
 @dataclass(frozen=True, slots=True)
 class DerivativeNames:
     """Paths of the derivatives of one image, below the output folder.

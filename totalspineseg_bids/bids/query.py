@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from pathspec import GitIgnoreSpec
 
-from totalspineseg_bids.bids.names import SourceImage, is_source_name
+from totalspineseg_bids.bids.names import SourceImage, is_source_name, label_number
 from totalspineseg_bids.errors import DatasetError, MissingInputError, NothingSelectedError, UsageError
 from totalspineseg_bids.files import read_text
 from totalspineseg_bids.home import home_folder
@@ -489,10 +489,20 @@ def _selected(source: SourceImage, selection: Selection) -> bool:
 def _check_participants(root: Path, selection: Selection) -> None:
     absent = [label for label in selection.participants if not (root / f"sub-{label}").is_dir()]
     if absent and len(absent) == len(selection.participants):
-        msg = f"{root}: has no participant {', '.join(absent)}; check --participant-label"
+        named = ", ".join(label + _similar(root, label) for label in absent)
+        msg = f"{root}: has no participant {named}; check --participant-label"
         raise NothingSelectedError(msg)
     for label in absent:
-        logger.warning("%s: has no participant %s", root, label)
+        logger.warning("%s: has no participant %s%s", root, label, _similar(root, label))
+
+
+def _similar(root: Path, label: str) -> str:
+    """Return a hint at a label that differs in leading zeros or case only; empty without one."""
+    number = label_number(label)
+    for other in _participants(root, Selection()):
+        if other.lower() == label.lower() or (number is not None and label_number(other) == number):
+            return f" (did you mean {other}?)"
+    return ""
 
 
 def _nothing(root: Path, selection: Selection, ignored: int) -> str:

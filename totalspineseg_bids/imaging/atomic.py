@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import socket
@@ -28,11 +29,21 @@ _HOST = process_space()
 _TEMPORARY = re.compile(r"^\..+\.(?P<host>[A-Za-z0-9]+)-(?P<pid>\d+)\.tmp$")
 #: Temporary files of other machines are left alone until they are this old (seconds).
 _STALE_AFTER = 24 * 3600.0
+#: Longest name of a file on common file systems.
+_MAX_NAME_BYTES = 255
 
 
 def temporary_name(path: Path) -> Path:
-    """Return the hidden name in the same folder that only this process uses to write a file."""
-    return path.with_name(f".{path.name}.{_HOST}-{os.getpid()}.tmp")
+    """Return the hidden name in the same folder that only this process uses to write a file.
+
+    A long name is shortened, so that a file whose own name is allowed can be written.
+    """
+    name, end = path.name, f".{_HOST}-{os.getpid()}.tmp"
+    room = _MAX_NAME_BYTES - len(end) - 1
+    if len(os.fsencode(name)) > room:
+        digest = hashlib.sha256(os.fsencode(name)).hexdigest()
+        name = digest[:room]
+    return path.with_name(f".{name}{end}")
 
 
 @contextmanager
