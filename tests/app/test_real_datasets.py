@@ -398,7 +398,10 @@ def test_results_whose_content_was_dropped_are_named(
         assert "datalad get" in last
 
 
-PARTICIPANTS = {
+SITES = "participant_id\tsex\tage\tsite\nsub-01\tF\t40\tZürich\nsub-02\tF\t41\tGenève\n"
+PARTICIPANTS: dict[str, tuple[str | bytes, tuple[str, str], str]] = {
+    "UTF-16": (SITES.encode("utf-16"), ("2.50", "2.50"), "participants.tsv: is not UTF-8, read as utf-16"),
+    "Windows 1252": (SITES.encode("cp1252"), ("2.50", "2.50"), "participants.tsv: is not UTF-8, read as cp1252"),
     "leading zeros lost": ("participant_id\tsex\tage\n1\tF\t40\n", ("2.50", "2.50"), "1 ids without leading zeros"),
     "numbers of a spreadsheet": ("participant_id\tsex\tage\n1.0\tF\t40\n", ("2.50", "2.50"), "such as sub-1.0 for"),
     "another person": ("participant_id\tsex\tage\nsub-001\tF\t40\nsub-01\tM\t40\n", ("n/a", "n/a"), ""),
@@ -431,7 +434,7 @@ def test_tables_of_participants_as_spreadsheets_leave_them(
     out = tmp_path / "out"
     images = {f"sub-01/ses-{s}/anat/sub-01_ses-{s}_T2w.nii.gz": tiny_image(seed=i) for i, s in enumerate("ab")}
     raw = make_dataset(tmp_path / "raw", images)
-    (raw / "participants.tsv").write_text(text)
+    (raw / "participants.tsv").write_bytes(text if isinstance(text, bytes) else text.encode())
     norms = tmp_path / "norms.tsv"
     norms.write_text("measure\tlevel\tmean\tsd\tsex\tage_min\tage_max\nvolume\tL2-L3\t250\t20\tF\t30\t50\n")
     both_levels = [str(raw), str(out), "--skip-bids-validation"]
@@ -442,6 +445,7 @@ def test_tables_of_participants_as_spreadsheets_leave_them(
         row for row in read_table(out / "group_measures.tsv") if (row["level"], row["measure"]) == ("L2-L3", "volume")
     ]
     assert tuple(row["z"] for row in rows) == scores
+    assert ("Zürich" in (out / "group.html").read_text(encoding="utf-8")) == isinstance(text, bytes)
 
 
 @pytest.mark.usefixtures("fast_figures")
