@@ -372,8 +372,11 @@ def test_images_without_content_are_fetched_where_asked(
 DROPPED = {
     "group": (("group",), "T2w_dseg.tsv", 66),
     "group of another participant": (("group", "--participant-label", "02"), "T2w_dseg.tsv", 0),
+    "labels": (("participant",), "totalspineseg_desc-T2w_dseg.nii.gz", 66),
+    "sidecar": (("participant",), "totalspineseg_desc-T2w_dseg.json", 66),
+    "labels, processed again": (("participant", "--force"), "totalspineseg_desc-T2w_dseg.nii.gz", 0),
     "reports": (("participant", "--reports-only"), "totalspineseg_desc-T2w_dseg.json", 66),
-    "figures": (("participant", "--reports-only"), "desc-T2w_thumbnail.png", 1),
+    "figures": (("participant", "--reports-only"), "desc-T2w_thumbnail.png", 66),
 }
 
 

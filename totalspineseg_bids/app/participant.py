@@ -56,8 +56,8 @@ class Tally:
     done: list[SourceImage] = field(default_factory=list)
     skipped: list[SourceImage] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
-    report_failures: dict[str, str] = field(default_factory=dict)
-    """Reason by participant."""
+    report_failures: dict[str, Exception] = field(default_factory=dict)
+    """Error by participant."""
 
     def summary(self) -> str:
         """Summarize the run in one line."""
@@ -66,8 +66,7 @@ class Tally:
     def exit_code(self) -> int:
         """Return 0, the code that all failures share, or 1."""
         codes = {failure.exit_code for failure in self.failures}
-        if self.report_failures:
-            codes.add(int(ExitCode.UNSPECIFIED))
+        codes |= {int(getattr(error, "exit_code", ExitCode.UNSPECIFIED)) for error in self.report_failures.values()}
         if not codes:
             return int(ExitCode.SUCCESS)
         return codes.pop() if len(codes) == 1 else int(ExitCode.UNSPECIFIED)
@@ -79,8 +78,8 @@ class Tally:
             first = self.failures[0]
             return f"{len(self.failures)} of {total} images failed, the first: {first.reason}"
         if self.report_failures:
-            participants, reason = ", ".join(self.report_failures), next(iter(self.report_failures.values()))
-            return f"the report of {participants} could not be written: {reason}"
+            participants, error = ", ".join(self.report_failures), next(iter(self.report_failures.values()))
+            return f"the report of {participants} could not be written: {error}"
         return None
 
 
@@ -193,10 +192,9 @@ def _report(config: RunConfig, participant: str, tally: Tally) -> None:
     except Exception as error:  # noqa: BLE001 - the derivatives are complete, and other participants follow
         if isinstance(error, OSError):
             _raise_if_fatal(config, error)
-        reason = str(error) or type(error).__name__
         log = logger.error if isinstance(error, SpineAppError) else logger.exception
-        log("the report of sub-%s could not be written: %s", participant, reason)
-        tally.report_failures[f"sub-{participant}"] = reason
+        log("the report of sub-%s could not be written: %s", participant, error)
+        tally.report_failures[f"sub-{participant}"] = error
 
 
 class _Run:
@@ -319,10 +317,10 @@ class _Run:
         try:
             self._check_name(source)
             job = images.plan_image(source, self.config, self.loaded, localizer, session)
+            done = not self.config.force and images.is_done(job, self.config)
         except SpineAppError as error:
             logger.warning("%s", error)
             return "would fail"
-        done = not self.config.force and images.is_done(job, self.config)
         return "complete" if done else "to do"
 
 

@@ -11,7 +11,9 @@ from typing import Any
 
 from totalspineseg_bids.bids.names import LOGS, RESOLUTIONS, DerivativeNames
 from totalspineseg_bids.bids.sidecar import Digests, format_json
+from totalspineseg_bids.errors import MissingInputError
 from totalspineseg_bids.imaging.atomic import remove_stale, write_text
+from totalspineseg_bids.imaging.checks import is_fetched
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -36,11 +38,27 @@ def is_complete(output: Path, names: DerivativeNames, resolution: str | None, di
         ``res-`` entity of the label image whose sidecar is written last.
     digests : Digests
         Digests of the current input, settings and model.
+
+    Raises
+    ------
+    MissingInputError
+        If there are derivatives whose content was not fetched, or dropped, by DataLad.
     """
-    sidecar = read_json(output / names.labels(".json", resolution))
+    mark = output / names.labels(".json", resolution)
+    _check_fetched([mark])
+    sidecar = read_json(mark)
     if sidecar is None or sidecar.get("Digests") != digests.as_dict():
         return False
-    return all((output / name).is_file() for name in output_files(sidecar))
+    files = [output / name for name in output_files(sidecar)]
+    _check_fetched(files)
+    return all(path.is_file() for path in files)
+
+
+def _check_fetched(files: Iterable[Path]) -> None:
+    for path in files:
+        if not is_fetched(path):
+            msg = f"{path}: content of this result not fetched; run 'datalad get' on it, or give --force"
+            raise MissingInputError(msg)
 
 
 def output_files(sidecar: dict[str, Any]) -> list[str]:
@@ -67,7 +85,7 @@ def mark_incomplete(output: Path, names: DerivativeNames) -> list[str]:
     remove_stale(output / names.folder, now)
     remove_stale(output / names.figures, now)
     figures = (output / names.figures).glob(f"{names.figure_stem}_*")
-    former = [name for name in names.all() if (output / name).is_file()]
+    former = [name for name in names.all() if (output / name).is_file() or (output / name).is_symlink()]
     return sorted([*former, *(f"{names.figures}/{path.name}" for path in figures)])
 
 
