@@ -69,8 +69,10 @@ def cache_folder() -> Path:
 
 
 def find_cache_folder() -> Path | None:
-    """Return `cache_folder`, or ``None`` where there can be none."""
+    """Return `cache_folder`, or ``None`` where there can be none or a folder above it cannot be entered."""
     try:
-        return cache_folder()
-    except ModelError:
+        folder = cache_folder()
+        folder.is_dir()  # raises PermissionError in the second case, such as HOME=/root under another user id
+    except (ModelError, PermissionError):
         return None
+    return folder
