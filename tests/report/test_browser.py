@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import shutil
@@ -12,10 +13,12 @@ import pytest
 from PIL import Image
 
 from totalspineseg_bids.app.group_inputs import Rating, read_ratings
+from totalspineseg_bids.app.reports import write_viewer
 from totalspineseg_bids.report.figures import write_figures
 from totalspineseg_bids.report.group import write_group_report
 from totalspineseg_bids.report.image_report import ImageReport
 from totalspineseg_bids.report.subject import write_subject_report
+from totalspineseg_bids.report.volume import viewer_assets
 
 webdriver = pytest.importorskip("selenium.webdriver")
 By = pytest.importorskip("selenium.webdriver.common.by").By
@@ -78,8 +81,8 @@ def browser(tmp_path_factory):
     downloads = tmp_path_factory.mktemp("downloads")
     options = webdriver.ChromeOptions()
     options.binary_location = program
-    flags = "headless=new no-sandbox disable-gpu no-first-run disable-background-networking disable-component-update"
-    flags += " force-prefers-reduced-motion"
+    flags = "headless=new no-sandbox no-first-run disable-background-networking disable-component-update"
+    flags += " force-prefers-reduced-motion use-angle=swiftshader enable-unsafe-swiftshader"
     for flag in flags.split():
         options.add_argument("--" + flag)
     options.add_argument("--host-resolver-rules=MAP * ~NOTFOUND")
@@ -343,6 +346,63 @@ def test_the_viewer_scrolls_jumps_and_reads_labels(browser, site):
         choose(browser, "[aria-label='How labels are drawn']", mode)
     assert browser.console() == []
     assert browser.requests() <= {"file", "data", "blob"}
+
+
+@pytest.mark.parametrize("self_contained", [False, True])
+def test_full_resolution_and_3d(browser, spine, rows, tmp_path, self_contained):
+    assets = viewer_assets()
+    if not assets:
+        pytest.skip("the viewer is not installed")
+    image, labels, affine, *_ = spine
+    files = write_figures(tmp_path / "sub-00/figures", "sub-00_T2w", image, labels, affine)
+    figures = {kind: f"sub-00/figures/{name}" for kind, name in files.items()}
+    page = tmp_path / "sub-00.html"
+    if not self_contained:
+        write_viewer(tmp_path)
+    write_subject_report(
+        page, "sub-00", [ImageReport("sub-00_T2w", rows=rows, figures=figures)], self_contained=self_contained
+    )
+    if self_contained:
+        shutil.rmtree(tmp_path / "sub-00")
+    else:
+        assert page.stat().st_size < 3e6
+    browser.open(page)
+    if not browser.run("return Boolean(document.createElement('canvas').getContext('webgl2'))"):
+        pytest.skip("the browser has no WebGL 2")
+    before = browser.requests()
+    browser.find("[data-open-full]").click()
+    browser.until("document.getElementById('full-1').dataset.state === 'ready'")
+    browser.run("document.querySelector('table.levels tr[id] td').click()")
+    name = browser.run("return document.querySelector('table.levels tr[id] th').textContent.trim()")
+    assert browser.find("#full-1").get_attribute("data-at") == name
+    assert browser.find("#full-1 .readout").text.startswith(name)
+    pictures = set()
+    for view in ("slices", "3d", "sagittal"):
+        choose(browser, "#full-1 select[aria-label=View]", view)
+        time.sleep(0.5)
+        pictures.add(browser.find("#full-1 canvas").screenshot_as_png)
+    assert len(pictures) == 3
+    colours = np.asarray(Image.open(io.BytesIO(max(pictures, key=len))).convert("RGB")).reshape(-1, 3)
+    assert len(np.unique(colours, axis=0)) > 50
+    assert browser.console() == []
+    assert before | browser.requests() <= {"file", "data", "blob"}
+
+
+def test_without_its_script_the_full_viewer_says_so(browser, spine, rows, tmp_path):
+    image, labels, affine, *_ = spine
+    files = write_figures(tmp_path / "sub-00/figures", "sub-00_T2w", image, labels, affine)
+    figures = {kind: f"sub-00/figures/{name}" for kind, name in files.items()}
+    if "volume" not in figures:
+        pytest.skip("the viewer is not installed")
+    write_viewer(tmp_path)
+    write_subject_report(tmp_path / "a.html", "sub-00", [ImageReport("sub-00_T2w", rows=rows, figures=figures)])
+    (tmp_path / "figures/niivue.umd.js").unlink()
+    browser.open(tmp_path / "a.html")
+    browser.find("[data-open-full]").click()
+    browser.until("document.querySelector('[data-open-full]').textContent.includes('does not work here')")
+    assert not browser.find("#full-1").is_displayed()
+    browser.find("[data-open-viewer]").click()
+    browser.until("!document.getElementById('volume-1').hidden")
 
 
 def test_layers_palette_and_zoom(browser, site):

@@ -313,6 +313,7 @@ class _Writer:
                 self.spine.labels,
                 self.spine.affine,
                 centerline=Centerline.from_polyline(self.spine.centerline_mm),
+                full_resolution=self.config.full_viewer,
             )
         except OSError:
             raise

@@ -188,7 +188,7 @@ def _raise_if_fatal(config: RunConfig, error: OSError) -> None:
 
 def _report(config: RunConfig, participant: str, tally: Tally) -> None:
     try:
-        write_participant_report(config.output_dir, participant)
+        write_participant_report(config.output_dir, participant, self_contained=config.self_contained)
     except Exception as error:  # noqa: BLE001 - the derivatives are complete, and other participants follow
         if isinstance(error, OSError):
             _raise_if_fatal(config, error)

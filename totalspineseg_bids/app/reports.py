@@ -10,6 +10,7 @@ from totalspineseg_bids.app.crash import FAILED, Failure, read_crashes
 from totalspineseg_bids.bids.derivatives import ImageDerivatives, check_fetched, read_derivatives
 from totalspineseg_bids.bids.names import ENTITY_NAMES, SourceImage, report_name
 from totalspineseg_bids.columns import MISSING
+from totalspineseg_bids.imaging.atomic import write_bytes
 from totalspineseg_bids.report.image_report import ImageReport
 
 logger = logging.getLogger(__name__)
@@ -85,8 +86,35 @@ def make_image_reports(output: Path, participant: str) -> list[ImageReport]:
     return [pages[relative] for relative in sorted(pages)]
 
 
-def write_participant_report(output: Path, participant: str) -> Path | None:
+def write_viewer(output: Path) -> None:
+    """Write the script of the full-resolution viewer, if it is installed and not there yet.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
+    from totalspineseg_bids.report.volume import viewer_assets  # noqa: PLC0415 - loads plotting libraries
+
+    for name, content in viewer_assets().items():
+        path = output / name
+        # Several processes may start in one folder, so a file that is up to date is not rewritten.
+        if not path.is_file() or path.stat().st_size != len(content):
+            path.parent.mkdir(exist_ok=True)
+            write_bytes(path, content)
+
+
+def write_participant_report(output: Path, participant: str, *, self_contained: bool = False) -> Path | None:
     """Write the report of a participant from the derivatives on disk.
+
+    Parameters
+    ----------
+    output : Path
+        Output folder.
+    participant : str
+        Label without ``sub-``.
+    self_contained : bool
+        Embed the full-resolution viewer and its data.
 
     Returns
     -------
@@ -105,9 +133,10 @@ def write_participant_report(output: Path, participant: str) -> Path | None:
     images = make_image_reports(output, participant)
     if not images:
         return None
+    write_viewer(output)
     path = output / report_name(participant)
     for _ in range(_TRIES):
-        write_subject_report(path, f"sub-{participant}", images, group_page="group.html")
+        write_subject_report(path, f"sub-{participant}", images, group_page="group.html", self_contained=self_contained)
         # Another run may have completed an image of the same participant and written its page before this one. The
         # process that writes last must include all images.
         former, images = images, make_image_reports(output, participant)

@@ -38,6 +38,7 @@ from totalspineseg_bids.report.reformat import (
     sagittal_reformat,
     straight_reformat,
 )
+from totalspineseg_bids.report.volume import VOLUME, viewer_assets, volume_script
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +83,7 @@ def write_figures(
     affine: Affine | None,
     *,
     centerline: Centerline | None = None,
+    full_resolution: bool = True,
 ) -> dict[str, str]:
     """Draw an image with its labels.
 
@@ -99,15 +101,17 @@ def write_figures(
         Voxel index of ``labels`` to RAS, mm.
     centerline : Centerline, optional
         Canal centreline; by default derived from the canal and cord in ``labels``.
+    full_resolution : bool
+        Write the data of the full-resolution viewer, if that is installed.
 
     Returns
     -------
     dict
         Kind to file name. The views are ``sagittal`` (curved through canal and vertebral bodies), ``coronal`` (curved
         through the bodies), ``straight`` (straightened along the canal) and ``axial`` (a strip of planes perpendicular
-        to the canal), each also with ``-fill`` and ``-lines``; then ``thumbnail`` and the two files of the viewer (see
-        `viewer`). Views that the image does not allow are omitted. Files are written atomically, and equal arguments
-        give equal bytes.
+        to the canal), each also with ``-fill`` and ``-lines``; then ``thumbnail``, the two files of the viewer (see
+        `viewer`) and the script of the full-resolution viewer (see `volume`). Views that the image does not allow are
+        omitted. Files are written atomically, and equal arguments give equal bytes.
 
     Raises
     ------
@@ -156,6 +160,8 @@ def write_figures(
     files = viewer.viewer_files(image, labels, affine, window)
     writer.save_bytes(viewer.GREY, ".jpg", files.grey)
     writer.save_bytes(viewer.LABELS, ".png", files.labels)
+    if full_resolution and viewer_assets():
+        writer.save_bytes(VOLUME, ".js", volume_script(stem, image, labels, affine))
     return writer.files
 
 

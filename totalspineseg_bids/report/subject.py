@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from markupsafe import Markup
 from PIL import Image, UnidentifiedImageError
 
 from totalspineseg_bids import __version__
@@ -32,6 +33,7 @@ from totalspineseg_bids.report.image_report import ImageReport
 from totalspineseg_bids.report.levels_table import confidence_bars, display_name, levels_table
 from totalspineseg_bids.report.palette import colour_blind_palette
 from totalspineseg_bids.report.viewer import GREY, LABELS, read_layout
+from totalspineseg_bids.report.volume import SCRIPT, VOLUME, viewer_assets
 
 _CAPTIONS: Final = {
     "sagittal": "Sagittal, curved along the spine",
@@ -48,6 +50,7 @@ def write_subject_report(
     *,
     group_page: str | None = None,
     inline_figures: bool = True,
+    self_contained: bool = False,
 ) -> None:
     """Write the page of a participant.
 
@@ -62,7 +65,9 @@ def write_subject_report(
     group_page : str, optional
         Relative path of the group page to link to.
     inline_figures : bool
-        Embed the figures, so that the page is a single file; otherwise link to them.
+        Embed the figures; otherwise link to them.
+    self_contained : bool
+        Embed the full-resolution viewer and its data too, so that the page is a single file.
 
     Raises
     ------
@@ -75,11 +80,15 @@ def write_subject_report(
         participant=participant,
         group_page=group_page,
         bundled=any(is_bundled(image.provenance) for image in images),
-        images=[_image(n, image, path.parent, inline=inline_figures) for n, image in enumerate(images, start=1)],
+        images=[
+            _image(n, image, path.parent, inline=inline_figures, self_contained=self_contained)
+            for n, image in enumerate(images, start=1)
+        ],
+        embedded=_embedded(images, path.parent) if self_contained else [],
         methods=_methods(images),
         colours=json_block(colour_blind_palette()),
         dictionary=[(name, {"Units": "", **COLUMNS[name].describe()}) for name in MEASURES],
-        script=asset("subject.js") + asset("viewer.js"),
+        script=asset("subject.js") + asset("viewer.js") + asset("full_viewer.js"),
     )
     write_bytes(path, text.encode())
 
@@ -99,7 +108,7 @@ def _methods(images: Sequence[ImageReport]) -> list[str]:
     ]
 
 
-def _image(number: int, image: ImageReport, folder: Path, *, inline: bool) -> dict[str, Any]:
+def _image(number: int, image: ImageReport, folder: Path, *, inline: bool, self_contained: bool) -> dict[str, Any]:
     entities = [(key, value) for key, value in image.entities.items() if key != "subject" and value]
     levels = [row.get("level") or _level_of(row) for row in image.rows]
     return {
@@ -114,6 +123,7 @@ def _image(number: int, image: ImageReport, folder: Path, *, inline: bool) -> di
         "certainty": confidence_bars(image.rows, number),
         "views": _views(image, folder, inline=inline),
         "volume": _volume(image, folder),
+        "full": _full(image, folder, self_contained=self_contained),
         "table": levels_table(image.rows, number),
         "posture": _posture(image.provenance),
         "provenance": [(k, v) for k, v in image.provenance.items() if str(v) and k not in POSTURE_COLUMNS],
@@ -182,6 +192,25 @@ def _volume(image: ImageReport, folder: Path) -> dict[str, str] | None:
         "layout": json.dumps(layout, separators=(",", ":")),
         "names": json.dumps(names, separators=(",", ":")),
     }
+
+
+def _full(image: ImageReport, folder: Path, *, self_contained: bool) -> dict[str, str] | None:
+    """Return the scripts of the full-resolution viewer; ``None`` if the image has none or a file is missing."""
+    path = image.figures.get(VOLUME)
+    if path is None or not (folder / path).is_file():
+        return None
+    key = Path(path).stem.removesuffix(f"_{VOLUME}")
+    if self_contained:
+        return {"key": key, "path": "", "script": ""}
+    return {"key": key, "path": path, "script": SCRIPT} if (folder / SCRIPT).is_file() else None
+
+
+def _embedded(images: Sequence[ImageReport], folder: Path) -> list[Markup]:
+    """Return the scripts of a self-contained page: the viewer and the data of each image."""
+    data = [folder / path for image in images if (path := image.figures.get(VOLUME))]
+    texts = [path.read_text(encoding="utf-8") for path in data if path.is_file()]
+    scripts = [viewer_assets()[SCRIPT].decode(), *texts] if texts and viewer_assets() else []
+    return [Markup(text) for text in scripts]  # noqa: S704 - scripts of this program, without "</script"
 
 
 def _source(name: str | None, folder: Path, *, inline: bool) -> tuple[str, tuple[int, int] | None] | None:

@@ -1,0 +1,1 @@
+"""Files that the build adds to the package."""
