@@ -135,6 +135,24 @@ def test_images_of_a_session_are_one_body_of_evidence(first, second, statuses, s
         assert a.components == b.components
 
 
+@pytest.mark.parametrize(("first", "second"), [(ALONE, RIGHT), (RIGHT, RIGHT), (CONTESTED_CLASS, RIGHT)])
+def test_images_of_one_acquisition_do_not_confirm_each_other(first, second):
+    images = [replace(_neck(classes)[1], acquisition="sag_T2w") for classes in (first, second)]
+    for spine, image in zip(label_session(images), images, strict=True):
+        (alone,) = label_session([image])
+        if alone.status is SpineStatus.LABELLED:
+            assert spine.components == alone.components
+        else:
+            assert {c.reason for c in spine.components if c.level} == {FROM_SESSION}
+
+
+def test_images_of_one_acquisition_are_one_piece_of_evidence():
+    undecided, sure = _neck(CONTESTED_CLASS)[1], replace(_neck(RIGHT)[1], acquisition="sag_T2w")
+    (one, _), (two, *_) = label_session([undecided, sure]), label_session([undecided, sure, sure])
+    assert [c.level for c in two.components] == [c.level for c in one.components]
+    np.testing.assert_allclose([c.confidence for c in two.components], [c.confidence for c in one.components])
+
+
 def _below_c2(neck: SimpleColumn, classes: dict[str, str]) -> LabellingInput:
     """Remove everything above C3, so that the classes decide alone."""
     truth, semantic = neck.truth.copy(), _neck(classes)[1].semantic.copy()

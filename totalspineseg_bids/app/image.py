@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -153,7 +153,8 @@ def process_image(
         logger.warning("%s: %s", job.source.name, note)
     localizer = _read_localizer(job, config)
     companions = read_companions(job.companions, job.source, config)
-    spine = loaded.segmenter.segment(image.volume, localizer=localizer, companions=companions, progress=progress)
+    volume = replace(image.volume, acquisition=job.source.acquisition)
+    spine = loaded.segmenter.segment(volume, localizer=localizer, companions=companions, progress=progress)
     if progress is not None:
         progress("measure and write", 0.0)
     writer = _Writer(job, config, loaded, image, spine)

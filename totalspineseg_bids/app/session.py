@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -25,7 +26,9 @@ _SAME_POINT_MM = 1e-3
 
 
 def find_companions(source: SourceImage, session: Iterable[SourceImage]) -> tuple[SourceImage, ...]:
-    """Return the images of a session whose fields of view overlap with that of an image.
+    """Return the images of a session that overlap with an image, and those that overlap with these, and so on.
+
+    Thus all images of a group have the same companions, and their levels do not depend on the image asked for.
 
     Parameters
     ----------
@@ -34,15 +37,15 @@ def find_companions(source: SourceImage, session: Iterable[SourceImage]) -> tupl
     session : iterable of SourceImage
         Images of its session, with or without itself. Images with an unreadable header are skipped.
     """
-    own = _box(source)
-    if own is None:
-        return ()
-    found = []
-    for other in session:
-        box = None if other == source else _box(other)
-        if box is not None and bool((np.minimum(own[1], box[1]) - np.maximum(own[0], box[0]) > OVERLAP_MM).all()):
-            found.append(other)
-    return tuple(found)
+    boxes = {image: box for image in {source: None, **dict.fromkeys(session)} if (box := _box(image)) is not None}
+    pending, group = [source] if source in boxes else [], {source}
+    while pending:
+        low, high = boxes[pending.pop()]
+        overlapping = (np.minimum(high, box[1]) - np.maximum(low, box[0]) > OVERLAP_MM for box in boxes.values())
+        found = [other for other, yes in zip(boxes, overlapping, strict=True) if yes.all() and other not in group]
+        pending += found
+        group.update(found)
+    return tuple(sorted(group - {source}))
 
 
 def _box(source: SourceImage) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
@@ -89,7 +92,8 @@ def read_companions(companions: Sequence[SourceImage], source: SourceImage, conf
 def _read(companion: SourceImage, source: SourceImage, config: RunConfig) -> Volume | None:
     try:
         check_memory(companion.path, config.memory_mb)
-        return load_image(companion.path, volume=config.volume).volume
+        volume = load_image(companion.path, volume=config.volume).volume
+        return replace(volume, acquisition=companion.acquisition)
     except (SpineAppError, OSError) as error:
         # The error is reported when that image is processed itself.
         logger.warning("%s: labelled without %s, which cannot be read", source.name, companion.name)

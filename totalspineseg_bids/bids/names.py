@@ -30,6 +30,7 @@ ENTITY_NAMES = {
     "stain": "staining",
     "trc": "tracer",
 }
+_OF_ONE_ACQUISITION = ("rec", "run", "echo", "part", "inv")
 _ENTITY_KEYS = {name: key for key, name in ENTITY_NAMES.items()}
 
 _NAME = re.compile(
@@ -81,6 +82,18 @@ class SourceImage:
     def session(self) -> str:
         """Label without ``ses-``; empty if there is none."""
         return self.entities.get("ses", "")
+
+    @property
+    def acquisition(self) -> str:
+        """Name without the entities in which the reconstructions, echoes and repetitions of an acquisition differ.
+
+        Examples
+        --------
+        >>> SourceImage("sub-01/anat/sub-01_acq-sag_rec-norm_run-2_T2w.nii.gz", Path("image.nii.gz")).acquisition
+        'sub-01_acq-sag_T2w'
+        """
+        kept = (f"{key}-{value}" for key, value in self.entities.items() if key not in _OF_ONE_ACQUISITION)
+        return "_".join((*kept, self.suffix))
 
     @property
     def suffix(self) -> str:

@@ -64,6 +64,8 @@ class Volume:
     """Values, shape (X, Y, Z)."""
     affine: Affine
     """Voxel index to scanner space (RAS+, mm), shape (4, 4)."""
+    acquisition: str = ""
+    """Name that the reconstructions and repetitions of one acquisition share; empty if unknown."""
 
     @property
     def geometry(self) -> Geometry:

@@ -232,9 +232,15 @@ class SpineSegmenter:
         order = sorted(range(len(keys)), key=lambda n: keys[n])
         whole = tuple(keys[n] for n in order)
         if whole != self._session[0]:
-            seen = [self._cached_outputs(keys[n], volumes[n], localizer, report) for n in order]
+            images = [
+                replace(
+                    self._cached_outputs(keys[n], volumes[n], localizer, report).as_session_image(localizer),
+                    acquisition=volumes[n].acquisition,
+                )
+                for n in order
+            ]
             report("label", 0.0)
-            self._session = whole, label_session([one.as_session_image(localizer) for one in seen])
+            self._session = whole, label_session(images)
         outputs = self._cached_outputs(keys[0], volume, localizer, report)
         report("label", 1.0)
         return add_network_results(self._session[1][whole.index(keys[0])], outputs)
@@ -255,7 +261,7 @@ def _fingerprint(volume: Volume, localizer: Volume | None) -> str:
     whole = hashlib.sha256()
     for part in (volume, localizer):
         if part is not None:
-            whole.update(repr((part.data.shape, str(part.data.dtype))).encode())
+            whole.update(repr((part.data.shape, str(part.data.dtype), part.acquisition)).encode())
             whole.update(np.ascontiguousarray(part.affine).tobytes())
             whole.update(np.ascontiguousarray(part.data).tobytes())
     return whole.hexdigest()

@@ -63,6 +63,8 @@ class LabellingInput:
     """Labelled image (canonical ids) that overlaps in scanner space."""
     level_prior: LevelPrior | None = None
     """Level probabilities of a coarse network."""
+    acquisition: str = ""
+    """Name that the reconstructions and repetitions of one acquisition share; empty if unknown."""
 
 
 def label_map(
@@ -126,6 +128,8 @@ class SolvedImage:
     """Components and levels in the box; ``None`` without a spine."""
     reason: str | None = None
     """Why there is no spine."""
+    acquisition: str = ""
+    """That of the input."""
 
     @property
     def local(self) -> Affine:
@@ -173,7 +177,7 @@ def _search(
     box = foreground_box(layout.kinds(maps[0].labels) > 0, margin=FOREGROUND_MARGIN)
     if box is None:
         return replace(grid, reason="the map holds no class of the spine")
-    grid = replace(grid, box=box)
+    grid = replace(grid, box=box, acquisition=image.acquisition)
     cropped = [SemanticMap(np.ascontiguousarray(m.labels[box]), m.class_map) for m in maps]
     if image.level_prior is not None:
         cropped = [sacrum.relabel_by_prior(m, grid.local, image.level_prior) for m in cropped]

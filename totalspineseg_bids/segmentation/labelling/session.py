@@ -3,12 +3,14 @@
 Every image is first solved alone. An image that names its levels alone, without doubt, is *sure*. Sure images are
 evidence for the others, and for each other where they agree. An image that is named with a doubt is evidence only for
 images that abstain and overlap with no sure one. Images that abstain are evidence for none, so that two undecided
-images cannot confirm each other. There is one such round, which does not depend on the order of the images.
+images cannot confirm each other. The images of one acquisition count once and do not confirm each other. There is one
+such round, which does not depend on the order of the images.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -88,6 +90,8 @@ class ImageEvidence:
     """Landmarks that the levels are based on."""
     sure: bool
     """Whether the levels are beyond doubt."""
+    acquisition: str
+    """Acquisition of the image; a name of its own if unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +177,7 @@ def image_evidence(solved: SolvedImage, image: int = 0) -> ImageEvidence | None:
     )
     landmarks = landmarks_of(found.observations, found.solution.levels)
     sure = sum(landmarks.values()) >= ENOUGH_LANDMARKS and found.solution.shift_margin >= _DOUBTFUL_MARGIN
-    return ImageEvidence(image, components, landmarks, sure)
+    return ImageEvidence(image, components, landmarks, sure, solved.acquisition or f"image {image}")
 
 
 def _scanner(solved: SolvedImage, found: LabelledComponents, observation: Observation) -> NDArray[np.float64]:
@@ -198,17 +202,20 @@ def _solve_together(
     givers = [m for m in aligned if evidence[m].sure]
     if own is None:
         givers = givers or list(aligned)
-    elif own.sure:
-        givers = [m for m in givers if _differing_share(found, evidence[m], aligned[m]) <= 0.5]
+    else:
+        shifted = {m: _differing_share(found, evidence[m], aligned[m]) > 0.5 for m in givers}
+        givers = [m for m in givers if (not own.sure if shifted[m] else evidence[m].acquisition != own.acquisition)]
     if not givers:
         return solved
+    repetitions = Counter(evidence[m].acquisition for m in givers)
     observations = list(found.observations)
     for m in givers:
         alignment = aligned[m]
         strength = SURE_IMAGE_WEIGHT if evidence[m].sure and alignment.certain else 1.0
         for row, table in alignment.tables.items():
             # The levels of one image are right or wrong together, so they count as one piece of evidence.
-            entry = SessionEvidence(m, table, strength / len(alignment.tables), evidence[m].landmarks)
+            weight = strength / len(alignment.tables) / repetitions[evidence[m].acquisition]
+            entry = SessionEvidence(m, table, weight, evidence[m].landmarks)
             observations[row] = replace(
                 observations[row], session_evidence=(*observations[row].session_evidence, entry)
             )
