@@ -10,8 +10,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from totalspineseg_bids.anatomy import SpineVariant
-from totalspineseg_bids.evaluation.corruption.damage import DAMAGES, LATE, ImpossibleError, blind, require
-from totalspineseg_bids.evaluation.corruption.subjects import BLIND_VIEWS, VIEWS, Case, make_case, make_subject
+from totalspineseg_bids.evaluation.corruption.damage import DAMAGES, LATE, blind
+from totalspineseg_bids.evaluation.corruption.subjects import (
+    BLIND_VIEWS,
+    VIEWS,
+    Case,
+    ImpossibleError,
+    make_case,
+    make_subject,
+    require,
+)
 from totalspineseg_bids.segmentation.class_map import ClassMap
 
 LAYOUTS = ("r20240601-step2", "r20241115-step2")

@@ -1,7 +1,7 @@
 """Errors of networks in semantic maps, one function per kind.
 
-Each function changes a :class:`Case` in place, or raises `ImpossibleError` where it does not fit. All random numbers
-come from the generator passed to it.
+Each function changes a :class:`Case` in place, or raises `subjects.ImpossibleError` where it does not fit. All random
+numbers come from the generator passed to it.
 """
 
 from __future__ import annotations
@@ -16,23 +16,13 @@ from scipy import ndimage
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import LANDMARK_DISCS, Structure
-from totalspineseg_bids.evaluation.corruption.subjects import Case, table_of
+from totalspineseg_bids.evaluation.corruption.subjects import Case, require, table_of
 from totalspineseg_bids.imaging.grid import restore_labels
 from totalspineseg_bids.imaging.volume import Geometry
 from totalspineseg_bids.segmentation.class_map import ClassMap, Parity
 
 Damage = Callable[[Case, np.random.Generator], None]
 _Item = TypeVar("_Item")
-
-
-class ImpossibleError(Exception):
-    """A damage does not fit a case: what it changes is not in view."""
-
-
-def require(possible: object) -> None:
-    """Raise `ImpossibleError` unless a condition holds."""
-    if not possible:
-        raise ImpossibleError
 
 
 def _disc(level: str) -> int:
@@ -498,12 +488,14 @@ def no_processes(case: Case, rng: np.random.Generator) -> None:
 
 
 def _crop(case: Case, rows: tuple[slice, slice, slice]) -> None:
+    before = np.maximum(np.bincount(case.truth.ravel(), minlength=256), 1)
     case.truth = np.ascontiguousarray(case.truth[rows])
     case.semantic = np.ascontiguousarray(case.semantic[rows])
     case.support = [(np.ascontiguousarray(m[rows]), layout) for m, layout in case.support]
     case.affine = case.affine.copy()
     case.affine[:3, 3] += case.affine[:3, :3] @ np.array([s.start or 0 for s in rows], float)
-    case.whole = np.minimum(case.whole, np.bincount(case.truth.ravel(), minlength=256))
+    # What the view showed in part, the crop shows in part too.
+    case.whole = case.whole * np.bincount(case.truth.ravel(), minlength=256) / before
     case.refresh()
 
 

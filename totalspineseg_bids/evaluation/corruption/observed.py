@@ -18,9 +18,8 @@ from scipy import ndimage
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import LANDMARK_DISCS, SpineVariant, Structure
 from totalspineseg_bids.evaluation.corruption.cases import LAYOUTS, VARIANTS
-from totalspineseg_bids.evaluation.corruption.damage import ImpossibleError, require
 from totalspineseg_bids.evaluation.corruption.score import Score
-from totalspineseg_bids.evaluation.corruption.subjects import BLIND_VIEWS, VIEWS, table_of
+from totalspineseg_bids.evaluation.corruption.subjects import BLIND_VIEWS, VIEWS, ImpossibleError, require, table_of
 from totalspineseg_bids.imaging.centerline import Centerline
 from totalspineseg_bids.segmentation.class_map import ClassMap, Parity
 from totalspineseg_bids.segmentation.labelling.column.cross_check import solve as solve_twice

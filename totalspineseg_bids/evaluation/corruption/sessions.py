@@ -12,9 +12,9 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from totalspineseg_bids.evaluation.corruption.cases import LAYOUTS, SPLITS
-from totalspineseg_bids.evaluation.corruption.damage import DAMAGES, ImpossibleError, blind, resample
+from totalspineseg_bids.evaluation.corruption.damage import DAMAGES, blind, resample
 from totalspineseg_bids.evaluation.corruption.score import Score
-from totalspineseg_bids.evaluation.corruption.subjects import Case, make_case, make_subject
+from totalspineseg_bids.evaluation.corruption.subjects import Case, ImpossibleError, make_case, make_subject
 from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling import LabellingInput
 

@@ -41,6 +41,16 @@ BLIND_VIEWS: dict[str, tuple[str, str]] = {
 }
 
 
+class ImpossibleError(Exception):
+    """A view or a damage does not fit: what it needs is not there."""
+
+
+def require(possible: object) -> None:
+    """Raise `ImpossibleError` unless a condition holds."""
+    if not possible:
+        raise ImpossibleError
+
+
 @dataclass(frozen=True)
 class Subject:
     """Truth of a whole spine."""
@@ -232,12 +242,19 @@ def make_case(
         Draws the ends.
     swap : bool, default False
         Exchange odd and even classes.
+
+    Raises
+    ------
+    ImpossibleError
+        If the subject lacks an end of the view.
     """
     first, last = {**VIEWS, **BLIND_VIEWS}[view]
     last = last if last in subject.variant.vertebrae() else subject.variant.vertebrae()[-2]
     first = first if first in subject.variant.vertebrae() else "T10"
     depth = subject.truth.shape[2]
-    body = [_body_rows(subject, anatomy.vertebra(level).id) for level in (first, last)]
+    ends = [anatomy.vertebra(level).id for level in (first, last)]
+    require(all(subject.counts[number] for number in ends))
+    body = [_body_rows(subject, number) for number in ends]
     jitter = rng.integers(-4, 9, 2) if view not in BLIND_VIEWS else rng.integers(-4, 1, 2)
     top = depth if first == "C1" else min(depth, body[0][1] + int(jitter[0]))
     bottom = max(0, body[1][0] - int(jitter[1]))
