@@ -1,7 +1,7 @@
 """The dependencies and names that docs/architecture.md promises.
 
 Packages depend on each other in one direction (`RANK`), no module is part of an import cycle, and a public type has one
-definition. The list `DEFINED_TWICE` holds the remaining exceptions; an entry that is no longer needed fails the test.
+definition.
 """
 
 import ast
@@ -86,12 +86,6 @@ MODULES = {
     ".".join((PACKAGE.name, *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
 }
-# Public type names with two definitions: a list that may only shrink.
-DEFINED_TWICE: set[str] = {
-    "Engine",
-    "Points",
-    "Precision",
-}
 
 
 def imported_modules(path: Path) -> set[str]:
@@ -150,10 +144,7 @@ def test_no_public_type_name_is_defined_in_two_modules():
         for name in public_types(path):
             definitions[name].append(module)
     twice = {name: modules for name, modules in definitions.items() if len(modules) > 1}
-    new = {name: modules for name, modules in twice.items() if name not in DEFINED_TWICE}
-    assert not new, f"defined more than once: {new}"
-    solved = DEFINED_TWICE - twice.keys()
-    assert not solved, f"defined once, remove from DEFINED_TWICE: {sorted(solved)}"
+    assert not twice, f"defined more than once: {twice}"
 
 
 def test_the_stages_of_the_labelling_do_not_import_each_other():

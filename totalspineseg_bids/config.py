@@ -32,7 +32,7 @@ from totalspineseg_bids.errors import (
     UnknownLevelError,
     UsageError,
 )
-from totalspineseg_bids.inference.options import Quality
+from totalspineseg_bids.inference.options import EngineName, Precision, Quality
 from totalspineseg_bids.inference.resources import memory_limit_mb
 from totalspineseg_bids.models.catalog import DEFAULT_MODEL
 
@@ -42,8 +42,6 @@ else:  # pragma: no cover
     import tomli as tomllib
 
 AnalysisLevel = Literal["participant", "group"]
-Engine = Literal["auto", "openvino", "torch"]
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Resolution = Literal["native", "1mm", "both"]
 ANALYSIS_LEVELS: tuple[AnalysisLevel, ...] = get_args(AnalysisLevel)
 
@@ -400,7 +398,7 @@ class RunConfig:
     device: str = _option(
         "auto", SettingGroup.METHOD, "auto, cpu, cuda, cuda:N or mps", metavar="DEVICE", parse=_device, environment=True
     )
-    engine: Engine = _option("auto", SettingGroup.METHOD, "library that runs the networks", environment=True)
+    engine: EngineName = _option("auto", SettingGroup.METHOD, "library that runs the networks", environment=True)
     precision: Precision = _option(
         "auto",
         SettingGroup.METHOD,

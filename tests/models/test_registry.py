@@ -13,18 +13,15 @@ from totalspineseg_bids.models.roles import Role, is_level_prior, role_of
 
 from .conftest import NAMES, TRAINER, dataset_of, model_files, write_folder, write_zip
 
-LAYOUTS = Path(__file__).resolve().parents[2].parent / "shared" / "layouts"
-
 
 @pytest.mark.parametrize("role", ["step1", "step2", "single"])
 def test_roles_by_label_names(role: str) -> None:
     assert role_of(dataset_of(role)) is Role(role)
 
 
-@pytest.mark.skipif(not LAYOUTS.is_dir(), reason="layouts of the public releases are not beside the checkout")
-def test_roles_of_the_public_releases() -> None:
+def test_roles_of_the_public_releases(data_dir: Path) -> None:
     expected = {"step1": Role.STEP1, "step2": Role.STEP2, "full": Role.SINGLE}
-    files = sorted(LAYOUTS.glob("*.json"))
+    files = sorted((data_dir / "layouts").glob("*.json"))
     assert files
     for file in files:
         assert role_of(json.loads(file.read_text())) is expected[file.stem.split("-")[1]], file.name

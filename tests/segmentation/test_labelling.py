@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from functools import cache
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -35,7 +34,6 @@ STEP2_LATER = ClassMap.named("r20241115-step2")
 STEP1 = ClassMap.named("r20240601-step1")
 STEP1_LATER = ClassMap.named("r20241115-step1")
 FULL = ClassMap.named("r20240601-full")
-ANATOMY = Path(__file__).resolve().parents[3] / "shared" / "anatomy"
 
 
 @cache
@@ -256,11 +254,10 @@ def test_api_takes_files_in_either_form(tmp_path):
     assert _all_right(spine, column) == []
 
 
-@pytest.mark.skipif(not (ANATOMY / "bp3d_trunk_1mm.nii.gz").exists(), reason="atlas not beside the checkout")
 @pytest.mark.parametrize("layout", [STEP1_LATER, STEP2_LATER], ids=lambda layout: layout.name)
 @pytest.mark.parametrize("rows", [slice(None, 330), slice(560, None)], ids=["lumbar", "neck"])
-def test_real_anatomy(layout, rows):
-    image = nib.load(ANATOMY / "bp3d_trunk_1mm.nii.gz")
+def test_real_anatomy(layout, rows, data_dir):
+    image = nib.load(data_dir / "anatomy/bp3d_trunk_1mm.nii.gz")
     truth = np.asarray(image.dataobj)[28:148, 20:, rows].copy()
     truth[truth < 10] = 0
     column = SimpleColumn(truth, image.affine, {}, {})

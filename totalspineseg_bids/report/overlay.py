@@ -13,8 +13,9 @@ from scipy import ndimage
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import BY_ID, CANAL_ID, CORD_ID, Structure
+from totalspineseg_bids.imaging.centerline import Points
 from totalspineseg_bids.imaging.volume import Affine, Volume
-from totalspineseg_bids.report.reformat import Points, Reformat
+from totalspineseg_bids.report.reformat import Reformat
 
 LabelSlice = NDArray[np.uint8]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont

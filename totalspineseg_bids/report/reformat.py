@@ -16,10 +16,8 @@ from scipy import ndimage
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import BY_ID, CANAL_ID, CORD_ID, Structure
-from totalspineseg_bids.imaging.centerline import Centerline, orthogonal
+from totalspineseg_bids.imaging.centerline import Centerline, Points, orthogonal
 from totalspineseg_bids.imaging.volume import Affine, Geometry
-
-Points = NDArray[np.float64]
 
 _BIN_MM = 3.0
 _SMOOTH_BINS = 3.0
