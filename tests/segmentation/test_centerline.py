@@ -61,6 +61,28 @@ def test_gaps_and_blobs_elsewhere_do_not_matter():
     assert np.hypot(holed.project(middle).anterior, holed.project(middle).lateral)[0] < 10
 
 
+@pytest.mark.parametrize("at", [100, 200, 310])
+@pytest.mark.parametrize(("sideways", "forward"), [(-35, 30), (25, 30), (0, 45)])
+def test_a_vessel_beside_the_canal_is_no_part_of_it(at, sideways, forward):
+    curve = _arc(400, 60, "sagittal")
+    tube = _tube(curve)
+    vessel = _tube(curve[at - 25 : at + 25] + np.array([sideways, forward, 0]), radius=5)
+    alone, both = (Centerline.from_canal(points, 8.0) for points in (tube, np.vstack([tube, vessel])))
+    assert alone is not None
+    assert both is not None
+    np.testing.assert_array_equal(both.points, alone.points)
+
+
+@pytest.mark.parametrize(("turn", "plane"), [(140, "sagittal"), (80, "coronal")])
+@pytest.mark.parametrize(("first", "last"), [(160, 250), (40, 130), (60, 90)])
+def test_parts_of_a_torn_canal_are_joined(turn, plane, first, last):
+    curve = _arc(400, turn, plane)
+    parts = np.vstack([_tube(curve[:first]), _tube(curve[last:])])
+    line = Centerline.from_canal(parts, 8.0)
+    assert line is not None
+    assert line.length == pytest.approx(400, rel=0.08)
+
+
 def test_front_is_front():
     line = Centerline.from_canal(_tube(_arc(200, 40, "sagittal")), 8.0)
     assert line is not None

@@ -45,6 +45,10 @@ _SHORT_MM = 45.0
 _SMALLEST_PART_MM3 = 250.0
 #: Largest gap between parts of the canal that count as one column, mm.
 _LARGEST_GAP_MM = 160.0
+#: A part this far from the canal, more than 60 degrees off its direction, lies beside it and is no part of it.
+_ASIDE_MM, _ASIDE_COSINE = 10.0, 0.5
+#: Radius around the nearest point of the canal in which its direction is measured, mm.
+_DIRECTION_MM = 40.0
 #: The same for polylines: smoothing (less than a vertebra, more than the steps of the voxels) and straight ends, mm.
 _POLYLINE_SMOOTH_MM = 4.0
 _POLYLINE_EXTENSION_MM = 40
@@ -392,11 +396,13 @@ def _order_along(cells: Points, volumes: NDArray[np.float64]) -> tuple[NDArray[n
                 best = float(apart[k]), candidate, int(members[k]), int(base[nearest[k]])
         if best is None or best[0] > _LARGEST_GAP_MM:
             break
+        candidates.remove(best[1])
+        if _lies_aside(cells[best[2]], cells[best[3]], cells[base]):
+            continue
         lengths.append(best[0])
         rows.append(best[2])
         columns.append(best[3])
         joined.add(best[1])
-        candidates.remove(best[1])
     if rows:
         links = np.asarray(lengths), (np.asarray(rows), np.asarray(columns))
         extra = sparse.coo_matrix(links, shape=(count, count)).tocsr()
@@ -411,6 +417,16 @@ def _order_along(cells: Points, volumes: NDArray[np.float64]) -> tuple[NDArray[n
     if cells[start, 2] > cells[int(np.argmin(np.where(distance < 0, np.inf, distance))), 2]:
         distance[kept] = distance[kept].max() - distance[kept]
     return kept, distance
+
+
+def _lies_aside(point: Vector, nearest: Vector, canal: Points) -> bool:
+    """Return whether a point lies beside the canal, not beyond its end or in a gap of it."""
+    away = point - nearest
+    near = canal[np.linalg.norm(canal - nearest, axis=1) < _DIRECTION_MM]
+    direction = np.linalg.svd(near - near.mean(axis=0), full_matrices=False)[2][0]
+    if np.linalg.norm(away) < _ASIDE_MM or np.ptp(near @ direction) < _SHORT_MM:
+        return False
+    return bool(abs(away @ direction) < _ASIDE_COSINE * np.linalg.norm(away))
 
 
 def _distances(graph: sparse.csr_matrix, start: int) -> NDArray[np.float64]:
