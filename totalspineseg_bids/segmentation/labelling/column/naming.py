@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from totalspineseg_bids import anatomy
-from totalspineseg_bids.anatomy import Structure
+from totalspineseg_bids.anatomy import SpineVariant, Structure
 from totalspineseg_bids.segmentation.labelling.column.parameters import (
     BEYOND_DOUBT,
+    ENOUGH_FOR_VARIANT,
     ENOUGH_LANDMARKS,
     LANDMARK_SEEN,
     LANDMARK_SEEN_ELSEWHERE,
@@ -17,6 +18,7 @@ from totalspineseg_bids.segmentation.labelling.column.parameters import (
     MOST_LANDMARKS,
     SURE,
     SURE_COLUMN,
+    VARIANT_EVIDENCE,
     WHOLE_SACRUM_MM,
     chain_of,
 )
@@ -27,6 +29,7 @@ NO_ANCHOR = "no landmark of the column is in view"
 SHIFT_POSSIBLE = "a shift by one level cannot be ruled out"
 ONE_LANDMARK = "the levels rest on a single landmark"
 CONTESTED = "the only landmark in view is seen at two levels"
+RARE_VARIANT = "counted with {} thoracic and {} lumbar vertebrae, which is rare: a landmark may be in the wrong place"
 UNEXPLAINED = "most of what was found fits no order of levels"
 
 
@@ -56,6 +59,7 @@ def name_components(
     kept = [n for n, level in enumerate(solution.levels) if level is not None]
     reason = unnamed or abstention_reason(observations, solution)
     doubt = ONE_LANDMARK if landmark_support(observations, solution.levels) < ENOUGH_LANDMARKS else None
+    rare = _rare_variant(observations, solution)
     ids: list[int | None] = [None] * len(observations)
     reasons: list[str | None] = [None] * len(observations)
     numbers = {Structure.DISC: 0, Structure.VERTEBRA: 0}
@@ -70,7 +74,8 @@ def name_components(
             reasons[n] = reason or SHIFT_POSSIBLE
         else:
             ids[n] = (anatomy.disc(level) if kind is Structure.DISC else anatomy.vertebra(level)).id
-            reasons[n] = cautions.get(n) or _caution(observations[n], n, solution) or _disputed(n, solution) or doubt
+            found = cautions.get(n) or _caution(observations[n], n, solution) or _disputed(n, solution)
+            reasons[n] = found or doubt or rare.get(level)
     status = SpineStatus.LABELLED if reason is None else SpineStatus.ABSTAINED
     slots, cuts = _slots(observations, solution, ids)
     steps = [b.s - a.s for a, b in zip(_discs(observations, kept)[:-1], _discs(observations, kept)[1:], strict=True)]
@@ -214,6 +219,24 @@ def _caution(observation: Observation, n: int, solution: LevelSolution) -> str |
             if share >= 0.5 and name != level and {name, level} not in ({"T12", "T13"}, {"L5", "L6"}):
                 return f"carries the class of {name}"
     return None
+
+
+def _rare_variant(observations: Sequence[Observation], solution: LevelSolution) -> dict[str, str]:
+    """Return a reason for each level that depends on other numbers of vertebrae than 12 and 5.
+
+    A landmark above them fixes the thoracic levels; without one, all levels but L5-S depend on the numbers. No level
+    does if all kinds of evidence agree at the last thoracic vertebra.
+    """
+    found = landmarks_of(observations, solution.levels)
+    variant = solution.variant
+    if variant == SpineVariant() or sum(found.get(name, 0.0) for name in VARIANT_EVIDENCE) >= ENOUGH_FOR_VARIANT:
+        return {}
+    chain = chain_of(variant)
+    last = chain.vertebrae.index("T11")
+    above = any(found.get(level) for level in (*chain.vertebrae[:last], *chain.discs[:last]))
+    first = last + 1 if above else 0
+    reason = RARE_VARIANT.format(variant.thoracic, variant.lumbar)
+    return dict.fromkeys((*chain.vertebrae[first:-1], *chain.discs[first:-1]), reason)
 
 
 def _discs(observations: Sequence[Observation], kept: Sequence[int]) -> list[Observation]:
