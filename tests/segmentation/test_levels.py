@@ -118,6 +118,33 @@ def test_variants_with_landmarks_on_both_sides(variant):
     assert solution.variant_confidence > 0.6
 
 
+@pytest.mark.parametrize(
+    ("variant", "first", "prior", "doubtful"),
+    [
+        pytest.param(USUAL, "C1", False, (), id="usual"),
+        pytest.param(SpineVariant(12, 6), "C1", False, ("T12", "L1", "L6", "L1-L2", "L5-L6"), id="seen from above"),
+        pytest.param(SpineVariant(12, 6), "T11", False, ("T11", "L1", "L6", "T11-T12", "L5-L6"), id="seen from below"),
+        pytest.param(SpineVariant(13, 5), "C1", True, (), id="all evidence agrees"),
+    ],
+)
+def test_names_that_depend_on_a_rare_number_of_vertebrae_carry_a_reason(variant, first, prior, doubtful):
+    names, observations = column_of(first, variant=variant)
+    solution = _solve(observations)
+    assert list(solution.levels) == names
+    if prior:
+        observations = [
+            replace(o, level_prior={name: 1.0}, localizer_levels={name: 1.0})
+            for o, name in zip(observations, names, strict=True)
+        ]
+    reasons = dict(zip(names, name_components(observations, solution).reasons, strict=True))
+    assert all(reasons[name] for name in doubtful)
+    rare = {name for name, reason in reasons.items() if reason and "which is rare" in reason}
+    assert not rare & {"S", "L5-S"}
+    if first == "C1":
+        assert not rare & {"C2", "C7-T1", "T10", "T11"}
+        assert bool(rare) == bool(doubtful)
+
+
 def test_a_landmark_one_level_off_is_outvoted_or_doubted():
     names, observations = column_of("C2", "S")
     right, wrong = names.index("T12-L1"), names.index("L1-L2")

@@ -265,8 +265,8 @@ NEGLIGIBLE_HYPOTHESIS = 1e-7
 SURE_COLUMN, SURE, BEYOND_DOUBT = 0.7, 0.55, 0.9
 #: Number of landmarks, counted by `landmark_support`, below which levels are doubtful.
 ENOUGH_LANDMARKS = 1.5
-#: Evidence on the last thoracic level, as `landmarks_of` names it, and its sum from which other numbers of vertebrae than
-#: 12 and 5 are not doubtful (assumed).
+#: Evidence on the last thoracic level, as `landmarks_of` names it, and its sum from which other numbers of vertebrae
+#: than 12 and 5 are not doubtful (assumed).
 VARIANT_EVIDENCE = ("T12", "T12-L1", "map 0", "map 1", "localizer", "level prior")
 ENOUGH_FOR_VARIANT = 2.0
 #: Smallest share of the volume of all components that the levels of a named column explain.
