@@ -18,6 +18,7 @@ from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.imaging.centerline import Centerline
 from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling.instances.parameters import (
+    BEYOND_NEIGHBOUR_MM,
     HEIGHT_TOLERANCE_MM,
     LARGEST_DISTANCE_MM,
     LARGEST_SLIP_MM3,
@@ -140,7 +141,7 @@ class _Heights:
     height
         Expected height of the body of each cell, mm along the canal, shape (N,).
     behind
-        Whether the cell lies behind the bodies, the only place where heights separate vertebrae, shape (N,).
+        Whether the cell lies behind the bodies, where heights separate neighbours, shape (N,).
     """
 
     def __init__(self, seeds: NDArray[np.int64], height: NDArray[np.float64], behind: NDArray[np.bool_]) -> None:
@@ -168,7 +169,8 @@ class _Heights:
             Largest distance from the height range of the instance, unless no other body is nearer, mm.
         """
         off = np.maximum(self._low[instance] - self._height, self._height - self._high[instance])
-        return np.asarray(~self._behind | (off <= most_mm) | (off <= self._least))
+        most = np.where(self._behind, most_mm, BEYOND_NEIGHBOUR_MM)
+        return np.asarray((off <= most) | (off <= self._least))
 
     def reject_distant(self, instance: NDArray[np.int64], most_mm: float) -> NDArray[np.int64]:
         """Set the instance of cells that do not fit it to 0; ``most_mm`` as in `fits`."""
