@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
+import cc3d
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
@@ -140,24 +141,18 @@ def cut_labels(labels: NDArray[np.uint8], affine: Affine) -> frozenset[int]:
     return frozenset(cut - {0})
 
 
-def _joint_counts(truth: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
-    """Return voxels of each pair of labels (256 x 256) and the flat indices where either map is labelled."""
+def _joint_counts(truth: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Return the number of voxels of each pair of labels, shape (256, 256), without common background."""
     where = np.flatnonzero((truth != 0) | (predicted != 0))
     pairs = truth.ravel()[where].astype(np.int64) * 256 + predicted.ravel()[where]
-    counts = np.bincount(pairs, minlength=256 * 256).reshape(256, 256)
-    return counts, where
+    return np.bincount(pairs, minlength=256 * 256).reshape(256, 256)
 
 
 def centroids(labels: NDArray[np.uint8], affine: Affine) -> dict[int, NDArray[np.float64]]:
     """Return the centre of mass of each label, RAS+ mm."""
-    where = np.flatnonzero(labels)
-    values = labels.ravel()[where]
-    counts = np.bincount(values, minlength=256)
-    axes = np.unravel_index(where, labels.shape)
-    sums = np.stack([np.bincount(values, weights=axis, minlength=256) for axis in axes], axis=1)
-    return {
-        int(value): affine[:3, :3] @ (sums[value] / counts[value]) + affine[:3, 3] for value in np.flatnonzero(counts)
-    }
+    found = cc3d.statistics(labels)
+    numbers = np.flatnonzero(found["voxel_counts"])
+    return {int(n): affine[:3, :3] @ found["centroids"][n] + affine[:3, 3] for n in numbers if n}
 
 
 def _family(label: AnatomicalLabel) -> Structure:
@@ -235,7 +230,7 @@ def compare(
     if truth.shape != predicted.shape:
         msg = f"truth {truth.shape} and prediction {predicted.shape} are not on one grid"
         raise ValueError(msg)
-    counts, _ = _joint_counts(truth, predicted)
+    counts = _joint_counts(truth, predicted)
     in_truth, in_predicted = counts.sum(axis=1), counts.sum(axis=0)
     cut = cut_labels(truth, affine)
     true_centres, predicted_centres = centroids(truth, affine), centroids(predicted, affine)
