@@ -322,6 +322,23 @@ def test_images_of_unknown_position_are_labelled_alone(
     assert find_companions(sources[0], sources) == ((sources[1],) if together else ())
 
 
+@pytest.mark.parametrize(("steps", "groups"), [((0, 25, 50), [3, 3, 3]), ((0, 25, 90), [2, 2, 1])])
+def test_images_that_overlap_through_others_are_labelled_together(
+    tmp_path: Path, steps: tuple[int, ...], groups: list[int]
+) -> None:
+    sources = []
+    for number, step in enumerate(steps):
+        path = save(tmp_path / f"sub-01/anat/sub-01_run-{number}_T2w.nii.gz", tiny_image())
+        image = nib.load(path)
+        affine = image.affine.copy()
+        affine[2, 3] += step
+        nib.save(nib.Nifti1Image(np.asarray(image.dataobj), affine), path)
+        sources.append(SourceImage(path.relative_to(tmp_path).as_posix(), path))
+    found = [{source, *find_companions(source, sources)} for source in sources]
+    assert [len(group) for group in found] == groups
+    assert found[0] == found[1]
+
+
 def _killed() -> TinySegmenter:
     """A segmenter whose process the kernel kills at one image, as it does when the memory is used up."""
 
