@@ -49,7 +49,7 @@ def test_sizes_are_those_of_an_adult(spine: Volume) -> None:
     # Whole vertebrae and discs of adults in mL, generous bounds around the open atlases.
     for level, low, high in (("C4", 6, 14), ("T1", 10, 22), ("T7", 15, 32), ("L3", 33, 70), ("S", 110, 260)):
         assert low < volumes[anatomy.vertebra(level).id] < high, level
-    for level, low, high in (("C4-C5", 0.7, 2.6), ("T7-T8", 2.5, 7.5), ("L3-L4", 8, 22), ("L5-S", 8, 24)):
+    for level, low, high in (("C4-C5", 0.5, 2.6), ("T7-T8", 1.8, 7.5), ("L3-L4", 8, 22), ("L5-S", 8, 24)):
         assert low < volumes[anatomy.disc(level).id] < high, level
     assert 15 < volumes[anatomy.CORD_ID] < 40
 
@@ -61,16 +61,16 @@ def test_levels_run_from_top_to_bottom(spine: Volume) -> None:
     assert np.all(np.diff(heights) < 0)
 
 
-def test_each_disc_touches_its_two_vertebrae_and_no_other(spine: Volume) -> None:
+def test_each_disc_lies_within_three_millimetres_of_its_two_vertebrae_and_of_no_other(spine: Volume) -> None:
     variant = SpineVariant()
     bodies = variant.vertebrae()[1:]
     boxes = ndimage.find_objects(spine.data)
     for position, level in enumerate(variant.discs()):
         label = anatomy.disc(level).id
-        box = tuple(slice(max(0, s.start - 2), s.stop + 2) for s in boxes[label - 1])
+        box = tuple(slice(max(0, s.start - 4), s.stop + 4) for s in boxes[label - 1])
         part = spine.data[box]
         assert ndimage.label(part == label)[1] == 1, level
-        around = set(np.unique(part[ndimage.binary_dilation(part == label)]))
+        around = set(np.unique(part[ndimage.binary_dilation(part == label, iterations=3)]))
         neighbours = {anatomy.vertebra(name).id for name in bodies[position : position + 2]}
         vertebrae = {i for i in around if 18 <= i <= 41 or i in {92, 230, 231}}
         assert vertebrae == neighbours, level

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from totalspineseg_bids import anatomy
@@ -9,10 +11,11 @@ from totalspineseg_bids.synthesis.curve import SpinalColumn, SpinalLevel, Tube
 from totalspineseg_bids.synthesis.rasterize import Canvas, LocalFrame, fill, rod
 
 #: Labels of tissue around the spine.
-TISSUES = tuple(range(10))
+TISSUES = tuple(range(11))
 
-
-SOFT_TISSUE = 1
+SOFT_TISSUE, FAT, ENDPLATE = 1, 9, 10
+#: Epidural space while the spine is drawn: bone does not replace it.
+EPIDURAL = 255
 
 
 def draw_block(
@@ -83,29 +86,52 @@ def draw_block(
     fill(window, inside, label, replace)
 
 
-def draw_epidural_fat(canvas: Canvas, canal: Tube) -> None:
-    """Draw the fat around the dural sac and in the foramina; bones drawn afterwards replace the rest of it."""
+def draw_foraminal_fat(canvas: Canvas, column: SpinalColumn) -> None:
+    """Draw ligaments in front of and behind the bony canal, and the fat of the foramina beside it, before the bones."""
+    canal, neck = column.canal, _end_of_neck(column)
     for i in range(0, len(canal.points) - 1, 2):
         j = min(i + 2, len(canal.points) - 1)
         (a0, b0), (a1, b1) = canal.radii[i], canal.radii[j]
-        rod(
-            canvas,
-            canal.points[i],
-            canal.points[j],
-            (a0 + 7.0, b0 + 5.0),
-            (a1 + 7.0, b1 + 5.0),
-            SOFT_TISSUE,
-            across=canal.across[i],
-            cap=2.0,
-            replace=TISSUES[2:8],
-        )
+        for wide, deep, label in (
+            (1.0, 5.0, SOFT_TISSUE),
+            (7.0, 0.0, FAT if canal.points[i][2] < neck else SOFT_TISSUE),
+        ):
+            rod(
+                canvas,
+                canal.points[i],
+                canal.points[j],
+                (a0 + wide, b0 + deep),
+                (a1 + wide, b1 + deep),
+                label,
+                across=canal.across[i],
+                cap=2.0,
+                replace=TISSUES[2:8],
+            )
 
 
-def draw_tubes(canvas: Canvas, canal: Tube, cord: Tube) -> None:
-    """Draw canal and cord; the cord only inside the canal."""
+def draw_tubes(canvas: Canvas, column: SpinalColumn) -> None:
+    """Draw epidural space, dural sac and cord; the cord only inside the sac."""
     everything = tuple(range(256))
-    _tube(canvas, canal, anatomy.CANAL_ID, everything)
-    _tube(canvas, cord, anatomy.CORD_ID, (anatomy.CANAL_ID,))
+    _tube(canvas, column.canal, EPIDURAL, everything)
+    _tube(canvas, column.sac, anatomy.CANAL_ID, everything)
+    # In front of the sac lie veins and a ligament; there is fat only below L4.
+    sac = column.sac
+    upper = sac.points[:, 2] > column.level("L4").bottom.origin[2]
+    ahead = sac.points + sac.forward * (0.6 * sac.radii[:, 1:] + 1.5)
+    _tube(canvas, replace(sac, points=ahead).part(upper), SOFT_TISSUE, (EPIDURAL,))
+    _tube(canvas, column.cord, anatomy.CORD_ID, (anatomy.CANAL_ID,))
+
+
+def fill_epidural_space(canvas: Canvas, column: SpinalColumn) -> None:
+    """Fill the epidural space: fat in trunk and sacrum; in the neck veins and ligaments with little fat."""
+    first = int((_end_of_neck(column) - canvas.origin[2]) / canvas.spacing) + 1
+    for part, label in ((canvas.labels[:first], FAT), (canvas.labels[first:], SOFT_TISSUE)):
+        part[part == EPIDURAL] = label
+
+
+def _end_of_neck(column: SpinalColumn) -> float:
+    """Return the height (mm) below which the epidural space holds fat."""
+    return float(column.level("C7").bottom.origin[2])
 
 
 def _tube(canvas: Canvas, tube: Tube, label: int, replace: tuple[int, ...]) -> None:
@@ -126,9 +152,9 @@ def _tube(canvas: Canvas, tube: Tube, label: int, replace: tuple[int, ...]) -> N
 
 
 def _dome(level: SpinalLevel) -> tuple[float, float]:
-    share = {"C": 0.05, "T": 0.07, "L": 0.085, "S": 0.0}[level.region]
+    share = {"C": 0.035, "T": 0.03, "L": 0.035, "S": 0.0}[level.region]
     upper = 0.02 if level.name in {"C2"} else share
-    return upper * level.height, share * 1.15 * level.height
+    return upper * level.height, share * 1.4 * level.height
 
 
 def _taper(level: SpinalLevel) -> float:
@@ -139,8 +165,19 @@ def _hollow(level: SpinalLevel) -> float:
     return {"C": 0.4, "T": 1.8, "L": 1.6, "S": 0.5}[level.region]
 
 
+def endplate_thickness(gap: float, factor: float = 1.0) -> float:
+    """Return the thickness of an endplate, mm, in a gap between two bodies.
+
+    Manual masks of SPIDER leave 1.3 to 1.5 mm to either side of a lumbar disc, and 0.6 to 1.4 mm in thin discs.
+
+    >>> endplate_thickness(11.0), endplate_thickness(4.0)
+    (1.4, 0.88)
+    """
+    return round(float(np.clip(0.22 * gap, 0.6, 1.4)) * factor, 3)
+
+
 def draw_discs(canvas: Canvas, column: SpinalColumn, names: tuple[str, ...], rng: np.random.Generator) -> None:
-    """Draw all discs between the endplates of their neighbours, with an overlap that prevents gaps.
+    """Draw all discs, each between two endplates that fill the rest of the gap between the bodies.
 
     Parameters
     ----------
@@ -157,22 +194,25 @@ def draw_discs(canvas: Canvas, column: SpinalColumn, names: tuple[str, ...], rng
         above, below = column.levels[i + 1], column.levels[i + 2]
         middle = column.frame((above.at[1] + below.at[0]) / 2)
         rim = float(np.clip(rng.normal(1.0, 0.025), 0.94, 1.07))
-        half = (rim * (above.width + below.width) / 4 * 0.99, rim * (above.depth + below.depth) / 4 * 0.99)
-        cup = (-_dome(above)[1] - 0.2, -_dome(below)[0] - 0.2)
-        draw_block(
-            canvas,
-            middle,
-            above.bottom,
-            below.top,
-            half,
-            label=anatomy.disc(name).id,
-            waist=-0.03,
-            dome=cup,
-            taper=_taper(above),
-            hollow=_hollow(above),
-            power=2.5,
-            grow=0.5,
-        )
+        half = (rim * (above.width + below.width) / 4 * 0.97, rim * (above.depth + below.depth) / 4 * 0.97)
+        cup = (-_dome(above)[1], -_dome(below)[0])
+        thickness = endplate_thickness(below.at[0] - above.at[1], float(rng.normal(1.0, 0.08)))
+        # The endplates overlap the bodies, which replace them, so that no gap is left.
+        for label, grow in ((ENDPLATE, 0.7), (anatomy.disc(name).id, -thickness)):
+            draw_block(
+                canvas,
+                middle,
+                above.bottom,
+                below.top,
+                half,
+                label=label,
+                waist=-0.03,
+                dome=cup,
+                taper=_taper(above),
+                hollow=_hollow(above),
+                power=2.5,
+                grow=grow,
+            )
 
 
 def draw_bodies(canvas: Canvas, column: SpinalColumn) -> None:

@@ -12,7 +12,7 @@ from totalspineseg_bids.synthesis.curve import SpinalColumn
 from totalspineseg_bids.synthesis.rasterize import Canvas, FloatArray, ellipse_rows, rows
 
 #: Labels of the tissues around the spine.
-SOFT, MUSCLE, BONE, LUNG, GAS, VESSEL, ORGAN, BRAIN, FAT = range(1, 10)
+SOFT, MUSCLE, BONE, LUNG, GAS, VESSEL, ORGAN, BRAIN, FAT, ENDPLATE = range(1, 11)
 
 
 @dataclass(frozen=True, slots=True)

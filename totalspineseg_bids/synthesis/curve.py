@@ -6,6 +6,7 @@ angle).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ from scipy.interpolate import PchipInterpolator
 from scipy.ndimage import gaussian_filter1d
 
 from totalspineseg_bids.anatomy import SpineVariant
-from totalspineseg_bids.synthesis.morphometry import BODY, CANAL, CORD, SACRAL
+from totalspineseg_bids.synthesis.morphometry import BODY, CANAL, CORD, SAC, SACRAL
 from totalspineseg_bids.synthesis.rasterize import LocalFrame
 
 _STEP = 0.5  # mm between samples of the curve
@@ -108,7 +109,7 @@ class SpinalLevel:
     at: tuple[float, float]
     """Distances of top and bottom along the curve, mm from its upper end."""
     canal: tuple[float, float]
-    """Half width and half depth of the canal, mm."""
+    """Half width and half depth of the bony canal, mm."""
 
     @property
     def region(self) -> str:
@@ -118,11 +119,20 @@ class SpinalLevel:
 
 @dataclass(frozen=True, slots=True)
 class Tube:
-    """A structure along the column: points (N, 3) and half axes (N, 2: left-right, front-back), RAS mm."""
+    """A structure along the column, N points."""
 
     points: NDArray[np.float64]
+    """Centres, shape (N, 3), RAS mm."""
     radii: NDArray[np.float64]
+    """Half axes left-right and front-back, shape (N, 2), mm."""
     across: NDArray[np.float64]
+    """Unit vectors to the right, shape (N, 3)."""
+    forward: NDArray[np.float64]
+    """Unit vectors to the front, shape (N, 3)."""
+
+    def part(self, use: NDArray[np.bool_]) -> Tube:
+        """Return the points that a mask of shape (N,) selects."""
+        return Tube(self.points[use], self.radii[use], self.across[use], self.forward[use])
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +146,9 @@ class SpinalColumn:
     axes: NDArray[np.float64]
     """Frames along the line, shape (N, 3, 3)."""
     canal: Tube
-    """Spinal canal."""
+    """Bony canal."""
+    sac: Tube
+    """Dural sac: what is labelled as spinal canal."""
     cord: Tube
     """Spinal cord."""
 
@@ -227,13 +239,13 @@ def _rotation(tilt: NDArray[np.float64], lean: NDArray[np.float64], turn: NDArra
     return frames
 
 
-def _by_level(names: list[str], table: dict[str, tuple[float, float]], upto: str) -> NDArray[np.float64]:
-    """Interpolate a table over level positions up to a level; shape (levels, 2)."""
+def _by_level(names: list[str], table: Mapping[str, tuple[float, ...]], upto: str) -> NDArray[np.float64]:
+    """Interpolate a table over level positions up to a level; shape (levels, columns)."""
     known = [(i, table[_kin(n)]) for i, n in enumerate(names) if _kin(n) in table and n == _kin(n)]
     x = np.array([k for k, _ in known], float)
     y = np.array([v for _, v in known])
     positions = np.arange(names.index(upto) + 1)
-    return np.stack([np.interp(positions, x, y[:, c]) for c in range(2)], axis=1)
+    return np.stack([np.interp(positions, x, y[:, c]) for c in range(y.shape[1])], axis=1)
 
 
 def _course(
@@ -324,8 +336,8 @@ def build_column(rng: np.random.Generator, variant: SpineVariant, p: SpineParame
                 canal=(float(half[0]), float(half[1])),
             )
         )
-    canal, cord = _tubes(names, levels, (line, points, axes), canal_table, p=p, rng=rng)
-    return SpinalColumn(tuple(levels), points, axes, canal, cord)
+    canal, sac, cord = _tubes(names, levels, (line, points, axes), canal_table, p=p, rng=rng)
+    return SpinalColumn(tuple(levels), points, axes, canal, sac, cord)
 
 
 def _tubes(
@@ -336,8 +348,8 @@ def _tubes(
     *,
     p: SpineParameters,
     rng: np.random.Generator,
-) -> tuple[Tube, Tube]:
-    """Build canal and cord: half axes by level, centres behind the bodies."""
+) -> tuple[Tube, Tube, Tube]:
+    """Build bony canal, dural sac and cord: half axes by level, centres behind the bodies."""
     line, points, axes = curve
     middles = np.array([sum(level.at) / 2 for level in levels])
     n = len(canal_table)
@@ -356,12 +368,21 @@ def _tubes(
     edge = gaussian_filter1d(np.interp(at, np.array(where)[known], np.array(front)[known]), 1.5, mode="nearest")
     gain = gaussian_filter1d(np.interp(at, where, bay), 1.0)
     back = edge + half[:, 1]
-    middle = points[use] - axes[use, :, 1] * back[:, None]  # of the space of the cord, without the recesses
-    play = half[:, 1].copy()
     half[:, 1] += gain / 2
     back -= gain / 2
     center = points[use] - axes[use, :, 1] * back[:, None]
-    canal = Tube(center, half, axes[use, :, 0])
+    canal = Tube(center, half, axes[use, :, 0], axes[use, :, 1])
+
+    # The sac follows the bays of the bodies' backs less than the bone does.
+    sac_table = _by_level(names, SAC, "S2")
+    sac_table[:, :2] *= p.canal
+    width, depth, ahead = (
+        p.scale * np.interp(at, middles[: len(sac_table)], sac_table[:, c], right=-1.0) for c in range(3)
+    )
+    within = at <= middles[len(sac_table) - 1]
+    back = edge - 0.6 * p.scale + ahead - 0.6 * gain + depth / 2
+    middle = points[use] - axes[use, :, 1] * back[:, None]
+    sac = Tube(middle, np.stack([width, depth], axis=1) / 2, axes[use, :, 0], axes[use, :, 1]).part(within)
 
     cord_table = (
         _by_level(names, CORD, _last_thoracic(names)) * p.scale * float(np.clip(rng.normal(1, 0.06), 0.85, 1.15)) / 2
@@ -369,16 +390,17 @@ def _tubes(
     last = len(cord_table)
     l1 = names.index("L1")
     end = float(np.interp(l1 - 0.5 + p.conus, np.arange(len(middles)), middles))
+    half_width, play = width / 2, depth / 2
     width = np.stack([np.interp(at, middles[:last], cord_table[:, c]) for c in range(2)], axis=1)
     taper = np.clip((end - at) / (38.0 * p.scale), 0.0, 1.0) ** 0.6
     width *= taper[:, None]
-    width = np.minimum(width, np.stack([half[:, 0], play], axis=1) - 1.6)
+    width = np.minimum(width, np.stack([half_width, play], axis=1) - 1.6)
     keep = (taper > 0.12) & (width.min(axis=1) > 0.6)
     # The cord follows the concave side: anterior in the thorax, central in the neck, posterior at the conus.
     play = play - width[:, 1] - 1.2
     forward = np.interp(at, middles[[0, 4, 10, 14, l1]], [-0.1, 0.15, 0.4, 0.35, -0.2])
     cord_center = middle + axes[use, :, 1] * (np.maximum(play, 0.0) * forward)[:, None]
-    return canal, Tube(cord_center[keep], width[keep], axes[use, :, 0][keep])
+    return canal, sac, Tube(cord_center, width, axes[use, :, 0], axes[use, :, 1]).part(keep)
 
 
 def _last_thoracic(names: list[str]) -> str:

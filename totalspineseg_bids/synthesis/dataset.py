@@ -21,6 +21,7 @@ from totalspineseg_bids.imaging.io import is_nifti_name, read_labels, write_labe
 from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.synthesis.acquisition import Protocol, acquire, draw_protocol, to_nifti
 from totalspineseg_bids.synthesis.appearance import CONTRASTS, Contrast, render
+from totalspineseg_bids.synthesis.definitions import follow_definitions
 from totalspineseg_bids.synthesis.fields_of_view import FIELDS_OF_VIEW, PlacedField, check_names, draw_field, possible
 from totalspineseg_bids.synthesis.parametric import make_spine
 from totalspineseg_bids.synthesis.pose import deform
@@ -169,7 +170,7 @@ def _label_maps(folder: Path, fields: tuple[str, ...]) -> list[tuple[str, Volume
         raise MissingInputError(msg)
     atlases = []
     for path in sorted(p for p in folder.iterdir() if is_nifti_name(p)):
-        volume = to_canonical(read_labels(path))
+        volume = follow_definitions(to_canonical(read_labels(path)))
         choices = possible(volume, fields)
         if choices:
             atlases.append((path.name.split(".")[0], volume, choices))

@@ -6,7 +6,7 @@ Neurol 2016, for the cord), with distances between neighbouring discs as in adul
 
 from __future__ import annotations
 
-# Body width, depth and height and the height of the disc below, mm.
+# Body width, depth and height, and the distance to the next body at the rim (disc and both endplates), mm.
 BODY: dict[str, tuple[float, float, float, float]] = {
     "C1": (18.0, 12.0, 12.0, 0.0),
     "C2": (17.0, 15.5, 20.0, 4.6),
@@ -27,11 +27,11 @@ BODY: dict[str, tuple[float, float, float, float]] = {
     "T10": (34.3, 30.9, 23.2, 5.8),
     "T11": (36.9, 31.4, 24.4, 6.4),
     "T12": (40.0, 32.0, 25.4, 7.2),
-    "L1": (41.0, 31.5, 26.0, 8.4),
-    "L2": (42.5, 32.5, 26.8, 9.4),
-    "L3": (44.5, 33.5, 27.0, 10.2),
-    "L4": (46.5, 34.0, 26.8, 10.8),
-    "L5": (48.5, 34.5, 26.2, 10.2),
+    "L1": (41.0, 31.5, 26.0, 7.9),
+    "L2": (42.5, 32.5, 26.8, 8.8),
+    "L3": (44.5, 33.5, 27.0, 9.4),
+    "L4": (46.5, 34.0, 26.8, 10.0),
+    "L5": (48.5, 34.5, 26.2, 9.6),
     "S1": (50.0, 31.0, 27.0, 0.0),
     "S2": (37.0, 21.0, 23.0, 0.0),
     "S3": (29.0, 15.0, 19.0, 0.0),
@@ -43,12 +43,24 @@ BODY: dict[str, tuple[float, float, float, float]] = {
 }
 
 
-# Canal width and depth, cord width and depth, mm; levels between are interpolated.
+# Bony canal width and depth, cord width and depth, mm; levels between are interpolated.
 CANAL: dict[str, tuple[float, float]] = {
-    "C1": (25.0, 18.0), "C2": (23.0, 16.5), "C3": (22.5, 14.6), "C5": (23.5, 14.4), "C7": (22.5, 14.6),
-    "T1": (20.5, 15.0), "T3": (17.3, 14.8), "T6": (16.6, 15.0), "T9": (17.2, 15.0), "T11": (19.0, 15.6),
-    "T12": (21.0, 16.6), "L1": (22.0, 17.0), "L3": (23.0, 16.4), "L4": (23.5, 16.2), "L5": (25.0, 16.2),
-    "S1": (26.0, 13.5), "S2": (17.0, 9.0), "S3": (9.0, 5.0),
+    "C1": (25.0, 18.0), "C2": (23.0, 16.0), "C3": (22.5, 14.0), "C5": (23.5, 13.8), "C7": (22.5, 14.0),
+    "T1": (20.5, 14.2), "T3": (17.3, 13.6), "T6": (16.6, 13.6), "T9": (17.2, 13.8), "T11": (19.0, 15.0),
+    "T12": (21.0, 16.4), "L1": (22.0, 17.2), "L3": (23.0, 17.2), "L4": (23.5, 17.4), "L5": (25.0, 17.4),
+    "S1": (26.0, 15.0), "S2": (17.0, 9.0), "S3": (9.0, 5.0),
+}  # fmt: skip
+
+
+# Dural sac: width, depth, and distance of its front behind the rim of the bodies, mm. Lumbar values as in the manual
+# masks of SPIDER (docs/definitions.md). The back walls of thoracic and lumbar bodies are hollow, so that a negative
+# distance leaves 1 to 2 mm to the wall.
+SAC: dict[str, tuple[float, float, float]] = {
+    "C1": (21.0, 15.0, 0.7), "C2": (19.5, 13.8, 0.7), "C3": (18.8, 12.6, 0.7), "C5": (19.6, 12.4, 0.7),
+    "C7": (18.6, 12.5, 0.5), "T1": (16.8, 12.8, -0.2), "T3": (14.8, 12.7, -0.5), "T6": (14.2, 12.7, -0.5),
+    "T9": (14.8, 12.9, -0.5), "T11": (16.6, 13.4, -0.8), "T12": (19.4, 14.6, -0.9), "L1": (21.4, 15.0, -0.9),
+    "L2": (21.0, 14.0, -0.8), "L3": (20.0, 12.8, -0.6), "L4": (19.4, 12.2, 0.1), "L5": (17.4, 11.6, 1.4),
+    "S1": (12.5, 8.5, 3.5), "S2": (5.0, 3.6, 3.0),
 }  # fmt: skip
 
 

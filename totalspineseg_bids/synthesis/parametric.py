@@ -9,7 +9,13 @@ from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import SpineVariant
 from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.synthesis.arches import draw_posterior
-from totalspineseg_bids.synthesis.bodies import draw_bodies, draw_discs, draw_epidural_fat, draw_tubes
+from totalspineseg_bids.synthesis.bodies import (
+    draw_bodies,
+    draw_discs,
+    draw_foraminal_fat,
+    draw_tubes,
+    fill_epidural_space,
+)
 from totalspineseg_bids.synthesis.body import draw_body, draw_septa
 from totalspineseg_bids.synthesis.curve import SpinalColumn, SpineParameters, build_column
 from totalspineseg_bids.synthesis.rasterize import FIRST_SPINE_LABEL, Canvas
@@ -55,20 +61,21 @@ def make_spine(
         uint8, RAS, skull base to below the coccyx, about 170 mm wide and 250 mm deep around the column.
         Canonical ids of `anatomy` for the spine (cord and canal do not overlap); 1 other soft tissue,
         2 muscle, 3 other bone, 4 lung, 5 airway or bowel gas, 6 heart and great vessels, 7 abdominal
-        organs, 8 brain and brain stem, 9 subcutaneous fat, 0 outside the body.
+        organs, 8 brain and brain stem, 9 subcutaneous and epidural fat, 10 vertebral endplates, 0 outside the body.
     """
     drawn = SpineParameters.sample(rng)
     p = drawn if parameters is None else parameters
     column = build_column(rng, variant, p)
     canvas = _canvas(column, p.scale, p.fat, spacing)
     profile = draw_body(canvas, column, p, rng)
-    draw_epidural_fat(canvas, column.canal)
+    draw_foraminal_fat(canvas, column)
     draw_discs(canvas, column, variant.discs(), rng)
     draw_bodies(canvas, column)
     draw_sacrum(canvas, column, p.scale)
-    draw_tubes(canvas, column.canal, column.cord)
+    draw_tubes(canvas, column)
     draw_atlas_and_axis(canvas, column, p.scale)
     draw_posterior(canvas, column, p.scale, rng)
+    fill_epidural_space(canvas, column)
     draw_septa(canvas, profile, p, rng)
     _clear_beyond(canvas, column)
     _join_islands(canvas)

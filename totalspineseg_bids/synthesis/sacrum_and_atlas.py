@@ -92,7 +92,6 @@ def draw_sacrum(canvas: Canvas, column: SpinalColumn, scale: float) -> None:
                 waist=0.05,
                 dome=(0.06 * level.height, 0.0),
                 hollow=1.0,
-                grow=0.2,
                 replace=give_way,
             )
             start = level.frame.origin

@@ -14,6 +14,7 @@ from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import SpineVariant, Structure
 from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.synthesis.parametric import SpineParameters, make_spine
+from totalspineseg_bids.synthesis.rasterize import FIRST_SPINE_LABEL
 
 Slices = tuple[slice, slice, slice]
 
@@ -105,7 +106,7 @@ def make_subject(seed: int, variant: SpineVariant = SpineVariant(), shape: str =
             return Subject(stored["truth"], stored["affine"], variant)
     rng = np.random.default_rng([_DOMAIN, seed, variant.thoracic, variant.lumbar, len(shape)])
     volume = make_spine(rng, variant=variant, parameters=_parameters(rng, shape))
-    truth = np.where(volume.data >= 10, volume.data, 0).astype(np.uint8)
+    truth = np.where(volume.data >= FIRST_SPINE_LABEL, volume.data, 0).astype(np.uint8)
     held = np.argwhere(truth[::2, ::2, ::2] > 0) * 2
     low = np.maximum(held.min(axis=0) - _MARGIN_MM, 0)
     high = held.max(axis=0) + _MARGIN_MM

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -16,8 +15,14 @@ from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import SpineVariant
 from totalspineseg_bids.errors import MissingInputError
 from totalspineseg_bids.imaging.atomic import atomic_writer, write_text
+from totalspineseg_bids.imaging.grid import to_canonical
+from totalspineseg_bids.imaging.io import read_labels
 from totalspineseg_bids.imaging.volume import Volume
+from totalspineseg_bids.synthesis.definitions import follow_definitions
 from totalspineseg_bids.training.semantic_targets import spine_variant
+
+#: Raised when label maps or their index change, so that a pool of an earlier version is made again.
+POOL_FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +105,10 @@ def build_pool(
     index = folder / "pool.json"
     if index.exists():
         stored = json.loads(index.read_text())
-        # An index of an earlier release lacks fields; make the pool again.
-        if all(entry.keys() == {field.name for field in fields(PoolEntry)} for entry in stored):
-            return [PoolEntry(**entry) for entry in stored]
+        if isinstance(stored, dict) and stored["format"] == POOL_FORMAT:
+            return [PoolEntry(**entry) for entry in stored["entries"]]
+        for path in folder.glob("*.npy"):  # label maps of an earlier release
+            path.unlink()
     entries = []
     if label_maps is not None:
         files = sorted(label_maps.glob("*.nii.gz"))
@@ -110,8 +116,7 @@ def build_pool(
             msg = f"{label_maps} holds no *.nii.gz label map; name a folder of tissue label maps or leave it out"
             raise MissingInputError(msg)
         for file in files:
-            image = nib.as_closest_canonical(nib.load(file))
-            labels = np.ascontiguousarray(np.asanyarray(image.dataobj).astype(np.uint8))
+            labels = np.ascontiguousarray(follow_definitions(to_canonical(read_labels(file))).data)
             path = folder / f"real_{file.name.split('.')[0]}.npy"
             np.save(path, labels)
             # Long maps hold more different patches; the square root keeps short ones from being forgotten.
@@ -128,5 +133,5 @@ def build_pool(
                 np.save(stream, np.ascontiguousarray(labels))
         labels = np.load(path, mmap_mode="r")
         entries.append(_entry(path, labels, rest / recipe.spines, recipe.spacing))
-    write_text(index, json.dumps([asdict(entry) for entry in entries]))
+    write_text(index, json.dumps({"format": POOL_FORMAT, "entries": [asdict(entry) for entry in entries]}))
     return entries

@@ -28,7 +28,7 @@ from totalspineseg_bids.training.cases import find_cases
 #: Images of posed label maps of real anatomy for each image of a parametric spine, where there are such maps.
 _REAL_SHARE = 1 / 3
 #: Raised when the content of cases changes, so that those of an earlier version are replaced.
-CASE_FORMAT = 2
+CASE_FORMAT = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,104 @@
+"""Bright-line checks of docs/definitions.md: the ranges are those measured on eight manual masks of SPIDER."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from totalspineseg_bids import anatomy
+from totalspineseg_bids.imaging.volume import Volume
+from totalspineseg_bids.synthesis.body_profile import ENDPLATE, FAT, SOFT
+from totalspineseg_bids.synthesis.definitions import follow_definitions, measure_canal, measure_disc
+from totalspineseg_bids.synthesis.parametric import make_spine
+
+_DISCS = ("T12-L1", "L1-L2", "L2-L3", "L3-L4", "L4-L5", "L5-S")
+_BODIES = ("L1", "L2", "L3", "L4", "L5")
+#: Lowest and highest median of a spine.
+_RANGES = {
+    "endplate": (1.2, 2.0),
+    "thickness": (4.0, 10.5),
+    "disc : gap": (0.55, 0.82),
+    "disc : endplate": (0.94, 1.09),
+    "canal : L1": (0.18, 0.52),
+    "canal : L3": (0.11, 0.34),
+    "canal : L5": (0.04, 0.19),
+    "in front": (1.0, 4.3),
+    "behind": (2.0, 10.5),
+}
+
+
+def _measure(volume: Volume) -> dict[str, float]:
+    """Measure the lumbar spine as in the table of docs/definitions.md."""
+    discs = [found for level in _DISCS if (found := measure_disc(volume, level)) is not None]
+    canal = {
+        body: found
+        for body, above, below in zip(_BODIES, _DISCS[:-1], _DISCS[1:], strict=True)
+        if (found := measure_canal(volume, above, below)) is not None
+    }
+    return {
+        "endplate": float(np.nanmedian([disc.gap for disc in discs])),
+        "thickness": float(np.median([disc.thickness[1] for disc in discs])),
+        "disc : gap": float(np.nanmedian([1 / (1 + 2 * disc.gap[1] / disc.thickness[1]) for disc in discs])),
+        "disc : endplate": float(np.nanmedian([disc.extent[0] / disc.extent[1] for disc in discs])),
+        **{f"canal : {body}": canal[body].area / canal[body].body_area for body in ("L1", "L3", "L5")},
+        "in front": float(np.median([found.front for found in canal.values()])),
+        "behind": float(np.nanmedian([found.back for found in canal.values()])),
+    }  # fmt: skip
+
+
+def _outside(measured: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in measured.items() if not _RANGES[name][0] <= value <= _RANGES[name][1]}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_sizes_and_clearances_of_synthetic_spines_lie_in_the_range_of_manual_masks(seed: int) -> None:
+    assert not _outside(_measure(make_spine(np.random.default_rng(seed))))
+
+
+def test_discs_of_neck_and_chest_keep_about_one_millimetre(spine: Volume) -> None:
+    for level in ("C4-C5", "C6-C7", "T3-T4", "T7-T8", "T10-T11"):
+        found = measure_disc(spine, level)
+        assert found is not None
+        assert 0.6 <= float(np.nanmean(found.gap)) <= 1.6, level
+
+
+def test_the_canal_ends_in_the_upper_sacrum(spine: Volume) -> None:
+    bottoms = [np.argwhere(np.isin(spine.data, ids))[:, 2].min() for ids in ([anatomy.CANAL_ID], [anatomy.SACRUM_ID])]
+    top = np.argwhere(spine.data == anatomy.SACRUM_ID)[:, 2].max()
+    assert 0.2 < (top - bottoms[0]) / (top - bottoms[1]) < 0.65
+
+
+def _like_ct_masks(spine: Volume) -> Volume:
+    """Return a spine whose discs touch the bodies and whose canal fills the bony ring, as masks of CT have them."""
+    labels = spine.data.copy()
+    discs = np.isin(labels, [anatomy.disc(level).id for level in anatomy.REGULAR_DISCS])
+    nearest = ndimage.distance_transform_edt(~discs, return_distances=False, return_indices=True)
+    gap = labels == ENDPLATE
+    labels[gap] = labels[tuple(axis[gap] for axis in nearest)]
+    canal = labels == anatomy.CANAL_ID
+    ring = ndimage.binary_dilation(canal, iterations=9) & (labels == FAT)
+    for shift in range(1, 5):
+        ring |= np.roll(canal, shift, axis=1) & (labels == SOFT)
+    labels[ring] = anatomy.CANAL_ID
+    return Volume(labels, spine.affine)
+
+
+def test_label_maps_are_converted_once(spine: Volume) -> None:
+    touching = _like_ct_masks(spine)
+    before = _outside(_measure(touching))
+    assert {"endplate", "in front", "behind"} <= before.keys()
+    converted = follow_definitions(touching)
+    after = _measure(converted)
+    # A layer is one voxel; the slope of the discs makes it thicker on average.
+    assert 0.9 <= after["endplate"] <= 2.0
+    assert not _outside(after).keys() & {"disc : gap", "disc : endplate", "in front", "behind"}
+    assert np.count_nonzero(converted.data == anatomy.CANAL_ID) < 0.8 * np.count_nonzero(
+        touching.data == anatomy.CANAL_ID
+    )
+    again = follow_definitions(converted)
+    assert np.mean(again.data != converted.data) < 1e-4
+
+
+def test_a_spine_that_follows_the_definitions_stays_as_it_is(spine: Volume) -> None:
+    assert follow_definitions(spine) is spine
