@@ -346,6 +346,7 @@ def _add_train_bundled(subparsers: Subparsers) -> None:
     parser.add_argument("--dataset", type=int, choices=_DATASETS, required=True)
     parser.add_argument("--minutes", type=float, required=True, metavar="M", help="training time in all")
     parser.add_argument("--label-maps", type=Path, metavar="DIR", help="tissue label maps of real anatomy to use too")
+    parser.add_argument("--spines", type=positive, metavar="N", help="parametric spines (default: 300; 600 for 103)")
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads")
     parser.add_argument("--device", choices=("cpu", "cuda", "mps"), default="cpu", help="default: %(default)s")
     parser.add_argument("--seed", type=int, metavar="S", help="of spines, patches and weights")
@@ -381,7 +382,7 @@ def _train_bundled(options: argparse.Namespace) -> int:
     chosen = {
         name: value
         for name in (
-            *("label_maps", "threads", "seed", "start_from", "device", "batch_size", "workers"),
+            *("label_maps", "spines", "threads", "seed", "start_from", "device", "batch_size", "workers"),
             *("learning_rate", "nested_weight", "convolutions"),
         )
         if (value := getattr(options, name)) is not None
