@@ -39,7 +39,7 @@ def main(path: Path) -> None:
     spine = make_spine(np.random.default_rng(11), parameters=SpineParameters(), spacing=0.7)
     labels = spine.data
     x, y, z = np.argwhere(labels == anatomy.vertebra("L4").id).mean(axis=0).astype(int)
-    box = (slice(x - 55, x + 55), slice(y - 75, y + 65), slice(z - 50, z + 112))
+    box = (slice(x - 55, x + 55), slice(y - 75, y + 65), slice(z - 40, z + 160))
     part = np.ascontiguousarray(labels[box])
     image = render(part, np.random.default_rng(4), contrast="T1w", spacing=spine.spacing)
     figure = Figure(figsize=(8.0, 4.6), dpi=80, layout="constrained")

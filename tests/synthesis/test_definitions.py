@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy import ndimage
 
 from totalspineseg_bids import anatomy
-from totalspineseg_bids.imaging.volume import Volume
+from totalspineseg_bids.imaging.grid import restore_labels
+from totalspineseg_bids.imaging.io import write_labels
+from totalspineseg_bids.imaging.volume import Geometry, Volume
 from totalspineseg_bids.synthesis.body_profile import ENDPLATE, FAT, SOFT
 from totalspineseg_bids.synthesis.definitions import follow_definitions, measure_canal, measure_disc
 from totalspineseg_bids.synthesis.parametric import make_spine
+from totalspineseg_bids.synthesis.surroundings import read_label_map
 
 _DISCS = ("T12-L1", "L1-L2", "L2-L3", "L3-L4", "L4-L5", "L5-S")
 _BODIES = ("L1", "L2", "L3", "L4", "L5")
@@ -102,3 +107,24 @@ def test_label_maps_are_converted_once(spine: Volume) -> None:
 
 def test_a_spine_that_follows_the_definitions_stays_as_it_is(spine: Volume) -> None:
     assert follow_definitions(spine) is spine
+
+
+def test_a_spine_without_surroundings_gets_a_body_and_keeps_its_labels(spine: Volume, tmp_path: Path) -> None:
+    lumbar = np.isin(spine.data, [*(anatomy.vertebra(level).id for level in ("T12", *_BODIES)), anatomy.CANAL_ID])
+    lumbar |= np.isin(spine.data, [anatomy.disc(level).id for level in _DISCS])
+    top = np.argwhere(spine.data == anatomy.vertebra("T12").id)[:, 2].max()
+    lumbar[:, :, top:] = False
+    # Sagittal slices of 4 mm, as in SPIDER.
+    labels = np.where(lumbar, spine.data, 0).astype(np.uint8)[30:-30:4]
+    affine = spine.affine @ np.diag([4.0, 1.0, 1.0, 1.0])
+    affine[:3, 3] = spine.affine[:3, 3] + 30 * spine.affine[:3, 0]
+    write_labels(tmp_path / "dseg.nii.gz", labels, affine)
+    whole = read_label_map(tmp_path / "dseg.nii.gz")
+    assert set(range(1, 11)) - {4, 8} <= set(np.unique(whole.data))
+    assert np.any(whole.data == anatomy.CORD_ID)
+    assert np.any(whole.data == anatomy.SACRUM_ID)
+    grid = Geometry(labels.shape, affine)
+    kept = restore_labels(whole.data, whole.affine, grid)
+    for level in _DISCS[1:]:
+        one, two = (part == anatomy.disc(level).id for part in (kept, labels))
+        assert 2 * np.count_nonzero(one & two) / (np.count_nonzero(one) + np.count_nonzero(two)) > 0.85, level

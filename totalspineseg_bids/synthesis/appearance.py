@@ -33,23 +33,23 @@ _GROUPS = (*_TISSUES, *_SPINE)
 _SEQUENCES: dict[str, dict[str, float]] = {
     "T2w": {
         "air": 0.02, "soft": 0.50, "muscle": 0.20, "bone": 0.38, "lung": 0.05, "airway": 0.02, "vessel": 0.12,
-        "organ": 0.35, "brain": 0.48, "fat": 0.80, "endplate": 0.10, "marrow": 0.42, "disc": 0.42, "csf": 1.00,
-        "cord": 0.42,
+        "organ": 0.35, "brain": 0.48, "fat": 0.80, "marrow": 0.42, "disc": 0.42, "csf": 1.00,
+        "cord": 0.42, "endplate": 0.10,
     },
     "T1w": {
         "air": 0.02, "soft": 0.60, "muscle": 0.38, "bone": 0.52, "lung": 0.06, "airway": 0.02, "vessel": 0.20,
-        "organ": 0.45, "brain": 0.50, "fat": 1.00, "endplate": 0.14, "marrow": 0.58, "disc": 0.38, "csf": 0.20,
-        "cord": 0.46,
+        "organ": 0.45, "brain": 0.50, "fat": 1.00, "marrow": 0.58, "disc": 0.38, "csf": 0.20,
+        "cord": 0.46, "endplate": 0.14,
     },
     "STIR": {
         "air": 0.02, "soft": 0.25, "muscle": 0.28, "bone": 0.18, "lung": 0.06, "airway": 0.02, "vessel": 0.25,
-        "organ": 0.45, "brain": 0.50, "fat": 0.08, "endplate": 0.08, "marrow": 0.20, "disc": 0.42, "csf": 1.00,
-        "cord": 0.45,
+        "organ": 0.45, "brain": 0.50, "fat": 0.08, "marrow": 0.20, "disc": 0.42, "csf": 1.00,
+        "cord": 0.45, "endplate": 0.08,
     },
     "T2starw": {
         "air": 0.02, "soft": 0.45, "muscle": 0.38, "bone": 0.16, "lung": 0.04, "airway": 0.02, "vessel": 0.45,
-        "organ": 0.42, "brain": 0.55, "fat": 0.55, "endplate": 0.10, "marrow": 0.15, "disc": 0.52, "csf": 0.95,
-        "cord": 0.58,
+        "organ": 0.42, "brain": 0.55, "fat": 0.55, "marrow": 0.15, "disc": 0.52, "csf": 0.95,
+        "cord": 0.58, "endplate": 0.10,
     },
 }  # fmt: skip
 
@@ -82,19 +82,20 @@ def draw_contrast(contrast: Contrast, rng: np.random.Generator) -> dict[str, flo
     that air and gas are mostly dark and vertebral marrow mostly differs from its neighbours.
     """
     if contrast == "random":
-        means = {group: float(rng.uniform(0.05, 1.0)) for group in _GROUPS}
+        means = {group: float(rng.uniform(0.05, 1.0)) for group in _GROUPS if group != "endplate"}
         for dark in ("air", "airway", "lung"):
             if rng.random() < 0.85:
                 means[dark] = float(rng.uniform(0.0, 0.08))
         means["bone"] = means["marrow"] * float(rng.uniform(0.8, 1.2))
         means["brain"] = means["cord"] * float(rng.uniform(0.9, 1.1))
-        # Calcified cartilage and cortical bone: mostly darker than both neighbours.
-        if rng.random() < 0.85:
-            means["endplate"] = min(means["marrow"], means["disc"]) * float(rng.uniform(0.1, 0.7))
         for one, other in (("marrow", "disc"), ("csf", "cord")):
             if abs(means[one] - means[other]) < 0.12:
                 shift = float(rng.choice([-1.0, 1.0])) * float(rng.uniform(0.15, 0.4))
                 means[other] = float(np.clip(means[one] + shift, 0.03, 1.2))
+        # Calcified cartilage and cortical bone: darker than both neighbours, seldom like one of them.
+        means["endplate"] = min(means["marrow"], means["disc"]) * float(
+            rng.choice([rng.uniform(0.1, 0.7), 1.0], p=[0.9, 0.1])
+        )
         return means
     means = {
         group: value * float(np.exp(rng.normal(0.0, 0.13))) + float(rng.normal(0.0, 0.015))

@@ -1,4 +1,4 @@
-"""What the labels mean, measured on label maps: discs, endplates and dural sac (docs/definitions.md)."""
+"""Measure what the labels of a map mean, and convert maps of other conventions (docs/definitions.md)."""
 
 from __future__ import annotations
 

@@ -15,10 +15,8 @@ from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import SpineVariant
 from totalspineseg_bids.errors import MissingInputError
 from totalspineseg_bids.imaging.atomic import atomic_writer, write_text
-from totalspineseg_bids.imaging.grid import to_canonical
-from totalspineseg_bids.imaging.io import read_labels
 from totalspineseg_bids.imaging.volume import Volume
-from totalspineseg_bids.synthesis.definitions import follow_definitions
+from totalspineseg_bids.synthesis.surroundings import read_label_map
 from totalspineseg_bids.training.semantic_targets import spine_variant
 
 #: Raised when label maps or their index change, so that a pool of an earlier version is made again.
@@ -116,7 +114,7 @@ def build_pool(
             msg = f"{label_maps} holds no *.nii.gz label map; name a folder of tissue label maps or leave it out"
             raise MissingInputError(msg)
         for file in files:
-            labels = np.ascontiguousarray(follow_definitions(to_canonical(read_labels(file))).data)
+            labels = np.ascontiguousarray(read_label_map(file).data)
             path = folder / f"real_{file.name.split('.')[0]}.npy"
             np.save(path, labels)
             # Long maps hold more different patches; the square root keeps short ones from being forgotten.
