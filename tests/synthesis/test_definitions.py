@@ -14,7 +14,8 @@ from totalspineseg_bids.imaging.io import write_labels
 from totalspineseg_bids.imaging.volume import Geometry, Volume
 from totalspineseg_bids.synthesis.body_profile import ENDPLATE, FAT, SOFT
 from totalspineseg_bids.synthesis.definitions import follow_definitions, measure_canal, measure_disc
-from totalspineseg_bids.synthesis.parametric import make_spine
+from totalspineseg_bids.synthesis.degeneration import draw_disc_shape, draw_endplate, fracture, remaining_height
+from totalspineseg_bids.synthesis.parametric import SpineParameters, make_spine
 from totalspineseg_bids.synthesis.surroundings import read_label_map
 
 _DISCS = ("T12-L1", "L1-L2", "L2-L3", "L3-L4", "L4-L5", "L5-S")
@@ -92,7 +93,7 @@ def _like_ct_masks(spine: Volume) -> Volume:
 def test_label_maps_are_converted_once(spine: Volume) -> None:
     touching = _like_ct_masks(spine)
     before = _outside(_measure(touching))
-    assert {"endplate", "in front", "behind"} <= before.keys()
+    assert {"endplate", "in front"} <= before.keys()
     converted = follow_definitions(touching)
     after = _measure(converted)
     # A layer is one voxel; the slope of the discs makes it thicker on average.
@@ -128,3 +129,29 @@ def test_a_spine_without_surroundings_gets_a_body_and_keeps_its_labels(spine: Vo
     for level in _DISCS[1:]:
         one, two = (part == anatomy.disc(level).id for part in (kept, labels))
         assert 2 * np.count_nonzero(one & two) / (np.count_nonzero(one) + np.count_nonzero(two)) > 0.85, level
+
+
+def test_a_degenerate_disc_is_thin_and_bulges() -> None:
+    shapes = [
+        draw_disc_shape("L", grade, 1.0, np.random.default_rng(seed)) for grade in (0.0, 0.9) for seed in range(40)
+    ]
+    assert remaining_height(np.array([0.0, 1.0])).tolist() == pytest.approx([1.0, 0.38])
+    for bulge in ("front", "back", "side", "osteophytes"):
+        healthy, degenerate = (
+            np.mean([getattr(shape, bulge) for shape in part]) for part in (shapes[:40], shapes[40:])
+        )
+        assert degenerate > healthy + 0.3, bulge
+
+
+def test_a_fracture_lowers_the_body_and_its_disc_follows() -> None:
+    plate = fracture(draw_endplate(1.0, 27.0, 0.0, np.random.default_rng(0)), 27.0, np.random.default_rng(1))
+    across, along = (line.astype(np.float32) for line in np.meshgrid(np.linspace(-1, 1, 21), np.linspace(-1, 1, 21)))
+    depth = plate.depth(across, along, np.hypot(across, along))
+    assert 0.15 * 27 < depth.max() <= plate.deepest < 0.5 * 27
+
+
+def test_a_block_vertebra_has_no_disc() -> None:
+    parameters = SpineParameters(block="L2-L3", degeneration=0.5, fractures=2)
+    labels = make_spine(np.random.default_rng(2), spacing=2.0, parameters=parameters).data
+    assert not np.any(labels == anatomy.disc("L2-L3").id)
+    assert np.any(labels == anatomy.disc("L3-L4").id)

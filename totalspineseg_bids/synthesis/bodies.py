@@ -7,7 +7,9 @@ from dataclasses import replace
 import numpy as np
 
 from totalspineseg_bids import anatomy
+from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.synthesis.curve import SpinalColumn, SpinalLevel, Tube
+from totalspineseg_bids.synthesis.degeneration import FLAT, Endplate
 from totalspineseg_bids.synthesis.rasterize import Canvas, LocalFrame, fill, rod
 
 #: Labels of tissue around the spine.
@@ -27,7 +29,8 @@ def draw_block(
     *,
     label: int,
     waist: float,
-    dome: tuple[float, float],
+    ends: tuple[Endplate, Endplate] | None = None,
+    outward: bool = False,
     taper: float = 0.0,
     hollow: float = 0.0,
     power: float = 2.6,
@@ -48,8 +51,10 @@ def draw_block(
         Label of the solid.
     waist : float
         Relative narrowing of the middle (0.1 = 10 %); negative values bulge.
-    dome : tuple of 2 float
-        Distance of the middle of the upper and lower surface inside the end planes, mm.
+    ends : tuple of 2 Endplate, optional
+        Shape of the upper and lower surface; flat by default.
+    outward : bool
+        Whether the surfaces lie outside the end planes, as those of a disc do, and not inside.
     taper : float
         Relative narrowing of the front.
     hollow : float
@@ -62,7 +67,8 @@ def draw_block(
         Labels that may be replaced, see `rasterize.fill`.
     """
     tall = float(np.linalg.norm(top.origin - bottom.origin)) / 2
-    reach = np.abs(frame.axes) @ np.array([half[0] * 1.15, half[1] * 1.15, tall + grow + 1.0 + 0.25 * half[1]])
+    rise = max((end.deepest for end in ends or ()), default=0.0) if outward else 0.0
+    reach = np.abs(frame.axes) @ np.array([half[0] * 1.15, half[1] * 1.15, tall + rise + grow + 1.0 + 0.25 * half[1]])
     window = canvas.window(frame.origin - reach, frame.origin + reach)
     if window is None:
         return
@@ -72,17 +78,18 @@ def draw_block(
     above_bottom = window.along(bottom.axes[:, 2], bottom.origin)
     middle = (above_bottom - below_top) / np.maximum(above_bottom + below_top, 1e-3)
     pinch = 1.0 - np.float32(waist) * (1.0 - np.minimum(np.square(middle), 1.0))
-    across = np.abs(u) / np.float32(half[0])
+    place = u / np.float32(half[0]), v / np.float32(half[1])
+    across = np.abs(place[0])
     if hollow:
         v = np.where(v < 0, v - np.float32(hollow) * np.maximum(1.0 - np.square(across), 0.0), v)
     along = v / np.float32(half[1])
     if taper:
         across = across / (1.0 - np.float32(taper) * along)
     radius = (across**power + np.abs(along) ** power) ** (1.0 / power) / pinch
-    cup = np.maximum(1.0 - np.square(radius), 0.0)
     inside = radius <= 1.0
-    inside &= below_top >= dome[0] * cup - grow
-    inside &= above_bottom >= dome[1] * cup - grow
+    for distance, end in zip((below_top, above_bottom), ends or (FLAT, FLAT), strict=True):
+        depth = end.depth(*place, radius)
+        inside &= distance >= (-depth if outward else depth) - np.float32(grow)
     fill(window, inside, label, replace)
 
 
@@ -111,9 +118,10 @@ def draw_foraminal_fat(canvas: Canvas, column: SpinalColumn) -> None:
 
 def draw_tubes(canvas: Canvas, column: SpinalColumn) -> None:
     """Draw epidural space, dural sac and cord; the cord only inside the sac."""
-    everything = tuple(range(256))
-    _tube(canvas, column.canal, EPIDURAL, everything)
-    _tube(canvas, column.sac, anatomy.CANAL_ID, everything)
+    # Bulging discs narrow both.
+    all_but_discs = tuple(set(range(256)) - {label.id for label in anatomy.LABELS if label.structure is Structure.DISC})
+    _tube(canvas, column.canal, EPIDURAL, all_but_discs)
+    _tube(canvas, column.sac, anatomy.CANAL_ID, all_but_discs)
     # In front of the sac lie veins and a ligament; there is fat only below L4.
     sac = column.sac
     upper = sac.points[:, 2] > column.level("L4").bottom.origin[2]
@@ -151,12 +159,6 @@ def _tube(canvas: Canvas, tube: Tube, label: int, replace: tuple[int, ...]) -> N
         )
 
 
-def _dome(level: SpinalLevel) -> tuple[float, float]:
-    share = {"C": 0.035, "T": 0.03, "L": 0.035, "S": 0.0}[level.region]
-    upper = 0.02 if level.name in {"C2"} else share
-    return upper * level.height, share * 1.4 * level.height
-
-
 def _taper(level: SpinalLevel) -> float:
     return {"C": 0.05, "T": 0.13, "L": 0.05, "S": 0.05}[level.region]
 
@@ -188,36 +190,51 @@ def draw_discs(canvas: Canvas, column: SpinalColumn, names: tuple[str, ...], rng
     names : tuple of str
         Disc levels in craniocaudal order, the first between C2 and C3.
     rng : numpy.random.Generator
-        Draws rim bulges.
+        Draws the thickness of the endplates.
     """
     for i, name in enumerate(names):
         above, below = column.levels[i + 1], column.levels[i + 2]
+        shape = column.discs[i]
         middle = column.frame((above.at[1] + below.at[0]) / 2)
-        rim = float(np.clip(rng.normal(1.0, 0.025), 0.94, 1.07))
-        half = (rim * (above.width + below.width) / 4 * 0.97, rim * (above.depth + below.depth) / 4 * 0.97)
-        cup = (-_dome(above)[1], -_dome(below)[0])
+        half = (0.96 * (above.width + below.width) / 4, 0.96 * (above.depth + below.depth) / 4)
         thickness = endplate_thickness(below.at[0] - above.at[1], float(rng.normal(1.0, 0.08)))
+        shift = (shape.front - shape.back) / 2
+        bulging = LocalFrame(middle.at(0.0, shift, 0.0), middle.axes)
+        outline = (shape.rim * half[0] + shape.side, shape.rim * half[1] + (shape.front + shape.back) / 2)
         # The endplates overlap the bodies, which replace them, so that no gap is left.
-        for label, grow in ((ENDPLATE, 0.7), (anatomy.disc(name).id, -thickness)):
+        for frame, size, label, grow in (
+            (middle, half, ENDPLATE, 0.7),
+            (bulging, outline, anatomy.disc(name).id, -thickness),
+        ):
+            if label != ENDPLATE and shape.fused:
+                continue
             draw_block(
                 canvas,
-                middle,
+                frame,
                 above.bottom,
                 below.top,
-                half,
+                size,
                 label=label,
                 waist=-0.03,
-                dome=cup,
+                ends=(above.lower, below.upper),
+                outward=True,
                 taper=_taper(above),
                 hollow=_hollow(above),
                 power=2.5,
                 grow=grow,
             )
+        if shape.fused:
+            for bone, top, bottom in ((above, above.bottom, middle), (below, middle, below.top)):
+                label = anatomy.vertebra(bone.name).id
+                draw_block(
+                    canvas, middle, top, bottom, half, label=label, waist=-0.03, grow=0.6, taper=_taper(above),
+                    hollow=_hollow(above), replace=TISSUES,
+                )  # fmt: skip
 
 
 def draw_bodies(canvas: Canvas, column: SpinalColumn) -> None:
     """Draw the vertebral bodies C2 to the last lumbar one over tissue and discs."""
-    give_way = (*TISSUES, *(label.id for label in anatomy.LABELS if label.structure is anatomy.Structure.DISC))
+    give_way = (*TISSUES, *(label.id for label in anatomy.LABELS if label.structure is Structure.DISC))
     for level in column.levels:
         if level.region == "S" or level.name == "C1":
             continue
@@ -230,7 +247,7 @@ def draw_bodies(canvas: Canvas, column: SpinalColumn) -> None:
             (level.width / 2, level.depth / 2),
             label=label,
             waist={"C": 0.07, "T": 0.10, "L": 0.12}[level.region],
-            dome=_dome(level),
+            ends=(level.upper, level.lower),
             taper=_taper(level),
             hollow=_hollow(level),
             replace=give_way,
@@ -241,3 +258,33 @@ def draw_bodies(canvas: Canvas, column: SpinalColumn) -> None:
                 w, d, h = level.width / 2, level.depth / 2, level.height / 2
                 ends = [level.frame.at(side * w * 0.95, f * d, h * 1.05) for f in (-0.75, 0.45)]
                 rod(canvas, ends[0], ends[1], (1.5, 2.6), (1.4, 2.0), label, across=level.frame.axes[:, 0])
+
+
+def draw_osteophytes(canvas: Canvas, column: SpinalColumn, rng: np.random.Generator) -> None:
+    """Draw spurs on the rims of the bodies beside degenerate discs, in front and at the sides."""
+    for disc, above, below in zip(column.discs, column.levels[1:], column.levels[2:], strict=False):
+        if not disc.osteophytes:
+            continue
+        for level, rim, toward in ((above, above.bottom, -1.0), (below, below.top, 1.0)):
+            if level.region == "S":
+                continue
+            for angle in np.deg2rad(rng.uniform(-110.0, 110.0, int(rng.integers(1, 5)))):
+                across, ahead = float(np.sin(angle)), float(np.cos(angle))
+                w, d = level.width / 2, level.depth / 2
+                length = disc.osteophytes * float(rng.uniform(0.4, 1.0))
+                root = rim.at(0.86 * w * across, 0.86 * d * ahead, -2.0 * toward)
+                tip = rim.at((w + length) * across, (d + length) * ahead, toward * float(rng.uniform(-0.5, 1.5)))
+                rod(canvas, root, tip, (4.0, 2.4), (2.0, 1.2), anatomy.vertebra(level.name).id, cap=1.0)
+
+
+def open_facet_joints(canvas: Canvas) -> None:
+    """Separate neighbouring vertebrae that touch by cartilage, one voxel thick."""
+    bones = np.zeros(256, bool)
+    bones[[label.id for label in anatomy.LABELS if label.structure in {Structure.VERTEBRA, Structure.SACRUM}]] = True
+    labels = canvas.labels
+    for axis in range(3):
+        first = [slice(None)] * 3
+        second = [slice(None)] * 3
+        first[axis], second[axis] = slice(None, -1), slice(1, None)
+        one, other = labels[tuple(first)], labels[tuple(second)]
+        one[(one != other) & bones[one] & bones[other]] = ENDPLATE

@@ -15,6 +15,16 @@ from scipy.interpolate import PchipInterpolator
 from scipy.ndimage import gaussian_filter1d
 
 from totalspineseg_bids.anatomy import SpineVariant
+from totalspineseg_bids.synthesis.degeneration import (
+    FLAT,
+    DiscShape,
+    Endplate,
+    draw_disc_shape,
+    draw_endplate,
+    draw_grades,
+    fracture,
+    remaining_height,
+)
 from totalspineseg_bids.synthesis.morphometry import BODY, CANAL, CORD, SAC, SACRAL
 from totalspineseg_bids.synthesis.rasterize import LocalFrame
 
@@ -44,7 +54,11 @@ class SpineParameters:
     extent: tuple[float, ...] = (0.15,)
     """Half extent of each coronal curve, as a fraction of the length of the column."""
     degeneration: float = 0.0
-    """Probability that a disc is thinned."""
+    """Mean probability that a disc is degenerate: thin, bulging, with osteophytes."""
+    fractures: int = 0
+    """Number of vertebrae with a compression fracture."""
+    block: str | None = None
+    """Disc that bone replaces, such as ``"C5-C6"``."""
     canal: float = 1.0
     """Size of the canal relative to the mean."""
     conus: float = 0.3
@@ -77,7 +91,7 @@ class SpineParameters:
             cobb=cobb,
             apex=apex,
             extent=tuple(float(rng.uniform(0.09, 0.17)) for _ in apex),
-            degeneration=float(rng.choice([0.0, 0.12, 0.35], p=[0.45, 0.4, 0.15])),
+            degeneration=float(rng.choice([0.03, 0.25, 0.6], p=[0.4, 0.35, 0.25])),
             canal=float(np.clip(rng.normal(1.0, 0.07), 0.84, 1.2)),
             conus=float(np.clip(rng.normal(0.3, 0.45), -0.8, 1.4)),
             fat=float(np.clip(rng.gamma(3.0, 4.5), 3.0, 42.0)),
@@ -110,6 +124,10 @@ class SpinalLevel:
     """Distances of top and bottom along the curve, mm from its upper end."""
     canal: tuple[float, float]
     """Half width and half depth of the bony canal, mm."""
+    upper: Endplate = FLAT
+    """Shape of the upper end of the body."""
+    lower: Endplate = FLAT
+    """Shape of the lower end of the body."""
 
     @property
     def region(self) -> str:
@@ -141,6 +159,8 @@ class SpinalColumn:
 
     levels: tuple[SpinalLevel, ...]
     """Levels in craniocaudal order, C1 to Co3."""
+    discs: tuple[DiscShape, ...]
+    """Shapes of the discs from C2-C3 down."""
     points: NDArray[np.float64]
     """Line through the centres of the bodies, one point per half millimetre, shape (N, 3)."""
     axes: NDArray[np.float64]
@@ -179,7 +199,9 @@ def _names(variant: SpineVariant) -> list[str]:
     return [*variant.vertebrae()[:-1], *SACRAL]
 
 
-def _sizes(names: list[str], p: SpineParameters, rng: np.random.Generator) -> NDArray[np.float64]:
+def _sizes(
+    names: list[str], p: SpineParameters, grades: NDArray[np.float64], rng: np.random.Generator
+) -> NDArray[np.float64]:
     """Return width, depth and height of all levels, and the height of the disc below, mm."""
     table = np.array([BODY[_kin(name)] for name in names])
     thoracic = [i for i, n in enumerate(names) if n[0] == "T"]
@@ -191,10 +213,7 @@ def _sizes(names: list[str], p: SpineParameters, rng: np.random.Generator) -> ND
     drift = 1.0 + p.jitter * rng.standard_normal(table.shape)
     table *= p.scale * drift
     table[:, :2] *= p.build
-    thin = rng.random(len(names)) < p.degeneration * np.array(
-        [1.4 if n in {"L4", "L5", "C5", "C6"} else 0.8 for n in names]
-    )
-    table[thin, 3] *= rng.uniform(0.35, 0.75, int(thin.sum()))
+    table[:, 3] *= remaining_height(grades)
     return table
 
 
@@ -312,10 +331,12 @@ def build_column(rng: np.random.Generator, variant: SpineVariant, p: SpineParame
         Column whose centre is near x = 0 and whose sacral endplate is at y = z = 0.
     """
     names = _names(variant)
-    sizes = _sizes(names, p, rng)
+    grades = draw_grades(names, p.degeneration, rng)
+    sizes = _sizes(names, p, grades, rng)
     spans, line, points, axes = _course(names, sizes, p, rng)
     canal_table = _by_level(names, CANAL, "S3") * p.scale * p.canal / 2
     levels = []
+    plates = _endplates(names, sizes, grades, p, rng)
     for i, name in enumerate(names):
         top, bottom = spans[i]
         frame, upper, lower = (
@@ -334,10 +355,44 @@ def build_column(rng: np.random.Generator, variant: SpineVariant, p: SpineParame
                 bottom=lower,
                 at=(top, bottom),
                 canal=(float(half[0]), float(half[1])),
+                upper=plates[i][0],
+                lower=plates[i][1],
             )
         )
     canal, sac, cord = _tubes(names, levels, (line, points, axes), canal_table, p=p, rng=rng)
-    return SpinalColumn(tuple(levels), points, axes, canal, sac, cord)
+    mobile = [(name, float(grade)) for name, grade in zip(names, grades, strict=True) if name not in SACRAL]
+    discs = [draw_disc_shape(name[0], grade, p.scale, rng) for name, grade in mobile[1:]]
+    if p.block in variant.discs():
+        discs[variant.discs().index(p.block)] = DiscShape(fused=True)
+    return SpinalColumn(tuple(levels), tuple(discs), points, axes, canal, sac, cord)
+
+
+#: Mean depth of the upper and lower endplate, as a fraction of the body's height.
+_DOMES = {"C": (0.03, 0.045), "T": (0.028, 0.04), "L": (0.033, 0.048)}
+
+
+def _endplates(
+    names: list[str],
+    sizes: NDArray[np.float64],
+    grades: NDArray[np.float64],
+    p: SpineParameters,
+    rng: np.random.Generator,
+) -> list[tuple[Endplate, Endplate]]:
+    """Draw the upper and lower endplate of each level; fractures are thoracolumbar."""
+    plates = []
+    for i, name in enumerate(names):
+        height = float(sizes[i, 2])
+        if name in SACRAL or name == "C1":
+            upper = draw_endplate(0.05 * height, height, float(grades[i - 1]), rng) if name == "S1" else FLAT
+            plates.append((upper, FLAT))
+            continue
+        domes = _DOMES[name[0]]
+        upper = draw_endplate((0.02 if name == "C2" else domes[0]) * height, height, float(grades[i - 1]), rng)
+        plates.append((upper, draw_endplate(domes[1] * height, height, float(grades[i]), rng)))
+    low = names.index("T5")
+    for i in rng.choice(range(low, names.index("S1")), p.fractures, replace=False):
+        plates[i] = (fracture(plates[i][0], float(sizes[i, 2]), rng), plates[i][1])
+    return plates
 
 
 def _tubes(

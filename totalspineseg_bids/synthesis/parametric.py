@@ -13,8 +13,10 @@ from totalspineseg_bids.synthesis.bodies import (
     draw_bodies,
     draw_discs,
     draw_foraminal_fat,
+    draw_osteophytes,
     draw_tubes,
     fill_epidural_space,
+    open_facet_joints,
 )
 from totalspineseg_bids.synthesis.body import draw_body, draw_septa
 from totalspineseg_bids.synthesis.curve import SpinalColumn, SpineParameters, build_column
@@ -71,10 +73,12 @@ def make_spine(
     draw_foraminal_fat(canvas, column)
     draw_discs(canvas, column, variant.discs(), rng)
     draw_bodies(canvas, column)
+    draw_osteophytes(canvas, column, rng)
     draw_sacrum(canvas, column, p.scale)
     draw_tubes(canvas, column)
     draw_atlas_and_axis(canvas, column, p.scale)
     draw_posterior(canvas, column, p.scale, rng)
+    open_facet_joints(canvas)
     fill_epidural_space(canvas, column)
     draw_septa(canvas, profile, p, rng)
     _clear_beyond(canvas, column)

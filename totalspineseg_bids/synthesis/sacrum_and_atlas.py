@@ -90,7 +90,7 @@ def draw_sacrum(canvas: Canvas, column: SpinalColumn, scale: float) -> None:
                 (level.width / 2, level.depth / 2),
                 label=label,
                 waist=0.05,
-                dome=(0.06 * level.height, 0.0),
+                ends=(level.upper, level.lower),
                 hollow=1.0,
                 replace=give_way,
             )

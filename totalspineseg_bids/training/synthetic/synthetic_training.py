@@ -30,12 +30,18 @@ from totalspineseg_bids.training.synthetic.small_plans import CONFIGURATION
 
 
 def _training_spine(rng: np.random.Generator, number: int, spacing: float) -> Volume:
-    """Draw a parametric spine; every fifth has a supernumerary or missing level."""
-    from totalspineseg_bids.synthesis.parametric import make_spine  # noqa: PLC0415 - scipy-heavy, used once
+    """Draw a parametric spine; every fifth has a supernumerary or missing level, and every sixth a fracture."""
+    from totalspineseg_bids.synthesis.parametric import SpineParameters, make_spine  # noqa: PLC0415 - used once
 
     variants = ((12, 5), (12, 5), (12, 5), (12, 5), (11, 5), (12, 5), (12, 5), (12, 5), (12, 5), (13, 5),
                 (12, 5), (12, 5), (12, 5), (12, 5), (12, 4), (12, 5), (12, 5), (12, 5), (12, 5), (12, 6))  # fmt: skip
-    return make_spine(rng, variant=SpineVariant(*variants[number % len(variants)]), spacing=spacing)
+    variant = SpineVariant(*variants[number % len(variants)])
+    parameters = replace(
+        SpineParameters.sample(rng),
+        fractures=int(rng.choice([0, 1, 3], p=[0.83, 0.12, 0.05])),
+        block=str(rng.choice(variant.discs())) if rng.random() < 0.04 else None,
+    )
+    return make_spine(rng, variant=variant, spacing=spacing, parameters=parameters)
 
 
 def train_bundled(training: SyntheticTraining) -> Path:
