@@ -123,6 +123,7 @@ def test_a_spine_without_surroundings_gets_a_body_and_keeps_its_labels(spine: Vo
     whole = read_label_map(tmp_path / "dseg.nii.gz")
     assert set(range(1, 11)) - {4, 8} <= set(np.unique(whole.data))
     assert np.any(whole.data == anatomy.CORD_ID)
+    assert np.any(whole.data[:, :, -40] == anatomy.CANAL_ID)
     assert np.any(whole.data == anatomy.SACRUM_ID)
     grid = Geometry(labels.shape, affine)
     kept = restore_labels(whole.data, whole.affine, grid)

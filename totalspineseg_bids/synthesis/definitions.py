@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from nibabel.affines import apply_affine
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from totalspineseg_bids import anatomy
@@ -86,7 +86,7 @@ def _frame(centre: NDArray[np.float64], up: NDArray[np.float64]) -> LocalFrame:
     return LocalFrame(centre, np.stack([np.cross(front, up), front, up], axis=1))
 
 
-def _sample(volume: Volume, frame: LocalFrame, right: object, front: object, up: object) -> NDArray[np.uint8]:
+def _sample(volume: Volume, frame: LocalFrame, right: ArrayLike, front: ArrayLike, up: ArrayLike) -> NDArray[np.uint8]:
     """Return the labels at local coordinates (mm; arrays that broadcast), 0 outside the map."""
     local = np.stack(np.broadcast_arrays(right, front, up), axis=-1).astype(float)
     places = np.rint(apply_affine(np.linalg.inv(volume.affine), local @ frame.axes.T + frame.origin)).astype(int)

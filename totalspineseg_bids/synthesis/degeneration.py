@@ -135,13 +135,13 @@ def draw_endplate(dome: float, height: float, grade: float, rng: np.random.Gener
         Source of randomness.
     """
     rough = 0.012 * height * (0.5 + 1.5 * grade)
-    dents = [
-        (*(float(v) for v in rng.uniform(-0.8, 0.8, 2)), float(rng.uniform(0.2, 0.5)), float(rng.normal(0.0, rough)))
-        for _ in range(3)
-    ]
+    dents = []
+    for _ in range(3):
+        x, y = (float(v) for v in rng.uniform(-0.8, 0.8, 2))
+        dents.append((x, y, float(rng.uniform(0.2, 0.5)), float(rng.normal(0.0, rough))))
     if rng.random() < 0.04 + 0.1 * grade:
-        x, y = rng.uniform(-0.45, 0.45, 2)
-        dents.append((float(x), float(y), float(rng.uniform(0.12, 0.22)), height * float(rng.uniform(0.1, 0.24))))
+        x, y = (float(v) for v in rng.uniform(-0.45, 0.45, 2))
+        dents.append((x, y, float(rng.uniform(0.12, 0.22)), height * float(rng.uniform(0.1, 0.24))))
     return Endplate(dome * float(rng.uniform(0.5, 1.6)), tuple(dents))
 
 

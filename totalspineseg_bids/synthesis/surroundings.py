@@ -72,20 +72,26 @@ def add_surroundings(spine: Volume, rng: np.random.Generator) -> Volume:
     labels = _warped(donor, affine, shape, target, source)
     own = _resample(spine, affine, shape)
 
+    # Around the spine only: the map is large. The donor's posterior elements reach farther than those of thick slices.
+    box = tuple(slice(max(0, s.start - 40), s.stop + 40) for s in ndimage.find_objects((own > 0).astype(np.uint8))[0])
+    _insert(labels[box], own[box], round(float(target[0, 2] - affine[2, 3])) - box[2].start)
+    return Volume(labels, affine)
+
+
+def _insert(labels: NDArray[np.uint8], own: NDArray[np.uint8], top: int) -> None:
+    """Replace the part of a donor's spine that another spine covers, below voxel ``top``, in place."""
     ids = np.unique(own)
     bones = [i for i in ids if i and anatomy.BY_ID[int(i)].structure is Structure.VERTEBRA]
     # The first disc lies below the first vertebra; ids of vertebrae fall from top to bottom.
     own[own == max(bones)] = 0
-    top = float(target[0, 2])
-    heights = affine[2, 3] + np.arange(shape[2])
-    own[(own == anatomy.CANAL_ID) & (heights > top)] = 0
-
-    seen = np.flatnonzero(own.any(axis=(1, 2)))
-    replaced = np.isin(labels, [*bones[:-1], *[i for i in ids if i >= anatomy.CORD_ID], ENDPLATE])
-    replaced[: seen[0]] = replaced[seen[-1] + 1 :] = False
+    own[:, :, top:][own[:, :, top:] == anatomy.CANAL_ID] = 0
     sac = (labels == anatomy.CANAL_ID) | (labels == anatomy.CORD_ID)
-    sac[:, :, heights > top] = False
     cord = labels == anatomy.CORD_ID
+    replaced = np.isin(labels, [*bones[:-1], *[i for i in ids if i > anatomy.CANAL_ID], ENDPLATE])
+    # Beside the slices of the other spine transverse processes go on.
+    seen = np.flatnonzero(own.any(axis=(1, 2)))
+    replaced[: seen[0]] = replaced[seen[-1] + 1 :] = False
+    sac[:, :, top:] = False
     near = ndimage.distance_transform_edt(own != anatomy.CANAL_ID) < 6.0
     kept = (labels < FIRST_SPINE_LABEL) & ~replaced
     nearest = ndimage.distance_transform_edt(~kept, return_distances=False, return_indices=True)
@@ -95,7 +101,6 @@ def add_surroundings(spine: Volume, rng: np.random.Generator) -> Volume:
     _extend_sacrum(labels, own, replaced)
     np.copyto(labels, own, where=own > 0)
     labels[cord & ndimage.binary_erosion(own == anatomy.CANAL_ID)] = anatomy.CORD_ID
-    return Volume(labels, affine)
 
 
 def _landmarks(volume: Volume, level: str) -> NDArray[np.float64]:
