@@ -138,7 +138,10 @@ def _join(case: Case, rng: np.random.Generator, upper: str, lower: str) -> None:
     a, b = case.centre(_disc(upper)), case.centre(_disc(lower))
     box, mask = _where(case, _disc(upper))
     value = int(np.median(case.semantic[box][mask])) or case.value("disc")
-    offset = np.array([rng.uniform(-8, 8), rng.uniform(-6, 9), 0.0])
+    # Within the outline of both discs, or the rod would miss them.
+    sizes = [[side.stop - side.start for side in case.box(_disc(level))[:2]] for level in (upper, lower)]
+    reach = 0.35 * np.min(sizes, axis=0)
+    offset = np.append(np.clip([rng.uniform(-8, 8), rng.uniform(-6, 9)], -reach, reach), 0.0)
     half = int(rng.integers(1, 4))
     for share in np.linspace(0, 1, 120):
         x, y, z = np.round(a * (1 - share) + b * share + offset).astype(int)
