@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from totalspineseg_bids.bids.names import DerivativeNames, SourceImage, is_source_name
-from totalspineseg_bids.bids.query import Selection, find_images, is_selected, read_filters
+from totalspineseg_bids.bids.query import Selection, find_images, make_filter, read_filters
 from totalspineseg_bids.errors import MissingInputError, NothingSelectedError, UsageError
 
 FILES = (
@@ -87,8 +87,8 @@ def test_labels_select_whole_names(dataset: Path) -> None:
 def test_filters_mean_what_they_mean_in_fmriprep(dataset: Path, filters: dict, expected: list[str]) -> None:
     assert names(dataset, participants=("02",), filters=filters) == expected
     # The group level selects by name, without a query.
-    chosen = Selection(participants=("02",), filters=filters)
-    assert [s.path.name for s in find_images(dataset, Selection()) if is_selected(s, chosen)] == expected
+    chosen = make_filter(Selection(participants=("02",), filters=filters))
+    assert [s.path.name for s in find_images(dataset, Selection()) if chosen(s)] == expected
 
 
 def test_a_filter_may_add_a_query_or_ask_for_parts(dataset: Path) -> None:
@@ -101,6 +101,8 @@ def test_a_filter_for_nothing_known_is_an_error(dataset: Path) -> None:
         names(dataset, filters={"t3w": {"acquisition": "sag"}})
     with pytest.raises(UsageError, match="not understood"):
         names(dataset, filters={"t2w": {"acquisitoin": "sag"}})
+    with pytest.raises(UsageError, match="no entity acquisitoin"):
+        make_filter(Selection(filters={"t2w": {"acquisitoin": None}}))
 
 
 def test_filter_files_are_checked(tmp_path: Path) -> None:

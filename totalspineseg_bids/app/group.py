@@ -26,7 +26,7 @@ from totalspineseg_bids.app.selection import make_selection
 from totalspineseg_bids.bids.derivatives import read_derivatives
 from totalspineseg_bids.bids.description import read_dataset_name
 from totalspineseg_bids.bids.publish import clean_root
-from totalspineseg_bids.bids.query import is_selected
+from totalspineseg_bids.bids.query import make_filter
 from totalspineseg_bids.config import RunConfig
 from totalspineseg_bids.errors import MissingInputError, NothingSelectedError, OutputError
 
@@ -41,10 +41,10 @@ PAGE = "group.html"
 
 def read_tables(config: RunConfig) -> GroupTables:
     """Read the derivatives of the images that a configuration selects; participants without any are logged."""
-    selection = make_selection(config)
+    selected = make_filter(make_selection(config))
     derivatives = read_derivatives(config.output_dir, config.participant_label)
-    results = [result for result in derivatives if is_selected(result.source, selection)]
-    failures = [f for f in read_crashes(config.output_dir).values() if is_selected(f.source, selection)]
+    results = [result for result in derivatives if selected(result.source)]
+    failures = [f for f in read_crashes(config.output_dir).values() if selected(f.source)]
     found = {source.participant for source in [*(r.source for r in results), *(f.source for f in failures)]}
     absent = [label for label in config.participant_label if label not in found]
     if found and absent:

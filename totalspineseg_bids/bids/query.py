@@ -14,7 +14,7 @@ import re
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +61,7 @@ class Selection:
     excluded: tuple[str, ...] = ()
     """Labels of excluded participants, without ``sub-``."""
     suffixes: tuple[str, ...] = ("T1w", "T2w", "T2starw", "PDw", "MTw")
-    """BIDS suffixes; empty means all, which only `is_selected` accepts."""
+    """BIDS suffixes; empty means all, which only `make_filter` accepts."""
     filters: Mapping[str, Mapping[str, Any]] | None = None
     """pyBIDS filters by query name, as read by `read_filters`."""
 
@@ -434,15 +434,13 @@ def _get(layout: BIDSLayout, filters: Mapping[str, Any]) -> list[str]:
         raise UsageError(msg) from error
 
 
-def is_selected(source: SourceImage, selection: Selection) -> bool:
-    """Return whether an image matches a selection, from its name alone.
+def make_filter(selection: Selection) -> Callable[[SourceImage], bool]:
+    """Return a function that tells whether an image matches a selection, from its name alone.
 
     Parameters
     ----------
-    source : SourceImage
-        The image; its file may be absent.
     selection : Selection
-        Selection of images.
+        Selection of images, whose files may be absent.
 
     Raises
     ------
@@ -452,12 +450,21 @@ def is_selected(source: SourceImage, selection: Selection) -> bool:
     Examples
     --------
     >>> image = SourceImage("sub-01/anat/sub-01_run-01_T2w.nii.gz", Path("image.nii.gz"))
-    >>> is_selected(image, Selection(filters={"t2w": {"run": 1, "acquisition": None}}))
+    >>> make_filter(Selection(filters={"t2w": {"run": 1, "acquisition": None}}))(image)
     True
     """
     queries = _queries(selection)
-    matches = (all(_has(source.value_of(name), value) for name, value in query.items()) for query in queries)
-    return _selected(source, selection) and (not queries or any(matches))
+    if selection.filters:
+        known = _import_pybids().Config.load("bids").entities
+        if unknown := sorted({name for query in queries for name in query if name not in known}):
+            msg = f"a filter is not understood: there is no entity {', '.join(unknown)}"
+            raise UsageError(msg)
+
+    def matches(source: SourceImage) -> bool:
+        found = (all(_has(source.value_of(name), value) for name, value in query.items()) for query in queries)
+        return _selected(source, selection) and (not queries or any(found))
+
+    return matches
 
 
 def _has(value: str | None, wanted: object) -> bool:
