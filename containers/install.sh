@@ -77,7 +77,9 @@ PY
     site=$("$PREFIX/bin/python" -c "import sysconfig; print(sysconfig.get_path('purelib'))")
     $PIP uninstall --yes --quiet pip
     find "$PREFIX" -depth -type d \( -name tests -o -name __pycache__ \) -exec rm -rf {} +
-    rm -rf "$site"/torch/include "$site"/torch/bin "$site"/torch/test "$site"/torch/share
+    rm -rf "$site"/torch/include "$site"/torch/test "$site"/torch/share
+    # torch does not start without its manager of shared memory.
+    find "$site"/torch/bin -type f ! -name torch_shm_manager -delete
     # OpenVINO runs networks that torch converts, on the CPU.
     for part in intel_gpu intel_npu tensorflow tensorflow_lite paddle onnx jax gguf; do
       rm -f "$site"/openvino/libs/libopenvino_"$part"_*.so*
