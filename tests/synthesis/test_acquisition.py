@@ -107,3 +107,17 @@ def test_drawn_protocols_cover_what_is_used() -> None:
     assert {p.storage for p in drawn} == {"int16", "uint16", "uint8", "float32"}
     assert len({p.orientation for p in drawn}) > 8
     assert all(p.plane != "axial" for p in drawn[:150])
+
+
+def test_artefacts_change_the_image_but_not_the_truth() -> None:
+    body = _ball()
+    signal = Volume((body.data == 20).astype(np.float32), body.affine)
+    field = PlacedField("lumbar", np.array([0.0, -5.0, 240.0]), np.array([50.0, 56.0, 64.0]))
+    changed = 0
+    for seed in range(8):
+        image, truth = acquire(signal, body, field, _PLAIN, np.random.default_rng(seed))
+        other, same = acquire(signal, body, field, replace(_PLAIN, artefacts=True), np.random.default_rng(seed))
+        assert np.array_equal(truth.data, same.data)
+        assert image.geometry.same_grid(other.geometry)
+        changed += bool(np.abs(other.data - image.data).max() > 0.1)
+    assert changed >= 3

@@ -86,6 +86,9 @@ def _add_synthesize(subparsers: Subparsers) -> None:
     parser.add_argument("--contrast", nargs="+", metavar="NAME", help="T1w, T2w, STIR, T2starw, random")
     parser.add_argument("--label-maps", type=Path, metavar="DIR", help="pose these label maps, not parametric spines")
     parser.add_argument("--variants", action="store_true", help="some with 11 or 13 thoracic, 4 or 6 lumbar vertebrae")
+    parser.add_argument(
+        "--artefacts", action="store_true", help="some with ringing, wrap-around, hot pixels and others"
+    )
 
 
 def _synthesize(options: argparse.Namespace) -> int:
@@ -104,6 +107,7 @@ def _synthesize(options: argparse.Namespace) -> int:
             contrasts=options.contrast,
             label_maps=options.label_maps,
             variants=options.variants,
+            artefacts=options.artefacts,
             progress=show,
         )
     say(f"{len(images)} images of {options.subjects} subjects in {options.output}")

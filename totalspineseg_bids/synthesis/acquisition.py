@@ -13,6 +13,8 @@ from scipy import ndimage
 
 from totalspineseg_bids.imaging.grid import restore_labels
 from totalspineseg_bids.imaging.volume import Affine, Geometry, Volume
+from totalspineseg_bids.synthesis.arrays import NUMPY, Draws
+from totalspineseg_bids.synthesis.artefacts import SIGNAL_ARTEFACTS, STORED_ARTEFACTS, Scan, add_artefacts
 from totalspineseg_bids.synthesis.fields_of_view import PlacedField
 from totalspineseg_bids.synthesis.rasterize import FIRST_SPINE_LABEL
 
@@ -51,6 +53,8 @@ class Protocol:
     """Data type on disk."""
     scaled: bool
     """Whether integers are stored with a slope other than 1."""
+    artefacts: bool = False
+    """Whether the image may have ringing, wrap-around, hot pixels and other artefacts (`synthesis.artefacts`)."""
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -67,7 +71,7 @@ class Protocol:
         return {"sagittal": (50.0, 85.0), "axial": (110.0, 140.0), "isotropic": (60.0, 100.0)}[self.plane]
 
 
-def draw_protocol(field: str, rng: np.random.Generator) -> Protocol:
+def draw_protocol(field: str, rng: np.random.Generator, *, artefacts: bool = False) -> Protocol:
     """Draw an acquisition that is plausible for a field of view.
 
     Parameters
@@ -76,6 +80,8 @@ def draw_protocol(field: str, rng: np.random.Generator) -> Protocol:
         Name of the field of view; axial stacks are drawn for short fields only.
     rng : numpy.random.Generator
         Source of randomness.
+    artefacts : bool
+        Whether images may have artefacts.
     """
     axial = 0.12 if field in {"cervical", "lumbar"} else 0.0
     plane: SlicePlane = ("sagittal", "axial", "isotropic")[int(rng.choice(3, p=[0.72 - axial, axial, 0.28]))]
@@ -101,6 +107,7 @@ def draw_protocol(field: str, rng: np.random.Generator) -> Protocol:
         orientation=orientation,
         storage=storage,
         scaled=bool(storage == "uint8" or (storage == "int16" and rng.random() < 0.3)),
+        artefacts=artefacts,
     )
 
 
@@ -226,9 +233,14 @@ def acquire(
     signal *= _shading(grid, protocol, rng)
     if protocol.saturation:
         signal *= _saturation(truth, grid, rng)
+    scan = Scan(protocol.spacing, -1 if protocol.plane == "axial" else -3, Draws(signal.shape, rng, NUMPY))
+    if protocol.artefacts:
+        signal = add_artefacts(signal, SIGNAL_ARTEFACTS, scan)
     sigma = np.float32(protocol.noise)
     real = signal + sigma * rng.standard_normal(signal.shape, dtype=np.float32)
     noisy = np.hypot(real, sigma * rng.standard_normal(signal.shape, dtype=np.float32))
+    if protocol.artefacts:
+        noisy = add_artefacts(noisy, STORED_ARTEFACTS, scan)
     return _stored(noisy, grid.affine, protocol.orientation), _stored(truth, grid.affine, protocol.orientation)
 
 

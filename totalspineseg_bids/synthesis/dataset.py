@@ -61,6 +61,7 @@ def write_dataset(
     contrasts: Sequence[str] | None = None,
     label_maps: Path | None = None,
     variants: bool = False,
+    artefacts: bool = False,
     most_images: int | None = None,
     domain: int = EVALUATION_DOMAIN,
     progress: Callable[[str, float], None] | None = None,
@@ -85,6 +86,8 @@ def write_dataset(
         spines.
     variants : bool
         Whether some subjects get 11 or 13 thoracic or 4 or 6 lumbar vertebrae (parametric spines only).
+    artefacts : bool
+        Whether images may have artefacts: ringing, wrap-around, hot pixels, ... (`synthesis.artefacts`).
     most_images : int, optional
         Number of images after which no more subjects are generated.
     domain : int
@@ -131,7 +134,7 @@ def write_dataset(
             taken: set[str] = set()
             for _ in range(1 + int(rng.random() < 0.3)):
                 field = choices[field_turn % len(choices)]
-                plan = _draw_plan(name, field, kinds[kind_turn % len(kinds)], rng)
+                plan = _draw_plan(name, field, kinds[kind_turn % len(kinds)], rng, artefacts=artefacts)
                 field_turn, kind_turn = field_turn + 1, kind_turn + 1
                 if plan.stem in taken:
                     continue
@@ -196,8 +199,10 @@ def _draw_body(
     return volume, {"anatomy": "parametric", "thoracic": variant.thoracic, "lumbar": variant.lumbar}, fields
 
 
-def _draw_plan(subject: str, field: str, contrast: Contrast, rng: np.random.Generator) -> _ImagePlan:
-    protocol = draw_protocol(field, rng)
+def _draw_plan(
+    subject: str, field: str, contrast: Contrast, rng: np.random.Generator, *, artefacts: bool
+) -> _ImagePlan:
+    protocol = draw_protocol(field, rng, artefacts=artefacts)
     acq, suffix = _SUFFIX[contrast]
     return _ImagePlan(f"{subject}_acq-{field}{protocol.plane.capitalize()}{acq}", suffix, field, contrast, protocol)
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from totalspineseg_bids.synthesis.appearance import CONTRASTS, Contrast
 from totalspineseg_bids.synthesis.arrays import NUMPY, Arrays, Draws, Image, smooth_noise
+from totalspineseg_bids.synthesis.artefacts import SIGNAL_ARTEFACTS, STORED_ARTEFACTS, Scan, add_artefacts
 
 #: Most draws resemble a sequence; the others make the network indifferent to contrast.
 _CONTRAST_ODDS = {"T2w": 0.36, "T1w": 0.28, "STIR": 0.08, "T2starw": 0.08, "random": 0.20}
@@ -23,7 +24,7 @@ def draw_contrast_name(rng: np.random.Generator) -> Contrast:
 def acquire(
     image: Image, rng: np.random.Generator, spacing: tuple[float, float, float], arrays: Arrays = NUMPY
 ) -> Image:
-    """Simulate an acquisition: blur, thick slices, bias field, noise, gamma, z-score.
+    """Simulate an acquisition: blur, thick slices, bias field, artefacts, noise, gamma, z-score.
 
     Parameters
     ----------
@@ -45,14 +46,19 @@ def acquire(
     extent = shape[-3:]
     draws = Draws(shape, rng, arrays)
     image = arrays.blurred(image, rng.uniform(0.25, 1.3, 3) / spacing)
-    thick = bool(rng.random() < 0.5)
-    axis = int(rng.choice(3, p=(0.7, 0.1, 0.2)))
+    thick = bool(rng.random() < 0.6)
+    axis = int(rng.choice(3, p=(0.75, 0.05, 0.2)))
     if thick:
-        factor = max(1.0, float(rng.uniform(2.5, 6.0)) / spacing[axis])
+        factor = max(1.0, float(rng.uniform(2.8, 5.5)) / spacing[axis])
         slices = max(4, round(extent[axis] / factor))
-        image = arrays.resize_axis(arrays.averaged(image, factor, axis - 3), slices, axis - 3)
+        # Slices of 2D sequences are excited with gaps of up to a quarter of their distance.
+        profile = max(1.0, factor * float(rng.uniform(0.75, 1.0)))
+        image = arrays.resize_axis(arrays.averaged(image, profile, axis - 3), slices, axis - 3)
+    size = np.divide(extent, image.shape[-3:]) * spacing
     if (coils := draws.some(0.8)) is not None:
-        image = image * _sensitivity(tuple(image.shape), np.divide(extent, image.shape[-3:]) * spacing, coils, draws)
+        image = image * _sensitivity(tuple(image.shape), size, coils, draws)
+    scan = Scan((float(size[0]), float(size[1]), float(size[2])), axis - 3 if thick else -3, draws)
+    image = add_artefacts(image, SIGNAL_ARTEFACTS, scan)
     top = arrays.quantile(image[..., ::2, ::4, ::4], 0.99)
     image = (image / (top + 1e-3)).clip(0.0, 1.6)
     # With more noise, thin arches and processes are indistinguishable from muscle, and the network learns to predict
@@ -60,6 +66,7 @@ def acquire(
     noise = draws.either(0.92, lambda: 0.05 * draws.numbers(0.0, 1.0) ** 2, lambda: draws.numbers(0.05, 0.12))
     real, imaginary = (noise * arrays.normal(tuple(image.shape), rng) for _ in range(2))
     image = arrays.magnitude(image + real, imaginary) ** draws.factors(0.18)
+    image = add_artefacts(image, STORED_ARTEFACTS, scan)
     if thick:
         # What lies between two slices is interpolated, noise too.
         image = arrays.resize_axis(image, extent[axis], axis - 3)

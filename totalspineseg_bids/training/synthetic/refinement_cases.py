@@ -79,7 +79,15 @@ def write_images(folder: Path, images: int, seed: int, label_maps: Path | None) 
     for name, count, maps in (("parametric", images - real, None), ("real", real, label_maps)):
         done = folder / f"{name}.done"
         if count and not done.exists():
-            write_dataset(folder / name, count, seed, label_maps=maps, most_images=count, domain=REFINEMENT_DOMAIN)
+            write_dataset(
+                folder / name,
+                count,
+                seed,
+                label_maps=maps,
+                artefacts=True,
+                most_images=count,
+                domain=REFINEMENT_DOMAIN,
+            )
             done.touch()
         if count:
             datasets.append(folder / name)
