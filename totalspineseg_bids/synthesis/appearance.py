@@ -1,7 +1,7 @@
 """MR-like intensities on a tissue label map.
 
-Each tissue has one random mean intensity. Structure is added to it: cortical rims, disc nucleus and annulus, dura, fat
-septa and vessels in muscle, roots in the canal, texture. Slices, noise and bias field belong to the acquisition.
+Each tissue has one random mean intensity. Structure is added to it (`synthesis.structure`), then texture. Slices, noise
+and bias field belong to the acquisition.
 
 The approach is domain randomisation as in SynthSeg (Billot et al., Medical Image Analysis 2023). Part of the draws
 follow the intensity order of common sequences, because real images of one contrast share the order of the tissues.
@@ -10,16 +10,15 @@ follow the intensity order of common sequences, because real images of one contr
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
-from totalspineseg_bids.synthesis.arrays import NUMPY, Arrays, Draws, Image, smooth_noise
-from totalspineseg_bids.synthesis.rasterize import FloatArray
+from totalspineseg_bids.synthesis.arrays import NUMPY, Arrays, Draws, Image
+from totalspineseg_bids.synthesis.structure import Tissue, add_structure, label_factors
 
 Contrast = Literal["T1w", "T2w", "STIR", "T2starw", "random"]
 CONTRASTS: tuple[Contrast, ...] = get_args(Contrast)
@@ -51,6 +50,12 @@ _SEQUENCES: dict[str, dict[str, float]] = {
         "organ": 0.42, "brain": 0.55, "fat": 0.55, "marrow": 0.15, "disc": 0.52, "csf": 0.95,
         "cord": 0.58, "endplate": 0.10,
     },
+}  # fmt: skip
+
+#: Range of the logarithm of the ratio of a healthy to a fully degenerate disc, by sequence (assumed): degeneration is
+#: loss of water.
+_WATER_LOSS: dict[Contrast, tuple[float, float]] = {
+    "T1w": (-0.1, 0.4), "T2w": (0.5, 2.0), "STIR": (0.5, 2.0), "T2starw": (0.3, 1.5), "random": (-0.8, 0.8),
 }  # fmt: skip
 
 
@@ -104,7 +109,7 @@ def draw_contrast(contrast: Contrast, rng: np.random.Generator) -> dict[str, flo
     if contrast == "T2w":
         # Marrow fat and disc water vary most with age.
         means["marrow"] *= float(rng.uniform(0.6, 1.5))
-        means["disc"] *= float(rng.uniform(0.45, 1.5))
+        means["disc"] *= float(rng.uniform(0.6, 1.7))
         # At long echo times mostly fluid gives signal: in many neck images bodies and muscle are nearly black.
         weighting = float(rng.uniform(0.85, 1.9))
         means = {group: max(value, 0.0) ** weighting for group, value in means.items()}
@@ -141,122 +146,23 @@ def render(
         float32, non-negative, shape of ``labels``; the brightest tissue is around 1.
     """
     draws = Draws(tuple(labels.shape), rng, arrays)
-    drawn = [draw_contrast(one, rng) for one in ([contrast] if isinstance(contrast, str) else contrast)]
+    names: Sequence[Contrast] = [contrast] if isinstance(contrast, str) else contrast
+    drawn = [draw_contrast(one, rng) for one in names]
     rows = np.array([[means[group] for group in _GROUPS] for means in drawn], np.float32)
 
-    jitter = np.exp(rng.normal(0.0, 0.05, draws.table(256))).astype(np.float32)
-    discs = _G["disc"] == GROUP_OF_LABEL
-    of_discs = rng.normal(0.0, 0.18, draws.table(int(np.count_nonzero(discs))))
-    jitter[..., discs] *= np.exp(of_discs).astype(np.float32)
-    image = arrays.lookup((rows[:, GROUP_OF_LABEL] * jitter).reshape(jitter.shape), labels)
+    factors = label_factors([float(rng.uniform(*_WATER_LOSS[name])) for name in names], draws)
+    image = arrays.lookup((rows[:, GROUP_OF_LABEL] * factors).reshape(factors.shape), labels)
     means = {group: draws.column([one[group] for one in drawn]) for group in _GROUPS}
-    tissue = _Tissue(arrays.lookup(GROUP_OF_LABEL, labels), means, np.asarray(spacing, np.float32), draws)
-
-    for structure in (_muscle_structure, _bone_structure, _disc_structure, _canal_structure):
-        image = structure(image, tissue)
+    groups = arrays.lookup(GROUP_OF_LABEL, labels)
+    tissue = Tissue(labels, groups, _G, means, np.asarray(spacing, np.float32), draws)
+    image = add_structure(image, tissue)
 
     fine = arrays.normal(tuple(labels.shape), rng)
-    medium = tissue.noise(4.0 / tissue.mm)
-    coarse = tissue.noise(14.0 / tissue.mm)
+    medium = tissue.noise(4.0)
+    coarse = tissue.noise(14.0)
     texture = rng.uniform(0.01, 0.05, draws.table(len(_GROUPS))).astype(np.float32)
     for rough in ("organ", "soft", "vessel", "muscle", "bone"):
         texture[..., _G[rough]] *= 2.0
     texture[..., _G["air"]] = 0.004
     image *= 1.0 + arrays.lookup(texture, tissue.groups) * (1.2 * fine + 1.3 * medium + 1.5 * coarse)
     return image.clip(0.0)
-
-
-@dataclass(frozen=True, slots=True)
-class _Tissue:
-    """Labels and mean intensities of the tissue groups, with the random numbers of their structure."""
-
-    groups: Image
-    means: dict[str, Any]
-    mm: FloatArray
-    draws: Draws
-
-    @property
-    def rng(self) -> np.random.Generator:
-        """Source of randomness."""
-        return self.draws.rng
-
-    @property
-    def arrays(self) -> Arrays:
-        """Array library."""
-        return self.draws.arrays
-
-    def mean(self, name: str) -> Any:  # noqa: ANN401 - a number, or one for each image
-        """Return the mean intensity of a group."""
-        return self.draws.each(self.means[name])
-
-    def of(self, name: str) -> Image:
-        """Return the mask of a group."""
-        return self.groups == _G[name]
-
-    def noise(self, scale: Sequence[float] | FloatArray, cutoff: int = 2) -> Image:
-        """Draw smooth noise; distance between control points in voxels."""
-        return smooth_noise(tuple(self.groups.shape), scale, self.rng, cutoff, self.arrays)
-
-    def blurred(self, mask: Image, sigma_mm: float) -> Image:
-        """Smooth a mask."""
-        return self.arrays.blurred(mask, sigma_mm / self.mm)
-
-
-def _muscle_structure(image: Image, tissue: _Tissue) -> Image:
-    """Add fat septa (sheets, from level sets of a smooth field) and vessels (lines, where two sheets meet)."""
-    rng, mm, arrays, draws, fat = tissue.rng, tissue.mm, tissue.arrays, tissue.draws, tissue.mean("fat")
-    across, along = rng.uniform(7.0, 14.0), rng.uniform(25.0, 60.0)
-    scale = (across / mm[0], across / mm[1], along / mm[2])
-    first, second = tissue.noise(scale), tissue.noise(scale)
-    muscle = tissue.of("muscle") | tissue.of("soft")
-    septa = muscle & (abs(first) < draws.uniform(0.03, 0.12))
-    image = arrays.blend(image, septa, draws.uniform(0.2, 0.9), fat)
-    vessels = muscle & (abs(first) < 0.25) & (abs(second) < 0.25)
-    image = arrays.blend(image, vessels, draws.uniform(0.3, 1.0), tissue.mean("vessel"))
-    # Fat beside muscle: the label maps count visceral and intermuscular fat as soft tissue.
-    loose = tissue.of("soft") & (second > draws.uniform(-0.5, 1.5))
-    return arrays.blend(image, loose, draws.uniform(0.3, 1.0), fat)
-
-
-def _bone_structure(image: Image, tissue: _Tissue) -> Image:
-    """Add dark cortical rims, which are thicker in posterior elements, and patchy marrow."""
-    rng, draws = tissue.rng, tissue.draws
-    bone = tissue.of("marrow") | tissue.of("bone")
-    depth = tissue.blurred(bone, float(rng.uniform(0.9, 1.5)))
-    rim = ((0.9 - depth) / 0.45).clip(0.0, 1.0) * bone
-    cortical = draws.either(0.9, lambda: draws.numbers(0.02, 0.15), lambda: tissue.means["marrow"])
-    image += draws.uniform(0.4, 1.0) * rim * (cortical - image)
-    patches = tissue.noise(float(rng.uniform(6, 20)) / tissue.mm)
-    return tissue.arrays.multiplied(image, bone, 1.0 + draws.uniform(0.0, 0.15) * patches)
-
-
-def _disc_structure(image: Image, tissue: _Tissue) -> Image:
-    """Add nucleus and annulus, which differ most in water-rich discs, and a dark rim."""
-    draws = tissue.draws
-    disc = tissue.of("disc")
-    inner = tissue.blurred(disc, float(tissue.rng.uniform(1.5, 2.5)))
-    strength = draws.uniform(-0.2, 0.9)
-    annulus = draws.uniform(0.1, 0.6) * tissue.mean("disc")
-    image += strength * (disc * ((0.8 - inner) / 0.5).clip(0.0, 1.0)) * (annulus - image)
-    return image
-
-
-def _canal_structure(image: Image, tissue: _Tissue) -> Image:
-    """Add dura and ligaments around the canal, epidural fat behind it, roots and flow voids in it."""
-    mm, arrays, draws = tissue.mm, tissue.arrays, tissue.draws
-    csf = tissue.of("csf")
-    canal = csf | tissue.of("cord")
-    near = tissue.blurred(canal, 1.2)
-    rim = (near / 0.5).clip(0.0, 1.0) * (~canal & ~tissue.of("marrow"))
-    ligament = draws.uniform(0.02, 0.2)
-    image += draws.uniform(0.0, 0.9) * rim * (ligament - image)
-    edge = csf & (near < draws.uniform(0.5, 0.8))
-    if (fatty := draws.some(0.5)) is not None:
-        fat = tissue.noise(12.0 / mm) > draws.uniform(-0.5, 1.0)
-        image = arrays.blend(image, edge & fat, fatty * draws.uniform(0.3, 0.9), tissue.mean("fat"))
-    roots = tissue.noise((2.5 / mm[0], 2.5 / mm[1], 60.0 / mm[2]), cutoff=1)
-    image = arrays.blend(image, csf & (roots > 0.9), draws.uniform(0.0, 0.6), tissue.mean("cord"))
-    if (flowing := draws.some(0.5)) is not None:
-        flow = tissue.noise(18.0 / mm)
-        image = arrays.multiplied(image, csf, 1.0 - flowing * draws.uniform(0.1, 0.6) * flow.clip(0.0, 1.0))
-    return image

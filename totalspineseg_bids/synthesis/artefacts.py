@@ -159,7 +159,7 @@ def _along(image: Image, matrix: NDArray[np.float64], axis: int, scan: Scan) -> 
 
 #: Artefacts of the signal, before noise is added.
 SIGNAL_ARTEFACTS: tuple[Artefact, ...] = (
-    Artefact("surface coil", 0.25, (25.0, 90.0), surface_coil),
+    Artefact("surface coil", 0.25, (40.0, 150.0), surface_coil),
     Artefact("wrap-around", 0.05, (0.05, 0.4), wrap_around),
     Artefact("ringing", 0.15, (0.45, 0.8), ringing),
 )
