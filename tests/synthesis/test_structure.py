@@ -1,4 +1,4 @@
-"""What the images show inside the tissues: degeneration, endplate changes, atrophy, veins, metal."""
+"""Images show changes inside the tissues: degeneration, endplate changes, atrophy, veins, metal."""
 
 from __future__ import annotations
 

@@ -137,6 +137,25 @@ def _merged_labels(files: LabelFiles, image: Volume, grid: Geometry, scheme: Sch
     return merged
 
 
+def load_labels(case: TrainingCase, scheme: SchemeChoice = anatomy.DEFAULT_SCHEME) -> Volume:
+    """Read the labels of an image on the grid of the image, in canonical ids.
+
+    Parameters
+    ----------
+    case : TrainingCase
+        Image and label files.
+    scheme : SchemeChoice, optional
+        Label scheme of the files.
+
+    Raises
+    ------
+    SpineAppError
+        If a file cannot be used, or the labels lie elsewhere than the image.
+    """
+    image = read_image(case.image, volume="mean")
+    return Volume(_merged_labels(case.labels, image, image.geometry, scheme), image.affine)
+
+
 def load_case(case: TrainingCase, scheme: SchemeChoice = anatomy.DEFAULT_SCHEME) -> tuple[Volume, NDArray[np.uint8]]:
     """Read an image and its labels on the 1 mm RAS grid.
 

@@ -105,7 +105,7 @@ def test_step2_sees_both_parities(pool):
 
 def test_level_prior_sees_whole_fields_of_view_and_repeats(pool):
     def draw():
-        return list(itertools.islice(LevelPriorPatchDataset(pool, [5]), 6))
+        return list(itertools.islice(LevelPriorPatchDataset(pool, [5]), 20))
 
     drawn = draw()
     for (data, target), (again, _) in zip(drawn, draw(), strict=True):
