@@ -166,3 +166,55 @@ def test_output_that_is_not_finite_is_an_error(model: NnUNetModel) -> None:
     data[0, 8, 8, 8] = np.nan
     with pytest.raises(ModelError, match="not numbers"):
         Predictor(model, InferenceOptions(device="cpu", engine="torch")).predict(data, (1.0, 1.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("error", "failures", "devices"),
+    [
+        (None, 0, ["cuda"]),
+        (torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), 1, ["cuda"]),
+        (RuntimeError("MPS backend out of memory"), 2, ["cuda", "cpu"]),
+    ],
+    ids=["enough memory", "too little for the sums", "too little for a patch"],
+)
+def test_a_gpu_without_memory_keeps_sums_on_the_cpu_then_leaves_all_to_it(  # noqa: PLR0917 - cases and fixtures
+    model: NnUNetModel,
+    error: RuntimeError | None,
+    failures: int,
+    devices: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    plain = make_engine(model, InferenceOptions(device="cpu", engine="torch"))
+    seen: list[str] = []
+    left = [error] * failures
+
+    class Gpu:
+        name, device = "torch", torch.device("cpu")
+
+        def __call__(self, patch: torch.Tensor) -> torch.Tensor:
+            if left and (problem := left.pop()) is not None:
+                raise problem
+            return plain(patch)
+
+    def make(_: NnUNetModel, options: InferenceOptions) -> Gpu:
+        seen.append(options.device)
+        return Gpu()
+
+    monkeypatch.setattr("totalspineseg_bids.inference.predictor.make_engine", make)
+    monkeypatch.setattr("totalspineseg_bids.inference.predictor.resolve_device", torch.device)
+    data = image(2, (20, 20, 20))
+    found = Predictor(model, InferenceOptions(device="cuda")).predict(data, (1, 1, 1)).labels
+    expected = Predictor(model, InferenceOptions(device="cpu")).predict(data, (1, 1, 1)).labels
+    np.testing.assert_array_equal(found, expected)
+    assert seen == [*devices, "cpu"]
+    assert caplog.text.count("memory of the GPU") == failures
+
+
+def test_a_cpu_without_memory_fails(model: NnUNetModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: out of memory")
+
+    monkeypatch.setattr("totalspineseg_bids.inference.predictor.make_engine", fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        Predictor(model, InferenceOptions(device="cpu")).predict(image(2, (20, 20, 20)), (1, 1, 1))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -12,7 +14,7 @@ from numpy.typing import NDArray
 from totalspineseg_bids.errors import ModelError, UsageError
 from totalspineseg_bids.imaging.grid import VoxelValue
 from totalspineseg_bids.inference.decode import Decoded, Kept, by_name, decode
-from totalspineseg_bids.inference.engines import DEFAULT_OPTIONS, Engine, make_engine, torch_threads
+from totalspineseg_bids.inference.engines import DEFAULT_OPTIONS, Engine, make_engine, resolve_device, torch_threads
 from totalspineseg_bids.inference.model import NnUNetModel
 from totalspineseg_bids.inference.options import InferenceOptions
 from totalspineseg_bids.inference.patch_grid import STEP, RegionOfInterest, fitting_patch
@@ -20,7 +22,11 @@ from totalspineseg_bids.inference.preprocess import PreparedImage, head_restorer
 from totalspineseg_bids.inference.sliding_window import Slab, slide
 from totalspineseg_bids.inference.tta import IDENTITY, Shape3, tta_transforms
 
+logger = logging.getLogger(__name__)
+
 Progress = Callable[[float], None]
+Result = TypeVar("Result")
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +78,8 @@ class Predictor:
 
     Notes
     -----
-    The network is built, and converted for OpenVINO, at the first prediction.
+    The network is built, and converted for OpenVINO, at the first prediction. Where the memory of a GPU is too small for
+    the sums of the sliding window, they are kept on the CPU; where it is too small for a patch, the CPU runs the network.
     """
 
     def __init__(
@@ -100,6 +107,7 @@ class Predictor:
         self._step = step
         self._low_priority_roles, self._exclusive_parts, self._borders = low_priority_roles, exclusive_parts, borders
         self._engine: Engine | None = None
+        self._sums_on_cpu = False
 
     @property
     def engine(self) -> Engine:
@@ -160,13 +168,13 @@ class Predictor:
         kept = by_name(keep)
         self._check(image, kept)
         with torch_threads(self._options.thread_count), torch.inference_mode():
-            engine = self.engine
             prepared = prepare(image.transpose(0, 3, 2, 1), spacing[::-1], self.model)
             if roi is not None and not prepared.resampled:
                 seen = roi.transpose(2, 1, 0).transpose(self.model.transpose)[prepared.box]
                 prepared = replace(prepared, roi=RegionOfInterest(seen, margin))
             collect = self._collect_resampled if prepared.resampled else self._collect_direct
-            found = collect(prepared, engine, kept, progress, torch.float16 if half else torch.float32)
+            dtype = torch.float16 if half else torch.float32
+            found = self._within_memory(lambda engine: collect(prepared, engine, kept, progress, dtype))
         return Prediction(
             self._restored(found.labels, prepared, outside=0),
             {
@@ -194,9 +202,8 @@ class Predictor:
         """
         self._check(image, {})
         with torch_threads(self._options.thread_count), torch.inference_mode():
-            engine = self.engine
             prepared = prepare(image.transpose(0, 3, 2, 1), spacing[::-1], self.model)
-            logits = self._all_logits(prepared, engine, progress)
+            logits = self._within_memory(lambda engine: self._all_logits(prepared, engine, progress))
             values = torch.sigmoid(logits) if self.model.heads.regions else torch.softmax(logits, 0)
         # From the network's order of axes to z, y, x and then to x, y, z.
         order = [int(axis) for axis in np.argsort(self.model.transpose)][::-1]
@@ -208,6 +215,23 @@ class Predictor:
             to_image[row, row], to_image[row, 3] = step, start + (step - 1) / 2
         xyz = values.numpy().transpose(0, *(axis + 1 for axis in order))
         return CoarsePrediction(np.ascontiguousarray(xyz), self.model.heads.names, to_image)
+
+    def _within_memory(self, compute: Callable[[Engine], Result]) -> Result:
+        """Compute on the device, and with less of its memory each time that it runs out."""
+        while True:
+            try:
+                return compute(self.engine)
+            except RuntimeError as error:
+                # CUDA has a class of its own for this, MPS has not.
+                if "out of memory" not in str(error).lower() or resolve_device(self._options.device) == _CPU:
+                    raise
+            if self._sums_on_cpu:
+                logger.warning("%s: a patch does not fit the memory of the GPU; running on the CPU", self.model.name)
+                self._options, self._engine = replace(self._options, device="cpu"), None
+            else:
+                logger.warning("%s: the memory of the GPU is too small; keeping sums on the CPU", self.model.name)
+                self._sums_on_cpu = True
+            torch.cuda.empty_cache()
 
     def _check(self, image: NDArray[np.float32], keep: Kept) -> None:
         channels = len(self.model.channel_names)
@@ -269,11 +293,12 @@ class Predictor:
 
     def _slabs(self, prepared: PreparedImage, engine: Engine, progress: Progress | None) -> Iterator[Slab]:
         patch = self._patch(prepared)
+        on_cpu = self._sums_on_cpu
         for slab in slide(
             prepared.data,
-            engine,
+            (lambda part: engine(part.to(engine.device)).cpu()) if on_cpu else engine,
             patch,
-            device=engine.device,
+            device=_CPU if on_cpu else engine.device,
             step=self._step,
             transforms=self._transforms,
             roi=prepared.roi,
