@@ -190,7 +190,7 @@ def _search(
         return replace(grid, box=None, reason="neither a spinal canal nor a disc is in view")
     parts = disc_parts(*discs, context)
     found = _find(context, kinds, parts, image=image, affine=grid.local, weights=weights)
-    if not sacrum.is_plausible(found.observations, found.solution.levels):
+    if found.solution.contradiction is None and not sacrum.is_plausible(found.observations, found.solution.levels):
         context = replace(context, maps=tuple((sacrum.without_sacrum(m), weight) for m, weight in context.maps))
         kinds = layout.kinds(context.maps[0][0].labels)
         found = _find(context, kinds, parts, image=image, affine=grid.local, weights=weights)
@@ -339,10 +339,13 @@ def _canal_extent(context: SpineContext, kinds: NDArray[np.uint8]) -> CanalExten
     line = context.centerline
     coarse = kinds[::CORD_STRIDE, ::CORD_STRIDE, ::CORD_STRIDE]
     cord = np.argwhere(coarse == Structure.CORD) * (CORD_STRIDE * context.spacing)
-    conus = None
+    conus = cord_start = None
     if len(cord) * CORD_STRIDE**3 * context.voxel_mm3 > LEAST_CORD_MM3:
         s = np.sort(line.project(cord).s)
-        end = float(s[-max(3, len(s) // 400)])
+        tail = max(3, len(s) // 400)
+        end, start = float(s[-tail]), float(s[tail - 1])
         if line.length - end > CONUS_ROOM_MM and end - float(s[0]) > LEAST_CORD_MM:
             conus = end
-    return CanalExtent(0.0, line.length, conus)
+        if start > CONUS_ROOM_MM and float(s[-1]) - start > LEAST_CORD_MM:
+            cord_start = start
+    return CanalExtent(0.0, line.length, conus, cord_start)

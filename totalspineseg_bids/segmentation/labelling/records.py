@@ -146,6 +146,8 @@ class CanalExtent:
     """Arc length of the lower end of the canal in view, mm."""
     conus: float | None = None
     """Arc length of the lower end of the cord, mm; ``None`` unless the canal continues below it."""
+    cord_start: float | None = None
+    """Arc length of the upper end of the cord, mm; ``None`` unless the canal continues above it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +174,10 @@ class LevelSolution:
     """Log-ratio of the probability of this naming to that of all others at the median component, nats."""
     tables: tuple[dict[str | None, float], ...] = ()
     """Posterior probability of each level of each component; the key ``None`` means "not part of the column"."""
+    log_likelihood: float = -np.inf
+    """Logarithm of the probability of the components, summed over all levels that they can have, nats."""
+    contradiction: str | None = None
+    """How the anatomy contradicts the header; ``None`` if it does not."""
     disputed: tuple[str | None, ...] | None = None
     """Levels found with the level prior if `levels` are those without it, or the other way round; ``None`` if there is
     only one solution.

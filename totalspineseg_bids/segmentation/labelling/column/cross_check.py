@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from totalspineseg_bids.anatomy import SpineVariant
+from totalspineseg_bids.segmentation.labelling.column.direction import header_contradiction
 from totalspineseg_bids.segmentation.labelling.column.levels import solve_levels
 from totalspineseg_bids.segmentation.labelling.column.naming import abstention_reason, landmark_support
 from totalspineseg_bids.segmentation.labelling.column.parameters import ENOUGH_LANDMARKS, EvidenceWeights
@@ -36,9 +37,15 @@ def solve(
     Returns
     -------
     LevelSolution
-        ``disputed`` has the other levels if the column can be named without the prior too.
+        ``disputed`` has the other levels if the column can be named without the prior too. ``contradiction`` tells that
+        the anatomy runs against the header, so that the levels are useless.
     """
+    weights = weights or EvidenceWeights()
     solution = solve_levels(observations, view, weights)
+    contradiction = header_contradiction(observations, view, solution, weights)
+    if contradiction is not None:
+        # The levels are no evidence for other images either.
+        return replace(solution, contradiction=contradiction, anchored=False)
     if not any(o.level_prior for o in observations):
         return solution
     unprimed = [replace(o, level_prior={}) for o in observations]

@@ -109,6 +109,8 @@ def solve_levels(
         kept = [n for n, cost in enumerate(costs) if cost >= least]
         solution = _solve([observations[n] for n in kept], view, weights) if kept else None
         if solution is not None:
+            rejected = float(sum(cost for cost in costs if cost < least))
+            solution = replace(solution, log_likelihood=solution.log_likelihood - rejected)
             return _insert_rejected(solution, kept, len(observations))
     return _insert_rejected(LevelSolution((), (), (), SpineVariant(), 0.0, 1.0), (), len(observations))
 
@@ -135,7 +137,8 @@ def _solve(observations: Sequence[Observation], view: CanalExtent, weights: Evid
         return None
     lattice, forward = _select(lattice, rows), [f._replace(table=f.table[rows]) for f in forward]
     variant = hypotheses.variant[rows]
-    posterior = _posterior(lattice, forward, _backward(lattice))
+    evidence = _log_likelihood(lattice, forward)
+    posterior = _posterior(forward, _backward(lattice), evidence)
     tables = [_by_name(posterior[n], o.kind, hypotheses.chains, variant) for n, o in enumerate(observations)]
     # A path has one variant, so the component that is most certainly part of the column gives the share of variants.
     by_hypothesis = posterior[min(range(len(tables)), key=lambda n: tables[n][None])].sum(axis=1)
@@ -167,6 +170,7 @@ def _solve(observations: Sequence[Observation], view: CanalExtent, weights: Evid
         anchored=any(n in places for n in anchors(observations)),
         shift_margin=float(np.log(max(middle, 1e-9)) - np.log(max(1 - middle, 1e-9))),
         tables=tuple(tables),
+        log_likelihood=evidence,
     )
 
 
@@ -403,15 +407,18 @@ def _backward(lattice: _Lattice) -> list[_Scaled]:
     return result
 
 
-def _posterior(lattice: _Lattice, forward: list[_Scaled], backward: list[_Scaled]) -> list[Table]:
-    """Return the posterior probability of each component at each place under each hypothesis, N of shape (H, P)."""
-    # The path that rejects every component is left out.
+def _log_likelihood(lattice: _Lattice, forward: list[_Scaled]) -> float:
+    """Return the logarithm of the sum over all paths but the one that rejects every component."""
     totals = [
         f.scale + e.scale + float(np.log(max(float((f.table * e.table).sum()), 1e-300)))
         for f, e in zip(forward, lattice.end, strict=True)
         if e is not None
     ]
-    evidence = float(np.logaddexp.reduce(np.asarray(totals)))
+    return float(np.logaddexp.reduce(np.asarray(totals)))
+
+
+def _posterior(forward: list[_Scaled], backward: list[_Scaled], evidence: float) -> list[Table]:
+    """Return the posterior probability of each component at each place under each hypothesis, N of shape (H, P)."""
     return [
         np.asarray((f.table * b.table).sum(axis=1) * np.exp(min(f.scale + b.scale - evidence, 50.0)))
         for f, b in zip(forward, backward, strict=True)

@@ -93,6 +93,8 @@ def abstention_reason(observations: Sequence[Observation], solution: LevelSoluti
     solution
         Their levels.
     """
+    if solution.contradiction is not None:
+        return solution.contradiction
     if not solution.anchored:
         return NO_ANCHOR
     bare = [

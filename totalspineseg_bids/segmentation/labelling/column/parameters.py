@@ -263,6 +263,8 @@ NEGLIGIBLE_HYPOTHESIS = 1e-7
 #: Posterior probability that the median component must reach for the column to be named, that a component must reach to
 #: get its level, and below which a level is doubtful.
 SURE_COLUMN, SURE, BEYOND_DOUBT = 0.7, 0.55, 0.9
+#: Logarithm of the prior odds that a header does not have head and feet reversed (assumed: 1 in 1000 has), nats.
+REVERSED_HEADER = 7.0
 #: Number of landmarks, counted by `landmark_support`, below which levels are doubtful.
 ENOUGH_LANDMARKS = 1.5
 #: Evidence on the last thoracic level, as `landmarks_of` names it, and its sum from which other numbers of vertebrae
