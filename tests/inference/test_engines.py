@@ -213,7 +213,8 @@ def test_a_gpu_without_memory_keeps_sums_on_the_cpu_then_leaves_all_to_it(  # no
 
 def test_a_cpu_without_memory_fails(model: NnUNetModel, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
-        raise RuntimeError("DefaultCPUAllocator: out of memory")
+        msg = "DefaultCPUAllocator: out of memory"
+        raise RuntimeError(msg)
 
     monkeypatch.setattr("totalspineseg_bids.inference.predictor.make_engine", fail)
     with pytest.raises(RuntimeError, match="out of memory"):

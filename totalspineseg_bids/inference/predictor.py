@@ -78,8 +78,9 @@ class Predictor:
 
     Notes
     -----
-    The network is built, and converted for OpenVINO, at the first prediction. Where the memory of a GPU is too small for
-    the sums of the sliding window, they are kept on the CPU; where it is too small for a patch, the CPU runs the network.
+    The network is built, and converted for OpenVINO, at the first prediction. Where the memory of a GPU is too small
+    for the sums of the sliding window, they are kept on the CPU. Where it is too small for a patch, the network runs on
+    the CPU.
     """
 
     def __init__(

@@ -37,8 +37,8 @@ def solve(
     Returns
     -------
     LevelSolution
-        ``disputed`` has the other levels if the column can be named without the prior too. ``contradiction`` tells that
-        the anatomy runs against the header, so that the levels are useless.
+        ``disputed`` has the other levels if the column can be named without the prior too. ``contradiction`` is set
+        if the anatomy runs against the header; the levels are useless then.
     """
     weights = weights or EvidenceWeights()
     solution = solve_levels(observations, view, weights)

@@ -1,15 +1,12 @@
 """Recognise anatomy that runs against the header: an image whose affine has head and feet, or front and back, reversed.
 
-Names that are counted from the wrong end are wrong as a whole, and landmarks alone do not show it: each of them is found
-at its place.
+Names that are counted from the wrong end are all wrong.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-
-import numpy as np
 
 from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.segmentation.labelling.column.levels import solve_levels
