@@ -199,3 +199,21 @@ def test_a_pasted_box_restores_the_array():
     assert box == (slice(1, 6), slice(2, 5), slice(0, 7))
     np.testing.assert_array_equal(grid.paste(data[box], box, data.shape), data)
     assert grid.foreground_box(np.zeros((2, 2, 2), bool)) is None
+
+
+@pytest.mark.parametrize("shear", [2e-4, 0.05, 0.3])
+@pytest.mark.parametrize("orientation", ORIENTATIONS[::5])
+def test_a_sheared_image_gets_a_working_grid_with_perpendicular_axes(shear: float, orientation: np.ndarray) -> None:
+    affine = _affine((0.9, 0.9, 1.1), (8, 0, 5))
+    affine[:3, 2] += shear * affine[:3, 1]
+    there = Geometry((44, 46, 50), affine)
+    image = _store(Volume(_shapes(there), there.affine), orientation)
+    work = grid.to_working_grid(image)
+    axes = work.affine[:3, :3]
+    np.testing.assert_allclose(axes.T @ axes, np.eye(3), atol=1e-9)
+    assert work.geometry.orientation == "RAS"
+    labels = grid.restore_labels(image.data, image.affine, work.geometry)
+    back = grid.restore_labels(labels, work.affine, image.geometry)
+    for label in (40, 224):
+        assert _dice(labels == label, _shapes(work.geometry) == label) > 0.9 - shear / 2
+        assert _dice(back == label, image.data == label) > 0.95

@@ -18,7 +18,7 @@ from nibabel.wrapstruct import WrapStructError
 from numpy.typing import NDArray
 
 from totalspineseg_bids.errors import ImageError, MissingInputError
-from totalspineseg_bids.imaging.volume import Affine
+from totalspineseg_bids.imaging.volume import Affine, Geometry
 
 #: Highest compression ratio of deflate (RFC 1951: 258 bytes from 2 bits); a header that promises more data is wrong.
 _MAX_DEFLATE_RATIO = 1032
@@ -31,8 +31,6 @@ _MAX_VOXEL_MM = 30.0
 _MIN_VOXEL_MM = 0.01
 #: Triple product of the directions of the axes, which is 0 if they lie in one plane; images below it are refused.
 _MIN_BOX = 0.1
-#: Largest cosine between two axes that ITK takes for perpendicular (measured with SimpleITK; it reads no other image).
-_MAX_SHEAR = 1e-4
 #: Exceptions that reading a damaged file raises.
 BAD_FILE = (
     EOFError,
@@ -172,7 +170,7 @@ def check_affine(path: Path, image: nib.Nifti1Image, shape: tuple[int, ...]) -> 
     if box < _MIN_BOX:
         msg = f"{path}: the affine is degenerate (two axes point the same way); set a valid sform or qform"
         raise ImageError(msg)
-    if np.abs(directions.T @ directions - np.eye(3)).max() > _MAX_SHEAR:
+    if Geometry((shape[0], shape[1], shape[2]), affine).is_sheared:
         notes.append("sheared-affine")
     field = spacing * np.array(shape[:3])
     if spacing.max() > _MAX_VOXEL_MM or spacing.min() < _MIN_VOXEL_MM or float(field.prod()) > _MAX_VOXELS_AT_1MM:

@@ -62,7 +62,8 @@ def working_geometry(geometry: Geometry, spacing: float = 1.0) -> Geometry:
     """Return the canonical isotropic grid that covers the field of view of another grid.
 
     Both grids share the centre of the field of view, so that the result does not depend on the orientation in which
-    the voxels are stored.
+    the voxels are stored. The axes of the result are perpendicular; for a sheared grid they are the nearest ones that
+    are.
 
     Parameters
     ----------
@@ -87,6 +88,8 @@ def working_geometry(geometry: Geometry, spacing: float = 1.0) -> Geometry:
     for axis, (target, _) in enumerate(orientation):
         source[int(target)] = geometry.shape[axis]
     voxel = voxel_sizes(affine)
+    if geometry.is_sheared:
+        return _upright(affine, np.asarray(source), spacing)
     shape = [max(1, round(n * s / spacing - _EPSILON)) for n, s in zip(source, voxel, strict=True)]
     step = spacing / voxel
     if np.allclose(step, 1.0, atol=_EPSILON):
@@ -96,6 +99,19 @@ def working_geometry(geometry: Geometry, spacing: float = 1.0) -> Geometry:
     result[:3, :3] = affine[:3, :3] * step
     result[:3, 3] = apply_affine(affine, start)
     return Geometry((shape[0], shape[1], shape[2]), result)
+
+
+def _upright(affine: Affine, shape: NDArray[np.int_], spacing: float) -> Geometry:
+    """Return the isotropic grid with perpendicular axes around the field of view of a sheared one."""
+    left, _, right = np.linalg.svd(affine[:3, :3] / voxel_sizes(affine))
+    axes = left @ right
+    corners = apply_affine(affine, np.array(list(np.ndindex(2, 2, 2))) * shape - 0.5) @ axes
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    count = np.maximum(1, np.ceil((high - low) / spacing - _EPSILON).astype(int))
+    result = np.eye(4)
+    result[:3, :3] = axes * spacing
+    result[:3, 3] = axes @ ((low + high - spacing * (count - 1)) / 2)
+    return Geometry((int(count[0]), int(count[1]), int(count[2])), result)
 
 
 def to_working_grid(volume: Volume, spacing: float = 1.0, *, order: int = 1) -> Volume:
@@ -135,6 +151,12 @@ def to_working_grid(volume: Volume, spacing: float = 1.0, *, order: int = 1) -> 
             sigma = float(np.sqrt(ratio[axis] ** 2 - 1.0)) / _FWHM_PER_SIGMA
             data = ndimage.gaussian_filter1d(data, sigma, axis=axis, mode="nearest", truncate=3.0)
     matrix = np.linalg.inv(canonical.affine) @ target.affine
+    if volume.geometry.is_sheared:
+        # The corners of the new grid are outside of the image.
+        resampled = ndimage.affine_transform(
+            data, matrix[:3, :3], matrix[:3, 3], target.shape, np.float32, order=order, cval=float(data.min())
+        )
+        return Volume(np.asarray(resampled, np.float32), target.affine)
     if order == 1:
         return Volume(_linear_axes(data, np.diag(matrix)[:3], matrix[:3, 3], target.shape), target.affine)
     resampled = ndimage.affine_transform(  # type: ignore[call-overload]

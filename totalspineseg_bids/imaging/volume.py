@@ -11,6 +11,8 @@ from nibabel.affines import voxel_sizes
 from numpy.typing import NDArray
 
 Affine = NDArray[np.float64]
+#: Largest cosine between two axes that ITK takes for perpendicular (measured with SimpleITK; it reads no other image).
+_MAX_SHEAR = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,12 @@ class Geometry:
     def orientation(self) -> str:
         """Axis codes, such as ``"RAS"``."""
         return "".join(str(code) for code in nib.orientations.aff2axcodes(self.affine))
+
+    @property
+    def is_sheared(self) -> bool:
+        """Whether the axes are not perpendicular."""
+        directions = self.affine[:3, :3] / self.spacing
+        return bool(np.abs(directions.T @ directions - np.eye(3)).max() > _MAX_SHEAR)
 
     def same_grid(self, other: Geometry, tolerance: float = 1e-3) -> bool:
         """Return whether two grids have the same shape and affine; the tolerance is in mm."""
