@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from tiny_spine import TinySegmenter, make_dataset, tiny_image  # type: ignore[import-not-found]
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
-from totalspineseg_bids.app.files import FileJob, check_results, find_file_jobs, segment_files
-from totalspineseg_bids.app.segmenter import StageProgress
+from totalspineseg_bids.app.files import FileJob, FileOptions, check_results, describe, find_file_jobs, segment_files
+from totalspineseg_bids.app.participant import run_participants
+from totalspineseg_bids.app.segmenter import SegmenterFactory, StageProgress
+from totalspineseg_bids.config import RunConfig
 from totalspineseg_bids.errors import ExitCode, ImageError, NothingSelectedError, SpineAppError, UsageError
 from totalspineseg_bids.imaging.grid import to_working_grid
 from totalspineseg_bids.imaging.volume import Volume
@@ -90,7 +95,7 @@ def test_one_bad_file_does_not_cost_the_others(tmp_path: Path) -> None:
     save(source / "d.nii.gz", block(5000.0))
     save(source / "d2.nii.gz", block(9000.0))
     save(source / "e.nii.gz", image)
-    outcomes = list(segment_files(find_file_jobs(source, out), Threshold(), scheme="totalspineseg", report=True))
+    outcomes = list(segment_files(find_file_jobs(source, out), Threshold(), FileOptions(scheme="totalspineseg")))
     assert [outcome.error is None for outcome in outcomes] == [True, False, True, False, False, True]
     assert "no-spine" in outcomes[2].line
     assert {outcome.line.split(":")[-2].strip() for outcome in outcomes[3:5]} == {"RuntimeError", "ValueError"}
@@ -110,3 +115,36 @@ def test_one_bad_file_does_not_cost_the_others(tmp_path: Path) -> None:
     with pytest.raises(ImageError):
         check_results(outcomes[1:2])
     assert check_results([outcomes[0], outcomes[2]]) == 0
+
+
+@pytest.mark.usefixtures("fast_figures")
+def test_files_without_bids_are_those_of_the_app(
+    tmp_path: Path, configure: Callable[..., RunConfig], factory: SegmenterFactory
+) -> None:
+    stem = "sub-01_T2w"
+    raw = make_dataset(tmp_path / "raw", {f"sub-01/anat/{stem}.nii.gz": tiny_image()}, "PIR")
+    run_participants(configure(output_resolution="native"), factory)
+    options = FileOptions(points=True, probabilities=True)
+    (result,) = segment_files(find_file_jobs(raw, tmp_path / "files"), TinySegmenter(), options)
+    assert result.line == f"{stem}.nii.gz: labelled; 5 levels; look at: test-flag"
+    app, out = tmp_path / "out/sub-01/anat", tmp_path / "files/sub-01/anat"
+    names = {
+        "*_seg-totalspineseg_*dseg.nii.gz": "",
+        "*_seg-levels_*dseg.nii.gz": "_points",
+        "*_label-SC_*probseg.nii.gz": "_label-SC_probseg",
+        "*_label-canal_*probseg.nii.gz": "_label-canal_probseg",
+    }
+    for of_app, ending in names.items():
+        (same,) = app.glob(of_app)
+        assert same.read_bytes() == (out / f"{stem}{ending}.nii.gz").read_bytes()
+    record = json.loads((out / f"{stem}.json").read_text())
+    assert (record["status"], record["reason"]) == ("labelled", None)
+    assert sorted(c["level"] for c in record["components"] if c["level"]) == ["L2", "L2-L3", "L3", "L3-L4", "L4"]
+
+
+def test_doubtful_names_are_in_the_line_of_the_image() -> None:
+    sure = Component(1, Structure.VERTEBRA, "L3", 0.9, "L2", None, False, 1.0, (0, 0, 0))
+    doubted = replace(sure, level="L4", reason="a shift by one level cannot be ruled out")
+    spine = LabelledSpine(np.zeros((1, 1, 1), np.uint8), np.eye(4), (sure, doubted), SpineStatus.LABELLED)
+    flags = ("doubtful-levels", "L6")
+    assert describe("a", replace(spine, flags=flags)) == "a: labelled; 2 levels; doubtful: L4; look at: L6"

@@ -273,12 +273,12 @@ def test_no_spine_outside_bids_is_recorded_and_not_done_again(tmp_path: Path, mo
     assert segment_with_tiny_segmenter(monkeypatch, *folders)[0] == 0
     content = json.loads(record.read_text())
     assert (content["status"], content["reason"]) == ("no-spine", "neither canal nor disc in view")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.json", "b.nii.gz"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.json", "b.json", "b.nii.gz"]
     code, segmenter = segment_with_tiny_segmenter(monkeypatch, *folders, "--skip-existing")
     assert (code, segmenter.calls) == (0, 0)
     save(source, tiny_image())
     assert segment_with_tiny_segmenter(monkeypatch, *folders)[0] == 0
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.nii.gz", "b.nii.gz"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.json", "a.nii.gz", "b.json", "b.nii.gz"]
 
 
 @pytest.mark.parametrize("stored", anatomy.LABEL_SCHEMES)

@@ -12,6 +12,7 @@ from typing import Any
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import LabelScheme
+from totalspineseg_bids.app.image import draw_disc_points
 from totalspineseg_bids.app.segmenter import Segmenter
 from totalspineseg_bids.errors import (
     ExitCode,
@@ -23,7 +24,15 @@ from totalspineseg_bids.errors import (
     UsageError,
 )
 from totalspineseg_bids.imaging.atomic import write_text
-from totalspineseg_bids.imaging.io import LoadedImage, VolumeChoice, is_nifti_name, load_image, write_labels
+from totalspineseg_bids.imaging.grid import restore_probability
+from totalspineseg_bids.imaging.io import (
+    LoadedImage,
+    VolumeChoice,
+    is_nifti_name,
+    load_image,
+    write_labels,
+    write_probability,
+)
 from totalspineseg_bids.imaging.memory import check_memory
 from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.inference.resources import memory_limit_mb
@@ -39,6 +48,25 @@ class FileJob:
 
     source: Path
     target: Path
+
+
+@dataclass(frozen=True, slots=True)
+class FileOptions:
+    """Options of `segment_files`: ids, further evidence and further outputs."""
+
+    scheme: LabelScheme = anatomy.DEFAULT_SCHEME
+    """Ids of the outputs."""
+    localizer: Volume | None = None
+    """Labelled image of the same person, canonical ids."""
+    volume: VolumeChoice = "mean"
+    """Volume of a 4D series: its index from 0, or the mean of all."""
+    points: bool = False
+    """Whether to write the image of disc points, as in the derivatives of the app."""
+    probabilities: bool = False
+    """Whether to write the probabilities of cord and canal, as in the derivatives of the app."""
+
+
+_DEFAULTS = FileOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +153,8 @@ def find_file_jobs(source: Path, target: Path) -> list[FileJob]:
         if job.target.resolve() == job.source.resolve():
             msg = f"{job.target}: the output would replace the input; choose another place"
             raise UsageError(msg)
-    records = Counter(_json_name(job.target) for job in jobs)
-    twins = [job.source.name for job in jobs if records[_json_name(job.target)] > 1]
+    records = Counter(_beside(job.target, ".json") for job in jobs)
+    twins = [job.source.name for job in jobs if records[_beside(job.target, ".json")] > 1]
     if twins:
         msg = f"{source}: {' and '.join(twins[:2])} would give the same output; remove one of them"
         raise UsageError(msg)
@@ -181,25 +209,27 @@ def write_report(path: Path, spine: LabelledSpine, scheme: LabelScheme) -> None:
 
 
 def describe(name: str, spine: LabelledSpine) -> str:
-    """Summarize a result in one line: status, levels or reason, flags."""
+    """Summarize a result in one line: status, levels or reason, doubtful levels, flags."""
     levels = [component.level for component in spine.components if component.level]
     parts = [spine.status.value]
     if levels:
         parts.append(f"{len(levels)} levels")
     if spine.status is not SpineStatus.LABELLED and spine.reason:
         parts.append(spine.reason)
-    if spine.flags:
-        parts.append("look at: " + ", ".join(spine.flags))
+    if doubtful := [component.level for component in spine.components if component.level and component.reason]:
+        parts.append("doubtful: " + ", ".join(doubtful))
+    if flags := [flag for flag in spine.flags if flag != "doubtful-levels"]:
+        parts.append("look at: " + ", ".join(flags))
     return f"{name}: {'; '.join(parts)}"
 
 
-def _json_name(target: Path) -> Path:
-    return target.with_name(target.name.removesuffix(".gz").removesuffix(".nii") + ".json")
+def _beside(target: Path, ending: str) -> Path:
+    return target.with_name(target.name.removesuffix(".gz").removesuffix(".nii") + ending)
 
 
 def is_file_done(job: FileJob) -> bool:
     """Return whether an image has labels, or a JSON file which says that it shows no spine."""
-    return job.target.exists() or _says_no_spine(_json_name(job.target))
+    return job.target.exists() or _says_no_spine(_beside(job.target, ".json"))
 
 
 def _says_no_spine(path: Path) -> bool:
@@ -210,56 +240,34 @@ def _says_no_spine(path: Path) -> bool:
     return isinstance(content, dict) and content.get("status") == SpineStatus.NO_SPINE.value
 
 
-def _write_result(job: FileJob, image: LoadedImage, spine: LabelledSpine, scheme: LabelScheme, *, report: bool) -> None:
-    record = _json_name(job.target)
+def _write_result(job: FileJob, image: LoadedImage, spine: LabelledSpine, options: FileOptions) -> None:
+    """Write all files of an image; the labels, by which ``--skip-existing`` finds it complete, come last."""
+    geometry = image.volume.geometry
+    if options.points and spine.disc_points:
+        points = draw_disc_points(spine.disc_points, geometry)
+        write_labels(_beside(job.target, "_points.nii.gz"), points, geometry.affine, image.header)
+    if options.probabilities:
+        for label, probability in (("SC", spine.cord_probability), ("canal", spine.canal_probability)):
+            if probability is not None:
+                values = restore_probability(probability, spine.affine, geometry)
+                path = _beside(job.target, f"_label-{label}_probseg.nii.gz")
+                write_probability(path, values, geometry.affine, image.header)
+    write_report(_beside(job.target, ".json"), spine, options.scheme)
     if spine.status is SpineStatus.NO_SPINE:
         # Labels of an earlier run would contradict the record.
         job.target.unlink(missing_ok=True)
-        write_report(record, spine, scheme)
         return
-    native = spine.labels_on(image.volume.geometry)
-    write_labels(job.target, anatomy.to_scheme(native, scheme), image.volume.affine, image.header)
-    if report:
-        write_report(record, spine, scheme)
-    elif _says_no_spine(record):
-        record.unlink()
-
-
-def _segment_one(
-    job: FileJob,
-    segmenter: Segmenter,
-    scheme: LabelScheme,
-    localizer: Volume | None,
-    volume: VolumeChoice,
-    *,
-    report: bool,
-) -> LabelledSpine:
-    if warning := check_memory(job.source, memory_limit_mb()):
-        logger.warning("%s: %s", job.source, warning)
-    image = load_image(job.source, volume=volume)
-    for note in image.notes:
-        logger.info("%s: %s", job.source, note)
-    spine = segmenter.segment(image.volume, localizer=localizer)
-    try:
-        _write_result(job, image, spine, scheme, report=report)
-    except OSError as error:
-        msg = f"{job.target}: cannot be written ({error.strerror or error}); choose another output"
-        raise OutputError(msg) from error
-    return spine
+    labels = anatomy.to_scheme(spine.labels_on(geometry), options.scheme)
+    write_labels(job.target, labels, geometry.affine, image.header)
 
 
 def segment_files(
-    jobs: Sequence[FileJob],
-    segmenter: Segmenter,
-    *,
-    scheme: LabelScheme = anatomy.DEFAULT_SCHEME,
-    localizer: Volume | None = None,
-    volume: VolumeChoice = "mean",
-    report: bool = False,
+    jobs: Sequence[FileJob], segmenter: Segmenter, options: FileOptions = _DEFAULTS
 ) -> Iterator[FileResult]:
     """Segment images one after the other; a failed image does not stop the others.
 
-    An image without a spine gets a JSON file with status and reason instead of labels.
+    Each image gets its labels and a JSON file with status, reason, levels and confidence (`describe_spine`), an image
+    without a spine only the latter.
 
     Parameters
     ----------
@@ -267,14 +275,8 @@ def segment_files(
         Images and their outputs.
     segmenter : Segmenter
         Segmenter.
-    scheme : LabelScheme
-        Ids of the outputs.
-    localizer : Volume, optional
-        Labelled image of the same person, canonical ids.
-    volume : int or "mean"
-        Volume of a 4D series: its index from 0, or the mean of all.
-    report : bool
-        Whether to write a JSON file of components next to each output.
+    options : FileOptions
+        Ids, further evidence and further outputs.
 
     Yields
     ------
@@ -282,20 +284,12 @@ def segment_files(
         One result per image, in order.
     """
     for job in jobs:
-        yield _outcome(job, segmenter, scheme, localizer, volume, report=report)
+        yield _segment_safely(job, segmenter, options)
 
 
-def _outcome(
-    job: FileJob,
-    segmenter: Segmenter,
-    scheme: LabelScheme,
-    localizer: Volume | None,
-    volume: VolumeChoice,
-    *,
-    report: bool,
-) -> FileResult:
+def _segment_safely(job: FileJob, segmenter: Segmenter, options: FileOptions) -> FileResult:
     try:
-        spine = _segment_one(job, segmenter, scheme, localizer, volume, report=report)
+        spine = _segment_one(job, segmenter, options)
     except SpineAppError as error:
         return FileResult(job, f"failed: {error}", error)
     except OSError:
@@ -306,6 +300,21 @@ def _outcome(
         failure = ImageError(f"{job.source}: {type(error).__name__}: {error}")
         return FileResult(job, f"failed: {failure}", failure)
     return FileResult(job, describe(job.source.name, spine))
+
+
+def _segment_one(job: FileJob, segmenter: Segmenter, options: FileOptions) -> LabelledSpine:
+    if warning := check_memory(job.source, memory_limit_mb()):
+        logger.warning("%s: %s", job.source, warning)
+    image = load_image(job.source, volume=options.volume)
+    for note in image.notes:
+        logger.info("%s: %s", job.source, note)
+    spine = segmenter.segment(image.volume, localizer=options.localizer)
+    try:
+        _write_result(job, image, spine, options)
+    except OSError as error:
+        msg = f"{job.target}: cannot be written ({error.strerror or error}); choose another output"
+        raise OutputError(msg) from error
+    return spine
 
 
 def check_results(outcomes: Sequence[FileResult]) -> int:

@@ -28,7 +28,8 @@ def add_subcommands(subparsers: Subparsers) -> None:
         _segment,
         "segment and label images: a file, a folder of images, or nested sub-*/anat folders",
         "Output files are named like their inputs. A file that cannot be used does not stop the others. "
-        "An image without a spine gets a JSON file with status and reason instead of labels.",
+        "Each image gets its labels and a JSON file with status, reason, levels and confidence; an image without a "
+        "spine gets only the JSON file.",
     )
     segment.add_argument("input", type=Path, metavar="IN", help="NIfTI image or folder")
     segment.add_argument("output", type=Path, metavar="OUT", help="output image or folder")
@@ -37,9 +38,13 @@ def add_subcommands(subparsers: Subparsers) -> None:
     segment.add_argument(
         "--localizer", type=Path, metavar="LABELLED", help="labelled image of the same participant (IN must be a file)"
     )
+    segment.add_argument("--points", action="store_true", help="write an image of the disc points (NAME_points.nii.gz)")
     segment.add_argument(
-        "--report", action="store_true", help="write a JSON file of levels and confidence beside each image"
+        "--probabilities",
+        action="store_true",
+        help="write the probabilities of cord and canal (NAME_label-SC_probseg.nii.gz and …label-canal…)",
     )
+    segment.add_argument("--report", action="store_true", help="no effect; the JSON file is always written")
     add_setting(segment, SETTINGS["volume"])
     segment.add_argument(
         "--skip-existing",
@@ -78,7 +83,14 @@ def _segment(options: argparse.Namespace) -> int:
 
 
 def _segment_files(options: argparse.Namespace) -> int:
-    from totalspineseg_bids.app.files import check_results, find_file_jobs, is_file_done, load_localizer, segment_files
+    from totalspineseg_bids.app.files import (
+        FileOptions,
+        check_results,
+        find_file_jobs,
+        is_file_done,
+        load_localizer,
+        segment_files,
+    )
     from totalspineseg_bids.app.segmenter import inference_options, make_segmenter
     from totalspineseg_bids.imaging.io import VolumeChoice
 
@@ -88,7 +100,8 @@ def _segment_files(options: argparse.Namespace) -> int:
     if options.localizer is not None and options.input.is_dir():
         msg = "--localizer applies to one image; give a file as IN"
         raise UsageError(msg)
-    localizer = load_localizer(options.localizer, options.label_scheme)
+    scheme = options.label_scheme
+    localizer = load_localizer(options.localizer, scheme)
     if options.skip_existing:
         jobs = [job for job in jobs if not is_file_done(job)]
     if not jobs:
@@ -98,9 +111,8 @@ def _segment_files(options: argparse.Namespace) -> int:
     segmenter, _ = make_segmenter(options.model, inference_options(options))
     outcomes = []
     with bar(len(jobs), "segment") as progress:
-        for outcome in segment_files(
-            jobs, segmenter, scheme=options.label_scheme, localizer=localizer, volume=volume, report=options.report
-        ):
+        outputs = FileOptions(scheme, localizer, volume, options.points, options.probabilities)
+        for outcome in segment_files(jobs, segmenter, outputs):
             outcomes.append(outcome)
             progress.update()
             progress.clear()

@@ -49,7 +49,7 @@ class Geometry:
 
     @property
     def is_sheared(self) -> bool:
-        """Whether the axes are not perpendicular."""
+        """Return whether the axes are not perpendicular."""
         directions = self.affine[:3, :3] / self.spacing
         return bool(np.abs(directions.T @ directions - np.eye(3)).max() > _MAX_SHEAR)
 
