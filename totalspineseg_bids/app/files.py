@@ -36,7 +36,6 @@ from totalspineseg_bids.imaging.io import (
 from totalspineseg_bids.imaging.memory import check_memory
 from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.inference.resources import memory_limit_mb
-from totalspineseg_bids.segmentation.localizer import read_localizer
 from totalspineseg_bids.segmentation.result import LabelledSpine, SpineStatus
 
 logger = logging.getLogger(__name__)
@@ -159,11 +158,6 @@ def find_file_jobs(source: Path, target: Path) -> list[FileJob]:
         msg = f"{source}: {' and '.join(twins[:2])} would give the same output; remove one of them"
         raise UsageError(msg)
     return jobs
-
-
-def load_localizer(path: Path | None, scheme: LabelScheme) -> Volume | None:
-    """Read a labelled image of the same person and convert it to canonical ids; ``None`` without a path."""
-    return None if path is None else read_localizer(path, scheme)
 
 
 def describe_spine(spine: LabelledSpine, scheme: LabelScheme) -> dict[str, Any]:

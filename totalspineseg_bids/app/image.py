@@ -151,7 +151,7 @@ def process_image(
     image = load_image(job.source.path, volume=config.volume)
     for note in image.notes:
         logger.warning("%s: %s", job.source.name, note)
-    localizer = _read_localizer(job, config)
+    localizer = None if job.localizer is None else read_localizer(job.localizer[0], config.label_scheme)
     companions = read_companions(job.companions, job.source, config)
     volume = replace(image.volume, acquisition=job.source.acquisition)
     spine = loaded.segmenter.segment(volume, localizer=localizer, companions=companions, progress=progress)
@@ -172,12 +172,6 @@ def process_image(
     remove_files(config.output_dir, set(former) - set(written))
     clear_crash(config.output_dir, job.source)
     return spine
-
-
-def _read_localizer(job: ImageJob, config: RunConfig) -> Volume | None:
-    if job.localizer is None:
-        return None
-    return read_localizer(job.localizer[0], config.label_scheme)
 
 
 def draw_disc_points(points: Sequence[DiscPoint], geometry: Geometry) -> NDArray[np.uint8]:

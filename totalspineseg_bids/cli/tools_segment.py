@@ -88,11 +88,11 @@ def _segment_files(options: argparse.Namespace) -> int:
         check_results,
         find_file_jobs,
         is_file_done,
-        load_localizer,
         segment_files,
     )
     from totalspineseg_bids.app.segmenter import inference_options, make_segmenter
     from totalspineseg_bids.imaging.io import VolumeChoice
+    from totalspineseg_bids.segmentation.localizer import read_localizer
 
     jobs = find_file_jobs(options.input, options.output)
     setting = SETTINGS["volume"]
@@ -101,7 +101,7 @@ def _segment_files(options: argparse.Namespace) -> int:
         msg = "--localizer applies to one image; give a file as IN"
         raise UsageError(msg)
     scheme = options.label_scheme
-    localizer = load_localizer(options.localizer, scheme)
+    localizer = options.localizer and read_localizer(options.localizer, scheme)
     if options.skip_existing:
         jobs = [job for job in jobs if not is_file_done(job)]
     if not jobs:
@@ -122,16 +122,17 @@ def _segment_files(options: argparse.Namespace) -> int:
 
 def _label(options: argparse.Namespace) -> int:
     from totalspineseg_bids import anatomy
-    from totalspineseg_bids.app.files import check_output, describe, load_localizer, write_report
+    from totalspineseg_bids.app.files import check_output, describe, write_report
     from totalspineseg_bids.imaging.io import load_labels, write_labels
     from totalspineseg_bids.segmentation.class_map import ClassMap
     from totalspineseg_bids.segmentation.labelling import label_map
+    from totalspineseg_bids.segmentation.localizer import read_localizer
 
     check_output(options.segmentation, options.output)
     layout = ClassMap.resolve(options.layout)
     loaded = load_labels(options.segmentation)
     semantic = loaded.volume
-    localizer = load_localizer(options.localizer, options.label_scheme)
+    localizer = options.localizer and read_localizer(options.localizer, options.label_scheme)
     spine = label_map(semantic.data, semantic.affine, layout, localizer=localizer)
     labels = anatomy.to_scheme(spine.labels, options.label_scheme)
     write_labels(options.output, labels, semantic.affine, loaded.header, keep_units=True)

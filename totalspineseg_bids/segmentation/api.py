@@ -90,7 +90,9 @@ def segment(
         quality=quality,
     )
     segmenter = SpineSegmenter(resolve(model), options)
-    spine = segmenter.segment(loaded, localizer=_localizer(localizer, localizer_scheme), progress=progress)
+    spine = segmenter.segment(
+        loaded, localizer=None if localizer is None else read_localizer(localizer, localizer_scheme), progress=progress
+    )
     return spine if resolution == "1mm" else to_grid(spine, loaded.geometry)
 
 
@@ -129,7 +131,7 @@ def label(
         np.asarray(volume.data, np.uint8),
         volume.affine,
         ClassMap.resolve(layout),
-        localizer=_localizer(localizer, localizer_scheme),
+        localizer=None if localizer is None else read_localizer(localizer, localizer_scheme),
     )
 
 
@@ -153,9 +155,3 @@ def to_grid(spine: LabelledSpine, target: Geometry) -> LabelledSpine:
         # The margin is defined on the voxels of its own grid only.
         margin=None,
     )
-
-
-def _localizer(localizer: str | Path | Volume | None, scheme: LabelScheme) -> Volume | None:
-    if localizer is None:
-        return None
-    return read_localizer(localizer if isinstance(localizer, Volume) else Path(localizer), scheme)

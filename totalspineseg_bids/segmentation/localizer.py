@@ -16,7 +16,7 @@ from totalspineseg_bids.imaging.volume import Volume
 logger = logging.getLogger(__name__)
 
 
-def read_localizer(source: Path | Volume, scheme: LabelScheme) -> Volume:
+def read_localizer(source: str | Path | Volume, scheme: LabelScheme) -> Volume:
     """Read a labelled image of the same person and convert it to canonical ids.
 
     An image whose ids fit another label scheme better is read in that scheme, with a warning: taken for ids of
@@ -24,7 +24,7 @@ def read_localizer(source: Path | Volume, scheme: LabelScheme) -> Volume:
 
     Parameters
     ----------
-    source : Path or Volume
+    source : str, Path or Volume
         Labelled image.
     scheme : {"totalsegmri", "totalspineseg"}
         Expected label scheme.
