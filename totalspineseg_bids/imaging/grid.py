@@ -153,7 +153,7 @@ def to_working_grid(volume: Volume, spacing: float = 1.0, *, order: int = 1) -> 
     matrix = np.linalg.inv(canonical.affine) @ target.affine
     if volume.geometry.is_sheared:
         # The corners of the new grid are outside of the image.
-        resampled = ndimage.affine_transform(
+        resampled = ndimage.affine_transform(  # type: ignore[call-overload]
             data, matrix[:3, :3], matrix[:3, 3], target.shape, np.float32, order=order, cval=float(data.min())
         )
         return Volume(np.asarray(resampled, np.float32), target.affine)
