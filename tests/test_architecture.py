@@ -33,7 +33,8 @@ RANK = {
     "evaluation": 8,
     "config": 7,
     "app": 8,
-    "cli": 9,
+    "cluster": 9,
+    "cli": 10,
 }
 
 

@@ -43,6 +43,7 @@ else:  # pragma: no cover
 
 AnalysisLevel = Literal["participant", "group"]
 Resolution = Literal["native", "1mm", "both"]
+Share = Literal["participant", "session", "image"]
 ANALYSIS_LEVELS: tuple[AnalysisLevel, ...] = get_args(AnalysisLevel)
 
 #: BIDS suffixes that are processed unless ``suffix`` is set.
@@ -149,6 +150,13 @@ def _localizer(name: str, value: object) -> str | None:
     return None if value is None else str(value)
 
 
+def _executor(name: str, value: object) -> str | None:
+    if value is not None and not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", str(value)):
+        msg = f"{name} '{value}' is not the name of a Snakemake executor, such as local, slurm or kubernetes"
+        raise UsageError(msg)
+    return None if value is None else str(value)
+
+
 def _verbosity(name: str, value: object) -> object:
     _is(name, value, int)
     return value
@@ -190,6 +198,7 @@ class SettingGroup(Enum):
     METHOD = "method"
     OUTPUT = "output"
     RESOURCES = "resources"
+    CLUSTER = "cluster"
     RUNNING = "running"
 
 
@@ -484,7 +493,8 @@ class RunConfig:
     mem_mb: int | None = _option(
         None,
         SettingGroup.RESOURCES,
-        "memory to use; an image that needs more fails before it is read (default: all of machine or container)",
+        "memory to use; an image that needs more fails before it is read (default: all of machine or container; with "
+        "--executor: estimated from the image headers)",
         metavar="MB",
     )
     work_dir: Path | None = _option(
@@ -493,6 +503,45 @@ class RunConfig:
         "accepted for compatibility; no intermediate files are written",
         metavar="DIR",
         flags=("-w", "--work-dir"),
+    )
+
+    executor: str | None = _option(
+        None,
+        SettingGroup.CLUSTER,
+        "run the participants as jobs of a Snakemake executor: local, slurm, kubernetes, htcondor, lsf or another "
+        "installed plugin",
+        metavar="NAME",
+        parse=_executor,
+    )
+    jobs: int | None = _option(
+        None, SettingGroup.CLUSTER, "highest number of jobs at the same time (local: 1 by default)", metavar="N"
+    )
+    profile: Path | None = _option(
+        None,
+        SettingGroup.CLUSTER,
+        "Snakemake profile of the site: partition, account, retries and others",
+        metavar="FOLDER",
+        is_input=True,
+    )
+    per: Share = _option("participant", SettingGroup.CLUSTER, "smallest part of the dataset that is a job of its own")
+    batch_size: int | None = _option(
+        None,
+        SettingGroup.CLUSTER,
+        "number of such parts that a job processes one after the other (default: 1; on a GPU as many as keep it busy "
+        "for some minutes)",
+        metavar="N",
+    )
+    time: int | None = _option(
+        None,
+        SettingGroup.CLUSTER,
+        "time limit of a job (default: estimated from the image headers)",
+        metavar="MINUTES",
+    )
+    gpus: int | None = _option(
+        None, SettingGroup.CLUSTER, "number of GPUs of a job (default: 1 with --device cuda, else none)", metavar="N"
+    )
+    then_group: bool = _option(
+        False, SettingGroup.CLUSTER, "run the group level after the participants, also if some of them failed"
     )
 
     force: bool = _option(False, SettingGroup.RUNNING, "process complete images again")
@@ -511,6 +560,7 @@ class RunConfig:
             self._set(name, setting.validate(getattr(self, name)))
         self._set("suffix", self.suffix or DEFAULT_SUFFIXES)
         self._check_combinations()
+        self._check_cluster()
         self._check_places()
 
     def _set(self, name: str, value: object) -> None:
@@ -523,8 +573,24 @@ class RunConfig:
                 msg = f"{first} and {second} exclude each other; choose one"
                 raise UsageError(msg)
 
+    def _check_cluster(self) -> None:
+        group = (setting for setting in SETTINGS.values() if setting.group is SettingGroup.CLUSTER)
+        given = [setting for setting in group if getattr(self, setting.name) != setting.default]
+        if self.executor is None and given:
+            msg = f"{given[0].flags[0]} needs --executor NAME, which runs the participants as jobs"
+            raise UsageError(msg)
+        if self.executor is not None and (self.analysis_level == "group" or self.reports_only):
+            msg = "--executor runs the images of participants; leave it out for the group level and --reports-only"
+            raise UsageError(msg)
+        if self.localizer is not None and self.per != "participant":
+            msg = "with --localizer, an image needs the result of another one of the participant; use --per participant"
+            raise UsageError(msg)
+
     def _check_places(self) -> None:
         self._check_output()
+        if self.profile is not None and not self.profile.is_dir():
+            msg = f"{self.profile}: no such folder; a Snakemake profile is a folder with a config.yaml"
+            raise MissingInputError(msg)
         for name, path in (("ratings", self.qc_file), ("reference values", self.norms)):
             if path is not None and not path.is_file():
                 msg = f"{path}: no such file of {name}; give a tab-separated table"

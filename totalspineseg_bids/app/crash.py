@@ -69,10 +69,18 @@ def clear_crash(output: Path, source: SourceImage) -> None:
         (output / DerivativeNames.of(source).crash).unlink()
 
 
-def read_crashes(output: Path) -> dict[str, Failure]:
-    """Return the recorded failures by the path of the image below the raw dataset."""
+def read_crashes(output: Path, participant: str | None = None) -> dict[str, Failure]:
+    """Return the recorded failures by the path of the image below the raw dataset.
+
+    Parameters
+    ----------
+    output : Path
+        Output folder.
+    participant : str, optional
+        Label of a participant, without ``sub-``; all participants by default.
+    """
     failures: dict[str, Failure] = {}
-    for path in sorted((output / LOGS).glob("crash-sub-*.json")):
+    for path in sorted((output / LOGS).glob(f"crash-sub-{f'{participant}_' if participant else ''}*.json")):
         content = read_json(path) or {}
         relative = content.get("Source")
         if isinstance(relative, str) and is_source_name(relative):

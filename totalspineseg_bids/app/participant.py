@@ -83,7 +83,37 @@ class Tally:
         return None
 
 
-def run_participants(config: RunConfig, factory: SegmenterFactory = load_segmenter) -> Tally:
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """Images of a run that is one job of many, as found by the process that submitted it."""
+
+    images: frozenset[str]
+    """Images to process, as paths below the dataset."""
+    sources: tuple[SourceImage, ...]
+    """All selected images of their participants, sorted by path."""
+
+
+def select_images(config: RunConfig) -> list[SourceImage]:
+    """Find the selected images and validate the dataset.
+
+    Raises
+    ------
+    SpineAppError
+        If the dataset is invalid or nothing is selected.
+    """
+    sources = find_images(config.bids_dir, make_selection(config), database=config.bids_database_dir)
+    if not config.datalad_get:
+        report_absent_content(sources)
+    if not config.skip_bids_validation:
+        whole = not config.participant_label and not config.exclude_participant_label
+        check_dataset(config.bids_dir, sources, whole=whole, strict=config.strict_validation)
+    logger.info("%d images of %d participants", len(sources), len({s.participant for s in sources}))
+    return sources
+
+
+def run_participants(
+    config: RunConfig, factory: SegmenterFactory = load_segmenter, assignment: Assignment | None = None
+) -> Tally:
     """Run the participant level.
 
     Parameters
@@ -92,6 +122,8 @@ def run_participants(config: RunConfig, factory: SegmenterFactory = load_segment
         Settings of the run.
     factory : SegmenterFactory
         Creates the segmenter; called once, after the query and before the first image.
+    assignment : Assignment, optional
+        Images to process; by default the dataset is searched for them and validated.
 
     Returns
     -------
@@ -107,21 +139,15 @@ def run_participants(config: RunConfig, factory: SegmenterFactory = load_segment
         return rebuild_reports(config)
     if config.datalad_get:
         check_datalad()
-    selection = make_selection(config)
-    sources = find_images(config.bids_dir, selection, database=config.bids_database_dir)
-    if not config.datalad_get:
-        report_absent_content(sources)
-    if not config.skip_bids_validation:
-        whole = not config.participant_label and not config.exclude_participant_label
-        check_dataset(config.bids_dir, sources, whole=whole, strict=config.strict_validation)
-    logger.info("%d images of %d participants", len(sources), len({s.participant for s in sources}))
+    sources = list(assignment.sources) if assignment else select_images(config)
     loaded = factory(config)
     logger.info("model %s (%s)%s", loaded.model, loaded.digest[:12], ", for trying out only" if loaded.bundled else "")
-    run = _Run(config, loaded, sources)
+    run = _Run(config, loaded, sources, assignment.images if assignment else None)
     if config.dry_run:
         run.list_work()
         return run.tally
-    _prepare_output(config)
+    if assignment is None:
+        prepare_output(config)
     run.go()
     return run.tally
 
@@ -169,7 +195,14 @@ def rebuild_reports(config: RunConfig) -> Tally:
     return tally
 
 
-def _prepare_output(config: RunConfig) -> None:
+def prepare_output(config: RunConfig) -> None:
+    """Write the files at the root of the output, which do not depend on the run.
+
+    Raises
+    ------
+    OutputError
+        If they cannot be written.
+    """
     try:
         config.output_dir.mkdir(parents=True, exist_ok=True)
         clean_root(config.output_dir)
@@ -200,10 +233,17 @@ def _report(config: RunConfig, participant: str, tally: Tally) -> None:
 class _Run:
     """State of one run: its images and their outcomes."""
 
-    def __init__(self, config: RunConfig, loaded: LoadedSegmenter, sources: Sequence[SourceImage]) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        loaded: LoadedSegmenter,
+        sources: Sequence[SourceImage],
+        wanted: frozenset[str] | None = None,
+    ) -> None:
         self.config = config
         self.loaded = loaded
         self.sources = sources
+        self.wanted = frozenset(source.relative for source in sources) if wanted is None else wanted
         self.tally = Tally()
         names = Counter(_target(source) for source in sources)
         self.ambiguous = {target for target, count in names.items() if count > 1}
@@ -211,7 +251,7 @@ class _Run:
     def go(self) -> None:
         """Process all images, participant by participant."""
         show = self.config.progress if self.config.progress is not None else sys.stderr.isatty()
-        with tqdm(total=len(self.sources), unit="image", disable=not show, file=sys.stderr) as bar:
+        with tqdm(total=len(self.wanted), unit="image", disable=not show, file=sys.stderr) as bar:
             for sources, chosen in self._schedule():
                 stop = self._participant(sources, chosen, bar)
                 _report(self.config, sources[0].participant, self.tally)
@@ -221,11 +261,12 @@ class _Run:
 
     def _schedule(self) -> Iterator[tuple[list[SourceImage], list[SourceImage]]]:
         """Yield all images of a participant and those to process; images at which a run was killed come last."""
-        killed = {source for source in self.sources if was_killed(self.config.output_dir, source)}
+        wanted = {source for source in self.sources if source.relative in self.wanted}
+        killed = {source for source in wanted if was_killed(self.config.output_dir, source)}
         for last in (False, True):
             for _, group in itertools.groupby(self.sources, key=lambda source: source.participant):
                 sources = list(group)
-                if chosen := [source for source in sources if (source in killed) == last]:
+                if chosen := [source for source in sources if source in wanted and (source in killed) == last]:
                     yield sources, chosen
 
     def _participant(self, sources: Sequence[SourceImage], chosen: Sequence[SourceImage], bar: tqdm[None]) -> bool:

@@ -80,9 +80,8 @@ def make_image_reports(output: Path, participant: str) -> list[ImageReport]:
     results = list(read_derivatives(output, (participant,)))
     check_fetched(output, [output / name for result in results for name in result.figures.values()])
     pages: dict[str, ImageReport] = {result.source.relative: make_image_report(result) for result in results}
-    for relative, failure in read_crashes(output).items():
-        if failure.source.participant == participant:
-            pages[relative] = make_failure_report(failure)
+    for relative, failure in read_crashes(output, participant).items():
+        pages[relative] = make_failure_report(failure)
     return [pages[relative] for relative in sorted(pages)]
 
 

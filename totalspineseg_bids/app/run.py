@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from totalspineseg_bids.app.interrupt import Interrupted, stop_on_signal
 from totalspineseg_bids.app.runlog import FILE_ONLY, run_log
@@ -23,6 +24,10 @@ def report_failure(message: str) -> None:
     sys.stderr.flush()
 
 
+#: Exit code, and the reason of a failure.
+RunOutcome = tuple[int, str | None]
+
+
 def run(config: RunConfig, command: Sequence[str] = (), factory: SegmenterFactory = load_segmenter) -> int:
     """Run an analysis level and return the exit code; the last line on standard error describes a failure.
 
@@ -35,9 +40,28 @@ def run(config: RunConfig, command: Sequence[str] = (), factory: SegmenterFactor
     factory : SegmenterFactory
         Creates the segmenter of the participant level.
     """
+    return execute(config, command, lambda log: run_level(config, factory, log))
+
+
+def execute(
+    config: RunConfig, command: Sequence[str], work: Callable[[Path | None], RunOutcome], *, log_to_file: bool = True
+) -> int:
+    """Run a function with the log of a run, turn errors into exit codes, and report a failure on standard error.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Settings of the run.
+    command : sequence of str
+        Command line, recorded in ``logs/``.
+    work : callable
+        Called with the log file, if there is one; returns the exit code and the reason of a failure.
+    log_to_file : bool
+        Whether to write log and record of the run in ``logs/``.
+    """
     try:
-        with stop_on_signal():
-            code, reason = _run(config, list(command), factory)
+        with stop_on_signal(), run_log(config, list(command), to_file=log_to_file) as log:
+            code, reason = _log_errors(work, log)
     except Interrupted as stop:
         code, reason = int(ExitCode.TRY_AGAIN), str(stop.as_error())
     except SpineAppError as error:
@@ -47,28 +71,32 @@ def run(config: RunConfig, command: Sequence[str] = (), factory: SegmenterFactor
     return code
 
 
-def _run(config: RunConfig, command: list[str], factory: SegmenterFactory) -> tuple[int, str | None]:
+def _log_errors(work: Callable[[Path | None], RunOutcome], log: Path | None) -> RunOutcome:
+    try:
+        return work(log)
+    except Interrupted as stop:
+        logger.error("%s", stop.as_error(), extra={FILE_ONLY: True})  # noqa: TRY400 - without traceback
+        raise
+    except SpineAppError as error:
+        logger.error("%s", error, extra={FILE_ONLY: True})  # noqa: TRY400 - without traceback
+        raise
+    except Exception as error:
+        logger.exception("unexpected error")
+        where = f"; the traceback is in {log}" if log else ""
+        return int(ExitCode.UNSPECIFIED), f"unexpected {type(error).__name__}: {error}{where}"
+
+
+def run_level(config: RunConfig, factory: SegmenterFactory, log: Path | None = None) -> RunOutcome:
+    """Run an analysis level and return its outcome; the manifest is written beside the log."""
     # The levels import pyBIDS and pandas, which take long to load.
     from totalspineseg_bids.app.group import run_group  # noqa: PLC0415
     from totalspineseg_bids.app.manifest import write_manifest  # noqa: PLC0415
     from totalspineseg_bids.app.participant import run_participants  # noqa: PLC0415
 
-    with run_log(config, command) as log:
-        try:
-            if config.analysis_level == "group":
-                run_group(config)
-                return int(ExitCode.SUCCESS), None
-            tally = run_participants(config, factory)
-            if log is not None and not config.reports_only:
-                write_manifest(log.with_suffix(".json"), config.output_dir, config.resolutions[-1], tally)
-        except Interrupted as stop:
-            logger.error("%s", stop.as_error(), extra={FILE_ONLY: True})  # noqa: TRY400 - without traceback
-            raise
-        except SpineAppError as error:
-            logger.error("%s", error, extra={FILE_ONLY: True})  # noqa: TRY400 - without traceback
-            raise
-        except Exception as error:
-            logger.exception("unexpected error")
-            where = f"; the traceback is in {log}" if log else ""
-            return int(ExitCode.UNSPECIFIED), f"unexpected {type(error).__name__}: {error}{where}"
-        return tally.exit_code(), tally.summary_line()
+    if config.analysis_level == "group":
+        run_group(config)
+        return int(ExitCode.SUCCESS), None
+    tally = run_participants(config, factory)
+    if log is not None and not config.reports_only:
+        write_manifest(log.with_suffix(".json"), config.output_dir, config.resolutions[-1], tally)
+    return tally.exit_code(), tally.summary_line()

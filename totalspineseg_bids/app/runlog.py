@@ -70,7 +70,7 @@ def _file_handler(path: Path) -> logging.Handler:
 
 
 @contextmanager
-def run_log(config: RunConfig, command: list[str]) -> Iterator[Path | None]:
+def run_log(config: RunConfig, command: list[str], *, to_file: bool = True) -> Iterator[Path | None]:
     """Log to standard error and a file during a run, and record its settings.
 
     A dry run writes no file.
@@ -81,6 +81,8 @@ def run_log(config: RunConfig, command: list[str]) -> Iterator[Path | None]:
         Settings of the run.
     command : list of str
         Command line, which is recorded.
+    to_file : bool
+        Whether to write files; a job's standard error is written to a file by who starts it.
 
     Yields
     ------
@@ -100,7 +102,7 @@ def run_log(config: RunConfig, command: list[str]) -> Iterator[Path | None]:
     path: Path | None = None
     # Levels that only read results do not create a missing output folder.
     reads_only = config.analysis_level == "group" or config.reports_only
-    if not config.dry_run and (config.output_dir.is_dir() or not reads_only):
+    if to_file and not config.dry_run and (config.output_dir.is_dir() or not reads_only):
         path = _start_record(config, command)
         handlers.append(_file_handler(path))
     root.setLevel(logging.DEBUG if config.verbose > 1 else logging.INFO)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,37 @@ def _check_fetched(files: Iterable[Path]) -> None:
         if not is_fetched(path):
             msg = f"{path}: content of this result not fetched; run 'datalad get' on it, or give --force"
             raise MissingInputError(msg)
+
+
+def looks_complete(
+    output: Path, names: DerivativeNames, resolution: str | None, expected: Mapping[str, object], changed: float
+) -> bool:
+    """Return whether an image is complete, by the times of its files instead of the digest of its content.
+
+    Parameters
+    ----------
+    output : Path
+        Output folder.
+    names : DerivativeNames
+        Names of the derivatives.
+    resolution : str or None
+        ``res-`` entity of the label image whose sidecar is written last.
+    expected : mapping of str to object
+        Entries that its sidecar must contain; of an object, the keys that are given.
+    changed : float
+        Time of the last change of the image and of its companions, in seconds since the epoch.
+    """
+    path = output / names.labels(".json", resolution)
+    sidecar = read_json(path)
+    if sidecar is None or path.stat().st_mtime < changed:
+        return False
+    for key, value in expected.items():
+        found = sidecar.get(key)
+        if isinstance(value, Mapping) and isinstance(found, dict):
+            found = {name: found.get(name) for name in value}
+        if found != value:
+            return False
+    return all((output / name).is_file() for name in output_files(sidecar))
 
 
 def output_files(sidecar: dict[str, Any]) -> list[str]:

@@ -260,6 +260,10 @@ def _run(arguments: list[str]) -> int:
     except SpineAppError as error:
         sys.stderr.write(f"{PROGRAM}: {' '.join(str(error).split())}\n")
         return int(error.exit_code)
+    if config.executor is not None:
+        from totalspineseg_bids.cluster.submit import submit
+
+        return submit(config, [PROGRAM, *arguments])
     from totalspineseg_bids.app.run import run
 
     return run(config, [PROGRAM, *arguments])

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from totalspineseg_bids import __version__
 from totalspineseg_bids.cli import (
+    tools_cluster,
     tools_datasets,
     tools_evaluate,
     tools_models,
@@ -55,7 +56,15 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     subparsers = parser.add_subparsers(title="subcommands", metavar="SUBCOMMAND", required=True)
-    for module in (tools_segment, tools_models, tools_datasets, tools_training, tools_evaluate, tools_reproduce):
+    for module in (
+        tools_segment,
+        tools_models,
+        tools_datasets,
+        tools_training,
+        tools_evaluate,
+        tools_reproduce,
+        tools_cluster,
+    ):
         module.add_subcommands(subparsers)
     return parser
 
@@ -105,3 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.getLogger(__name__).debug("unexpected", exc_info=True)
         _print_error(f"unexpected {type(error).__name__}: {error}; run the command with -vv for details")
         return int(ExitCode.UNSPECIFIED)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

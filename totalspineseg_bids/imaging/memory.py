@@ -30,6 +30,8 @@ class MemoryNeed:
     """Amount for an image that a spine fills."""
     size: str
     """Dimensions of the file, for messages."""
+    megavoxels: float
+    """Size at 1 mm, million voxels."""
 
 
 def estimate_memory(path: Path) -> MemoryNeed:
@@ -55,7 +57,9 @@ def estimate_memory(path: Path) -> MemoryNeed:
     read = (math.prod(shape) * item + 2 * 4 * voxels) / 1e6
     working = voxels * math.prod(float(size) for size in spacing) / 1e6
     base = _PROGRAM_MB + read
-    return MemoryNeed(base + working * _MB_PER_MEGAVOXEL, base + working * _MB_PER_SPINE_MEGAVOXEL, times(shape))
+    return MemoryNeed(
+        base + working * _MB_PER_MEGAVOXEL, base + working * _MB_PER_SPINE_MEGAVOXEL, times(shape), working
+    )
 
 
 def check_memory(path: Path, limit_mb: float) -> str | None:

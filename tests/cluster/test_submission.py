@@ -1,0 +1,184 @@
+"""Participants as jobs of Snakemake on this machine, with a segmenter of tiny images."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "app"))
+
+from processes import IMAGES, complete_files  # type: ignore[import-not-found]
+from tiny_spine import TinySegmenter, contents, make_dataset, one_dot, tiny_image  # type: ignore[import-not-found]
+
+from totalspineseg_bids.app.run import run
+from totalspineseg_bids.app.segmenter import LoadedSegmenter
+from totalspineseg_bids.cli.bids_app import main
+from totalspineseg_bids.cli.tools import main as tools
+from totalspineseg_bids.cluster import planning
+from totalspineseg_bids.cluster.job import run_job
+from totalspineseg_bids.cluster.planning import expected_entries, make_plan
+from totalspineseg_bids.cluster.submit import submit
+from totalspineseg_bids.config import RunConfig
+from totalspineseg_bids.errors import ExitCode
+
+needs_snakemake = pytest.mark.skipif(importlib.util.find_spec("snakemake") is None, reason="needs the extra 'cluster'")
+STUB = Path(__file__).with_name("stub_tools.py")
+
+
+def load_stub(_: RunConfig) -> LoadedSegmenter:
+    return LoadedSegmenter(TinySegmenter(), "bundled", "0" * 64, True)
+
+
+@pytest.fixture
+def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make a dataset of four tiny images, and let jobs segment them by thresholds."""
+    monkeypatch.setattr(planning, "TOOLS_COMMAND", (sys.executable, str(STUB)))
+    monkeypatch.setattr("totalspineseg_bids.report.figures.write_figures", one_dot)
+    return make_dataset(tmp_path / "raw", {name: tiny_image(seed=i) for i, name in enumerate(IMAGES)})
+
+
+@pytest.fixture
+def configure(raw: Path, tmp_path: Path) -> Callable[..., RunConfig]:
+    def make(out: str = "out", **settings: Any) -> RunConfig:
+        base = {"bids_dir": raw, "output_dir": tmp_path / out, "analysis_level": "participant", "model": "bundled"}
+        quiet = {"progress": False, "skip_bids_validation": True, "verbose": 0}
+        return RunConfig.from_mapping({**base, **quiet, **settings})
+
+    return make
+
+
+@needs_snakemake
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("settings", "victim"),
+    [
+        pytest.param({"per": "participant", "batch_size": 2}, "sub-01_and-1-more", id="two participants a job"),
+        pytest.param({"per": "session"}, "sub-01_ses-a", id="a session a job"),
+        pytest.param({"per": "image"}, "sub-02_T2w", id="an image a job"),
+    ],
+)
+def test_jobs_write_what_one_process_writes_although_one_is_killed(configure, tmp_path, monkeypatch, settings, victim):
+    monkeypatch.setenv("KILLED_ONCE", f"{victim}={tmp_path}")
+    cluster = configure(executor="local", jobs=2, then_group=True, **settings)
+    assert submit(cluster, factory=load_stub) == 0
+    assert (tmp_path / victim).exists()
+    for level in ("participant", "group"):
+        assert run(configure("one", analysis_level=level), factory=load_stub) == 0
+    assert contents(tmp_path / "out") == contents(tmp_path / "one")
+    before = complete_files(tmp_path / "out")
+    assert submit(cluster, factory=load_stub) == 0
+    assert complete_files(tmp_path / "out") == before
+
+
+@needs_snakemake
+@pytest.mark.slow
+def test_a_participant_that_fails_is_named_and_costs_no_other(configure, raw, tmp_path, capfd):
+    (raw / IMAGES[-1]).write_bytes(b"no image")
+    code = submit(configure(executor="local", then_group=True), factory=load_stub)
+    assert code == ExitCode.BAD_DATA
+    last = capfd.readouterr().err.strip().splitlines()[-1]
+    assert "1 of 2 participants failed (sub-02)" in last
+    log = next(tmp_path.glob("out/logs/run-*/sub-02.log"))
+    assert str(log.parent) in last
+    # Three attempts.
+    assert log.read_text().count("1 of 1 images failed") == 3
+    assert len(complete_files(tmp_path / "out")) > 0
+    assert "sub-02" in (tmp_path / "out/group_images.tsv").read_text()
+
+
+@needs_snakemake
+@pytest.mark.slow
+def test_the_snakefile_works_without_the_app(raw, tmp_path, capsys):
+    assert tools(["snakefile"]) == 0
+    command = [sys.executable, "-m", "snakemake", "-s", capsys.readouterr().out.strip(), "-d", str(tmp_path / "work")]
+    settings = [f"bids_dir={raw}", f"output_dir={tmp_path / 'out'}", "model=bundled", "skip_bids_validation=True"]
+    done = subprocess.run([*command, "--dry-run", "--config", *settings], capture_output=True, text=True, check=True)
+    assert "participant        2" in done.stdout + done.stderr
+
+
+def test_without_snakemake_the_app_says_what_to_install(configure, monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    assert submit(configure(executor="local"), factory=load_stub) == ExitCode.NO_INPUT
+    assert "pip install 'totalspineseg-bids[cluster]'" in capsys.readouterr().err
+
+
+def test_a_dry_run_lists_jobs_and_resources_and_writes_nothing(configure, tmp_path, capsys):
+    settings = {"executor": "slurm", "jobs": 5, "per": "session", "dry_run": True, "mem_mb": 3000, "gpus": 1}
+    assert submit(configure(batch_size=1, **settings), factory=load_stub) == 0
+    header, *rows = (line.split("\t") for line in capsys.readouterr().out.splitlines())
+    assert header == ["job", "images", "mem_mb", "minutes", "cores", "gpus"]
+    assert [row[:2] for row in rows] == [["sub-01_ses-a", "2"], ["sub-01_ses-b", "1"], ["sub-02", "1"]]
+    assert {(row[2], row[5]) for row in rows} == {("3000", "1")}
+    assert not (tmp_path / "out").exists()
+    # A GPU is kept busy with several images, where the number is not given.
+    assert submit(configure(**settings), factory=load_stub) == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith("sub-01_ses-a_and-2-more\t4\t")
+
+
+def spoil_nothing(_raw: Path, _out: Path) -> None:
+    pass
+
+
+def replace_image(raw: Path, _out: Path) -> None:
+    path = raw / IMAGES[-1]
+    path.write_bytes(path.read_bytes())
+
+
+def remove_table(_raw: Path, out: Path) -> None:
+    next(out.glob("sub-02/anat/*.tsv")).unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "changed", "jobs"),
+    [
+        (spoil_nothing, {}, []),
+        (spoil_nothing, {"force": True}, ["sub-01", "sub-02"]),
+        (spoil_nothing, {"output_resolution": "both"}, ["sub-01", "sub-02"]),
+        (replace_image, {}, ["sub-02"]),
+        (remove_table, {}, ["sub-02"]),
+    ],
+    ids=["complete", "force", "other settings", "new image", "missing table"],
+)
+def test_only_what_is_not_complete_becomes_a_job(configure, raw, spoil, changed, jobs):
+    assert run(configure(), factory=load_stub) == 0
+    spoil(raw, raw.parent / "out")
+    config = configure(executor="local", **changed)
+    assert list(make_plan(config, expected_entries(config, load_stub)).jobs) == jobs
+
+
+def test_a_job_searches_neither_the_dataset_nor_the_output(configure, tmp_path, monkeypatch):
+    config = configure(executor="local", per="image")
+    config.output_dir.mkdir()
+    make_plan(config, expected_entries(config, load_stub)).write(tmp_path)
+    listed = []
+    scandir, listdir = planning.os.scandir, planning.os.listdir
+    monkeypatch.setattr("os.scandir", lambda path=".": (listed.append(Path(path)), scandir(path))[1])
+    monkeypatch.setattr("os.listdir", lambda path=".": (listed.append(Path(path)), listdir(path))[1])
+    assert run_job(tmp_path, "sub-02_T2w", factory=load_stub) == 0
+    assert listed
+    assert not {tmp_path / "raw", tmp_path / "out", tmp_path / "raw/sub-01"} & set(listed)
+    assert [path.name for path in (tmp_path / "out").glob("sub-*.html")] == ["sub-02.html"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--jobs", "3"], "--jobs needs --executor NAME"),
+        (["--executor", "slurm"], "needs --jobs N"),
+        (["--executor", "no/name"], "not the name of a Snakemake executor"),
+        (["--executor", "local", "--profile", "absent"], "no such folder"),
+        (["--executor", "local", "--per", "image", "--localizer", "acq-loc"], "use --per participant"),
+        (["--executor", "local", "--reports-only"], "leave it out"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
+)
+def test_options_that_do_not_go_together_are_refused(raw, tmp_path, capsys, options, message):
+    arguments = [str(raw), str(tmp_path / "out"), "participant", "--model", "bundled", *options]
+    assert main(arguments) in {ExitCode.USAGE, ExitCode.NO_INPUT}
+    assert message in capsys.readouterr().err.splitlines()[-1]

@@ -1,0 +1,191 @@
+"""Make the plan of a submission: the images whose results are not complete, in jobs."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from totalspineseg_bids.app.participant import select_images
+from totalspineseg_bids.app.segmenter import SegmenterFactory, load_segmenter
+from totalspineseg_bids.bids.names import DerivativeNames, SourceImage
+from totalspineseg_bids.bids.publish import looks_complete
+from totalspineseg_bids.cluster.plan import Job, JobPlan
+from totalspineseg_bids.cluster.resources import (
+    GPU_BATCH_MINUTES,
+    GROUP_RESOURCES,
+    estimate,
+    memory_need,
+    weights_mb,
+)
+from totalspineseg_bids.config import SETTINGS, RunConfig, SettingGroup
+from totalspineseg_bids.imaging.memory import MemoryNeed
+from totalspineseg_bids.inference.resources import available_cpus
+
+#: Command that runs the tools in a job, with the Python of this process.
+TOOLS_COMMAND: tuple[str, ...] = (sys.executable, "-m", "totalspineseg_bids.cli.tools")
+
+
+def make_plan(config: RunConfig, expected: Mapping[str, Any] | None = None) -> JobPlan:
+    """Plan the jobs of a dataset.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Settings of the run.
+    expected : mapping of str to object
+        Entries of the sidecar of a complete image, by default from `expected_entries`.
+
+    Raises
+    ------
+    SpineAppError
+        If the dataset is invalid, nothing is selected, or the model is missing.
+    """
+    sources = select_images(config)
+    left = sources if config.force else find_incomplete(config, sources, expected or expected_entries(config))
+    shares: dict[str, list[SourceImage]] = defaultdict(list)
+    for source in left:
+        shares[share_name(source, config.per)].append(source)
+    labels = {source.participant for source in left}
+    return JobPlan(
+        settings=_job_settings(config),
+        program=shlex.join(TOOLS_COMMAND),
+        container=None,
+        jobs=dict(_jobs(shares, sources, config)),
+        sources={label: images for label, images in _by_participant(sources).items() if label in labels},
+        group=GROUP_RESOURCES,
+    )
+
+
+def expected_entries(config: RunConfig, factory: SegmenterFactory = load_segmenter) -> dict[str, Any]:
+    """Return the entries of the sidecar of an image that was made with these settings and this model.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Settings of the run.
+    factory : SegmenterFactory
+        Reports the digest of the model; the networks are not loaded.
+    """
+    return {"Digests": {"Configuration": config.digest, "Model": factory(config).digest}}
+
+
+def find_incomplete(
+    config: RunConfig, sources: Sequence[SourceImage], expected: Mapping[str, Any], since: float = 0.0
+) -> list[SourceImage]:
+    """Return the images whose results are not complete, or are older than the images of their session.
+
+    Images are not read. A job compares the digests and does nothing if only the time of an image has changed.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Settings of the run.
+    sources : sequence of SourceImage
+        Images, with all selected ones of their sessions.
+    expected : mapping of str to object
+        Entries of the sidecar of a complete image, from `expected_entries`.
+    since : float
+        Results must not be older than this, in seconds since the epoch.
+    """
+    changed: dict[tuple[str, str], float] = defaultdict(lambda: since)
+    for source in sources:
+        session = (source.participant, source.session)
+        changed[session] = max(changed[session], _last_change(source.path))
+    return [
+        source
+        for source in sources
+        if not looks_complete(
+            config.output_dir,
+            DerivativeNames.of(source),
+            config.resolutions[-1],
+            expected,
+            changed[source.participant, source.session],
+        )
+    ]
+
+
+def _last_change(path: Path) -> float:
+    with suppress(OSError):
+        status = path.stat()
+        # The change of the inode too: a file that replaces another one often keeps its old time of modification.
+        return max(status.st_mtime, status.st_ctime)
+    return 0.0
+
+
+def share_name(source: SourceImage, per: str) -> str:
+    """Return the name of the part of the dataset that an image belongs to.
+
+    Examples
+    --------
+    >>> image = SourceImage("sub-01/ses-a/anat/sub-01_ses-a_T2w.nii.gz", Path())
+    >>> [share_name(image, per) for per in ("participant", "session", "image")]
+    ['sub-01', 'sub-01_ses-a', 'sub-01_ses-a_T2w']
+    """
+    if per == "image":
+        return source.name
+    session = f"_ses-{source.session}" if per == "session" and source.session else ""
+    return f"sub-{source.participant}{session}"
+
+
+def _by_participant(sources: Iterable[SourceImage]) -> dict[str, tuple[str, ...]]:
+    images: dict[str, list[str]] = defaultdict(list)
+    for source in sources:
+        images[source.participant].append(source.relative)
+    return {label: tuple(names) for label, names in images.items()}
+
+
+def _jobs(
+    shares: Mapping[str, Sequence[SourceImage]], sources: Sequence[SourceImage], config: RunConfig
+) -> Iterator[tuple[str, Job]]:
+    """Yield the jobs by name: one part of the dataset, or several one after the other."""
+    weights = weights_mb(config)
+    cores = max(1, available_cpus() // (config.jobs or 1)) if config.executor == "local" else None
+    sessions: dict[tuple[str, str], list[SourceImage]] = defaultdict(list)
+    for source in sources:
+        sessions[source.participant, source.session].append(source)
+    names: list[str] = []
+    needs: list[MemoryNeed] = []
+
+    def job() -> tuple[str, Job]:
+        name = names[0] if len(names) == 1 else f"{names[0]}_and-{len(names) - 1}-more"
+        images = tuple(source.relative for share in names for source in shares[share])
+        return name, Job(images, estimate(needs, weights, config, cores))
+
+    for share, images in shares.items():
+        # The networks also run on the images of the session that are labelled together with these.
+        read = dict.fromkeys(s for image in images for s in sessions[image.participant, image.session])
+        new = [memory_need(source.path) for source in (read if config.joint_session else images)]
+        if names and _is_full(len(names), estimate([*needs, *new], weights, config, cores).minutes, config):
+            yield job()
+            names, needs = [], []
+        names.append(share)
+        needs += new
+    if names:
+        yield job()
+
+
+def _is_full(shares: int, minutes: int, config: RunConfig) -> bool:
+    """Return whether a job of so many parts takes no more, given the time it would take with the next one."""
+    if config.batch_size is not None or not (config.gpus or config.device.startswith("cuda")):
+        return shares >= (config.batch_size or 1)
+    return minutes > (config.time or GPU_BATCH_MINUTES)
+
+
+def _job_settings(config: RunConfig) -> dict[str, Any]:
+    """Return the settings of the jobs: those of the run, without those of the submission."""
+    chosen: dict[str, Any] = {"progress": False}
+    for name, setting in SETTINGS.items():
+        value = getattr(config, name)
+        if setting.group is SettingGroup.CLUSTER or value in (None, setting.default):
+            continue
+        chosen[name] = list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
+    if os.sep in config.model or Path(config.model).exists():
+        # Jobs run in another folder.
+        chosen["model"] = str(Path(config.model).expanduser().absolute())
+    return chosen
