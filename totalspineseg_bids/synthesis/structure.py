@@ -20,10 +20,10 @@ from totalspineseg_bids.synthesis.rasterize import FloatArray
 
 _DISCS: NDArray[np.intp] = np.array([x.id for x in anatomy.LABELS if x.structure is Structure.DISC])
 _VERTEBRAE: NDArray[np.intp] = np.array([x.id for x in anatomy.LABELS if x.structure is Structure.VERTEBRA])
-#: Shares of images with endplate changes, focal lesions, vertebrae of other signal, and gas in discs (assumed).
-MODIC, LESIONS, ODD_VERTEBRA, VACUUM = 0.25, 0.12, 0.15, 0.15
-#: Shares of images with visible basivertebral veins, fatty muscles, and metal (assumed).
-VEINS, ATROPHY, METAL = 0.5, 0.6, 0.04
+#: Shares of images with endplate changes, vertebrae of other signal, and gas in discs, and of labels in them (assumed).
+MODIC, ODD_VERTEBRA, VACUUM = (0.25, 0.25), (0.15, 0.08), (0.15, 0.2)
+#: Shares of images with focal lesions, visible basivertebral veins, fatty muscles, and metal (assumed).
+LESIONS, VEINS, ATROPHY, METAL = 0.12, 0.5, 0.6, 0.04
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +82,13 @@ class Tissue:
             near = arrays.resize_axis(near, n, axis)
         return near
 
-    def chosen(self, share_of_images: float, ids: NDArray[np.intp], share_of_ids: float) -> NDArray[np.float32] | None:
-        """Choose some labels in some images: 1 for those, shape (256,) or (N, 256); None if there is none."""
-        table = np.zeros(self.draws.table(256), np.float32)
-        affected = self.rng.random(self.draws.table(1)) < share_of_images
-        table[..., ids] = affected & (self.rng.random(self.draws.table(len(ids))) < share_of_ids)
-        return table if table.any() else None
+
+def _choose(ids: NDArray[np.intp], shares: tuple[float, float], draws: Draws) -> NDArray[np.float32]:
+    """Choose a share of labels in a share of images: 1 for those, shape (256,) or (N, 256)."""
+    table = np.zeros(draws.table(256), np.float32)
+    affected = draws.rng.random(draws.table(1)) < shares[0]
+    table[..., ids] = affected & (draws.rng.random(draws.table(len(ids))) < shares[1])
+    return table
 
 
 def label_factors(water_loss: Sequence[float], draws: Draws) -> NDArray[np.float32]:
@@ -110,9 +111,7 @@ def label_factors(water_loss: Sequence[float], draws: Draws) -> NDArray[np.float
     # Degeneration from 0 to 1 (Pfirrmann grades I to V); discs of one spine resemble each other.
     grade = rng.uniform(0.0, 0.9, draws.table(1)) + rng.normal(0.0, 0.3, draws.table(len(_DISCS)))
     factors[..., _DISCS] += np.reshape(water_loss, draws.table(1)) * (0.4 - grade.clip(0.0, 1.0))
-    odd = rng.random(draws.table(len(_VERTEBRAE))) < 0.08
-    odd &= rng.random(draws.table(1)) < ODD_VERTEBRA
-    factors[..., _VERTEBRAE] += odd * rng.normal(0.0, 0.5, odd.shape)
+    factors += _choose(_VERTEBRAE, ODD_VERTEBRA, draws) * rng.normal(0.0, 0.5, factors.shape)
     return np.exp(factors).astype(np.float32)
 
 
@@ -153,7 +152,7 @@ def _marrow(image: Image, tissue: Tissue) -> Image:
     marrow = tissue.of("marrow")
     patches = tissue.noise(float(rng.uniform(6, 20)))
     image = arrays.multiplied(image, marrow | tissue.of("bone"), 1.0 + draws.uniform(0.0, 0.15) * patches)
-    if (discs := tissue.chosen(MODIC, _DISCS, 0.25)) is not None:
+    if (discs := _choose(_DISCS, MODIC, draws)).any():
         near = tissue.nearness(arrays.lookup(discs, tissue.labels), 4.0) + 0.06 * patches
         image = arrays.blend(
             image, marrow & (near > draws.uniform(0.06, 0.2)), draws.uniform(0.3, 0.9), _lesion_signal(tissue)
@@ -197,7 +196,7 @@ def _discs(image: Image, tissue: Tissue) -> Image:
     strength = draws.uniform(-0.1, 1.0)
     annulus = (disc * ((0.9 - inner) / 0.4).clip(0.0, 1.0)) * (1.0 - draws.uniform(0.1, 0.7))
     image *= 1.0 - strength * annulus
-    if (gas := tissue.chosen(VACUUM, _DISCS, 0.2)) is not None:
+    if (gas := _choose(_DISCS, VACUUM, draws)).any():
         black = (arrays.lookup(gas, tissue.labels) > 0) & (tissue.noise((9.0, 9.0, 3.0)) > draws.uniform(-0.3, 0.8))
         image = arrays.blend(image, black, draws.uniform(0.6, 1.0), 0.02)
     return image
