@@ -149,23 +149,26 @@ def _displacement(rng: np.random.Generator, case: Case, shift_mm: tuple[float, f
     return motion
 
 
-def contradictions(scores: Sequence[Score]) -> list[str]:
+def contradictions(scores: Sequence[Score], *, displaced: bool = False) -> list[str]:
     """Return the structures on which the images of a session contradict each other.
 
     Two names for one structure contradict each other unless both carry a reason. A name without a reason contradicts
-    an image that names none of the structures that it shares.
+    an image that names none of the structures that it shares, unless the images are ``displaced`` so far that nothing
+    shows what they share.
 
     Parameters
     ----------
     scores : sequence of Score
         Scores of the images of one session.
+    displaced : bool, default False
+        Whether images may abstain beside one that is sure.
     """
     first, second = (score.given for score in scores)
     shared = sorted(first.keys() & second.keys())
     found = []
     for one, other, names in ((first, second, "{0}|{1}"), (second, first, "{1}|{0}")):
-        silent = any(not any(other[n].name for n in shared) and one[n].name and not one[n].warned for n in shared)
-        if silent:
+        abstained = not displaced and not any(other[n].name for n in shared)
+        if abstained and any(one[n].name and not one[n].warned for n in shared):
             found.append(names.format("named", "unnamed"))
     for number in shared:
         a, b = first[number], second[number]

@@ -116,6 +116,8 @@ class _Dispute:
     """Number of the image that disagrees with it."""
     share: float
     """Share of the common components that differ."""
+    certain: bool
+    """Whether the displacement between the images is certain."""
     reasons: dict[int, str]
     """Reason for each doubtful component."""
 
@@ -136,8 +138,8 @@ def label_session(images: Sequence[LabellingInput], weights: EvidenceWeights | N
         In the order of ``images``. Names that an image has only with the help of others carry the reason
         `FROM_SESSION`. The flag ``session-disagrees`` marks images that name a component differently than another image
         that shows it, and those names carry a reason; it also marks images that differ by a shift if solved alone. If
-        the names still differ by a shift, the less certain image abstains if its levels are in doubt or depend on a
-        single landmark.
+        the names still differ by a shift and the displacement is certain, the less certain image abstains if its levels
+        are in doubt or depend on a single landmark.
     """
     alone = [solve_image(image, weights) for image in images]
     evidence = {n: e for n, solved in enumerate(alone) if (e := image_evidence(solved, n)) is not None}
@@ -146,8 +148,7 @@ def label_session(images: Sequence[LabellingInput], weights: EvidenceWeights | N
     disputes = _disputes(together)
     outvoted = _outvoted(together, disputes)
     for dispute in disputes:
-        if dispute.other not in outvoted:
-            cautions[dispute.image] = dispute.reasons | cautions[dispute.image]
+        cautions[dispute.image] = dispute.reasons | cautions[dispute.image]
     overruled = [dispute for dispute in _disputes(alone) if dispute.share > 0.5]
     apart = {dispute.image for dispute in (*disputes, *overruled)}
     spines = [
@@ -338,13 +339,13 @@ def _disputes(together: Sequence[SolvedImage]) -> list[_Dispute]:
     evidence = {n: e for n, solved in enumerate(together) if (e := image_evidence(solved, n)) is not None}
     pairs = list(itertools.permutations(evidence, 2))
     matched: dict[tuple[int, int], dict[int, str | None]] = {pair: {} for pair in pairs}
-    shares = dict.fromkeys(pairs, 0.0)
+    shares: dict[tuple[int, int], tuple[float, bool]] = dict.fromkeys(pairs, (0.0, False))
     for n, m in pairs:
         own, other = together[n].found, together[m].found
         if own is None or other is None:
             continue
         alignment = _align(together[n], own, evidence[m], compare_names=evidence[n].sure)
-        shares[n, m] = _differing_share(own, evidence[m], alignment)
+        shares[n, m] = _differing_share(own, evidence[m], alignment), alignment.certain
         for row, k in alignment.matches.items():
             level, match = own.solution.levels[row], evidence[m].components[k]
             if level is not None and match.best is not None:
@@ -353,7 +354,7 @@ def _disputes(together: Sequence[SolvedImage]) -> list[_Dispute]:
                 back = other.solution.levels[match.component]
                 matched[m, n][match.component] = level if back != level else matched[m, n].get(match.component)
     return [
-        _Dispute(n, m, shares[n, m], _dispute_reasons(together[n], names))
+        _Dispute(n, m, *shares[n, m], _dispute_reasons(together[n], names))
         for (n, m), names in matched.items()
         if any(names.values())
     ]
@@ -376,7 +377,7 @@ def _outvoted(together: Sequence[SolvedImage], disputes: Sequence[_Dispute]) -> 
     outvoted = set()
     for dispute in disputes:
         own, other = together[dispute.image].found, together[dispute.other].found
-        if own is None or other is None or dispute.share <= 0.5:
+        if own is None or other is None or dispute.share <= 0.5 or not dispute.certain:
             continue
         margin = own.solution.shift_margin
         weak = margin < _DOUBTFUL_MARGIN or landmark_support(own.observations, own.solution.levels) < ENOUGH_LANDMARKS
