@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,3 +45,87 @@ def _networks_are_not_kept_in_the_home_folder() -> Iterator[None]:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("TOTALSPINESEG_BIDS_NETWORK_CACHE", folder)
         yield
+
+
+class Browser:
+    """A browser window and what it has noticed since it was last asked."""
+
+    def __init__(self, window, downloads) -> None:
+        self.window, self.downloads = window, downloads
+
+    def open(self, page, width: int = 1366, height: int = 900) -> None:
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        self.window.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        self.window.get_log("performance")
+        self.window.get_log("browser")
+        self.window.get(page.as_uri())
+
+    def run(self, script: str, *arguments):
+        return self.window.execute_script(script, *arguments)
+
+    def find(self, selector: str):
+        from selenium.webdriver.common.by import By
+
+        return self.window.find_element(By.CSS_SELECTOR, selector)
+
+    def all(self, selector: str):
+        from selenium.webdriver.common.by import By
+
+        return self.window.find_elements(By.CSS_SELECTOR, selector)
+
+    def until(self, condition: str):
+        """Wait until a script is true; the figures on a busy machine take their time."""
+        for _ in range(600):
+            found = self.run(f"return {condition}")
+            if found:
+                return found
+            time.sleep(0.1)
+        pytest.fail(f"never true: {condition}")
+
+    def downloaded(self, name: str):
+        """Wait for a download and return its path."""
+        path = self.downloads / name
+        for _ in range(300):
+            if path.is_file():
+                return path
+            time.sleep(0.1)
+        return pytest.fail(f"not downloaded: {name}")
+
+    def console(self) -> list[str]:
+        return [entry["message"] for entry in self.window.get_log("browser")]
+
+    def requests(self) -> set[str]:
+        """Schemes of everything that was asked for."""
+        messages = [json.loads(entry["message"])["message"] for entry in self.window.get_log("performance")]
+        urls = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+        return {url.split(":", 1)[0] for url in urls}
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    webdriver = pytest.importorskip("selenium.webdriver")
+    program = next((p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None)
+    driver = shutil.which("chromedriver")
+    if program is None or driver is None:
+        pytest.skip("no Chromium with chromedriver")
+    from selenium.common.exceptions import WebDriverException
+    from selenium.webdriver.chrome.service import Service
+
+    downloads = tmp_path_factory.mktemp("downloads")
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    flags = "headless=new no-sandbox disable-gpu no-first-run disable-background-networking disable-component-update"
+    flags += " force-prefers-reduced-motion"
+    for flag in flags.split():
+        options.add_argument("--" + flag)
+    options.add_argument("--host-resolver-rules=MAP * ~NOTFOUND")
+    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    try:
+        window = webdriver.Chrome(options=options, service=Service(driver))
+    except WebDriverException as error:  # what keeps a browser from starting here is not what is tested
+        pytest.skip(f"Chromium does not start here: {error}")
+    window.set_page_load_timeout(300)
+    window.set_script_timeout(300)
+    yield Browser(window, downloads)
+    window.quit()

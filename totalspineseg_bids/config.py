@@ -455,6 +455,14 @@ class RunConfig:
         "grid of the output: the image's own, 1 mm isotropic, or both",
         changes_result=True,
     )
+    corrections: Path | None = _option(
+        None,
+        SettingGroup.OUTPUT,
+        "corrections of readers: a table, or a folder of tables and edited label maps; corrected results are made "
+        "again without the networks",
+        metavar="TSV|DIR",
+        is_input=True,
+    )
     qc_file: Path | None = _option(
         None,
         SettingGroup.OUTPUT,
@@ -609,6 +617,9 @@ class RunConfig:
         if not (self.bids_dir / "dataset_description.json").is_file() and not self.skip_bids_validation:
             msg = f"{self.bids_dir}: not a BIDS dataset (no dataset_description.json); add it or give another folder"
             raise DatasetError(msg)
+        if self.corrections is not None and not self.corrections.exists():
+            msg = f"{self.corrections}: no such table or folder of corrections"
+            raise MissingInputError(msg)
         if self.bids_filter_file is not None and not self.bids_filter_file.is_file():
             msg = f"{self.bids_filter_file}: no such filter file"
             raise MissingInputError(msg)

@@ -125,9 +125,9 @@ def test_the_mark_that_another_run_sets_meanwhile_stays(
 ) -> None:
     taken_back = image.mark_incomplete
 
-    def beaten(output: Path, names: DerivativeNames) -> list[str]:
+    def beaten(output: Path, names: DerivativeNames, **options: bool) -> list[str]:
         # Another run completes the image between the removal of the mark and the look at what else is there.
-        return [*taken_back(output, names), names.labels(".json", None)]
+        return [*taken_back(output, names, **options), names.labels(".json", None)]
 
     monkeypatch.setattr(image, "mark_incomplete", beaten)
     finish(config(raw, tmp_path / "out"))

@@ -47,7 +47,7 @@ def test_tables_are_tidy_and_described(tmp_path: Path, done: Path, configure: Co
         ("sub-03", "n/a", "no-spine"),
         ("sub-04", "n/a", "failed"),
     ]
-    assert images[0]["levels"] == "L4, L3, L2, L3-L4, L2-L3"
+    assert images[0]["levels"] == "L2, L2-L3, L3, L3-L4, L4"
     assert images[0]["flags"] == "test-flag"
     assert images[1]["reason"] == "no landmark in view"
     assert "the file is empty" in images[3]["reason"]

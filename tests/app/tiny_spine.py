@@ -98,7 +98,7 @@ class TinySegmenter:
         return LabelledSpine(
             labels,
             image.affine,
-            tuple(_component(labels, int(label), image.affine) for label in np.unique(labels[labels > 0])),
+            _components(labels, image.affine),
             SpineStatus.ABSTAINED if undecided else SpineStatus.LABELLED,
             "no landmark in view" if undecided else None,
             flags=("test-flag",),
@@ -157,6 +157,12 @@ def _without_names(labels: np.ndarray) -> np.ndarray:
         for number, label in enumerate(ids, start=1):
             result[labels == label] = unnamed(structure, number).id
     return result
+
+
+def _components(labels: np.ndarray, affine: np.ndarray) -> tuple[Component, ...]:
+    """From cranial to caudal, then cord and canal."""
+    found = [_component(labels, int(label), affine) for label in np.unique(labels[labels > 0])]
+    return tuple(sorted(found, key=lambda c: (c.label_id in (CORD_ID, CANAL_ID), -c.centroid_mm[2], c.label_id)))
 
 
 def _component(labels: np.ndarray, label: int, affine: np.ndarray) -> Component:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import itertools
-import json
 import shutil
 import time
 
@@ -20,82 +19,11 @@ from totalspineseg_bids.report.image_report import ImageReport
 from totalspineseg_bids.report.subject import write_subject_report
 from totalspineseg_bids.report.volume import viewer_assets
 
-webdriver = pytest.importorskip("selenium.webdriver")
 By = pytest.importorskip("selenium.webdriver.common.by").By
 Keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
 
 EVIL = "<script>window.broken=1</script>"
 WIDTHS = {"phone": 390, "laptop": 1366, "wide": 2200}
-
-
-class Browser:
-    """A browser window and what it has noticed since it was last asked."""
-
-    def __init__(self, window, downloads) -> None:
-        self.window, self.downloads = window, downloads
-
-    def open(self, page, width: int = 1366, height: int = 900) -> None:
-        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
-        self.window.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        self.window.get_log("performance")
-        self.window.get_log("browser")
-        self.window.get(page.as_uri())
-
-    def run(self, script: str, *arguments):
-        return self.window.execute_script(script, *arguments)
-
-    def find(self, selector: str):
-        return self.window.find_element(By.CSS_SELECTOR, selector)
-
-    def all(self, selector: str):
-        return self.window.find_elements(By.CSS_SELECTOR, selector)
-
-    def until(self, condition: str):
-        """Wait until a script is true; the figures on a busy machine take their time."""
-        for _ in range(600):
-            found = self.run(f"return {condition}")
-            if found:
-                return found
-            time.sleep(0.1)
-        pytest.fail(f"never true: {condition}")
-
-    def console(self) -> list[str]:
-        return [entry["message"] for entry in self.window.get_log("browser")]
-
-    def requests(self) -> set[str]:
-        """Schemes of everything that was asked for."""
-        messages = [json.loads(entry["message"])["message"] for entry in self.window.get_log("performance")]
-        urls = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-        return {url.split(":", 1)[0] for url in urls}
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    program = next((p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None)
-    driver = shutil.which("chromedriver")
-    if program is None or driver is None:
-        pytest.skip("no Chromium with chromedriver")
-    from selenium.common.exceptions import WebDriverException
-    from selenium.webdriver.chrome.service import Service
-
-    downloads = tmp_path_factory.mktemp("downloads")
-    options = webdriver.ChromeOptions()
-    options.binary_location = program
-    flags = "headless=new no-sandbox no-first-run disable-background-networking disable-component-update"
-    flags += " force-prefers-reduced-motion use-angle=swiftshader enable-unsafe-swiftshader"
-    for flag in flags.split():
-        options.add_argument("--" + flag)
-    options.add_argument("--host-resolver-rules=MAP * ~NOTFOUND")
-    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    try:
-        window = webdriver.Chrome(options=options, service=Service(driver))
-    except WebDriverException as error:  # what keeps a browser from starting here is not what is tested
-        pytest.skip(f"Chromium does not start here: {error}")
-    window.set_page_load_timeout(300)
-    window.set_script_timeout(300)
-    yield Browser(window, downloads)
-    window.quit()
 
 
 @pytest.fixture(scope="module")
@@ -262,11 +190,7 @@ def test_ratings_by_key_and_by_list_come_back_through_the_file(browser, site):
     remark.send_keys(Keys.TAB)
     assert browser.find("#rated-count").text == "4 of 25 rated"
     browser.find("#download").click()
-    path = browser.downloads / "ratings.tsv"
-    for _ in range(300):
-        if path.is_file():
-            break
-        time.sleep(0.1)
+    path = browser.downloaded("ratings.tsv")
     names = browser.run("return JSON.parse(document.getElementById('data').textContent).images.image")
     assert read_ratings(path, names) == {
         "sub-00_ses-1_T2w": Rating("doubtful", "look again"),

@@ -27,6 +27,7 @@ from totalspineseg_bids.bids.derivatives import read_derivatives
 from totalspineseg_bids.bids.description import read_dataset_name
 from totalspineseg_bids.bids.publish import clean_root
 from totalspineseg_bids.bids.query import make_filter
+from totalspineseg_bids.columns import MISSING
 from totalspineseg_bids.config import RunConfig
 from totalspineseg_bids.errors import MissingInputError, NothingSelectedError, OutputError
 
@@ -121,5 +122,8 @@ def run_group(config: RunConfig) -> GroupTables:
     except OSError as error:
         msg = f"{output}: cannot be written ({error.strerror}); free its disk or change its permissions"
         raise OutputError(msg) from error
-    logger.info("%d images, %d labels: %s", len(tables.images), len(tables.volumes), output / PAGE)
+    corrected = int((tables.images["corrections"] != MISSING).sum())
+    logger.info(
+        "%d images (%d corrected), %d labels: %s", len(tables.images), corrected, len(tables.volumes), output / PAGE
+    )
     return tables

@@ -57,6 +57,9 @@ IMAGE_COLUMNS: Final = (
     TableColumn("n_levels", "Number of vertebrae and discs with a level", kind="number"),
     TableColumn("levels", "Levels seen, vertebrae first, separated by a comma"),
     TableColumn("flags", "Findings to look at, separated by a comma"),
+    TableColumn(
+        "corrections", "Number of corrections by readers (--corrections), an edited map counts as one", kind="number"
+    ),
     replace(
         _RATING, description="What a reader said of the image on the group page (--qc-file): good, doubtful or bad"
     ),
@@ -162,6 +165,7 @@ def _image_row(result: ImageDerivatives) -> dict[str, str]:
         "n_levels": str(len(result.levels)),
         "levels": ", ".join(result.levels),
         "flags": ", ".join(result.flags),
+        "corrections": str(result.corrections or MISSING),
         **{short_name(name): str(angles.get(name) or MISSING) for name in POSTURE_COLUMNS},
         "model": result.model,
         "source": result.source.relative,

@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from totalspineseg_bids.anatomy import level_point_value, recorded_scheme, to_scheme
+from totalspineseg_bids.app.corrections import CorrectionFiles, ImageCorrections, correct
 from totalspineseg_bids.app.crash import clear_crash
 from totalspineseg_bids.app.segmenter import LoadedSegmenter
 from totalspineseg_bids.app.session import find_companions, read_companions
-from totalspineseg_bids.bids.names import DerivativeNames, SourceImage
+from totalspineseg_bids.app.uncorrected import SegmentedImage, read_uncorrected, write_uncorrected
+from totalspineseg_bids.bids.names import PROBABILITIES, RESOLUTIONS, DerivativeNames, SourceImage
 from totalspineseg_bids.bids.publish import is_complete, mark_complete, mark_incomplete, remove_files
 from totalspineseg_bids.bids.sidecar import (
     Digests,
@@ -42,6 +44,7 @@ from totalspineseg_bids.imaging.io import (
 from totalspineseg_bids.imaging.memory import check_memory
 from totalspineseg_bids.imaging.volume import Geometry, Volume
 from totalspineseg_bids.measurement.measure import SpineMeasures, measure_spine
+from totalspineseg_bids.segmentation.corrections import digest_labels
 from totalspineseg_bids.segmentation.localizer import read_localizer
 from totalspineseg_bids.segmentation.result import DiscPoint, LabelledSpine, SpineStatus, StageProgress
 
@@ -71,6 +74,8 @@ class ImageJob:
     """Label image of the same participant used as localizer, and its BIDS URI; ``None`` without one."""
     companions: tuple[SourceImage, ...] = ()
     """Images of the same session whose levels are found together with those of this one."""
+    corrections: ImageCorrections = field(default_factory=ImageCorrections)
+    """Corrections of readers."""
 
 
 def plan_image(
@@ -79,6 +84,8 @@ def plan_image(
     loaded: LoadedSegmenter,
     localizer: SourceImage | None = None,
     session: Sequence[SourceImage] = (),
+    *,
+    corrections: CorrectionFiles | None = None,
 ) -> ImageJob:
     """Return the job for an image.
 
@@ -94,6 +101,8 @@ def plan_image(
         Image of the same participant whose labels are used as localizer if they exist.
     session : sequence of SourceImage
         Images of the same session, from which companions are selected.
+    corrections : CorrectionFiles, optional
+        Corrections of readers; without them, those that the former result records are kept.
 
     Raises
     ------
@@ -103,19 +112,23 @@ def plan_image(
     digest = file_digest(source.path)
     found: tuple[Path, str] | None = None
     if localizer is not None and localizer != source:
-        names, resolution = DerivativeNames.of(localizer), config.resolutions[-1]
-        path = config.output_dir / names.labels(".nii.gz", resolution)
+        others, resolution = DerivativeNames.of(localizer), config.resolutions[-1]
+        path = config.output_dir / others.labels(".nii.gz", resolution)
         if path.is_file():
-            found = path, derivative_uri(names, resolution)
+            found = path, derivative_uri(others, resolution)
             digest = hashlib.sha256(f"{digest} {file_digest(path)}".encode()).hexdigest()
     companions = find_companions(source, session) if config.joint_session else ()
     if companions:
         # The levels of an image depend on its companions too: if one changes, the image is processed again.
         parts = " ".join(sorted(file_digest(companion.path) for companion in companions))
         digest = hashlib.sha256(f"{digest} {parts}".encode()).hexdigest()
-    return ImageJob(
-        source, DerivativeNames.of(source), Digests(digest, config.digest, loaded.digest), found, companions
-    )
+    names = DerivativeNames.of(source)
+    if corrections is None:
+        corrected = ImageCorrections.recorded(config.output_dir, names)
+    else:
+        corrected = corrections.of(source.name)
+    digests = Digests(digest, config.digest, loaded.digest, corrected.digest)
+    return ImageJob(source, names, digests, found, companions, corrected)
 
 
 def is_done(job: ImageJob, config: RunConfig) -> bool:
@@ -151,18 +164,24 @@ def process_image(
     image = load_image(job.source.path, volume=config.volume)
     for note in image.notes:
         logger.warning("%s: %s", job.source.name, note)
-    localizer = None if job.localizer is None else read_localizer(job.localizer[0], config.label_scheme)
-    companions = read_companions(job.companions, job.source, config)
-    volume = replace(image.volume, acquisition=job.source.acquisition)
-    spine = loaded.segmenter.segment(volume, localizer=localizer, companions=companions, progress=progress)
+    stored = None if config.force else read_uncorrected(config.output_dir, job.names, job.digests)
+    if stored is None:
+        localizer = None if job.localizer is None else read_localizer(job.localizer[0], config.label_scheme)
+        companions = read_companions(job.companions, job.source, config)
+        volume = replace(image.volume, acquisition=job.source.acquisition)
+        spine = loaded.segmenter.segment(volume, localizer=localizer, companions=companions, progress=progress)
+        before = SegmentedImage(spine, spine.labels_on(image.volume.geometry))
+    else:
+        before = stored
     if progress is not None:
         progress("measure and write", 0.0)
-    writer = _Writer(job, config, loaded, image, spine)
+    after = correct(before, job.corrections, job.source, image.volume, config.label_scheme)
+    writer = _Writer(job, config, loaded, image, before=before, after=after)
     if not config.force and is_done(job, config):
         # Another run completed the image in the meantime; its result is the same and stays available.
         logger.info("%s: completed by another run meanwhile", job.source.name)
-        return spine
-    former = mark_incomplete(config.output_dir, job.names)
+        return after.spine
+    former = mark_incomplete(config.output_dir, job.names, keep_uncorrected=stored is not None)
     try:
         written = writer.publish()
     except Exception:
@@ -171,7 +190,7 @@ def process_image(
         raise
     remove_files(config.output_dir, set(former) - set(written))
     clear_crash(config.output_dir, job.source)
-    return spine
+    return after.spine
 
 
 def draw_disc_points(points: Sequence[DiscPoint], geometry: Geometry) -> NDArray[np.uint8]:
@@ -200,9 +219,17 @@ class _Writer:
     """Writer of the derivatives of one image."""
 
     def __init__(
-        self, job: ImageJob, config: RunConfig, loaded: LoadedSegmenter, image: LoadedImage, spine: LabelledSpine
+        self,
+        job: ImageJob,
+        config: RunConfig,
+        loaded: LoadedSegmenter,
+        image: LoadedImage,
+        *,
+        before: SegmentedImage,
+        after: SegmentedImage,
     ) -> None:
-        self.job, self.config, self.image, self.spine = job, config, image, spine
+        self.job, self.config, self.image, self.before = job, config, image, before
+        self.spine, self.native = after.spine, after.native
         self.output, self.names = config.output_dir, job.names
         self.provenance = Provenance(
             job.source,
@@ -221,10 +248,12 @@ class _Writer:
             },
             notes=image.notes,
             localizer=job.localizer[1] if job.localizer else None,
+            labels_digest=digest_labels(before.spine) if before.spine.status is not SpineStatus.NO_SPINE else None,
+            corrections=job.corrections.describe(self.output),
         )
         self.measures = self._measure()
         self.rows = make_label_rows(
-            spine.components, self.measures.levels if self.measures else [], config.label_scheme
+            self.spine.components, self.measures.levels if self.measures else [], config.label_scheme
         )
         self.written: list[str] = []
 
@@ -241,6 +270,7 @@ class _Writer:
             if self.spine.status is not SpineStatus.NO_SPINE:
                 self._write_images(resolution)
             self._write_text(self.names.labels(".tsv", resolution), label_table(self.rows))
+        self._write_uncorrected()
         figures = self._write_figures()
         *others, main = self.config.resolutions
         angles = self.measures.posture.as_row() if self.measures else {}
@@ -269,7 +299,7 @@ class _Writer:
     def _write_images(self, resolution: str | None) -> None:
         spine, names = self.spine, self.names
         geometry, header = self._grid(resolution)
-        labels = spine.labels if resolution else spine.labels_on(geometry)
+        labels = spine.labels if resolution else self.native
         self._label_image(
             names.labels(".nii.gz", resolution), to_scheme(labels, self.config.label_scheme), geometry, header
         )
@@ -278,13 +308,25 @@ class _Writer:
             self._label_image(name, draw_disc_points(spine.disc_points, geometry), geometry, header)
             self._describe(names.points(".json", resolution), "levels", resolution)
         for label, probability in (("SC", spine.cord_probability), ("canal", spine.canal_probability)):
-            if probability is None:
-                continue
-            values = probability if resolution else restore_probability(probability, spine.affine, geometry)
             name = names.probability(label, ".nii.gz", resolution)
-            write_probability(self.output / name, values, geometry.affine, header)
+            if probability is None and name not in self.before.kept:
+                continue
+            if probability is not None:
+                values = probability if resolution else restore_probability(probability, spine.affine, geometry)
+                write_probability(self.output / name, values, geometry.affine, header)
             self.written.append(name)
             self._describe(names.probability(label, ".json", resolution), label, resolution)
+
+    def _write_uncorrected(self) -> None:
+        """Write the result before corrections, or keep it; after the probability maps, for which it vouches."""
+        if self.before.spine.status is SpineStatus.NO_SPINE:
+            return
+        name = self.names.uncorrected
+        if name not in self.before.kept:
+            maps = {self.names.probability(label, ".nii.gz", r) for label in PROBABILITIES for r in RESOLUTIONS}
+            files = [*(file for file in self.written if file in maps), name]
+            write_uncorrected(self.output, self.names, self.job.digests, self.before, files)
+        self.written.append(name)
 
     def _label_image(self, name: str, labels: NDArray[np.uint8], geometry: Geometry, header: object) -> None:
         write_labels(self.output / name, labels, geometry.affine, header)

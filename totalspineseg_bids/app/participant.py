@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from totalspineseg_bids.app import image as images
 from totalspineseg_bids.app.attempts import attempt, clear_mark, was_killed
+from totalspineseg_bids.app.corrections import CorrectionFiles
 from totalspineseg_bids.app.crash import Failure, clear_crash, describe_failure, write_crash
 from totalspineseg_bids.app.fetch import check_datalad, fetch_content, report_absent_content
 from totalspineseg_bids.app.reports import list_participants, write_participant_report
@@ -164,7 +165,8 @@ def plan_jobs(config: RunConfig, loaded: LoadedSegmenter, sources: Sequence[Sour
     for _, group in itertools.groupby(sources, key=lambda source: source.participant):
         participant = list(group)
         for source, localizer in run.in_order(participant):
-            yield images.plan_image(source, config, loaded, localizer, _session(source, participant))
+            session = _session(source, participant)
+            yield images.plan_image(source, config, loaded, localizer, session, corrections=run.corrections)
 
 
 def rebuild_reports(config: RunConfig) -> Tally:
@@ -241,6 +243,9 @@ class _Run:
         wanted: frozenset[str] | None = None,
     ) -> None:
         self.config = config
+        self.corrections = CorrectionFiles.read(config.corrections) if config.corrections else None
+        if self.corrections is not None:
+            self.corrections.check_images(sources, config.bids_dir)
         self.loaded = loaded
         self.sources = sources
         self.wanted = frozenset(source.relative for source in sources) if wanted is None else wanted
@@ -292,7 +297,7 @@ class _Run:
 
         try:
             self._check_name(source)
-            job = images.plan_image(source, self.config, self.loaded, localizer, session)
+            job = images.plan_image(source, self.config, self.loaded, localizer, session, corrections=self.corrections)
             if not self.config.force and images.is_done(job, self.config):
                 clear_crash(self.config.output_dir, source)
                 clear_mark(self.config.output_dir, source)
@@ -357,7 +362,7 @@ class _Run:
             return "to do"
         try:
             self._check_name(source)
-            job = images.plan_image(source, self.config, self.loaded, localizer, session)
+            job = images.plan_image(source, self.config, self.loaded, localizer, session, corrections=self.corrections)
             done = not self.config.force and images.is_done(job, self.config)
         except SpineAppError as error:
             logger.warning("%s", error)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from totalspineseg_bids.app.corrections import ImageCorrections
 from totalspineseg_bids.app.crash import FAILED, Failure, read_crashes
 from totalspineseg_bids.bids.derivatives import ImageDerivatives, check_fetched, read_derivatives
 from totalspineseg_bids.bids.names import ENTITY_NAMES, SourceImage, report_name
@@ -43,6 +44,7 @@ def name_entities(source: SourceImage) -> dict[str, str]:
 
 def make_image_report(result: ImageDerivatives) -> ImageReport:
     """Return the part of the report on a completed image."""
+    corrections = ImageCorrections.from_sidecar(result.sidecar)
     return ImageReport(
         title=result.source.name,
         entities=name_entities(result.source),
@@ -51,6 +53,9 @@ def make_image_report(result: ImageDerivatives) -> ImageReport:
         flags=result.flags,
         rows=[dict(row) for row in result.rows],
         figures=result.figures,
+        labels_digest=str(result.sidecar.get("LabelsDigest") or ""),
+        corrections=corrections.as_cells(),
+        edited_map=corrections.edited.name if corrections.edited else "",
         provenance=describe_provenance(result),
     )
 

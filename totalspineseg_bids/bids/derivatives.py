@@ -74,6 +74,12 @@ class ImageDerivatives:
         return isinstance(value, dict) and value.get("Bundled") is True
 
     @property
+    def corrections(self) -> int:
+        """Number of corrections by readers; an edited map counts as one."""
+        value = self.sidecar.get("Corrections")
+        return len(value.get("Rows", ())) + ("EditedMap" in value) if isinstance(value, dict) else 0
+
+    @property
     def figures(self) -> dict[str, str]:
         """Paths of the figures below the output folder, by kind."""
         value = self.sidecar.get("Figures")

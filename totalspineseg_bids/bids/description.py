@@ -12,7 +12,7 @@ from pathlib import Path
 
 from totalspineseg_bids import __version__
 from totalspineseg_bids.anatomy import LABELS, LabelScheme
-from totalspineseg_bids.bids.names import FIGURES, SEGMENTATION
+from totalspineseg_bids.bids.names import FIGURES, SEGMENTATION, UNCORRECTED
 from totalspineseg_bids.files import read_text
 from totalspineseg_bids.imaging.atomic import write_text
 
@@ -33,7 +33,7 @@ _REFERENCES = (
     ),
     "https://doi.org/10.1038/s41592-020-01008-z",
 )
-_IGNORED = ("*.html", FIGURES, "group_*", "logs", ".*.tmp")
+_IGNORED = ("*.html", FIGURES, "group_*", "logs", f"*_{UNCORRECTED}", ".*.tmp")
 
 
 def make_generated_by(environment: Mapping[str, str] | None = None) -> dict[str, object]:

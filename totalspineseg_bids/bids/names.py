@@ -32,6 +32,8 @@ ENTITY_NAMES = {
 }
 _OF_ONE_ACQUISITION = ("rec", "run", "echo", "part", "inv")
 _ENTITY_KEYS = {name: key for key, name in ENTITY_NAMES.items()}
+#: End of the name of the file that holds a result before corrections.
+UNCORRECTED = "uncorrected.npz"
 
 _NAME = re.compile(
     r"^(?P<entities>sub-[0-9a-zA-Z+]+(?:_[a-zA-Z]+-[0-9a-zA-Z+]+)*)_(?P<suffix>[0-9a-zA-Z]+)(?P<extension>\.nii(?:\.gz)?)$"
@@ -209,7 +211,12 @@ class DerivativeNames:
             for extension in (".nii.gz", ".json"):
                 names.append(self.points(extension, resolution))
                 names += [self.probability(label, extension, resolution) for label in PROBABILITIES]
-        return names
+        return [*names, self.uncorrected]
+
+    @property
+    def uncorrected(self) -> str:
+        """Path of the result before corrections, from which a corrected one is made without the networks."""
+        return f"{self.folder}/{self.figure_stem}_{UNCORRECTED}"
 
     @property
     def figure_stem(self) -> str:

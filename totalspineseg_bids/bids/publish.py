@@ -100,8 +100,17 @@ def output_files(sidecar: dict[str, Any]) -> list[str]:
     return [name for name in names if isinstance(name, str)]
 
 
-def mark_incomplete(output: Path, names: DerivativeNames) -> list[str]:
+def mark_incomplete(output: Path, names: DerivativeNames, *, keep_uncorrected: bool = False) -> list[str]:
     """Remove the sidecars that mark an image as complete, before it is processed again.
+
+    Parameters
+    ----------
+    output : Path
+        Output folder.
+    names : DerivativeNames
+        Names of the derivatives.
+    keep_uncorrected : bool
+        Keep the result before corrections, because it is still valid.
 
     Returns
     -------
@@ -112,6 +121,9 @@ def mark_incomplete(output: Path, names: DerivativeNames) -> list[str]:
     for resolution in RESOLUTIONS:
         with suppress(FileNotFoundError):
             (output / names.labels(".json", resolution)).unlink()
+    if not keep_uncorrected:
+        # It vouches for the probability maps, which are about to be written again.
+        remove_files(output, [names.uncorrected])
     now = time.time()
     remove_stale(output / names.folder, now)
     remove_stale(output / names.figures, now)

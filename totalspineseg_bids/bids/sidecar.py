@@ -51,10 +51,13 @@ class Digests:
     """SHA-256 of the settings that change results."""
     model: str
     """SHA-256 of the descriptions and weights of the model."""
+    corrections: str = ""
+    """SHA-256 of the corrections of the image; empty without any."""
 
     def as_dict(self) -> dict[str, str]:
         """Return the digests as a sidecar holds them."""
-        return {"Input": self.input, "Configuration": self.config, "Model": self.model}
+        corrections = {"Corrections": self.corrections} if self.corrections else {}
+        return {"Input": self.input, "Configuration": self.config, "Model": self.model, **corrections}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,10 @@ class Provenance:
     """Oddities of the input file."""
     localizer: str | None = None
     """BIDS URI of the localizer labels that were used, if any."""
+    labels_digest: str | None = None
+    """SHA-256 of the label map before corrections, to which corrections refer; ``None`` without a map."""
+    corrections: Mapping[str, object] | None = None
+    """What a reader corrected; ``None`` for nothing."""
 
     @property
     def sources(self) -> list[str]:
@@ -167,7 +174,7 @@ def make_main_sidecar(
     """
     return {
         **make_image_sidecar(provenance, "Vertebrae, discs, spinal cord and canal as labels", resolution),
-        "Manual": False,
+        "Manual": "EditedMap" in (provenance.corrections or {}),
         "Status": spine.status.value,
         "Reason": spine.reason,
         "Flags": list(spine.flags),
@@ -177,6 +184,8 @@ def make_main_sidecar(
         "Model": {"Name": provenance.model, "Bundled": provenance.bundled},
         "Settings": dict(provenance.settings),
         "Digests": provenance.digests.as_dict(),
+        "LabelsDigest": provenance.labels_digest,
+        "Corrections": provenance.corrections,
         "SoftwareUsed": read_software_versions(),
         "Outputs": sorted(outputs),
         "Figures": dict(sorted(figures.items())),

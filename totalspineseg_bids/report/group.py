@@ -44,9 +44,9 @@ def write_group_report(
         Destination; written atomically.
     images : sequence of Row
         One row per image, as text: ``participant``, ``session``, ``image``, ``status``, ``reason``, ``levels`` and
-        ``flags`` (comma separated), ``model``, ``report`` and ``thumbnail`` (paths relative to the page), and columns
-        of ``measurement.POSTURE_COLUMNS``, with or without the unit in their name; ``rating`` and ``rating-note`` of an
-        earlier page.
+        ``flags`` (comma separated), ``corrections`` (their number), ``model``, ``report`` and ``thumbnail``
+        (paths relative to the page), and columns of ``measurement.POSTURE_COLUMNS``, with or without the unit in their
+        name; ``rating`` and ``rating-note`` of an earlier page.
     volumes : sequence of Row
         One row per structure and image: ``participant``, ``session``, ``image``, ``structure``, ``level``,
         ``confidence`` and the columns of ``measurement.COLUMNS``; ``z:<column>`` for z-scores.
@@ -122,7 +122,8 @@ def _tiles(images: Sequence[Row], counts: Counter[str], table: GroupPageData) ->
     tiles.append(
         {"value": sum(bool(split_list(row.get("flags"))) for row in images), "name": "with flags", "status": ""}
     )
-    return tiles
+    corrected = sum(bool(present(row.get("corrections"))) for row in images)
+    return [*tiles, {"value": corrected, "name": "corrected", "status": ""}] if corrected else tiles
 
 
 def _ratings(images: Sequence[Row]) -> dict[str, dict[str, str]]:

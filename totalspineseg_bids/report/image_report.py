@@ -32,6 +32,12 @@ class ImageReport:
     columns of `measurement.COLUMNS`; ``n/a`` where a value is missing."""
     figures: Mapping[str, str] = field(default_factory=dict)
     """Kind of figure (see `figures.write_figures`) to its path relative to the page."""
+    labels_digest: str = ""
+    """Digest of the label map before corrections; without it, the page does not offer to correct the levels."""
+    corrections: Sequence[Mapping[str, str]] = ()
+    """Corrections that were applied: ``label``, ``correction``, ``scope``, ``map`` and ``note``."""
+    edited_map: str = ""
+    """File name of the edited label map that was applied, if any."""
     provenance: Mapping[str, str] = field(default_factory=dict)
     """Software, model, input and date as name to value. Entries named as in `measurement.POSTURE_COLUMNS` are shown
     under Alignment instead."""

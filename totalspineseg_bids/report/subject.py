@@ -13,7 +13,7 @@ from markupsafe import Markup
 from PIL import Image, UnidentifiedImageError
 
 from totalspineseg_bids import __version__
-from totalspineseg_bids.anatomy import BY_ID
+from totalspineseg_bids.anatomy import BY_ID, DISC_LEVELS, VERTEBRA_LEVELS
 from totalspineseg_bids.imaging.atomic import write_bytes
 from totalspineseg_bids.measurement.levels import COLUMNS, MEASURES
 from totalspineseg_bids.measurement.posture import POSTURE_COLUMNS
@@ -35,6 +35,8 @@ from totalspineseg_bids.report.palette import colour_blind_palette
 from totalspineseg_bids.report.viewer import GREY, LABELS, read_layout
 from totalspineseg_bids.report.volume import SCRIPT, VOLUME, viewer_assets
 
+#: Digits of the digest of the label map in a table of corrections.
+_DIGEST_DIGITS: Final = 16
 _CAPTIONS: Final = {
     "sagittal": "Sagittal, curved along the spine",
     "coronal": "Coronal, curved through the vertebral bodies",
@@ -88,7 +90,8 @@ def write_subject_report(
         methods=_methods(images),
         colours=json_block(colour_blind_palette()),
         dictionary=[(name, {"Units": "", **COLUMNS[name].describe()}) for name in MEASURES],
-        script=asset("subject.js") + asset("viewer.js") + asset("full_viewer.js"),
+        level_names=json_block({"vertebra": VERTEBRA_LEVELS, "sacrum": ["S"], "disc": DISC_LEVELS}),
+        script=asset("subject.js") + asset("viewer.js") + asset("full_viewer.js") + asset("corrections.js"),
     )
     write_bytes(path, text.encode())
 
@@ -125,9 +128,33 @@ def _image(number: int, image: ImageReport, folder: Path, *, inline: bool, self_
         "volume": _volume(image, folder),
         "full": _full(image, folder, self_contained=self_contained),
         "table": levels_table(image.rows, number),
+        "correct": _correct(image),
+        "corrections": [_describe_correction(row) for row in image.corrections],
+        "edited_map": image.edited_map,
         "posture": _posture(image.provenance),
         "provenance": [(k, v) for k, v in image.provenance.items() if str(v) and k not in POSTURE_COLUMNS],
     }
+
+
+def _correct(image: ImageReport) -> str | None:
+    """Return what the form of corrections needs, as JSON; ``None`` if there is nothing to correct."""
+    kinds = ("vertebra", "disc", "sacrum")
+    structures = [
+        (present(row.get("name")), display_name(present(row.get("abbreviation"))), present(row.get("structure")))
+        for row in image.rows
+        if present(row.get("structure")) in kinds
+    ]
+    if not image.labels_digest or not structures:
+        return None
+    digest = image.labels_digest[:_DIGEST_DIGITS]
+    content = {"image": image.title, "map": digest, "rows": [dict(r) for r in image.corrections]}
+    return json.dumps({**content, "structures": structures}, separators=(",", ":"))
+
+
+def _describe_correction(row: Mapping[str, str]) -> str:
+    follows = {"column": ", all levels follow", "above": ", all above follow", "below": ", all below follow"}
+    note = f" ({row['note']})" if row.get("note") else ""
+    return f"{row['label']} is {row['correction']}{follows.get(row.get('scope', ''), '')}{note}"
 
 
 def _posture(entries: Mapping[str, str]) -> list[dict[str, str]]:
