@@ -617,6 +617,9 @@ class RunConfig:
         if not (self.bids_dir / "dataset_description.json").is_file() and not self.skip_bids_validation:
             msg = f"{self.bids_dir}: not a BIDS dataset (no dataset_description.json); add it or give another folder"
             raise DatasetError(msg)
+        self._check_inputs()
+
+    def _check_inputs(self) -> None:
         if self.corrections is not None and not self.corrections.exists():
             msg = f"{self.corrections}: no such table or folder of corrections"
             raise MissingInputError(msg)
