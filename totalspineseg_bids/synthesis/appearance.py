@@ -57,6 +57,8 @@ _SEQUENCES: dict[str, dict[str, float]] = {
 _WATER_LOSS: dict[Contrast, tuple[float, float]] = {
     "T1w": (-0.1, 0.4), "T2w": (0.5, 2.0), "STIR": (0.5, 2.0), "T2starw": (0.3, 1.5), "random": (-0.8, 0.8),
 }  # fmt: skip
+#: Share of T1w images that are gradient echoes (MPRAGE, as in spine-generic), assumed.
+_GRADIENT_ECHO = 0.25
 
 
 def _group_table() -> NDArray[np.uint8]:
@@ -107,12 +109,19 @@ def draw_contrast(contrast: Contrast, rng: np.random.Generator) -> dict[str, flo
         for group, value in _SEQUENCES[contrast].items()
     }
     if contrast == "T2w":
-        # Marrow fat and disc water vary most with age.
+        # Marrow fat and disc water vary most with age, muscle between subjects and sequences.
         means["marrow"] *= float(rng.uniform(0.6, 1.5))
+        means["muscle"] *= float(rng.uniform(0.6, 1.9))
         means["disc"] *= float(rng.uniform(0.6, 1.7))
         # At long echo times mostly fluid gives signal: in many neck images bodies and muscle are nearly black.
-        weighting = float(rng.uniform(0.85, 1.9))
+        weighting = float(rng.uniform(0.85, 2.4))
         means = {group: max(value, 0.0) ** weighting for group, value in means.items()}
+    if contrast == "T1w" and rng.random() < _GRADIENT_ECHO:
+        # Trabecular bone dephases marrow; discs and cord are brighter than it.
+        dephasing = float(rng.uniform(0.2, 0.6))
+        means["marrow"] *= dephasing
+        means["bone"] *= dephasing
+        means["disc"] *= float(rng.uniform(1.0, 1.6))
     return {group: max(value, 0.0) for group, value in means.items()}
 
 
