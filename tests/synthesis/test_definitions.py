@@ -13,7 +13,7 @@ from totalspineseg_bids.imaging.grid import restore_labels
 from totalspineseg_bids.imaging.io import write_labels
 from totalspineseg_bids.imaging.volume import Geometry, Volume
 from totalspineseg_bids.synthesis.body_profile import ENDPLATE, FAT, SOFT
-from totalspineseg_bids.synthesis.definitions import follow_definitions, measure_canal, measure_disc
+from totalspineseg_bids.synthesis.definitions import follow_definitions, measure_disc, measure_lumbar_spine
 from totalspineseg_bids.synthesis.degeneration import draw_disc_shape, draw_endplate, fracture, remaining_height
 from totalspineseg_bids.synthesis.parametric import SpineParameters, make_spine
 from totalspineseg_bids.synthesis.surroundings import read_label_map
@@ -34,32 +34,13 @@ _RANGES = {
 }
 
 
-def _measure(volume: Volume) -> dict[str, float]:
-    """Measure the lumbar spine as in the table of docs/definitions.md."""
-    discs = [found for level in _DISCS if (found := measure_disc(volume, level)) is not None]
-    canal = {
-        body: found
-        for body, above, below in zip(_BODIES, _DISCS[:-1], _DISCS[1:], strict=True)
-        if (found := measure_canal(volume, above, below)) is not None
-    }
-    return {
-        "endplate": float(np.nanmedian([disc.gap for disc in discs])),
-        "thickness": float(np.median([disc.thickness[1] for disc in discs])),
-        "disc : gap": float(np.nanmedian([1 / (1 + 2 * disc.gap[1] / disc.thickness[1]) for disc in discs])),
-        "disc : endplate": float(np.nanmedian([disc.extent[0] / disc.extent[1] for disc in discs])),
-        **{f"canal : {body}": canal[body].area / canal[body].body_area for body in ("L1", "L3", "L5")},
-        "in front": float(np.median([found.front for found in canal.values()])),
-        "behind": float(np.nanmedian([found.back for found in canal.values()])),
-    }  # fmt: skip
-
-
 def _outside(measured: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in measured.items() if not _RANGES[name][0] <= value <= _RANGES[name][1]}
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_sizes_and_clearances_of_synthetic_spines_lie_in_the_range_of_manual_masks(seed: int) -> None:
-    assert not _outside(_measure(make_spine(np.random.default_rng(seed))))
+    assert not _outside(measure_lumbar_spine(make_spine(np.random.default_rng(seed))))
 
 
 def test_discs_of_neck_and_chest_keep_about_one_millimetre(spine: Volume) -> None:
@@ -92,10 +73,10 @@ def _like_ct_masks(spine: Volume) -> Volume:
 
 def test_label_maps_are_converted_once(spine: Volume) -> None:
     touching = _like_ct_masks(spine)
-    before = _outside(_measure(touching))
+    before = _outside(measure_lumbar_spine(touching))
     assert {"endplate", "in front"} <= before.keys()
     converted = follow_definitions(touching)
-    after = _measure(converted)
+    after = measure_lumbar_spine(converted)
     # A layer is one voxel; the slope of the discs makes it thicker on average.
     assert 0.9 <= after["endplate"] <= 2.0
     assert not _outside(after).keys() & {"disc : gap", "disc : endplate", "in front", "behind"}

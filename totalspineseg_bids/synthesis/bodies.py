@@ -178,7 +178,9 @@ def endplate_thickness(gap: float, factor: float = 1.0) -> float:
     return round(float(np.clip(0.22 * gap, 0.6, 1.4)) * factor, 3)
 
 
-def draw_discs(canvas: Canvas, column: SpinalColumn, names: tuple[str, ...], rng: np.random.Generator) -> None:
+def draw_discs(
+    canvas: Canvas, column: SpinalColumn, names: tuple[str, ...], endplate: float, rng: np.random.Generator
+) -> None:
     """Draw all discs, each between two endplates that fill the rest of the gap between the bodies.
 
     Parameters
@@ -189,15 +191,17 @@ def draw_discs(canvas: Canvas, column: SpinalColumn, names: tuple[str, ...], rng
         Geometry of the spine.
     names : tuple of str
         Disc levels in craniocaudal order, the first between C2 and C3.
+    endplate : float
+        Thickness of the endplates relative to `endplate_thickness`.
     rng : numpy.random.Generator
-        Draws the thickness of the endplates.
+        Draws its variation.
     """
     for i, name in enumerate(names):
         above, below = column.levels[i + 1], column.levels[i + 2]
         shape = column.discs[i]
         middle = column.frame((above.at[1] + below.at[0]) / 2)
-        half = (0.96 * (above.width + below.width) / 4, 0.96 * (above.depth + below.depth) / 4)
-        thickness = endplate_thickness(below.at[0] - above.at[1], float(rng.normal(1.0, 0.08)))
+        half = (0.945 * (above.width + below.width) / 4, 0.945 * (above.depth + below.depth) / 4)
+        thickness = endplate_thickness(below.at[0] - above.at[1], float(rng.normal(endplate, 0.06)))
         shift = (shape.front - shape.back) / 2
         bulging = LocalFrame(middle.at(0.0, shift, 0.0), middle.axes)
         outline = (shape.rim * half[0] + shape.side, shape.rim * half[1] + (shape.front + shape.back) / 2)

@@ -55,6 +55,8 @@ class SpineParameters:
     """Half extent of each coronal curve, as a fraction of the length of the column."""
     degeneration: float = 0.0
     """Mean probability that a disc is degenerate: thin, bulging, with osteophytes."""
+    endplate: float = 1.0
+    """Thickness of the endplates relative to the mean."""
     fractures: int = 0
     """Number of vertebrae with a compression fracture."""
     block: str | None = None
@@ -92,6 +94,7 @@ class SpineParameters:
             apex=apex,
             extent=tuple(float(rng.uniform(0.09, 0.17)) for _ in apex),
             degeneration=float(rng.choice([0.03, 0.25, 0.6], p=[0.4, 0.35, 0.25])),
+            endplate=float(np.clip(rng.normal(1.12, 0.12), 0.9, 1.4)),
             canal=float(np.clip(rng.normal(1.0, 0.07), 0.84, 1.2)),
             conus=float(np.clip(rng.normal(0.3, 0.45), -0.8, 1.4)),
             fat=float(np.clip(rng.gamma(3.0, 4.5), 3.0, 42.0)),

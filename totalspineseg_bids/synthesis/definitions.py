@@ -29,6 +29,7 @@ def _ids(*structures: Structure) -> NDArray[np.bool_]:
 _VERTEBRAE = _ids(Structure.VERTEBRA, Structure.SACRUM)
 _DISCS = _ids(Structure.DISC)
 _CANAL = _ids(Structure.CANAL, Structure.CORD)
+_LUMBAR_DISCS = ("T12-L1", "L1-L2", "L2-L3", "L3-L4", "L4-L5", "L5-S")
 _STEP = 0.25  # mm between samples of a line
 #: Tissue nearer than this to both a disc and a body is endplate, mm.
 _RIM_MM = 2.3
@@ -212,6 +213,42 @@ def measure_canal(volume: Volume, above: str, below: str) -> CanalGeometry | Non
         float(np.median(ahead)),
         float(np.median(behind)) if behind else float("nan"),
     )
+
+
+def measure_lumbar_spine(volume: Volume) -> dict[str, float]:
+    """Return the measures of the table in docs/definitions.md, medians from T12-L1 to L5-S.
+
+    Parameters
+    ----------
+    volume : Volume
+        Label map with canonical ids, RAS, any voxel size.
+
+    Returns
+    -------
+    dict of str to float
+        mm, or ratios; NaN for what the map does not show.
+    """
+    discs = [found for level in _LUMBAR_DISCS if (found := measure_disc(volume, level)) is not None]
+    pairs = itertools.pairwise(_LUMBAR_DISCS)
+    canal = {f"L{n}": measure_canal(volume, *pair) for n, pair in enumerate(pairs, start=1)}
+    shown = [found for found in canal.values() if found is not None]
+
+    def median(values: list[float]) -> float:
+        return float(np.nanmedian(values)) if np.isfinite(values).any() else float("nan")
+
+    def share(level: str) -> float:
+        found = canal[level]
+        return float("nan") if found is None else found.area / found.body_area
+
+    return {
+        "endplate": median([gap for disc in discs for gap in disc.gap]),
+        "thickness": median([disc.thickness[1] for disc in discs]),
+        "disc : gap": median([1 / (1 + 2 * disc.gap[1] / disc.thickness[1]) for disc in discs]),
+        "disc : endplate": median([disc.extent[0] / disc.extent[1] for disc in discs]),
+        **{f"canal : {level}": share(level) for level in ("L1", "L3", "L5")},
+        "in front": median([found.front for found in shown]),
+        "behind": median([found.back for found in shown]),
+    }
 
 
 def follow_definitions(volume: Volume) -> Volume:

@@ -71,7 +71,7 @@ def make_spine(
     canvas = _canvas(column, p.scale, p.fat, spacing)
     profile = draw_body(canvas, column, p, rng)
     draw_foraminal_fat(canvas, column)
-    draw_discs(canvas, column, variant.discs(), rng)
+    draw_discs(canvas, column, variant.discs(), p.endplate, rng)
     draw_bodies(canvas, column)
     draw_osteophytes(canvas, column, rng)
     draw_sacrum(canvas, column, p.scale)
