@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from totalspineseg_bids.cli.tools_common import bar, positive
-from totalspineseg_bids.evaluation.evaluate import evaluate
+from totalspineseg_bids.evaluation.evaluate import Evaluation, evaluate
+from totalspineseg_bids.evaluation.metrics import ImageResult
 from totalspineseg_bids.imaging.grid import to_working_grid
 from totalspineseg_bids.imaging.io import load_image, write_labels
 from totalspineseg_bids.inference import predictor
@@ -45,24 +46,24 @@ from totalspineseg_bids.training.cases import find_cases
 
 
 class Setting(NamedTuple):
-    """Passes and overlap of the three networks; ``refine_passes`` of 0 leaves the refinement out."""
+    """Region of interest, and passes and overlap of the networks after step 1."""
 
-    step1_step: float
+    roi: bool
     step2_passes: int
     step2_step: float
     refine_passes: int
     refine_step: float
 
 
-#: The first is the planned one.
+#: The first is ``best`` without a region of interest.
 SETTINGS = (
-    Setting(0.7, 4, 0.7, 4, 0.85),
-    Setting(0.7, 4, 0.7, 1, 0.85),
-    Setting(0.7, 2, 0.7, 2, 0.85),
-    Setting(0.7, 2, 0.7, 1, 0.85),
-    Setting(0.7, 1, 0.7, 1, 0.85),
-    Setting(0.7, 1, 0.7, 0, 0.85),
-    Setting(0.85, 1, 0.85, 1, 0.85),
+    Setting(False, 4, 0.7, 4, 0.85),
+    Setting(True, 4, 0.7, 4, 0.85),
+    Setting(True, 2, 0.7, 1, 0.85),
+    Setting(True, 2, 0.85, 2, 0.85),
+    Setting(True, 2, 0.85, 1, 0.85),
+    Setting(True, 1, 0.85, 2, 0.85),
+    Setting(True, 1, 0.85, 1, 0.85),
 )
 
 
@@ -109,9 +110,9 @@ class Stages:
 def segment(image: Any, setting: Setting, stages: Stages) -> tuple[Any, np.ndarray]:  # noqa: ANN401 - a volume
     """Return the labelled spine of an image and the seconds of its networks."""
     work = to_working_grid(image, WORKING_SPACING_MM)
-    one = stages.networks(Role.STEP1, WindowLimits(step=setting.step1_step))
-    prior, seconds = stages.run("prior", lambda: one.level_prior(work, no_progress))
-    first, spent = stages.run(setting[:1], lambda: one.step1(work, no_progress))
+    one = stages.networks(Role.STEP1, WindowLimits())
+    (prior, region), seconds = stages.run("prior", lambda: one.locate(work, no_progress))
+    first, spent = stages.run(setting[:1], lambda: one.step1(work, region if setting.roi else None, no_progress))
     seconds = seconds + spent
     box = spine_box(first.labels, CROP_MARGIN_MM, WORKING_SPACING_MM)
     if box is None:
@@ -119,40 +120,36 @@ def segment(image: Any, setting: Setting, stages: Stages) -> tuple[Any, np.ndarr
     cropped = first.crop(box)
 
     def run_step2() -> Any:  # noqa: ANN401
-        odd = odd_discs(label_map(first.labels, work.affine, first.class_map, level_prior=prior))
+        named = label_map(first.labels, work.affine, first.class_map, level_prior=prior, discs_only=True)
+        odd = odd_discs(named)
         channels = np.stack([work.data[box], odd[box].astype(np.float32)])
         two = stages.networks(Role.STEP2, WindowLimits(setting.step2_passes, setting.step2_step))
         return channels, two.step2(channels, work.spacing, cropped.labels > 0, no_progress)
 
     (channels, second), spent = stages.run(setting[:3], run_step2)
     seconds = seconds + spent
-    if setting.refine_passes:
-        three = stages.networks(Role.REFINE, WindowLimits(setting.refine_passes, setting.refine_step))
-        second, spent = stages.run(
-            setting, lambda: three.refine(channels[0], work.spacing, cropped, second, no_progress)
-        )
-        seconds = seconds + spent
-    whole = second.paste(box, work.geometry.shape)
+    three = stages.networks(Role.REFINE, WindowLimits(setting.refine_passes, setting.refine_step))
+    refined, spent = stages.run(setting, lambda: three.refine(channels[0], work.spacing, cropped, second, no_progress))
+    seconds = seconds + spent
+    whole = refined.paste(box, work.geometry.shape)
     outputs = NetworkOutputs(work.affine, whole, replace(first, probabilities={}), prior)
     return label_outputs(outputs), seconds
 
 
-def print_table(
-    seconds: dict[Setting, list[np.ndarray]], targets: dict[Setting, list[Path | None]], truths: list[Path]
-) -> list[Any]:
+def print_table(seconds: dict[Setting, list[np.ndarray]], images: dict[Setting, list[ImageResult]]) -> list[Any]:
     """Print and return accuracy and mean seconds of each setting."""
     rows = []
     for setting in SETTINGS:
-        result = evaluate(targets[setting], truths)
+        result = Evaluation(tuple(images[setting]))
         wall, cpu = (statistics.mean(float(spent[k]) for spent in seconds[setting]) for k in range(2))
         right = sum(image.outcome.value == "right" for image in result.images)
         rows.append((setting, float(result.summary()["dice_levels"]), right, wall, cpu))
-    print(f"{'step 1':>8} {'step 2':>12} {'refine':>12} {'Dice':>8} {'right':>6} {'wall, s':>8} {'CPU, s':>8}")
+    print("region      step 2      refine    Dice  right  wall, s   CPU, s")
     for setting, dice, right, wall, cpu in rows:
         beaten = any(other[1] >= dice and other[4] < cpu for other in rows)
-        text = f"{setting.step1_step:8.2f} {setting.step2_passes:5} x {setting.step2_step:4.2f}"
-        text += f" {setting.refine_passes:5} x {setting.refine_step:4.2f} {dice:8.4f} {right:6} {wall:8.1f} {cpu:8.1f}"
-        print(text + ("" if beaten else "  *"))
+        text = f"{'auto' if setting.roi else 'off':>6} {setting.step2_passes:4} x {setting.step2_step:4.2f}"
+        text += f" {setting.refine_passes:4} x {setting.refine_step:4.2f} {dice:7.4f} {right:6} {wall:8.1f} {cpu:8.1f}"
+        print(text + ("" if beaten else "  *"), flush=True)
     return [[list(row[0]), *row[1:]] for row in rows]
 
 
@@ -169,7 +166,7 @@ def main(argv: list[str] | None = None) -> int:
     cases = find_cases([options.bids])[0][: options.images]
     stages = Stages(options.model, options.threads)
     seconds: dict[Setting, list[np.ndarray]] = {setting: [] for setting in SETTINGS}
-    targets: dict[Setting, list[Path | None]] = {setting: [] for setting in SETTINGS}
+    images: dict[Setting, list[ImageResult]] = {setting: [] for setting in SETTINGS}
     with bar(len(cases) * len(SETTINGS), "frontier") as progress:
         for number, case in enumerate(cases):
             image = load_image(case.image).volume
@@ -180,11 +177,10 @@ def main(argv: list[str] | None = None) -> int:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 write_labels(target, spine.labels_on(image.geometry), image.affine)
                 seconds[setting].append(spent)
-                targets[setting].append(target)
+                images[setting] += evaluate([target], [case.labels.levels[0]]).images
                 progress.update()
-            truths = [done.labels.levels[0] for done in cases[: number + 1]]
             print(f"{number + 1} images")
-            rows = print_table(seconds, targets, truths)
+            rows = print_table(seconds, images)
             (options.output / "frontier.json").write_text(json.dumps(rows, indent=1))
     return 0
 

@@ -126,7 +126,8 @@ def main() -> None:
 
 def untrained(scratch: Path, arguments: argparse.Namespace) -> Path:
     """Write the untrained model."""
-    from totalspineseg_bids.inference.untrained import write_untrained_model  # noqa: PLC0415
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from tests.inference.untrained import write_untrained_model  # noqa: PLC0415
 
     return write_untrained_model(
         scratch / "model",

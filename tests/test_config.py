@@ -142,7 +142,8 @@ def test_run_records_of_version_0_1_0_still_load(dataset: Path, tmp_path: Path, 
         assert (list(value) if isinstance(value, tuple) else value) == stored[key]
     keys = ("label_scheme", "output_resolution", "single_step", "step1_only", "localizer", "joint_session", "volume")
     text = json.dumps(
-        {"version": __version__, "quality": "standard", **{key: stored.get(key) for key in keys}}, sort_keys=True
+        {"version": __version__, "quality": "standard", "roi": "auto", **{key: stored.get(key) for key in keys}},
+        sort_keys=True,
     )
     assert c.digest == hashlib.sha256(text.encode()).hexdigest()
 

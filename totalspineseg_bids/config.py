@@ -32,7 +32,7 @@ from totalspineseg_bids.errors import (
     UnknownLevelError,
     UsageError,
 )
-from totalspineseg_bids.inference.options import EngineName, Precision, Quality
+from totalspineseg_bids.inference.options import EngineName, Precision, Quality, RoiMode
 from totalspineseg_bids.inference.resources import memory_limit_mb
 from totalspineseg_bids.models.catalog import DEFAULT_MODEL
 
@@ -124,6 +124,15 @@ def _volume(name: str, value: object) -> int | Literal["mean"]:
         return "mean"
     if isinstance(value, bool) or not isinstance(value, int | str) or not str(value).isdigit():
         msg = f"{name} must be 'mean' or an index from 0, not {value!r}"
+        raise UsageError(msg)
+    return int(value)
+
+
+def _jobs(name: str, value: object) -> int | Literal["auto"] | None:
+    if value is None or value == "auto":
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | str) or not str(value).isdigit() or int(value) < 1:
+        msg = f"{name} must be 'auto' or a whole number from 1, not {value!r}"
         raise UsageError(msg)
     return int(value)
 
@@ -421,6 +430,12 @@ class RunConfig:
         changes_result=True,
         environment=True,
     )
+    roi: RoiMode = _option(
+        "auto",
+        SettingGroup.METHOD,
+        "auto runs the first network only where a coarse network sees the spine; off runs it on the whole image",
+        changes_result=True,
+    )
     single_step: bool = _option(
         False, SettingGroup.METHOD, "use the single-step model (Dataset103)", changes_result=True
     )
@@ -498,6 +513,15 @@ class RunConfig:
     omp_nthreads: int | None = _option(
         None, SettingGroup.RESOURCES, "number of threads per numerical operation", metavar="N"
     )
+    jobs: int | Literal["auto"] | None = _option(
+        None,
+        SettingGroup.RESOURCES,
+        "number of participants processed at the same time, which share cores and memory, or auto for as many as fit; "
+        "with --executor: highest number of jobs (default: 1)",
+        metavar="N|auto",
+        parse=_jobs,
+        environment=True,
+    )
     mem_mb: int | None = _option(
         None,
         SettingGroup.RESOURCES,
@@ -520,9 +544,6 @@ class RunConfig:
         "installed plugin",
         metavar="NAME",
         parse=_executor,
-    )
-    jobs: int | None = _option(
-        None, SettingGroup.CLUSTER, "highest number of jobs at the same time (local: 1 by default)", metavar="N"
     )
     profile: Path | None = _option(
         None,
@@ -587,6 +608,9 @@ class RunConfig:
         if self.executor is None and given:
             msg = f"{given[0].flags[0]} needs --executor NAME, which runs the participants as jobs"
             raise UsageError(msg)
+        if self.executor is not None and self.jobs == "auto":
+            msg = "--jobs auto depends on the cores of this machine; with --executor give a number"
+            raise UsageError(msg)
         if self.executor is not None and (self.analysis_level == "group" or self.reports_only):
             msg = "--executor runs the images of participants; leave it out for the group level and --reports-only"
             raise UsageError(msg)
@@ -645,6 +669,11 @@ class RunConfig:
         if self.omp_nthreads is not None and self.n_cpus is not None:
             return min(self.omp_nthreads, self.n_cpus)
         return self.omp_nthreads or self.n_cpus
+
+    @property
+    def job_limit(self) -> int | None:
+        """Highest number of jobs of an executor; ``None`` leaves it to the profile."""
+        return self.jobs if isinstance(self.jobs, int) else None
 
     @property
     def memory_mb(self) -> float:

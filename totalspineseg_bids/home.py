@@ -11,10 +11,10 @@ from pathlib import Path
 
 @contextmanager
 def home_folder() -> Iterator[None]:
-    """Set ``HOME`` to a temporary folder while a library needs it, where the user has no home folder of their own.
+    """Set ``HOME`` to a temporary folder while a library needs it, where the user has no home folder.
 
-    In a container, a user id without an entry in ``/etc/passwd`` has none unless ``HOME`` is set, and ``HOME`` may be
-    that of another user. If there is no folder for temporary files either, ``HOME`` is the root of the file system.
+    In a container, a user id without an entry in ``/etc/passwd`` has none unless ``HOME`` is set. If there is no
+    folder for temporary files either, ``HOME`` is the root of the file system.
 
     Examples
     --------
@@ -22,28 +22,17 @@ def home_folder() -> Iterator[None]:
     ...     Path.home().is_absolute()
     True
     """
-    if _has_home():
-        yield
-        return
-    former = os.environ.get("HOME")
-    with _temporary_folder() as folder:
-        os.environ["HOME"] = folder
-        try:
-            yield
-        finally:
-            del os.environ["HOME"]
-            if former is not None:
-                os.environ["HOME"] = former
-
-
-def _has_home() -> bool:
     try:
-        (Path.home() / ".config").stat()
-    except (RuntimeError, PermissionError):
-        return False
-    except OSError:
-        return True
-    return True
+        Path.home()
+    except RuntimeError:
+        with _temporary_folder() as folder:
+            os.environ["HOME"] = folder
+            try:
+                yield
+            finally:
+                del os.environ["HOME"]
+        return
+    yield
 
 
 def _temporary_folder() -> AbstractContextManager[str]:

@@ -92,40 +92,6 @@ def test_no_home_folder(tmp_path: Path, code: str, arguments: list[str], exit_co
     assert "Traceback" not in done.stderr
 
 
-FOREIGN_HOME = """
-import os, pathlib
-os.environ.pop("XDG_CACHE_HOME", None)
-home = os.environ["HOME"] = os.path.join(os.getcwd(), "home")
-stat = os.stat
-def locked(path, *rest, **named):
-    if isinstance(path, (str, os.PathLike)) and os.fspath(path).startswith(home + os.sep):
-        raise PermissionError(13, "Permission denied", os.fspath(path))
-    return stat(path, *rest, **named)
-os.stat = locked
-import sys
-from totalspineseg_bids.inference.network_cache import read_networks
-assert read_networks(None, "key", 1) is None
-"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="permissions are those of POSIX")
-@pytest.mark.parametrize(
-    ("arguments", "exit_code", "message"),
-    [
-        (["--version"], 0, "not installed)"),
-        (["RAW", "OUT", "participant", "--model", "bundled", "--dry-run"], 0, f"to do\t{IMAGE}"),
-        (["RAW", "OUT", "participant"], 66, "is not installed in"),
-    ],
-)
-def test_home_folder_of_another_user(tmp_path: Path, arguments: list[str], exit_code: int, message: str) -> None:
-    raw = make_dataset(tmp_path / "raw", {IMAGE: tiny_image()})
-    places = {"RAW": str(raw), "OUT": str(tmp_path / "out")}
-    script = [sys.executable, "-c", FOREIGN_HOME + APP, *(places.get(word, word) for word in arguments)]
-    done = subprocess.run(script, capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert done.returncode == exit_code, done.stderr
-    assert message in (done.stdout if exit_code == 0 else done.stderr.splitlines()[-1])
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="control groups exist on Linux only")
 @pytest.mark.parametrize(
     ("own", "files", "cpus", "megabytes"),

@@ -37,14 +37,15 @@ def test_auto_takes_openvino_on_cpu_and_it_agrees_with_torch(model: NnUNetModel)
     np.testing.assert_allclose(engine(patch), expected, atol=1e-3)
 
 
-def test_openvino_takes_patches_of_any_shape(model: NnUNetModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_openvino_takes_patches_of_any_shape(model: NnUNetModel) -> None:
     pytest.importorskip("openvino")
-    monkeypatch.setattr(engines, "_SHAPES_KEPT", 2)
     plain, converted = (
         make_engine(model, InferenceOptions(device="cpu", engine=name)) for name in ("torch", "openvino")
     )
     for shape in ((16, 16, 16), (20, 16, 24), (16, 12, 16), (20, 16, 24)):
         patch = torch.from_numpy(image(2, shape) / 100)
+        np.testing.assert_allclose(converted(patch), plain(patch), atol=1e-3)
+        converted.release()
         np.testing.assert_allclose(converted(patch), plain(patch), atol=1e-3)
 
 
@@ -76,6 +77,28 @@ def test_openvino_takes_bfloat16_where_model_and_processor_do(  # noqa: PLR0917 
     patch = torch.from_numpy(image(2, (16, 16, 16)) / 100)
     expected = make_engine(load_model(tmp_path), InferenceOptions(device="cpu", engine="torch"))(patch)
     assert ((engine(patch) - expected).abs() < (1e-3 if bits == "fp32" else 0.5)).float().mean() > 0.95
+
+
+@pytest.mark.parametrize(("least", "chosen"), [(0.5, "bf16"), (1.01, "fp32")])
+def test_a_model_that_does_not_state_its_precision_is_tried(
+    least: float, chosen: str, model: NnUNetModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    openvino = pytest.importorskip("openvino")
+    monkeypatch.setattr(openvino.Core, "get_property", lambda *_: ["FP32", "BF16"])
+    monkeypatch.setattr(engines, "_LEAST_AGREEMENT", least)
+    monkeypatch.setattr(engines, "_TRIED_FROM_VOXELS", 16**3)
+    data = image(2, (16, 18, 20))
+    tried = Predictor(model, InferenceOptions(device="cpu", engine="openvino"))
+    stated = Predictor(model, InferenceOptions(device="cpu", engine="openvino", precision=chosen))
+    expected = stated.predict(data, (1.0, 1.0, 1.0)).labels
+    assert stated.precision_report is None
+    np.testing.assert_array_equal(tried.predict(data, (1.0, 1.0, 1.0)).labels, expected)
+    report = tried.precision_report
+    assert report is not None
+    assert report.startswith(f"{chosen}: ")
+    # Later images neither change the decision nor pay for it.
+    tried.predict(data[..., :12], (1.0, 1.0, 1.0))
+    assert tried.precision_report == report
 
 
 def test_reduced_precision_stays_close(model: NnUNetModel) -> None:

@@ -27,7 +27,7 @@ from totalspineseg_bids.evaluation.corruption.columns import (
 )
 from totalspineseg_bids.imaging.grid import restore_labels
 from totalspineseg_bids.imaging.volume import Geometry, Volume
-from totalspineseg_bids.inference.predictor import Prediction
+from totalspineseg_bids.inference.predictor import CoarsePrediction, Prediction
 from totalspineseg_bids.models.registry import ModelSet
 from totalspineseg_bids.segmentation.api import to_grid
 from totalspineseg_bids.segmentation.class_map import ClassMap
@@ -40,7 +40,13 @@ from totalspineseg_bids.training.synthetic.refinement_training import dataset_js
 SET = ModelSet("stand-in", step1=Path("one"), step2=Path("two"), single=Path("three"))
 
 
-class TruthReader:
+class StandIn:
+    """Stand-in with the attributes that the segmenter reads from each network."""
+
+    precision_report = None
+
+
+class TruthReader(StandIn):
     """A perfect network for images of canonical ids."""
 
     def __init__(self, layout: str, channels: int = 1, *, blind: bool = False) -> None:
@@ -83,7 +89,7 @@ def _sure(ids: np.ndarray) -> np.ndarray:
     return (ids % 3 + 0.5).astype(np.float16)
 
 
-class Thickener:
+class Thickener(StandIn):
     """A refining network that gives bone one voxel more on every side, and takes the cord for canal."""
 
     def __init__(self) -> None:
@@ -104,8 +110,25 @@ class Thickener:
         return Prediction(labels, {role: np.full(image.shape[1:], 0.25, np.float32) for role in keep}, margin)
 
 
+class CoarseReader(StandIn):
+    """A perfect coarse network for images of canonical ids; ``share`` of the column is what it sees."""
+
+    model = SimpleNamespace(labels={"background": (0,), "vertebrae_L3": (1,), "disc": (2,)}, path=Path("c"), name="c")
+
+    def __init__(self, share: float = 1.0) -> None:
+        self.share = share
+
+    def predict_coarse(self, image, spacing, *, progress=None):
+        seen = (image[0, 2::4, 2::4, 2::4] > 0).astype(np.float32)
+        seen[..., round(self.share * seen.shape[2]) :] = 0
+        return CoarsePrediction(np.stack([1 - seen, seen]), ("background", "vertebrae_L3"), _COARSE)
+
+
+_COARSE = np.array([[4.0, 0, 0, 2], [0, 4, 0, 2], [0, 0, 4, 2], [0, 0, 0, 1]])
+
+
 def _segmenter(second: TruthReader | None = None, **mode) -> tuple[SpineSegmenter, dict[str, TruthReader]]:
-    segmenter = SpineSegmenter(SET, **mode)
+    segmenter = SpineSegmenter(SET, **{"roi": "off", **mode})
     readers = {
         "step1": TruthReader("r20240601-step1"),
         "step2": second or TruthReader("r20240601-step2", 2),
@@ -239,9 +262,21 @@ def test_step_2_gets_the_box_and_the_odd_discs():
     marked = np.unique(image[odd > 0]).astype(int)
     expected = [anatomy.disc(d).id for d in anatomy.ODD_DISCS if (column.truth == anatomy.disc(d).id).any()]
     assert sorted(marked) == sorted(expected)
-    # Step 1 runs on the whole image, step 2 on the region that step 1 found.
+    # Without a region of interest step 1 runs on the whole image, step 2 on the region that step 1 found.
     assert readers["step1"].roi == [None]
     np.testing.assert_array_equal(readers["step2"].roi[0], image > 0)
+
+
+@pytest.mark.parametrize(("share", "runs"), [(1.0, ["region"]), (0.3, ["region", "whole"]), (0.0, ["whole"])])
+@pytest.mark.parametrize("mode", [{}, {"single_step": True}, {"step1_only": True}], ids=str)
+def test_the_first_network_runs_where_the_level_prior_sees_all_of_a_spine(mode, share, runs):
+    column = lumbar()
+    segmenter, readers = _segmenter(roi="auto", **mode)
+    segmenter.networks.predictors["scout"] = CoarseReader(share)
+    spine = segmenter.segment(Volume(column.truth.astype(np.float32), column.affine))
+    assert spine.status is SpineStatus.LABELLED
+    first = readers["single" if mode.get("single_step") else "step1"]
+    assert ["whole" if roi is None else "region" for roi in first.roi] == runs
 
 
 def test_native_orientation_and_thick_slices():

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,10 +44,12 @@ from totalspineseg_bids.imaging.io import (
 )
 from totalspineseg_bids.imaging.memory import check_memory
 from totalspineseg_bids.imaging.volume import Geometry, Volume
-from totalspineseg_bids.measurement.measure import SpineMeasures, measure_spine
 from totalspineseg_bids.segmentation.corrections import digest_labels
 from totalspineseg_bids.segmentation.localizer import read_localizer
 from totalspineseg_bids.segmentation.result import DiscPoint, LabelledSpine, SpineStatus, StageProgress
+
+if TYPE_CHECKING:
+    from totalspineseg_bids.measurement.measure import SpineMeasures
 
 logger = logging.getLogger(__name__)
 
@@ -240,6 +243,8 @@ class _Writer:
                 "label_scheme": recorded_scheme(config.label_scheme),
                 "output_resolution": config.output_resolution,
                 "quality": config.quality,
+                "roi": config.roi,
+                "precision": list(before.spine.precisions) or None,
                 "single_step": config.single_step,
                 "step1_only": config.step1_only,
                 "localizer": config.localizer,
@@ -261,6 +266,8 @@ class _Writer:
         if self.spine.status is SpineStatus.NO_SPINE:
             return None
         spine = self.spine
+        from totalspineseg_bids.measurement.measure import measure_spine  # noqa: PLC0415 - loads scipy
+
         source = self.image.volume.affine
         return measure_spine(spine.labels, spine.affine, spine.components, spine.centerline_mm, source_affine=source)
 

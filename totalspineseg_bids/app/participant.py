@@ -9,7 +9,10 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from functools import partial
 
 from tqdm import tqdm
 
@@ -18,6 +21,7 @@ from totalspineseg_bids.app.attempts import attempt, clear_mark, was_killed
 from totalspineseg_bids.app.corrections import CorrectionFiles
 from totalspineseg_bids.app.crash import Failure, clear_crash, describe_failure, write_crash
 from totalspineseg_bids.app.fetch import check_datalad, fetch_content, report_absent_content
+from totalspineseg_bids.app.parallel import number_of_jobs, share_of_resources, worker_pool
 from totalspineseg_bids.app.reports import list_participants, write_participant_report
 from totalspineseg_bids.app.segmenter import LoadedSegmenter, SegmenterFactory, load_segmenter
 from totalspineseg_bids.app.selection import make_selection
@@ -30,6 +34,7 @@ from totalspineseg_bids.config import RunConfig, localizer_terms
 from totalspineseg_bids.errors import (
     ExitCode,
     ImageError,
+    InterruptedRunError,
     ModelError,
     NothingSelectedError,
     OutputError,
@@ -42,6 +47,14 @@ logger = logging.getLogger(__name__)
 
 #: Errors of the output folder that would affect all further images.
 _FATAL_ERRNO = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+
+
+#: All images of a participant and those to process.
+Group = tuple[list[SourceImage], list[SourceImage]]
+_POOL_BROKE = (
+    "a process was killed, often for lack of memory; what is complete is kept, run the same command again with fewer "
+    "--jobs"
+)
 
 
 class DiskError(OutputError):
@@ -63,6 +76,13 @@ class Tally:
     def summary(self) -> str:
         """Summarize the run in one line."""
         return f"{len(self.done)} done, {len(self.skipped)} complete before, {len(self.failures)} failed"
+
+    def add(self, other: Tally) -> None:
+        """Add the outcomes of other images."""
+        self.done += other.done
+        self.skipped += other.skipped
+        self.failures += other.failures
+        self.report_failures |= other.report_failures
 
     def exit_code(self) -> int:
         """Return 0, the code that all failures share, or 1."""
@@ -143,7 +163,7 @@ def run_participants(
     sources = list(assignment.sources) if assignment else select_images(config)
     loaded = factory(config)
     logger.info("model %s (%s)%s", loaded.model, loaded.digest[:12], ", for trying out only" if loaded.bundled else "")
-    run = _Run(config, loaded, sources, assignment.images if assignment else None)
+    run = _Run(config, loaded, sources, assignment.images if assignment else None, factory)
     if config.dry_run:
         run.list_work()
         return run.tally
@@ -232,6 +252,26 @@ def _report(config: RunConfig, participant: str, tally: Tally) -> None:
         tally.report_failures[f"sub-{participant}"] = error
 
 
+#: The run of a process of the pool.
+_worker: list[_Run] = []
+
+
+def _start_worker(config: RunConfig, factory: SegmenterFactory, sources: Sequence[SourceImage]) -> None:
+    _worker.append(_Run(config, factory(config), sources))
+
+
+def _advance(bar: tqdm[None], count: int, _done: Future[Tally]) -> None:
+    bar.update(count)
+
+
+def _work(sources: Sequence[SourceImage], chosen: Sequence[SourceImage]) -> Tally:
+    (run,) = _worker
+    run.tally = Tally()
+    with tqdm(disable=True) as bar:
+        run.process(sources, chosen, bar)
+    return run.tally
+
+
 class _Run:
     """State of one run: its images and their outcomes."""
 
@@ -241,8 +281,10 @@ class _Run:
         loaded: LoadedSegmenter,
         sources: Sequence[SourceImage],
         wanted: frozenset[str] | None = None,
+        factory: SegmenterFactory = load_segmenter,
     ) -> None:
         self.config = config
+        self.factory = factory
         self.corrections = CorrectionFiles.read(config.corrections) if config.corrections else None
         if self.corrections is not None:
             self.corrections.check_images(sources, config.bids_dir)
@@ -257,14 +299,50 @@ class _Run:
         """Process all images, participant by participant."""
         show = self.config.progress if self.config.progress is not None else sys.stderr.isatty()
         with tqdm(total=len(self.wanted), unit="image", disable=not show, file=sys.stderr) as bar:
-            for sources, chosen in self._schedule():
-                stop = self._participant(sources, chosen, bar)
-                _report(self.config, sources[0].participant, self.tally)
+            groups = self._schedule() if self.config.jobs in {None, 1} else iter(self._go_parallel(bar))
+            for sources, chosen in groups:
+                stop = self.process(sources, chosen, bar)
                 if stop:
                     break
         logger.info("%s", self.tally.summary())
 
-    def _schedule(self) -> Iterator[tuple[list[SourceImage], list[SourceImage]]]:
+    def process(self, sources: Sequence[SourceImage], chosen: Sequence[SourceImage], bar: tqdm[None]) -> bool:
+        """Process some images of a participant and write the report; return whether the run must stop."""
+        stop = self._participant(sources, chosen, bar)
+        _report(self.config, sources[0].participant, self.tally)
+        return stop
+
+    def _go_parallel(self, bar: tqdm[None]) -> list[Group]:
+        """Process participants at the same time where it is worth it, and return what is left to do in this process."""
+        groups = list(self._schedule())
+        # A participant comes again with the images at which a run was killed; these get all the memory.
+        first = {sources[0].participant: place for place, (sources, _) in reversed(list(enumerate(groups)))}
+        apart = [groups[place] for place in sorted(first.values()) if self._is_open(*groups[place])]
+        jobs = number_of_jobs(self.config, [source for _, chosen in apart for source in chosen], len(apart))
+        if jobs < 2:
+            return groups
+        logger.info("%d participants at the same time", jobs)
+        state = share_of_resources(self.config, jobs), self.factory, self.sources
+        with worker_pool(jobs, _start_worker, state) as pool:
+            futures = [pool.submit(_work, *group) for group in apart]
+            for future, (_, chosen) in zip(futures, apart, strict=True):
+                future.add_done_callback(partial(_advance, bar, len(chosen)))
+            for future in futures:
+                try:
+                    self.tally.add(future.result())
+                except BrokenProcessPool as error:
+                    raise InterruptedRunError(_POOL_BROKE) from error
+                if self.tally.failures and self.config.stop_on_first_crash:
+                    logger.error("stopped at the first failure, as asked")
+                    return []
+        return [group for group in groups if group not in apart]
+
+    def _is_open(self, sources: Sequence[SourceImage], chosen: Sequence[SourceImage]) -> bool:
+        """Return whether some of the images of a participant are not complete."""
+        pairs = [pair for pair in self.in_order(sources) if pair[0] in chosen]
+        return any(self._state(source, near, _session(source, sources)) != "complete" for source, near in pairs)
+
+    def _schedule(self) -> Iterator[Group]:
         """Yield all images of a participant and those to process; images at which a run was killed come last."""
         wanted = {source for source in self.sources if source.relative in self.wanted}
         killed = {source for source in wanted if was_killed(self.config.output_dir, source)}

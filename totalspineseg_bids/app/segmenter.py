@@ -64,6 +64,29 @@ class LoadedSegmenter:
     """True for the bundled model, which was trained on synthetic images and is meant for trying out the program."""
 
 
+class _OnFirstUse:
+    """Segmenter that is created with the first image; a run whose images are all complete does not import it."""
+
+    def __init__(self, models: ModelSet, options: InferenceOptions) -> None:
+        self._models, self._options = models, options
+        self._segmenter: SpineSegmenter | None = None
+
+    def segment(
+        self,
+        volume: Volume,
+        *,
+        localizer: Volume | None = None,
+        companions: Sequence[Volume] = (),
+        progress: StageProgress | None = None,
+    ) -> LabelledSpine:
+        """Segment an image; see `Segmenter.segment`."""
+        if self._segmenter is None:
+            from totalspineseg_bids.segmentation.pipeline import SpineSegmenter  # noqa: PLC0415
+
+            self._segmenter = SpineSegmenter(self._models, self._options)
+        return self._segmenter.segment(volume, localizer=localizer, companions=companions, progress=progress)
+
+
 SegmenterFactory = Callable[[RunConfig], LoadedSegmenter]
 
 
@@ -120,6 +143,7 @@ def inference_options(settings: Any) -> InferenceOptions:  # noqa: ANN401 - RunC
         single_step=settings.single_step,
         step1_only=settings.step1_only,
         quality=settings.quality,
+        roi=settings.roi,
     )
 
 
@@ -131,5 +155,9 @@ def load_segmenter(config: RunConfig) -> LoadedSegmenter:
     ModelError
         If there is no such model, it is damaged, or a role is missing.
     """
-    segmenter, models = make_segmenter(config.model, inference_options(config))
-    return LoadedSegmenter(segmenter, models.name, model_digest(models, segmenter.roles), models.bundled)
+    from totalspineseg_bids.models.registry import resolve  # noqa: PLC0415
+
+    options = inference_options(config)
+    models = resolve(config.model, need=needed_roles(options.mode))
+    digest = model_digest(models, models.roles(options.mode))
+    return LoadedSegmenter(_OnFirstUse(models, options), models.name, digest, models.bundled)

@@ -16,7 +16,7 @@ from totalspineseg_bids.config import SETTINGS, environment_settings
 
 PROGRAM = "totalspineseg-tools"
 
-_MODEL_SETTINGS = ("model", "device", "engine", "precision", "quality")
+_MODEL_SETTINGS = ("model", "device", "engine", "precision", "quality", "roi")
 
 #: What ``add_subparsers`` returns; argparse has no public name for it.
 Subparsers = Any

@@ -145,7 +145,7 @@ def _jobs(
 ) -> Iterator[tuple[str, Job]]:
     """Yield the jobs by name: one part of the dataset, or several one after the other."""
     weights = weights_mb(config)
-    cores = max(1, available_cpus() // (config.jobs or 1)) if config.executor == "local" else None
+    cores = max(1, available_cpus() // (config.job_limit or 1)) if config.executor == "local" else None
     sessions: dict[tuple[str, str], list[SourceImage]] = defaultdict(list)
     for source in sources:
         sessions[source.participant, source.session].append(source)

@@ -46,7 +46,7 @@ def submit(config: RunConfig, command: Sequence[str] = (), factory: SegmenterFac
 
 
 def _submit(config: RunConfig, factory: SegmenterFactory, log: Path | None) -> RunOutcome:
-    if config.executor != "local" and config.jobs is None and config.profile is None:
+    if config.executor != "local" and config.job_limit is None and config.profile is None:
         msg = f"--executor {config.executor} needs --jobs N, or a --profile that limits the number of jobs"
         raise UsageError(msg)
     expected = expected_entries(config, factory)
@@ -116,9 +116,9 @@ class Submission:
         command += ["--directory", str(self.folder), "--executor", str(config.executor)]
         if config.executor == "local":
             threads = max([job.resources.threads for job in self.plan.jobs.values()], default=1)
-            command += ["--cores", str(threads * (config.jobs or 1))]
-        elif config.jobs is not None:
-            command += ["--jobs", str(config.jobs)]
+            command += ["--cores", str(threads * (config.job_limit or 1))]
+        elif config.job_limit is not None:
+            command += ["--jobs", str(config.job_limit)]
         command += ["--profile", str(config.profile)] if config.profile else ["--retries", str(RETRIES)]
         if not config.stop_on_first_crash:
             command.append("--keep-going")

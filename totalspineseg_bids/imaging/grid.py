@@ -15,7 +15,6 @@ import nibabel as nib
 import numpy as np
 from nibabel.affines import apply_affine, voxel_sizes
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from totalspineseg_bids.imaging.volume import Affine, Geometry, Volume
 
@@ -140,6 +139,8 @@ def to_working_grid(volume: Volume, spacing: float = 1.0, *, order: int = 1) -> 
     >>> to_working_grid(image).data.shape
     (4, 4, 4)
     """
+    from scipy import ndimage  # noqa: PLC0415 - takes 0.3 s
+
     target = working_geometry(volume.geometry, spacing)
     canonical = to_canonical(volume)
     data = np.ascontiguousarray(canonical.data, dtype=np.float32)
@@ -204,6 +205,8 @@ def restore_probability(p: NDArray[np.float32], affine: Affine, target: Geometry
     >>> restore_probability(np.array([0.0, 1.0], np.float32).reshape(2, 1, 1), np.eye(4), half).ravel().tolist()
     [0.0, 0.5, 1.0]
     """
+    from scipy import ndimage  # noqa: PLC0415 - takes 0.3 s
+
     source = Geometry((p.shape[0], p.shape[1], p.shape[2]), affine)
     if source.same_grid(target):
         return p.astype(np.float32, copy=True)

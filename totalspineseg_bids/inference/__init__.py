@@ -7,3 +7,9 @@ here depends on spines, BIDS, image files or the source of models; roles are pla
 
 The package imports no submodule, because most of them load torch; ``folders`` does not.
 """
+
+import os
+
+# Torch then asks Linux for huge pages, without which a tenth of the time goes into mapping memory. Read at torch's
+# first allocation.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")

@@ -97,7 +97,8 @@ def converted(weights: Mapping[str, torch.Tensor], dtype: torch.dtype) -> StateD
         identity = (tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tuple(tensor.shape), tensor.stride())
         if identity not in done:
             changed = tensor.to(dtype) if tensor.is_floating_point() else tensor
-            if not torch.isfinite(changed).all() and torch.isfinite(tensor).all():
+            narrower = changed.is_floating_point() and torch.finfo(dtype).max < torch.finfo(tensor.dtype).max
+            if narrower and not torch.isfinite(changed).all() and torch.isfinite(tensor).all():
                 changed = tensor
             done[identity] = changed.contiguous()
         result[plain_name(key)] = done[identity]

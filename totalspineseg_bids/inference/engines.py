@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
+import math
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -22,9 +23,12 @@ from totalspineseg_bids.inference.options import InferenceOptions, Precision
 logger = logging.getLogger(__name__)
 
 DEFAULT_OPTIONS = InferenceOptions()
-#: Shapes of patches for which a network stays compiled.
-_SHAPES_KEPT = 4
 _TELEMETRY = "openvino_telemetry"
+_HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+#: Share of labels that must not change for ``auto`` to compute in bfloat16.
+_LEAST_AGREEMENT = 0.999
+#: Smallest patch of a network for which the trial is worth its time.
+_TRIED_FROM_VOXELS = 500_000
 
 
 class Engine(Protocol):
@@ -43,6 +47,16 @@ class Engine(Protocol):
 
     def __call__(self, patch: torch.Tensor) -> torch.Tensor:
         """Return logits (outputs, A, B, C) of a patch (channels, A, B, C)."""
+
+    def release(self) -> None:
+        """Free the memory that the next patch needs again."""
+
+    def decide(self, patches: Callable[[], Sequence[torch.Tensor]]) -> None:
+        """Choose the precision, if that is still open, by its effect on patches of an image."""
+
+    @property
+    def precision_report(self) -> str | None:
+        """Precision that was chosen by its effect, and how much of the labels stayed the same; ``None`` otherwise."""
 
 
 class TorchEngine:
@@ -77,6 +91,14 @@ class TorchEngine:
                 logits = logits + network(patch[None])[0].float()
         return logits if len(self._networks) == 1 else logits / len(self._networks)
 
+    precision_report: str | None = None
+
+    def release(self) -> None:
+        """Keep everything: the memory of patches belongs to torch's allocator."""
+
+    def decide(self, patches: Callable[[], Sequence[torch.Tensor]]) -> None:
+        """Keep the precision, which is that of the options."""
+
 
 def import_openvino() -> ModuleType:
     """Import OpenVINO without its usage reporting.
@@ -101,7 +123,7 @@ def import_openvino() -> ModuleType:
 
 
 class OpenVinoEngine:
-    """The network converted for OpenVINO's CPU plugin, and compiled for each shape of patch that comes.
+    """The network converted for OpenVINO's CPU plugin, and compiled again when the shape of patches changes.
 
     Parameters
     ----------
@@ -111,7 +133,7 @@ class OpenVinoEngine:
         Threads at most; all cores if not given.
     precision
         ``bf16`` and ``fp16`` let the plugin compute in fewer bits where the processor can; ``auto`` does so for models
-        whose plans say that they lose nothing in bfloat16.
+        whose plans say that they lose nothing in bfloat16. For a model whose plans say neither, `decide` compares.
 
     Raises
     ------
@@ -127,15 +149,23 @@ class OpenVinoEngine:
     def __init__(self, model: NnUNetModel, threads: int | None = None, precision: Precision = "auto") -> None:
         openvino = import_openvino()
         self._core = openvino.Core()
+        self._open = False
         if precision == "auto":
             # A processor that does not multiply in bfloat16 itself would be slower with it.
             native = "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+            large = math.prod(model.network_patch_size) >= _TRIED_FROM_VOXELS
+            self._open = native and large and "use_bfloat16" not in model.configuration
             precision = "bf16" if model.use_bfloat16 and native else "fp32"
-        hint = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}[precision]
-        self._properties: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
+        self._regions = model.heads.regions
+        self.precision_report: str | None = None
+        self._properties: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": _HINTS[precision],
+            "PERFORMANCE_HINT": "LATENCY",
+        }
         if threads is not None:
             self._properties["INFERENCE_NUM_THREADS"] = threads
-        self._requests: dict[torch.Size, list[Any]] = {}
+        self._shape: torch.Size | None = None
+        self._requests: list[Any] = []
         key = network_cache.network_key(model, openvino.__version__)
         stored = network_cache.read_networks(self._core, key, len(model.weights))
         self._networks = _convert(model, openvino) if stored is None else stored
@@ -148,10 +178,9 @@ class OpenVinoEngine:
         logger.info("%s runs on OpenVINO in %s", model.name, precision)
 
     def _compiled(self, shape: torch.Size) -> list[Any]:
-        """Compile the networks for a shape of patches; those of the last few shapes are kept."""
-        if shape not in self._requests:
-            while len(self._requests) >= _SHAPES_KEPT:
-                self._requests.pop(next(iter(self._requests)))
+        """Compile the networks for a shape of patches; compiling takes 0.1 s, memory about 160 bytes per voxel."""
+        if shape != self._shape:
+            self.release()
             requests = []
             for network in self._networks:
                 network.reshape([1, *shape])
@@ -159,8 +188,12 @@ class OpenVinoEngine:
                     msg = f"the converted network does not take patches of {tuple(shape[1:])}"
                     raise RuntimeError(msg)
                 requests.append(self._core.compile_model(network, "CPU", self._properties).create_infer_request())
-            self._requests[shape] = requests
-        return self._requests[shape]
+            self._shape, self._requests = shape, requests
+        return self._requests
+
+    def release(self) -> None:
+        """Drop the compiled networks with the memory of their tensors."""
+        self._shape, self._requests = None, []
 
     def __call__(self, patch: torch.Tensor) -> torch.Tensor:
         """Return logits of a patch."""
@@ -170,6 +203,30 @@ class OpenVinoEngine:
         for request in requests[1:]:
             logits = logits + self._run(request, array)
         return logits if len(requests) == 1 else logits / len(requests)
+
+    def decide(self, patches: Callable[[], Sequence[torch.Tensor]]) -> None:
+        """Use bfloat16 if it leaves at least 99.9 % of the labels of some patches as they are in 32 bits."""
+        if not self._open:
+            return
+        self._open, taken = False, patches()
+        labels = []
+        for precision in ("fp32", "bf16"):
+            self._use(precision)
+            labels.append([self._decisions(self(patch)) for patch in taken])
+        pairs = zip(*labels, strict=True)
+        agreement = float(np.mean([float((one == other).all(0).float().mean()) for one, other in pairs]))
+        precision = "bf16" if agreement >= _LEAST_AGREEMENT else "fp32"
+        self._use(precision)
+        self.precision_report = f"{precision}: {agreement:.3%} of labels in bf16 as in fp32"
+        logger.info("%s", self.precision_report)
+
+    def _use(self, precision: str) -> None:
+        self.release()
+        self._properties["INFERENCE_PRECISION_HINT"] = _HINTS[precision]
+
+    def _decisions(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the outputs that each voxel belongs to, or the largest, shape (outputs or 1, A, B, C)."""
+        return logits > 0 if self._regions else logits.argmax(0, keepdim=True)
 
     @staticmethod
     def _run(request: Any, array: np.ndarray[Any, np.dtype[np.float32]]) -> torch.Tensor:  # noqa: ANN401 - untyped library

@@ -13,8 +13,6 @@ from typing import Any
 
 import torch
 from dynamic_network_architectures.architectures import unet as known_architectures
-from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from totalspineseg_bids.errors import ModelError
 from totalspineseg_bids.inference import folders
@@ -251,10 +249,14 @@ def _configuration_name(folder_name: str, checkpoint: dict[str, Any]) -> str:
 
 def _configuration(plans: dict[str, Any], name: str, folder: folders.Node) -> dict[str, Any]:
     try:
-        with warnings.catch_warnings():
-            # Plans of the old form are converted; the advice to plan again is not for the one who predicts.
-            warnings.simplefilter("ignore")
-            configuration: dict[str, Any] = PlansManager(plans).get_configuration(name).configuration
+        configuration: dict[str, Any] = plans["configurations"][name]
+        if "inherits_from" in configuration or "architecture" not in configuration:
+            from nnunetv2.utilities.plans_handling.plans_handler import PlansManager  # noqa: PLC0415 - takes 0.4 s
+
+            with warnings.catch_warnings():
+                # Plans of the old form are converted; the advice to plan again is not for the one who predicts.
+                warnings.simplefilter("ignore")
+                configuration = PlansManager(plans).get_configuration(name).configuration
     except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         msg = f"{folder}/plans.json: configuration {name} cannot be used ({_reason(error)})"
         raise ModelError(msg) from error
@@ -301,6 +303,8 @@ def _checked_class(architecture: dict[str, Any], model: NnUNetModel) -> str:
 
 
 def _build_network(model: NnUNetModel, weights: StateDict) -> torch.nn.Module:
+    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans  # noqa: PLC0415 - takes 0.2 s
+
     architecture = model.configuration["architecture"]
     try:
         with warnings.catch_warnings():

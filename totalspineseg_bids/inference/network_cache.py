@@ -77,11 +77,9 @@ def read_networks(core: Any, key: str, count: int) -> list[Any] | None:  # noqa:
         None if they are not stored or cannot be read.
     """
     folder = cache_folder()
-    if folder is None:
+    if folder is None or not (folder / key).is_dir():
         return None
     try:
-        if not (folder / key).is_dir():
-            return None
         return [core.read_model(folder / key / f"{fold}.xml") for fold in range(count)]
     except (OSError, RuntimeError) as error:
         logger.debug("%s: cannot be read (%s)", folder / key, error)

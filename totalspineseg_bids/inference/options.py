@@ -12,9 +12,11 @@ from totalspineseg_bids.inference.resources import thread_limit
 EngineName = Literal["auto", "openvino", "torch"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Quality = Literal["fast", "standard", "best"]
+RoiMode = Literal["auto", "off"]
 ENGINE_NAMES: tuple[EngineName, ...] = ("auto", "openvino", "torch")
 PRECISIONS: tuple[Precision, ...] = ("auto", "fp32", "bf16", "fp16")
 QUALITIES: tuple[Quality, ...] = ("fast", "standard", "best")
+ROI_MODES: tuple[RoiMode, ...] = ("auto", "off")
 
 
 class InferenceMode(str, Enum):
@@ -35,7 +37,7 @@ class InferenceOptions:
     Raises
     ------
     UsageError
-        If engine, precision or quality do not exist, or the number of threads is not positive.
+        If engine, precision, quality or roi do not exist, or the number of threads is not positive.
 
     Examples
     --------
@@ -56,13 +58,15 @@ class InferenceOptions:
     """Which models run."""
     quality: Quality = "standard"
     """Passes and overlap of patches: ``best`` runs all that the models were planned with."""
+    roi: RoiMode = "auto"
+    """``auto`` runs the first network only where a coarse network sees the spine, ``off`` on the whole image."""
 
     def __post_init__(self) -> None:
         if self.engine not in ENGINE_NAMES or self.precision not in PRECISIONS:
             msg = f"engine must be one of {', '.join(ENGINE_NAMES)} and precision one of {', '.join(PRECISIONS)}"
             raise UsageError(msg)
-        if self.quality not in QUALITIES:
-            msg = f"quality must be one of {', '.join(QUALITIES)}, not {self.quality}"
+        if self.quality not in QUALITIES or self.roi not in ROI_MODES:
+            msg = f"quality must be one of {', '.join(QUALITIES)} and roi one of {', '.join(ROI_MODES)}"
             raise UsageError(msg)
         if self.threads is not None and self.threads < 1:
             msg = f"the number of threads must be at least 1, not {self.threads}"
@@ -84,6 +88,7 @@ class InferenceOptions:
         single_step: bool = False,
         step1_only: bool = False,
         quality: Quality = "standard",
+        roi: RoiMode = "auto",
     ) -> InferenceOptions:
         """Build options from the command line's flags, which give the mode as two booleans.
 
@@ -102,4 +107,4 @@ class InferenceOptions:
             raise UsageError(msg)
         two_step = InferenceMode.STEP1 if step1_only else InferenceMode.TWO_STEP
         mode = InferenceMode.SINGLE_STEP if single_step else two_step
-        return cls(device, engine, precision, threads, mode, quality)
+        return cls(device, engine, precision, threads, mode, quality, roi)

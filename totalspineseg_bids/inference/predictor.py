@@ -17,9 +17,9 @@ from totalspineseg_bids.inference.decode import Decoded, Kept, by_name, decode
 from totalspineseg_bids.inference.engines import DEFAULT_OPTIONS, Engine, make_engine, resolve_device, torch_threads
 from totalspineseg_bids.inference.model import NnUNetModel
 from totalspineseg_bids.inference.options import InferenceOptions
-from totalspineseg_bids.inference.patch_grid import STEP, RegionOfInterest, fitting_patch
+from totalspineseg_bids.inference.patch_grid import STEP, PatchGrid, fitting_patch
 from totalspineseg_bids.inference.preprocess import PreparedImage, head_restorer, prepare
-from totalspineseg_bids.inference.sliding_window import Slab, slide
+from totalspineseg_bids.inference.sliding_window import Slab, sample_patches, slide
 from totalspineseg_bids.inference.tta import IDENTITY, Shape3, tta_transforms
 
 logger = logging.getLogger(__name__)
@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 Progress = Callable[[float], None]
 Result = TypeVar("Result")
 _CPU = torch.device("cpu")
+#: Patches of the first image on which an engine decides about its precision.
+_TRIAL_PATCHES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +71,19 @@ class Predictor:
         Maximum number of mirrored or shifted copies of a patch, the patch itself included; all if None.
     step
         Distance of neighbouring patches as a fraction of their size.
+    growth
+        Maximum number of voxels of a patch relative to those of training; that of the plans if None.
     low_priority_roles
         Outermost regions that all others overwrite where they overlap; none gives nnU-Net's label map.
     exclusive_parts
         Give each voxel of such a region its most probable part (`decode.decode`).
     borders
         Regions from whose logits the margin is computed.
+
+    Attributes
+    ----------
+    transforms : tuple of TtaTransform
+        Passes over each patch.
 
     Notes
     -----
@@ -91,6 +100,7 @@ class Predictor:
         mirror: bool = False,
         max_passes: int | None = None,
         step: float = STEP,
+        growth: float | None = None,
         low_priority_roles: Collection[str] = (),
         exclusive_parts: bool = False,
         borders: Collection[str] = (),
@@ -104,8 +114,8 @@ class Predictor:
         self.model = model
         self._options = options
         transforms = tta_transforms(model.mirror_axes, model.voxel_block) if mirror else (IDENTITY,)
-        self._transforms = transforms[:max_passes]
-        self._step = step
+        self.transforms = transforms[:max_passes]
+        self._step, self._growth = step, model.patch_growth if growth is None else growth
         self._low_priority_roles, self._exclusive_parts, self._borders = low_priority_roles, exclusive_parts, borders
         self._engine: Engine | None = None
         self._sums_on_cpu = False
@@ -124,6 +134,16 @@ class Predictor:
         if self._engine is None:
             self._engine = make_engine(self.model, self._options)
         return self._engine
+
+    @property
+    def precision_report(self) -> str | None:
+        """Precision that the engine chose by its effect on labels; ``None`` if it follows from the options."""
+        return None if self._engine is None else self._engine.precision_report
+
+    def release(self) -> None:
+        """Free the memory of the engine, which the next prediction takes again at a cost of about 0.1 s."""
+        if self._engine is not None:
+            self._engine.release()
 
     def predict(
         self,
@@ -171,16 +191,17 @@ class Predictor:
         with torch_threads(self._options.thread_count), torch.inference_mode():
             prepared = prepare(image.transpose(0, 3, 2, 1), spacing[::-1], self.model)
             if roi is not None and not prepared.resampled:
-                seen = roi.transpose(2, 1, 0).transpose(self.model.transpose)[prepared.box]
-                prepared = replace(prepared, roi=RegionOfInterest(seen, margin))
+                prepared = prepared.within(roi.transpose(2, 1, 0).transpose(self.model.transpose), margin)
             collect = self._collect_resampled if prepared.resampled else self._collect_direct
             dtype = torch.float16 if half else torch.float32
             found = self._within_memory(lambda engine: collect(prepared, engine, kept, progress, dtype))
+        given = found.probabilities
         return Prediction(
             self._restored(found.labels, prepared, outside=0),
+            # Each is freed once it is restored.
             {
-                name: self._restored(values, prepared, outside=self._outside(kept[name]))
-                for name, values in found.probabilities.items()
+                name: self._restored(given.pop(name), prepared, outside=self._outside(kept[name]))
+                for name in list(given)
             },
             # Outside the non-zero part of the image background is certain.
             None if found.margin is None else self._restored(found.margin, prepared, outside=np.inf),
@@ -295,13 +316,19 @@ class Predictor:
     def _slabs(self, prepared: PreparedImage, engine: Engine, progress: Progress | None) -> Iterator[Slab]:
         patch = self._patch(prepared)
         on_cpu = self._sums_on_cpu
+        a, b, c = prepared.data.shape[1:]
+        engine.decide(
+            lambda: sample_patches(
+                prepared.data, PatchGrid.over((a, b, c), patch, self._step, prepared.roi), _TRIAL_PATCHES
+            )
+        )
         for slab in slide(
             prepared.data,
             (lambda part: engine(part.to(engine.device)).cpu()) if on_cpu else engine,
             patch,
             device=_CPU if on_cpu else engine.device,
             step=self._step,
-            transforms=self._transforms,
+            transforms=self.transforms,
             roi=prepared.roi,
             progress=progress,
         ):
@@ -311,8 +338,8 @@ class Predictor:
     def _patch(self, prepared: PreparedImage) -> Shape3:
         a, b, c = prepared.data.shape[1:]
         model = self.model
-        trained, multiple, growth = model.network_patch_size, model.patch_multiple, model.patch_growth
-        return fitting_patch((a, b, c), trained, self._step, multiple, growth, roi=prepared.roi)
+        trained, multiple = model.network_patch_size, model.patch_multiple
+        return fitting_patch((a, b, c), trained, self._step, multiple, self._growth, roi=prepared.roi)
 
     def _check_finite(self, logits: torch.Tensor) -> None:
         # One sum instead of a mask of the size of the slab: it is finite unless a term is not.
@@ -326,7 +353,9 @@ class Predictor:
 
     def _restored(self, values: NDArray[VoxelValue], prepared: PreparedImage, outside: float) -> NDArray[VoxelValue]:
         """Put values back into the full image and its order of axes."""
-        full = np.full(prepared.full_shape, outside, values.dtype)
-        full[prepared.box] = values
+        full = values
+        if values.shape != prepared.full_shape:
+            full = np.full(prepared.full_shape, outside, values.dtype)
+            full[prepared.box] = values
         zyx = full.transpose(np.argsort(self.model.transpose))
         return np.ascontiguousarray(zyx.transpose(2, 1, 0))

@@ -7,19 +7,19 @@ https://doi.org/10.1038/s41592-020-01008-z); normalisation and resampling are nn
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
 
 import numpy as np
 import torch
 from nnunetv2.preprocessing.normalization import default_normalization_schemes as schemes
-from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape, determine_do_sep_z_and_axis
 from nnunetv2.preprocessing.resampling.utils import recursive_find_resampling_fn_by_name
 from numpy.typing import NDArray
 from scipy.ndimage import binary_fill_holes
 
 from totalspineseg_bids.errors import ModelError
+from totalspineseg_bids.imaging.grid import foreground_box
 from totalspineseg_bids.inference.model import NnUNetModel
 from totalspineseg_bids.inference.patch_grid import RegionOfInterest
 from totalspineseg_bids.inference.tta import Shape3
@@ -54,6 +54,26 @@ class PreparedImage:
         """True if resampling changed the grid."""
         return self.data.shape[1:] != self.cropped_shape
 
+    def within(self, mask: NDArray[np.bool_], margin: int) -> PreparedImage:
+        """Return the part in the bounding box of a mask, with the mask as region of interest.
+
+        Parameters
+        ----------
+        mask : (A, B, C) bool
+            In the full shape.
+        margin : int
+            Voxels around the mask that belong to the region.
+        """
+        seen = mask[self.box]
+        box = foreground_box(seen, margin)
+        if box is None:
+            return self
+        parts = zip(self.box, box, strict=True)
+        a, b, c = (slice(whole.start + part.start, whole.start + part.stop) for whole, part in parts)
+        return replace(
+            self, data=self.data[(slice(None), *box)], box=(a, b, c), roi=RegionOfInterest(seen[box], margin)
+        )
+
 
 def prepare(image: Float32, spacing: Sequence[float], model: NnUNetModel) -> PreparedImage:
     """Turn an image into the input of a network.
@@ -75,13 +95,21 @@ def prepare(image: Float32, spacing: Sequence[float], model: NnUNetModel) -> Pre
     data = image.transpose(0, *(axis + 1 for axis in model.transpose))
     a, b, c = (float(spacing[axis]) for axis in model.transpose)
     box = _nonzero_box(data)
-    cropped = np.array(data[(slice(None), *box)], dtype=np.float32, order="C")
+    cropped = np.ascontiguousarray(data[(slice(None), *box)], np.float32)
+    changed = set(model.configuration.get("normalization_schemes", ())) != {"NoNormalization"}
+    if changed and np.may_share_memory(cropped, image):
+        cropped = cropped.copy()
     normalised = _normalise(cropped, model)
     target = model.network_spacing
-    shape = compute_new_shape(normalised.shape[1:], (a, b, c), target)
+    # As nnU-Net's `compute_new_shape`, whose module takes 0.3 s to import.
+    parts = zip((a, b, c), target, normalised.shape[1:], strict=True)
+    shape = [round(old / new * length) for old, new, length in parts]
     if normalised.shape[1:] != tuple(shape):
-        resample = resampling_function(model, "data")
-        normalised = np.asarray(resample(normalised, shape, (a, b, c), target), dtype=np.float32)
+        if _is_linear(model, "data", (a, b, c), target):
+            normalised = np.stack([_linear(torch.from_numpy(channel), shape).numpy() for channel in normalised])
+        else:
+            resample = resampling_function(model, "data")
+            normalised = np.asarray(resample(normalised, shape, (a, b, c), target), dtype=np.float32)
     full: Shape3 = (data.shape[1], data.shape[2], data.shape[3])
     return PreparedImage(normalised, full, box, (a, b, c))
 
@@ -140,20 +168,9 @@ def resampling_function(model: NnUNetModel, what: str) -> Resampler:
 
 
 def head_restorer(model: NnUNetModel, prepared: PreparedImage) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return a function that resamples the logits of one output to the grid before resampling.
-
-    Where the plans ask for linear interpolation of all axes at once, as nnU-Net's do by default, torch does the same
-    sum as nnU-Net's (half-voxel centres, values beyond the edge repeated) in a fraction of the time.
-    """
+    """Return a function that resamples the logits of one output to the grid before resampling."""
     shape, current = prepared.cropped_shape, model.network_spacing
-    options = model.configuration.get("resampling_fn_probabilities_kwargs", {})
-    default = model.configuration.get("resampling_fn_probabilities") == "resample_data_or_seg_to_shape"
-    threshold = options.get("separate_z_anisotropy_threshold")
-    extra = {} if threshold is None else {"separate_z_anisotropy_threshold": threshold}
-    separate, _ = determine_do_sep_z_and_axis(
-        options.get("force_separate_z", False), current, prepared.spacing, **extra
-    )
-    if default and options.get("order", 3) == 1 and not separate:
+    if _is_linear(model, "probabilities", current, prepared.spacing):
         return partial(_linear, shape=shape)
     resample = resampling_function(model, "probabilities")
 
@@ -164,6 +181,25 @@ def head_restorer(model: NnUNetModel, prepared: PreparedImage) -> Callable[[torc
     return by_nnunet
 
 
-def _linear(logits: torch.Tensor, shape: Shape3) -> torch.Tensor:
-    batch = logits.float()[None, None]
-    return torch.nn.functional.interpolate(batch, size=shape, mode="trilinear", align_corners=False)[0, 0]
+def _is_linear(model: NnUNetModel, what: str, current: Sequence[float], new: Sequence[float]) -> bool:
+    """Return whether the plans ask for linear interpolation of all axes at once.
+
+    Torch then computes the same sum as nnU-Net (half-voxel centres, values beyond the edge repeated) in a fraction of
+    the time.
+    """
+    if model.configuration.get(f"resampling_fn_{what}") != "resample_data_or_seg_to_shape":
+        return False
+    options = model.configuration.get(f"resampling_fn_{what}_kwargs", {})
+    if options.get("order", 3) != 1 or options.get("force_separate_z", False) is False:
+        return bool(options.get("order", 3) == 1)
+    from nnunetv2.preprocessing.resampling.default_resampling import determine_do_sep_z_and_axis  # noqa: PLC0415
+
+    threshold = options.get("separate_z_anisotropy_threshold")
+    extra = {} if threshold is None else {"separate_z_anisotropy_threshold": threshold}
+    separate, _ = determine_do_sep_z_and_axis(options["force_separate_z"], current, new, **extra)
+    return not separate
+
+
+def _linear(values: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    batch = values.float()[None, None]
+    return torch.nn.functional.interpolate(batch, size=tuple(shape), mode="trilinear", align_corners=False)[0, 0]

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
+from torch.nn import functional
 
 from totalspineseg_bids.inference.patch_grid import STEP, PatchGrid, RegionOfInterest
 from totalspineseg_bids.inference.tta import IDENTITY, Shape3, TtaTransform
@@ -38,6 +40,7 @@ class Slab:
     """float32, shape (outputs, ...), as large as the image along the other axes; the next slab reuses the memory."""
 
 
+@lru_cache(maxsize=4)
 def gaussian_weights(patch: Shape3, device: torch.device) -> torch.Tensor:
     """Compute nnU-Net's Gaussian weights of a patch: largest in its centre, positive everywhere.
 
@@ -97,9 +100,7 @@ def slide(
     """
     shape: Shape3 = (image.shape[1], image.shape[2], image.shape[3])
     grid = PatchGrid.over(shape, patch, step, roi)
-    padding = [(low, full - size - low) for low, full, size in zip(grid.before, grid.padded, shape, strict=True)]
-    padded = np.pad(image, [(0, 0), *padding]) if grid.padded != shape else image
-    source = torch.from_numpy(np.ascontiguousarray(padded)).to(device)
+    source = torch.from_numpy(np.ascontiguousarray(image)).to(device)
     weights = gaussian_weights(patch, device)
     crop = tuple(slice(low, low + size) for low, size in zip(grid.before, shape, strict=True))
 
@@ -114,15 +115,12 @@ def slide(
         for origin in row.origins:
             at = tuple(slice(low, low + size) for low, size in zip(origin, patch, strict=True))
             inside = tuple(slice(0, patch[main]) if axis == main else at[axis] for axis in range(3))
+            taken = _padded_patch(source, origin, grid.before, patch)
             for transform in transforms:
-                logits = network(transform.apply(source[(slice(None), *at)]))
+                logits = network(transform.apply(taken))
                 if sums is None:
                     sums = torch.zeros((len(logits), *slab_shape), device=device)
-                covered = transform.visible_region(patch)
-                # One output at a time: mirroring back copies, and all outputs together are large.
-                for output, values in zip(sums, logits, strict=True):
-                    output[inside][covered].addcmul_(transform.invert(values).float(), weights[covered])
-                total[inside][covered] += weights[covered]
+                _add(sums[(slice(None), *inside)], total[inside], logits, weights, transform)
             done += 1
             if progress is not None:
                 progress(done / grid.count)
@@ -133,16 +131,50 @@ def slide(
         if low < high:
             part = tuple(slice(low - start, high - start) if axis == main else crop[axis] for axis in range(3))
             logits = sums[(slice(None), *part)].div_(total[part])
-            if roi is not None:
-                logits.masked_fill_(total[part] == 0, _NOTHING)
+            if roi is not None and bool((nothing := total[part] == 0).any()):
+                logits.masked_fill_(nothing, _NOTHING)
             yield Slab(main, low - crop[main].start, high - crop[main].start, logits)
-        _shift(sums, main + 1, final)
-        _shift(total, main, final)
+        if position + 1 < len(grid.rows):
+            _shift(sums, main + 1, final)
+            _shift(total, main, final)
+
+
+def _add(
+    sums: torch.Tensor, total: torch.Tensor, logits: torch.Tensor, weights: torch.Tensor, transform: TtaTransform
+) -> None:
+    """Add the weighted logits of a patch to the sums, and its weights to their total."""
+    covered = transform.visible_region(total.shape)
+    total[covered] += weights[covered]
+    if transform == IDENTITY:
+        sums.addcmul_(logits.float(), weights)
+        return
+    # One output at a time: mirroring back copies, and all outputs together are large.
+    for output, values in zip(sums, logits, strict=True):
+        output[covered].addcmul_(transform.invert(values).float(), weights[covered])
+
+
+def sample_patches(image: NDArray[np.float32], grid: PatchGrid, count: int) -> list[torch.Tensor]:
+    """Return some patches of an image, shape (C, *patch), spread over the rows of a grid."""
+    source = torch.from_numpy(np.ascontiguousarray(image))
+    places = np.unique(np.linspace(0, len(grid.rows), 2 * count + 1)[1::2].astype(int))
+    rows = [grid.rows[place].origins for place in places]
+    return [_padded_patch(source, row[len(row) // 2], grid.before, grid.patch) for row in rows]
+
+
+def _padded_patch(source: torch.Tensor, origin: Shape3, before: Shape3, patch: Shape3) -> torch.Tensor:
+    """Return a patch of an image (channels, A, B, C) with ``before`` voxels of padding, 0 outside the image."""
+    lows = [low - by for low, by in zip(origin, before, strict=True)]
+    spans = [(low, low + size, length) for low, size, length in zip(lows, patch, source.shape[1:], strict=True)]
+    inside = source[(slice(None), *(slice(max(low, 0), high) for low, high, _ in spans))]
+    # In the order of `pad`: the last axis first.
+    missing = [by for low, high, length in reversed(spans) for by in (max(-low, 0), max(high - length, 0))]
+    return functional.pad(inside, missing) if any(missing) else inside
 
 
 def _shift(buffer: torch.Tensor, axis: int, by: int) -> None:
     """Move what is left of a slab to its start and clear the rest."""
     size = buffer.shape[axis]
     if by < size:
-        buffer.narrow(axis, 0, size - by).copy_(buffer.narrow(axis, by, size - by).clone())
+        rest = buffer.narrow(axis, by, size - by)
+        buffer.narrow(axis, 0, size - by).copy_(rest if size - by <= by else rest.clone())
     buffer.narrow(axis, max(size - by, 0), min(by, size)).zero_()

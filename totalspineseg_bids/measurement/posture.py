@@ -5,14 +5,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from totalspineseg_bids.anatomy import VERTEBRA_LEVELS
 from totalspineseg_bids.columns import TableColumn, index_columns
-from totalspineseg_bids.imaging.centerline import Vector
-from totalspineseg_bids.measurement.body_shape import BodyShape
+
+if TYPE_CHECKING:
+    from totalspineseg_bids.imaging.centerline import Vector
+    from totalspineseg_bids.measurement.body_shape import BodyShape
 
 
 def _angle(name: str, title: str, description: str) -> TableColumn:

@@ -69,10 +69,8 @@ def cache_folder() -> Path:
 
 
 def find_cache_folder() -> Path | None:
-    """Return `cache_folder`, or ``None`` where there can be none or a folder above it cannot be entered."""
+    """Return `cache_folder`, or ``None`` where there can be none."""
     try:
-        folder = cache_folder()
-        folder.is_dir()  # raises PermissionError in the second case, such as HOME=/root under another user id
-    except (ModelError, PermissionError):
+        return cache_folder()
+    except ModelError:
         return None
-    return folder

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from totalspineseg_bids.errors import ModelError, OutputError
 from totalspineseg_bids.inference import folders
+from totalspineseg_bids.inference.options import InferenceMode
 from totalspineseg_bids.models import archive, catalog, verify
-from totalspineseg_bids.models.roles import Role, is_level_prior, role_of
+from totalspineseg_bids.models.roles import Role, is_level_prior, needed_roles, role_of
 
 _UNPACKED = ".unpacked"
 
@@ -46,6 +47,15 @@ class ModelSet:
             Role.REFINE: self.refine,
         }
         return folders_by_role[Role(role)]
+
+    def roles(self, mode: InferenceMode) -> tuple[Role, ...]:
+        """Return the models of the steps of a mode, with level prior and refinement where there are any."""
+        roles = list(needed_roles(mode))
+        if self.level_prior is not None and mode is not InferenceMode.SINGLE_STEP:
+            roles.append(Role.LEVEL_PRIOR)
+        if self.refine is not None and Role.STEP2 in roles:
+            roles.append(Role.REFINE)
+        return tuple(roles)
 
     def require(self, role: Role | str) -> Path:
         """Return the model folder of a role.

@@ -14,7 +14,7 @@ from totalspineseg_bids.anatomy import LabelScheme
 from totalspineseg_bids.imaging.grid import restore_probability
 from totalspineseg_bids.imaging.io import VolumeChoice, read_image, read_labels
 from totalspineseg_bids.imaging.volume import Geometry, Volume
-from totalspineseg_bids.inference.options import EngineName, InferenceOptions, Precision, Quality
+from totalspineseg_bids.inference.options import EngineName, InferenceOptions, Precision, Quality, RoiMode
 from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling import label_map
 from totalspineseg_bids.segmentation.localizer import read_localizer
@@ -32,6 +32,7 @@ def segment(
     single_step: bool = False,
     step1_only: bool = False,
     quality: Quality = "standard",
+    roi: RoiMode = "auto",
     localizer: str | Path | Volume | None = None,
     localizer_scheme: LabelScheme = anatomy.DEFAULT_SCHEME,
     volume: VolumeChoice = "mean",
@@ -54,6 +55,8 @@ def segment(
         The model that names all levels at once; or the first of the two steps alone.
     quality
         Passes and overlap of the bundled networks: ``fast``, ``standard`` or ``best``.
+    roi
+        ``auto`` runs the first network only where a coarse network sees the spine, ``off`` on the whole image.
     localizer
         Labelled image that overlaps in scanner space.
     localizer_scheme
@@ -88,6 +91,7 @@ def segment(
         single_step=single_step,
         step1_only=step1_only,
         quality=quality,
+        roi=roi,
     )
     segmenter = SpineSegmenter(resolve(model), options)
     spine = segmenter.segment(

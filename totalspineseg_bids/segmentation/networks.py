@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,13 +13,14 @@ from numpy.typing import NDArray
 from totalspineseg_bids.errors import ModelError, UsageError
 from totalspineseg_bids.imaging.volume import Affine, Volume
 from totalspineseg_bids.inference.options import InferenceMode, InferenceOptions
-from totalspineseg_bids.models.roles import Role, needed_roles
+from totalspineseg_bids.models.catalog import BUNDLED
+from totalspineseg_bids.models.roles import Role
 from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling import LabellingInput, LevelPrior
 from totalspineseg_bids.segmentation.quality import WINDOW_LIMITS, WindowLimits
 from totalspineseg_bids.segmentation.result import StageProgress
 from totalspineseg_bids.segmentation.semantic_map import MEASURED_ROLES, SemanticMap
-from totalspineseg_bids.segmentation.spine_roi import keep_spine, spine_box
+from totalspineseg_bids.segmentation.spine_roi import is_cut, keep_spine, locate_spine, spine_box
 
 if TYPE_CHECKING:
     from totalspineseg_bids.inference.model import NnUNetModel
@@ -29,6 +31,8 @@ VoxelSize = tuple[float, float, float]
 
 #: Voxel size of the grid that the two steps and the labelling work on, mm.
 WORKING_SPACING_MM = 1.0
+#: Margin of step 1 around the spine that the level prior sees in voxels of 3 to 5 mm, mm.
+REGION_MARGIN_MM = 20.0
 #: Margin of step 2 around the spine of step 1, which may miss the tips of processes, mm.
 CROP_MARGIN_MM = 20.0
 #: Other regions overwrite these. A network trained with Dice loss moves the border of two neighbours into the smaller
@@ -36,6 +40,10 @@ CROP_MARGIN_MM = 20.0
 LOW_PRIORITY_ROLES = ("vertebrae",)
 #: Tissues whose borders are placed between voxels.
 BORDERS = ("vertebrae", "sacrum", "disc", "canal", "cord")
+
+
+#: Images of more voxels do not keep the memory of one network while the next one runs.
+_LARGE_VOXELS = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,8 @@ class NetworkOutputs:
     """Level probabilities of the level-prior network."""
     flags: tuple[str, ...] = ()
     """Findings that a person should check."""
+    precisions: tuple[str, ...] = ()
+    """Networks whose precision was chosen by its effect, with the share of equal labels."""
 
     def as_session_image(self, localizer: Volume | None = None) -> LabellingInput:
         """Return the input of the labelling."""
@@ -130,32 +140,49 @@ class SegmentationNetworks:
 
     @property
     def roles(self) -> tuple[Role, ...]:
-        """Models in use: those of the steps, and the level prior and the refining network where the set has them."""
-        roles = list(needed_roles(self.mode))
-        if self.models.level_prior is not None and self.mode is not InferenceMode.SINGLE_STEP:
-            roles.append(Role.LEVEL_PRIOR)
-        if self.models.refine is not None and Role.STEP2 in roles and not self._unrefined:
-            roles.append(Role.REFINE)
-        return tuple(roles)
+        """Models in use."""
+        return tuple(role for role in self.models.roles(self.mode) if not (role is Role.REFINE and self._unrefined))
 
     @property
     def digests(self) -> dict[str, str]:
         """SHA-256 of the checkpoint of each model in use, by role."""
         return {role: self._predictor(role).model.digest for role in self.roles}
 
-    def single_step(self, image: Volume, report: StageProgress) -> SemanticMap:
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """Networks whose precision was chosen by its effect, with the share of equal labels."""
+        reports = {
+            str(role.value): self.predictors[role].precision_report for role in self.roles if role in self.predictors
+        }
+        return tuple(f"{role}: {report}" for role, report in reports.items() if report)
+
+    def locate(self, image: Volume, report: StageProgress) -> tuple[LevelPrior | None, NDArray[np.bool_] | None]:
+        """Run the level-prior network on the whole image.
+
+        Returns
+        -------
+        LevelPrior or None
+            Evidence for the levels, where the set has such a network.
+        (X, Y, Z) bool or None
+            Region of the spine; None where it is not certain or not used. For a set without such a network it comes
+            from the bundled one.
+        """
+        own = self.models.level_prior is not None
+        if not own and self.options.roi == "off":
+            return None, None
+        if own and self.mode is InferenceMode.SINGLE_STEP:  # which runs the same network
+            return None, None
+        prior = LevelPriorNetwork(self._predictor(Role.LEVEL_PRIOR)).run(image, report)
+        region = locate_spine(prior, image.geometry) if self.options.roi == "auto" else None
+        return prior if own else None, region
+
+    def single_step(self, image: Volume, region: NDArray[np.bool_] | None, report: StageProgress) -> SemanticMap:
         """Run the model whose classes are the levels."""
-        return self._run(Role.SINGLE, image.data[None], image.spacing, report)
+        return self._run_in_region(Role.SINGLE, image, region, report)
 
-    def step1(self, image: Volume, report: StageProgress) -> SemanticMap:
-        """Find canal, discs and vertebrae in the whole image."""
-        return self._run(Role.STEP1, image.data[None], image.spacing, report)
-
-    def level_prior(self, image: Volume, report: StageProgress) -> LevelPrior | None:
-        """Run the level-prior network, where the set has one."""
-        if self.models.level_prior is None:
-            return None
-        return LevelPriorNetwork(self._predictor(Role.LEVEL_PRIOR)).run(image, report)
+    def step1(self, image: Volume, region: NDArray[np.bool_] | None, report: StageProgress) -> SemanticMap:
+        """Find canal, discs and vertebrae, in the region of the spine or, if it does not hold all of it, everywhere."""
+        return self._run_in_region(Role.STEP1, image, region, report)
 
     def step2(
         self, channels: NDArray[np.float32], spacing: VoxelSize, roi: NDArray[np.bool_], report: StageProgress
@@ -215,8 +242,10 @@ class SegmentationNetworks:
         box = spine_box(second.labels, refinement.MARGIN_MM, WORKING_SPACING_MM)
         if box is None:
             return second
-        inputs = refinement.crop_inputs(box, intensities, second.probabilities, first.probabilities)
-        channels, roi = refinement.refinement_channels(*inputs), second.labels[box] > 0
+        channels = refinement.refinement_channels(
+            *refinement.crop_inputs(box, intensities, second.probabilities, first.probabilities)
+        )
+        roi = second.labels[box] > 0
         found = self._run(Role.REFINE, channels, spacing, report, roi=roi, margin_mm=refinement.MARGIN_MM)
         labels = np.zeros_like(second.labels)
         labels[box] = refinement.apply_refinement(second.labels[box], second.class_map, found.labels, found.class_map)
@@ -242,6 +271,14 @@ class SegmentationNetworks:
             msg = f"model {self.models.name}: step {step} has no {missing}, which its refining network needs"
             raise ModelError(msg)
 
+    def _folder(self, role: Role) -> Path:
+        """Return the model folder of a role; for a set without a level prior the bundled one."""
+        if role is Role.LEVEL_PRIOR and self.models.level_prior is None:
+            from totalspineseg_bids.models.registry import resolve  # noqa: PLC0415 - loads torch
+
+            return resolve(BUNDLED, need=(role,)).require(role)
+        return self.models.require(role)
+
     def _predictor(self, role: Role) -> Predictor:
         """Load a model at its first use."""
         if role not in self.predictors:
@@ -249,7 +286,7 @@ class SegmentationNetworks:
             from totalspineseg_bids.inference.model import load_model  # noqa: PLC0415
             from totalspineseg_bids.inference.predictor import Predictor  # noqa: PLC0415
 
-            model = load_model(self.models.require(role))
+            model = load_model(self._folder(role))
             limits = self._limits.get(role, WindowLimits())
             self.predictors[role] = Predictor(
                 model,
@@ -258,10 +295,20 @@ class SegmentationNetworks:
                 exclusive_parts=class_map_of(model).has_parity,
                 borders=BORDERS,
                 step=limits.step_of(model),
+                growth=limits.growth_of(model),
                 mirror=model.use_mirroring,
                 max_passes=limits.passes,
             )
         return self.predictors[role]
+
+    def _run_in_region(
+        self, role: Role, image: Volume, region: NDArray[np.bool_] | None, report: StageProgress
+    ) -> SemanticMap:
+        """Run a network in a region, and on the whole image if what it finds reaches the end of the region."""
+        found = self._run(role, image.data[None], image.spacing, report, roi=region, margin_mm=REGION_MARGIN_MM)
+        if region is None or not is_cut(found.labels, region, round(REGION_MARGIN_MM / WORKING_SPACING_MM)):
+            return found
+        return self._run(role, image.data[None], image.spacing, report)
 
     def _run(
         self,
@@ -293,6 +340,8 @@ class SegmentationNetworks:
             margin=round(margin_mm / WORKING_SPACING_MM),
             progress=lambda fraction: report(role.value, fraction),
         )
+        if channels[0].size > _LARGE_VOXELS:
+            predictor.release()
         labels = keep_spine(prediction.labels, class_map)
         return SemanticMap(labels, class_map, prediction.probabilities, prediction.margin)
 

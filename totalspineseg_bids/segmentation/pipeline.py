@@ -68,13 +68,14 @@ def run_networks(
     image = to_working_grid(Volume(values, volume.affine), WORKING_SPACING_MM)
     report("resample", 1.0)
     if networks.mode is InferenceMode.SINGLE_STEP:
-        return NetworkOutputs(image.affine, networks.single_step(image, report))
+        _, region = networks.locate(image, report)
+        return NetworkOutputs(image.affine, networks.single_step(image, region, report))
 
-    first = networks.step1(image, report)
+    prior, region = networks.locate(image, report)
+    first = networks.step1(image, region, report)
     box = spine_box(first.labels, CROP_MARGIN_MM, WORKING_SPACING_MM)
     if box is None:
         return NetworkOutputs(image.affine, first.measured())
-    prior = networks.level_prior(image, report)
     if networks.mode is InferenceMode.STEP1:
         return NetworkOutputs(image.affine, first.measured(), level_prior=prior)
 
@@ -117,9 +118,10 @@ def label_outputs(outputs: NetworkOutputs, localizer: Volume | None = None) -> L
 def add_network_results(spine: LabelledSpine, outputs: NetworkOutputs) -> LabelledSpine:
     """Add probabilities, margin and flags of the networks to a labelled spine."""
     if spine.status is SpineStatus.NO_SPINE:
-        return replace(spine, reason=NOTHING_FOUND)
+        return replace(spine, reason=NOTHING_FOUND, precisions=outputs.precisions)
     return replace(
         spine,
+        precisions=outputs.precisions,
         flags=(*spine.flags, *outputs.flags),
         cord_probability=outputs.final.probabilities.get("cord"),
         canal_probability=outputs.final.probabilities.get("canal"),
@@ -178,7 +180,8 @@ class SpineSegmenter:
         self, volume: Volume, localizer: Volume | None = None, report: StageProgress = no_progress
     ) -> NetworkOutputs:
         """Run the networks on one image without labelling it; see :func:`run_networks`."""
-        return run_networks(volume, self.networks, localizer, report)
+        outputs = run_networks(volume, self.networks, localizer, report)
+        return replace(outputs, precisions=self.networks.precisions)
 
     def segment(
         self,

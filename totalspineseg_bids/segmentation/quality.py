@@ -22,6 +22,10 @@ class WindowLimits:
     """Maximum number of mirrored or shifted copies of each patch that are averaged; None for no limit."""
     step: float = 0.0
     """Minimum distance of neighbouring patches, as a fraction of their size."""
+    growth: float | None = None
+    """Maximum number of voxels of a patch relative to those of training; that of the plans if None. A patch of step 2
+    that has twice as many takes 1 GB.
+    """
 
     def step_of(self, model: NnUNetModel) -> float:
         """Return the distance of neighbouring patches of a model.
@@ -30,16 +34,28 @@ class WindowLimits:
         """
         return max(model.tile_step, self.step) if "tile_step_size" in model.configuration else model.tile_step
 
+    def growth_of(self, model: NnUNetModel) -> float:
+        """Return the maximum number of voxels of a patch of a model, relative to those of training.
+
+        A public model keeps to the size of training patches, as in nnU-Net.
+        """
+        if self.growth is None or "tile_step_size" not in model.configuration:
+            return model.patch_growth
+        return self.growth
+
 
 #: By quality and role; a role without an entry has no limits. Measured with ``benchmarks/bench_frontier.py``.
 WINDOW_LIMITS: Mapping[Quality, Mapping[Role, WindowLimits]] = MappingProxyType(
     {
         "fast": {
             Role.STEP1: WindowLimits(step=0.85),
-            Role.STEP2: WindowLimits(passes=1, step=0.85),
+            Role.STEP2: WindowLimits(passes=1, step=0.85, growth=2.0),
             Role.REFINE: WindowLimits(passes=1),
         },
-        "standard": {},
+        "standard": {
+            Role.STEP2: WindowLimits(passes=2, step=0.85, growth=2.0),
+            Role.REFINE: WindowLimits(passes=1),
+        },
         "best": {},
     }
 )

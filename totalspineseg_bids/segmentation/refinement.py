@@ -163,7 +163,8 @@ def refinement_channels(
     NDArray[np.float32]
         Shape (CHANNELS, X, Y, Z).
     """
-    channels = np.empty((CHANNELS, *image.shape), np.float32)
+    # In the order of axes in which networks take them, so that they need not be copied.
+    channels = np.empty((CHANNELS, *image.shape[::-1]), np.float32).transpose(0, 3, 2, 1)
     channels[0] = image
     for row, role in zip(PRIOR_CHANNELS, REFINED_ROLES, strict=True):
         channels[row] = _logits(probabilities[role]) / PRIOR_SCALE
@@ -181,14 +182,15 @@ def refinement_channels(
     }
     for row, name in enumerate(_MEASURES, start=_MEASURED_FROM):
         weight = sure[name].float()
-        parts = [_pooled(weight * power) for power in (torch.ones(()), tensor, tensor * tensor)]
+        parts = [_pooled(weight), _pooled(weight.mul_(tensor)), _pooled(weight.mul_(tensor))]
         if name == "around":
             parts = [part * near for part in parts]
         count, first, second = (_smooth(part, _SIGMA) for part in parts)
         count = count + _LEAST_WEIGHT
         mean = first / count
         spread = np.sqrt(np.maximum(second / count - mean * mean, _LEAST_VARIANCE))
-        channels[row] = ((tensor - _full(mean, image.shape)) / _full(spread, image.shape)).clip(-_LARGEST, _LARGEST)
+        relative = _full(mean, image.shape).neg_().add_(tensor).div_(_full(spread, image.shape))
+        channels[row] = relative.clip_(-_LARGEST, _LARGEST)
     return channels
 
 

@@ -113,6 +113,8 @@ class LabelledSpine:
     """Logit margin of each voxel to the next kind of tissue, float16, on the grid of ``labels``; ``None`` if it was not
     kept.
     """
+    precisions: tuple[str, ...] = ()
+    """Networks whose precision was chosen by its effect, with the share of equal labels."""
 
     def labels_on(self, target: Geometry) -> NDArray[np.uint8]:
         """Return the labels on another grid, with borders where the network has them between voxels.

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.imaging.grid import Box, foreground_box
+from totalspineseg_bids.imaging.volume import Geometry
 from totalspineseg_bids.segmentation.class_map import ClassMap
+from totalspineseg_bids.segmentation.labelling import LevelPrior
 
 _STRIDE = 4
 _JOIN_CELLS = 2
 _SHARE_OF_LARGEST = 0.1
 _SMALLEST_SPINE_MM3 = 300.0
+#: Probability of spine, in a voxel of the level prior, from which it belongs to the region and from which it counts as
+#: certain; smallest volume that has to be certain, and its smallest share of the region (assumed).
+_POSSIBLE, _CERTAIN = 0.1, 0.5
+_LEAST_REGION_MM3 = 5000.0
+_LEAST_CERTAIN = 0.4
+#: A map within so many voxels of the end of a region may go on beyond it.
+_NEAR_END = 3
 
 
 def keep_spine(semantic: NDArray[np.uint8], class_map: ClassMap) -> NDArray[np.uint8]:
@@ -56,10 +63,10 @@ def keep_spine(semantic: NDArray[np.uint8], class_map: ClassMap) -> NDArray[np.u
 
 def _blocks(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Count the voxels of a mask in blocks of ``_STRIDE``³."""
-    sums = mask.astype(np.int64)
+    sums = mask.view(np.uint8)  # which holds 4 x 4 x 4
     for axis in range(3):
-        sums = np.add.reduceat(sums, np.arange(0, mask.shape[axis], _STRIDE), axis=axis)
-    return sums
+        sums = np.add.reduceat(sums, np.arange(0, mask.shape[axis], _STRIDE), axis=axis, dtype=np.uint8)
+    return sums.astype(np.int64)
 
 
 def spine_box(semantic: NDArray[np.uint8], margin_mm: float, spacing_mm: float) -> Box | None:
@@ -67,6 +74,55 @@ def spine_box(semantic: NDArray[np.uint8], margin_mm: float, spacing_mm: float) 
     return foreground_box(semantic > 0, margin=round(margin_mm / spacing_mm))
 
 
-def probability_roles(labels: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
-    """List those of cord and canal whose probability a model outputs."""
-    return tuple(role for role in ("cord", "canal") if role in labels)
+def locate_spine(prior: LevelPrior, geometry: Geometry) -> NDArray[np.bool_] | None:
+    """Return the region in which a level prior sees a spine.
+
+    Parameters
+    ----------
+    prior : LevelPrior
+        Probabilities of a coarse network on a grid with the axes of the image.
+    geometry : Geometry
+        Grid of the image.
+
+    Returns
+    -------
+    (X, Y, Z) bool or None
+        On the grid of the image; None if the network sees no spine or is not certain of one.
+    """
+    spine = [row for row, meaning in enumerate(prior.meanings) if meaning is not None]
+    probability = prior.probabilities[spine].sum(axis=0)
+    likely, certain = probability > _POSSIBLE, probability > _CERTAIN
+    volume = float(np.count_nonzero(certain)) * abs(np.linalg.det(prior.affine[:3, :3]))
+    if volume < _LEAST_REGION_MM3 or np.count_nonzero(certain) < _LEAST_CERTAIN * np.count_nonzero(likely):
+        return None
+    numbered, number = ndimage.label(likely, np.ones((3, 3, 3), bool))
+    held = ndimage.sum_labels(certain, numbered, np.arange(number + 1))
+    held[0] = 0
+    coarse = (held >= _SHARE_OF_LARGEST * held.max())[numbered]
+    to_prior = np.linalg.inv(prior.affine) @ geometry.affine
+    for axis in range(3):
+        place = np.rint(to_prior[axis, axis] * np.arange(geometry.shape[axis]) + to_prior[axis, 3]).astype(np.intp)
+        inside = (place >= 0) & (place < coarse.shape[axis])
+        shape = [-1 if k == axis else 1 for k in range(3)]
+        coarse = np.take(coarse, np.where(inside, place, 0), axis=axis) & inside.reshape(shape)
+    return coarse if coarse.any() else None
+
+
+def is_cut(semantic: NDArray[np.uint8], region: NDArray[np.bool_], margin: int) -> bool:
+    """Return whether a map made in the box of a region, with a margin, reaches the end of the box or is empty.
+
+    Examples
+    --------
+    >>> region = np.zeros((40, 40, 40), bool)
+    >>> region[20:30, 20:30, :30] = True
+    >>> is_cut(region.astype(np.uint8), region, margin=5), is_cut(region.astype(np.uint8), region, margin=1)
+    (False, True)
+    """
+    box, found = foreground_box(region, margin), foreground_box(semantic > 0, _NEAR_END)
+    if box is None or found is None:
+        return box is not None
+    ends = zip(box, found, semantic.shape, strict=True)
+    return any(
+        (part.start > 0 and there.start <= part.start) or (part.stop < length and there.stop >= part.stop)
+        for part, there, length in ends
+    )
