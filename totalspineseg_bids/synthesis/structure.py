@@ -191,7 +191,7 @@ def _discs(image: Image, tissue: Tissue) -> Image:
     """Add the annulus, dark in front, behind and at the sides, and black patches of gas in degenerate discs."""
     arrays, draws = tissue.arrays, tissue.draws
     disc = tissue.of("disc")
-    width = float(tissue.rng.uniform(2.0, 5.0))
+    width = float(tissue.rng.uniform(2.0, 6.5))
     inner = tissue.blurred(disc, (width, width, 0.5))
     strength = draws.uniform(-0.1, 1.0)
     annulus = (disc * ((0.9 - inner) / 0.4).clip(0.0, 1.0)) * (1.0 - draws.uniform(0.1, 0.7))
