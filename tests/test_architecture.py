@@ -18,6 +18,7 @@ PACKAGE = Path(totalspineseg_bids.__file__).parent
 # From the bottom to the top: a package imports only from packages of a lower rank, and from itself.
 RANK = {
     "errors": 0,
+    "citation": 0,
     "anatomy": 0,
     "columns": 0,
     "files": 0,
@@ -29,6 +30,7 @@ RANK = {
     "measurement": 5,
     "bids": 6,
     "report": 6,
+    "exports": 6,
     "training": 7,
     "evaluation": 8,
     "config": 7,

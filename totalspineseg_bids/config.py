@@ -44,6 +44,7 @@ else:  # pragma: no cover
 AnalysisLevel = Literal["participant", "group"]
 Resolution = Literal["native", "1mm", "both"]
 Share = Literal["participant", "session", "image"]
+Export = Literal["slicer", "itksnap", "sct", "parts", "dicom"]
 ANALYSIS_LEVELS: tuple[AnalysisLevel, ...] = get_args(AnalysisLevel)
 
 #: BIDS suffixes that are processed unless ``suffix`` is set.
@@ -164,6 +165,15 @@ def _executor(name: str, value: object) -> str | None:
         msg = f"{name} '{value}' is not the name of a Snakemake executor, such as local, slurm or kubernetes"
         raise UsageError(msg)
     return None if value is None else str(value)
+
+
+def _export(name: str, value: object) -> tuple[str, ...]:
+    chosen = _labels(name, value, "")
+    unknown = [tool for tool in chosen if tool not in get_args(Export)]
+    if unknown:
+        msg = f"{name} '{unknown[0]}' is not one of {', '.join(get_args(Export))}"
+        raise UsageError(msg)
+    return tuple(tool for tool in get_args(Export) if tool in chosen)
 
 
 def _verbosity(name: str, value: object) -> object:
@@ -470,6 +480,22 @@ class RunConfig:
         "grid of the output: the image's own, 1 mm isotropic, or both",
         changes_result=True,
     )
+    export: tuple[str, ...] = _option(
+        (),
+        SettingGroup.OUTPUT,
+        "files for other tools: slicer, itksnap, sct (Spinal Cord Toolbox), parts (vertebral bodies and posterior "
+        "elements), dicom (DICOM segmentations)",
+        metavar="TOOL",
+        parse=_export,
+    )
+    dicom_dir: Path | None = _option(
+        None,
+        SettingGroup.OUTPUT,
+        "folder of the DICOM series that the images were converted from, with a folder sub-X[/ses-Y] for each "
+        "participant or all in one; for --export dicom",
+        metavar="DIR",
+        is_input=True,
+    )
     corrections: Path | None = _option(
         None,
         SettingGroup.OUTPUT,
@@ -644,6 +670,7 @@ class RunConfig:
         self._check_inputs()
 
     def _check_inputs(self) -> None:
+        check_dicom_dir(self.export, self.dicom_dir)
         if self.corrections is not None and not self.corrections.exists():
             msg = f"{self.corrections}: no such table or folder of corrections"
             raise MissingInputError(msg)
@@ -749,6 +776,24 @@ class RunConfig:
             msg = f"{', '.join(missing)} not given; usage: totalspineseg-bids BIDS_DIR OUTPUT_DIR {{participant,group}}"
             raise UsageError(msg)
         return cls(**values)
+
+
+def check_dicom_dir(export: Iterable[str], folder: Path | None) -> None:
+    """Reject ``--export dicom`` without a folder of DICOM series.
+
+    Raises
+    ------
+    UsageError
+        If no folder is given.
+    MissingInputError
+        If it does not exist.
+    """
+    if "dicom" in export and folder is None:
+        msg = "--export dicom needs the DICOM series that the images were converted from; give them with --dicom-dir"
+        raise UsageError(msg)
+    if folder is not None and not folder.is_dir():
+        msg = f"{folder}: no such folder of DICOM series"
+        raise MissingInputError(msg)
 
 
 def _kind(hint: object) -> SettingKind:

@@ -94,7 +94,13 @@ def test_real_images_give_a_valid_dataset_on_their_own_grids(tmp_path: Path) -> 
     assert run(config(SHARED, out, skip_bids_validation=False), factory=lambda _: loaded) == 0
     finish(config(SHARED, out, "group"))
     sources = sorted(SHARED.glob("sub-*/anat/*.nii.gz"))
-    expected = {".bidsignore", "dataset_description.json", "seg-totalspineseg_dseg.tsv"}
+    expected = {
+        ".bidsignore",
+        "README.md",
+        "dataset_description.json",
+        "descriptions.tsv",
+        "seg-totalspineseg_dseg.tsv",
+    }
     expected.add("group.html")
     for source in sources:
         stem, suffix = source.relative_to(SHARED).as_posix().removesuffix(".nii.gz").rsplit("_", 1)

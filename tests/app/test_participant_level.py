@@ -74,6 +74,8 @@ def test_the_output_is_the_golden_list_and_valid(
     assert found == sorted(
         [
             ".bidsignore",
+            "README.md",
+            "descriptions.tsv",
             "dataset_description.json",
             "seg-totalspineseg_dseg.tsv",
             *(f"sub-0{i}.html" for i in range(1, 5)),

@@ -13,8 +13,10 @@ from totalspineseg_bids.bids.description import (
     make_dataset_description,
     make_generated_by,
     make_lookup_table,
+    write_citation,
     write_root_files,
 )
+from totalspineseg_bids.citation import PUBLICATIONS
 
 
 @pytest.mark.parametrize(
@@ -77,9 +79,34 @@ def test_what_is_right_already_is_not_written_again(tmp_path: Path) -> None:
         folder.mkdir()
     write_root_files(raw, output, "seed")
     before = {path.name: (path.read_bytes(), path.stat().st_ino) for path in output.iterdir()}
-    assert set(before) == {".bidsignore", "dataset_description.json", "seg-totalspineseg_dseg.tsv"}
+    assert set(before) == {
+        *(".bidsignore", "README.md", "dataset_description.json", "descriptions.tsv", "seg-totalspineseg_dseg.tsv")
+    }
     (output / ".bidsignore").write_text("other")
+    (output / "README.md").rename(output / "README")  # a README of the user's
     write_root_files(raw, output, "seed")
     after = {path.name: (path.read_bytes(), path.stat().st_ino) for path in output.iterdir()}
+    after["README.md"] = after.pop("README")
     assert {name: content for name, (content, _) in after.items()} == {n: content for n, (content, _) in before.items()}
     assert {name for name in after if after[name] != before[name]} == {".bidsignore"}
+
+
+def test_the_licence_is_that_of_the_source_dataset(tmp_path: Path) -> None:
+    for entry, expected in ({"License": "CC-BY-4.0"}, "CC-BY-4.0"), ({}, None):
+        (tmp_path / "dataset_description.json").write_text(json.dumps({"Name": "x", **entry}))
+        content = json.loads(make_dataset_description(tmp_path, tmp_path / "out", "x", {}))
+        assert content.get("License") == expected
+        assert content["GeneratedBy"][0]["CodeURL"].startswith("https://")
+
+
+def test_the_citation_names_model_and_publications(tmp_path: Path) -> None:
+    write_citation(tmp_path, "some-model")
+    text, bibliography = ((tmp_path / f"CITATION.{extension}").read_text() for extension in ("md", "bib"))
+    assert "(model some-model)" in text
+    for publication in PUBLICATIONS:
+        assert publication.title in text
+        assert (
+            f"@{publication.kind}{{{publication.key},\n  author = {{{publication.authors[0].replace(' ', ', ')} and"
+            in bibliography
+        )
+        assert bibliography.count("{") == bibliography.count("}")

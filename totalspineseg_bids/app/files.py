@@ -10,9 +10,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import LabelScheme
-from totalspineseg_bids.app.image import draw_disc_points
 from totalspineseg_bids.app.segmenter import Segmenter
 from totalspineseg_bids.errors import (
     ExitCode,
@@ -36,6 +38,7 @@ from totalspineseg_bids.imaging.io import (
 from totalspineseg_bids.imaging.memory import check_memory
 from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.inference.resources import memory_limit_mb
+from totalspineseg_bids.segmentation.disc_points import draw_disc_points
 from totalspineseg_bids.segmentation.result import LabelledSpine, SpineStatus
 
 logger = logging.getLogger(__name__)
@@ -63,6 +66,12 @@ class FileOptions:
     """Whether to write the image of disc points, as in the derivatives of the app."""
     probabilities: bool = False
     """Whether to write the probabilities of cord and canal, as in the derivatives of the app."""
+    export: tuple[str, ...] = ()
+    """Tools for which to write files: ``slicer``, ``itksnap``, ``sct``, ``parts``, ``dicom``."""
+    dicom_dir: Path | None = None
+    """Folder of the DICOM series that the images were converted from."""
+    model: str = ""
+    """Name of the model, recorded in DICOM segmentations."""
 
 
 _DEFAULTS = FileOptions()
@@ -237,7 +246,7 @@ def _says_no_spine(path: Path) -> bool:
 def _write_result(job: FileJob, image: LoadedImage, spine: LabelledSpine, options: FileOptions) -> None:
     """Write all files of an image; the labels, by which ``--skip-existing`` finds it complete, come last."""
     geometry = image.volume.geometry
-    if options.points and spine.disc_points:
+    if (options.points or "sct" in options.export) and spine.disc_points:
         points = draw_disc_points(spine.disc_points, geometry)
         write_labels(_beside(job.target, "_points.nii.gz"), points, geometry.affine, image.header)
     if options.probabilities:
@@ -251,8 +260,34 @@ def _write_result(job: FileJob, image: LoadedImage, spine: LabelledSpine, option
         # Labels of an earlier run would contradict the record.
         job.target.unlink(missing_ok=True)
         return
-    labels = anatomy.to_scheme(spine.labels_on(geometry), options.scheme)
-    write_labels(job.target, labels, geometry.affine, image.header)
+    labels = spine.labels_on(geometry)
+    if options.export:
+        _write_exports(job.target, spine, labels, image, options)
+    write_labels(job.target, anatomy.to_scheme(labels, options.scheme), geometry.affine, image.header)
+
+
+def _write_exports(
+    target: Path, spine: LabelledSpine, labels: NDArray[np.uint8], image: LoadedImage, options: FileOptions
+) -> None:
+    """Write the files for other tools beside the labels."""
+    from totalspineseg_bids import exports  # noqa: PLC0415 - only where it is asked for
+
+    grid = image.volume.geometry
+    if "itksnap" in options.export:
+        write_text(_beside(target, ".label"), anatomy.itksnap_table(scheme=options.scheme))
+    if "slicer" in options.export:
+        write_text(_beside(target, ".ctbl"), anatomy.slicer_table(scheme=options.scheme))
+    for product in exports.make_exports(options.export, spine, labels, grid):
+        if isinstance(product, exports.ExportedText):
+            write_text(_beside(target, f"_{product.kind}"), product.text)
+        else:
+            write_labels(_beside(target, f"_{product.kind}.nii.gz"), product.labels, grid.affine, image.header)
+    if "dicom" in options.export and options.dicom_dir is not None:
+        slices = exports.find_series(options.dicom_dir, grid)
+        if slices is None:
+            logger.warning("%s: %s holds no DICOM series with its voxels", target, options.dicom_dir)
+        else:
+            exports.write_dicom_segmentation(_beside(target, ".dcm"), labels, grid, slices, model=options.model)
 
 
 def segment_files(

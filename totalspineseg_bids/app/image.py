@@ -26,6 +26,7 @@ from totalspineseg_bids.bids.sidecar import (
     derivative_uri,
     describe_label_columns,
     format_json,
+    format_value_table,
     label_table,
     make_image_sidecar,
     make_label_rows,
@@ -45,8 +46,9 @@ from totalspineseg_bids.imaging.io import (
 from totalspineseg_bids.imaging.memory import check_memory
 from totalspineseg_bids.imaging.volume import Geometry, Volume
 from totalspineseg_bids.segmentation.corrections import digest_labels
+from totalspineseg_bids.segmentation.disc_points import draw_disc_points
 from totalspineseg_bids.segmentation.localizer import read_localizer
-from totalspineseg_bids.segmentation.result import DiscPoint, LabelledSpine, SpineStatus, StageProgress
+from totalspineseg_bids.segmentation.result import LabelledSpine, SpineStatus, StageProgress
 
 if TYPE_CHECKING:
     from totalspineseg_bids.measurement.measure import SpineMeasures
@@ -130,7 +132,7 @@ def plan_image(
         corrected = ImageCorrections.recorded(config.output_dir, names)
     else:
         corrected = corrections.of(source.name)
-    digests = Digests(digest, config.digest, loaded.digest, corrected.digest)
+    digests = Digests(digest, config.digest, loaded.digest, corrected.digest, " ".join(config.export))
     return ImageJob(source, names, digests, found, companions, corrected)
 
 
@@ -196,28 +198,6 @@ def process_image(
     return after.spine
 
 
-def draw_disc_points(points: Sequence[DiscPoint], geometry: Geometry) -> NDArray[np.uint8]:
-    """Return an image with one voxel per disc level; levels outside the grid or without a value are omitted.
-
-    Parameters
-    ----------
-    points : sequence of DiscPoint
-        Points at which the disc levels meet the centreline of the canal.
-    geometry : Geometry
-        Grid of the image.
-    """
-    image = np.zeros(geometry.shape, np.uint8)
-    inverse = np.linalg.inv(geometry.affine)
-    for point in points:
-        value = level_point_value(point.level)
-        if value is None:
-            continue
-        voxel = np.rint(inverse[:3, :3] @ np.asarray(point.position_mm) + inverse[:3, 3]).astype(int)
-        if (voxel >= 0).all() and (voxel < geometry.shape).all():
-            image[tuple(voxel)] = value
-    return image
-
-
 class _Writer:
     """Writer of the derivatives of one image."""
 
@@ -278,6 +258,8 @@ class _Writer:
                 self._write_images(resolution)
             self._write_text(self.names.labels(".tsv", resolution), label_table(self.rows))
         self._write_uncorrected()
+        if self.config.export and self.spine.status is not SpineStatus.NO_SPINE:
+            self._write_exports()
         figures = self._write_figures()
         *others, main = self.config.resolutions
         angles = self.measures.posture.as_row() if self.measures else {}
@@ -313,7 +295,9 @@ class _Writer:
         if spine.disc_points:
             name = names.points(".nii.gz", resolution)
             self._label_image(name, draw_disc_points(spine.disc_points, geometry), geometry, header)
-            self._describe(names.points(".json", resolution), "levels", resolution)
+            missing = [p.level for p in spine.disc_points if level_point_value(p.level) is None]
+            note = {"LevelsWithoutValue": missing} if missing else {}
+            self._describe(names.points(".json", resolution), "levels", resolution, **note)
         for label, probability in (("SC", spine.cord_probability), ("canal", spine.canal_probability)):
             name = names.probability(label, ".nii.gz", resolution)
             if probability is None and name not in self.before.kept:
@@ -339,8 +323,42 @@ class _Writer:
         write_labels(self.output / name, labels, geometry.affine, header)
         self.written.append(name)
 
-    def _describe(self, name: str, what: str, resolution: str | None) -> None:
-        self._write_text(name, format_json(make_image_sidecar(self.provenance, _DESCRIPTIONS[what], resolution)))
+    def _describe(self, name: str, what: str, resolution: str | None, **further: object) -> None:
+        content = make_image_sidecar(self.provenance, _DESCRIPTIONS.get(what, what), resolution)
+        self._write_text(name, format_json({**content, **further}))
+
+    def _write_exports(self) -> None:
+        from totalspineseg_bids.exports import ExportedText, make_exports  # noqa: PLC0415 - only where it is asked for
+
+        main, names = self.config.resolutions[-1], self.names
+        geometry, header = self._grid(main)
+        labels = self.spine.labels if main else self.native
+        for product in make_exports(self.config.export, self.spine, labels, geometry):
+            if isinstance(product, ExportedText):
+                self._write_text(names.exported_file(product.kind), product.text)
+                continue
+            self._label_image(names.exported_map(product.kind, ".nii.gz"), product.labels, geometry, header)
+            self._write_text(names.exported_map(product.kind, ".tsv"), format_value_table(product.values))
+            self._describe(names.exported_map(product.kind, ".json"), product.description, main)
+        if "dicom" in self.config.export:
+            self._write_dicom()
+
+    def _write_dicom(self) -> None:
+        from totalspineseg_bids.exports import find_series, write_dicom_segmentation  # noqa: PLC0415 - optional package
+
+        folder = self.config.dicom_dir or Path()
+        parts = (f"sub-{self.job.source.participant}", f"ses-{self.job.source.session}")
+        for part in parts:
+            folder = folder / part if (folder / part).is_dir() else folder
+        grid = self.image.volume.geometry
+        slices = find_series(folder, grid)
+        if slices is None:
+            logger.warning("%s: %s holds no DICOM series with its voxels", self.job.source.name, folder)
+            return
+        name = self.names.exported_file("dseg.dcm")
+        model = self.provenance.model
+        write_dicom_segmentation(self.output / name, self.native, grid, slices, model=model)
+        self.written.append(name)
 
     def _write_figures(self) -> dict[str, str]:
         # A figure that cannot be drawn must not prevent the publication of the result.

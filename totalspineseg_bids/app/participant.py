@@ -25,8 +25,8 @@ from totalspineseg_bids.app.parallel import number_of_jobs, share_of_resources, 
 from totalspineseg_bids.app.reports import list_participants, write_participant_report
 from totalspineseg_bids.app.segmenter import LoadedSegmenter, SegmenterFactory, load_segmenter
 from totalspineseg_bids.app.selection import make_selection
-from totalspineseg_bids.bids.description import write_root_files
-from totalspineseg_bids.bids.names import DerivativeNames, SourceImage
+from totalspineseg_bids.bids.description import write_citation, write_root_files
+from totalspineseg_bids.bids.names import LOGS, DerivativeNames, SourceImage
 from totalspineseg_bids.bids.publish import clean_root
 from totalspineseg_bids.bids.query import find_images
 from totalspineseg_bids.bids.validate import check_dataset
@@ -169,6 +169,10 @@ def run_participants(
         return run.tally
     if assignment is None:
         prepare_output(config)
+    try:
+        write_citation(config.output_dir / LOGS, loaded.model)
+    except OSError as error:
+        logger.warning("%s: the text for a methods section could not be written (%s)", config.output_dir / LOGS, error)
     run.go()
     return run.tally
 
@@ -228,7 +232,7 @@ def prepare_output(config: RunConfig) -> None:
     try:
         config.output_dir.mkdir(parents=True, exist_ok=True)
         clean_root(config.output_dir)
-        write_root_files(config.bids_dir, config.output_dir, config.label_scheme)
+        write_root_files(config.bids_dir, config.output_dir, config.label_scheme, config.export)
     except OSError as error:
         msg = f"{config.output_dir}: cannot be written ({error.strerror}); give another output folder or free its disk"
         raise OutputError(msg) from error

@@ -6,7 +6,7 @@ import io
 import json
 import zipfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -56,7 +56,7 @@ def write_uncorrected(
     spine = image.spine
     content = {
         "Format": _FORMAT,
-        "Digests": replace(digests, corrections="").as_dict(),
+        "Digests": digests.of_segmentation().as_dict(),
         "Files": list(files),
         "Status": spine.status.value,
         "Reason": spine.reason,
@@ -82,7 +82,7 @@ def read_uncorrected(output: Path, names: DerivativeNames, digests: Digests) -> 
     try:
         with np.load(output / names.uncorrected) as file:
             content: dict[str, Any] = json.loads(str(file["content"]))
-            valid = content["Format"] == _FORMAT and content["Digests"] == replace(digests, corrections="").as_dict()
+            valid = content["Format"] == _FORMAT and content["Digests"] == digests.of_segmentation().as_dict()
             if not valid or not all((output / name).is_file() for name in content["Files"]):
                 return None
             arrays = {name: file[name] for name in ("working", "native", "affine", "centerline")}

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from totalspineseg_bids import __version__
-from totalspineseg_bids.anatomy import LABELS, LabelScheme
+from totalspineseg_bids.anatomy import LABELS, LabelScheme, itksnap_table, slicer_table
 from totalspineseg_bids.bids.names import FIGURES, SEGMENTATION, UNCORRECTED
+from totalspineseg_bids.bids.tables import format_table
+from totalspineseg_bids.citation import CODE_URL, PROGRAM, make_bibliography, make_citation
 from totalspineseg_bids.files import read_text
 from totalspineseg_bids.imaging.atomic import write_text
 
 BIDS_VERSION = "1.11.0"
-PROGRAM = "totalspineseg_bids"
 #: Set by the container recipes; they fill ``GeneratedBy.Container``.
 CONTAINER_TYPE = "TOTALSPINESEG_BIDS_CONTAINER_TYPE"
 CONTAINER_TAG = "TOTALSPINESEG_BIDS_CONTAINER_TAG"
@@ -33,7 +34,26 @@ _REFERENCES = (
     ),
     "https://doi.org/10.1038/s41592-020-01008-z",
 )
-_IGNORED = ("*.html", FIGURES, "group_*", "logs", f"*_{UNCORRECTED}", ".*.tmp")
+_IGNORED = (
+    "*.html",
+    FIGURES,
+    "group_*",
+    "logs",
+    f"*_{UNCORRECTED}",
+    "*.mrk.json",
+    "*.dcm",
+    "*.ctbl",
+    "*.label",
+    ".*.tmp",
+)
+
+
+#: Suffixes of anatomical images (BIDS specification 1.11, anatomy imaging data).
+_SUFFIXES = (
+    *("T1w", "T2w", "PDw", "T2starw", "FLAIR", "inplaneT1", "inplaneT2", "PDT2", "UNIT1", "angio", "MTw"),
+    *("T1map", "T2map", "T2starmap", "R1map", "R2map", "R2starmap", "PDmap", "MTRmap", "MTsat", "MTVmap", "Chimap"),
+    *("MESE", "MEGRE", "VFA", "IRT1", "MP2RAGE", "MPM", "MTS", "MTR", "TB1map", "M0map", "S0map"),
+)
 
 
 def make_generated_by(environment: Mapping[str, str] | None = None) -> dict[str, object]:
@@ -48,6 +68,7 @@ def make_generated_by(environment: Mapping[str, str] | None = None) -> dict[str,
     entry: dict[str, object] = {
         "Name": PROGRAM,
         "Version": __version__,
+        "CodeURL": CODE_URL,
         "Description": "Segmentation and labelling of the spine in MRI with the TotalSpineSeg method",
     }
     fields = {"Type": CONTAINER_TYPE, "Tag": CONTAINER_TAG, "URI": CONTAINER_URI}
@@ -78,10 +99,12 @@ def make_dataset_description(
         Environment variables; those of the process by default.
     """
     link = Path(os.path.relpath(raw, output)).as_posix()
+    license_name = read_dataset_text(raw, "License")
     content = {
         "Name": f"Spine segmentation of {raw_name}" if raw_name else "Spine segmentation",
         "BIDSVersion": BIDS_VERSION,
         "DatasetType": "derivative",
+        **({"License": license_name} if license_name else {}),
         "GeneratedBy": [make_generated_by(environment)],
         "SourceDatasets": [{"URL": link}],
         "DatasetLinks": {"raw": link},
@@ -99,18 +122,56 @@ def make_lookup_table(scheme: LabelScheme) -> str:
     return "\n".join(lines) + "\n"
 
 
+def make_readme(raw_name: str | None) -> str:
+    """Return the text of ``README.md``.
+
+    Parameters
+    ----------
+    raw_name : str or None
+        Name of the input dataset.
+    """
+    of_dataset = f" of the dataset {raw_name}" if raw_name else ""
+    return f"""# Spine segmentation{of_dataset}
+
+Vertebrae, intervertebral discs, spinal cord and spinal canal in MRI, segmented and labelled with {PROGRAM}.
+
+- `sub-*.html` shows the results of a participant, `group.html` those of all.
+- `sub-*/**/*_seg-{SEGMENTATION}_*_dseg.nii.gz` are the label maps, the tables beside them levels and measures.
+- `*_seg-levels_*_dseg.nii.gz` are disc levels as single voxels, `*_probseg.nii.gz` probabilities of cord and canal.
+- `group_*.tsv` are tables of all images, described by the JSON files beside them.
+- `descriptions.tsv` explains the values of `desc-` in file names.
+- `logs/CITATION.md` and `logs/CITATION.bib` have a text for a methods section and the publications to cite.
+
+The data are made from those of the source dataset, under whose licence they are. Research software: not for diagnosis.
+"""
+
+
+def make_descriptions() -> str:
+    """Return ``descriptions.tsv``: the meaning of the values of ``desc-``, which are the suffixes of the images."""
+    rows = [
+        {"desc_id": f"desc-{suffix}", "description": f"Made from the image with the suffix {suffix}"}
+        for suffix in _SUFFIXES
+    ]
+    return format_table(("desc_id", "description"), rows)
+
+
 def read_dataset_name(dataset: Path) -> str | None:
     """Return the ``Name`` of a dataset; ``None`` if it has none that can be read."""
+    return read_dataset_text(dataset, "Name")
+
+
+def read_dataset_text(dataset: Path, field: str) -> str | None:
+    """Return a text of ``dataset_description.json``; ``None`` if there is none that can be read."""
     try:
         content = json.loads(read_text(dataset / "dataset_description.json"))
     except (OSError, ValueError):
         return None
-    name = content.get("Name") if isinstance(content, dict) else None
-    return name if isinstance(name, str) and name.strip() else None
+    text = content.get(field) if isinstance(content, dict) else None
+    return text if isinstance(text, str) and text.strip() else None
 
 
-def write_root_files(raw: Path, output: Path, scheme: LabelScheme) -> None:
-    """Write description, ``.bidsignore`` and look-up table if they are absent or differ.
+def write_root_files(raw: Path, output: Path, scheme: LabelScheme, export: Collection[str] = ()) -> None:
+    """Write description, ``.bidsignore`` and tables if they are absent or differ, and a README if there is none.
 
     Parameters
     ----------
@@ -118,19 +179,51 @@ def write_root_files(raw: Path, output: Path, scheme: LabelScheme) -> None:
         Input dataset and output folder (absolute).
     scheme : LabelScheme
         Label scheme of the look-up table.
+    export : collection of str
+        Tools for which to write the look-up table too: ``slicer`` (colour table), ``itksnap`` (label descriptions).
 
     Raises
     ------
     OSError
         If they cannot be written.
     """
+    name_of_raw = read_dataset_name(raw)
     files = {
-        "dataset_description.json": make_dataset_description(raw, output, read_dataset_name(raw)),
+        "dataset_description.json": make_dataset_description(raw, output, name_of_raw),
+        "descriptions.tsv": make_descriptions(),
         ".bidsignore": "\n".join(_IGNORED) + "\n",
         f"seg-{SEGMENTATION}_dseg.tsv": make_lookup_table(scheme),
     }
+    if "slicer" in export:
+        files[f"seg-{SEGMENTATION}_dseg.ctbl"] = slicer_table(scheme=scheme)
+    if "itksnap" in export:
+        files[f"seg-{SEGMENTATION}_dseg.label"] = itksnap_table(scheme=scheme)
+    if not any(output.glob("README*")):
+        files["README.md"] = make_readme(name_of_raw)
+    _write_changed(output, files)
+
+
+def write_citation(folder: Path, model: str) -> None:
+    """Write a text for a methods section and the references, as Markdown and as BibTeX.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of both files.
+    model : str
+        Name of the model set.
+
+    Raises
+    ------
+    OSError
+        If they cannot be written.
+    """
+    _write_changed(folder, {"CITATION.md": make_citation(model), "CITATION.bib": make_bibliography()})
+
+
+def _write_changed(folder: Path, files: Mapping[str, str]) -> None:
+    # Several processes may start in one folder, so files that are up to date are not rewritten.
     for name, text in files.items():
-        path = output / name
-        # Several processes may start in one folder, so files that are up to date are not rewritten.
+        path = folder / name
         if not path.is_file() or path.read_bytes() != text.encode("utf-8"):
             write_text(path, text)

@@ -32,6 +32,10 @@ ENTITY_NAMES = {
 }
 _OF_ONE_ACQUISITION = ("rec", "run", "echo", "part", "inv")
 _ENTITY_KEYS = {name: key for key, name in ENTITY_NAMES.items()}
+#: Values of ``seg-`` of the label maps for other tools.
+EXPORTED_MAPS = ("cordlevels", "centerline", "vertebralparts")
+#: Ends of the names of other files for other tools.
+EXPORTED_FILES = ("discs.mrk.json", "vertebrae.mrk.json", "dseg.dcm")
 #: End of the name of the file that holds a result before corrections.
 UNCORRECTED = "uncorrected.npz"
 
@@ -203,6 +207,14 @@ class DerivativeNames:
         """Return the path of the probability map of a structure (``SC`` or ``canal``)."""
         return self._name(*_res(resolution), f"label-{label}", suffix="probseg") + extension
 
+    def exported_map(self, kind: str, extension: str) -> str:
+        """Return the path of a label map for another tool, its table or its sidecar."""
+        return self._name(f"seg-{kind}", suffix="dseg") + extension
+
+    def exported_file(self, kind: str) -> str:
+        """Return the path of another file for another tool; the kind includes the extension."""
+        return f"{self.folder}/{self.figure_stem}_{kind}"
+
     def all(self) -> list[str]:
         """Return all names that files of the image may have with any settings, without figures."""
         names = []
@@ -211,7 +223,8 @@ class DerivativeNames:
             for extension in (".nii.gz", ".json"):
                 names.append(self.points(extension, resolution))
                 names += [self.probability(label, extension, resolution) for label in PROBABILITIES]
-        return [*names, self.uncorrected]
+        names += [self.exported_map(k, ext) for k in EXPORTED_MAPS for ext in (".nii.gz", ".tsv", ".json")]
+        return [*names, *map(self.exported_file, EXPORTED_FILES), self.uncorrected]
 
     @property
     def uncorrected(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
@@ -53,11 +53,18 @@ class Digests:
     """SHA-256 of the descriptions and weights of the model."""
     corrections: str = ""
     """SHA-256 of the corrections of the image; empty without any."""
+    exports: str = ""
+    """Tools that files are exported for, separated by spaces."""
 
     def as_dict(self) -> dict[str, str]:
         """Return the digests as a sidecar holds them."""
-        corrections = {"Corrections": self.corrections} if self.corrections else {}
-        return {"Input": self.input, "Configuration": self.config, "Model": self.model, **corrections}
+        whole = {"Input": self.input, "Configuration": self.config, "Model": self.model}
+        further = {"Corrections": self.corrections, "Exports": self.exports}
+        return {**whole, **{name: value for name, value in further.items() if value}}
+
+    def of_segmentation(self) -> Digests:
+        """Return the digests without what is done after the networks."""
+        return Digests(self.input, self.config, self.model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +151,16 @@ def make_label_rows(
 def label_table(rows: Sequence[Mapping[str, str]]) -> str:
     """Format the label table as text; without rows it consists of its header."""
     return format_table((*LABEL_COLUMNS, *COLUMNS), rows)
+
+
+def format_value_table(values: Iterable[tuple[int, str, str]]) -> str:
+    r"""Format the look-up table of a label map from value, name and colour of its labels.
+
+    >>> format_value_table([(1, "C1", "#ff0000")])
+    'index\tname\tcolor\n1\tC1\t#ff0000\n'
+    """
+    columns = ("index", "name", "color")
+    return format_table(columns, [dict(zip(columns, row, strict=True)) for row in values])
 
 
 def make_main_sidecar(

@@ -20,8 +20,9 @@ def describe_program() -> dict[str, Any]:
     >>> described["Outputs"]["labels"]
     'sub-{sub}[/ses-{ses}]/{datatype}/{entities}_seg-totalspineseg[_res-1mm]_desc-{suffix}_dseg.nii.gz'
     """
-    from totalspineseg_bids.bids.description import BIDS_VERSION, PROGRAM
+    from totalspineseg_bids.bids.description import BIDS_VERSION
     from totalspineseg_bids.bids.sidecar import read_software_versions
+    from totalspineseg_bids.citation import PROGRAM
 
     return {
         "Name": PROGRAM,

@@ -16,7 +16,7 @@ from totalspineseg_bids.cli.tools_common import (
     fill_model,
     say,
 )
-from totalspineseg_bids.config import SETTINGS
+from totalspineseg_bids.config import SETTINGS, check_dicom_dir
 from totalspineseg_bids.errors import ExitCode, UsageError
 
 
@@ -45,7 +45,8 @@ def add_subcommands(subparsers: Subparsers) -> None:
         help="write the probabilities of cord and canal (NAME_label-SC_probseg.nii.gz and …label-canal…)",
     )
     segment.add_argument("--report", action="store_true", help="no effect; the JSON file is always written")
-    add_setting(segment, SETTINGS["volume"])
+    for name in ("volume", "export", "dicom_dir"):
+        add_setting(segment, SETTINGS[name])
     segment.add_argument(
         "--skip-existing",
         action="store_true",
@@ -82,6 +83,11 @@ def _segment(options: argparse.Namespace) -> int:
         raise stop.as_error() from None
 
 
+def _setting(options: argparse.Namespace, name: str) -> object:
+    setting, given = SETTINGS[name], getattr(options, name)
+    return setting.validate(setting.default if given is None else given)
+
+
 def _segment_files(options: argparse.Namespace) -> int:
     from totalspineseg_bids.app.files import (
         FileOptions,
@@ -95,8 +101,9 @@ def _segment_files(options: argparse.Namespace) -> int:
     from totalspineseg_bids.segmentation.localizer import read_localizer
 
     jobs = find_file_jobs(options.input, options.output)
-    setting = SETTINGS["volume"]
-    volume = cast("VolumeChoice", setting.validate(setting.default if options.volume is None else options.volume))
+    volume = cast("VolumeChoice", _setting(options, "volume"))
+    export, dicom_dir = cast("tuple[str, ...]", _setting(options, "export")), cast("Path | None", options.dicom_dir)
+    check_dicom_dir(export, dicom_dir)
     if options.localizer is not None and options.input.is_dir():
         msg = "--localizer applies to one image; give a file as IN"
         raise UsageError(msg)
@@ -108,10 +115,12 @@ def _segment_files(options: argparse.Namespace) -> int:
         say("nothing to do: every output exists")
         return int(ExitCode.SUCCESS)
     fill_model(options)
-    segmenter, _ = make_segmenter(options.model, inference_options(options))
+    segmenter, models = make_segmenter(options.model, inference_options(options))
     outcomes = []
     with bar(len(jobs), "segment") as progress:
-        outputs = FileOptions(scheme, localizer, volume, options.points, options.probabilities)
+        outputs = FileOptions(
+            *(scheme, localizer, volume, options.points, options.probabilities), export, dicom_dir, models.name
+        )
         for outcome in segment_files(jobs, segmenter, outputs):
             outcomes.append(outcome)
             progress.update()

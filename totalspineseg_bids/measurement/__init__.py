@@ -13,17 +13,25 @@ import lazy_loader
 
 if TYPE_CHECKING:
     from totalspineseg_bids.measurement.levels import COLUMNS, LevelMeasures
-    from totalspineseg_bids.measurement.measure import SpineMeasures, measure_spine
+    from totalspineseg_bids.measurement.measure import SpineMeasures, find_body_fronts, measure_spine
     from totalspineseg_bids.measurement.posture import POSTURE_COLUMNS, Posture
 
-__all__ = ["COLUMNS", "POSTURE_COLUMNS", "LevelMeasures", "Posture", "SpineMeasures", "measure_spine"]
+__all__ = [
+    "COLUMNS",
+    "POSTURE_COLUMNS",
+    "LevelMeasures",
+    "Posture",
+    "SpineMeasures",
+    "find_body_fronts",
+    "measure_spine",
+]
 
 # Loaded on first use: the columns serve reports and tables, which should not wait for scipy.
 __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "levels": ["COLUMNS", "LevelMeasures"],
-        "measure": ["SpineMeasures", "measure_spine"],
+        "measure": ["SpineMeasures", "find_body_fronts", "measure_spine"],
         "posture": ["POSTURE_COLUMNS", "Posture"],
     },
 )

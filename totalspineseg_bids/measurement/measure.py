@@ -89,6 +89,40 @@ def measure_spine(
     return _Measurement(labels, affine, components, centerline_mm, source_affine).run()
 
 
+def find_body_fronts(
+    labels: NDArray[np.uint8], affine: Affine, components: Sequence[Component], centerline_mm: NDArray[np.float64]
+) -> dict[int, tuple[LocalAxes, float]]:
+    """Return where the body of each vertebra begins, in front of the canal, by label.
+
+    Parameters
+    ----------
+    labels : (X, Y, Z) uint8
+        Canonical ids.
+    affine : (4, 4) float
+        Voxel index to scanner space (RAS+, mm).
+    components : sequence of Component
+        Components of the map.
+    centerline_mm : (N, 3) float
+        Canal centreline from cranial to caudal, scanner space (RAS+, mm).
+
+    Returns
+    -------
+    dict of int to (LocalAxes, float)
+        Axes of each vertebra, and the anterior coordinate (mm) in them from which on voxels belong to its body. A
+        vertebra without a canal in view is left out, and so is C1, which has no body.
+    """
+    measurement = _Measurement(labels, affine, components, centerline_mm, None)
+    line, fronts = measurement.centerline, measurement.disc_fronts()
+    if line is None:
+        return {}
+    return {
+        component.label_id: measurement.first_frame(line, mask, component, fronts)
+        for component in components
+        if component.structure is Structure.VERTEBRA and component.level != "C1"
+        if (mask := measurement.mask_of(component)) is not None
+    }
+
+
 class _Measurement:
     """State of the measurement of one image."""
 
@@ -112,7 +146,7 @@ class _Measurement:
         self.boxes: Sequence[tuple[slice, ...] | None] = ndimage.find_objects(self.labels)
 
     def run(self) -> SpineMeasures:
-        fronts = self._disc_fronts()
+        fronts = self.disc_fronts()
         slabs: dict[int, BodyShape] = {}
         levels = []
         for component in self.components:
@@ -128,7 +162,7 @@ class _Measurement:
         levels = [self._relate(row, slabs, bodies) for row in levels]
         return SpineMeasures(levels, measure_posture(bodies))
 
-    def _disc_fronts(self) -> list[tuple[Vector, Vector]]:
+    def disc_fronts(self) -> list[tuple[Vector, Vector]]:
         """Return centre and anterior direction (from the canal) of all discs."""
         if self.centerline is None:
             return []
@@ -143,6 +177,12 @@ class _Measurement:
                 found.append((centre, orthogonal(away, self.centerline.direction(index))))
         return found
 
+    def mask_of(self, component: Component) -> Mask | None:
+        """Return the voxels of a component; ``None`` if it has none."""
+        label = component.label_id
+        box = self.boxes[label - 1] if label <= len(self.boxes) else None
+        return None if box is None else Mask.cut(self.labels[box] == label, box, self.affine)
+
     def _front_at(self, point: Vector, up: Vector, fronts: list[tuple[Vector, Vector]]) -> Vector:
         near = sorted(fronts, key=lambda item: float(((item[0] - point) ** 2).sum()))[:2]
         direction = np.sum([front for _, front in near], axis=0) if near else _ANTERIOR
@@ -151,25 +191,22 @@ class _Measurement:
     def _measure_one(
         self, component: Component, fronts: list[tuple[Vector, Vector]]
     ) -> tuple[LevelMeasures, BodyShape | None]:
-        label = component.label_id
-        box = self.boxes[label - 1] if label <= len(self.boxes) else None
-        region = self.labels[box] == label if box is not None else np.zeros((0, 0, 0), bool)
+        mask = self.mask_of(component)
         row = LevelMeasures(
-            label_id=label,
+            label_id=component.label_id,
             structure=component.structure,
             level=component.level,
-            volume_mm3=float(np.count_nonzero(region)) * self.voxel_mm3,
+            volume_mm3=float(np.count_nonzero(mask.data)) * self.voxel_mm3 if mask is not None else 0.0,
             partial=component.touches_edge,
         )
-        if component.structure in (Structure.CORD, Structure.CANAL, Structure.SACRUM) or box is None:
+        if component.structure in (Structure.CORD, Structure.CANAL, Structure.SACRUM) or mask is None:
             return row, None
         cut = component.touches_edge
         if cut and (component.structure is Structure.DISC or self.centerline is None or component.level in _NO_BODY):
             return replace(row, measure_note=_CUT), None
         if self.centerline is None:
             return replace(row, measure_note="no canal in view"), None
-        mask = Mask.cut(region, box, self.affine)
-        frame, back = self._first_frame(self.centerline, mask, component, fronts)
+        frame, back = self.first_frame(self.centerline, mask, component, fronts)
         note = _NO_BODY.get(component.level or "")
         slab = fit_body_shape(mask, frame, back) if note is None else None
         if slab is None and note is None:
@@ -195,7 +232,7 @@ class _Measurement:
         in_front = frame.coordinates(edge)[:, 1] >= back
         return bool((beside & in_front).any())
 
-    def _first_frame(
+    def first_frame(
         self, line: Centerline, mask: Mask, component: Component, fronts: list[tuple[Vector, Vector]]
     ) -> tuple[LocalAxes, float]:
         """Place a frame on the centreline at the middle of the part in front of the canal."""

@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from totalspineseg_bids import __version__
 from totalspineseg_bids.anatomy import VERTEBRA_LEVELS
+from totalspineseg_bids.citation import PUBLICATIONS
 
 _PACKAGE = "totalspineseg_bids.report"
 _MISSING: Final = frozenset({"", "n/a", "N/A", "nan", "None"})
@@ -36,7 +37,7 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    jinja.globals.update(version=__version__, style=asset("style.css"), units=unit_symbol)
+    jinja.globals.update(version=__version__, style=asset("style.css"), units=unit_symbol, publications=PUBLICATIONS)
     return jinja
 
 

@@ -12,8 +12,8 @@ from typing import Any, Final
 from markupsafe import Markup
 from PIL import Image, UnidentifiedImageError
 
-from totalspineseg_bids import __version__
 from totalspineseg_bids.anatomy import BY_ID, DISC_LEVELS, VERTEBRA_LEVELS
+from totalspineseg_bids.citation import describe_method
 from totalspineseg_bids.imaging.atomic import write_bytes
 from totalspineseg_bids.measurement.levels import COLUMNS, MEASURES
 from totalspineseg_bids.measurement.posture import POSTURE_COLUMNS
@@ -99,16 +99,7 @@ def write_subject_report(
 def _methods(images: Sequence[ImageReport]) -> list[str]:
     """Describe the method for a methods section, once per model."""
     models = sorted({image.provenance["Model"] for image in images if image.provenance.get("Model")})
-    return [
-        f"Vertebrae, intervertebral discs, spinal cord and spinal canal were segmented and labelled with"
-        f" totalspineseg_bids {__version__} (model {model}), which follows TotalSpineSeg (Warszawer et al., 2024) and"
-        " uses nnU-Net (Isensee et al., 2021): a first network segments the structures and the landmark discs, a second"
-        " one separates neighbouring vertebrae, and the levels are inferred from all landmarks together; if the"
-        " evidence is not sufficient, no levels are assigned. Body and disc heights, wedge angles and slip were"
-        " measured in the frame of each level; areas and diameters of canal and cord perpendicular to the centreline of"
-        " the canal. Levels cut off by the field of view were excluded."
-        for model in models
-    ]
+    return [describe_method(model) for model in models]
 
 
 def _image(number: int, image: ImageReport, folder: Path, *, inline: bool, self_contained: bool) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.imaging.centerline import Centerline, Points
-from totalspineseg_bids.imaging.volume import Affine
+from totalspineseg_bids.imaging.volume import Affine, Geometry
 from totalspineseg_bids.segmentation.result import DiscPoint
 
 #: Joint between atlas and axis, which has a point but no disc.
@@ -54,3 +54,25 @@ def sort_points(points: Iterable[DiscPoint]) -> tuple[DiscPoint, ...]:
     """Return disc points in craniocaudal order."""
     order = {level: n for n, level in enumerate((TOP_JOINT, *anatomy.DISC_LEVELS))}
     return tuple(sorted(points, key=lambda point: order[point.level]))
+
+
+def draw_disc_points(points: Sequence[DiscPoint], geometry: Geometry) -> NDArray[np.uint8]:
+    """Return an image with one voxel per disc level; levels outside the grid or without a value are omitted.
+
+    Parameters
+    ----------
+    points : sequence of DiscPoint
+        Points at which the disc levels meet the centreline of the canal.
+    geometry : Geometry
+        Grid of the image.
+    """
+    image = np.zeros(geometry.shape, np.uint8)
+    inverse = np.linalg.inv(geometry.affine)
+    for point in points:
+        value = anatomy.level_point_value(point.level)
+        if value is None:
+            continue
+        voxel = np.rint(inverse[:3, :3] @ np.asarray(point.position_mm) + inverse[:3, 3]).astype(int)
+        if (voxel >= 0).all() and (voxel < geometry.shape).all():
+            image[tuple(voxel)] = value
+    return image
