@@ -16,6 +16,7 @@ from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.synthesis.bodies import endplate_thickness
 from totalspineseg_bids.synthesis.body_profile import ENDPLATE, FAT, SOFT
+from totalspineseg_bids.synthesis.fields_of_view import level_centers
 from totalspineseg_bids.synthesis.morphometry import SAC
 from totalspineseg_bids.synthesis.rasterize import FIRST_SPINE_LABEL, LocalFrame
 
@@ -71,7 +72,9 @@ class CanalGeometry:
 
 def disc_frame(volume: Volume, level: str) -> LocalFrame | None:
     """Return centre and axes of a disc, or None if the map has fewer than 30 voxels of it."""
-    voxels = np.argwhere(volume.data == anatomy.disc(level).id)
+    # Much faster than argwhere, which looks for three indices at once.
+    flat = np.flatnonzero(volume.data == anatomy.disc(level).id)
+    voxels = np.stack(np.unravel_index(flat, volume.data.shape), axis=1)
     if len(voxels) < 30:
         return None
     points = apply_affine(volume.affine, voxels)
@@ -304,11 +307,7 @@ def _reduce_canal(labels: NDArray[np.uint8], volume: Volume) -> None:
     wall = _VERTEBRAE[part] | _DISCS[part] | (part == ENDPLATE)
     distance, nearest = ndimage.distance_transform_edt(~wall, spacing, return_indices=True)
     heights = volume.affine[2, 3] + spacing * (np.arange(part.shape[2]) + box[2].start)
-    known = {
-        level.level: apply_affine(volume.affine, np.argwhere(volume.data == level.id).mean(axis=0))[2]
-        for level in anatomy.LABELS
-        if level.structure is anatomy.Structure.VERTEBRA and level.level in SAC and (volume.data == level.id).any()
-    }
+    known = {level: float(centre[2]) for level, centre in level_centers(volume).items() if level in SAC}
     end_of_neck = known.get("C7", -np.inf if any(name[0] == "C" for name in known) else np.inf)
     sacrum = volume.data == anatomy.SACRUM_ID
     end = -np.inf
