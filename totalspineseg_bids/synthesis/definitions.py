@@ -70,14 +70,21 @@ class CanalGeometry:
     """Distance to lamina or spinous process in the midline, mm; NaN if there is none at this height."""
 
 
+def label_points(volume: Volume, *ids: int) -> NDArray[np.float64]:
+    """Return the positions of the voxels of labels, shape (N, 3), RAS mm."""
+    # Much faster than argwhere, which looks for three indices at once.
+    flat = np.flatnonzero(np.isin(volume.data, ids) if len(ids) > 1 else volume.data == ids[0])
+    points: NDArray[np.float64] = apply_affine(
+        volume.affine, np.stack(np.unravel_index(flat, volume.data.shape), axis=1)
+    )
+    return points
+
+
 def disc_frame(volume: Volume, level: str) -> LocalFrame | None:
     """Return centre and axes of a disc, or None if the map has fewer than 30 voxels of it."""
-    # Much faster than argwhere, which looks for three indices at once.
-    flat = np.flatnonzero(volume.data == anatomy.disc(level).id)
-    voxels = np.stack(np.unravel_index(flat, volume.data.shape), axis=1)
-    if len(voxels) < 30:
+    points = label_points(volume, anatomy.disc(level).id)
+    if len(points) < 30:
         return None
-    points = apply_affine(volume.affine, voxels)
     centre = points.mean(axis=0)
     up = np.linalg.svd((points - centre)[:: max(1, len(points) // 4000)], full_matrices=False)[2][2]
     return _frame(centre, up)

@@ -16,7 +16,7 @@ from totalspineseg_bids.imaging.grid import to_canonical
 from totalspineseg_bids.imaging.io import read_labels
 from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.synthesis.body_profile import ENDPLATE, FAT
-from totalspineseg_bids.synthesis.definitions import disc_frame, follow_definitions
+from totalspineseg_bids.synthesis.definitions import disc_frame, follow_definitions, label_points
 from totalspineseg_bids.synthesis.parametric import make_spine
 from totalspineseg_bids.synthesis.rasterize import FIRST_SPINE_LABEL
 
@@ -67,7 +67,7 @@ def add_surroundings(spine: Volume, rng: np.random.Generator) -> Volume:
     """
     donor = make_spine(rng)
     levels = [level for level in anatomy.REGULAR_DISCS if disc_frame(spine, level) is not None]
-    target, source = (np.concatenate([_landmarks(volume, level) for level in levels]) for volume in (spine, donor))
+    target, source = (_landmarks(volume, levels) for volume in (spine, donor))
     affine, shape = _grid(target)
     labels = _warped(donor, affine, shape, target, source)
     own = _resample(spine, affine, shape)
@@ -103,21 +103,24 @@ def _insert(labels: NDArray[np.uint8], own: NDArray[np.uint8], top: int) -> None
     labels[cord & ndimage.binary_erosion(own == anatomy.CANAL_ID)] = anatomy.CORD_ID
 
 
-def _landmarks(volume: Volume, level: str) -> NDArray[np.float64]:
-    """Return corresponding points of a disc and of the canal behind it, shape (6, 3), RAS mm."""
-    frame = disc_frame(volume, level)
-    if frame is None:
-        msg = f"no disc {level} in the label map"
-        raise ValueError(msg)
-    places = apply_affine(volume.affine, np.argwhere(volume.data == anatomy.disc(level).id)) - frame.origin
-    points = [frame.origin]
-    for axis in (0, 1):
-        low, high = np.quantile(places @ frame.axes[:, axis], (0.03, 0.97))
-        points += [frame.origin + end * frame.axes[:, axis] for end in (low, high)]
-    canal = np.argwhere((volume.data == anatomy.CANAL_ID) | (volume.data == anatomy.CORD_ID))
-    behind = apply_affine(volume.affine, canal) - frame.origin
-    at_level = np.abs(behind @ frame.axes[:, 2]) < 3.0
-    points.append(frame.origin + behind[at_level].mean(axis=0) if at_level.any() else 2 * points[3] - points[0])
+def _landmarks(volume: Volume, levels: list[str]) -> NDArray[np.float64]:
+    """Return corresponding points of discs and of the canal behind them, six for each disc, shape (N, 3), RAS mm."""
+    canal = label_points(volume, anatomy.CANAL_ID, anatomy.CORD_ID)
+    points = []
+    for level in levels:
+        frame = disc_frame(volume, level)
+        if frame is None:
+            msg = f"no disc {level} in the label map"
+            raise ValueError(msg)
+        places = label_points(volume, anatomy.disc(level).id) - frame.origin
+        points.append(frame.origin)
+        for axis in (0, 1):
+            low, high = np.quantile(places @ frame.axes[:, axis], (0.03, 0.97))
+            points += [frame.origin + end * frame.axes[:, axis] for end in (low, high)]
+        behind = canal - frame.origin
+        at_level = np.abs(behind @ frame.axes[:, 2]) < 3.0
+        back = 2 * points[-2] - frame.origin
+        points.append(frame.origin + behind[at_level].mean(axis=0) if at_level.any() else back)
     return np.array(points)
 
 
