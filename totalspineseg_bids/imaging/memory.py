@@ -16,8 +16,9 @@ from totalspineseg_bids.imaging.io import read_header
 _PROGRAM_MB = 800
 #: Memory for each million voxels of 1 mm while step 1 runs, MB: (1419 - 905) / 12, measured with 230 mm of noise.
 _MB_PER_MEGAVOXEL = 43
-#: The same for an image filled by a spine, with step 2 and refinement: 5.3 GB measured with 12 million voxels.
-_MB_PER_SPINE_MEGAVOXEL = 375
+#: The same for an image filled by a spine, with step 2 and refinement: 2.8 GB measured with 9.6 million voxels, and a
+#: fifth more for the larger patches of --quality best (assumed).
+_MB_PER_SPINE_MEGAVOXEL = 250
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ def check_memory(path: Path, limit_mb: float) -> str | None:
     ...     path = Path(folder, "image.nii.gz")
     ...     write_labels(path, np.zeros((100, 100, 100), np.uint8), np.eye(4))
     ...     check_memory(path, limit_mb=1000)
-    '100 x 100 x 100 voxels may need 1.2 GB of memory, of which 1.0 GB may be used'
+    '100 x 100 x 100 voxels may need 1.1 GB of memory, of which 1.0 GB may be used'
     """
     need = estimate_memory(path)
     allowed = f"of which {limit_mb / 1000:.1f} GB may be used"

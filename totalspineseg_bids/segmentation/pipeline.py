@@ -87,11 +87,13 @@ def run_networks(
     report("discs", 1.0)
 
     cropped = first.crop(box)
-    channels = np.stack([image.data[box], odd[box].astype(np.float32)])
+    intensities = np.ascontiguousarray(image.data[box])
+    channels = np.stack([intensities, odd[box].astype(np.float32)])
     second = networks.step2(channels, image.spacing, cropped.labels > 0, report)
     if not second.labels.any():
         return NetworkOutputs(image.affine, first.measured(), level_prior=prior, flags=("step2-empty",))
-    refined = networks.refine(channels[0], image.spacing, cropped, second, report)
+    del discs, odd, channels  # the refinement needs the most memory
+    refined = networks.refine(intensities, image.spacing, cropped, second, report)
     whole = refined.paste(box, image.geometry.shape)
     return NetworkOutputs(image.affine, whole, networks.as_support(first), prior)
 

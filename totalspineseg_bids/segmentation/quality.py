@@ -54,7 +54,7 @@ WINDOW_LIMITS: Mapping[Quality, Mapping[Role, WindowLimits]] = MappingProxyType(
         },
         "standard": {
             Role.STEP2: WindowLimits(passes=2, step=0.85, growth=2.0),
-            Role.REFINE: WindowLimits(passes=1),
+            Role.REFINE: WindowLimits(passes=2),
         },
         "best": {},
     }

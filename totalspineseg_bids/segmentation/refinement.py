@@ -143,7 +143,7 @@ def crop_inputs(
         Probabilities of the steps by role, same shape (`blend_probabilities`).
     """
     cut = ({role: values[box] for role, values in found.items()} for found in (second, first))
-    return standardize_intensities(image)[box], blend_probabilities(*cut)
+    return np.ascontiguousarray(standardize_intensities(image)[box]), blend_probabilities(*cut)
 
 
 def refinement_channels(
@@ -170,15 +170,15 @@ def refinement_channels(
         channels[row] = _logits(probabilities[role]) / PRIOR_SCALE
     tensor = torch.from_numpy(np.ascontiguousarray(image))
     chance = {role: torch.from_numpy(np.asarray(probabilities[role], np.float32)) for role in TISSUES}
-    outside = torch.ones(image.shape)
+    outside = torch.ones(image.shape, dtype=torch.bool)
     for role in TISSUES:
-        outside *= chance[role] < _NONE
+        outside &= chance[role] < _NONE
     near = _smooth(_pooled((chance["vertebrae"] > 0.3).float()), _NEAR_SIGMA) > _NEAR_SHARE
     sure = {
         "vertebrae": chance["vertebrae"] > _SURE,
         "disc": chance["disc"] > _SURE,
         "canal": (chance["canal"] > _SURE) & (chance["cord"] < _NONE),
-        "around": outside > 0,
+        "around": outside,
     }
     for row, name in enumerate(_MEASURES, start=_MEASURED_FROM):
         weight = sure[name].float()
