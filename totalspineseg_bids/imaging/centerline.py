@@ -54,6 +54,11 @@ _POLYLINE_SMOOTH_MM = 4.0
 _POLYLINE_EXTENSION_MM = 40
 _POLYLINE_END_MM = 10
 _SHORTEST_POLYLINE_MM = 2.0
+#: Usual distance from the centre of a disc to the canal behind it, and largest distance from one disc to the next, mm.
+_CANAL_BEHIND_DISC_MM = 18.0
+_NEXT_DISC_MM = 90.0
+#: Number of samples on each side over which a direction is averaged.
+_HALF_WINDOW = 6
 #: Height of the slabs whose mean positions make a polyline from a label map, mm.
 _SLAB_MM = 2.0
 
@@ -160,15 +165,13 @@ class Centerline:
         return _finish(_resample(_smooth(path), 1.0))
 
     @classmethod
-    def from_discs(cls, centers: Points, behind_mm: float = 18.0) -> Centerline | None:
+    def from_discs(cls, centers: Points) -> Centerline | None:
         """Fit the curve to disc centres where no canal is visible.
 
         Parameters
         ----------
         centers : (N, 3) float, mm
             Disc centres in any order.
-        behind_mm : float
-            Posterior shift of the curve: the usual distance from the centre of a disc to the canal.
 
         Returns
         -------
@@ -180,7 +183,7 @@ class Centerline:
         ordered = centers[np.argsort(-centers[:, 2])] if len(centers) < 4 else centers[_chain_order(centers)]
         if ordered[0, 2] < ordered[-1, 2]:
             ordered = ordered[::-1]
-        shifted = ordered - np.array([0.0, behind_mm, 0.0])
+        shifted = ordered - np.array([0.0, _CANAL_BEHIND_DISC_MM, 0.0])
         if len(shifted) == 1:
             shifted = shifted + np.array([[0.0, 0.0, 5.0], [0.0, 0.0, -5.0]])
         return _finish(_resample(_smooth(_resample(shifted, _BIN_MM)), 1.0))
@@ -227,15 +230,13 @@ class Centerline:
         centres = np.stack([np.bincount(slab, points[:, axis]) for axis in range(3)], axis=1)[count > 0]
         return cls.from_polyline((centres / count[count > 0, None])[::-1])
 
-    def extend_along_discs(self, centers: Points, reach_mm: float = 90.0) -> Centerline:
+    def extend_along_discs(self, centers: Points) -> Centerline:
         """Bend the straight ends along the discs that lie beyond the seen canal.
 
         Parameters
         ----------
         centers : (N, 3) float, mm
             Centres of all discs.
-        reach_mm : float
-            Largest distance from one disc to the next.
 
         Returns
         -------
@@ -254,7 +255,12 @@ class Centerline:
                 current = _finish(points)
                 place = current.project(centers)
                 past = -place.s if sign < 0 else place.s - current.length
-                near = (past > 20.0) & (past < reach_mm) & (np.abs(place.lateral) < 40) & (np.abs(place.anterior) < 60)
+                near = (
+                    (past > 20.0)
+                    & (past < _NEXT_DISC_MM)
+                    & (np.abs(place.lateral) < 40)
+                    & (np.abs(place.anterior) < 60)
+                )
                 if not near.any():
                     break
                 chosen = int(np.flatnonzero(near)[np.argmin(past[near])])
@@ -344,9 +350,9 @@ class Centerline:
         """Return the index of the sample nearest to a point (mm)."""
         return int(np.argmin(((self.points - point) ** 2).sum(axis=1)))
 
-    def direction(self, index: int, half_window: int = 6) -> Vector:
+    def direction(self, index: int) -> Vector:
         """Return the mean cranial direction around a sample."""
-        low, high = max(0, index - half_window), min(len(self.up), index + half_window + 1)
+        low, high = max(0, index - _HALF_WINDOW), min(len(self.up), index + _HALF_WINDOW + 1)
         return unit(self.up[low:high].mean(axis=0))
 
 

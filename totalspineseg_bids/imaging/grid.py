@@ -113,10 +113,11 @@ def _upright(affine: Affine, shape: NDArray[np.int_], spacing: float) -> Geometr
     return Geometry((int(count[0]), int(count[1]), int(count[2])), result)
 
 
-def to_working_grid(volume: Volume, spacing: float = 1.0, *, order: int = 1) -> Volume:
+def to_working_grid(volume: Volume, spacing: float = 1.0) -> Volume:
     """Resample an image to canonical RAS axes and isotropic voxels.
 
-    Axes that become coarser are smoothed first with a Gaussian that widens a voxel's profile to the new voxel size,
+    Interpolation is linear, as in the training of the public models; it does not overshoot. Axes that become coarser
+    are smoothed first with a Gaussian that widens a voxel's profile to the new voxel size,
     which prevents aliasing. An image that already is on such a grid is returned as float32 without interpolation.
 
     Parameters
@@ -125,8 +126,6 @@ def to_working_grid(volume: Volume, spacing: float = 1.0, *, order: int = 1) -> 
         3D image of any orientation and voxel size.
     spacing : float
         Voxel size of the result, mm.
-    order : int
-        Order of the spline, 1 to 3. The public models were trained with 1, which does not overshoot.
 
     Returns
     -------
@@ -155,15 +154,10 @@ def to_working_grid(volume: Volume, spacing: float = 1.0, *, order: int = 1) -> 
     if volume.geometry.is_sheared:
         # The corners of the new grid are outside of the image.
         resampled = ndimage.affine_transform(  # type: ignore[call-overload]
-            data, matrix[:3, :3], matrix[:3, 3], target.shape, np.float32, order=order, cval=float(data.min())
+            data, matrix[:3, :3], matrix[:3, 3], target.shape, np.float32, order=1, cval=float(data.min())
         )
         return Volume(np.asarray(resampled, np.float32), target.affine)
-    if order == 1:
-        return Volume(_linear_axes(data, np.diag(matrix)[:3], matrix[:3, 3], target.shape), target.affine)
-    resampled = ndimage.affine_transform(  # type: ignore[call-overload]
-        data, np.diag(matrix)[:3], matrix[:3, 3], target.shape, np.float32, order=order, mode="nearest"
-    )
-    return Volume(np.asarray(resampled, np.float32), target.affine)
+    return Volume(_linear_axes(data, np.diag(matrix)[:3], matrix[:3, 3], target.shape), target.affine)
 
 
 def _linear_axes(

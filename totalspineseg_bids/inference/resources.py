@@ -41,9 +41,9 @@ def available_cpus(groups: Path = _GROUPS, own: Path = _OWN_GROUP) -> int:
     return min([cores, *quotas])
 
 
-def thread_limit(groups: Path = _GROUPS, own: Path = _OWN_GROUP) -> int | None:
+def thread_limit() -> int | None:
     """Return `available_cpus` where that is less than the machine has, else ``None``."""
-    cpus = available_cpus(groups, own)
+    cpus = available_cpus()
     return cpus if cpus < (os.cpu_count() or 1) else None
 
 

@@ -13,7 +13,7 @@ from totalspineseg_bids.segmentation.labelling.parameters import ADULT_STEP_MM, 
 from totalspineseg_bids.segmentation.result import Component, LabelledSpine
 
 
-def odd_discs(spine: LabelledSpine, *, parity: int = 0) -> NDArray[np.uint8]:
+def odd_discs(spine: LabelledSpine) -> NDArray[np.uint8]:
     """Mark every second disc of a labelled spine.
 
     In a named column discs are counted from C2-C3, which is odd; in a numbered one from the first disc in view. Discs
@@ -23,8 +23,6 @@ def odd_discs(spine: LabelledSpine, *, parity: int = 0) -> NDArray[np.uint8]:
     ----------
     spine
         Labelled map with at least the discs.
-    parity
-        0 marks the odd discs, 1 the even ones.
 
     Returns
     -------
@@ -33,7 +31,7 @@ def odd_discs(spine: LabelledSpine, *, parity: int = 0) -> NDArray[np.uint8]:
     """
     table = np.zeros(256, np.uint8)
     for component, turn in disc_turns(spine):
-        table[component.label_id] = (turn + parity) % 2 == 0
+        table[component.label_id] = turn % 2 == 0
     marked: NDArray[np.uint8] = table[spine.labels]
     return marked
 
