@@ -13,7 +13,7 @@ DEMO_SEED := 2026
 MODEL := bundled
 FUZZ_EXAMPLES := 20000
 
-.PHONY: help venv demo test lint docs format validate descriptor dist lock licences audit fuzz container-test bench bundled-models refinement clean
+.PHONY: help venv demo test lint docs format validate descriptor dist lock licences audit fuzz container-test cluster-test bench bundled-models refinement clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -94,6 +94,9 @@ fuzz: $(STAMP)  ## Feed damaged files to the readers for FUZZ_EXAMPLES inputs a 
 
 container-test:  ## Build the Dockerfile without a Docker engine and run the image unprivileged (needs root)
 	containers/test.sh
+
+cluster-test: $(STAMP)  ## Run participants on a real Slurm of one node, with killed jobs (needs root; skips where Slurm cannot run)
+	$(BIN)/python benchmarks/run_on_slurm.py
 
 bench: $(STAMP)  ## Print the figures that the README quotes
 	$(BIN)/python benchmarks/bench_labelling.py
