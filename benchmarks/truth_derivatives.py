@@ -114,9 +114,9 @@ def publish_truth(bids: Path, out: Path) -> int:
             digest = hashlib.sha256(path.read_bytes() if path.is_file() else b"").hexdigest()
             loaded = LoadedSegmenter(TruthSegmenter(path), "truth", digest, bundled=False)
             try:
-                job = images.plan(source, config, loaded)
+                job = images.plan_image(source, config, loaded)
                 if not images.is_done(job, config):
-                    images.process(job, config, loaded)
+                    images.process_image(job, config, loaded)
                 done += 1
             except (SpineAppError, OSError) as error:
                 write_crash(out, describe_failure(source, error), error)

@@ -176,6 +176,16 @@ def _export(name: str, value: object) -> tuple[str, ...]:
     return tuple(tool for tool in get_args(Export) if tool in chosen)
 
 
+def _container(name: str, value: object) -> str | None:
+    if value is None or (isinstance(value, str) and value.startswith("docker://")):
+        return value
+    path = _path(name, value)
+    if not path.is_file():
+        msg = f"{path}: no such image; give an Apptainer image or docker://NAME"
+        raise MissingInputError(msg)
+    return str(path)
+
+
 def _verbosity(name: str, value: object) -> object:
     _is(name, value, int)
     return value
@@ -594,6 +604,13 @@ class RunConfig:
     )
     gpus: int | None = _option(
         None, SettingGroup.CLUSTER, "number of GPUs of a job (default: 1 with --device cuda, else none)", metavar="N"
+    )
+    container: str | None = _option(
+        None,
+        SettingGroup.CLUSTER,
+        "image in which the jobs run: a file, with Apptainer, or docker://NAME, with Apptainer or else Docker",
+        metavar="IMAGE",
+        parse=_container,
     )
     then_group: bool = _option(
         False, SettingGroup.CLUSTER, "run the group level after the participants, also if some of them failed"

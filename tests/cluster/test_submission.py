@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from totalspineseg_bids.app.run import run
 from totalspineseg_bids.app.segmenter import LoadedSegmenter
 from totalspineseg_bids.cli.bids_app import main
 from totalspineseg_bids.cli.tools import main as tools
-from totalspineseg_bids.cluster import planning
+from totalspineseg_bids.cluster import containers
 from totalspineseg_bids.cluster.job import run_job
 from totalspineseg_bids.cluster.planning import expected_entries, make_plan
 from totalspineseg_bids.cluster.submit import submit
@@ -38,7 +39,7 @@ def load_stub(_: RunConfig) -> LoadedSegmenter:
 @pytest.fixture
 def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Make a dataset of four tiny images, and let jobs segment them by thresholds."""
-    monkeypatch.setattr(planning, "TOOLS_COMMAND", (sys.executable, str(STUB)))
+    monkeypatch.setattr(containers, "TOOLS_COMMAND", (sys.executable, str(STUB)))
     monkeypatch.setattr("totalspineseg_bids.report.figures.write_figures", one_dot)
     return make_dataset(tmp_path / "raw", {name: tiny_image(seed=i) for i, name in enumerate(IMAGES)})
 
@@ -121,6 +122,47 @@ def test_a_dry_run_lists_jobs_and_resources_and_writes_nothing(configure, tmp_pa
     assert capsys.readouterr().out.splitlines()[1].startswith("sub-01_ses-a_and-2-more\t4\t")
 
 
+RUNTIME = """\
+#!/bin/sh
+[ "$1" = --version ] && echo "apptainer version 1.3.0" && exit
+echo "$@" >> {calls}
+for last; do :; done
+{run}
+"""
+
+
+@needs_snakemake
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "case",
+    [
+        ("docker", "docker://spine:1", 'shift $(($# - 6)); shift; exec {stub} "$@"', "--volume {raw}:{raw}:ro"),
+        ("singularity", "spine.sif", 'exec bash -c "$last"', "--bind {raw}:{raw}:ro"),
+    ],
+)
+def test_jobs_run_in_a_container_with_read_only_input(configure, tmp_path, monkeypatch, case):
+    runtime, image, run, binds = case
+    programs, stub = tmp_path / "bin", f"{sys.executable} {STUB}"
+    programs.mkdir()
+    (tmp_path / "spine.sif").touch()
+    scripts = {
+        runtime: RUNTIME.format(calls=tmp_path / "calls", run=run.format(stub=stub)),
+        "totalspineseg-tools": f'#!/bin/sh\nexec {stub} "$@"\n',
+    }
+    for name, text in scripts.items():
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    monkeypatch.chdir(tmp_path)
+    assert submit(configure(executor="local", container=image), factory=load_stub) == 0
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert len(calls) == 2
+    for call in calls:
+        assert binds.format(raw=tmp_path / "raw") in call
+        assert f"{tmp_path / 'out'}:{tmp_path / 'out'}" in call
+        assert image.removeprefix("docker://") in call
+
+
 def spoil_nothing(_raw: Path, _out: Path) -> None:
     pass
 
@@ -157,7 +199,7 @@ def test_a_job_searches_neither_the_dataset_nor_the_output(configure, tmp_path, 
     config.output_dir.mkdir()
     make_plan(config, expected_entries(config, load_stub)).write(tmp_path)
     listed = []
-    scandir, listdir = planning.os.scandir, planning.os.listdir
+    scandir, listdir = os.scandir, os.listdir
     monkeypatch.setattr("os.scandir", lambda path=".": (listed.append(Path(path)), scandir(path))[1])
     monkeypatch.setattr("os.listdir", lambda path=".": (listed.append(Path(path)), listdir(path))[1])
     assert run_job(tmp_path, "sub-02_T2w", factory=load_stub) == 0

@@ -167,8 +167,7 @@ def run_participants(
     if config.dry_run:
         run.list_work()
         return run.tally
-    if assignment is None:
-        prepare_output(config)
+    prepare_output(config, clean=assignment is None)
     try:
         write_citation(config.output_dir / LOGS, loaded.model)
     except OSError as error:
@@ -221,8 +220,15 @@ def rebuild_reports(config: RunConfig) -> Tally:
     return tally
 
 
-def prepare_output(config: RunConfig) -> None:
+def prepare_output(config: RunConfig, *, clean: bool = True) -> None:
     """Write the files at the root of the output, which do not depend on the run.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Settings of the run.
+    clean : bool
+        Whether to search for partly written files of killed runs and remove them.
 
     Raises
     ------
@@ -231,7 +237,8 @@ def prepare_output(config: RunConfig) -> None:
     """
     try:
         config.output_dir.mkdir(parents=True, exist_ok=True)
-        clean_root(config.output_dir)
+        if clean:
+            clean_root(config.output_dir)
         write_root_files(config.bids_dir, config.output_dir, config.label_scheme, config.export)
     except OSError as error:
         msg = f"{config.output_dir}: cannot be written ({error.strerror}); give another output folder or free its disk"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
-import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -15,6 +13,7 @@ from totalspineseg_bids.app.participant import select_images
 from totalspineseg_bids.app.segmenter import SegmenterFactory, load_segmenter
 from totalspineseg_bids.bids.names import DerivativeNames, SourceImage
 from totalspineseg_bids.bids.publish import looks_complete
+from totalspineseg_bids.cluster.containers import program_in, uses_apptainer
 from totalspineseg_bids.cluster.plan import Job, JobPlan
 from totalspineseg_bids.cluster.resources import (
     GPU_BATCH_MINUTES,
@@ -26,9 +25,6 @@ from totalspineseg_bids.cluster.resources import (
 from totalspineseg_bids.config import SETTINGS, RunConfig, SettingGroup
 from totalspineseg_bids.imaging.memory import MemoryNeed
 from totalspineseg_bids.inference.resources import available_cpus
-
-#: Command that runs the tools in a job, with the Python of this process.
-TOOLS_COMMAND: tuple[str, ...] = (sys.executable, "-m", "totalspineseg_bids.cli.tools")
 
 
 def make_plan(config: RunConfig, expected: Mapping[str, Any] | None = None) -> JobPlan:
@@ -54,8 +50,8 @@ def make_plan(config: RunConfig, expected: Mapping[str, Any] | None = None) -> J
     labels = {source.participant for source in left}
     return JobPlan(
         settings=_job_settings(config),
-        program=shlex.join(TOOLS_COMMAND),
-        container=None,
+        program=program_in(config),
+        container=config.container if uses_apptainer(config) else None,
         jobs=dict(_jobs(shares, sources, config)),
         sources={label: images for label, images in _by_participant(sources).items() if label in labels},
         group=GROUP_RESOURCES,
@@ -72,6 +68,9 @@ def expected_entries(config: RunConfig, factory: SegmenterFactory = load_segment
     factory : SegmenterFactory
         Reports the digest of the model; the networks are not loaded.
     """
+    if config.container is not None:
+        # The weights are in the image; the jobs compare their digest.
+        return {"Digests": {"Configuration": config.digest}, "Model": {"Name": config.model}}
     return {"Digests": {"Configuration": config.digest, "Model": factory(config).digest}}
 
 

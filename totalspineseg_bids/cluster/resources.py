@@ -51,6 +51,8 @@ def weights_mb(config: RunConfig) -> float:
     from totalspineseg_bids.models.registry import resolve  # noqa: PLC0415
     from totalspineseg_bids.models.roles import Role  # noqa: PLC0415
 
+    if config.container is not None:
+        return _UNKNOWN_WEIGHTS_MB
     try:
         models = resolve(config.model, need=())
     except SpineAppError:

@@ -16,6 +16,7 @@ from totalspineseg_bids.app.participant import prepare_output
 from totalspineseg_bids.app.run import RunOutcome, execute
 from totalspineseg_bids.app.segmenter import SegmenterFactory, load_segmenter
 from totalspineseg_bids.bids.names import SourceImage
+from totalspineseg_bids.cluster.containers import apptainer_options
 from totalspineseg_bids.cluster.plan import GROUP, PLAN, JobPlan
 from totalspineseg_bids.cluster.planning import expected_entries, find_incomplete, make_plan
 from totalspineseg_bids.config import RunConfig
@@ -59,7 +60,8 @@ def _submit(config: RunConfig, factory: SegmenterFactory, log: Path | None) -> R
     if not (plan.jobs or config.then_group):
         return int(ExitCode.SUCCESS), None
     require_snakemake()
-    prepare_output(config)
+    if config.container is None:  # otherwise the jobs do it, so that the description names the container
+        prepare_output(config)
     submission = Submission(config, plan, log.with_suffix(""), expected)
     return submission.go()
 
@@ -120,6 +122,8 @@ class Submission:
         elif config.job_limit is not None:
             command += ["--jobs", str(config.job_limit)]
         command += ["--profile", str(config.profile)] if config.profile else ["--retries", str(RETRIES)]
+        if self.plan.container is not None:
+            command += ["--software-deployment-method", "apptainer", "--apptainer-args", apptainer_options(config)]
         if not config.stop_on_first_crash:
             command.append("--keep-going")
         # A folder is used once, and its jobs do not depend on each other.
