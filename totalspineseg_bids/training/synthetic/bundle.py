@@ -28,6 +28,7 @@ from totalspineseg_bids.models.export import strip_checkpoint
 from totalspineseg_bids.models.verify import write_manifest
 from totalspineseg_bids.training.class_maps import DATASET_NAMES, DatasetId, dataset_json
 from totalspineseg_bids.training.synthetic import refinement_training
+from totalspineseg_bids.training.synthetic.label_map_pool import read_pool
 from totalspineseg_bids.training.synthetic.options import describe, finished, model_folder_name, pool_folder
 from totalspineseg_bids.training.synthetic.small_plans import CONFIGURATION, SUBVOXEL, network_class
 from totalspineseg_bids.training.synthetic.warm_start import is_image_kernel
@@ -216,8 +217,7 @@ def _size_of(weights: StateDict) -> dict[str, Any]:
 
 def _publish_one(dataset: DatasetId, checkpoint: dict[str, Any], destination: Path, recipe: _Recipe) -> Published:
     name = DATASET_NAMES[dataset]
-    index = pool_folder(recipe.work_dir, dataset) / "pool.json"
-    pool = sorted(Path(entry["path"]).stem for entry in json.loads(index.read_text()))
+    pool = sorted(Path(entry.path).stem for entry in read_pool(pool_folder(recipe.work_dir, dataset)))
     weights = _shared(checkpoint["network_weights"])
     description, plans = describe(dataset, len(pool), **_size_of(weights))
     with tempfile.TemporaryDirectory(prefix=f"{name}.") as folder:

@@ -21,6 +21,7 @@ from totalspineseg_bids.training.semantic_targets import spine_variant
 
 #: Raised when label maps or their index change, so that a pool of an earlier version is made again.
 POOL_FORMAT = 2
+_INDEX = "pool.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,13 @@ def _entry(path: Path, labels: NDArray[np.uint8], weight: float, spacing: float 
     return PoolEntry(str(path), weight, discs, landmarks, spacing, variant.thoracic, variant.lumbar)
 
 
+def read_pool(folder: Path) -> list[PoolEntry]:
+    """Return the label maps of a pool; none if an earlier version made it."""
+    stored = json.loads((folder / _INDEX).read_text())
+    current = isinstance(stored, dict) and stored["format"] == POOL_FORMAT
+    return [PoolEntry(**entry) for entry in stored["entries"]] if current else []
+
+
 def build_pool(
     folder: Path,
     label_maps: Path | None,
@@ -100,12 +108,10 @@ def build_pool(
         If ``label_maps`` holds no map.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    index = folder / "pool.json"
-    if index.exists():
-        stored = json.loads(index.read_text())
-        if isinstance(stored, dict) and stored["format"] == POOL_FORMAT:
-            return [PoolEntry(**entry) for entry in stored["entries"]]
-        for path in folder.glob("*.npy"):  # label maps of an earlier release
+    if (folder / _INDEX).exists():
+        if entries := read_pool(folder):
+            return entries
+        for path in folder.glob("*.npy"):  # label maps of an earlier version
             path.unlink()
     entries = []
     if label_maps is not None:
@@ -131,5 +137,5 @@ def build_pool(
                 np.save(stream, np.ascontiguousarray(labels))
         labels = np.load(path, mmap_mode="r")
         entries.append(_entry(path, labels, rest / recipe.spines, recipe.spacing))
-    write_text(index, json.dumps({"format": POOL_FORMAT, "entries": [asdict(entry) for entry in entries]}))
+    write_text(folder / _INDEX, json.dumps({"format": POOL_FORMAT, "entries": [asdict(entry) for entry in entries]}))
     return entries
