@@ -32,8 +32,6 @@ LARGEST_DISTANCE_MM = 18.0
 #: Posterior bone whose expected height is further than the first number from the range of a body, and nearer to another
 #: body, may belong to the other; beyond the second number it cannot belong to the first, mm.
 HEIGHT_TOLERANCE_MM = (5.0, 8.0)
-#: The same for bone that is not posterior, which can only lie this far away beyond another body, mm.
-BEYOND_NEIGHBOUR_MM = 12.0
 #: Largest piece of bone with another class than the vertebra beside it that counts as a classification error, mm³.
 LARGEST_SLIP_MM3 = 800.0
 #: Positions of the profile in front of the centreline, from the tips of the spinous processes to the body, mm.

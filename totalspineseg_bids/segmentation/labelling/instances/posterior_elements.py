@@ -18,7 +18,6 @@ from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.imaging.centerline import Centerline
 from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling.instances.parameters import (
-    BEYOND_NEIGHBOUR_MM,
     HEIGHT_TOLERANCE_MM,
     LARGEST_DISTANCE_MM,
     LARGEST_SLIP_MM3,
@@ -151,6 +150,9 @@ class _Heights:
         np.maximum.at(self._high, seeds[seeded], height[seeded])
         self._height, self._behind = height, behind
         found = np.isfinite(self._low)
+        # C1 has no body of its own; the dens of C2 reaches through it.
+        bodies = np.setdiff1d(np.flatnonzero(found), anatomy.vertebra("C1").id)
+        self._middles = np.sort((self._low[bodies] + self._high[bodies]) / 2)
         there = height[:, None]
         #: Distance of each cell from the height range of the nearest body, mm.
         self._least = np.maximum(self._low[found] - there, there - self._high[found]).min(axis=1, initial=np.inf)
@@ -169,8 +171,15 @@ class _Heights:
             Largest distance from the height range of the instance, unless no other body is nearer, mm.
         """
         off = np.maximum(self._low[instance] - self._height, self._height - self._high[instance])
-        most = np.where(self._behind, most_mm, BEYOND_NEIGHBOUR_MM)
-        return np.asarray((off <= most) | (off <= self._least))
+        posterior = (off <= most_mm) | (off <= self._least)
+        return np.asarray(np.where(self._behind, posterior, ~self._beyond_another(instance)))
+
+    def _beyond_another(self, instance: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return which cells have the middle of another body between them and their instance, shape (N,)."""
+        cell, low, high = (
+            np.searchsorted(self._middles, h) for h in (self._height, self._low[instance], self._high[instance])
+        )
+        return np.asarray((low > cell) | (high < cell))
 
     def reject_distant(self, instance: NDArray[np.int64], most_mm: float) -> NDArray[np.int64]:
         """Set the instance of cells that do not fit it to 0; ``most_mm`` as in `fits`."""
