@@ -153,6 +153,16 @@ def test_an_image_without_levels_is_named_from_one_disc(tmp_path, configure, fac
     assert segmenter.calls == 1
 
 
+def test_a_disc_without_a_value_in_the_point_image_is_noted(done, configure, factory):
+    out, _ = done
+    file = table(out.parent / "corrections.tsv", ("sub-01_T2w", "L2-L3", "T12-T13", "column"))
+    assert run(configure(corrections=file), factory=factory) == 0
+    assert {"vertebrae_T12", "vertebrae_T13", "vertebrae_L1"} <= names(out)
+    assert values(out / f"{POINTS}.nii.gz") == {20}
+    assert json.loads((out / f"{POINTS}.json").read_text())["LevelsWithoutValue"] == ["T12-T13"]
+    assert "T13" in sidecar(out)["Flags"]
+
+
 #: Line of the table and part of the message.
 REFUSED = {
     "an unknown structure": (("sub-01_T2w", "T5", "T6"), "there is no T5 in the label map"),
