@@ -69,7 +69,7 @@ def test_the_output_is_the_golden_list_and_valid(
     make_dataset(tmp_path / "raw", images)
     assert run(configure(skip_bids_validation=False), factory=factory) == 0, capsys.readouterr().err
     out = tmp_path / "out"
-    found = [name for name in tree(out) if "/figures/" not in name]
+    found = [name for name in tree(out) if "figures/" not in name]
     undecided = [name for name in of_image("sub-04/anat/sub-04", "PDw") if "seg-levels" not in name]
     assert found == sorted(
         [

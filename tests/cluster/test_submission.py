@@ -211,7 +211,6 @@ def test_a_job_searches_neither_the_dataset_nor_the_output(configure, tmp_path, 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--jobs", "3"], "--jobs needs --executor NAME"),
         (["--executor", "slurm"], "needs --jobs N"),
         (["--executor", "no/name"], "not the name of a Snakemake executor"),
         (["--executor", "local", "--profile", "absent"], "no such folder"),

@@ -25,7 +25,7 @@ from totalspineseg_bids.app.group_inputs import read_norms, read_ratings
 from totalspineseg_bids.bids.derivatives import read_derivatives
 from totalspineseg_bids.bids.query import read_filters
 from totalspineseg_bids.config import RunConfig, read_run_record, read_toml
-from totalspineseg_bids.errors import SpineAppError
+from totalspineseg_bids.errors import MissingInputError, SpineAppError
 from totalspineseg_bids.imaging.io import load_image, read_labels
 from totalspineseg_bids.inference.checkpoint import read_checkpoint
 from totalspineseg_bids.models import archive, roles
@@ -184,7 +184,12 @@ def test_sidecars(folder: Path, content: bytes) -> None:
     stem = "sub-01_seg-totalspineseg_desc-T2w_dseg"
     (anat / f"{stem}.json").write_bytes(content)
     (anat / f"{stem}.tsv").write_text("index\tname\n18\tvertebrae_L5\n")
-    for image in read_derivatives(folder / "derivatives"):
+    try:
+        images = list(read_derivatives(folder / "derivatives"))
+    except MissingInputError as error:  # the content looks like a placeholder of git-annex
+        images = []
+        assert stem in str(error)  # noqa: PT017
+    for image in images:
         assert image.source.participant == "01"
         assert all(isinstance(flag, str) for flag in (*image.flags, *image.levels, image.model, image.status))
         assert isinstance(image.bundled, bool)

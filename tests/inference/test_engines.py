@@ -5,6 +5,7 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -219,6 +220,9 @@ def test_a_gpu_without_memory_keeps_sums_on_the_cpu_then_leaves_all_to_it(  # no
             if left and (problem := left.pop()) is not None:
                 raise problem
             return plain(patch)
+
+        def decide(self, patches: Callable[[], Sequence[torch.Tensor]]) -> None:
+            pass
 
     def make(_: NnUNetModel, options: InferenceOptions) -> Gpu:
         seen.append(options.device)

@@ -172,15 +172,15 @@ class FakeNetworks:
         self.digests = {Role.STEP2: "0123456789abcdef"}
         self.calls = 0
 
-    def step1(self, image, _report):
+    def locate(self, _image, _report):
+        return None, None
+
+    def step1(self, image, _region, _report):
         self.calls += 1
         labels = np.zeros(image.data.shape, np.uint8)
         if not self.blind:
             labels[tuple(slice(n // 3, 2 * n // 3) for n in labels.shape)] = 1
         return self._map(labels, "step1")
-
-    def level_prior(self, _image, _report):
-        return None
 
     def step2(self, _channels, _spacing, roi, _report):
         return self._map(roi.astype(np.uint8), "step2")
