@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nibabel as nib
@@ -205,7 +206,9 @@ def test_label_maps_of_other_tools(tmp_path: Path, capsys: pytest.CaptureFixture
 
 def segment_with_tiny_segmenter(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[int, TinySegmenter]:
     segmenter = TinySegmenter()
-    monkeypatch.setattr("totalspineseg_bids.app.segmenter.make_segmenter", lambda *_: (segmenter, None))
+    monkeypatch.setattr(
+        "totalspineseg_bids.app.segmenter.make_segmenter", lambda *_: (segmenter, SimpleNamespace(name="tiny"))
+    )
     return tools(["segment", *arguments]), segmenter
 
 
