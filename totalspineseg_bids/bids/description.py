@@ -198,7 +198,8 @@ def write_root_files(raw: Path, output: Path, scheme: LabelScheme, export: Colle
         files[f"seg-{SEGMENTATION}_dseg.ctbl"] = slicer_table(scheme=scheme)
     if "itksnap" in export:
         files[f"seg-{SEGMENTATION}_dseg.label"] = itksnap_table(scheme=scheme)
-    if not any(output.glob("README*")):
+    # Not by a search, because the folder of a large dataset has thousands of entries.
+    if not any((output / f"README{extension}").is_file() for extension in ("", ".md", ".rst", ".txt")):
         files["README.md"] = make_readme(name_of_raw)
     _write_changed(output, files)
 
