@@ -109,6 +109,7 @@ bench: $(STAMP)  ## Print the figures that the README quotes
 	$(BIN)/python benchmarks/bench_query.py
 	$(BIN)/python benchmarks/bench_crash_safety.py
 	$(BIN)/python benchmarks/bench_group_report.py
+	$(BIN)/python benchmarks/bench_cluster.py
 	$(BIN)/python benchmarks/evaluate_synthetic.py
 
 # Minutes of training; those of a CPU are of one core (two threads). LABEL_MAPS is a folder of tissue label maps. DEVICE=cuda trains the
