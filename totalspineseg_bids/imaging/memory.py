@@ -16,7 +16,7 @@ from totalspineseg_bids.imaging.io import read_header
 _PROGRAM_MB = 800
 #: Memory for each million voxels of 1 mm while step 1 runs, MB: (1419 - 905) / 12, measured with 230 mm of noise.
 _MB_PER_MEGAVOXEL = 43
-#: The same for an image filled by a spine, with step 2 and refinement: 2.8 GB measured with 9.6 million voxels, and a
+#: The same for an image filled by a spine, with step 2 and refinement: 3.0 GB measured with 9.6 million voxels, and a
 #: fifth more for the larger patches of --quality best (assumed).
 _MB_PER_SPINE_MEGAVOXEL = 250
 
