@@ -114,7 +114,7 @@ def browser(tmp_path_factory):
     downloads = tmp_path_factory.mktemp("downloads")
     options = webdriver.ChromeOptions()
     options.binary_location = program
-    flags = "headless=new no-sandbox no-first-run disable-background-networking disable-component-update"
+    flags = "headless=new no-sandbox disable-gpu no-first-run disable-background-networking disable-component-update"
     flags += " force-prefers-reduced-motion use-angle=swiftshader enable-unsafe-swiftshader"
     for flag in flags.split():
         options.add_argument("--" + flag)

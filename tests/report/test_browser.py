@@ -308,7 +308,8 @@ def test_full_resolution_and_3d(browser, spine, rows, tmp_path, self_contained):
     assert len(pictures) == 3
     colours = np.asarray(Image.open(io.BytesIO(max(pictures, key=len))).convert("RGB")).reshape(-1, 3)
     assert len(np.unique(colours, axis=0)) > 50
-    assert browser.console() == []
+    # Software rendering reports that reading a picture back stalls it.
+    assert [message for message in browser.console() if "GL Driver Message" not in message] == []
     assert before | browser.requests() <= {"file", "data", "blob"}
 
 
