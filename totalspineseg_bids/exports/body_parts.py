@@ -30,7 +30,7 @@ def part_values() -> list[tuple[int, str, str]]:
     """Return value, name and colour of each label: bodies C1 = 1, ... L6 = 26, posterior elements 100 more.
 
     >>> part_values()[1], part_values()[2]
-    ((101, 'vertebrae_C1_posterior_elements', '#5c99f2'), (2, 'vertebrae_C2_body', '#f28f5c'))
+    ((101, 'vertebrae_C1_posterior_elements', '#5caaf2'), (2, 'vertebrae_C2_body', '#f2a45c'))
     """
     rows = []
     for label in BY_ID.values():

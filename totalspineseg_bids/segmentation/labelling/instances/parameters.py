@@ -8,7 +8,7 @@ from __future__ import annotations
 # Constants of C1 and C2: heights are above the middle of disc C2-C3 along the canal, mm, adult scale, measured in two
 # adult atlases of the neck, in which this border finds C1 and C2 with Dice 0.89 to 0.94.
 #: Height of the joints between C1 and C2; bone above them that is not the dens is C1.
-ATLAS_AXIS_JOINT_MM = 24.0
+ATLAS_AXIS_JOINT_MM = 21.0
 #: Height of the top of C1, and distance of its transverse processes from the midline.
 ATLAS_TOP_MM, ATLAS_SIDE_MM = 50.0, 48.0
 #: Dens: half its width, distance of its back in front of the centreline, and of its front beyond the disc centre.
@@ -16,7 +16,7 @@ DENS_HALF_WIDTH_MM, DENS_BACK_MM, DENS_FRONT_MM = 7.5, 4.0, 5.0
 #: Height of the top of the dens.
 DENS_TOP_MM = 40.0
 #: Share of C1 or of C2 on the wrong side of this border above which the border of the map is replaced.
-MISPLACED_SHARE = 0.2
+MISPLACED_SHARE = 0.3
 #: Share of C2 on its side of this border that must have the class of C2 for that class to be used.
 AXIS_CLASS_SHARE = 0.5
 #: Height above which bone without the class of C2 is C1.
