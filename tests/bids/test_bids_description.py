@@ -94,7 +94,8 @@ def test_what_is_right_already_is_not_written_again(tmp_path: Path) -> None:
 def test_the_licence_is_that_of_the_source_dataset(tmp_path: Path) -> None:
     for entry, expected in ({"License": "CC-BY-4.0"}, "CC-BY-4.0"), ({}, None):
         (tmp_path / "dataset_description.json").write_text(json.dumps({"Name": "x", **entry}))
-        content = json.loads(make_dataset_description(tmp_path, tmp_path / "out", "x", {}))
+        write_root_files(tmp_path, tmp_path / "out", "totalsegmri")
+        content = json.loads((tmp_path / "out/dataset_description.json").read_text())
         assert content.get("License") == expected
         assert content["GeneratedBy"][0]["CodeURL"].startswith("https://")
 

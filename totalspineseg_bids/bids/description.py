@@ -85,7 +85,11 @@ def make_generated_by(environment: Mapping[str, str] | None = None) -> dict[str,
 
 
 def make_dataset_description(
-    raw: Path, output: Path, raw_name: str | None, environment: Mapping[str, str] | None = None
+    raw: Path,
+    output: Path,
+    raw_name: str | None,
+    environment: Mapping[str, str] | None = None,
+    license_name: str | None = None,
 ) -> str:
     """Return the text of ``dataset_description.json``.
 
@@ -97,9 +101,10 @@ def make_dataset_description(
         Name of the input dataset.
     environment : mapping of str to str, optional
         Environment variables; those of the process by default.
+    license_name : str or None
+        Licence of the input dataset.
     """
     link = Path(os.path.relpath(raw, output)).as_posix()
-    license_name = read_dataset_text(raw, "License")
     content = {
         "Name": f"Spine segmentation of {raw_name}" if raw_name else "Spine segmentation",
         "BIDSVersion": BIDS_VERSION,
@@ -157,17 +162,17 @@ def make_descriptions() -> str:
 
 def read_dataset_name(dataset: Path) -> str | None:
     """Return the ``Name`` of a dataset; ``None`` if it has none that can be read."""
-    return read_dataset_text(dataset, "Name")
+    return read_dataset_texts(dataset).get("Name")
 
 
-def read_dataset_text(dataset: Path, field: str) -> str | None:
-    """Return a text of ``dataset_description.json``; ``None`` if there is none that can be read."""
+def read_dataset_texts(dataset: Path) -> dict[str, str]:
+    """Return the fields of ``dataset_description.json`` that are text; empty if there are none that can be read."""
     try:
         content = json.loads(read_text(dataset / "dataset_description.json"))
     except (OSError, ValueError):
-        return None
-    text = content.get(field) if isinstance(content, dict) else None
-    return text if isinstance(text, str) and text.strip() else None
+        return {}
+    fields = content.items() if isinstance(content, dict) else ()
+    return {name: text for name, text in fields if isinstance(text, str) and text.strip()}
 
 
 def write_root_files(raw: Path, output: Path, scheme: LabelScheme, export: Collection[str] = ()) -> None:
@@ -187,9 +192,12 @@ def write_root_files(raw: Path, output: Path, scheme: LabelScheme, export: Colle
     OSError
         If they cannot be written.
     """
-    name_of_raw = read_dataset_name(raw)
+    texts = read_dataset_texts(raw)
+    name_of_raw = texts.get("Name")
     files = {
-        "dataset_description.json": make_dataset_description(raw, output, name_of_raw),
+        "dataset_description.json": make_dataset_description(
+            raw, output, name_of_raw, license_name=texts.get("License")
+        ),
         "descriptions.tsv": make_descriptions(),
         ".bidsignore": "\n".join(_IGNORED) + "\n",
         f"seg-{SEGMENTATION}_dseg.tsv": make_lookup_table(scheme),

@@ -435,7 +435,7 @@ def _get(layout: BIDSLayout, filters: Mapping[str, Any]) -> list[str]:
 
 
 def make_filter(selection: Selection) -> Callable[[SourceImage], bool]:
-    """Return a function that tells whether an image matches a selection, from its name alone.
+    """Return a function that says whether an image matches a selection, from its name alone.
 
     Parameters
     ----------
