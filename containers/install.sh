@@ -36,6 +36,8 @@ case "$1" in
     packages ca-certificates libgomp1 python3
     # Logs and caches of the package manager differ between builds.
     rm -rf /var/log/* /var/cache/* /var/lib/apt/lists/* /var/lib/dpkg/*-old /etc/machine-id
+    rm -rf /usr/share/man /usr/share/locale /usr/share/info
+    find /usr/share/doc -type f ! -name copyright -delete
     ;;
   dependencies)
     python3 -m venv "$PREFIX"
@@ -99,7 +101,7 @@ PY
       env -u PYTHONDONTWRITEBYTECODE PYTHONPYCACHEPREFIX="$work/pyc" "$@" >/dev/null
     done
     (cd "$work/pyc" && find . -name '*.pyc') | sed -nE "s,^\.($PREFIX/.*)\.cpython-[0-9]+\.pyc\$,\1.py,p" >"$work/modules"
-    "$PREFIX/bin/python" -m compileall -q -i "$work/modules" --invalidation-mode unchecked-hash
+    PYTHONDONTWRITEBYTECODE=1 "$PREFIX/bin/python" -m compileall -q -i "$work/modules" --invalidation-mode unchecked-hash
     rm -rf "$work"
     chmod -R a+rX "$TOTALSPINESEG_BIDS_MODELS" "$TOTALSPINESEG_BIDS_NETWORK_CACHE" "$PREFIX"
     find "$PREFIX" "$TOTALSPINESEG_BIDS_MODELS" "$TOTALSPINESEG_BIDS_NETWORK_CACHE" -exec touch --no-dereference --date="@${SOURCE_DATE_EPOCH:-0}" {} +

@@ -181,7 +181,8 @@ def _job_settings(config: RunConfig) -> dict[str, Any]:
     chosen: dict[str, Any] = {"progress": False}
     for name, setting in SETTINGS.items():
         value = getattr(config, name)
-        if setting.group is SettingGroup.CLUSTER or value in (None, setting.default):
+        # A job processes its images one after the other; `jobs` is the number of jobs.
+        if name == "jobs" or setting.group is SettingGroup.CLUSTER or value in (None, setting.default):
             continue
         chosen[name] = list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
     if os.sep in config.model or Path(config.model).exists():

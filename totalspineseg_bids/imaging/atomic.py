@@ -80,8 +80,8 @@ def atomic_writer(path: Path) -> Iterator[BinaryIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_name(path)
     # os.open instead of tempfile, whose files have mode 0600 regardless of the umask.
-    descriptor = os.open(temporary, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o666)
     try:
+        descriptor = os.open(temporary, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o666)
         with os.fdopen(descriptor, "wb") as stream:
             yield stream
             stream.flush()
