@@ -98,6 +98,7 @@ def test_real_images_give_a_valid_dataset_on_their_own_grids(tmp_path: Path) -> 
         ".bidsignore",
         "README.md",
         "dataset_description.json",
+        "descriptions.json",
         "descriptions.tsv",
         "seg-totalspineseg_dseg.tsv",
     }

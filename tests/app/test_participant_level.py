@@ -75,6 +75,7 @@ def test_the_output_is_the_golden_list_and_valid(
         [
             ".bidsignore",
             "README.md",
+            "descriptions.json",
             "descriptions.tsv",
             "dataset_description.json",
             "seg-totalspineseg_dseg.tsv",

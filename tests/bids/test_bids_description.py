@@ -80,7 +80,8 @@ def test_what_is_right_already_is_not_written_again(tmp_path: Path) -> None:
     write_root_files(raw, output, "seed")
     before = {path.name: (path.read_bytes(), path.stat().st_ino) for path in output.iterdir()}
     assert set(before) == {
-        *(".bidsignore", "README.md", "dataset_description.json", "descriptions.tsv", "seg-totalspineseg_dseg.tsv")
+        *(".bidsignore", "README.md", "dataset_description.json", "descriptions.json", "descriptions.tsv"),
+        "seg-totalspineseg_dseg.tsv",
     }
     (output / ".bidsignore").write_text("other")
     (output / "README.md").rename(output / "README")  # a README of the user's

@@ -199,6 +199,7 @@ def write_root_files(raw: Path, output: Path, scheme: LabelScheme, export: Colle
             raw, output, name_of_raw, license_name=texts.get("License")
         ),
         "descriptions.tsv": make_descriptions(),
+        "descriptions.json": json.dumps({"Description": "Meaning of the desc- entities"}, indent=2) + "\n",
         ".bidsignore": "\n".join(_IGNORED) + "\n",
         f"seg-{SEGMENTATION}_dseg.tsv": make_lookup_table(scheme),
     }
