@@ -73,7 +73,7 @@ def submit_here(raw: str, out: str, program: str, batch: str) -> None:
 
 
 def measure(raw: Path, out: Path, program: str, batch: int) -> dict[str, float]:
-    """Submit in a process of its own and return its figures."""
+    """Submit in a separate process and return its figures."""
     command = [sys.executable, __file__, "--submit", str(raw), str(out), program, str(batch)]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
     figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])

@@ -112,7 +112,7 @@ def completions(out: Path) -> Counter[str]:
 
 
 def run(folder: Path, participants: int, jobs: int, seed: int) -> list[str]:
-    """Run the test and return what is wrong."""
+    """Run the test and return a list of problems."""
     raw = make_small_dataset(folder, participants)
     one, many = folder / "one", folder / "many"
     begin = time.monotonic()

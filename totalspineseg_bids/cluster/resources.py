@@ -1,7 +1,7 @@
 """Estimates of memory, time and cores of a job, from the headers of its images and the size of the model.
 
-The figures are those of `benchmarks/bench_cluster.py` and docs/bundled-model.md (two cores of an AVX-512 server), with
-headroom for slower machines; those of a GPU and of the public models are assumed. A job that exceeds them is repeated
+The times are rounded up from runs of the bundled models on two cores (docs/bundled-model.md), with headroom for slower
+machines; those of a GPU and of the public models are assumed. A job that exceeds them is repeated
 with twice the memory and time.
 """
 

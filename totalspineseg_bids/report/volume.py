@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+from functools import cache
 from importlib import resources
 from typing import Any, Final
 
@@ -33,8 +34,12 @@ _BLACK, _WHITE = 0.1, 99.9
 _COMPRESSION = 5
 
 
+@cache
 def viewer_assets() -> dict[str, bytes]:
-    """Return the viewer's script and its licence by path below the output folder; empty if not installed."""
+    """Return the viewer's script and its licence by path below the output folder; empty if not installed.
+
+    Every image asks for them, so they are read once.
+    """
     folder = resources.files(_ASSETS)
     names = {SCRIPT: "niivue.umd.js", "figures/niivue.LICENSE": "niivue.LICENSE"}
     if not folder.joinpath("niivue.umd.js").is_file():
