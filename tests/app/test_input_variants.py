@@ -19,12 +19,12 @@ from totalspineseg_bids.bids.publish import read_json
 from totalspineseg_bids.bids.tables import read_table
 from totalspineseg_bids.bids.validate import validate
 from totalspineseg_bids.config import RunConfig
+from totalspineseg_bids.report.volume import viewer_assets
 
 pytestmark = [
     pytest.mark.usefixtures("fast_figures"),
     pytest.mark.skipif(not hasattr(os, "fork"), reason="the runs are forked"),
 ]
-SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "real_bids"
 SIDECAR = "_seg-totalspineseg_desc-T2w_dseg.json"
 FIRST = "sub-01/anat/sub-01_T2w.nii.gz"
 
@@ -87,13 +87,12 @@ def test_links_of_datalad(tmp_path: Path) -> None:
     assert sidecar(tmp_path / "out", "sub-01/anat/sub-01")["Sources"] == [f"bids:raw:{FIRST}"]
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="real images are not at hand")
-def test_real_images_give_a_valid_dataset_on_their_own_grids(tmp_path: Path) -> None:
-    out = tmp_path / "out"
+def test_real_images_give_a_valid_dataset_on_their_own_grids(tmp_path: Path, data_dir: Path) -> None:
+    real, out = data_dir / "real_bids", tmp_path / "out"
     loaded = LoadedSegmenter(BoxSegmenter(), "bundled", "0" * 64, True)
-    assert run(config(SHARED, out, skip_bids_validation=False), factory=lambda _: loaded) == 0
-    finish(config(SHARED, out, "group"))
-    sources = sorted(SHARED.glob("sub-*/anat/*.nii.gz"))
+    assert run(config(real, out, skip_bids_validation=False), factory=lambda _: loaded) == 0
+    finish(config(real, out, "group"))
+    sources = sorted(real.glob("sub-*/anat/*.nii.gz"))
     expected = {
         ".bidsignore",
         "README.md",
@@ -101,13 +100,15 @@ def test_real_images_give_a_valid_dataset_on_their_own_grids(tmp_path: Path) -> 
         "descriptions.json",
         "descriptions.tsv",
         "seg-totalspineseg_dseg.tsv",
+        "group.html",
+        *viewer_assets(),
     }
-    expected.add("group.html")
     for source in sources:
-        stem, suffix = source.relative_to(SHARED).as_posix().removesuffix(".nii.gz").rsplit("_", 1)
+        stem, suffix = source.relative_to(real).as_posix().removesuffix(".nii.gz").rsplit("_", 1)
         expected |= {f"{stem}_seg-totalspineseg_desc-{suffix}_dseg.{kind}" for kind in ("nii.gz", "json", "tsv")}
         expected |= {f"{stem}_label-SC_desc-{suffix}_probseg.{kind}" for kind in ("nii.gz", "json")}
         expected |= {
+            f"{stem}_desc-{suffix}_uncorrected.npz",
             f"{stem.split('/')[0]}.html",
             f"{stem.split('/')[0]}/figures/{stem.rsplit('/')[-1]}_desc-{suffix}_thumbnail.png",
         }

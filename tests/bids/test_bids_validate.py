@@ -14,7 +14,6 @@ from totalspineseg_bids.bids.validate import check_dataset, find_validator, vali
 from totalspineseg_bids.errors import DatasetError
 
 pytestmark = pytest.mark.skipif(find_validator() is None, reason="bids-validator-deno is not installed")
-SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "real_bids"
 
 
 def make(root: Path, *names: str) -> Path:
@@ -99,6 +98,5 @@ def test_without_a_validator_the_run_goes_on_and_says_so(
     assert "exit code 3: oops" in caplog.text
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="real images are not at hand")
-def test_the_real_dataset_is_valid() -> None:
-    check_dataset(SHARED, [], strict=True)
+def test_the_real_dataset_is_valid(data_dir: Path) -> None:
+    check_dataset(data_dir / "real_bids", [], strict=True)

@@ -25,7 +25,6 @@ from totalspineseg_bids.imaging.io import (
     write_probability,
 )
 
-SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "real_bids"
 AFFINE = np.array([[0, 0, 1.5, -3], [-1, 0, 0, 5], [0, 2, 0, 7], [0, 0, 0, 1]], float)
 
 
@@ -373,9 +372,8 @@ def test_only_temporary_files_of_dead_processes_are_removed(tmp_path: Path) -> N
     assert atomic.remove_stale(tmp_path / "absent", now) == []
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="real images are not at hand")
-def test_real_images_with_odd_headers_are_read_and_their_geometry_kept(tmp_path: Path) -> None:
-    paths = sorted(SHARED.glob("sub-*/anat/*.nii.gz"))
+def test_real_images_with_odd_headers_are_read_and_their_geometry_kept(tmp_path: Path, data_dir: Path) -> None:
+    paths = sorted(data_dir.glob("real_bids/sub-*/anat/*.nii.gz"))
     assert len(paths) == 5
     for path in paths:
         loaded = load_image(path)

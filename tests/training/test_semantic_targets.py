@@ -18,8 +18,6 @@ from totalspineseg_bids.training.semantic_targets import (
     spine_variant,
 )
 
-SHARED_LAYOUTS = Path(__file__).resolve().parents[2].parent / "shared" / "layouts"
-
 
 def column(variant: SpineVariant) -> np.ndarray:
     """Vertebrae and discs of a spine in craniocaudal order: C1, C2, C2-C3, C3, ..."""
@@ -31,11 +29,8 @@ def column(variant: SpineVariant) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("dataset", "name"), [(101, "step1"), (102, "step2"), (103, "full")])
-def test_layout_is_the_public_one(dataset: class_maps.DatasetId, name: str) -> None:
-    path = SHARED_LAYOUTS / f"r20240601-{name}.json"
-    if not path.exists():
-        pytest.skip("no shared layouts beside the checkout")
-    public = json.loads(path.read_text())
+def test_layout_is_the_public_one(dataset: class_maps.DatasetId, name: str, data_dir: Path) -> None:
+    public = json.loads((data_dir / f"layouts/r20240601-{name}.json").read_text())
     ours = dataset_json(dataset, 3)
     assert ours["labels"] == public["labels"]
     assert ours["channel_names"] == public["channel_names"]
