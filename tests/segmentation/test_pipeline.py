@@ -6,6 +6,7 @@ around the networks, and that the second one gets what it was promised.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -277,6 +278,16 @@ def test_the_first_network_runs_where_the_level_prior_sees_all_of_a_spine(mode, 
     assert spine.status is SpineStatus.LABELLED
     first = readers["single" if mode.get("single_step") else "step1"]
     assert ["whole" if roi is None else "region" for roi in first.roi] == runs
+
+
+def test_a_level_prior_as_single_step_model_is_flagged():
+    column = lumbar()
+    segmenter, _ = _segmenter(single_step=True)
+    segmenter.networks.models = replace(SET, level_prior=SET.single)
+    spine = segmenter.segment(Volume(column.truth.astype(np.float32), column.affine))
+    assert "coarse-model" in spine.flags
+    whole, _ = _segmenter(single_step=True)
+    assert "coarse-model" not in whole.segment(Volume(column.truth.astype(np.float32), column.affine)).flags
 
 
 def test_native_orientation_and_thick_slices():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,6 +69,10 @@ class NetworkOutputs:
         return LabellingInput(
             self.final.labels, self.affine, self.final.class_map, support, localizer, self.level_prior
         )
+
+
+#: Flag of images that the single-step mode segmented with a level prior: levels only, shapes are not to be measured.
+COARSE_MODEL: Final = "coarse-model"
 
 
 class LevelPriorNetwork:

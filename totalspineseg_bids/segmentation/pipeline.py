@@ -16,6 +16,7 @@ from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.inference.options import InferenceMode, InferenceOptions
 from totalspineseg_bids.segmentation.labelling import label_map, label_session, odd_discs
 from totalspineseg_bids.segmentation.networks import (
+    COARSE_MODEL,
     CROP_MARGIN_MM,
     WORKING_SPACING_MM,
     NetworkOutputs,
@@ -69,7 +70,8 @@ def run_networks(
     report("resample", 1.0)
     if networks.mode is InferenceMode.SINGLE_STEP:
         _, region = networks.locate(image, report)
-        return NetworkOutputs(image.affine, networks.single_step(image, region, report))
+        coarse = (COARSE_MODEL,) if networks.models.level_prior is not None else ()
+        return NetworkOutputs(image.affine, networks.single_step(image, region, report), flags=coarse)
 
     prior, region = networks.locate(image, report)
     first = networks.step1(image, region, report)
