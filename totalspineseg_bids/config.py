@@ -459,7 +459,7 @@ class RunConfig:
     single_step: bool = _option(
         False,
         SettingGroup.METHOD,
-        "use the single-step model (Dataset103); the bundled one is a level prior with voxels of 5 mm: levels, not shapes",
+        "use the single-step model (Dataset103); the bundled one is a coarse level prior: levels, not shapes",
         changes_result=True,
     )
     step1_only: bool = _option(False, SettingGroup.METHOD, "stop after step 1", changes_result=True)
