@@ -9,8 +9,8 @@ import pytest
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import SpineVariant
 from totalspineseg_bids.training import class_maps
+from totalspineseg_bids.training.class_maps import dataset_json
 from totalspineseg_bids.training.semantic_targets import (
-    dataset_json,
     odd_disc_mask,
     odd_discs,
     semantic_map,

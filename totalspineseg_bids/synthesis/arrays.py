@@ -11,7 +11,7 @@ the number of calls. A number for one image is an array of shape (N, 1, 1, 1) fo
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,123 +28,65 @@ PerAxis = float | Sequence[float] | NDArray[np.floating[Any]]
 _TRUNCATE = 2.5  # standard deviations
 
 
-class Arrays(Protocol):
-    """Functions on arrays that appearance, pose and acquisition use in addition to operators.
+class Arrays:
+    """Functions on arrays that appearance, pose and acquisition use in addition to operators, here in numpy.
 
     Images have the shape (X, Y, Z); with torch also groups, (N, X, Y, Z), whose images are processed separately.
     """
 
     #: Number of axial sheets of coordinates computed at a time; limits memory.
-    sheets: int
+    sheets = 64
 
     def on(self, array: NDArray[Any]) -> Image:
         """Move an array to the device of the images."""
+        return array
 
     def normal(self, shape: ArrayShape, rng: np.random.Generator) -> Image:
         """Draw standard normal values, 32-bit."""
+        return rng.standard_normal(shape, dtype=np.float32)
 
     def lookup(self, table: NDArray[Any], labels: Image) -> Image:
         """Return ``table[labels]`` for uint8 labels; a group may have one table per image, shape (N, 256)."""
+        return table[labels]
 
     def at(self, labels: Image, index: Image, inside: Image) -> Image:
         """Return ``labels.reshape(-1)[index]`` where ``inside``, else 0."""
-
-    def rounded(self, position: Image) -> Image:
-        """Return the nearest integers."""
-
-    def blend(self, image: Image, where: Image, strength: Any, value: Any) -> Image:  # noqa: ANN401
-        """Blend an image with a value inside a mask; may change the image in place."""
-
-    def multiplied(self, image: Image, where: Image, factor: Image) -> Image:
-        """Multiply an image inside a mask; may change the image in place."""
-
-    def blurred(self, image: Image, sigma: PerAxis) -> Image:
-        """Smooth by a Gaussian, standard deviation in voxels; masks become 32-bit floats."""
-
-    def averaged(self, image: Image, width: float, axis: int) -> Image:
-        """Return the moving average along an axis over a width in voxels; the outermost voxels count partially."""
-
-    def resize(self, image: Image, shape: ArrayShape) -> Image:
-        """Interpolate a 3D image linearly to a new shape (end points kept)."""
-
-    def resize_axis(self, image: Image, length: int, axis: int) -> Image:
-        """Interpolate an image linearly along one axis to a new length (end points kept)."""
-
-    def mean(self, values: Image) -> Any:  # noqa: ANN401 - a number, or a tensor of one for each image
-        """Return the mean of an image."""
-
-    def spread(self, values: Image) -> Any:  # noqa: ANN401
-        """Return the standard deviation of an image, at least 1e-6."""
-
-    def quantile(self, values: Image, share: float) -> Any:  # noqa: ANN401
-        """Return a quantile of an image."""
-
-    def magnitude(self, real: Image, imaginary: Image) -> Image:
-        """Return the length of complex values."""
-
-    def exp(self, values: Image) -> Image:
-        """Return the exponential of values."""
-
-    def as_float(self, mask: Image) -> Image:
-        """Return a mask as 32-bit 0 and 1."""
-
-    def mask(self, shape: ArrayShape, parts: tuple[slice, ...]) -> Image:
-        """Return a mask that is true in a box."""
-
-    def stack(self, images: Sequence[Image], axis: int = 0) -> Image:
-        """Stack images along a new axis."""
-
-    def joined(self, images: Sequence[Image], axis: int) -> Image:
-        """Put images one after the other along an axis."""
-
-    def contiguous(self, image: Image) -> Image:
-        """Return the image in C-contiguous memory."""
-
-
-class NumpyArrays:
-    """Images as numpy arrays, on the CPU, one at a time."""
-
-    sheets = 64
-
-    def on(self, array: NDArray[Any]) -> Image:  # noqa: D102 - see the protocol
-        return array
-
-    def normal(self, shape: ArrayShape, rng: np.random.Generator) -> Image:  # noqa: D102
-        return rng.standard_normal(shape, dtype=np.float32)
-
-    def lookup(self, table: NDArray[Any], labels: Image) -> Image:  # noqa: D102
-        return table[labels]
-
-    def at(self, labels: Image, index: Image, inside: Image) -> Image:  # noqa: D102
         index[~inside] = 0
         return np.where(inside, labels.reshape(-1)[index], 0)
 
-    def rounded(self, position: Image) -> Image:  # noqa: D102
+    def rounded(self, position: Image) -> Image:
+        """Return the nearest integers."""
         return np.rint(position).astype(np.int32)
 
-    def blend(self, image: Image, where: Image, strength: Any, value: Any) -> Image:  # noqa: ANN401, D102
+    def blend(self, image: Image, where: Image, strength: Any, value: Any) -> Image:  # noqa: ANN401
+        """Blend an image with a value inside a mask; may change the image in place."""
         image[where] += strength * (value - image[where])
         return image
 
-    def multiplied(self, image: Image, where: Image, factor: Image) -> Image:  # noqa: D102
+    def multiplied(self, image: Image, where: Image, factor: Image) -> Image:
+        """Multiply an image inside a mask; may change the image in place."""
         image[where] *= factor[where]
         return image
 
-    def blurred(self, image: Image, sigma: PerAxis) -> Image:  # noqa: D102
+    def blurred(self, image: Image, sigma: PerAxis) -> Image:
+        """Smooth by a Gaussian, standard deviation in voxels; masks become 32-bit floats."""
         return ndimage.gaussian_filter(image.astype(np.float32), sigma, truncate=_TRUNCATE)
 
-    def averaged(self, image: Image, width: float, axis: int) -> Image:  # noqa: D102
+    def averaged(self, image: Image, width: float, axis: int) -> Image:
+        """Return the moving average along an axis over a width in voxels; the outermost voxels count partially."""
         reach = int(np.ceil(width / 2))
         weights = _share(np.abs(np.arange(-reach, reach + 1)), width)
         return ndimage.convolve1d(image, weights / weights.sum(), axis)
 
-    def resize(self, image: Image, shape: ArrayShape) -> Image:  # noqa: D102
+    def resize(self, image: Image, shape: ArrayShape) -> Image:
+        """Interpolate a 3D image linearly to a new shape (end points kept)."""
         if image.shape == shape:
             return image
         tensor = torch.from_numpy(np.ascontiguousarray(image))[None, None]
         return functional.interpolate(tensor, shape, mode="trilinear", align_corners=True)[0, 0].numpy()
 
-    def resize_axis(self, image: Image, length: int, axis: int) -> Image:  # noqa: D102
+    def resize_axis(self, image: Image, length: int, axis: int) -> Image:
+        """Interpolate an image linearly along one axis to a new length (end points kept)."""
         axis %= image.ndim
         old = image.shape[axis]
         if old == 1:
@@ -154,40 +96,50 @@ class NumpyArrays:
         lower, upper = np.take(image, low, axis), np.take(image, low + 1, axis)
         return lower + weight * (upper - lower)
 
-    def mean(self, values: Image) -> Any:  # noqa: ANN401, D102
+    def mean(self, values: Image) -> Any:  # noqa: ANN401
+        """Return the mean of an image."""
         return values.mean()
 
-    def spread(self, values: Image) -> Any:  # noqa: ANN401, D102
+    def spread(self, values: Image) -> Any:  # noqa: ANN401
+        """Return the standard deviation of an image, at least 1e-6."""
         return max(float(values.std()), 1e-6)
 
-    def quantile(self, values: Image, share: float) -> Any:  # noqa: ANN401, D102
+    def quantile(self, values: Image, share: float) -> Any:  # noqa: ANN401
+        """Return a quantile of an image."""
         return float(np.quantile(values, share))
 
-    def magnitude(self, real: Image, imaginary: Image) -> Image:  # noqa: D102
+    def magnitude(self, real: Image, imaginary: Image) -> Image:
+        """Return the length of complex values."""
         return np.sqrt(real * real + imaginary * imaginary)
 
-    def exp(self, values: Image) -> Image:  # noqa: D102
+    def exp(self, values: Image) -> Image:
+        """Return the exponential of values."""
         return np.exp(values)
 
-    def as_float(self, mask: Image) -> Image:  # noqa: D102
+    def as_float(self, mask: Image) -> Image:
+        """Return a mask as 32-bit 0 and 1."""
         return mask.astype(np.float32)
 
-    def mask(self, shape: ArrayShape, parts: tuple[slice, ...]) -> Image:  # noqa: D102
+    def mask(self, shape: ArrayShape, parts: tuple[slice, ...]) -> Image:
+        """Return a mask that is true in a box."""
         inside = np.zeros(shape, bool)
         inside[parts] = True
         return inside
 
-    def stack(self, images: Sequence[Image], axis: int = 0) -> Image:  # noqa: D102
+    def stack(self, images: Sequence[Image], axis: int = 0) -> Image:
+        """Stack images along a new axis."""
         return np.stack(images, axis)
 
-    def joined(self, images: Sequence[Image], axis: int) -> Image:  # noqa: D102
+    def joined(self, images: Sequence[Image], axis: int) -> Image:
+        """Put images one after the other along an axis."""
         return np.concatenate(images, axis)
 
-    def contiguous(self, image: Image) -> Image:  # noqa: D102
+    def contiguous(self, image: Image) -> Image:
+        """Return the image in C-contiguous memory."""
         return np.ascontiguousarray(image)
 
 
-class TorchArrays:
+class TorchArrays(Arrays):
     """Images as torch tensors on a device; no call synchronizes with it.
 
     Parameters
@@ -313,7 +265,7 @@ class TorchArrays:
         return image.contiguous()
 
 
-NUMPY = NumpyArrays()
+NUMPY = Arrays()
 
 
 def _share(distance: NDArray[np.intp], width: float) -> NDArray[np.float32]:

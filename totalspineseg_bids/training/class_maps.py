@@ -104,29 +104,6 @@ FULL_REGIONS: Regions = _full_regions()
 REGIONS: dict[DatasetId, Regions] = {101: STEP1_REGIONS, 102: STEP2_REGIONS, 103: FULL_REGIONS}
 
 
-def own_value(dataset: DatasetId, region: str) -> int:
-    """Return the value of a voxel that belongs to a region and to none of its parts.
-
-    Parameters
-    ----------
-    dataset : DatasetId
-        101, 102 or 103.
-    region : str
-        Region name, such as ``"disc"`` (the value of a disc that is no landmark) or ``"cord"``.
-
-    Returns
-    -------
-    int
-        The first of the region's values.
-
-    Raises
-    ------
-    KeyError
-        If the dataset has no such region.
-    """
-    return REGIONS[dataset][region][0]
-
-
 def nnunet_labels(dataset: DatasetId) -> dict[str, int | list[int]]:
     """Return the ``labels`` entry of ``dataset.json``: background, then each region's value or list of values."""
     labels: dict[str, int | list[int]] = {"background": 0}

@@ -28,16 +28,7 @@ from numpy.typing import NDArray
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import SpineVariant, Structure
-from totalspineseg_bids.training.class_maps import REGIONS, DatasetId, dataset_json, own_value
-
-__all__ = [
-    "dataset_json",
-    "odd_disc_mask",
-    "odd_discs",
-    "semantic_map",
-    "semantic_table",
-    "spine_variant",
-]
+from totalspineseg_bids.training.class_maps import REGIONS, DatasetId
 
 _REGULAR = SpineVariant()
 
@@ -123,15 +114,6 @@ def _odd_levels(variant: SpineVariant, *, swap_parity: bool) -> frozenset[str]:
 
 
 @cache
-def _table(dataset: DatasetId, swap_parity: bool, variant: SpineVariant) -> NDArray[np.uint8]:
-    odd = _odd_levels(variant, swap_parity=swap_parity)
-    table = np.zeros(256, np.uint8)
-    for label in anatomy.LABELS:
-        table[label.id] = own_value(dataset, _region_of(label, dataset, odd))
-    table.setflags(write=False)
-    return table
-
-
 def semantic_table(
     dataset: DatasetId,
     swap_parity: bool = False,
@@ -153,7 +135,13 @@ def semantic_table(
     ndarray of uint8, shape (256,)
         Read-only. Tissues (1-9), background and unknown ids become 0.
     """
-    return _table(dataset, swap_parity, variant)
+    odd = _odd_levels(variant, swap_parity=swap_parity)
+    table = np.zeros(256, np.uint8)
+    for label in anatomy.LABELS:
+        # The first value of a region is that of what belongs to none of its parts.
+        table[label.id] = REGIONS[dataset][_region_of(label, dataset, odd)][0]
+    table.setflags(write=False)
+    return table
 
 
 def semantic_map(labels: NDArray[np.uint8], dataset: DatasetId, *, swap_parity: bool = False) -> NDArray[np.uint8]:
@@ -174,7 +162,7 @@ def semantic_map(labels: NDArray[np.uint8], dataset: DatasetId, *, swap_parity: 
         Same shape, values of ``layouts.REGIONS[dataset]``.
     """
     variant = spine_variant(labels) if dataset == 102 else _REGULAR
-    values: NDArray[np.uint8] = _table(dataset, swap_parity, variant)[labels]
+    values: NDArray[np.uint8] = semantic_table(dataset, swap_parity, variant)[labels]
     return values
 
 

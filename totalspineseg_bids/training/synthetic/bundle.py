@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import re
 import shutil
 import sys
 import tempfile
@@ -37,8 +36,6 @@ from totalspineseg_bids.training.synthetic.warm_start import is_image_kernel
 SIZE_LIMIT = 15 * 1024 * 1024
 _STEPS: tuple[DatasetId, ...] = (101, 102)
 _STEP2_CHANNELS = 2
-_FIRST_OF_STAGE = re.compile(r"encoder\.stages\.(?P<stage>\d+)\.0\.convs\.0\.conv\.weight")
-_OF_FIRST_STAGE = re.compile(r"encoder\.stages\.0\.0\.convs\.\d+\.conv\.weight")
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +154,10 @@ def publish(
     if not trained:
         msg = f"{work_dir} holds no trained model; run `totalspineseg-tools train-bundled {work_dir}` first"
         raise ModelError(msg)
-    checkpoints = {dataset: read_checkpoint(file) for dataset, file in trained.items()}
+    checkpoints = {
+        dataset: {**read_checkpoint(file), "architecture": _architecture(file.parent.parent)}
+        for dataset, file in trained.items()
+    }
     stages = {
         dataset: f"Dataset{dataset}: {_stage(dataset, checkpoint)}" for dataset, checkpoint in checkpoints.items()
     }
@@ -206,20 +206,18 @@ def _shared(weights: StateDict) -> StateDict:
     return result
 
 
-def _size_of(weights: StateDict) -> dict[str, Any]:
-    """Return the width of a network's stages and the convolutions of each, as ``describe`` takes them."""
-    first = {
-        int(match["stage"]): len(value) for name, value in weights.items() if (match := _FIRST_OF_STAGE.fullmatch(name))
-    }
-    convolutions = sum(1 for name in weights if _OF_FIRST_STAGE.fullmatch(name))
-    return {"features": tuple(first[stage] for stage in sorted(first)), "convolutions": convolutions}
+def _architecture(folder: Path) -> dict[str, Any]:
+    """Return the arguments of the network class in the plans of a model folder."""
+    plans = read_json(folder / "plans.json")
+    return dict(plans["configurations"][CONFIGURATION]["architecture"]["arch_kwargs"])
 
 
 def _publish_one(dataset: DatasetId, checkpoint: dict[str, Any], destination: Path, recipe: _Recipe) -> Published:
     name = DATASET_NAMES[dataset]
     pool = sorted(Path(entry.path).stem for entry in read_pool(pool_folder(recipe.work_dir, dataset)))
     weights = _shared(checkpoint["network_weights"])
-    description, plans = describe(dataset, len(pool), **_size_of(weights))
+    features, convolutions = (checkpoint["architecture"][key] for key in ("features_per_stage", "n_conv_per_stage"))
+    description, plans = describe(dataset, len(pool), features=tuple(features), convolutions=convolutions[0])
     with tempfile.TemporaryDirectory(prefix=f"{name}.") as folder:
         source = Path(folder) / model_folder_name(dataset)
         (source / "fold_all").mkdir(parents=True)
@@ -279,7 +277,7 @@ def publish_refinement(work_dir: Path, destination: Path) -> Published:
         raise ModelError(msg)
     checkpoint = read_checkpoint(file)
     state = checkpoint["refinement"]
-    arguments = read_json(source / "plans.json")["configurations"][CONFIGURATION]["architecture"]["arch_kwargs"]
+    arguments = _architecture(source)
     card = _render_card(
         "refinement",
         name=refinement_training.DATASET_NAME,
