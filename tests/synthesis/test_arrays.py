@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from totalspineseg_bids.synthesis.appearance import CONTRASTS, render
-from totalspineseg_bids.synthesis.arrays import NUMPY, Draws, TorchArrays, smooth_noise
+from totalspineseg_bids.synthesis.arrays import NUMPY, Arrays, Draws, TorchArrays, smooth_noise
 from totalspineseg_bids.synthesis.pose import Pose, Warp, sample
 
 
@@ -19,6 +19,11 @@ def tensors():
 @pytest.fixture
 def image():
     return np.random.default_rng(0).random((20, 24, 31), dtype=np.float32)
+
+
+def test_torch_replaces_every_operation():
+    operations = {name for name in vars(Arrays) if not name.startswith("__")}
+    assert operations <= set(vars(TorchArrays))
 
 
 INNER = (slice(8, -8),) * 3
