@@ -6,6 +6,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -194,14 +195,30 @@ def test_only_what_is_not_complete_becomes_a_job(configure, raw, spoil, changed,
     assert list(make_plan(config, expected_entries(config, load_stub)).jobs) == jobs
 
 
+def record_listings(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Return a list to which every folder is added that is listed from now on."""
+    listed: list[Path] = []
+    scandir, listdir = os.scandir, os.listdir
+    monkeypatch.setattr("os.scandir", lambda path=".": (listed.append(Path(path)), scandir(path))[1])
+    monkeypatch.setattr("os.listdir", lambda path=".": (listed.append(Path(path)), listdir(path))[1])
+    return listed
+
+
+def test_planning_lists_each_folder_once_in_pybids_and_at_most_once_more(configure, raw, monkeypatch):
+    config = configure(executor="local")
+    assert run(configure(participant_label=["02"]), factory=load_stub) == 0
+    listed = record_listings(monkeypatch)
+    assert set(make_plan(config, expected_entries(config, load_stub)).jobs) == {"sub-01"}
+    times = Counter(path for path in listed if path.is_relative_to(raw.parent))
+    assert times.keys() == {raw, *(path for path in raw.rglob("*") if path.is_dir())}
+    assert max(times.values()) == 2
+
+
 def test_a_job_searches_neither_the_dataset_nor_the_output(configure, tmp_path, monkeypatch):
     config = configure(executor="local", per="image")
     config.output_dir.mkdir()
     make_plan(config, expected_entries(config, load_stub)).write(tmp_path)
-    listed = []
-    scandir, listdir = os.scandir, os.listdir
-    monkeypatch.setattr("os.scandir", lambda path=".": (listed.append(Path(path)), scandir(path))[1])
-    monkeypatch.setattr("os.listdir", lambda path=".": (listed.append(Path(path)), listdir(path))[1])
+    listed = record_listings(monkeypatch)
     assert run_job(tmp_path, "sub-02_T2w", factory=load_stub) == 0
     assert listed
     assert not {tmp_path / "raw", tmp_path / "out", tmp_path / "raw/sub-01"} & set(listed)

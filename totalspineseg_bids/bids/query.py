@@ -227,7 +227,9 @@ def find_images(root: Path, selection: Selection, *, database: Path | None = Non
     ignored = _read_bidsignore(root)
     found: dict[str, SourceImage] = {}
     left_out: dict[str, list[str]] = {".bidsignore": [], "part": []}
-    candidates = [*_query(root, selection, queries, database), *_folders_named_like_images(root, selection, queries)]
+    listing = _list_folders(root, selection)
+    named_like_images = _folders_named_like_images(root, listing, selection, queries)
+    candidates = [*_query(root, selection, queries, database), *named_like_images]
     for relative, query in candidates:
         source = SourceImage(relative, root / relative)
         if not _selected(source, selection):
@@ -242,7 +244,7 @@ def find_images(root: Path, selection: Selection, *, database: Path | None = Non
         logger.info("%s left out by .bidsignore: %s", *_count(left_out[".bidsignore"], "image"))
     if left_out["part"]:
         logger.info("%s left out, show no anatomy (part-phase, -real, -imag): %s", *_count(left_out["part"], "image"))
-    _report_passed_over(root, selection, queries, found, ignored)
+    _report_passed_over(root, listing, queries, found, ignored)
     if not found:
         raise NothingSelectedError(_nothing(root, selection, len(left_out[".bidsignore"])))
     return sorted(found.values())
@@ -266,7 +268,7 @@ def _query(
 
 
 def _folders_named_like_images(
-    root: Path, selection: Selection, queries: Sequence[Mapping[str, Any]]
+    root: Path, listing: _Listing, selection: Selection, queries: Sequence[Mapping[str, Any]]
 ) -> list[tuple[str, Mapping[str, Any]]]:
     """Return folders whose names match selected images; pyBIDS ignores them silently, but each must fail as an image.
 
@@ -274,7 +276,7 @@ def _folders_named_like_images(
     """
     suffixes = _suffixes(queries)
     found: list[tuple[str, Mapping[str, Any]]] = []
-    for relative, entry in _anatomical_entries(root, selection):
+    for relative, entry in listing.anatomical:
         if not entry.name.endswith(EXTENSIONS) or not entry.is_dir(follow_symlinks=False):
             continue
         source = SourceImage(relative, root / relative) if is_source_name(relative) else None
@@ -291,32 +293,48 @@ def _suffixes(queries: Iterable[Mapping[str, Any]]) -> set[str]:
     return {query["suffix"] for query in queries if isinstance(query.get("suffix"), str)}
 
 
-def _participants(root: Path, selection: Selection) -> list[str]:
-    """Return the labels of the selected participants that have a folder."""
-    labels = selection.participants or [
-        entry.name.removeprefix("sub-") for entry in os.scandir(root) if entry.name.startswith("sub-")
-    ]
-    return sorted(label for label in labels if label not in selection.excluded and (root / f"sub-{label}").is_dir())
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    """Names in the folders of a dataset that may contain images, each of which is read once."""
+
+    participants: tuple[str, ...]
+    """Labels of the selected participants that have a folder, sorted."""
+    anatomical: tuple[tuple[str, os.DirEntry[str]], ...]
+    """Path and entry of everything in their folders ``anat``."""
+    misspelt: tuple[str, ...]
+    """Folders whose names are meant as BIDS names, sorted."""
 
 
-def _anatomical_entries(root: Path, selection: Selection) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Yield path and entry of everything in the folders ``anat`` of the selected participants."""
-    for label in _participants(root, selection):
-        for parent in (root / f"sub-{label}" / _ANAT, *_sessions(root / f"sub-{label}", selection)):
-            with suppress(OSError), os.scandir(parent) as entries:
-                for entry in entries:
-                    yield (parent / entry.name).relative_to(root).as_posix(), entry
+def _list_folders(root: Path, selection: Selection) -> _Listing:
+    top = {entry.name: entry for entry in _entries(root)}
+    labels = selection.participants or [name.removeprefix("sub-") for name in top if name.startswith("sub-")]
+    names = sorted(f"sub-{label}" for label in labels if label not in selection.excluded)
+    present = [name for name in names if name in top and top[name].is_dir()]
+    misspelt = [entry.name for entry in top.values() if _is_misspelt(entry, 0)]
+    anatomical: list[tuple[str, os.DirEntry[str]]] = []
+    for name in present:
+        folders = []
+        for entry in _entries(root / name):
+            session = entry.name.removeprefix("ses-")
+            if session != entry.name and (not selection.sessions or session in selection.sessions):
+                folders.append(f"{name}/{entry.name}/{_ANAT}")
+            if entry.name == _ANAT:
+                folders.append(f"{name}/{_ANAT}")
+            if _is_misspelt(entry, 1):
+                misspelt.append(f"{name}/{entry.name}")
+        for folder in folders:
+            anatomical += ((f"{folder}/{entry.name}", entry) for entry in _entries(root / folder))
+    return _Listing(tuple(name.removeprefix("sub-") for name in present), tuple(anatomical), tuple(sorted(misspelt)))
 
 
-def _sessions(participant: Path, selection: Selection) -> list[Path]:
-    names = []
-    with suppress(OSError), os.scandir(participant) as entries:
-        names = [entry.name for entry in entries if entry.name.startswith("ses-")]
-    return [
-        participant / name / _ANAT
-        for name in names
-        if not selection.sessions or name.removeprefix("ses-") in selection.sessions
-    ]
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    with suppress(OSError), os.scandir(folder) as entries:
+        return list(entries)
+    return []
+
+
+def _is_misspelt(entry: os.DirEntry[str], depth: int) -> bool:
+    return bool(_MISSPELT[depth].match(entry.name)) and entry.is_dir()
 
 
 def _read_bidsignore(root: Path) -> GitIgnoreSpec:
@@ -339,7 +357,7 @@ def _count(names: Sequence[str], noun: str) -> tuple[str, str]:
 
 def _report_passed_over(
     root: Path,
-    selection: Selection,
+    listing: _Listing,
     queries: Sequence[Mapping[str, Any]],
     found: Iterable[str],
     ignored: GitIgnoreSpec,
@@ -347,7 +365,7 @@ def _report_passed_over(
     """Log one line for each kind of file and folder that may be meant for processing but is not selected."""
     hidden, unnamed = [], []
     suffixes: Counter[str] = Counter()
-    for relative, entry in _anatomical_entries(root, selection):
+    for relative, entry in listing.anatomical:
         if not entry.name.lower().endswith(EXTENSIONS) or ignored.match_file(relative):
             continue
         if entry.name.startswith("."):
@@ -357,12 +375,12 @@ def _report_passed_over(
         else:
             suffixes[SourceImage(relative, root / relative).suffix] += 1
     others = [f"{suffixes[name]} {name}" for name in sorted(suffixes.keys() - _suffixes(queries))]
-    misspelt = _misspelt_folders(root, selection)
     processed = {relative.split("/", 1)[0] for relative in found}
-    empty = [f"sub-{label}" for label in _participants(root, selection) if f"sub-{label}" not in processed]
-    if misspelt:
+    empty = [f"sub-{label}" for label in listing.participants if f"sub-{label}" not in processed]
+    if listing.misspelt:
         logger.warning(
-            "%s not read, because names start with lower-case sub-, ses- or anat: %s", *_count(misspelt, "folder")
+            "%s not read, because names start with lower-case sub-, ses- or anat: %s",
+            *_count(listing.misspelt, "folder"),
         )
     if unnamed:
         logger.warning("%s left out, because the name is not a BIDS name: %s", *_count(unnamed, "file"))
@@ -372,20 +390,6 @@ def _report_passed_over(
         logger.info("images of other suffixes are not processed (%s); --suffix selects them", ", ".join(others))
     if empty and processed:
         logger.warning("%s without a selected image: %s", *_count(empty, "participant"))
-
-
-def _misspelt_folders(root: Path, selection: Selection) -> list[str]:
-    found = []
-    parents = [root, *(root / f"sub-{label}" for label in _participants(root, selection))]
-    for parent in parents:
-        with suppress(OSError), os.scandir(parent) as entries:
-            pattern = _MISSPELT[parent != root]
-            found += [
-                (parent / entry.name).relative_to(root).as_posix()
-                for entry in entries
-                if pattern.match(entry.name) and entry.is_dir()
-            ]
-    return sorted(found)
 
 
 @contextmanager
@@ -506,7 +510,8 @@ def _check_participants(root: Path, selection: Selection) -> None:
 def _similar(root: Path, label: str) -> str:
     """Return a hint at a label that differs in leading zeros or case only; empty without one."""
     number = label_number(label)
-    for other in _participants(root, Selection()):
+    names = sorted(entry.name for entry in _entries(root) if entry.name.startswith("sub-"))
+    for other in (name.removeprefix("sub-") for name in names):
         if other.lower() == label.lower() or (number is not None and label_number(other) == number):
             return f" (did you mean {other}?)"
     return ""
