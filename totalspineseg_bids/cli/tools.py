@@ -46,7 +46,7 @@ Each subcommand has its own --help. Exit codes: 0 success; 1 failure; 16 invalid
 
 
 def build_parser() -> Parser:
-    """Return the parser of all subcommands, which set ``run`` to a function from arguments to exit code."""
+    """Return the parser of all subcommands, which set ``run`` to the function to call."""
     parser = Parser(
         prog=PROGRAM,
         description="Tools for segmenting and labelling the spine in MRI.",
@@ -96,9 +96,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     escape_unencodable_output()
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     try:
-        options = build_parser().parse_args(arguments)
-        _log_to_stderr(options.verbose)
-        return int(options.run(options))
+        options = vars(build_parser().parse_args(arguments))
+        run = options.pop("run")
+        _log_to_stderr(options.pop("verbose"))
+        return int(run(**options) or ExitCode.SUCCESS)
     except SystemExit as done:  # --help and --version
         return int(done.code or 0)
     except SpineAppError as error:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 from totalspineseg_bids.cli.tools_common import Subparsers, add_subcommand, positive, say
-from totalspineseg_bids.errors import ExitCode
 
 
 def add_subcommands(subparsers: Subparsers) -> None:
@@ -21,14 +19,13 @@ def add_subcommands(subparsers: Subparsers) -> None:
     job.add_argument("--n-cpus", type=positive, metavar="N", help="number of CPU cores (default: that of the plan)")
 
 
-def _snakefile(_options: argparse.Namespace) -> int:
+def _snakefile() -> None:
     from totalspineseg_bids.cluster.submit import SNAKEFILE
 
     say(str(SNAKEFILE))
-    return int(ExitCode.SUCCESS)
 
 
-def _run_job(options: argparse.Namespace) -> int:
+def _run_job(folder: Path, name: str, n_cpus: int | None) -> int:
     from totalspineseg_bids.cluster.job import run_job
 
-    return run_job(options.folder, options.name, options.n_cpus, sys.argv)
+    return run_job(folder, name, n_cpus, sys.argv)

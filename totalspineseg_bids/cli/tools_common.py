@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tqdm import tqdm
@@ -20,13 +20,21 @@ _MODEL_SETTINGS = ("model", "device", "engine", "precision", "quality", "roi")
 
 #: What ``add_subparsers`` returns; argparse has no public name for it.
 Subparsers = Any
-Run = Callable[[argparse.Namespace], int]
+#: Subcommand, called with its arguments by name; returns the exit code, nothing for success.
+Run = Callable[..., int | None]
 
 
 def say(text: str) -> None:
     """Write a line to standard output."""
-    sys.stdout.write(text.rstrip("\n") + "\n")
+    sys.stdout.write(text.rstrip() + "\n")
     sys.stdout.flush()
+
+
+def say_table(rows: Sequence[Sequence[str]]) -> None:
+    """Write rows of cells in aligned columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
 
 
 def add_subcommand(
@@ -41,7 +49,7 @@ def add_subcommand(
     name
         Name of the subcommand.
     run
-        Function that takes the parsed arguments and returns the exit code.
+        Function that takes the arguments by name.
     summary
         One line for the list of subcommands.
     details
@@ -118,6 +126,17 @@ def positive(text: str) -> int:
     return number
 
 
-def bar(total: int, title: str) -> Any:  # noqa: ANN401 - tqdm is not typed
+def bar(total: int, title: str) -> Any:
     """Return a progress bar on standard error, which is only shown on a terminal."""
     return tqdm(total=total, desc=title, disable=None, leave=False, dynamic_ncols=True)
+
+
+def steps_of(progress: Any) -> Callable[..., None]:
+    """Return the function that moves a progress bar: number done, number in all, name of the item."""
+
+    def show(done: int, total: int, name: str = "") -> None:
+        progress.total = total
+        progress.set_postfix_str(name[-40:], refresh=False)
+        progress.update(done - progress.n)
+
+    return show

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
-from totalspineseg_bids.cli.tools_common import Subparsers, add_subcommand, bar, positive, say
-from totalspineseg_bids.errors import ExitCode, MissingInputError
+from totalspineseg_bids.cli.tools_common import Subparsers, add_subcommand, bar, positive, say, say_table, steps_of
+from totalspineseg_bids.errors import MissingInputError, UsageError
 
 _ROOT = Path("data/bids")
 
@@ -42,63 +43,46 @@ def add_subcommands(subparsers: Subparsers) -> None:
     get.add_argument("--revision", metavar="REV", help="branch, tag or commit of the repository (one dataset)")
     get.add_argument("--url", metavar="URL", help="mirror or clone to fetch from (one dataset)")
     # Accepted so that existing scripts still run; git-annex always does the download.
-    get.add_argument("--plain", action="store_true", help=argparse.SUPPRESS)
+    get.add_argument("--plain", dest="_plain", action="store_true", help=argparse.SUPPRESS)
     get.add_argument("--jobs", type=positive, default=4, metavar="N", help="downloads at once (default: %(default)s)")
     get.add_argument("--verify", action="store_true", help="compare the files that are there with their digests again")
 
 
-def _list(options: argparse.Namespace) -> int:
+def _list(to: Path) -> None:
     from totalspineseg_bids.training.datasets.catalog import SOURCES
     from totalspineseg_bids.training.datasets.get import state_of
 
     rows = [("name", "also", "licence", "size", "here")]
-    rows += [(s.name, s.aliases[0], s.licence, s.size, state_of(s, options.to).text) for s in SOURCES]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    rows += [(s.name, s.aliases[0], s.licence, s.size, state_of(s, to).text) for s in SOURCES]
+    say_table(rows)
     for source in SOURCES:
         say(f"\n{source.name}: {source.title}\n  {source.page}\n  cite: {source.citation}")
-    return int(ExitCode.SUCCESS)
 
 
-def _get(options: argparse.Namespace) -> int:
-    from totalspineseg_bids.errors import UsageError
+def _get(names: list[str], to: Path, labels: str | None, _plain: bool, **options: Any) -> None:
     from totalspineseg_bids.training.datasets.catalog import LABELS_URL, SOURCES, find_source
     from totalspineseg_bids.training.datasets.get import GetOptions, fetch_labels, get_dataset
     from totalspineseg_bids.training.datasets.labels import merge_labels
 
-    sources = list(SOURCES) if "all" in options.names else [find_source(name) for name in options.names]
-    if len(sources) > 1 and (options.url or options.revision):
+    sources = list(SOURCES) if "all" in names else [find_source(name) for name in names]
+    if len(sources) > 1 and (options["url"] or options["revision"]):
         msg = "--url and --revision are of one dataset; fetch the datasets one by one"
         raise UsageError(msg)
-    choice = GetOptions(
-        subjects=tuple(options.subjects),
-        revision=options.revision,
-        jobs=options.jobs,
-        verify=options.verify,
-        url=options.url,
-    )
+    choice = GetOptions(**options)
     failed: list[str] = []
     for source in sources:
         with bar(0, source.name) as progress:
-
-            def show(done: int, total: int, name: str, progress: object = progress) -> None:
-                progress.total = total  # type: ignore[attr-defined]
-                progress.set_postfix_str(name[-40:], refresh=False)  # type: ignore[attr-defined]
-                progress.update(done - progress.n)  # type: ignore[attr-defined]
-
-            result = get_dataset(source, options.to, choice, show)
+            result = get_dataset(source, to, choice, steps_of(progress))
         present = result.selected - len(result.failed)
         say(f"{source.name}: {present} of {result.selected} files, {result.fetched} fetched now: {result.folder}")
         failed += [f"{source.name}: {name}: {reason}" for name, reason in result.failed]
     for line in failed:
         say(f"did not come: {line}")
-    if options.labels != "none":
-        archive = fetch_labels(options.labels or LABELS_URL, options.to)
-        counts = merge_labels(archive, options.to, [source.name for source in sources])
+    if labels != "none":
+        archive = fetch_labels(labels or LABELS_URL, to)
+        counts = merge_labels(archive, to, [source.name for source in sources])
         for name, (found, written) in counts.items():
             say(f"{name}: {found} label files of {archive.name}, {written} written now")
     if failed:
         msg = f"{len(failed)} files did not come, the first: {failed[0]}; run the same command again to ask for them"
         raise MissingInputError(msg)
-    return int(ExitCode.SUCCESS)

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from totalspineseg_bids.anatomy import LABEL_SCHEMES
-from totalspineseg_bids.cli.tools_common import Subparsers, add_label_scheme, add_subcommand, bar, say, scheme_name
-from totalspineseg_bids.errors import ExitCode, ImageError
+from totalspineseg_bids.cli.tools_common import (
+    Subparsers,
+    add_label_scheme,
+    add_subcommand,
+    bar,
+    say,
+    scheme_name,
+    steps_of,
+)
+from totalspineseg_bids.errors import ImageError
 
 
 def add_subcommands(subparsers: Subparsers) -> None:
@@ -49,7 +58,12 @@ def _add_shared(parser: argparse.ArgumentParser) -> None:
         "--truth-scheme", type=scheme_name, choices=LABEL_SCHEMES, help="ids of the truth, where they differ"
     )
     parser.add_argument(
-        "--tolerance", type=_millimetres, default=1.0, metavar="MM", help="of the surface distance (default: 1)"
+        "--tolerance",
+        dest="tolerance_mm",
+        type=_millimetres,
+        default=1.0,
+        metavar="MM",
+        help="of the surface distance (default: 1)",
     )
 
 
@@ -64,58 +78,37 @@ def _millimetres(text: str) -> float:
     return value
 
 
-def _evaluate(options: argparse.Namespace) -> int:
+def _evaluate(predicted: Path, truth: Path, missing_as_empty: bool, output: Path | None, **options: Any) -> None:
     from totalspineseg_bids.evaluation.evaluate import evaluate
     from totalspineseg_bids.evaluation.evaluate_output import evaluation_table, write_evaluation
     from totalspineseg_bids.evaluation.pairing import pair_files
 
-    pairs = pair_files(options.predicted, options.truth)
-    missing = [truth for predicted, truth in pairs if predicted is None]
-    if not options.missing_as_empty:
+    pairs = pair_files(predicted, truth)
+    missing = [wanted for found, wanted in pairs if found is None]
+    if not missing_as_empty:
         pairs = [pair for pair in pairs if pair[0] is not None]
     with bar(len(pairs), "evaluate") as progress:
         result = evaluate(
-            [predicted for predicted, _ in pairs],
-            [truth for _, truth in pairs],
-            label_scheme=options.label_scheme,
-            truth_scheme=options.truth_scheme,
-            tolerance_mm=options.tolerance,
-            progress=lambda done, _total: progress.update(done - progress.n),
+            [found for found, _ in pairs], [wanted for _, wanted in pairs], progress=steps_of(progress), **options
         )
     if not result.images:
         msg = f"none of {len(pairs)} pairs can be compared; the first: {result.failed[0][1]}"
         raise ImageError(msg)
     say(evaluation_table(result))
-    for truth in missing:
-        say(f"no prediction for {truth} ({'counts as empty' if options.missing_as_empty else 'left out'})")
-    if options.output is not None:
-        write_evaluation(result, options.output)
-        say(f"written to {options.output}")
-    return int(ExitCode.SUCCESS)
+    for wanted in missing:
+        say(f"no prediction for {wanted} ({'counts as empty' if missing_as_empty else 'left out'})")
+    if output is not None:
+        write_evaluation(result, output)
+        say(f"written to {output}")
 
 
-def _compare(options: argparse.Namespace) -> int:
+def _compare(truth: Path, predictions: list[str], output: Path | None, **options: Any) -> None:
     from totalspineseg_bids.evaluation.compare import compare_models, parse_predictions
     from totalspineseg_bids.evaluation.compare_output import comparison_table, write_comparison
 
-    predictions = parse_predictions(options.predictions)
     with bar(0, "compare") as progress:
-
-        def show(done: int, total: int) -> None:
-            progress.total = total
-            progress.update(done - progress.n)
-
-        result = compare_models(
-            predictions,
-            options.truth,
-            label_scheme=options.label_scheme,
-            truth_scheme=options.truth_scheme,
-            drop_missing=options.drop_missing,
-            tolerance_mm=options.tolerance,
-            progress=show,
-        )
+        result = compare_models(parse_predictions(predictions), truth, progress=steps_of(progress), **options)
     say(comparison_table(result))
-    if options.output is not None:
-        write_comparison(result, options.output)
-        say(f"written to {options.output}")
-    return int(ExitCode.SUCCESS)
+    if output is not None:
+        write_comparison(result, output)
+        say(f"written to {output}")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
+from typing import Any
 
-from totalspineseg_bids.cli.tools_common import Subparsers, add_subcommand, bar, say
-from totalspineseg_bids.errors import ExitCode, ModelError, UsageError
+from totalspineseg_bids.cli.tools_common import Subparsers, add_subcommand, bar, say, say_table
+from totalspineseg_bids.errors import ModelError, UsageError
 
 
 def add_subcommands(subparsers: Subparsers) -> None:
@@ -49,44 +49,38 @@ def add_subcommands(subparsers: Subparsers) -> None:
     convert.add_argument("names", nargs="*", default=["bundled"], metavar="NAME", help="models (default: bundled)")
 
 
-def _list(_options: argparse.Namespace) -> int:
+def _list() -> None:
     from totalspineseg_bids.models.registry import available
 
     rows = [("name", "kind", "installed", "steps")]
     for info in available():
         name = f"{info.name} (default)" if info.default else info.name
         rows.append((name, info.kind, "yes" if info.installed else "no", ", ".join(r.value for r in info.roles) or "-"))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    return int(ExitCode.SUCCESS)
+    say_table(rows)
 
 
-def _install(options: argparse.Namespace) -> int:
+def _install(source: str | None, url: list[str] | None, **options: Any) -> None:
     from totalspineseg_bids.models.catalog import DEFAULT_MODEL
     from totalspineseg_bids.models.install import install
 
-    source = options.source or (None if options.url else DEFAULT_MODEL)
-    folder = install(source, url=options.url, name=options.name, force=options.force, sha256=options.sha256)
+    folder = install(source or (None if url else DEFAULT_MODEL), url=url, **options)
     say(f"installed {folder.name}: {folder}")
-    return int(ExitCode.SUCCESS)
 
 
-def _path(options: argparse.Namespace) -> int:
+def _path(name: str) -> None:
     from totalspineseg_bids.models.registry import resolve
 
-    found = resolve(options.name, need=())
+    found = resolve(name, need=())
     for folder in (found.step1, found.step2, found.single):
         if folder is not None:
             say(str(folder))
-    return int(ExitCode.SUCCESS)
 
 
-def _verify(options: argparse.Namespace) -> int:
+def _verify(names: list[str]) -> None:
     from totalspineseg_bids.models.registry import available
     from totalspineseg_bids.models.verify import verify
 
-    names = options.names or [info.name for info in available() if info.installed]
+    names = names or [info.name for info in available() if info.installed]
     problems: list[str] = []
     with bar(len(names), "verify") as progress:
         for name in names:
@@ -103,10 +97,9 @@ def _verify(options: argparse.Namespace) -> int:
             progress.update()
     if problems:
         raise ModelError("; ".join(problems))
-    return int(ExitCode.SUCCESS)
 
 
-def _convert(options: argparse.Namespace) -> int:
+def _convert(names: list[str]) -> None:
     from totalspineseg_bids.inference.engines import make_engine
     from totalspineseg_bids.inference.model import load_model
     from totalspineseg_bids.inference.network_cache import cache_folder
@@ -117,9 +110,8 @@ def _convert(options: argparse.Namespace) -> int:
     if cache_folder() is None:
         msg = "the cache of converted networks is off; set TOTALSPINESEG_BIDS_NETWORK_CACHE to a folder"
         raise UsageError(msg)
-    for name in options.names:
+    for name in names:
         models = resolve(name, need=())
         for folder in sorted({found for role in Role if (found := models.get(role)) is not None}):
             make_engine(load_model(folder), InferenceOptions(device="cpu", engine="openvino"))
         say(f"{name}: converted in {cache_folder()}")
-    return int(ExitCode.SUCCESS)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from pathlib import Path
 
 from totalspineseg_bids.cli.tools_common import Subparsers, add_subcommand, say
-from totalspineseg_bids.errors import ExitCode, SpineAppError
+from totalspineseg_bids.errors import SpineAppError
 
 
 def add_subcommands(subparsers: Subparsers) -> None:
@@ -27,14 +26,13 @@ def add_subcommands(subparsers: Subparsers) -> None:
     )
 
 
-def _reproduce(options: argparse.Namespace) -> int:
+def _reproduce(record: Path, bids_dir: Path | None, output: Path | None) -> None:
     from totalspineseg_bids.app.reproduce import reproduce
 
     with tempfile.TemporaryDirectory(prefix="totalspineseg-") as temporary:
-        result = reproduce(options.record, options.output or Path(temporary), bids_dir=options.bids_dir)
+        result = reproduce(record, output or Path(temporary), bids_dir=bids_dir)
     for line in result.lines():
         say(line)
     if not result.identical:
-        msg = f"{options.record}: not reproduced, see the lines above"
+        msg = f"{record}: not reproduced, see the lines above"
         raise SpineAppError(msg)
-    return int(ExitCode.SUCCESS)

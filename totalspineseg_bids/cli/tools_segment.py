@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
+from totalspineseg_bids import anatomy
+from totalspineseg_bids.anatomy import LabelScheme
 from totalspineseg_bids.cli.bids_app import add_setting
 from totalspineseg_bids.cli.tools_common import (
     Subparsers,
@@ -72,13 +74,13 @@ def add_subcommands(subparsers: Subparsers) -> None:
     )
 
 
-def _segment(options: argparse.Namespace) -> int:
+def _segment(**options: Any) -> int:
     from totalspineseg_bids.app.interrupt import Interrupted, stop_on_signal
 
     try:
         # Includes the imports, so that a signal while libraries load ends the run in the same way.
         with stop_on_signal():
-            return _segment_files(options)
+            return _segment_files(argparse.Namespace(**options))
     except Interrupted as stop:
         raise stop.as_error() from None
 
@@ -113,7 +115,7 @@ def _segment_files(options: argparse.Namespace) -> int:
         jobs = [job for job in jobs if not is_file_done(job)]
     if not jobs:
         say("nothing to do: every output exists")
-        return int(ExitCode.SUCCESS)
+        return ExitCode.SUCCESS
     fill_model(options)
     segmenter, models = make_segmenter(options.model, inference_options(options))
     outcomes = []
@@ -129,23 +131,29 @@ def _segment_files(options: argparse.Namespace) -> int:
     return check_results(outcomes)
 
 
-def _label(options: argparse.Namespace) -> int:
-    from totalspineseg_bids import anatomy
+def _label(
+    segmentation: Path,
+    output: Path,
+    *,
+    layout: str,
+    label_scheme: LabelScheme,
+    localizer: Path | None,
+    report: Path | None,
+) -> None:
     from totalspineseg_bids.app.files import check_output, describe, write_report
     from totalspineseg_bids.imaging.io import load_labels, write_labels
     from totalspineseg_bids.segmentation.class_map import ClassMap
     from totalspineseg_bids.segmentation.labelling import label_map
     from totalspineseg_bids.segmentation.localizer import read_localizer
 
-    check_output(options.segmentation, options.output)
-    layout = ClassMap.resolve(options.layout)
-    loaded = load_labels(options.segmentation)
+    check_output(segmentation, output)
+    class_map = ClassMap.resolve(layout)
+    loaded = load_labels(segmentation)
     semantic = loaded.volume
-    localizer = options.localizer and read_localizer(options.localizer, options.label_scheme)
-    spine = label_map(semantic.data, semantic.affine, layout, localizer=localizer)
-    labels = anatomy.to_scheme(spine.labels, options.label_scheme)
-    write_labels(options.output, labels, semantic.affine, loaded.header, keep_units=True)
-    if options.report is not None:
-        write_report(options.report, spine, options.label_scheme)
-    say(describe(options.output.name, spine))
-    return int(ExitCode.SUCCESS)
+    known = read_localizer(localizer, label_scheme) if localizer else None
+    spine = label_map(semantic.data, semantic.affine, class_map, localizer=known)
+    labels = anatomy.to_scheme(spine.labels, label_scheme)
+    write_labels(output, labels, semantic.affine, loaded.header, keep_units=True)
+    if report is not None:
+        write_report(report, spine, label_scheme)
+    say(describe(output.name, spine))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from totalspineseg_bids.anatomy import LABEL_SCHEMES
 from totalspineseg_bids.cli.tools_common import (
@@ -16,8 +16,9 @@ from totalspineseg_bids.cli.tools_common import (
     positive,
     say,
     scheme_name,
+    steps_of,
 )
-from totalspineseg_bids.errors import ExitCode, ImageError, UsageError
+from totalspineseg_bids.errors import ImageError, UsageError
 
 if TYPE_CHECKING:
     from totalspineseg_bids.training.class_maps import DatasetId
@@ -81,9 +82,15 @@ def _add_synthesize(subparsers: Subparsers) -> None:
     parser.add_argument("--subjects", type=positive, required=True, metavar="N")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="same seed, same files (default: %(default)s)")
     parser.add_argument(
-        "--fov", nargs="+", metavar="NAME", help="whole, cervical, cervicothoracic, thoracolumbar, lumbar"
+        "--fov",
+        dest="fields_of_view",
+        nargs="+",
+        metavar="NAME",
+        help="whole, cervical, cervicothoracic, thoracolumbar, lumbar",
     )
-    parser.add_argument("--contrast", nargs="+", metavar="NAME", help="T1w, T2w, STIR, T2starw, random")
+    parser.add_argument(
+        "--contrast", dest="contrasts", nargs="+", metavar="NAME", help="T1w, T2w, STIR, T2starw, random"
+    )
     parser.add_argument("--label-maps", type=Path, metavar="DIR", help="pose these label maps, not parametric spines")
     parser.add_argument("--variants", action="store_true", help="some with 11 or 13 thoracic, 4 or 6 lumbar vertebrae")
     parser.add_argument(
@@ -91,27 +98,15 @@ def _add_synthesize(subparsers: Subparsers) -> None:
     )
 
 
-def _synthesize(options: argparse.Namespace) -> int:
+def _synthesize(output: Path, subjects: int, **options: Any) -> None:
     from totalspineseg_bids.synthesis.dataset import write_dataset
 
-    with bar(1000, "synthesize") as progress:
-
-        def show(_what: str, fraction: float) -> None:
-            progress.update(round(1000 * fraction) - progress.n)
-
+    with bar(0, "synthesize") as progress:
+        show = steps_of(progress)
         images = write_dataset(
-            options.output,
-            options.subjects,
-            options.seed,
-            fields_of_view=options.fov,
-            contrasts=options.contrast,
-            label_maps=options.label_maps,
-            variants=options.variants,
-            artefacts=options.artefacts,
-            progress=show,
+            output, subjects, progress=lambda _what, fraction: show(round(1000 * fraction), 1000), **options
         )
-    say(f"{len(images)} images of {options.subjects} subjects in {options.output}")
-    return int(ExitCode.SUCCESS)
+    say(f"{len(images)} images of {subjects} subjects in {output}")
 
 
 def _add_prepare(subparsers: Subparsers) -> None:
@@ -128,6 +123,7 @@ def _add_prepare(subparsers: Subparsers) -> None:
     parser.add_argument("--datasets", type=int, nargs="+", choices=_DATASETS, default=list(_DATASETS), metavar="ID")
     parser.add_argument(
         "--labels",
+        dest="labels_folder",
         nargs="+",
         default=["derivatives/labels_iso", "derivatives/labels"],
         metavar="FOLDER",
@@ -142,7 +138,12 @@ def _add_prepare(subparsers: Subparsers) -> None:
         help="ids of the labels; auto looks at each file (default: %(default)s)",
     )
     parser.add_argument(
-        "--test", type=float, default=0.1, metavar="SHARE", help="of the persons (default: %(default)s)"
+        "--test",
+        dest="test_fraction",
+        type=float,
+        default=0.1,
+        metavar="SHARE",
+        help="of the persons (default: %(default)s)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of split and copies (default: %(default)s)")
     parser.add_argument(
@@ -158,31 +159,14 @@ def _add_prepare(subparsers: Subparsers) -> None:
     parser.add_argument("--strict", action="store_true", help="fail if any image is left out")
 
 
-def _prepare(options: argparse.Namespace) -> int:
+def _prepare(bids_dirs: list[Path], work_dir: Path, strict: bool, **options: Any) -> None:
     from totalspineseg_bids.training.prepare import prepare
 
-    if not 0 <= options.test < 1:
-        msg = f"--test must be at least 0 and below 1, not {options.test:g}"
+    if not 0 <= options["test_fraction"] < 1:
+        msg = f"--test must be at least 0 and below 1, not {options['test_fraction']:g}"
         raise UsageError(msg)
     with bar(0, "prepare") as progress:
-
-        def show(done: int, total: int, case_id: str) -> None:
-            progress.total = total
-            progress.set_postfix_str(case_id, refresh=False)
-            progress.update(done - progress.n)
-
-        summary = prepare(
-            options.bids_dirs,
-            options.work_dir,
-            datasets=options.datasets,
-            labels_folder=options.labels,
-            label_scheme=options.label_scheme,
-            test_fraction=options.test,
-            seed=options.seed,
-            copies=options.copies,
-            one_person=options.one_person,
-            progress=show,
-        )
+        summary = prepare(bids_dirs, work_dir, progress=steps_of(progress), **options)
     for (dataset, contrast, part), count in sorted(summary.strata.items()):
         say(f"{dataset}  {contrast}  {part}: {count}")
     for refusal in summary.refused:
@@ -196,18 +180,19 @@ def _prepare(options: argparse.Namespace) -> int:
     rarest = sorted(summary.levels, key=lambda name: summary.levels[name][0])[:3]
     listed = ", ".join(f"{name} in {summary.levels[name][0]}" for name in rarest)
     say(f"{len(summary.levels)} structures, the rarest in training: {listed} (all: prepared/levels.tsv)")
-    if options.strict and summary.refused:
+    if strict and summary.refused:
         first = summary.refused[0]
         msg = f"{len(summary.refused)} images left out; the first: {first.image}: {first.reason}"
         raise ImageError(msg)
-    return int(ExitCode.SUCCESS)
 
 
 def _add_plan(subparsers: Subparsers) -> None:
     parser = add_subcommand(subparsers, "plan", _plan, "plan and preprocess a prepared dataset with nnU-Net")
     _add_model_name(parser, trainer=False)
     parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="processes (default: %(default)s)")
-    parser.add_argument("--gpu-memory", type=float, metavar="GB", help="memory to plan for (not with 'small')")
+    parser.add_argument(
+        "--gpu-memory", dest="gpu_memory_gb", type=float, metavar="GB", help="memory to plan for (not with 'small')"
+    )
     parser.add_argument("--patch", type=positive, nargs=3, metavar=("Z", "Y", "X"), help="of the small network, voxels")
     parser.add_argument(
         "--features", type=positive, nargs="+", metavar="N", help="channels a stage of the small network"
@@ -216,26 +201,10 @@ def _add_plan(subparsers: Subparsers) -> None:
     parser.add_argument("--force", action="store_true", help="plan and preprocess again")
 
 
-def _plan(options: argparse.Namespace) -> int:
-    from totalspineseg_bids.training.plan import (
-        SMALL_FEATURES,
-        SMALL_PATCH,
-        plan_and_preprocess,
-    )
+def _plan(**options: Any) -> None:
+    from totalspineseg_bids.training.plan import plan_and_preprocess
 
-    path = plan_and_preprocess(
-        options.work_dir,
-        options.dataset,
-        options.plans,
-        jobs=options.jobs,
-        gpu_memory_gb=options.gpu_memory,
-        patch=tuple(options.patch) if options.patch else SMALL_PATCH,
-        features=tuple(options.features) if options.features else SMALL_FEATURES,
-        batch_size=options.batch_size,
-        force=options.force,
-    )
-    say(f"planned and preprocessed: {path}")
-    return int(ExitCode.SUCCESS)
+    say(f"planned and preprocessed: {plan_and_preprocess(**options)}")
 
 
 def _add_train(subparsers: Subparsers) -> None:
@@ -251,14 +220,22 @@ def _add_train(subparsers: Subparsers) -> None:
     parser.add_argument("--fold", type=_fold, default=0, metavar="0-4|all", help="default: %(default)s")
     parser.add_argument("--epochs", type=positive, metavar="N", help="default: 1000, as nnU-Net")
     parser.add_argument("--iterations", type=positive, metavar="N", help="steps an epoch (default: 250)")
-    parser.add_argument("--val-iterations", type=positive, metavar="N", help="validation steps an epoch (default: 50)")
+    parser.add_argument(
+        "--val-iterations",
+        dest="validation_iterations",
+        type=positive,
+        metavar="N",
+        help="validation steps an epoch (default: 50)",
+    )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="default: %(default)s")
     parser.add_argument("--gpus", type=positive, default=1, metavar="N", help="GPUs to share the work (default: 1)")
     parser.add_argument("--workers", type=int, metavar="N", help="augmentation processes; 0 for none")
     parser.add_argument("--c", "--continue", dest="resume", action="store_true", default=True, help=argparse.SUPPRESS)
     parser.add_argument("--restart", dest="resume", action="store_false", help="start from scratch instead of resuming")
-    parser.add_argument("--no-validation", action="store_true", help="do not predict the held-out cases at the end")
-    parser.add_argument("--no-test", action="store_true", help="do not predict the test cases at the end")
+    parser.add_argument(
+        "--no-validation", dest="validate", action="store_false", help="do not predict the held-out cases at the end"
+    )
+    parser.add_argument("--no-test", dest="test", action="store_false", help="do not predict the test cases at the end")
 
 
 def _prepared(work_dir: Path) -> list[DatasetId]:
@@ -272,7 +249,7 @@ def _prepared(work_dir: Path) -> list[DatasetId]:
     return found
 
 
-def _train(options: argparse.Namespace) -> int:
+def _train(work_dir: Path, datasets: list[DatasetId], **options: Any) -> None:
     from totalspineseg_bids.training.plan import plan_and_preprocess, plans_file
     from totalspineseg_bids.training.predict_test_set import mean_dice
     from totalspineseg_bids.training.train import Epoch, TrainOptions, describe, train
@@ -284,32 +261,14 @@ def _train(options: argparse.Namespace) -> int:
         terminal.write(describe(epoch) + "\n")
         terminal.flush()
 
-    chosen: list[DatasetId] = options.datasets or _prepared(options.work_dir)
-    for dataset in chosen:
-        if not plans_file(options.work_dir, dataset, options.plans).exists():
-            say(f"planned and preprocessed: {plan_and_preprocess(options.work_dir, dataset, options.plans)}")
-        settings = TrainOptions(
-            work_dir=options.work_dir,
-            dataset=dataset,
-            fold=options.fold,
-            plans=options.plans,
-            trainer=options.trainer,
-            epochs=options.epochs,
-            iterations=options.iterations,
-            validation_iterations=options.val_iterations,
-            device=options.device,
-            gpus=options.gpus,
-            workers=options.workers,
-            resume=options.resume,
-            validate=not options.no_validation,
-            test=not options.no_test,
-        )
-        folder = train(settings, show)
+    for dataset in datasets or _prepared(work_dir):
+        if not plans_file(work_dir, dataset, options["plans"]).exists():
+            say(f"planned and preprocessed: {plan_and_preprocess(work_dir, dataset, options['plans'])}")
+        folder = train(TrainOptions(work_dir, dataset, **options), show)
         say(f"trained: {folder}")
         summary = folder / "test" / "summary.json"
         if summary.exists():
             say(f"test set: mean Dice of the regions {mean_dice(summary):.3f} ({summary})")
-    return int(ExitCode.SUCCESS)
 
 
 def _add_export(subparsers: Subparsers) -> None:
@@ -317,25 +276,22 @@ def _add_export(subparsers: Subparsers) -> None:
     _add_model_name(parser)
     parser.add_argument("output", type=Path, metavar="OUT", help="zip file, or folder for it")
     parser.add_argument("--fold", type=_fold, nargs="+", default=[0], metavar="0-4|all", help="several: an ensemble")
-    parser.add_argument("--best", action="store_true", help="take checkpoint_best.pth instead of checkpoint_final.pth")
-    parser.add_argument("--full", action="store_true", help="keep optimiser state and full precision")
+    parser.add_argument(
+        "--best",
+        dest="checkpoint",
+        action="store_const",
+        const="checkpoint_best.pth",
+        default="checkpoint_final.pth",
+        help="take checkpoint_best.pth instead of checkpoint_final.pth",
+    )
+    parser.add_argument("--full", dest="strip", action="store_false", help="keep optimiser state and full precision")
 
 
-def _export(options: argparse.Namespace) -> int:
+def _export(**options: Any) -> None:
     from totalspineseg_bids.training.export import export_model
 
-    path = export_model(
-        options.work_dir,
-        options.dataset,
-        options.output,
-        plans=options.plans,
-        trainer=options.trainer,
-        fold=options.fold,
-        checkpoint="checkpoint_best.pth" if options.best else "checkpoint_final.pth",
-        strip=not options.full,
-    )
+    path = export_model(**options)
     say(f"exported: {path} (install it with: {PROGRAM} models install {path})")
-    return int(ExitCode.SUCCESS)
 
 
 def _add_train_bundled(subparsers: Subparsers) -> None:
@@ -379,23 +335,12 @@ def _add_train_bundled(subparsers: Subparsers) -> None:
     parser.add_argument("--start-from", type=Path, metavar="CHECKPOINT", help="take weights where they fit")
 
 
-def _train_bundled(options: argparse.Namespace) -> int:
+def _train_bundled(**options: Any) -> None:
     from totalspineseg_bids.training.synthetic.options import SyntheticTraining
     from totalspineseg_bids.training.synthetic.synthetic_training import train_bundled
 
-    chosen = {
-        name: value
-        for name in (
-            *("label_maps", "spines", "threads", "seed", "start_from", "device", "batch_size", "workers"),
-            *("learning_rate", "nested_weight", "convolutions"),
-        )
-        if (value := getattr(options, name)) is not None
-    }
-    if options.features is not None:
-        chosen["features"] = tuple(options.features)
-    training = SyntheticTraining(work_dir=options.work_dir, dataset=options.dataset, minutes=options.minutes, **chosen)
-    say(f"trained: {train_bundled(training)}")
-    return int(ExitCode.SUCCESS)
+    given = {name: value for name, value in options.items() if value is not None}
+    say(f"trained: {train_bundled(SyntheticTraining(**given))}")
 
 
 def _add_train_refinement(subparsers: Subparsers) -> None:
@@ -425,27 +370,22 @@ def _add_train_refinement(subparsers: Subparsers) -> None:
     parser.add_argument("--seed", type=_count, default=0, metavar="S", help="of images, patches and weights")
 
 
-def _train_refinement(options: argparse.Namespace) -> int:
+def _train_refinement(
+    work_dir: Path, model: str, device: str, threads: int | None, images: int, **options: Any
+) -> None:
     from totalspineseg_bids.inference.options import InferenceOptions
     from totalspineseg_bids.models.registry import resolve
     from totalspineseg_bids.segmentation.networks import SegmentationNetworks
     from totalspineseg_bids.training.synthetic.refinement_training import train_refinement
 
     networks = SegmentationNetworks(
-        resolve(options.model, need=("step1", "step2")),
-        InferenceOptions(device=options.device, threads=options.threads, quality="best"),
+        resolve(model, need=("step1", "step2")),
+        InferenceOptions(device=device, threads=threads, quality="best"),
         unrefined=True,
     )
-    with bar(options.images, "images") as progress:
+    with bar(images, "images") as progress:
+        show = steps_of(progress)
         folder = train_refinement(
-            options.work_dir,
-            networks,
-            images=options.images,
-            steps=options.steps,
-            seed=options.seed,
-            label_maps=options.label_maps,
-            start_from=options.start_from,
-            progress=lambda _name, number, _of: progress.update(number - progress.n),
+            work_dir, networks, images=images, progress=lambda name, number, total: show(number, total, name), **options
         )
     say(f"trained: {folder}")
-    return int(ExitCode.SUCCESS)

@@ -12,6 +12,7 @@ import io
 import json
 import logging
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,8 +73,8 @@ def plans_kind(name: str) -> PlansKind:
 def small_from_default(
     plans: dict[str, Any],
     *,
-    patch: tuple[int, int, int] = SMALL_PATCH,
-    features: tuple[int, ...] = SMALL_FEATURES,
+    patch: Sequence[int] = SMALL_PATCH,
+    features: Sequence[int] = SMALL_FEATURES,
     batch_size: int = 2,
 ) -> dict[str, Any]:
     """Turn nnU-Net's default plans into those of a small network.
@@ -201,8 +202,8 @@ def plan_and_preprocess(
     *,
     jobs: int = 1,
     gpu_memory_gb: float | None = None,
-    patch: tuple[int, int, int] = SMALL_PATCH,
-    features: tuple[int, ...] = SMALL_FEATURES,
+    patch: Sequence[int] | None = None,
+    features: Sequence[int] | None = None,
     batch_size: int = 2,
     force: bool = False,
 ) -> Path:
@@ -223,7 +224,7 @@ def plan_and_preprocess(
     gpu_memory_gb : float, optional
         Memory that nnU-Net plans for (not for ``small``); ``None`` leaves it to the planner.
     patch, features, batch_size
-        Of the ``small`` network.
+        Of the ``small`` network; by default `SMALL_PATCH`, `SMALL_FEATURES` and 2.
     force : bool, default False
         Repeat planning and preprocessing.
 
@@ -257,7 +258,9 @@ def plan_and_preprocess(
         if kind.base is None:
             return base_file
         content = json.loads(base_file.read_text())
-        small = small_from_default(content, patch=patch, features=features, batch_size=batch_size)
+        small = small_from_default(
+            content, patch=patch or SMALL_PATCH, features=features or SMALL_FEATURES, batch_size=batch_size
+        )
         path = done / f"{kind.identifier}.json"
         write_text(path, json.dumps(small, indent=1) + "\n")
     return path

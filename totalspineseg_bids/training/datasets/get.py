@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ DOWNLOADS = ".downloads"
 class GetOptions:
     """Options for fetching a dataset."""
 
-    subjects: tuple[str, ...] = ()
+    subjects: Sequence[str] = ()
     """Labels with or without ``sub-``; all by default."""
     revision: str | None = None
     """Of a git repository."""
