@@ -13,7 +13,7 @@ DEMO_SEED := 2026
 MODEL := bundled
 FUZZ_EXAMPLES := 20000
 
-.PHONY: help venv demo test lint docs format validate descriptor dist lock licences audit fuzz container-test cluster-test bench bundled-models refinement clean
+.PHONY: help venv demo test lint docs format validate descriptor dist lock licences audit fuzz container-test cluster-test platform-test bench bundled-models refinement clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -97,6 +97,11 @@ container-test:  ## Build the Dockerfile without a Docker engine and run the ima
 
 cluster-test: $(STAMP)  ## Run participants on a real Slurm of one node, with killed jobs (needs root; skips where Slurm cannot run)
 	$(BIN)/python benchmarks/run_on_slurm.py
+
+platform-test: $(STAMP)  ## Run the configurations for Nipoppy and BABS in these tools, which get an environment of their own
+	test -d build/platforms || $(PYTHON) -m venv build/platforms
+	build/platforms/bin/pip install --quiet babs==0.5.4 git-annex nipoppy==0.4.8
+	PATH="$(CURDIR)/build/platforms/bin:$$PATH" $(BIN)/python -m pytest -rs tests/cluster/test_platforms.py
 
 bench: $(STAMP)  ## Print the figures that the README quotes
 	$(BIN)/python benchmarks/bench_labelling.py
