@@ -19,6 +19,7 @@ import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, get_args
@@ -338,9 +339,17 @@ def _declare(
     return {"group": group, "help": text, "environment": environment, "hidden": hidden, **details}
 
 
-def _option(default: object, group: SettingGroup, text: str, **details: Any) -> Any:  # noqa: ANN401 - typed by the field
+def _option(group: SettingGroup, default: object, text: str, **details: Any) -> Any:  # noqa: ANN401 - typed by the field
     """Return the field of a setting that has a default."""
     return field(default=default, metadata=_declare(group, text, **details))
+
+
+_images = partial(_option, SettingGroup.IMAGES)
+_method = partial(_option, SettingGroup.METHOD)
+_output = partial(_option, SettingGroup.OUTPUT)
+_resources = partial(_option, SettingGroup.RESOURCES)
+_cluster = partial(_option, SettingGroup.CLUSTER)
+_running = partial(_option, SettingGroup.RUNNING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,264 +380,192 @@ class RunConfig:
         )
     )
 
-    participant_label: tuple[str, ...] = _option(
-        (),
-        SettingGroup.IMAGES,
-        "participants to process, with or without sub- (default: all)",
-        metavar="LABEL",
-        prefix="sub-",
+    participant_label: tuple[str, ...] = _images(
+        (), "participants to process, with or without sub- (default: all)", metavar="LABEL", prefix="sub-"
     )
-    exclude_participant_label: tuple[str, ...] = _option(
-        (), SettingGroup.IMAGES, "participants to skip", metavar="LABEL", prefix="sub-"
-    )
-    session_label: tuple[str, ...] = _option(
+    exclude_participant_label: tuple[str, ...] = _images((), "participants to skip", metavar="LABEL", prefix="sub-")
+    session_label: tuple[str, ...] = _images(
         (),
-        SettingGroup.IMAGES,
         "sessions to process, with or without ses- (default: all)",
         metavar="LABEL",
         prefix="ses-",
         flags=("--session-label", "--session-id"),
     )
-    suffix: tuple[str, ...] = _option(
-        DEFAULT_SUFFIXES, SettingGroup.IMAGES, "BIDS suffixes to process", metavar="SUFFIX"
-    )
-    volume: int | Literal["mean"] = _option(
+    suffix: tuple[str, ...] = _images(DEFAULT_SUFFIXES, "BIDS suffixes to process", metavar="SUFFIX")
+    volume: int | Literal["mean"] = _images(
         "mean",
-        SettingGroup.IMAGES,
         "volume of a 4D series to use: an index from 0, or the mean of all volumes",
         metavar="N|mean",
         parse=_volume,
         changes_result=True,
     )
-    bids_filter_file: Path | None = _option(
+    bids_filter_file: Path | None = _images(
         None,
-        SettingGroup.IMAGES,
         "JSON file of pyBIDS filters in fMRIPrep's format; null: entity absent, *: entity present",
         metavar="FILE",
         is_input=True,
     )
-    bids_database_dir: Path | None = _option(
-        None, SettingGroup.IMAGES, "folder of the pyBIDS index, created if absent", metavar="DIR"
+    bids_database_dir: Path | None = _images(None, "folder of the pyBIDS index, created if absent", metavar="DIR")
+    datalad_get: bool = _images(False, "fetch images whose content is absent with DataLad, which must be installed")
+    skip_bids_validation: bool = _images(
+        False, "do not run the BIDS validator on the dataset", flags=("--skip-bids-validation", "--skip-bids-validator")
     )
-    datalad_get: bool = _option(
-        False, SettingGroup.IMAGES, "fetch images whose content is absent with DataLad, which must be installed"
-    )
-    skip_bids_validation: bool = _option(
-        False,
-        SettingGroup.IMAGES,
-        "do not run the BIDS validator on the dataset",
-        flags=("--skip-bids-validation", "--skip-bids-validator"),
-    )
-    strict_validation: bool = _option(
-        False,
-        SettingGroup.IMAGES,
-        "refuse the dataset for any error of the BIDS validator, also in files that the run does not use",
+    strict_validation: bool = _images(
+        False, "refuse the dataset for any error of the BIDS validator, also in files that the run does not use"
     )
 
-    model: str = _option(
+    model: str = _method(
         DEFAULT_MODEL,
-        SettingGroup.METHOD,
         "installed model, folder or zip; 'bundled' is the small model included for trials",
         metavar="NAME|PATH|ZIP",
         parse=_model,
         environment=True,
     )
-    device: str = _option(
-        "auto", SettingGroup.METHOD, "auto, cpu, cuda, cuda:N or mps", metavar="DEVICE", parse=_device, environment=True
+    device: str = _method("auto", "auto, cpu, cuda, cuda:N or mps", metavar="DEVICE", parse=_device, environment=True)
+    engine: EngineName = _method("auto", "library that runs the networks", environment=True)
+    precision: Precision = _method(
+        "auto", "floating-point format of the networks; fp32 varies least between processors", environment=True
     )
-    engine: EngineName = _option("auto", SettingGroup.METHOD, "library that runs the networks", environment=True)
-    precision: Precision = _option(
-        "auto",
-        SettingGroup.METHOD,
-        "floating-point format of the networks; fp32 varies least between processors",
-        environment=True,
-    )
-    quality: Quality = _option(
+    quality: Quality = _method(
         "standard",
-        SettingGroup.METHOD,
         "passes and overlap of the bundled networks; best takes longest",
         changes_result=True,
         environment=True,
     )
-    roi: RoiMode = _option(
+    roi: RoiMode = _method(
         "auto",
-        SettingGroup.METHOD,
         "auto runs the first network only where a coarse network sees the spine; off runs it on the whole image",
         changes_result=True,
     )
-    single_step: bool = _option(
+    single_step: bool = _method(
         False,
-        SettingGroup.METHOD,
         "use the single-step model (Dataset103); the bundled one is a coarse level prior: levels, not shapes",
         changes_result=True,
     )
-    step1_only: bool = _option(False, SettingGroup.METHOD, "stop after step 1", changes_result=True)
-    localizer: str | None = _option(
+    step1_only: bool = _method(False, "stop after step 1", changes_result=True)
+    localizer: str | None = _method(
         None,
-        SettingGroup.METHOD,
         "image of the participant whose levels guide the other images, such as acq-loc or acq-wide_T2w",
         metavar="FILTER",
         parse=_localizer,
         changes_result=True,
     )
-    joint_session: bool = _option(
-        True,
-        SettingGroup.METHOD,
-        "determine the levels of overlapping images of a session together",
-        changes_result=True,
+    joint_session: bool = _method(
+        True, "determine the levels of overlapping images of a session together", changes_result=True
     )
 
-    label_scheme: LabelScheme = _option(
+    label_scheme: LabelScheme = _output(
         DEFAULT_SCHEME,
-        SettingGroup.OUTPUT,
         "label ids: totalsegmri as in the original TotalSpineSeg README (alias: seed), totalspineseg as in "
         "later releases",
         aliases=SCHEME_ALIASES,
         changes_result=True,
         environment=True,
     )
-    output_resolution: Resolution = _option(
-        "native",
-        SettingGroup.OUTPUT,
-        "grid of the output: the image's own, 1 mm isotropic, or both",
-        changes_result=True,
+    output_resolution: Resolution = _output(
+        "native", "grid of the output: the image's own, 1 mm isotropic, or both", changes_result=True
     )
-    export: tuple[str, ...] = _option(
+    export: tuple[str, ...] = _output(
         (),
-        SettingGroup.OUTPUT,
         "files for other tools: slicer, itksnap, sct (Spinal Cord Toolbox), parts (vertebral bodies and posterior "
         "elements), dicom (DICOM segmentations)",
         metavar="TOOL",
         parse=_export,
     )
-    dicom_dir: Path | None = _option(
+    dicom_dir: Path | None = _output(
         None,
-        SettingGroup.OUTPUT,
         "folder of the DICOM series that the images were converted from, with a folder sub-X[/ses-Y] for each "
         "participant or all in one; for --export dicom",
         metavar="DIR",
         is_input=True,
     )
-    corrections: Path | None = _option(
+    corrections: Path | None = _output(
         None,
-        SettingGroup.OUTPUT,
         "corrections of readers: a table, or a folder of tables and edited label maps; corrected results are made "
         "again without the networks",
         metavar="TSV|DIR",
         is_input=True,
     )
-    qc_file: Path | None = _option(
+    qc_file: Path | None = _output(
         None,
-        SettingGroup.OUTPUT,
         "group: ratings downloaded from the group page, to include in page and table",
         metavar="TSV",
         is_input=True,
     )
-    norms: Path | None = _option(
+    norms: Path | None = _output(
         None,
-        SettingGroup.OUTPUT,
         "group: reference values (measure, level, mean, sd; sex, age_min, age_max) for z-scores",
         metavar="TSV",
         is_input=True,
     )
-    self_contained: bool = _option(
+    self_contained: bool = _output(
         False,
-        SettingGroup.OUTPUT,
         "embed the data of the full-resolution viewer (participant) or the thumbnails (group), so that each page is a "
         "single file",
     )
-    full_viewer: bool = _option(
-        True, SettingGroup.OUTPUT, "write the data of the full-resolution viewer beside the pages"
-    )
+    full_viewer: bool = _output(True, "write the data of the full-resolution viewer beside the pages")
 
-    n_cpus: int | None = _option(
+    n_cpus: int | None = _resources(
         None,
-        SettingGroup.RESOURCES,
         "number of CPU cores to use (default: all that affinity and container allow)",
         metavar="N",
         flags=("--n-cpus", "--nprocs"),
         environment=True,
     )
-    omp_nthreads: int | None = _option(
-        None, SettingGroup.RESOURCES, "number of threads per numerical operation", metavar="N"
-    )
-    jobs: int | Literal["auto"] | None = _option(
+    omp_nthreads: int | None = _resources(None, "number of threads per numerical operation", metavar="N")
+    jobs: int | Literal["auto"] | None = _resources(
         None,
-        SettingGroup.RESOURCES,
         "number of participants processed at the same time, which share cores and memory, or auto for as many as fit; "
         "with --executor: highest number of jobs (default: 1)",
         metavar="N|auto",
         parse=_jobs,
         environment=True,
     )
-    mem_mb: int | None = _option(
+    mem_mb: int | None = _resources(
         None,
-        SettingGroup.RESOURCES,
         "memory to use; an image that needs more fails before it is read (default: all of machine or container; with "
         "--executor: estimated from the image headers)",
         metavar="MB",
     )
-    work_dir: Path | None = _option(
-        None,
-        SettingGroup.RESOURCES,
-        "accepted for compatibility; no intermediate files are written",
-        metavar="DIR",
-        flags=("-w", "--work-dir"),
+    work_dir: Path | None = _resources(
+        None, "accepted for compatibility; no intermediate files are written", metavar="DIR", flags=("-w", "--work-dir")
     )
 
-    executor: str | None = _option(
+    executor: str | None = _cluster(
         None,
-        SettingGroup.CLUSTER,
         "run the participants as jobs of a Snakemake executor: local, slurm, kubernetes, htcondor, lsf or another "
         "installed plugin",
         metavar="NAME",
         parse=_executor,
     )
-    profile: Path | None = _option(
-        None,
-        SettingGroup.CLUSTER,
-        "Snakemake profile of the site: partition, account, retries and others",
-        metavar="FOLDER",
-        is_input=True,
+    profile: Path | None = _cluster(
+        None, "Snakemake profile of the site: partition, account, retries and others", metavar="FOLDER", is_input=True
     )
-    per: Share = _option("participant", SettingGroup.CLUSTER, "smallest part of the dataset that is a job of its own")
-    batch_size: int | None = _option(
+    per: Share = _cluster("participant", "smallest part of the dataset that is a job of its own")
+    batch_size: int | None = _cluster(
         None,
-        SettingGroup.CLUSTER,
         "number of such parts that a job processes one after the other (default: 1; on a GPU as many as keep it busy "
         "for some minutes)",
         metavar="N",
     )
-    time: int | None = _option(
-        None,
-        SettingGroup.CLUSTER,
-        "time limit of a job (default: estimated from the image headers)",
-        metavar="MINUTES",
+    time: int | None = _cluster(
+        None, "time limit of a job (default: estimated from the image headers)", metavar="MINUTES"
     )
-    gpus: int | None = _option(
-        None, SettingGroup.CLUSTER, "number of GPUs of a job (default: 1 with --device cuda, else none)", metavar="N"
-    )
-    container: str | None = _option(
+    gpus: int | None = _cluster(None, "number of GPUs of a job (default: 1 with --device cuda, else none)", metavar="N")
+    container: str | None = _cluster(
         None,
-        SettingGroup.CLUSTER,
         "image in which the jobs run: a file, with Apptainer, or docker://NAME, with Apptainer or else Docker",
         metavar="IMAGE",
         parse=_container,
     )
-    then_group: bool = _option(
-        False, SettingGroup.CLUSTER, "run the group level after the participants, also if some of them failed"
-    )
+    then_group: bool = _cluster(False, "run the group level after the participants, also if some of them failed")
 
-    force: bool = _option(False, SettingGroup.RUNNING, "process complete images again")
-    dry_run: bool = _option(False, SettingGroup.RUNNING, "list what would be done and exit")
-    reports_only: bool = _option(False, SettingGroup.RUNNING, "only rebuild the reports from existing results")
-    stop_on_first_crash: bool = _option(False, SettingGroup.RUNNING, "stop at the first image that fails")
-    progress: bool | None = _option(
-        None, SettingGroup.RUNNING, "show progress bars (default: if standard error is a terminal)"
-    )
-    verbose: int = _option(
-        1, SettingGroup.RUNNING, "console messages: 0 warnings, 1 information, 2 debug", parse=_verbosity, hidden=True
-    )
+    force: bool = _running(False, "process complete images again")
+    dry_run: bool = _running(False, "list what would be done and exit")
+    reports_only: bool = _running(False, "only rebuild the reports from existing results")
+    stop_on_first_crash: bool = _running(False, "stop at the first image that fails")
+    progress: bool | None = _running(None, "show progress bars (default: if standard error is a terminal)")
+    verbose: int = _running(1, "console messages: 0 warnings, 1 information, 2 debug", parse=_verbosity, hidden=True)
 
     def __post_init__(self) -> None:
         for name, setting in SETTINGS.items():
