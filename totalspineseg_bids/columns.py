@@ -52,6 +52,8 @@ class TableColumn:
     """Type of the values."""
     decimals: int = 2
     """Digits that a number is written with after the decimal point."""
+    significant: int = 0
+    """Significant digits of a number of any magnitude, instead of decimals; 0 for none."""
     levels: Mapping[str, str] = field(default_factory=dict)
     """Meaning of each value of a categorical column."""
 
@@ -71,8 +73,10 @@ class TableColumn:
             return MISSING
         if isinstance(value, bool):
             return "true" if value else "false"
+        if isinstance(value, str):
+            return value
         # Adding zero turns -0.0 into 0.0.
-        return value if isinstance(value, str) else f"{value + 0.0:.{self.decimals}f}"
+        return f"{value + 0.0:.{self.significant}g}" if self.significant else f"{value + 0.0:.{self.decimals}f}"
 
 
 def index_columns(*columns: TableColumn) -> dict[str, TableColumn]:

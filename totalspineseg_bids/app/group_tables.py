@@ -105,7 +105,10 @@ _BODY: Final = frozenset(
     | {"width-mm", "wedge-deg", *(name for name in MEASURES if name.startswith(("canal-", "cord-")))}
 )
 #: Measures of each kind of structure that have a row in the long table, with the reason, also if missing.
-_EXPECTED: Final = {"vertebra": _BODY, "disc": _BODY | {"height-index", "slip-mm"}}
+_EXPECTED: Final = {
+    "vertebra": _BODY,
+    "disc": _BODY | {"height-index", "slip-mm"} | {name for name in MEASURES if name.startswith(("disc-", "nucleus-"))},
+}
 
 
 @dataclass(frozen=True, slots=True)

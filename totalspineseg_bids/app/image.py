@@ -248,8 +248,10 @@ class _Writer:
         spine = self.spine
         from totalspineseg_bids.measurement.measure import measure_spine  # noqa: PLC0415 - loads scipy
 
-        source = self.image.volume.affine
-        return measure_spine(spine.labels, spine.affine, spine.components, spine.centerline_mm, source_affine=source)
+        image = self.image.volume
+        return measure_spine(
+            spine.labels, spine.affine, spine.components, spine.centerline_mm, source_affine=image.affine, image=image
+        )
 
     def publish(self) -> list[str]:
         """Write all derivatives, the main sidecar last, and return their paths below the output folder."""

@@ -9,7 +9,12 @@ from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.columns import TableColumn, index_columns
 
 _BANDS = "in the mid-sagittal band (15 % of the width to either side of the middle)"
+#: Unit of the signal of an image, which compares within the image only.
+ARBITRARY: Final = "arbitrary"
 _SECTION = "perpendicular to the canal centreline at the middle of the level, mean of five planes 1 mm apart"
+
+_CSF = "the median of the canal without cord, one voxel away from its borders, within 10 mm of the middle of the disc"
+_INNER = "the inner ellipsoid (half the width, depth and height)"
 
 
 def _number(name: str, title: str, description: str, unit: str = "", decimals: int = 2) -> TableColumn:
@@ -85,6 +90,27 @@ COLUMNS: Final[dict[str, TableColumn]] = index_columns(
     ),
     _number("cord-lr-mm", "Cord LR diameter", f"Left-right chord through the centre of the cord, {_SECTION}", "mm"),
     _number("cord-canal-ratio", "Cord to canal ratio", "Area of the cord divided by the area of the canal", decimals=3),
+    TableColumn(
+        "disc-signal",
+        "Mean signal of the voxels of a whole disc; it compares within an image only",
+        title="Disc signal",
+        unit=ARBITRARY,
+        kind="number",
+        significant=6,
+    ),
+    _number("disc-csf-ratio", "Disc to CSF", f"Mean signal of the disc divided by that of the CSF, {_CSF}", decimals=3),
+    _number(
+        "disc-body-ratio",
+        "Disc to bodies",
+        f"Mean signal of the disc divided by the mean of {_INNER} of the neighbouring vertebral bodies that are whole",
+        decimals=3,
+    ),
+    _number(
+        "nucleus-csf-ratio",
+        "Nucleus to CSF",
+        f"Nucleus brightness: mean signal of {_INNER} of the disc divided by that of the CSF, {_CSF}",
+        decimals=3,
+    ),
     TableColumn("measure-note", "Why measures of this level are missing", title="Note on the measures"),
 )
 #: Names of the columns that hold a number.
@@ -99,6 +125,7 @@ class LevelMeasures:
     ``height-anterior-mm``, and so on. Heights at three depths follow quantitative vertebral morphometry
     (Genant et al., J Bone Miner Res 1993, 8:1137), the disc height index the usual ratio of disc to body height
     (Frobin et al., Clin Biomech 1997, 12 Suppl 1:S1), the slip Meyerding's (Surg Gynecol Obstet 1932, 54:371) in mm.
+    Sources of the signal are in `signal`.
     """
 
     label_id: int
@@ -127,6 +154,10 @@ class LevelMeasures:
     cord_ap_mm: float | None = None
     cord_lr_mm: float | None = None
     cord_canal_ratio: float | None = None
+    disc_signal: float | None = None
+    disc_csf_ratio: float | None = None
+    disc_body_ratio: float | None = None
+    nucleus_csf_ratio: float | None = None
     measure_note: str | None = None
     """Reason of missing measures; ``None`` if none is missing."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,12 +12,13 @@ from scipy import ndimage
 
 from totalspineseg_bids.anatomy import VERTEBRA_LEVELS, Structure
 from totalspineseg_bids.imaging.centerline import Centerline, Vector, orthogonal, unit
-from totalspineseg_bids.imaging.volume import Affine, Geometry
+from totalspineseg_bids.imaging.volume import Affine, Geometry, Volume
 from totalspineseg_bids.measurement.body_shape import BodyShape, fit_body_shape
 from totalspineseg_bids.measurement.levels import LevelMeasures
 from totalspineseg_bids.measurement.posture import Posture, measure_posture
 from totalspineseg_bids.measurement.sampling import LocalAxes, Mask
 from totalspineseg_bids.measurement.section import CanalMasks, Section
+from totalspineseg_bids.measurement.signal import SpineSignal, ratio
 from totalspineseg_bids.segmentation.result import Component
 
 _ANTERIOR = np.array([0.0, 1.0, 0.0])
@@ -57,6 +58,7 @@ def measure_spine(
     centerline_mm: NDArray[np.float64],
     *,
     source_affine: Affine | None = None,
+    image: Volume | None = None,
 ) -> SpineMeasures:
     """Measure a labelled spine.
 
@@ -74,6 +76,8 @@ def measure_spine(
     source_affine : (4, 4) float, optional
         Affine of the image that was segmented. A measure that spans fewer than three voxels of that image along its
         direction is not given, unless they are smaller than 1.5 mm.
+    image : Volume, optional
+        Image on any grid, for the signal of discs; without it, they have none.
 
     Returns
     -------
@@ -84,9 +88,9 @@ def measure_spine(
     -----
     The order is: volume of each label; body of each whole vertebra (what lies in front of the canal) and each whole
     disc, each in its own axes (`body_shape.fit_body_shape`); cross-sections of canal and cord at the middle of each
-    level; relations of neighbours (disc height index, slip); angles of the column.
+    level; relations of neighbours (disc height index, slip, signal); angles of the column.
     """
-    return _Measurement(labels, affine, components, centerline_mm, source_affine).run()
+    return _Measurement(labels, affine, components, centerline_mm, source_affine=source_affine, image=image).run()
 
 
 def find_body_fronts(
@@ -111,7 +115,7 @@ def find_body_fronts(
         Axes of each vertebra, and the anterior coordinate (mm) in them from which on voxels belong to its body. A
         vertebra without a canal in view is left out, and so is C1, which has no body.
     """
-    measurement = _Measurement(labels, affine, components, centerline_mm, None)
+    measurement = _Measurement(labels, affine, components, centerline_mm)
     line, fronts = measurement.centerline, measurement.disc_fronts()
     if line is None:
         return {}
@@ -132,7 +136,9 @@ class _Measurement:
         affine: Affine,
         components: Sequence[Component],
         centerline_mm: NDArray[np.float64],
-        source_affine: Affine | None,
+        *,
+        source_affine: Affine | None = None,
+        image: Volume | None = None,
     ) -> None:
         whole = np.asarray(affine, np.float64)
         self.labels, self.affine = _crop(labels, whole)
@@ -143,6 +149,7 @@ class _Measurement:
         self.voxel_mm3 = extent.voxel_volume
         self.centerline = Centerline.from_polyline(centerline_mm) or Centerline.from_labels(self.labels, self.affine)
         self.canal = CanalMasks.from_labels(self.labels, self.affine, extent)
+        self.signal = SpineSignal.from_labels(image, self.labels, self.affine) if image is not None else None
         self.boxes: Sequence[tuple[slice, ...] | None] = ndimage.find_objects(self.labels)
 
     def run(self) -> SpineMeasures:
@@ -154,12 +161,22 @@ class _Measurement:
             levels.append(row)
             if slab is not None:
                 slabs[component.label_id] = slab
-        bodies = {
-            c.level: slabs[c.label_id]
+        vertebrae = {
+            c.level: c
             for c in self.components
             if c.structure is Structure.VERTEBRA and c.level is not None and c.label_id in slabs
         }
+        bodies = {level: slabs[c.label_id] for level, c in vertebrae.items()}
         levels = [self._relate(row, slabs, bodies) for row in levels]
+        if self.signal is not None:
+            masks = {c.label_id: mask for c in self.components if (mask := self.mask_of(c)) is not None}
+            around = {level: (masks[c.label_id], slabs[c.label_id]) for level, c in vertebrae.items()}
+            levels = [
+                self._with_signal(self.signal, row, masks[row.label_id], slabs[row.label_id], around)
+                if row.structure is Structure.DISC and row.height_mm is not None
+                else row
+                for row in levels
+            ]
         return SpineMeasures(levels, measure_posture(bodies))
 
     def disc_fronts(self) -> list[tuple[Vector, Vector]]:
@@ -320,11 +337,7 @@ class _Measurement:
         slab = slabs.get(row.label_id)
         if row.structure is not Structure.DISC or slab is None or row.level is None:
             return row
-        upper, lower = row.level.split("-", maxsplit=1)
-        if upper == "T12" and "T13" in bodies:
-            upper = "T13"
-        if lower == "S" and "L6" in bodies:
-            upper = "L6"
+        upper, lower = _neighbours(row.level, bodies)
         heights = [bodies[level].height for level in (upper, lower) if level in bodies]
         if heights and row.height_mm is not None and all(math.isfinite(h) for h in heights):
             row = replace(row, height_index=row.height_mm / float(np.mean(heights)))
@@ -334,6 +347,37 @@ class _Measurement:
             if math.isfinite(step) and voxel <= _MIN_VOXELS:
                 row = replace(row, slip_mm=step)
         return row
+
+    def _with_signal(
+        self,
+        signal: SpineSignal,
+        row: LevelMeasures,
+        mask: Mask,
+        shape: BodyShape,
+        vertebrae: Mapping[str, tuple[Mask, BodyShape]],
+    ) -> LevelMeasures:
+        """Add the signal of a disc, of its nucleus and relative to CSF and bodies."""
+        disc, csf = signal.mean(mask), signal.csf_beside(shape)
+        near = [vertebrae[level] for level in _neighbours(row.level or "-", vertebrae) if level in vertebrae]
+        bodies = [value for body in near if (value := signal.mean(*body)) is not None]
+        return replace(
+            row,
+            disc_signal=disc,
+            disc_csf_ratio=ratio(disc, csf),
+            disc_body_ratio=ratio(disc, float(np.mean(bodies)) if bodies else None),
+            nucleus_csf_ratio=ratio(signal.mean(mask, shape), csf),
+            measure_note=row.measure_note if csf is not None else _join(row.measure_note, "no CSF beside the disc"),
+        )
+
+
+def _neighbours(disc: str, vertebrae: Collection[str]) -> tuple[str, str]:
+    """Return the vertebrae above and below a disc, supernumerary ones included."""
+    upper, lower = disc.split("-", maxsplit=1)
+    if upper == "T12" and "T13" in vertebrae:
+        upper = "T13"
+    if lower == "S" and "L6" in vertebrae:
+        upper = "L6"
+    return upper, lower
 
 
 def _crop(labels: NDArray[np.uint8], affine: Affine) -> tuple[NDArray[np.uint8], Affine]:

@@ -18,7 +18,7 @@ from totalspineseg_bids.citation import PUBLICATIONS
 
 _PACKAGE = "totalspineseg_bids.report"
 _MISSING: Final = frozenset({"", "n/a", "N/A", "nan", "None"})
-_UNITS = {"mm^2": "mm²", "mm^3": "mm³", "degree": "°"}
+_UNITS = {"mm^2": "mm²", "mm^3": "mm³", "degree": "°", "arbitrary": ""}
 _HEADLINES: Final = {
     "labelled": "The levels were labelled.",
     "abstained": "Structures were segmented, but their levels could not be determined: they are numbered, not named.",

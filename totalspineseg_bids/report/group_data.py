@@ -9,14 +9,20 @@ from typing import Any, Final
 import numpy as np
 
 from totalspineseg_bids.anatomy import DISC_LEVELS, VERTEBRA_LEVELS
-from totalspineseg_bids.measurement.levels import COLUMNS, MEASURES
+from totalspineseg_bids.measurement.levels import ARBITRARY, COLUMNS, MEASURES
 from totalspineseg_bids.measurement.posture import POSTURE_COLUMNS
 from totalspineseg_bids.report.environment import is_true, number, present, unit_symbol
 from totalspineseg_bids.report.outliers import Outlier, Value
 
 Row = Mapping[str, str]
 #: Decimals on the page: enough for a plot, and the page stays small.
-DECIMALS: Final = {"height-index": 3, "cord-canal-ratio": 3, "volume-mm3": 0, "canal-area-mm2": 0}
+DECIMALS: Final = {
+    **{name: column.decimals for name, column in COLUMNS.items() if not column.unit},
+    "volume-mm3": 0,
+    "canal-area-mm2": 0,
+}
+#: Measures that compare between images.
+_COMPARABLE: Final = tuple(name for name in MEASURES if COLUMNS[name].unit != ARBITRARY)
 
 
 class GroupPageData:
@@ -33,7 +39,7 @@ class GroupPageData:
         self.partial_count = self.unnamed_count = 0
         self.reasons: Counter[str] = Counter()
         for row in volumes:
-            self._add(row, MEASURES)
+            self._add(row, _COMPARABLE)
         found = {value.level for value in self.values} | {level for _, level in self.partial}
         for row in images:
             found |= set(split_list(row.get("levels")))
@@ -157,7 +163,7 @@ class GroupPageData:
         value, row = outlier.value, self.images[outlier.value.image]
         entry = COLUMNS[value.measure]
         unit = unit_symbol(entry.unit)
-        decimals = {"height-index": 2, "cord-canal-ratio": 2, "volume-mm3": 0}.get(value.measure, 1)
+        decimals = 0 if value.measure == "volume-mm3" else 1 if entry.unit else 2
         side = "above" if outlier.deviation > 0 else "below"
         return {
             "index": value.image,

@@ -114,4 +114,7 @@ def _cell(value: str | None, name: str) -> str:
     if name == "volume-mm3":
         # Narrow no-break space as the thousands separator.
         return f"{found:,.0f}".replace(",", "\u202f")
-    return f"{found:.2f}" if name in {"height-index", "cord-canal-ratio"} else f"{found:.1f}"
+    column = COLUMNS[name]
+    if column.significant:
+        return f"{found:.4g}"
+    return f"{found:.1f}" if column.unit else f"{found:.2f}"
