@@ -60,7 +60,7 @@ class SpineSignal:
         """Return the finite values of the voxels that hold points of shape (N, 3), mm."""
         index = np.rint(apply_affine(np.linalg.inv(self.image.affine), points)).astype(np.intp)
         index = index[((index >= 0) & (index < self.image.data.shape)).all(axis=1)]
-        found = self.image.data[tuple(index.T)].astype(np.float64)
+        found: Vector = self.image.data[tuple(index.T)].astype(np.float64)
         return found[np.isfinite(found)]
 
     def mean(self, mask: Mask, shape: BodyShape | None = None) -> float | None:
