@@ -31,8 +31,9 @@ from totalspineseg_bids.bids.sidecar import (
     make_image_sidecar,
     make_label_rows,
     make_main_sidecar,
+    profile_table,
 )
-from totalspineseg_bids.columns import MISSING
+from totalspineseg_bids.columns import MISSING, describe_columns
 from totalspineseg_bids.config import RunConfig
 from totalspineseg_bids.imaging.atomic import write_text
 from totalspineseg_bids.imaging.grid import restore_probability
@@ -45,6 +46,7 @@ from totalspineseg_bids.imaging.io import (
 )
 from totalspineseg_bids.imaging.memory import check_memory
 from totalspineseg_bids.imaging.volume import Geometry, Volume
+from totalspineseg_bids.measurement.levels import PROFILE_COLUMNS
 from totalspineseg_bids.segmentation.corrections import digest_labels
 from totalspineseg_bids.segmentation.disc_points import draw_disc_points
 from totalspineseg_bids.segmentation.localizer import read_localizer
@@ -259,6 +261,9 @@ class _Writer:
             if self.spine.status is not SpineStatus.NO_SPINE:
                 self._write_images(resolution)
             self._write_text(self.names.labels(".tsv", resolution), label_table(self.rows))
+        if self.measures and self.measures.profile:
+            self._write_text(self.names.profile(".tsv"), profile_table(self.measures.profile))
+            self._write_text(self.names.profile(".json"), format_json(describe_columns(PROFILE_COLUMNS.values())))
         self._write_uncorrected()
         if self.config.export and self.spine.status is not SpineStatus.NO_SPINE:
             self._write_exports()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from totalspineseg_bids import __version__
 from totalspineseg_bids.anatomy import LABELS, LabelScheme, itksnap_table, slicer_table
-from totalspineseg_bids.bids.names import FIGURES, SEGMENTATION, UNCORRECTED
+from totalspineseg_bids.bids.names import FIGURES, PROFILE, SEGMENTATION, UNCORRECTED
 from totalspineseg_bids.bids.tables import format_table
 from totalspineseg_bids.citation import CODE_URL, PROGRAM, make_bibliography, make_citation
 from totalspineseg_bids.files import read_text
@@ -40,6 +40,7 @@ _IGNORED = (
     "group_*",
     "logs",
     f"*_{UNCORRECTED}",
+    f"*_{PROFILE}.*",
     "*.mrk.json",
     "*.dcm",
     "*.ctbl",

@@ -36,6 +36,8 @@ _ENTITY_KEYS = {name: key for key, name in ENTITY_NAMES.items()}
 EXPORTED_MAPS = ("cordlevels", "centerline", "vertebralparts")
 #: Ends of the names of other files for other tools.
 EXPORTED_FILES = ("discs.mrk.json", "vertebrae.mrk.json", "dseg.dcm")
+#: End of the names of the table of areas along the column and of its data dictionary, without the extension.
+PROFILE = "profile"
 #: End of the name of the file that holds a result before corrections.
 UNCORRECTED = "uncorrected.npz"
 
@@ -224,7 +226,16 @@ class DerivativeNames:
                 names.append(self.points(extension, resolution))
                 names += [self.probability(label, extension, resolution) for label in PROBABILITIES]
         names += [self.exported_map(k, ext) for k in EXPORTED_MAPS for ext in (".nii.gz", ".tsv", ".json")]
-        return [*names, *map(self.exported_file, EXPORTED_FILES), self.uncorrected]
+        return [
+            *names,
+            *map(self.exported_file, EXPORTED_FILES),
+            *map(self.profile, (".tsv", ".json")),
+            self.uncorrected,
+        ]
+
+    def profile(self, extension: str) -> str:
+        """Return the path of the table of areas along the column or of its data dictionary."""
+        return f"{self.folder}/{self.figure_stem}_{PROFILE}{extension}"
 
     @property
     def uncorrected(self) -> str:

@@ -18,7 +18,7 @@ from totalspineseg_bids.anatomy import BY_ID, LabelScheme
 from totalspineseg_bids.bids.names import DerivativeNames, SourceImage
 from totalspineseg_bids.bids.tables import format_table
 from totalspineseg_bids.columns import TableColumn, describe_columns, index_columns
-from totalspineseg_bids.measurement.levels import COLUMNS, LevelMeasures
+from totalspineseg_bids.measurement.levels import COLUMNS, PROFILE_COLUMNS, LevelMeasures, ProfilePoint
 from totalspineseg_bids.segmentation.result import Component, LabelledSpine
 
 #: Columns of the label table that come before the measures, by name and in order.
@@ -151,6 +151,11 @@ def make_label_rows(
 def label_table(rows: Sequence[Mapping[str, str]]) -> str:
     """Format the label table as text; without rows it consists of its header."""
     return format_table((*LABEL_COLUMNS, *COLUMNS), rows)
+
+
+def profile_table(points: Sequence[ProfilePoint]) -> str:
+    """Format the table of areas along the column as text."""
+    return format_table(list(PROFILE_COLUMNS), [point.as_row() for point in points])
 
 
 def format_value_table(values: Iterable[tuple[int, str, str]]) -> str:

@@ -83,6 +83,7 @@ def _output_patterns() -> dict[str, str]:
         "labels": names.labels(".nii.gz", resolution),
         "label_table": names.labels(".tsv", resolution),
         "sidecar": names.labels(".json", resolution),
+        "profile": names.profile(".tsv"),
         "disc_points": names.points(".nii.gz", resolution),
         **{f"probability_{label}": names.probability(label, ".nii.gz", resolution) for label in PROBABILITIES},
     }

@@ -1,8 +1,8 @@
-"""Measures of one label as a row of a table, and the data dictionary of the columns."""
+"""Measures of one label, or of one place along the column, as a row of a table, and the columns of both tables."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from totalspineseg_bids.anatomy import Structure
@@ -11,6 +11,7 @@ from totalspineseg_bids.columns import TableColumn, index_columns
 _BANDS = "in the mid-sagittal band (15 % of the width to either side of the middle)"
 #: Unit of the signal of an image, which compares within the image only.
 ARBITRARY: Final = "arbitrary"
+_PLANES = "mean of five planes 1 mm apart, perpendicular to the canal centreline"
 _SECTION = "perpendicular to the canal centreline at the middle of the level, mean of five planes 1 mm apart"
 
 _CSF = "the median of the canal without cord, one voxel away from its borders, within 10 mm of the middle of the disc"
@@ -164,3 +165,42 @@ class LevelMeasures:
     def as_row(self) -> dict[str, str]:
         """Return the columns of `COLUMNS` as text, ``n/a`` where there is no value."""
         return {name: column.format(getattr(self, name.replace("-", "_"))) for name, column in COLUMNS.items()}
+
+
+#: Columns of the table of areas along the column, by name and in order.
+PROFILE_COLUMNS: Final[dict[str, TableColumn]] = index_columns(
+    TableColumn(
+        "distance-mm",
+        "Length of the centreline from its cranial end in view",
+        "Distance",
+        "mm",
+        kind="number",
+        decimals=0,
+    ),
+    TableColumn(
+        "level",
+        "Vertebra, from the middle of the disc above to that of the disc below; a whole vertebra with one disc, such as"
+        " C2, extends as far beyond its centre as the disc on its other side; n/a elsewhere",
+        "Vertebral level",
+    ),
+    TableColumn(
+        "position", "Place within the level, from 0 (cranial) to 1", "Position in the level", kind="number", decimals=3
+    ),
+    replace(COLUMNS["canal-area-mm2"], description=f"Area of the spinal canal, cord included, {_PLANES}"),
+    replace(COLUMNS["cord-area-mm2"], description=f"Area of the spinal cord, {_PLANES}"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ProfilePoint:
+    """Areas at one place along the column; ``None`` where there is none. Columns are those of `PROFILE_COLUMNS`."""
+
+    distance_mm: float
+    level: str | None
+    position: float | None
+    canal_area_mm2: float | None
+    cord_area_mm2: float | None
+
+    def as_row(self) -> dict[str, str]:
+        """Return the columns of `PROFILE_COLUMNS` as text, ``n/a`` where there is no value."""
+        return {name: column.format(getattr(self, name.replace("-", "_"))) for name, column in PROFILE_COLUMNS.items()}

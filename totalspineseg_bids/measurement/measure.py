@@ -14,8 +14,9 @@ from totalspineseg_bids.anatomy import VERTEBRA_LEVELS, Structure
 from totalspineseg_bids.imaging.centerline import Centerline, Vector, orthogonal, unit
 from totalspineseg_bids.imaging.volume import Affine, Geometry, Volume
 from totalspineseg_bids.measurement.body_shape import BodyShape, fit_body_shape
-from totalspineseg_bids.measurement.levels import LevelMeasures
+from totalspineseg_bids.measurement.levels import LevelMeasures, ProfilePoint
 from totalspineseg_bids.measurement.posture import Posture, measure_posture
+from totalspineseg_bids.measurement.profile import measure_profile
 from totalspineseg_bids.measurement.sampling import LocalAxes, Mask
 from totalspineseg_bids.measurement.section import CanalMasks, Section
 from totalspineseg_bids.measurement.signal import SpineSignal, ratio
@@ -49,6 +50,8 @@ class SpineMeasures:
     """One entry per component, in the order of the components."""
     posture: Posture
     """Angles of the whole spine."""
+    profile: list[ProfilePoint]
+    """Areas of canal and cord along the column."""
 
 
 def measure_spine(
@@ -177,7 +180,34 @@ class _Measurement:
                 else row
                 for row in levels
             ]
-        return SpineMeasures(levels, measure_posture(bodies))
+        return SpineMeasures(levels, measure_posture(bodies), self._profile())
+
+    def _profile(self) -> list[ProfilePoint]:
+        if self.centerline is None:
+            return []
+
+        def is_fine(area: float, frame: LocalAxes) -> bool:
+            size = math.sqrt(4 * area / math.pi)
+            return all(self._supported(size, d, _MIN_VOXELS_OF_AREA) is not None for d in (frame.front, frame.right))
+
+        return measure_profile(self.centerline, self.canal, self._spans(self.centerline), is_fine)
+
+    def _spans(self, line: Centerline) -> dict[str, tuple[float, float]]:
+        """Return where each vertebral level begins and ends on the centreline, mm."""
+        named = {c.level: c for c in self.components if c.level is not None}
+        places = dict(zip(named, line.project(np.array([c.centroid_mm for c in named.values()])).s, strict=True))
+        discs = [level for level, c in named.items() if c.structure is Structure.DISC]
+        above = {_neighbours(disc, named)[1]: places[disc] for disc in discs}
+        below = {_neighbours(disc, named)[0]: places[disc] for disc in discs}
+        spans = {}
+        for level, component in named.items():
+            start, end = above.get(level), below.get(level)
+            if component.structure is Structure.VERTEBRA and not component.touches_edge:
+                start = 2 * places[level] - end if start is None and end is not None else start
+                end = 2 * places[level] - start if end is None and start is not None else end
+            if component.structure is Structure.VERTEBRA and start is not None and end is not None and start < end:
+                spans[level] = (float(start), float(end))
+        return spans
 
     def disc_fronts(self) -> list[tuple[Vector, Vector]]:
         """Return centre and anterior direction (from the canal) of all discs."""

@@ -87,6 +87,15 @@ class CanalMasks:
         cord = self._sample(self.cord, frame) if self.cord is not None else None
         return _section(canal), None if cord is None else _section(cord), self._cut_off(middle, frame)
 
+    def areas(self, frame: LocalAxes) -> tuple[float | None, float | None]:
+        """Return the areas (mm²) of canal and cord in one plane; ``None`` where absent or cut off by the image."""
+        canal = None if self.canal is None else _sample_plane(self.canal, frame)
+        if canal is None or not (canal >= 0.5).any() or self._cut_off(canal >= 0.5, frame):
+            return None, None
+        cord = None if self.cord is None else _sample_plane(self.cord, frame)
+        cord_area = float(cord.sum()) * _STEP_MM**2 if cord is not None and (cord >= 0.5).any() else None
+        return float(canal.sum()) * _STEP_MM**2, cord_area
+
     def _sample(self, mask: Mask, frame: LocalAxes) -> Samples:
         n = round(2 * _RADIUS_MM / _STEP_MM) + 1
         # Planes 1 mm apart on a 0.5 mm grid: every second one.
@@ -102,6 +111,11 @@ class CanalMasks:
         voxels = points @ inverse[:3, :3].T + inverse[:3, 3]
         last = np.array(self.extent.shape) - 1
         return bool((voxels < 0.25).any() or (voxels > last - 0.25).any())
+
+
+def _sample_plane(mask: Mask, frame: LocalAxes) -> Samples:
+    n = round(2 * _RADIUS_MM / _STEP_MM) + 1
+    return mask.sample(frame, np.array([-_RADIUS_MM, -_RADIUS_MM, 0.0]), (n, n, 1), _STEP_MM)[:, :, 0]
 
 
 def _section(values: Samples) -> Section | None:
