@@ -42,6 +42,8 @@ def last_error(capsys: pytest.CaptureFixture[str]) -> str:
 
 def of_image(stem: str, suffix: str) -> list[str]:
     return [
+        f"{stem}_desc-{suffix}_profile.json",
+        f"{stem}_desc-{suffix}_profile.tsv",
         f"{stem}_desc-{suffix}_uncorrected.npz",
         f"{stem}_label-SC_desc-{suffix}_probseg.json",
         f"{stem}_label-SC_desc-{suffix}_probseg.nii.gz",
