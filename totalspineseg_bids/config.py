@@ -544,8 +544,8 @@ class RunConfig:
     per: Share = _cluster("participant", "smallest part of the dataset that is a job of its own")
     batch_size: int | None = _cluster(
         None,
-        "number of such parts that a job processes one after the other (default: 1; on a GPU as many as keep it busy "
-        "for some minutes)",
+        "number of such parts that a job processes one after the other (default: as many as take some minutes, if "
+        "there are enough of them for --jobs)",
         metavar="N",
     )
     time: int | None = _cluster(

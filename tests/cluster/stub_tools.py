@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "app"))
 
@@ -15,20 +16,30 @@ from totalspineseg_bids.app.run import run
 from totalspineseg_bids.app.segmenter import LoadedSegmenter
 from totalspineseg_bids.cli.bids_app import parse_config
 from totalspineseg_bids.cluster.job import run_job
+from totalspineseg_bids.cluster.plan import JobPlan
 from totalspineseg_bids.report import figures
+from totalspineseg_bids.segmentation.result import LabelledSpine
 
 
 def main() -> int:
-    """Run a job or the app; ``KILLED_ONCE=JOB=FOLDER`` kills the first attempt, which leaves a mark in the folder."""
+    """Run a job or the app; ``KILLED_ONCE=JOB=FOLDER`` kills the first attempt of a job at its last image."""
     figures.write_figures = one_dot
-    loaded = LoadedSegmenter(TinySegmenter(), "bundled", "0" * 64, True)
+    segmenter = TinySegmenter()
+    loaded = LoadedSegmenter(segmenter, "bundled", "0" * 64, True)
     if sys.argv[1] != "run-job":
         return run(parse_config(sys.argv[1:]), sys.argv, lambda _: loaded)
     _, folder, name, *options = sys.argv[1:]
     victim, _, marks = os.environ.get("KILLED_ONCE", "").partition("=")
     if name == victim and not (Path(marks) / name).exists():
         (Path(marks) / name).touch()
-        os.kill(os.getpid(), signal.SIGKILL)
+        images, segment = len(JobPlan.read(Path(folder)).jobs[name].images), segmenter.segment
+
+        def killed(*arguments: Any, **settings: Any) -> LabelledSpine:
+            if segmenter.calls + 1 == images:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return segment(*arguments, **settings)
+
+        segmenter.segment = killed  # type: ignore[method-assign]
     return run_job(Path(folder), name, int(options[1]) if options else None, sys.argv, lambda _: loaded)
 
 

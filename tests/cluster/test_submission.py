@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -24,6 +25,7 @@ from totalspineseg_bids.cli.bids_app import main
 from totalspineseg_bids.cli.tools import main as tools
 from totalspineseg_bids.cluster import containers
 from totalspineseg_bids.cluster.job import run_job
+from totalspineseg_bids.cluster.plan import JobPlan
 from totalspineseg_bids.cluster.planning import expected_entries, make_plan
 from totalspineseg_bids.cluster.submit import submit
 from totalspineseg_bids.config import RunConfig
@@ -60,19 +62,23 @@ def configure(raw: Path, tmp_path: Path) -> Callable[..., RunConfig]:
 @pytest.mark.parametrize(
     ("settings", "victim"),
     [
-        pytest.param({"per": "participant", "batch_size": 2}, "sub-01_and-1-more", id="two participants a job"),
+        pytest.param({"batch_size": 2}, "sub-01_and-1-more", id="two participants a job"),
         pytest.param({"per": "session"}, "sub-01_ses-a", id="a session a job"),
         pytest.param({"per": "image"}, "sub-02_T2w", id="an image a job"),
     ],
 )
 def test_jobs_write_what_one_process_writes_although_one_is_killed(configure, tmp_path, monkeypatch, settings, victim):
     monkeypatch.setenv("KILLED_ONCE", f"{victim}={tmp_path}")
-    cluster = configure(executor="local", jobs=2, then_group=True, **settings)
+    cluster = configure(executor="local", jobs=2, then_group=True, verbose=1, **settings)
     assert submit(cluster, factory=load_stub) == 0
     assert (tmp_path / victim).exists()
     for level in ("participant", "group"):
         assert run(configure("one", analysis_level=level), factory=load_stub) == 0
     assert contents(tmp_path / "out") == contents(tmp_path / "one")
+    # The attempt that was killed has completed all images but its last; none was processed twice.
+    (log,) = (tmp_path / "out").glob(f"logs/run-*/{victim}.log")
+    done = re.findall(r"^INFO (\S+): (?:labelled|abstained)", log.read_text(), re.MULTILINE)
+    assert len(done) == len(set(done)) == len(JobPlan.read(log.parent).jobs[victim].images)
     before = complete_files(tmp_path / "out")
     assert submit(cluster, factory=load_stub) == 0
     assert complete_files(tmp_path / "out") == before
@@ -121,6 +127,25 @@ def test_a_dry_run_lists_jobs_and_resources_and_writes_nothing(configure, tmp_pa
     # A GPU is kept busy with several images, where the number is not given.
     assert submit(configure(**settings), factory=load_stub) == 0
     assert capsys.readouterr().out.splitlines()[1].startswith("sub-01_ses-a_and-2-more\t4\t")
+
+
+@pytest.mark.parametrize(
+    ("settings", "sizes"),
+    [
+        ({"executor": "local"}, [3, 3, 3, 3]),
+        ({"executor": "slurm", "jobs": 2}, [1] * 12),
+        ({"executor": "slurm", "jobs": 1, "time": 3}, [1] * 12),
+        ({"executor": "slurm"}, [1] * 12),
+        ({"executor": "slurm", "jobs": 1, "batch_size": 5}, [5, 5, 2]),
+        ({"executor": "slurm", "jobs": 4, "gpus": 1}, [12]),
+    ],
+    ids=lambda value: " ".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else "",
+)
+def test_participants_share_a_job_where_there_are_many_for_each_job_at_a_time(tmp_path, configure, settings, sizes):
+    raw = make_dataset(tmp_path / "many", {f"sub-{i:02d}/anat/sub-{i:02d}_T2w.nii.gz": tiny_image() for i in range(12)})
+    config = configure(bids_dir=raw, **settings)
+    jobs = make_plan(config, expected_entries(config, load_stub)).jobs
+    assert [len(job.images) for job in jobs.values()] == sizes
 
 
 RUNTIME = """\

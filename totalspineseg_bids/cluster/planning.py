@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,8 +17,9 @@ from totalspineseg_bids.bids.publish import looks_complete
 from totalspineseg_bids.cluster.containers import program_in, uses_apptainer
 from totalspineseg_bids.cluster.plan import Job, JobPlan
 from totalspineseg_bids.cluster.resources import (
-    GPU_BATCH_MINUTES,
+    BATCH_MINUTES,
     GROUP_RESOURCES,
+    JOBS_IN_TURN,
     estimate,
     memory_need,
     weights_mb,
@@ -148,6 +150,9 @@ def _jobs(
     sessions: dict[tuple[str, str], list[SourceImage]] = defaultdict(list)
     for source in sources:
         sessions[source.participant, source.session].append(source)
+    # A batch ends where its estimate passes the time limit.
+    limit, untimed = config.time or BATCH_MINUTES, dataclasses.replace(config, time=None)
+    most = _largest_batch(len(shares), config)
     names: list[str] = []
     needs: list[MemoryNeed] = []
 
@@ -160,7 +165,8 @@ def _jobs(
         # The networks also run on the images of the session that are labelled together with these.
         read = dict.fromkeys(s for image in images for s in sessions[image.participant, image.session])
         new = [memory_need(source.path) for source in (read if config.joint_session else images)]
-        if names and _is_full(len(names), estimate([*needs, *new], weights, config, cores).minutes, config):
+        minutes = estimate([*needs, *new], weights, untimed, cores).minutes
+        if len(names) >= most or (names and config.batch_size is None and minutes > limit):
             yield job()
             names, needs = [], []
         names.append(share)
@@ -169,11 +175,14 @@ def _jobs(
         yield job()
 
 
-def _is_full(shares: int, minutes: int, config: RunConfig) -> bool:
-    """Return whether a job of so many parts takes no more, given the time it would take with the next one."""
-    if config.batch_size is not None or not (config.gpus or config.device.startswith("cuda")):
-        return shares >= (config.batch_size or 1)
-    return minutes > (config.time or GPU_BATCH_MINUTES)
+def _largest_batch(shares: int, config: RunConfig) -> int:
+    """Return the most parts of a job: start-up is shared, but jobs that could run at the same time are not merged."""
+    if config.batch_size is not None:
+        return config.batch_size
+    if config.gpus or config.device.startswith("cuda"):
+        return shares
+    at_a_time = config.job_limit or (1 if config.executor == "local" else shares)
+    return max(1, shares // (JOBS_IN_TURN * at_a_time))
 
 
 def _job_settings(config: RunConfig) -> dict[str, Any]:

@@ -32,8 +32,10 @@ _LARGE_MVOXEL = 4.0
 _UNKNOWN = MemoryNeed(least=1300, likely=5300, size="unknown", megavoxels=12)
 #: Two public networks, for a model that is in a container only, MB.
 _UNKNOWN_WEIGHTS_MB = 500.0
-#: Jobs on a GPU get images for this time, including headroom, minutes.
-GPU_BATCH_MINUTES = 30
+#: Jobs get images for this time, including headroom, minutes.
+BATCH_MINUTES = 30
+#: Fewest jobs for each that runs at the same time, so that all end at about the same time.
+JOBS_IN_TURN = 4
 #: Group level, measured with 10,000 images (`benchmarks/bench_group_report.py`).
 GROUP_RESOURCES = Resources(mem_mb=4000, minutes=30, threads=1)
 
