@@ -115,25 +115,12 @@ def _side_processes(
     if level.region == "C":
         # Articular pillar: one oblique column; the transverse process lies in front of it.
         at = max(upper, width + radius * 0.95)
-        rod(
-            canvas,
-            frame.at(side * at, center + 0.55 * ap, 0.62 * height),
-            frame.at(side * at, center - 0.2 * ap, -0.66 * height),
-            (radius, 0.95 * radius),
-            (radius, 0.9 * radius),
-            label,
-            across=right,
-            cap=0.6 * radius,
-        )
-        rod(
-            canvas,
-            frame.at(side * level.width * 0.42, 0.0, 0.0),
-            tip,
-            (a, 0.8 * b),
-            (0.8 * a, 0.8 * b),
-            label,
-            across=front,
-        )
+        top = frame.at(side * at, center + 0.55 * ap, 0.62 * height)
+        bottom = frame.at(side * at, center - 0.2 * ap, -0.66 * height)
+        ends = (radius, 0.95 * radius), (radius, 0.9 * radius)
+        rod(canvas, top, bottom, *ends, label, across=right, cap=0.6 * radius)
+        root = frame.at(side * level.width * 0.42, 0.0, 0.0)
+        rod(canvas, root, tip, (a, 0.8 * b), (0.8 * a, 0.8 * b), label, across=front)
         rod(canvas, frame.at(side * at, center + 0.6 * ap, 0.0), tip, (a, b), (0.8 * a, 0.8 * b), label, across=front)
         return
     root = frame.at(side * (width + 3.0 * scale), center - 0.1 * ap, 0.12 * height)
@@ -141,44 +128,21 @@ def _side_processes(
     upper, lower = max(upper, width + 0.75 * radius), max(lower, 0.92 * width)
     if level.region == "T":
         up_front, up_back, down_back = center - 0.45 * ap, center - 0.55 * ap, center - ap - radius * 0.9
-        rod(
-            canvas,
-            frame.at(side * upper, up_back, 0.1 * height),
-            frame.at(side * upper, up_front - 0.4 * ap, 0.72 * height),
-            (radius, 0.55 * radius),
-            (0.9 * radius, 0.5 * radius),
-            label,
-            across=right,
+        facets = (
+            ((upper, up_back, 0.1), (upper, up_front - 0.4 * ap, 0.72), (1.0, 0.55), (0.9, 0.5)),
+            ((lower, down_back, -0.1), (lower, down_back - 0.8, -0.66), (1.0, 0.6), (0.85, 0.5)),
         )
-        rod(
-            canvas,
-            frame.at(side * lower, down_back, -0.1 * height),
-            frame.at(side * lower, down_back - 0.8, -0.66 * height),
-            (radius, 0.6 * radius),
-            (0.85 * radius, 0.5 * radius),
-            label,
-            across=right,
+    else:
+        # Lumbar: the upper facets embrace the lower ones of the vertebra above from outside.
+        far, below = (upper + 0.5, center - 0.75 * ap, 0.66), (lower, center - 0.95 * ap - 1.5, -0.86)
+        facets = (
+            ((upper, center - 0.35 * ap, 0.1), far, (0.72, 1.0), (0.66, 1.1)),
+            ((0.9 * lower, center - ap - 1.0, -0.2), below, (0.75, 0.9), (0.7, 0.95)),
         )
-        return
-    # Lumbar: the upper facets embrace the lower ones of the vertebra above from outside.
-    rod(
-        canvas,
-        frame.at(side * upper, center - 0.35 * ap, 0.1 * height),
-        frame.at(side * (upper + 0.5), center - 0.75 * ap, 0.66 * height),
-        (0.72 * radius, radius),
-        (0.66 * radius, 1.1 * radius),
-        label,
-        across=right,
-    )
-    rod(
-        canvas,
-        frame.at(side * 0.9 * lower, center - ap - 1.0, -0.2 * height),
-        frame.at(side * lower, center - 0.95 * ap - 1.5, -0.86 * height),
-        (0.75 * radius, 0.9 * radius),
-        (0.7 * radius, 0.95 * radius),
-        label,
-        across=right,
-    )
+    for start, end, near, away in facets:
+        one, other = (frame.at(side * beside, behind, share * height) for beside, behind, share in (start, end))
+        first, last = ((across * radius, along * radius) for across, along in (near, away))
+        rod(canvas, one, other, first, last, label, across=right)
 
 
 def _spinous(
@@ -193,16 +157,8 @@ def _spinous(
     start = np.array([0.0, root, -0.24 * height])
     end = start + length * np.array([0.03 * wobble[4], -np.cos(slope), -np.sin(slope)])
     begin, tip = frame.at(*start), frame.at(*end)
-    rod(
-        canvas,
-        begin,
-        tip,
-        (half, scale * at_root),
-        (0.9 * half, scale * at_tip),
-        label,
-        across=frame.axes[:, 0],
-        cap=2.5 * scale,
-    )
+    sizes = (half, scale * at_root), (0.9 * half, scale * at_tip)
+    rod(canvas, begin, tip, *sizes, label, across=frame.axes[:, 0], cap=2.5 * scale)
     if level.name in {"C2", "C3", "C4", "C5", "C6"}:
         for side in (-1.0, 1.0):
             fork = frame.at(end[0] + side * 4.5 * scale, end[1] - 2.5 * scale, end[2] - 2.0 * scale)

@@ -98,22 +98,11 @@ def draw_foraminal_fat(canvas: Canvas, column: SpinalColumn) -> None:
     canal, neck = column.canal, _end_of_neck(column)
     for i in range(0, len(canal.points) - 1, 2):
         j = min(i + 2, len(canal.points) - 1)
+        start, end, across = canal.points[i], canal.points[j], canal.across[i]
         (a0, b0), (a1, b1) = canal.radii[i], canal.radii[j]
-        for wide, deep, label in (
-            (1.0, 5.0, SOFT_TISSUE),
-            (7.0, 0.0, FAT if canal.points[i][2] < neck else SOFT_TISSUE),
-        ):
-            rod(
-                canvas,
-                canal.points[i],
-                canal.points[j],
-                (a0 + wide, b0 + deep),
-                (a1 + wide, b1 + deep),
-                label,
-                across=canal.across[i],
-                cap=2.0,
-                replace=TISSUES[2:8],
-            )
+        for wide, deep, label in ((1.0, 5.0, SOFT_TISSUE), (7.0, 0.0, FAT if start[2] < neck else SOFT_TISSUE)):
+            sizes = (a0 + wide, b0 + deep), (a1 + wide, b1 + deep)
+            rod(canvas, start, end, *sizes, label, across=across, cap=2.0, replace=TISSUES[2:8])
 
 
 def draw_tubes(canvas: Canvas, column: SpinalColumn) -> None:
@@ -145,18 +134,9 @@ def _end_of_neck(column: SpinalColumn) -> float:
 def _tube(canvas: Canvas, tube: Tube, label: int, replace: tuple[int, ...]) -> None:
     """Draw a tube from its points, half axes and left-right directions."""
     for i in range(len(tube.points) - 1):
+        start, end, across = tube.points[i], tube.points[i + 1], tube.across[i]
         (a0, b0), (a1, b1) = tube.radii[i], tube.radii[i + 1]
-        rod(
-            canvas,
-            tube.points[i],
-            tube.points[i + 1],
-            (a0, b0),
-            (a1, b1),
-            label,
-            across=tube.across[i],
-            cap=1.2,
-            replace=replace,
-        )
+        rod(canvas, start, end, (a0, b0), (a1, b1), label, across=across, cap=1.2, replace=replace)
 
 
 def _taper(level: SpinalLevel) -> float:

@@ -72,23 +72,11 @@ def _outline(canvas: Canvas, profile: BodyProfile, p: SpineParameters, rng: np.r
         ("C1+75", 88), ("C1+30", 82), ("C1", 62), ("C3", 55), ("C5", 55), ("C7", 62), ("T2", 66), ("T6", 66),
         ("T10", 62), ("L2", 72), ("L4", 76), ("S1", 66), ("S3", 46), ("Co1", 50),
     ])  # fmt: skip
-    fat = (
-        p.fat
-        * profile.interpolate(
-            [
-                ("C1+30", 0.35),
-                ("C3", 0.6),
-                ("C6", 1.0),
-                ("T3", 1.0),
-                ("T8", 0.8),
-                ("L2", 1.1),
-                ("L5", 1.7),
-                ("S3", 2.0),
-                ("Co1", 2.2),
-            ]
-        )
-        / p.scale
-    )
+    thickness = profile.interpolate([
+        ("C1+30", 0.35), ("C3", 0.6), ("C6", 1.0), ("T3", 1.0), ("T8", 0.8), ("L2", 1.1), ("L5", 1.7), ("S3", 2.0),
+        ("Co1", 2.2),
+    ])  # fmt: skip
+    fat = p.fat * thickness / p.scale
     belly = fat * profile.interpolate([("C1", 0.6), ("T3", 0.5), ("T10", 0.7), ("L3", 1.6), ("S2", 1.6)]) / p.scale
     x = gaussian_filter1d(profile.x_column, 45.0 * p.scale / canvas.spacing, mode="nearest").astype(np.float32) * 0.6
     back += gaussian_filter1d(rng.standard_normal(len(profile.z)), 18 / canvas.spacing).astype(np.float32) * 6.0

@@ -51,6 +51,10 @@ class BodyProfile:
         x, y = (float(np.interp(z, self.z, line)) for line in (self.x_column, self.y_column))
         return np.array([x + right * self.size, y + front * self.size, z])
 
+    def path(self, *places: tuple[str, float, float] | tuple[str, float, float, float]) -> NDArray[np.float64]:
+        """Return the positions of several places, each given as for `point`, shape (N, 3)."""
+        return np.array([self.point(*place) for place in places])
+
 
 def measure_body_profile(canvas: Canvas, column: SpinalColumn, scale: float) -> BodyProfile:
     """Measure the position of the column in all slices of a canvas."""

@@ -42,9 +42,7 @@ def draw_abdomen(canvas: Canvas, profile: BodyProfile, p: SpineParameters, rng: 
     draw_blob(canvas, profile.point("T11", -84 + jitter(4), 2 + jitter(5), 4), (26 * k, 36 * k, 44 * k), ORGAN, inside)
     # Reach of the diaphragm: a thin muscle along the spine (crura).
     for side in (-1.0, 1.0):
-        path = np.array(
-            [profile.point("T11", side * 18, 17), profile.point("L1", side * 15, 20), profile.point("L3", side * 9, 21)]
-        )
+        path = profile.path(("T11", side * 18, 17), ("L1", side * 15, 20), ("L3", side * 9, 21))
         polyline(canvas, path, k * np.array([[5.0, 5.0], [5.0, 4.0], [2.0, 2.0]]), MUSCLE, replace=inside)
         kidney = profile.point("L1", side * (60 + jitter(4)), -2 + jitter(5), -8 + jitter(8))
         draw_blob(canvas, kidney, (26 * k, 25 * k, 54 * k), ORGAN, inside)
@@ -62,9 +60,7 @@ def draw_abdomen(canvas: Canvas, profile: BodyProfile, p: SpineParameters, rng: 
         if rng.random() < 0.3:
             r = radius * float(rng.uniform(0.4, 0.75))
             rod(canvas, center, end, (r, r), (r, r), GAS, replace=(ORGAN,))
-    rectum = np.array(
-        [profile.point("S2", jitter(6), 30), profile.point("S4", jitter(4), 26), profile.point("Co1", 0, 30, -10)]
-    )
+    rectum = profile.path(("S2", jitter(6), 30), ("S4", jitter(4), 26), ("Co1", 0, 30, -10))
     polyline(canvas, rectum, k * np.array([[13.0, 12.0], [16.0, 14.0], [12.0, 12.0]]), ORGAN, replace=inside)
     if rng.random() < 0.6:
         polyline(canvas, rectum[:2], k * np.array([[6.0, 5.0], [9.0, 7.0]]), GAS, replace=(ORGAN,))
@@ -79,38 +75,17 @@ def draw_vessels(canvas: Canvas, profile: BodyProfile, rng: np.random.Generator)
     draw_blob(canvas, heart, (52 * k, 42 * k, 54 * k), VESSEL, inside)
     side = float(rng.uniform(10, 17))
     radius = float(rng.uniform(9, 13)) * k
-    down = np.array(
-        [
-            profile.point("T4", -side, 22),
-            profile.point("T6", -side - 6, 18),
-            profile.point("T9", -side, 24),
-            profile.point("T12", -7, 31),
-            profile.point("L2", -8, 32),
-            profile.point("L4", -3, 32),
-        ]
+    down = profile.path(
+        ("T4", -side, 22), ("T6", -side - 6, 18), ("T9", -side, 24), ("T12", -7, 31), ("L2", -8, 32), ("L4", -3, 32)
     )
     sizes = radius * np.array([1.25, 1.2, 1.1, 1.0, 0.85, 0.8])
     polyline(canvas, down, np.stack([sizes, sizes], axis=1), VESSEL, replace=(*inside, ORGAN))
     arch = np.array([down[0], profile.point("T3", -8, 48), profile.point("T4", 6, 70), profile.point("T6", 6, 76)])
     polyline(canvas, arch, np.full((4, 2), 1.3 * radius), VESSEL, replace=inside)
-    cava = np.array(
-        [
-            profile.point("T9", 26, 50),
-            profile.point("T12", 24, 36),
-            profile.point("L2", 20, 31),
-            profile.point("L5", 14, 30),
-        ]
-    )
+    cava = profile.path(("T9", 26, 50), ("T12", 24, 36), ("L2", 20, 31), ("L5", 14, 30))
     polyline(canvas, cava, np.full((4, 2), radius) * [1.1, 0.85], VESSEL, replace=(*inside, ORGAN))
     for s in (-1.0, 1.0):
-        iliac = np.array(
-            [
-                profile.point("L4", s * 4, 32),
-                profile.point("L5", s * 24, 30),
-                profile.point("S1", s * 46, 34),
-                profile.point("S3", s * 60, 60),
-            ]
-        )
+        iliac = profile.path(("L4", s * 4, 32), ("L5", s * 24, 30), ("S1", s * 46, 34), ("S3", s * 60, 60))
         polyline(canvas, iliac, np.full((4, 2), 0.7 * radius), VESSEL, replace=(SOFT, MUSCLE))
         for _ in range(9):
             z = float(rng.uniform(-45, 45))
@@ -138,44 +113,28 @@ def draw_neck_and_head(canvas: Canvas, profile: BodyProfile, p: SpineParameters,
         r = rng.uniform(5, 13, 3) * k
         draw_blob(canvas, place, (float(r[0]), float(r[1]), float(r[2])), MUSCLE, (SOFT,))
     ahead = float(rng.uniform(20, 25))
-    air = np.array(
-        [
-            profile.point("C1", 0, ahead + 5, 14),
-            profile.point("C2", 0, ahead - 1),
-            profile.point("C4", 0, ahead),
-            profile.point("C6", 0, ahead + 6),
-            profile.point("T1", 0, ahead + 8),
-            profile.point("T4", 2, ahead + 15),
-        ]
+    air = profile.path(
+        ("C1", 0, ahead + 5, 14),
+        ("C2", 0, ahead - 1),
+        ("C4", 0, ahead),
+        ("C6", 0, ahead + 6),
+        ("T1", 0, ahead + 8),
+        ("T4", 2, ahead + 15),
     )
     wide = k * np.array([[12, 7], [13, 5.5], [10, 7], [8, 8], [8.5, 8], [8.5, 8]])
     polyline(canvas, air, wide, GAS, replace=(SOFT, MUSCLE))
     for side in (-1.0, 1.0):
         bronchus = profile.point("T6", side * 28, ahead + 22)
         rod(canvas, air[-1], bronchus, (7 * k, 7 * k), (5 * k, 5 * k), GAS, replace=(SOFT, LUNG, VESSEL))
-        carotid = np.array(
-            [
-                profile.point("T2", side * 14, 34),
-                profile.point("C6", side * 24, 20),
-                profile.point("C3", side * 27, 17),
-                profile.point("C1", side * 26, 14, 10),
-            ]
+        carotid = profile.path(
+            ("T2", side * 14, 34), ("C6", side * 24, 20), ("C3", side * 27, 17), ("C1", side * 26, 14, 10)
         )
         polyline(canvas, carotid, np.full((4, 2), 3.4 * k), VESSEL, replace=(SOFT, MUSCLE))
         jugular = carotid + k * np.array([side * 9.0, -1.0, 0.0])
         polyline(canvas, jugular, np.full((4, 2), 4.4 * k), VESSEL, replace=(SOFT, MUSCLE))
-        longus = np.array(
-            [profile.point("C1", side * 7, 10), profile.point("C4", side * 9, 11), profile.point("T2", side * 8, 11)]
-        )
+        longus = profile.path(("C1", side * 7, 10), ("C4", side * 9, 11), ("T2", side * 8, 11))
         polyline(canvas, longus, k * np.array([[5.0, 3.0], [6.0, 4.0], [4.0, 3.0]]), MUSCLE, replace=(SOFT,))
-    gullet = np.array(
-        [
-            profile.point("C6", -3, 15),
-            profile.point("T3", -5, 19),
-            profile.point("T8", -3, 30),
-            profile.point("T11", -14, 40),
-        ]
-    )
+    gullet = profile.path(("C6", -3, 15), ("T3", -5, 19), ("T8", -3, 30), ("T11", -14, 40))
     polyline(canvas, gullet, np.full((4, 2), 5.5 * k) * [1.3, 1.0], MUSCLE, replace=(SOFT, LUNG))
     _head(canvas, profile, k, rng)
 

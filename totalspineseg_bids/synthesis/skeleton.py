@@ -25,18 +25,16 @@ def draw_trunk_muscles(canvas: Canvas, profile: BodyProfile, rng: np.random.Gene
     k = profile.size
     bulk = float(rng.uniform(0.8, 1.2))
     for side in (-1.0, 1.0):
-        psoas = np.array(
-            [
-                profile.point("T12", side * 22, 0, -8),
-                profile.point("L2", side * 31, 0),
-                profile.point("L4", side * 41, 3),
-                profile.point("S1", side * 58, 24),
-                profile.point("S3", side * 72, 62),
-            ]
+        psoas = profile.path(
+            ("T12", side * 22, 0, -8),
+            ("L2", side * 31, 0),
+            ("L4", side * 41, 3),
+            ("S1", side * 58, 24),
+            ("S3", side * 72, 62),
         )
         radii = k * bulk * np.array([[4.0, 5.0], [10.0, 12.0], [16.0, 18.0], [18.0, 18.0], [14.0, 14.0]])
         polyline(canvas, psoas, radii, MUSCLE, replace=(SOFT, ORGAN))
-        quadratus = np.array([profile.point("L1", side * 46, -20), profile.point("L4", side * 66, -12)])
+        quadratus = profile.path(("L1", side * 46, -20), ("L4", side * 66, -12))
         polyline(canvas, quadratus, k * bulk * np.array([[16.0, 6.0], [20.0, 8.0]]), MUSCLE, replace=(SOFT, ORGAN))
 
 
@@ -71,7 +69,7 @@ def draw_pelvis(canvas: Canvas, profile: BodyProfile, rng: np.random.Generator) 
         draw_blob(canvas, socket, (20 * k, 26 * k, 30 * k), BONE, replace)
         pubis = np.array([socket + np.array([0.0, 14.0 * k, 0.0]), profile.point("Co1", side * 5, 112, -8)])
         polyline(canvas, pubis, k * np.array([[9.0, 9.0], [8.0, 14.0]]), BONE, replace=replace)
-        piriformis = np.array([profile.point("S2", side * 20, 14), profile.point("S4", side * 74, 10, 0)])
+        piriformis = profile.path(("S2", side * 20, 14), ("S4", side * 74, 10, 0))
         polyline(canvas, piriformis, k * np.array([[8.0, 8.0], [10.0, 10.0]]), MUSCLE, replace=(SOFT,))
 
 
