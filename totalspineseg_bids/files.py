@@ -5,10 +5,11 @@ from __future__ import annotations
 import codecs
 import hashlib
 import io
+import json
 import logging
 import sys
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +71,22 @@ def sha256_of_stream(stream: BinaryIO) -> str:
     while block := stream.read(1 << 20):
         digest.update(block)
     return digest.hexdigest()
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return the object in a JSON file; ``None`` if the file has none that can be read.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> read_json(Path("absent.json")) is None
+    True
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def decode_text(content: bytes) -> tuple[str, str]:

@@ -19,8 +19,8 @@ from tiny_spine import TinySegmenter, contents, make_dataset, tiny_image  # type
 
 from totalspineseg_bids.app.run import run
 from totalspineseg_bids.app.segmenter import LoadedSegmenter
-from totalspineseg_bids.bids.publish import read_json
 from totalspineseg_bids.config import RunConfig
+from totalspineseg_bids.files import read_json
 
 # The libraries that a run loads on its way, loaded once for all the processes forked from this one.
 for _name in ("bids.layout", "totalspineseg_bids.app.group", "totalspineseg_bids.app.participant"):

@@ -22,11 +22,11 @@ from processes import as_plain_user, config, dataset, finish, say_to, work  # ty
 from tiny_spine import contents, make_dataset, save, tiny_image  # type: ignore[import-not-found]
 
 from totalspineseg_bids.app.crash import read_crashes
-from totalspineseg_bids.bids.publish import read_json
 from totalspineseg_bids.bids.query import Selection, find_images
 from totalspineseg_bids.bids.tables import read_table
 from totalspineseg_bids.bids.validate import validate
 from totalspineseg_bids.cli.bids_app import main
+from totalspineseg_bids.files import read_json
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the runs are forked")
 

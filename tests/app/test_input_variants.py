@@ -15,10 +15,10 @@ from tiny_spine import BoxSegmenter, make_dataset, save, tiny_image, tree  # typ
 
 from totalspineseg_bids.app.run import run
 from totalspineseg_bids.app.segmenter import LoadedSegmenter
-from totalspineseg_bids.bids.publish import read_json
 from totalspineseg_bids.bids.tables import read_table
 from totalspineseg_bids.bids.validate import validate
 from totalspineseg_bids.config import RunConfig
+from totalspineseg_bids.files import read_json
 from totalspineseg_bids.report.volume import viewer_assets
 
 pytestmark = [

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from totalspineseg_bids.app.crash import Failure, write_crash
 from totalspineseg_bids.bids.names import DerivativeNames, SourceImage
-from totalspineseg_bids.bids.publish import read_json
 from totalspineseg_bids.bids.sidecar import format_json
 from totalspineseg_bids.errors import ExitCode, SpineAppError
+from totalspineseg_bids.files import read_json
 from totalspineseg_bids.imaging.atomic import write_text
 
 logger = logging.getLogger(__name__)

@@ -16,10 +16,10 @@ import numpy as np
 from totalspineseg_bids.anatomy import LabelScheme, from_scheme, to_scheme
 from totalspineseg_bids.app.uncorrected import SegmentedImage
 from totalspineseg_bids.bids.names import RESOLUTIONS, SEGMENTATION, DerivativeNames, SourceImage
-from totalspineseg_bids.bids.publish import read_json
 from totalspineseg_bids.bids.tables import read_table
 from totalspineseg_bids.columns import MISSING
 from totalspineseg_bids.errors import ImageError, MissingInputError, UsageError
+from totalspineseg_bids.files import read_json
 from totalspineseg_bids.imaging.io import file_digest, read_labels
 from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.segmentation.corrections import (

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from totalspineseg_bids.bids.names import LOGS, DerivativeNames, SourceImage, is_source_name
-from totalspineseg_bids.bids.publish import read_json
 from totalspineseg_bids.bids.sidecar import format_json
 from totalspineseg_bids.errors import ExitCode, SpineAppError
+from totalspineseg_bids.files import read_json
 from totalspineseg_bids.imaging.atomic import write_text
 
 FAILED = "failed"

@@ -25,6 +25,7 @@ from totalspineseg_bids.errors import (
     SpineAppError,
     UsageError,
 )
+from totalspineseg_bids.files import read_json
 from totalspineseg_bids.imaging.atomic import write_text
 from totalspineseg_bids.imaging.grid import restore_probability
 from totalspineseg_bids.imaging.io import (
@@ -232,15 +233,8 @@ def _beside(target: Path, ending: str) -> Path:
 
 def is_file_done(job: FileJob) -> bool:
     """Return whether an image has labels, or a JSON file which says that it shows no spine."""
-    return job.target.exists() or _says_no_spine(_beside(job.target, ".json"))
-
-
-def _says_no_spine(path: Path) -> bool:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(content, dict) and content.get("status") == SpineStatus.NO_SPINE.value
+    report = read_json(_beside(job.target, ".json")) or {}
+    return job.target.exists() or report.get("status") == SpineStatus.NO_SPINE.value
 
 
 def _write_result(job: FileJob, image: LoadedImage, spine: LabelledSpine, options: FileOptions) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 from totalspineseg_bids.app.participant import Tally
 from totalspineseg_bids.bids.names import DerivativeNames, SourceImage
-from totalspineseg_bids.bids.publish import output_files, read_json
+from totalspineseg_bids.bids.publish import output_files
 from totalspineseg_bids.bids.sidecar import format_json
-from totalspineseg_bids.files import sha256_of
+from totalspineseg_bids.files import read_json, sha256_of
 from totalspineseg_bids.imaging.atomic import write_text
 
 

@@ -11,11 +11,12 @@ from pathlib import Path
 from totalspineseg_bids.app.participant import plan_jobs, run_participants
 from totalspineseg_bids.app.segmenter import LoadedSegmenter, SegmenterFactory, load_segmenter
 from totalspineseg_bids.app.selection import make_selection
-from totalspineseg_bids.bids.publish import output_files, read_json
+from totalspineseg_bids.bids.publish import output_files
 from totalspineseg_bids.bids.query import find_images
 from totalspineseg_bids.bids.sidecar import read_software_versions
 from totalspineseg_bids.config import RunConfig, read_run_record
 from totalspineseg_bids.errors import MissingInputError, UsageError
+from totalspineseg_bids.files import read_json
 
 logger = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from totalspineseg_bids.bids.names import SEGMENTATION, DerivativeNames, SourceImage, is_source_name
-from totalspineseg_bids.bids.publish import read_json
 from totalspineseg_bids.bids.tables import read_table
 from totalspineseg_bids.errors import MissingInputError
+from totalspineseg_bids.files import read_json
 from totalspineseg_bids.imaging.checks import is_fetched
 
 logger = logging.getLogger(__name__)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -12,17 +11,9 @@ from typing import Any
 from totalspineseg_bids.bids.names import LOGS, RESOLUTIONS, DerivativeNames
 from totalspineseg_bids.bids.sidecar import Digests, format_json
 from totalspineseg_bids.errors import MissingInputError
+from totalspineseg_bids.files import read_json
 from totalspineseg_bids.imaging.atomic import remove_stale, write_text
 from totalspineseg_bids.imaging.checks import is_fetched
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """Return the object in a JSON file; ``None`` if the file has none that can be read."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
 
 
 def is_complete(output: Path, names: DerivativeNames, resolution: str | None, digests: Digests) -> bool:

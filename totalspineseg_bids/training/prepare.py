@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.errors import NothingSelectedError, OutputError, SpineAppError
+from totalspineseg_bids.files import read_json
 from totalspineseg_bids.imaging.atomic import write_bytes, write_text
 from totalspineseg_bids.imaging.checks import check_file
 from totalspineseg_bids.imaging.io import write_labels
@@ -293,7 +294,7 @@ def _make_case(
         check_file(path)
     mark = work_dir / "prepared" / f"{job.case.case_id}.json"
     signature = _signature(job, scheme)
-    known = _read_mark(mark)
+    known = read_json(mark) or {}
     if known.get("signature") == signature and all(path.exists() for path in _outputs(job, folders, work_dir)):
         return False, list(known["structures"])
     mark.unlink(missing_ok=True)
@@ -401,12 +402,3 @@ def prepare(
         levels=levels,
         copies=copies,
     )
-
-
-def _read_mark(path: Path) -> dict[str, Any]:
-    """Return the recorded inputs of a case; empty if unknown."""
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

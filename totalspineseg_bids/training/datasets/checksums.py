@@ -8,21 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from totalspineseg_bids.errors import ImageError, MissingInputError
-from totalspineseg_bids.files import sha256_of
+from totalspineseg_bids.files import read_json, sha256_of
 from totalspineseg_bids.imaging.atomic import write_text
 from totalspineseg_bids.models.download import DownloadError, download
 
 logger = logging.getLogger(__name__)
 
 RECORD = "digests.json"
-
-
-def _known(folder: Path) -> dict[str, dict[str, str]]:
-    try:
-        content = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def fetch(
@@ -71,7 +63,7 @@ def fetch(
             f"{error}; without a network here, download it elsewhere, put it at {target} and run the same command again"
         )
         raise MissingInputError(msg) from error
-    known = _known(folder)
+    known = read_json(folder / RECORD) or {}
     before = known.get(target.name, {})
     wanted = published or before.get("sha256")
     # Hashing gigabytes takes minutes: what was checked and has not changed since is believed.
