@@ -161,6 +161,12 @@ def compare(one: Path, many: Path, seconds: float) -> dict[str, bool]:
     }
 
 
+def stop(*_: object) -> None:
+    """End the program; the services are stopped, also if the signal comes once more, as it does from timeout(1)."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(1)
+
+
 def main() -> int:
     """Run the test in a temporary folder."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -170,8 +176,7 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="folder for all of it (default: a temporary one)")
     options = parser.parse_args()
     print(f"seed {options.seed}")
-    # So that the services are stopped then too.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    signal.signal(signal.SIGTERM, stop)
     try:
         install()
         with tempfile.TemporaryDirectory(prefix="cluster-test-") as temporary:

@@ -110,6 +110,14 @@ def test_the_snakefile_works_without_the_app(raw, tmp_path, capsys):
     assert "participant        2" in done.stdout + done.stderr
 
 
+@pytest.mark.slow
+def test_the_test_on_slurm_says_why_it_is_skipped(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))  # neither Slurm nor apt-get
+    program = Path(__file__).parents[2] / "benchmarks" / "run_on_slurm.py"
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, check=True)
+    assert re.fullmatch(r"cluster-test: skipped, .*(root|apt-get|cluster).*", done.stdout.splitlines()[-1])
+
+
 def test_without_snakemake_the_app_says_what_to_install(configure, monkeypatch, capsys):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     assert submit(configure(executor="local"), factory=load_stub) == ExitCode.NO_INPUT
