@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import multiprocessing
 import os
 import shutil
-import stat
 import sys
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +17,8 @@ from tiny_spine import contents, make_dataset, tiny_image  # type: ignore[import
 
 from tests.bad_images import KINDS
 from totalspineseg_bids.app.crash import read_crashes
-from totalspineseg_bids.bids.query import Selection, find_images
 from totalspineseg_bids.bids.tables import read_table
 from totalspineseg_bids.bids.validate import validate
-from totalspineseg_bids.cli.bids_app import main
 from totalspineseg_bids.files import read_json
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the runs are forked")
@@ -116,33 +111,12 @@ def test_the_good_image_is_done_and_the_output_valid(outcome: Outcome) -> None:
     assert validate(outcome.out) == []
 
 
-def test_oddly_named_files_are_left_out_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    odd = ["sub-good/anat/sub-good_T2w copy.nii.gz", "sub-good/anat/sub-other_T2w.nii.gz", "sub-good/anat/T2w.nii.gz"]
-    raw = make_dataset(tmp_path / "raw", dict.fromkeys([GOOD, *odd], tiny_image()))
-    arguments = [str(raw), str(tmp_path / "out"), "participant", "--model", "bundled"]
-    assert main([*arguments, "--strict-validation"]) == 16
-    last = capsys.readouterr().err.splitlines()
-    assert "not a valid BIDS dataset" in last[-1]
-    assert all(any(name.rsplit("/", 1)[1] in line for line in last) for name in odd)
-    finish(config(raw, tmp_path / "out"))
-    assert [source.relative for source in find_images(raw, Selection())] == [GOOD]
-
-
 def test_two_files_of_one_name_fail_both(tmp_path: Path) -> None:
     names = ["sub-01/anat/sub-01_run-1_T2w.nii", "sub-01/anat/sub-01_run-1_T2w.nii.gz"]
     raw = make_dataset(tmp_path / "raw", dict.fromkeys([GOOD, *names], tiny_image()))
     assert as_plain_user(config(raw, tmp_path / "out"), tmp_path / "says") == 65
     assert " and ".join(names) in (tmp_path / "says").read_text().splitlines()[-1]
     assert (tmp_path / "out/sub-good/anat/sub-good_seg-totalspineseg_desc-T2w_dseg.json").is_file()
-
-
-@pytest.mark.parametrize("below", ["", "sub-good", "results", ".."])
-def test_output_among_the_input(tmp_path: Path, below: str, capsys: pytest.CaptureFixture[str]) -> None:
-    raw = dataset(tmp_path / "raw", [GOOD])
-    before = contents(raw)
-    assert main([str(raw), str(raw / below), "participant", "--model", "bundled"]) == 64
-    assert "give a folder" in capsys.readouterr().err.splitlines()[-1]
-    assert contents(raw) == before
 
 
 def test_output_that_cannot_be_written(tmp_path: Path) -> None:
@@ -199,50 +173,3 @@ def test_a_disk_that_fills_up(tmp_path: Path) -> None:
     done = {name: content for name, content in whole.items() if name.startswith("sub-01/")}
     assert {name: left.get(name) for name in done} == done
     assert not any("sub-02" in name and name.endswith("dseg.json") and "totalspineseg" in name for name in left)
-
-
-class Hostile:
-    """Runs a program when it is unpickled."""
-
-    def __init__(self, witness: Path) -> None:
-        self.witness = witness
-
-    def __reduce__(self) -> tuple:
-        return os.mkdir, (str(self.witness),)
-
-
-def test_a_checkpoint_that_would_run_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    import torch
-
-    from tests.inference.untrained import write_untrained_model
-
-    raw, witness = dataset(tmp_path / "raw", [GOOD]), tmp_path / "it-ran"
-    labels = {"background": 0, "disc": [1, 2], "disc_L5_S": 2, "vertebrae": 3, "canal": 4}
-    step1 = {"channel_names": {"0": "MRI"}, "labels": labels, "regions_class_order": [1, 2, 3, 4]}
-    model = write_untrained_model(tmp_path / "model", step1)
-    checkpoint = model / "fold_0" / "checkpoint_final.pth"
-    torch.save({"network_weights": Hostile(witness)}, checkpoint)
-    arguments = [str(raw), str(tmp_path / "out"), "participant", "--skip-bids-validation", "--step1-only", "--model"]
-    assert main([*arguments, str(tmp_path / "model")]) == 66
-    last = capsys.readouterr().err.splitlines()[-1]
-    assert str(checkpoint) in last
-    assert "mkdir" in last
-    assert not witness.exists()
-
-
-@pytest.mark.parametrize("entry", ["../escaped.txt", "/escaped.txt", "link"])
-def test_a_model_zip_that_reaches_outside(
-    tmp_path: Path, entry: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("TOTALSPINESEG_BIDS_MODELS", str(tmp_path / "models"))
-    raw, path = dataset(tmp_path / "raw", [GOOD]), tmp_path / "model.zip"
-    with zipfile.ZipFile(path, "w") as archive:
-        info = zipfile.ZipInfo(entry)
-        info.external_attr = (0o644 | (stat.S_IFLNK if entry == "link" else stat.S_IFREG)) << 16
-        archive.writestr(info, "/etc/passwd")
-    arguments = [str(raw), str(tmp_path / "out"), "participant", "--skip-bids-validation", "--model", str(path)]
-    assert main(arguments) == 66
-    assert "model.zip is refused" in capsys.readouterr().err.splitlines()[-1]
-    assert not list(tmp_path.rglob("escaped.txt"))
-    assert not (tmp_path / "models").exists()
-    assert json.loads((raw / "dataset_description.json").read_text())["Name"] == "Tiny"

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from tiny_spine import TinySegmenter, make_dataset, tiny_image  # type: ignore[import-not-found]
 
+from tests.images import block, data, save
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.app.files import FileJob, FileOptions, check_results, describe, find_file_jobs, segment_files
@@ -24,16 +25,6 @@ from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.segmentation.result import Component, LabelledSpine, SpineStatus
 
 TURNED = np.array([[0, 0, -1, 23], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]], float)
-
-
-def save(path: Path, data: np.ndarray, affine: np.ndarray | None = None) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(data, np.eye(4) if affine is None else affine), path)
-    return path
-
-
-def data(path: Path) -> np.ndarray:
-    return np.asanyarray(nib.load(path).dataobj)
 
 
 class Threshold:
@@ -52,13 +43,6 @@ class Threshold:
             return LabelledSpine(labels, working.affine, (), SpineStatus.NO_SPINE, "neither canal nor disc in view")
         component = Component(label, Structure.VERTEBRA, "L3", 0.9, "L2", None, False, float(labels.sum()), (0, 0, 0))
         return LabelledSpine(labels, working.affine, (component,), SpineStatus.LABELLED)
-
-
-def block(value: float = 100.0) -> np.ndarray:
-    image = np.zeros((6, 8, 10), np.float32)
-    image[2:4, 3:6, 2:9] = value
-    image[0, 0, 0] = 1
-    return image
 
 
 def test_jobs_of_files_and_folders(tmp_path: Path) -> None:

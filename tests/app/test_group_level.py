@@ -138,14 +138,6 @@ def test_foreign_folders_do_no_harm(tmp_path: Path, done: Path, configure: Confi
     assert len(read_table(out / "group_images.tsv")) == 4
 
 
-def test_filters_choose_participants(tmp_path: Path, done: Path, configure: Configure) -> None:
-    assert run(configure("group", participant_label=["sub-01", "03"])) == 0
-    assert len(read_table(tmp_path / "out" / "group_images.tsv")) == 2
-    assert run(configure("group", session_label=["a"])) == 0
-    assert len(read_table(tmp_path / "out" / "group_images.tsv")) == 1
-    assert run(configure("group", participant_label=["77"])) == 18
-
-
 def test_damaged_results_are_left_out_not_fatal(
     tmp_path: Path, done: Path, configure: Configure, capsys: pytest.CaptureFixture[str]
 ) -> None:

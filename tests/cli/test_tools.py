@@ -5,10 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
 
+from tests.images import block, data, save
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.cli.tools import build_parser, main
 from totalspineseg_bids.errors import ExitCode
@@ -28,23 +28,6 @@ def column(shape: tuple[int, int, int] = (40, 60, 120)) -> np.ndarray:
     labels[13:27, 9:23] = anatomy.CANAL_ID
     labels[16:24, 12:20] = anatomy.CORD_ID
     return labels
-
-
-def save(path: Path, data: np.ndarray, affine: np.ndarray | None = None) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(data, np.eye(4) if affine is None else affine), path)
-    return path
-
-
-def data(path: Path) -> np.ndarray:
-    return np.asanyarray(nib.load(path).dataobj)
-
-
-def block(value: float = 100.0) -> np.ndarray:
-    image = np.zeros((6, 8, 10), np.float32)
-    image[2:4, 3:6, 2:9] = value
-    image[0, 0, 0] = 1
-    return image
 
 
 def test_help_is_quick_to_import() -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.training.conftest import box_spine, write
+from tests.images import save
+from tests.training.conftest import box_spine
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.cli.tools import main
 from totalspineseg_bids.errors import NothingSelectedError, UsageError
@@ -28,10 +29,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for number, other in enumerate(worse):
         contrast = "T1w" if number < 2 else "T2w"
         name = f"sub-{number}_seg-totalspineseg_desc-{contrast}_dseg.nii.gz"
-        write(root / "truth" / f"sub-{number}_{contrast}_label-spine_dseg.nii.gz", truth)
-        write(root / "good" / name, truth)
+        save(root / "truth" / f"sub-{number}_{contrast}_label-spine_dseg.nii.gz", truth)
+        save(root / "good" / name, truth)
         if other is not None:
-            write(root / "worse" / name, other)
+            save(root / "worse" / name, other)
     return {name: root / name for name in ("truth", "good", "worse")}
 
 
@@ -119,13 +120,13 @@ def test_three_models_and_names(folders: dict[str, Path], tmp_path: Path) -> Non
 
 
 def test_no_common_image(folders: dict[str, Path], tmp_path: Path) -> None:
-    only = write(tmp_path / "p" / "sub-0_desc-T1w_dseg.nii.gz", box_spine()).parent
-    other = write(tmp_path / "q" / "sub-2_desc-T2w_dseg.nii.gz", box_spine()).parent
+    only = save(tmp_path / "p" / "sub-0_desc-T1w_dseg.nii.gz", box_spine()).parent
+    other = save(tmp_path / "q" / "sub-2_desc-T2w_dseg.nii.gz", box_spine()).parent
     with pytest.raises(NothingSelectedError, match="no image can be compared"):
         compare_models({"p": only, "q": other}, folders["truth"], drop_missing=True)
 
 
 def test_single_image_has_no_interval(tmp_path: Path) -> None:
-    truth = write(tmp_path / "t.nii.gz", box_spine())
+    truth = save(tmp_path / "t.nii.gz", box_spine())
     result = compare_models({"a": truth, "b": truth}, truth)
     assert math.isnan(result.difference(METRICS[0], "b").low)

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.training.conftest import DISCS, LEVELS, box_spine, write
+from tests.images import save
+from tests.training.conftest import DISCS, LEVELS, box_spine
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.errors import MissingInputError, NothingSelectedError
 from totalspineseg_bids.evaluation.evaluate import evaluate
@@ -144,7 +145,7 @@ def test_files_on_other_grids_and_schemes(tmp_path: Path) -> None:
     truth = box_spine()
     affine = np.array([[0, 0, -1, 23], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]], float)
     turned = anatomy.to_scheme(np.ascontiguousarray(truth[::-1].transpose(1, 2, 0)), "totalspineseg")
-    pred, ref = write(tmp_path / "p.nii.gz", turned, affine), write(tmp_path / "t.nii.gz", truth)
+    pred, ref = save(tmp_path / "p.nii.gz", turned, affine), save(tmp_path / "t.nii.gz", truth)
     result = evaluate([pred], [ref], label_scheme="totalspineseg", truth_scheme="seed")
     assert not result.failed
     assert result.summary()["dice_levels"] == 1.0
@@ -152,10 +153,10 @@ def test_files_on_other_grids_and_schemes(tmp_path: Path) -> None:
 
 def bids_pair(root: Path, truth: np.ndarray, predictions: dict[str, np.ndarray]) -> tuple[Path, Path]:
     for contrast, predicted in predictions.items():
-        write(root / "truth" / "sub-1" / "anat" / f"sub-1_{contrast}_label-spine_dseg.nii.gz", truth)
+        save(root / "truth" / "sub-1" / "anat" / f"sub-1_{contrast}_label-spine_dseg.nii.gz", truth)
         name = f"sub-1_seg-totalspineseg_desc-{contrast}_dseg.nii.gz"
-        write(root / "pred" / "sub-1" / "anat" / name, predicted)
-        write(root / "pred" / "sub-1" / "anat" / f"sub-1_seg-levels_desc-{contrast}_dseg.nii.gz", predicted)
+        save(root / "pred" / "sub-1" / "anat" / name, predicted)
+        save(root / "pred" / "sub-1" / "anat" / f"sub-1_seg-levels_desc-{contrast}_dseg.nii.gz", predicted)
     return root / "pred", root / "truth"
 
 
@@ -199,8 +200,8 @@ def test_figures_and_files(tmp_path: Path) -> None:
 def test_plain_folders_pair_by_name(tmp_path: Path) -> None:
     truth = box_spine()
     for name in ("a", "b"):
-        write(tmp_path / "truth" / f"{name}.nii.gz", truth)
-    write(tmp_path / "pred" / "a.nii.gz", truth)
+        save(tmp_path / "truth" / f"{name}.nii.gz", truth)
+    save(tmp_path / "pred" / "a.nii.gz", truth)
     pairs = pair_files(tmp_path / "pred", tmp_path / "truth")
     assert [(p and p.name, t.name) for p, t in pairs] == [("a.nii.gz", "a.nii.gz"), (None, "b.nii.gz")]
     result = evaluate([p for p, _ in pairs], [t for _, t in pairs])
@@ -216,8 +217,8 @@ def test_plain_folders_pair_by_name(tmp_path: Path) -> None:
 def test_same_subject_of_two_datasets_pairs_by_name(tmp_path: Path) -> None:
     truth = box_spine()
     for dataset, predicted in (("a", truth), ("data-multi-subject", shifted(truth))):
-        write(tmp_path / "truth" / f"{dataset}_sub-1_T2w.nii.gz", truth)
-        write(tmp_path / "pred" / f"{dataset}_sub-1_T2w.nii.gz", predicted)
+        save(tmp_path / "truth" / f"{dataset}_sub-1_T2w.nii.gz", truth)
+        save(tmp_path / "pred" / f"{dataset}_sub-1_T2w.nii.gz", predicted)
     pairs = pair_files(tmp_path / "pred", tmp_path / "truth")
     assert [(p and p.name) for p, _ in pairs] == [t.name for _, t in pairs]
     result = evaluate([p for p, _ in pairs], [t for _, t in pairs])
@@ -226,9 +227,9 @@ def test_same_subject_of_two_datasets_pairs_by_name(tmp_path: Path) -> None:
 
 
 def test_plainest_name_of_several_predictions_counts(tmp_path: Path) -> None:
-    truth = write(tmp_path / "truth" / "sub-1_T2w_label-spine_dseg.nii.gz", box_spine())
+    truth = save(tmp_path / "truth" / "sub-1_T2w_label-spine_dseg.nii.gz", box_spine())
     for added in ("res-1mm_seg-x_desc-T2w", "seg-x_desc-T2w"):
-        write(tmp_path / "pred" / f"sub-1_{added}_dseg.nii.gz", box_spine())
+        save(tmp_path / "pred" / f"sub-1_{added}_dseg.nii.gz", box_spine())
     ((predicted, _),) = pair_files(tmp_path / "pred", truth.parent)
     assert predicted is not None
     assert predicted.name == "sub-1_seg-x_desc-T2w_dseg.nii.gz"
@@ -236,7 +237,7 @@ def test_plainest_name_of_several_predictions_counts(tmp_path: Path) -> None:
 
 def test_bad_file_does_not_stop_the_others(tmp_path: Path) -> None:
     truth = box_spine()
-    good = write(tmp_path / "good.nii.gz", truth)
+    good = save(tmp_path / "good.nii.gz", truth)
     bad = tmp_path / "bad.nii.gz"
     bad.write_bytes(good.read_bytes()[:100])
     result = evaluate([bad, good], [good, good])

@@ -9,7 +9,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from tests.training.conftest import box_spine, image_of, write
+from tests.images import save
+from tests.training.conftest import box_spine, image_of
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
 
@@ -29,9 +30,9 @@ def script() -> ModuleType:
 def _dataset(folder: Path, truth: np.ndarray) -> Path:
     """Two subjects, T2w and T1w, with labels named as `datasets get` names those of SPIDER."""
     for subject, suffix in (("sub-001", "T2w"), ("sub-002", "T1w")):
-        write(folder / subject / "anat" / f"{subject}_acq-lowresSag_{suffix}.nii.gz", image_of(truth, 0))
+        save(folder / subject / "anat" / f"{subject}_acq-lowresSag_{suffix}.nii.gz", image_of(truth, 0))
         name = f"{subject}_acq-lowresSag_seg-spider_desc-{suffix}_dseg.nii.gz"
-        write(folder / "derivatives" / "labels" / subject / "anat" / name, truth)
+        save(folder / "derivatives" / "labels" / subject / "anat" / name, truth)
     return folder
 
 
@@ -42,8 +43,8 @@ def _without(labels: np.ndarray, *ids: int) -> np.ndarray:
 def _run(script, tmp_path, truth, predicted) -> None:
     """Score one prediction of the first image and a perfect one of the second."""
     bids, output = _dataset(tmp_path / "spider", truth), tmp_path / "out"
-    write(output / "labels" / "spider_sub-001_acq-lowresSag_T2w.nii.gz", predicted)
-    write(output / "labels" / "spider_sub-002_acq-lowresSag_T1w.nii.gz", truth)
+    save(output / "labels" / "spider_sub-001_acq-lowresSag_T2w.nii.gz", predicted)
+    save(output / "labels" / "spider_sub-002_acq-lowresSag_T1w.nii.gz", truth)
     assert script.main([str(bids), "--output", str(output), "--reuse"]) == 0
     assert (output / "evaluation.json").is_file()
 
@@ -92,6 +93,6 @@ def test_a_name_that_lies_on_another_level_stays_an_error(script):
 
 
 def test_a_folder_without_truth_is_refused_with_the_reason(script, tmp_path, capsys):
-    write(tmp_path / "raw" / "sub-1" / "anat" / "sub-1_T2w.nii.gz", image_of(_BOXES, 0))
+    save(tmp_path / "raw" / "sub-1" / "anat" / "sub-1_T2w.nii.gz", image_of(_BOXES, 0))
     assert script.main([str(tmp_path / "raw"), "--output", str(tmp_path / "out")]) != 0
     assert "derivatives/labels" in capsys.readouterr().err

@@ -3,10 +3,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
 
+from tests.images import save
 from totalspineseg_bids import anatomy
 
 LEVELS = ("C2", "C3", "C4", "C5")
@@ -27,12 +27,6 @@ def box_spine(shape: tuple[int, int, int] = (24, 36, 56)) -> np.ndarray:
     return labels
 
 
-def write(path: Path, data: np.ndarray, affine: np.ndarray | None = None) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(data, np.eye(4) if affine is None else affine), path)
-    return path
-
-
 def image_of(labels: np.ndarray, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     means = rng.uniform(20, 200, 256)
@@ -49,7 +43,7 @@ def bids(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(4):
         subject = f"sub-{number:02d}"
         for contrast in ("T2w", "T1w") if number == 3 else ("T2w",):
-            write(root / subject / "anat" / f"{subject}_{contrast}.nii.gz", image_of(labels, number))
+            save(root / subject / "anat" / f"{subject}_{contrast}.nii.gz", image_of(labels, number))
             name = f"{subject}_seg-totalspineseg_desc-{contrast}_dseg.nii.gz"
-            write(root / "derivatives" / "labels" / subject / "anat" / name, labels)
+            save(root / "derivatives" / "labels" / subject / "anat" / name, labels)
     return root

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.images import save
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.cli.tools import main
 from totalspineseg_bids.errors import MissingInputError, UsageError
@@ -23,7 +24,7 @@ from totalspineseg_bids.training.predict_test_set import mean_dice, run_test_set
 from totalspineseg_bids.training.prepare import prepare
 from totalspineseg_bids.training.train import Epoch, TrainOptions, train
 
-from .conftest import box_spine, image_of, write
+from .conftest import box_spine, image_of
 
 SMALL = {"patch": (32, 16, 16), "features": (4, 8, 8), "batch_size": 1}
 
@@ -41,13 +42,13 @@ def clinic(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(2):
         anat = Path(f"sub-{number}") / "ses-1" / "anat"
         slices = image_of(labels, 10 + number).reshape(8, 3, *labels.shape[1:]).mean(axis=1)[::-1]
-        write(root / anat / f"sub-{number}_ses-1_acq-sag_T2w.nii.gz", np.ascontiguousarray(slices, np.int16), thick)
+        save(root / anat / f"sub-{number}_ses-1_acq-sag_T2w.nii.gz", np.ascontiguousarray(slices, np.int16), thick)
         stem = root / "derivatives" / "labels" / anat / f"sub-{number}_ses-1_acq-sag_T2w"
         public = anatomy.to_scheme(spine, "totalspineseg")
-        write(stem.with_name(f"{stem.name}_space-resampled_label-spine_dseg.nii.gz"), public)
+        save(stem.with_name(f"{stem.name}_space-resampled_label-spine_dseg.nii.gz"), public)
         for name, value in (("SC", anatomy.CORD_ID), ("canal", anatomy.CANAL_ID)):
             mask = (labels == value).astype(np.uint8)
-            write(stem.with_name(f"{stem.name}_space-resampled_label-{name}_seg.nii.gz"), mask)
+            save(stem.with_name(f"{stem.name}_space-resampled_label-{name}_seg.nii.gz"), mask)
     return root
 
 

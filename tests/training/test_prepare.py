@@ -4,12 +4,12 @@ import json
 import shutil
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.images import data, save
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.errors import DatasetError, MissingInputError, NothingSelectedError, OutputError
 from totalspineseg_bids.training.cases import TrainingCase, find_cases, parse_name
@@ -18,11 +18,7 @@ from totalspineseg_bids.training.prepare import prepare
 from totalspineseg_bids.training.semantic_targets import odd_disc_mask, semantic_map
 from totalspineseg_bids.training.split import folds, held_out_persons
 
-from .conftest import box_spine, image_of, write
-
-
-def data(path: Path) -> np.ndarray:
-    return np.asanyarray(nib.load(path).dataobj)
+from .conftest import box_spine, image_of
 
 
 @pytest.fixture
@@ -76,7 +72,7 @@ def test_rerun_keeps_what_is_complete_and_redoes_what_changed(own: Path, tmp_pat
     prepare([own], work, datasets=(101,))
     again = prepare([own], work, datasets=(101,))
     assert (again.written, again.kept) == (0, 5)
-    write(own / "sub-01" / "anat" / "sub-01_T2w.nii.gz", image_of(box_spine(), 99))
+    save(own / "sub-01" / "anat" / "sub-01_T2w.nii.gz", image_of(box_spine(), 99))
     changed = prepare([own], work, datasets=(101,))
     assert (changed.written, changed.kept) == (1, 4)
     shutil.rmtree(own / "sub-02")
@@ -91,8 +87,8 @@ def test_orientation_and_resolution_of_the_source_do_not_matter(own: Path, tmp_p
     affine = np.array([[0, 0, -1, 23], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]], float)
     turned = np.ascontiguousarray(labels[::-1].transpose(1, 2, 0))
     image = own / "sub-00" / "anat" / "sub-00_T2w.nii.gz"
-    write(image, np.ascontiguousarray(data(image)[::-1].transpose(1, 2, 0)), affine)
-    write(labels_of(own, "sub-00"), turned, affine)
+    save(image, np.ascontiguousarray(data(image)[::-1].transpose(1, 2, 0)), affine)
+    save(labels_of(own, "sub-00"), turned, affine)
     summary = prepare([own], tmp_path / "work", datasets=(103,), test_fraction=0)
     got = data(summary.folders[103] / "labelsTr" / "own_sub-00_T2w.nii.gz")
     np.testing.assert_array_equal(got, semantic_map(labels, 103))
@@ -104,7 +100,7 @@ def test_labels_on_a_grid_of_their_own(own: Path, tmp_path: Path) -> None:
     thick = fine.reshape(12, 2, *fine.shape[1:]).mean(axis=1)
     affine = np.diag([2.0, 1, 1, 1])
     affine[0, 3] = 0.5
-    write(own / "sub-00" / "anat" / "sub-00_T2w.nii.gz", thick, affine)
+    save(own / "sub-00" / "anat" / "sub-00_T2w.nii.gz", thick, affine)
     summary = prepare([own], tmp_path / "work", datasets=(101,), test_fraction=0)
     assert not summary.refused
     got = data(summary.folders[101] / "labelsTr" / "own_sub-00_T2w.nii.gz")
@@ -116,9 +112,9 @@ def test_refusals_name_the_file(own: Path, tmp_path: Path) -> None:
     labels_of(own, "sub-00").unlink()
     moved = np.eye(4)
     moved[:3, 3] = (0, 0, 300)
-    write(labels_of(own, "sub-01"), labels[:, :, :-1], moved)
-    write(labels_of(own, "sub-02"), labels, moved)
-    write(labels_of(own, "sub-03", "T1w"), np.where(labels == 39, 63, labels).astype(np.uint8))
+    save(labels_of(own, "sub-01"), labels[:, :, :-1], moved)
+    save(labels_of(own, "sub-02"), labels, moved)
+    save(labels_of(own, "sub-03", "T1w"), np.where(labels == 39, 63, labels).astype(np.uint8))
     summary = prepare([own], tmp_path / "work", datasets=(101,))
     reasons = {refusal.image.name: refusal.reason for refusal in summary.refused}
     assert set(reasons) == {"sub-00_T2w.nii.gz", "sub-01_T2w.nii.gz", "sub-02_T2w.nii.gz", "sub-03_T1w.nii.gz"}
@@ -134,11 +130,11 @@ def test_refusals_name_the_file(own: Path, tmp_path: Path) -> None:
 def test_cord_and_canal_masks_are_merged(own: Path, tmp_path: Path) -> None:
     labels = box_spine()
     levels = np.where(labels >= 200, np.where(labels > 201, labels, 0), labels).astype(np.uint8)
-    write(labels_of(own, "sub-00"), levels)
+    save(labels_of(own, "sub-00"), levels)
     folder = labels_of(own, "sub-00").parent
     # As segmented: the canal mask includes the cord.
-    write(folder / "sub-00_label-canal_desc-T2w_mask.nii.gz", np.isin(labels, (200, 201)).astype(np.uint8))
-    write(folder / "sub-00_label-SC_desc-T2w_mask.nii.gz", (labels == anatomy.CORD_ID).astype(np.uint8))
+    save(folder / "sub-00_label-canal_desc-T2w_mask.nii.gz", np.isin(labels, (200, 201)).astype(np.uint8))
+    save(folder / "sub-00_label-SC_desc-T2w_mask.nii.gz", (labels == anatomy.CORD_ID).astype(np.uint8))
     summary = prepare([own], tmp_path / "work", datasets=(101,), test_fraction=0)
     got = data(summary.folders[101] / "labelsTr" / "own_sub-00_T2w.nii.gz")
     np.testing.assert_array_equal(got, semantic_map(labels, 101))
@@ -174,7 +170,7 @@ def test_copies_of_other_contrast(bids: Path, tmp_path: Path) -> None:
 
 def test_numbers_by_structure(own: Path, tmp_path: Path) -> None:
     without = np.where(box_spine() == anatomy.vertebra("C5").id, 0, box_spine()).astype(np.uint8)
-    write(labels_of(own, "sub-00"), without)
+    save(labels_of(own, "sub-00"), without)
     for _ in range(2):  # counts of kept cases are those of made ones
         summary = prepare([own], tmp_path / "work", datasets=(101,), test_fraction=0)
         assert summary.levels["vertebrae_C4"] == (5, 0)
@@ -194,18 +190,18 @@ def test_content_that_was_not_fetched_is_refused_by_name(own: Path, tmp_path: Pa
 
 def test_series_of_echoes_becomes_its_mean(own: Path, tmp_path: Path) -> None:
     image = data(own / "sub-00" / "anat" / "sub-00_T2w.nii.gz")
-    write(own / "sub-00" / "anat" / "sub-00_T2w.nii.gz", np.stack([image - 5, image + 5], axis=3))
+    save(own / "sub-00" / "anat" / "sub-00_T2w.nii.gz", np.stack([image - 5, image + 5], axis=3))
     summary = prepare([own], tmp_path / "work", datasets=(101,), test_fraction=0)
     got = data(summary.folders[101] / "imagesTr" / "own_sub-00_T2w_0000.nii.gz")
     np.testing.assert_allclose(got, image, atol=1e-3)
 
 
 def test_scheme_is_read_off_each_file(own: Path, tmp_path: Path) -> None:
-    write(labels_of(own, "sub-00"), anatomy.to_scheme(box_spine(), "totalspineseg"))
+    save(labels_of(own, "sub-00"), anatomy.to_scheme(box_spine(), "totalspineseg"))
     thoracic = np.zeros_like(box_spine())
     thoracic[6:18, 16:28, 10:30] = 25  # T10 in one scheme, T5 in the other
-    write(labels_of(own, "sub-01"), thoracic)
-    write(labels_of(own, "sub-02"), np.where(thoracic > 0, 60, 0).astype(np.uint8))
+    save(labels_of(own, "sub-01"), thoracic)
+    save(labels_of(own, "sub-02"), np.where(thoracic > 0, 60, 0).astype(np.uint8))
     summary = prepare([own], tmp_path / "work", datasets=(103,), label_scheme="auto", test_fraction=0)
     for case in ("sub-00_T2w", "sub-03_T2w"):
         got = data(summary.folders[103] / "labelsTr" / f"own_{case}.nii.gz")
@@ -218,7 +214,7 @@ def test_scheme_is_read_off_each_file(own: Path, tmp_path: Path) -> None:
 def test_first_folder_of_labels_that_has_an_image(own: Path, tmp_path: Path) -> None:
     better = np.where(box_spine() == anatomy.vertebra("C5").id, 0, box_spine()).astype(np.uint8)
     name = "sub-00_T2w_space-resampled_label-spine_dseg.nii.gz"
-    write(own / "derivatives" / "labels_iso" / "sub-00" / "anat" / name, better)
+    save(own / "derivatives" / "labels_iso" / "sub-00" / "anat" / name, better)
     cases, refused = find_cases([own], ["derivatives/labels_iso", "derivatives/labels"])
     assert not refused
     assert [case.labels.levels[0].parent.parent.parent.name for case in cases] == ["labels_iso", *["labels"] * 4]
@@ -228,7 +224,7 @@ def test_first_folder_of_labels_that_has_an_image(own: Path, tmp_path: Path) -> 
 
 def test_public_label_scheme(own: Path, tmp_path: Path) -> None:
     for path in (own / "derivatives").rglob("*.nii.gz"):
-        write(path, anatomy.to_scheme(box_spine(), "totalspineseg"))
+        save(path, anatomy.to_scheme(box_spine(), "totalspineseg"))
     summary = prepare([own], tmp_path / "work", datasets=(103,), label_scheme="totalspineseg", test_fraction=0)
     got = data(summary.folders[103] / "labelsTr" / "own_sub-00_T2w.nii.gz")
     np.testing.assert_array_equal(got, semantic_map(box_spine(), 103))
