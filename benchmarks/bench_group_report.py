@@ -46,6 +46,8 @@ class Template:
     """Rows of its table."""
     thumbnail: bytes
     """Its picture."""
+    profile: list[dict[str, str]]
+    """Areas along the column."""
 
 
 def templates(output: Path) -> list[Template]:
@@ -54,7 +56,9 @@ def templates(output: Path) -> list[Template]:
     for result in read_derivatives(output):
         picture = result.figures.get("thumbnail")
         if result.status == "labelled" and picture:
-            found.append(Template(result.sidecar, result.rows, (output / picture).read_bytes()))
+            profile = output / result.names.profile(".tsv")
+            areas = read_table(profile) if profile.is_file() else []
+            found.append(Template(result.sidecar, result.rows, (output / picture).read_bytes(), areas))
     return found
 
 
@@ -100,6 +104,9 @@ def _fake_image(out: Path, relative: str, template: Template, scale: float, rng:
     write_text(out / f"{source.stem.split('_')[0]}.html", "<!DOCTYPE html><title>page</title>")
     write_text(out / names.labels(".tsv"), format_table(list(rows[0]) if rows else ["index", "name"], rows))
     write_text(out / names.labels(".json"), json.dumps(sidecar))
+    if sidecar["Status"] == "labelled" and template.profile:
+        areas = [_scaled(row, scale, rng) for row in template.profile]
+        write_text(out / names.profile(".tsv"), format_table(list(areas[0]), areas))
 
 
 def _scaled(row: dict[str, str], scale: float, rng: np.random.Generator) -> dict[str, str]:

@@ -177,6 +177,14 @@ def _export(name: str, value: object) -> tuple[str, ...]:
     return tuple(tool for tool in get_args(Export) if tool in chosen)
 
 
+def _reference(name: str, value: object) -> str | None:
+    text = None if value is None else str(value).strip()
+    if text is not None and not all(part.strip() for part in (text.partition("=")[::2])):
+        msg = f"{name} must be COLUMN=VALUE, such as group=control, not '{text}'"
+        raise UsageError(msg)
+    return text
+
+
 def _container(name: str, value: object) -> str | None:
     if value is None or (isinstance(value, str) and value.startswith("docker://")):
         return value
@@ -497,6 +505,12 @@ class RunConfig:
         "group: reference values (measure, level, mean, sd; sex, age_min, age_max) for z-scores",
         metavar="TSV",
         is_input=True,
+    )
+    reference: str | None = _output(
+        None,
+        "group: participants whose range is drawn behind all others, such as group=control in participants.tsv",
+        metavar="COLUMN=VALUE",
+        parse=_reference,
     )
     self_contained: bool = _output(
         False,

@@ -7,14 +7,18 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from tiny_spine import make_dataset, tiny_image  # type: ignore[import-not-found]
 
+from totalspineseg_bids.app.group_profiles import make_band_table, read_profiles, summarise_profiles
 from totalspineseg_bids.app.run import run
 from totalspineseg_bids.app.segmenter import LoadedSegmenter
 from totalspineseg_bids.bids.tables import read_table
 from totalspineseg_bids.config import RunConfig
 from totalspineseg_bids.errors import MissingInputError
+from totalspineseg_bids.measurement.levels import PROFILE_COLUMNS
 
 Configure = Callable[..., RunConfig]
 Factory = Callable[[RunConfig], LoadedSegmenter]
@@ -126,6 +130,41 @@ def test_norms_give_scores(
     assert "norms.tsv: no column sd" in capsys.readouterr().err
     norms.write_text("")
     assert run(configure("group", norms=norms)) == 64
+
+
+def test_a_reference_group_is_drawn_and_one_that_is_not_there_is_refused(
+    tmp_path: Path, done: Path, configure: Configure, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = "participant_id\tsession_id\tgroup\nsub-01\tses-a\tcontrol\nsub-02\tn/a\tpatient\nsub-09\tn/a\tgone\n"
+    (tmp_path / "raw" / "participants.tsv").write_text(table)
+    assert run(configure("group", reference="group=control")) == 0
+    page = (tmp_path / "out" / "group.html").read_text()
+    assert '"reference":{"name":"group=control","images":[1,0,0,0]}' in page
+    for wrong, message in {
+        "sex=F": "participants.tsv has no column 'sex'; it has session_id, group",
+        "group=none": "no participant has group 'none'; the values are control, gone, patient",
+        "group=gone": "there is no image of a participant with group=gone",
+    }.items():
+        assert run(configure("group", reference=wrong)) == 64
+        assert message in capsys.readouterr().err
+
+
+def test_areas_along_the_column_are_summarised_over_the_images_of_a_group(tmp_path: Path) -> None:
+    sources = [f"sub-0{n}/anat/sub-0{n}_T2w.nii.gz" for n in range(1, 5)]
+    for number, source in enumerate(sources[:3]):
+        path = tmp_path / source.replace("_T2w.nii.gz", "_desc-T2w_profile.tsv")
+        path.parent.mkdir(parents=True)
+        rows = [f"{mm}\tC4\t{mm / 20:.3f}\t{200 + 10 * number}\t{'n/a' if mm < 10 else 80}" for mm in range(20)]
+        path.write_text("\n".join(["\t".join(PROFILE_COLUMNS), *rows, "20\tn/a\tn/a\t999\t999"]) + "\n")
+    areas = read_profiles(tmp_path, pd.DataFrame({"source": sources}))
+    table = make_band_table(areas, summarise_profiles(areas))
+    canal, cord = (table[table["measure"] == name] for name in ("canal-area", "cord-area"))
+    assert list(canal["position"]) == [f"{(part + 0.5) / 10:.2f}" for part in range(10)]
+    assert set(canal["level"]) == {"C4"}
+    assert (canal[["images", "p5", "median", "p95"]] == ["3", "201.0", "210.0", "219.0"]).all(axis=None)
+    assert list(cord["median"]) == ["80.0"] * 5
+    used = np.array([True, False, False, True])
+    assert set(make_band_table(areas, summarise_profiles(areas, used), used)["images"]) == {"1"}
 
 
 def test_foreign_folders_do_no_harm(tmp_path: Path, done: Path, configure: Configure) -> None:

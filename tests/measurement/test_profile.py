@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from totalspineseg_bids.anatomy import CORD_ID
+from totalspineseg_bids.anatomy import CORD_ID, vertebra
 from totalspineseg_bids.measurement import measure_spine
 
 from .phantom import Phantom, components_of, rotation
@@ -38,9 +38,13 @@ def test_levels_go_from_disc_to_disc_and_as_far_at_the_ends():
         assert [point.position for point in own] == pytest.approx(np.linspace(0, 1, len(own)), abs=0.04)
     ends = [[point for point in points if point.level == level] for level in ("L1", "L5")]
     assert all(10 < len(own) <= phantom.pitch + 4 for own in ends)
+    # A slab from side to side keeps the levels, an edge that cuts the last vertebra from below does not.
     cut = components_of(labels, affine, partial=("L1", "L5"))
-    levels = {point.level for point in measure_spine(labels, affine, cut, line).profile}
-    assert levels == {None, "L2", "L3", "L4"}
+    assert {p.level for p in measure_spine(labels, affine, cut, line).profile} >= {"L1", "L5"}
+    lowest = int(np.argwhere(labels == vertebra("L5").id)[:, 2].min())
+    lower = affine @ np.array([[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, lowest + 3], [0, 0, 0, 1]])
+    rows = measure_spine(labels[:, :, lowest + 3 :], lower, cut, line).profile
+    assert "L5" not in {p.level for p in rows}
 
 
 def test_a_narrowing_shows_where_it_is_and_no_cord_gives_no_area():

@@ -107,7 +107,8 @@ def test_what_comes_from_the_dataset_stays_text(tmp_path):
         [evil],
         [{"name": evil, "abbreviation": evil, "color": 'red" onload="x', "reason": evil, "volume-mm3": evil}],
         {"sagittal": '"><img src=x>'},
-        {evil: evil},
+        provenance={evil: evil},
+        profile=[{"distance-mm": str(n), "level": evil, "canal-area-mm2": "1"} for n in range(9)],
     )
     page = write(tmp_path, [report], participant=evil)
     assert page.count("<script>") == 1
@@ -159,3 +160,31 @@ def test_in_a_browser(image, browse):
     assert console == []
     # The controls are hidden until the script runs.
     assert re.search(r'<div class="controls">', document)
+
+
+def _profile_rows():
+    """Two levels of 20 mm with a gap of the cord between them."""
+    for mm in range(40):
+        level, position = ("C3", mm / 20) if mm < 20 else ("C4", (mm - 20) / 20)
+        cord = "n/a" if 15 <= mm < 25 else "80.0"
+        names = ("distance-mm", "level", "position", "canal-area-mm2", "cord-area-mm2")
+        yield dict(zip(names, (str(mm), level, f"{position:.3f}", "200.0", cord), strict=True))
+
+
+def test_areas_along_the_column_are_drawn_with_the_band_of_the_group(image):
+    folder, report = image
+    assert "Canal and cord along the column" not in write(folder, [report])
+    rows = list(_profile_rows())
+    alone = write(folder, [dataclasses.replace(report, profile=rows)])
+    assert (alone.count('class="line"'), alone.count('class="band"')) == (3, 0)
+    assert "<title>C3; Canal area 200 mm²; Cord area 80 mm²</title>" in alone
+    band = [
+        {"level": "C3", "position": f"{n / 10 + 0.05:.2f}", "measure": "canal-area", "images": "9", "p5": "180.0"}
+        | {"median": "210.0", "p95": "240.0"}
+        for n in range(10)
+    ]
+    page = write(folder, [dataclasses.replace(report, profile=rows)], band=band)
+    assert page.count('class="band"') == page.count('class="median"') == 1
+    assert "up to 9 images" in page
+    few = write(folder, [dataclasses.replace(report, profile=rows)], band=[{**row, "images": "2"} for row in band])
+    assert few == alone

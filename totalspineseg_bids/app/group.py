@@ -9,7 +9,14 @@ from typing import cast
 import pandas as pd
 
 from totalspineseg_bids.app.crash import read_crashes
-from totalspineseg_bids.app.group_inputs import merge_sessions, read_norms, read_participants, read_ratings
+from totalspineseg_bids.app.group_inputs import (
+    merge_sessions,
+    read_norms,
+    read_participants,
+    read_ratings,
+    select_reference,
+)
+from totalspineseg_bids.app.group_profiles import BAND_COLUMNS, make_band_table, read_profiles, summarise_profiles
 from totalspineseg_bids.app.group_tables import (
     IMAGE_COLUMNS,
     LONG_COLUMNS,
@@ -25,6 +32,7 @@ from totalspineseg_bids.app.group_tables import (
 from totalspineseg_bids.app.selection import make_selection
 from totalspineseg_bids.bids.derivatives import read_derivatives
 from totalspineseg_bids.bids.description import read_dataset_name
+from totalspineseg_bids.bids.names import GROUP_PROFILES
 from totalspineseg_bids.bids.publish import clean_root
 from totalspineseg_bids.bids.query import make_filter
 from totalspineseg_bids.columns import MISSING
@@ -61,8 +69,8 @@ def run_group(config: RunConfig) -> GroupTables:
     """Run the group level.
 
     The group level writes ``group.html``, ``group_images.tsv`` (one row per image), ``group_volumes.tsv`` (one row per
-    label), ``group_measures.tsv`` (one row per value) and ``group_measures_wide.tsv`` (one row per image, one column
-    per level and measure), each table with its data dictionary.
+    label), ``group_measures.tsv`` (one row per value), ``group_measures_wide.tsv`` (one row per image, one column per
+    level and measure) and ``group_profiles.tsv`` (areas along the column), each table with its data dictionary.
 
     A dry run lists the images that would be used, with their status, on standard output.
 
@@ -83,7 +91,7 @@ def run_group(config: RunConfig) -> GroupTables:
     NothingSelectedError
         If it holds no selected image.
     UsageError
-        If the ratings or the reference values are invalid.
+        If the ratings, the reference values or the reference group are invalid.
     OutputError
         If the output cannot be written.
     """
@@ -100,23 +108,31 @@ def run_group(config: RunConfig) -> GroupTables:
     participants = read_participants(config, set(tables.images["participant"]))
     norms = read_norms(config.norms)
     add_ratings(tables.images, read_ratings(config.qc_file, tables.images["image"]))
+    reference = select_reference(config.reference, participants, tables.images)
     if config.dry_run:
         for status, source in zip(tables.images["status"], tables.images["source"], strict=True):
             sys.stdout.write(f"{status}\t{source}\n")
         return tables
     clean_root(output)
     add_scores(tables, norms, participants)
+    areas = read_profiles(output, tables.images)
+    used = None if reference is None else tables.images["image"].isin(list(reference)).to_numpy()
+    band = summarise_profiles(areas, used)
     try:
         write_table(output / VOLUMES, tables.volumes, VOLUME_COLUMNS)
         write_table(output / IMAGES, tables.images, IMAGE_COLUMNS)
         write_table(output / MEASURES, make_long_table(tables), LONG_COLUMNS)
         write_table(output / WIDE, *make_wide_table(tables))
+        write_table(output / GROUP_PROFILES, make_band_table(areas, band, used), BAND_COLUMNS)
         write_group_report(
             output / PAGE,
             _rows(tables.images),
             _rows(tables.volumes),
             dataset_name=read_dataset_name(config.bids_dir) or config.bids_dir.name,
             participants=_rows(merge_sessions(participants)),
+            areas=areas,
+            band=band,
+            reference=(config.reference, reference) if config.reference and reference else None,
             self_contained=config.self_contained,
         )
     except OSError as error:

@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 #: Ratings that a reader can give an image on the group page.
 RATINGS: Final = ("good", "doubtful", "bad")
+#: Values of a column that an error message lists.
+_SHOWN_VALUES: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +197,45 @@ def get_demographics(participants: pd.DataFrame, rows: pd.DataFrame) -> Demograp
         for name, session in zip(rows["participant"], rows["session"], strict=True)
     ]
     return Demographics(np.array([sex for sex, _ in found], object), np.array([age for _, age in found], float))
+
+
+def select_reference(reference: str | None, participants: pd.DataFrame, images: pd.DataFrame) -> set[str] | None:
+    """Return the names of the images of the reference group; ``None`` without one.
+
+    Parameters
+    ----------
+    reference : str or None
+        ``COLUMN=VALUE``. If a participant has several rows, one per session, the row counts for its session.
+    participants : pd.DataFrame
+        Rows of ``participants.tsv``.
+    images : pd.DataFrame
+        Table with the columns ``participant``, ``session`` and ``image``.
+
+    Raises
+    ------
+    UsageError
+        If there is no such column or value, or no image of the group.
+    """
+    if reference is None:
+        return None
+    column, _, value = (part.strip() for part in reference.partition("="))
+    columns = [str(name) for name in participants if name != "participant_id"]
+    if column not in columns:
+        msg = f"--reference: participants.tsv has no column '{column}'; it has {', '.join(columns) or 'none'}"
+        raise UsageError(msg)
+    chosen = participants[participants[column].str.strip() == value]
+    if chosen.empty:
+        known = sorted({text for cell in participants[column] if (text := _strip_missing(cell))})
+        shown = ", ".join(known[:_SHOWN_VALUES]) + (", …" if len(known) > _SHOWN_VALUES else "")
+        msg = f"--reference: no participant has {column} '{value}'; the values are {shown or 'all missing'}"
+        raise UsageError(msg)
+    wanted = {(row["participant_id"], _session_of(row)) for row in chosen.to_dict("records")}
+    keys = zip(images["participant"], images["session"], images["image"], strict=True)
+    found = {n for p, s, n in keys if (p, "") in wanted or (p, s.removeprefix("ses-")) in wanted}
+    if not found:
+        msg = f"--reference: there is no image of a participant with {reference}; run the participant level for them"
+        raise UsageError(msg)
+    return found
 
 
 def _session_of(row: Mapping[Hashable, str]) -> str:

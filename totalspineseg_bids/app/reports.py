@@ -9,7 +9,8 @@ from pathlib import Path
 from totalspineseg_bids.app.corrections import ImageCorrections
 from totalspineseg_bids.app.crash import FAILED, Failure, read_crashes
 from totalspineseg_bids.bids.derivatives import ImageDerivatives, check_fetched, read_derivatives
-from totalspineseg_bids.bids.names import ENTITY_NAMES, SourceImage, report_name
+from totalspineseg_bids.bids.names import ENTITY_NAMES, GROUP_PROFILES, SourceImage, report_name
+from totalspineseg_bids.bids.tables import read_table
 from totalspineseg_bids.columns import MISSING
 from totalspineseg_bids.imaging.atomic import write_bytes
 from totalspineseg_bids.report.image_report import ImageReport
@@ -42,8 +43,8 @@ def name_entities(source: SourceImage) -> dict[str, str]:
     return {**named, "suffix": source.suffix}
 
 
-def make_image_report(result: ImageDerivatives) -> ImageReport:
-    """Return the part of the report on a completed image."""
+def make_image_report(output: Path, result: ImageDerivatives) -> ImageReport:
+    """Return the part of the report on a completed image in an output folder."""
     corrections = ImageCorrections.from_sidecar(result.sidecar)
     return ImageReport(
         title=result.source.name,
@@ -53,11 +54,21 @@ def make_image_report(result: ImageDerivatives) -> ImageReport:
         flags=result.flags,
         rows=[dict(row) for row in result.rows],
         figures=result.figures,
+        profile=_read_optional_table(output / result.names.profile(".tsv")),
         labels_digest=str(result.sidecar.get("LabelsDigest") or ""),
         corrections=corrections.as_cells(),
         edited_map=corrections.edited.name if corrections.edited else "",
         provenance=describe_provenance(result),
     )
+
+
+def _read_optional_table(path: Path) -> list[dict[str, str]]:
+    """Read a table; one that does not exist or cannot be read has no rows."""
+    try:
+        return read_table(path) if path.is_file() else []
+    except (OSError, ValueError) as error:
+        logger.warning("%s: cannot be read, left out (%s)", path, error)
+        return []
 
 
 def make_failure_report(failure: Failure) -> ImageReport:
@@ -84,7 +95,7 @@ def make_image_reports(output: Path, participant: str) -> list[ImageReport]:
     """
     results = list(read_derivatives(output, (participant,)))
     check_fetched(output, [output / name for result in results for name in result.figures.values()])
-    pages: dict[str, ImageReport] = {result.source.relative: make_image_report(result) for result in results}
+    pages: dict[str, ImageReport] = {result.source.relative: make_image_report(output, result) for result in results}
     for relative, failure in read_crashes(output, participant).items():
         pages[relative] = make_failure_report(failure)
     return [pages[relative] for relative in sorted(pages)]
@@ -139,8 +150,16 @@ def write_participant_report(output: Path, participant: str, *, self_contained: 
         return None
     write_viewer(output)
     path = output / report_name(participant)
+    band = _read_optional_table(output / f"{GROUP_PROFILES}.tsv")
     for _ in range(_TRIES):
-        write_subject_report(path, f"sub-{participant}", images, group_page="group.html", self_contained=self_contained)
+        write_subject_report(
+            path,
+            f"sub-{participant}",
+            images,
+            group_page="group.html",
+            band=band,
+            self_contained=self_contained,
+        )
         # Another run may have completed an image of the same participant and written its page before this one. The
         # process that writes last must include all images.
         former, images = images, make_image_reports(output, participant)

@@ -38,6 +38,8 @@ EXPORTED_MAPS = ("cordlevels", "centerline", "vertebralparts")
 EXPORTED_FILES = ("discs.mrk.json", "vertebrae.mrk.json", "dseg.dcm")
 #: End of the names of the table of areas along the column and of its data dictionary, without the extension.
 PROFILE = "profile"
+#: Name of the table of these areas over a group, without the extension.
+GROUP_PROFILES = "group_profiles"
 #: End of the name of the file that holds a result before corrections.
 UNCORRECTED = "uncorrected.npz"
 

@@ -75,7 +75,7 @@ def _devices() -> list[str]:
 def _output_patterns() -> dict[str, str]:
     """Return the path of each kind of file below the output folder; parts in brackets are not always present."""
     from totalspineseg_bids.app import group
-    from totalspineseg_bids.bids.names import LOGS, PROBABILITIES, DerivativeNames, report_name
+    from totalspineseg_bids.bids.names import GROUP_PROFILES, LOGS, PROBABILITIES, DerivativeNames, report_name
 
     names = DerivativeNames("sub-{sub}[/ses-{ses}]/{datatype}", "{entities}", "{suffix}")
     resolution = "1mm"
@@ -95,5 +95,7 @@ def _output_patterns() -> dict[str, str]:
         "run_record": f"{LOGS}/run-{{time}}-{{host}}-{{process}}.toml",
         "run_manifest": f"{LOGS}/run-{{time}}-{{host}}-{{process}}.json",
         "group_report": group.PAGE,
-        **{table: f"{table}.tsv" for table in (group.IMAGES, group.VOLUMES, group.MEASURES, group.WIDE)},
+        **{
+            table: f"{table}.tsv" for table in (group.IMAGES, group.VOLUMES, group.MEASURES, group.WIDE, GROUP_PROFILES)
+        },
     }

@@ -189,6 +189,10 @@ PROFILE_COLUMNS: Final[dict[str, TableColumn]] = index_columns(
     replace(COLUMNS["canal-area-mm2"], description=f"Area of the spinal canal, cord included, {_PLANES}"),
     replace(COLUMNS["cord-area-mm2"], description=f"Area of the spinal cord, {_PLANES}"),
 )
+#: Names of the columns that hold an area.
+AREAS: Final = tuple(name for name in PROFILE_COLUMNS if name in MEASURES)
+#: Parts of equal length into which a level is divided to compare persons.
+LEVEL_PARTS: Final = 10
 
 
 @dataclass(frozen=True, slots=True)

@@ -202,12 +202,23 @@ class _Measurement:
         spans = {}
         for level, component in named.items():
             start, end = above.get(level), below.get(level)
-            if component.structure is Structure.VERTEBRA and not component.touches_edge:
+            if component.structure is Structure.VERTEBRA and not self._is_shortened(component):
                 start = 2 * places[level] - end if start is None and end is not None else start
                 end = 2 * places[level] - start if end is None and start is not None else end
             if component.structure is Structure.VERTEBRA and start is not None and end is not None and start < end:
                 spans[level] = (float(start), float(end))
         return spans
+
+    def _is_shortened(self, component: Component) -> bool:
+        """Return whether the edge of the image cuts a component from above or below."""
+        mask = self.mask_of(component) if component.touches_edge else None
+        if mask is None or self.centerline is None:
+            return component.touches_edge
+        inverse = np.linalg.inv(self.extent.affine)
+        up = inverse[:3, :3] @ self.centerline.direction(self.centerline.nearest(np.asarray(component.centroid_mm)))
+        axis = int(np.abs(up).argmax())
+        index = (mask.points() @ inverse[:3, :3].T + inverse[:3, 3])[:, axis]
+        return bool(index.min() < 0.5 or index.max() > self.extent.shape[axis] - 1.5)
 
     def disc_fronts(self) -> list[tuple[Vector, Vector]]:
         """Return centre and anterior direction (from the canal) of all discs."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+from numpy.typing import NDArray
+
+from totalspineseg_bids.anatomy import VERTEBRA_LEVELS
 from totalspineseg_bids.imaging.atomic import write_bytes
-from totalspineseg_bids.measurement.levels import COLUMNS, MEASURES
+from totalspineseg_bids.measurement.levels import AREAS, COLUMNS, MEASURES
 from totalspineseg_bids.report.environment import (
     asset,
     environment,
@@ -16,6 +20,7 @@ from totalspineseg_bids.report.environment import (
     json_block,
     levels_range,
     present,
+    unit_symbol,
 )
 from totalspineseg_bids.report.group_data import DECIMALS, GroupPageData, Row, local_link, participant_of, split_list
 from totalspineseg_bids.report.outliers import MIN_COUNT, THRESHOLD, find_outliers
@@ -34,6 +39,9 @@ def write_group_report(
     *,
     dataset_name: str,
     participants: Sequence[Row] = (),
+    areas: NDArray[np.float64] | None = None,
+    band: NDArray[np.float64] | None = None,
+    reference: tuple[str, Collection[str]] | None = None,
     self_contained: bool = False,
 ) -> None:
     """Write the page of a group.
@@ -54,6 +62,13 @@ def write_group_report(
         Title of the page.
     participants : sequence of Row
         Rows of ``participants.tsv``, to compare by; empty where there is none.
+    areas : ndarray of float, optional
+        Areas of canal and cord along the column, mm², shape (measures, images, levels, parts): `AREAS`, the rows of
+        ``images``, `VERTEBRA_LEVELS`, and parts from cranial to caudal; NaN where there is none.
+    band : ndarray of float, optional
+        5th percentile, median and 95th percentile of these areas, shape (3, measures, levels, parts).
+    reference : (str, collection of str), optional
+        Name of the reference group and the names of its images.
     self_contained : bool
         Embed the thumbnails instead of linking to them; the more there are, the smaller they become.
 
@@ -81,6 +96,10 @@ def write_group_report(
         "scores": table.series(table.scores, _SCORE_DECIMALS),
         "participants": _participant_columns(participants, table.participant_names()),
         "ratings": _ratings(images),
+        "profiles": None if areas is None or band is None else _profiles(areas, band),
+        "reference": None
+        if reference is None
+        else {"name": reference[0], "images": [int(present(row.get("image")) in reference[1]) for row in images]},
     }
     pictures: Sequence[str] = [local_link(present(row.get("thumbnail"))) for row in images]
     if self_contained:
@@ -110,6 +129,29 @@ def write_group_report(
         )
     )
     write_bytes(path, text.encode())
+
+
+def _profiles(areas: NDArray[np.float64], band: NDArray[np.float64]) -> dict[str, Any] | None:
+    """Arrange the areas along the column by measure and image; ``None`` if there is none."""
+    seen = np.flatnonzero(np.isfinite(areas).any(axis=(0, 1, 3)))
+    if len(seen) == 0:
+        return None
+    span = slice(int(seen[0]), int(seen[-1]) + 1)
+    columns = [{"key": name, "name": COLUMNS[name].title, "unit": unit_symbol(COLUMNS[name].unit)} for name in AREAS]
+    return {
+        "levels": list(VERTEBRA_LEVELS[span]),
+        "parts": areas.shape[3],
+        "measures": columns,
+        "values": [[_series(image[span]) for image in measure] for measure in areas],
+        "band": [[_series(measure[span]) for measure in edge] for edge in band],
+    }
+
+
+def _series(values: NDArray[np.float64]) -> str:
+    """Write areas separated by commas; empty where there is none at all."""
+    if not np.isfinite(values).any():
+        return ""
+    return ",".join(f"{value:.0f}" if np.isfinite(value) else "" for value in values.ravel())
 
 
 def _tiles(images: Sequence[Row], counts: Counter[str], table: GroupPageData) -> list[dict[str, Any]]:

@@ -41,3 +41,5 @@ class ImageReport:
     provenance: Mapping[str, str] = field(default_factory=dict)
     """Software, model, input and date as name to value. Entries named as in `measurement.POSTURE_COLUMNS` are shown
     under Alignment instead."""
+    profile: Sequence[Mapping[str, str]] = ()
+    """Rows of the table of areas along the column, with the columns of `measurement.levels.PROFILE_COLUMNS`."""

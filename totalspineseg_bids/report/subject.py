@@ -32,6 +32,7 @@ from totalspineseg_bids.report.findings import describe_finding
 from totalspineseg_bids.report.image_report import ImageReport
 from totalspineseg_bids.report.levels_table import confidence_bars, display_name, levels_table
 from totalspineseg_bids.report.palette import colour_blind_palette
+from totalspineseg_bids.report.profile_chart import draw_profile
 from totalspineseg_bids.report.viewer import GREY, LABELS, read_layout
 from totalspineseg_bids.report.volume import SCRIPT, VOLUME, viewer_assets
 
@@ -51,6 +52,7 @@ def write_subject_report(
     images: Sequence[ImageReport],
     *,
     group_page: str | None = None,
+    band: Sequence[Mapping[str, str]] = (),
     inline_figures: bool = True,
     self_contained: bool = False,
 ) -> None:
@@ -66,6 +68,8 @@ def write_subject_report(
         Images to show, in order.
     group_page : str, optional
         Relative path of the group page to link to.
+    band : sequence of mapping of str to str
+        Rows of the table of areas along the column of a group, to draw behind those of each image.
     inline_figures : bool
         Embed the figures; otherwise link to them.
     self_contained : bool
@@ -83,7 +87,10 @@ def write_subject_report(
         group_page=group_page,
         bundled=any(is_bundled(image.provenance) for image in images),
         images=[
-            _image(n, image, path.parent, inline=inline_figures, self_contained=self_contained)
+            {
+                **_image(n, image, path.parent, inline=inline_figures, self_contained=self_contained),
+                "profile": draw_profile(image.profile, band),
+            }
             for n, image in enumerate(images, start=1)
         ],
         embedded=_embedded(images, path.parent) if self_contained else [],

@@ -317,17 +317,17 @@
     $(id).replaceChildren(made);
   }
   // Draw points and boxes per level, or points against a number. Returns [x, y, image, level, value] of each point.
-  function chart(id, { levels, pointsOf, by = null, zero = false, turned, tall = 0 }) {
+  function chart(id, { levels, pointsOf, by = null, zero = false, turned, tall = 0, rangeOf = () => null }) {
     const width = $(id).parentElement.clientWidth, height = Math.max(300, Math.min(460, 0.36 * width)) + tall, left = 58;
     const along = by?.numeric ?? false, step = (width - left - 8) / Math.max(1, along ? 1 : levels.length);
     const wrap = turned || step < 22, bottom = along ? 44 : wrap ? 62 + tall : 30;
     const pen = prepareCanvas(id, width, height), found = [];
     pen.fillStyle = css("--muted");
     const sets = levels.map((level) => pointsOf(level).filter(([, i]) => !along || Number.isFinite(by.number(i))));
-    const all = sets.flat();
+    const all = sets.flat(), ranges = levels.map(rangeOf);
     if (!all.length) { pen.fillText("No complete level has this measure.", left, height / 2); return found; }
     let low = Infinity, high = -Infinity;
-    for (const [v] of all) { if (v < low) low = v; if (v > high) high = v; }
+    for (const v of [...all.map(([v]) => v), ...ranges.flatMap((range) => range ?? [])]) { if (v < low) low = v; if (v > high) high = v; }
     if (zero) { low = Math.min(low, 0); high = Math.max(high, 0); } else if (low > 0 && low < 0.5 * high) low = 0;
     const margin = 0.04 * (high - low || Math.abs(high) || 1);
     low = low === 0 && !zero ? 0 : low - margin;
@@ -342,6 +342,14 @@
       pen.strokeStyle = zero && v === 0 ? css("--muted") : css("--line");
       pen.beginPath(); pen.moveTo(left, Math.round(y(v)) + 0.5); pen.lineTo(width - 8, Math.round(y(v)) + 0.5); pen.stroke();
     }
+    // The range of the reference group lies behind the points.
+    ranges.forEach((range, k) => {
+      if (!range) return;
+      const [from, wide] = along ? [left, width - left - 8] : [left + step * (k + 0.02), 0.96 * step], [bottomEdge, middle, topEdge] = range.map(y);
+      pen.fillStyle = pen.strokeStyle = css("--good");
+      pen.globalAlpha = 0.16; pen.fillRect(from, topEdge, wide, bottomEdge - topEdge); pen.globalAlpha = 1;
+      pen.beginPath(); pen.moveTo(from, middle); pen.lineTo(from + wide, middle); pen.stroke();
+    });
     const many = all.length > 3000, dot = (px, py, color, point, level) => {
       pen.fillStyle = color;
       if (many) pen.fillRect(px - 1.5, py - 1.5, 3, 3); else { pen.beginPath(); pen.arc(px, py, 3, 0, 7); pen.fill(); }
@@ -419,8 +427,13 @@
     $("about").textContent = about ? about.about + (scores ? ". Shown as z-scores: standard deviations from the reference mean of the level" : "") + "." : "";
     strip.unit = scores ? "SD" : about?.unit ?? "";
     strip.by = by;
-    strip.points = chart("strip", { levels: shown, pointsOf: (level) => values(measure, level), by, zero: scores, turned: strip.kind === "discs" || (alignment && innerWidth < 1000), tall: alignment && innerWidth < 1000 ? 90 : 0 });
-    legend("strip-legend", !by ? [] : by.numeric ? shown.map((level, k) => [OKABE_ITO[k % 8], level]) : by.names.map((n, k) => [OKABE_ITO[k], n]));
+    const rangeOf = (level) => {
+      const list = !data.reference ? [] : allValues(scores ? "scores" : "values", measure, level).filter(([, i]) => data.reference.images[i]).map(([v]) => v).sort((a, b) => a - b);
+      return list.length ? [0.05, 0.5, 0.95].map((p) => quantile(list, p)) : null;
+    };
+    strip.points = chart("strip", { rangeOf, levels: shown, pointsOf: (level) => values(measure, level), by, zero: scores, turned: strip.kind === "discs" || (alignment && innerWidth < 1000), tall: alignment && innerWidth < 1000 ? 90 : 0 });
+    const shades = !by ? [] : by.numeric ? shown.map((level, k) => [OKABE_ITO[k % 8], level]) : by.names.map((n, k) => [OKABE_ITO[k], n]);
+    legend("strip-legend", data.reference ? [...shades, [css("--good"), `${data.reference.name}: 5th to 95th percentile and median`]] : shades);
     $("compare").hidden = !by;
     if (!by) return;
     if (by.numeric) {
@@ -498,8 +511,61 @@
   document.querySelector('[data-change="alignment"]').hidden = !data.alignment.length;
   toggleButtons("change", (kind) => { change.kind = kind; drawChange(); }, change.kind);
 
+  // ---- canal and cord along the column --------------------------------------------------------------------------
+  const profiles = data.profiles, curves = { at: null };
+  $("curves").hidden = $("curves-link").hidden = !profiles;
+  const areasOf = (text) => (text ? text.split(",").map((v) => (v === "" ? NaN : Number(v))) : []);
+  function drawCurves() {
+    if (!profiles) return;
+    const chosen = $("curve").value, link = $("curve-page");
+    $("curve").replaceChildren(new Option("none", ""), ...images.image.flatMap((image, i) => (keep[i] && profiles.values.some((m) => m[i]) ? [new Option(name(i) + " " + image, i, false, String(i) === chosen)] : [])));
+    const i = $("curve").value;
+    link.hidden = i === "" || !images.report[i];
+    if (!link.hidden) link.href = encodeURI(images.report[i]);
+    const band = profiles.band.map((edge) => edge.map(areasOf)), own = profiles.values.map((m) => (i === "" ? [] : areasOf(m[i])));
+    const total = profiles.levels.length * profiles.parts, width = $("curves").clientWidth - 40, height = Math.max(280, Math.min(400, 0.3 * width));
+    const left = 48, bottom = 28, step = (width - left - 8) / total, colors = [css("--accent"), css("--warn")];
+    let high = 0;
+    for (const v of [...band[2].flat(), ...own.flat()]) if (v > high) high = v;
+    const pen = prepareCanvas("curves-plot", width, height), x = (k) => left + step * (k + 0.5), y = (v) => 10 + (height - bottom - 10) * (1 - v / (1.04 * high));
+    profiles.levels.forEach((level, k) => {
+      if (k % 2) { pen.fillStyle = css("--soft"); pen.fillRect(left + step * k * profiles.parts, 10, step * profiles.parts, height - bottom - 10); }
+      pen.fillStyle = css("--muted"); pen.textAlign = "center"; pen.textBaseline = "top";
+      if (step * profiles.parts > 20) pen.fillText(level, left + step * profiles.parts * (k + 0.5), height - bottom + 8);
+    });
+    const [marks, decimals] = ticks(0, high);
+    pen.textAlign = "right"; pen.textBaseline = "middle";
+    for (const v of marks) {
+      pen.fillStyle = css("--muted"); pen.fillText(tickText(v, decimals), left - 8, y(v));
+      pen.strokeStyle = css("--line"); pen.beginPath(); pen.moveTo(left, Math.round(y(v)) + 0.5); pen.lineTo(width - 8, Math.round(y(v)) + 0.5); pen.stroke();
+    }
+    // Lines break where values are missing.
+    const trace = (list) => { let pause = true; pen.beginPath(); list.forEach((v, k) => { if (Number.isNaN(v)) pause = true; else { pause ? pen.moveTo(x(k), y(v)) : pen.lineTo(x(k), y(v)); pause = false; } }); pen.stroke(); };
+    profiles.measures.forEach((_, m) => {
+      const [low, middle, top] = band.map((edge) => edge[m]);
+      pen.fillStyle = pen.strokeStyle = colors[m];
+      pen.globalAlpha = 0.18;
+      const known = (k) => k < total && !Number.isNaN(low[k]);
+      for (let k = 0, end; k < total; k = end + 1) {
+        for (end = k; known(end); end++);
+        const run = [...low.keys()].slice(k, end);
+        pen.beginPath(); run.forEach((n) => pen.lineTo(x(n), y(top[n]))); run.reverse().forEach((n) => pen.lineTo(x(n), y(low[n]))); pen.fill();
+      }
+      pen.globalAlpha = 1;
+      pen.setLineDash([5, 4]); trace(middle); pen.setLineDash([]);
+      pen.lineWidth = 2.5; trace(own[m]); pen.lineWidth = 1;
+    });
+    curves.at = (px) => Math.min(total - 1, Math.max(0, Math.floor((px - left) / step)));
+    curves.lines = (k) => [profiles.levels[Math.floor(k / profiles.parts)], ...profiles.measures.map((m, n) => `${m.name}: ${Number.isFinite(own[n][k]) ? own[n][k] + " " + m.unit + ", " : ""}group ${band[1][n][k]} (${band[0][n][k]}–${band[2][n][k]}) ${m.unit}`).filter((line) => !line.includes("NaN"))];
+    legend("curves-legend", profiles.measures.map((m, n) => [colors[n], m.name + " " + m.unit]));
+    $("curves-about").textContent = `Band and dashed line: 5th to 95th percentile and median of ${data.reference ? "the images with " + data.reference.name : "all images"}. Solid line: the chosen image; filters of the table shorten the list.`;
+  }
+  $("curves-plot").addEventListener("mousemove", (event) => { if (curves.at) showTip(event, curves.lines(curves.at(positionIn(event)[0]))); });
+  $("curves-plot").addEventListener("mouseleave", hideTip);
+  $("curve").addEventListener("change", drawCurves);
+
   // Draw a chart when it scrolls into view, and redraw it there after a change.
-  const charts = new Map([["heat", drawHeat], ["strip", drawStrip], ["change", drawChange]].map(([id, act]) => [$(id).parentElement, { act, near: false, stale: true }]));
+  const charts = new Map([["heat", drawHeat], ["strip", drawStrip], ["curves-plot", drawCurves], ["change", drawChange]].map(([id, act]) => [$(id).parentElement, { act, near: false, stale: true }]));
   const refresh = (chart) => { if (chart.stale && chart.near) { chart.stale = false; chart.act(); } };
   const chartObserver = new IntersectionObserver((entries) => {
     for (const entry of entries) { const chart = charts.get(entry.target); chart.near = entry.isIntersecting; refresh(chart); }
