@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from totalspineseg_bids.anatomy import CANAL_ID, Structure
+from totalspineseg_bids.anatomy import CANAL_ID, Structure, vertebra
 from totalspineseg_bids.measurement import COLUMNS, POSTURE_COLUMNS, LevelMeasures, measure_spine
 
 from .phantom import Phantom, components_of, of_structure, rotation
@@ -61,6 +61,37 @@ def test_heights_depth_and_width_within_half_a_voxel(case):
         assert row.width_mm == pytest.approx(phantom.width, abs=max(front, across)), row
         assert row.height_index == pytest.approx(phantom.disc_height / phantom.height, abs=along / phantom.height)
         assert row.slip_mm is None or row.slip_mm == pytest.approx(0.0, abs=max(1.0, front)), row
+
+
+def test_foramina_have_the_height_between_the_pedicles(case):
+    phantom, affine, result = case
+    # Either pedicle ends at a voxel.
+    tilted = np.count_nonzero(affine[:3, :3]) > 3
+    ends = 2 * (max(half_voxel(affine, axis) for axis in range(3)) if tilted else half_voxel(affine, 2))
+    bent = max(phantom.bend_forward, -phantom.bend_forward, phantom.bend_right)
+    for row in of_structure(result.levels, Structure.DISC):
+        for value in (row.foramen_left_mm, row.foramen_right_mm):
+            # Behind and beside the axis of a bent spine, pedicles are closer together or farther apart.
+            tolerance = ends + phantom.pitch * bent * phantom.canal_behind
+            assert value == pytest.approx(phantom.pitch - 10.0, abs=tolerance), row
+
+
+def test_each_foramen_has_its_own_height_and_none_without_pedicles():
+    labels, affine, components, line = Phantom(("L3", "L4")).rasterise(ISO)
+    upper = labels == vertebra("L3").id
+    right = affine[0, 3] + np.arange(labels.shape[0])[:, None, None]
+    pedicle = upper & (np.abs(np.abs(right) - 15) <= 3)
+    behind = np.arange(labels.shape[1])[None, :, None] <= np.argwhere(labels == CANAL_ID)[:, 1].max()
+    levels = np.argwhere(pedicle & behind)[:, 2]
+    raised = labels.copy()
+    raised[pedicle & behind & (right > 0) & (np.arange(labels.shape[2]) < levels.min() + 4)] = 0
+    row = next(r for r in measure_spine(raised, affine, components, line).levels if r.level == "L3-L4")
+    assert row.foramen_left_mm == pytest.approx(24.0, abs=0.6)
+    assert row.foramen_right_mm == pytest.approx(28.0, abs=0.6)
+    raised[pedicle & behind & (right < 0)] = 0
+    row = next(r for r in measure_spine(raised, affine, components, line).levels if r.level == "L3-L4")
+    assert row.foramen_left_mm is None
+    assert row.foramen_right_mm == pytest.approx(28.0, abs=0.6)
 
 
 def test_areas_within_five_percent_and_diameters_within_half_a_voxel(case):

@@ -107,7 +107,9 @@ _BODY: Final = frozenset(
 #: Measures of each kind of structure that have a row in the long table, with the reason, also if missing.
 _EXPECTED: Final = {
     "vertebra": _BODY,
-    "disc": _BODY | {"height-index", "slip-mm"} | {name for name in MEASURES if name.startswith(("disc-", "nucleus-"))},
+    "disc": _BODY
+    | {"height-index", "slip-mm"}
+    | {name for name in MEASURES if name.startswith(("disc-", "foramen-", "nucleus-"))},
 }
 
 

@@ -15,6 +15,10 @@ _PLANES = "mean of five planes 1 mm apart, perpendicular to the canal centreline
 _SECTION = "perpendicular to the canal centreline at the middle of the level, mean of five planes 1 mm apart"
 
 _CSF = "the median of the canal without cord, one voxel away from its borders, within 10 mm of the middle of the disc"
+_FORAMEN = (
+    "Disc: distance from the lower edge of the pedicle above to the upper edge of the pedicle below, along the axis of"
+    " the disc, median over the pedicles beside the anterior half of the canal"
+)
 _INNER = "the inner ellipsoid (half the width, depth and height)"
 
 
@@ -80,6 +84,8 @@ COLUMNS: Final[dict[str, TableColumn]] = index_columns(
         " behind), along the disc plane",
         "mm",
     ),
+    _number("foramen-left-mm", "Foramen height left", _FORAMEN, "mm"),
+    _number("foramen-right-mm", "Foramen height right", _FORAMEN, "mm"),
     _number("canal-area-mm2", "Canal area", f"Area of the spinal canal, cord included, {_SECTION}", "mm^2", 1),
     _number(
         "canal-ap-mm", "Canal AP diameter", f"Anteroposterior chord through the centre of the canal, {_SECTION}", "mm"
@@ -126,7 +132,7 @@ class LevelMeasures:
     ``height-anterior-mm``, and so on. Heights at three depths follow quantitative vertebral morphometry
     (Genant et al., J Bone Miner Res 1993, 8:1137), the disc height index the usual ratio of disc to body height
     (Frobin et al., Clin Biomech 1997, 12 Suppl 1:S1), the slip Meyerding's (Surg Gynecol Obstet 1932, 54:371) in mm.
-    Sources of the signal are in `signal`.
+    Sources of the signal are in `signal`, those of the foramina in `foramen`.
     """
 
     label_id: int
@@ -148,6 +154,8 @@ class LevelMeasures:
     wedge_deg: float | None = None
     height_index: float | None = None
     slip_mm: float | None = None
+    foramen_left_mm: float | None = None
+    foramen_right_mm: float | None = None
     canal_area_mm2: float | None = None
     canal_ap_mm: float | None = None
     canal_lr_mm: float | None = None

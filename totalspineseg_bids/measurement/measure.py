@@ -14,6 +14,7 @@ from totalspineseg_bids.anatomy import VERTEBRA_LEVELS, Structure
 from totalspineseg_bids.imaging.centerline import Centerline, Vector, orthogonal, unit
 from totalspineseg_bids.imaging.volume import Affine, Geometry, Volume
 from totalspineseg_bids.measurement.body_shape import BodyShape, fit_body_shape
+from totalspineseg_bids.measurement.foramen import measure_foramina
 from totalspineseg_bids.measurement.levels import LevelMeasures, ProfilePoint
 from totalspineseg_bids.measurement.posture import Posture, measure_posture
 from totalspineseg_bids.measurement.profile import measure_profile
@@ -171,9 +172,10 @@ class _Measurement:
         }
         bodies = {level: slabs[c.label_id] for level, c in vertebrae.items()}
         levels = [self._relate(row, slabs, bodies) for row in levels]
+        masks = {c.label_id: mask for c in self.components if (mask := self.mask_of(c)) is not None}
+        around = {level: (masks[c.label_id], slabs[c.label_id]) for level, c in vertebrae.items()}
+        levels = [self._with_foramina(row, slabs, around) for row in levels]
         if self.signal is not None:
-            masks = {c.label_id: mask for c in self.components if (mask := self.mask_of(c)) is not None}
-            around = {level: (masks[c.label_id], slabs[c.label_id]) for level, c in vertebrae.items()}
             levels = [
                 self._with_signal(self.signal, row, masks[row.label_id], slabs[row.label_id], around)
                 if row.structure is Structure.DISC and row.height_mm is not None
@@ -388,6 +390,25 @@ class _Measurement:
             if math.isfinite(step) and voxel <= _MIN_VOXELS:
                 row = replace(row, slip_mm=step)
         return row
+
+    def _with_foramina(
+        self,
+        row: LevelMeasures,
+        slabs: Mapping[int, BodyShape],
+        vertebrae: Mapping[str, tuple[Mask, BodyShape]],
+    ) -> LevelMeasures:
+        """Add the heights of the foramina beside a disc."""
+        disc = slabs.get(row.label_id)
+        if row.structure is not Structure.DISC or row.level is None or disc is None or self.centerline is None:
+            return row
+        upper, lower = _neighbours(row.level, vertebrae)
+        if upper not in vertebrae or lower not in vertebrae or not _adjacent(upper, lower):
+            return row
+        canal = self.centerline.points[self.centerline.nearest(disc.frame.origin)]
+        heights = measure_foramina(vertebrae[upper], vertebrae[lower], disc, canal)
+        left, right = (None if h is None else self._supported(h, disc.frame.up) for h in heights)
+        note = row.measure_note if None not in heights else _join(row.measure_note, "no clear pedicles beside the disc")
+        return replace(row, foramen_left_mm=left, foramen_right_mm=right, measure_note=note)
 
     def _with_signal(
         self,

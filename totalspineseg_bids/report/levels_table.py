@@ -17,6 +17,8 @@ _SHORT_NAMES: Final = {
     "height-index": "Height index",
     "slip-mm": "Slip",
     "wedge-deg": "Wedge",
+    "foramen-left-mm": "Foramen left",
+    "foramen-right-mm": "Foramen right",
     "canal-area-mm2": "Canal area",
     "canal-ap-mm": "Canal AP",
     "canal-lr-mm": "Canal LR",
