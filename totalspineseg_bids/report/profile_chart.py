@@ -13,8 +13,8 @@ from totalspineseg_bids.columns import short_name
 from totalspineseg_bids.measurement.levels import AREAS, PROFILE_COLUMNS
 from totalspineseg_bids.report.environment import number, present, unit_symbol
 
-Row = Mapping[str, str]
-Line = list[tuple[float, float]]
+_Row = Mapping[str, str]
+_Line = list[tuple[float, float]]
 
 _WIDTH, _HEIGHT = 1000.0, 260.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 8.0, 10.0, 30.0
@@ -23,14 +23,14 @@ _MIN_IMAGES: Final = 3
 _TICKS: Final = 4
 
 
-def draw_profile(rows: Sequence[Row], band: Sequence[Row] = ()) -> dict[str, Any] | None:
+def draw_profile(rows: Sequence[_Row], band: Sequence[_Row] = ()) -> dict[str, Any] | None:
     """Return paths, labels and ticks of the drawing; ``None`` without an area.
 
     Parameters
     ----------
-    rows : sequence of Row
+    rows : sequence of mapping of str to str
         Rows of the table of areas along the column.
-    band : sequence of Row
+    band : sequence of mapping of str to str
         Rows of the table of a group (``level``, ``position``, ``measure``, ``images``, ``median``, ``p5``, ``p95``).
     """
     lines = {name: _runs([(number(r.get("distance-mm")), number(r.get(name))) for r in rows]) for name in AREAS}
@@ -50,7 +50,7 @@ def draw_profile(rows: Sequence[Row], band: Sequence[Row] = ()) -> dict[str, Any
     def y(area: float) -> float:
         return round(_TOP + (1 - area / top) * (_HEIGHT - _TOP - _BOTTOM), 1)
 
-    def path(run: Line) -> str:
+    def path(run: _Line) -> str:
         return "M" + "L".join(f"{x(place)},{y(area)}" for place, area in run)
 
     curves = [
@@ -82,14 +82,14 @@ def draw_profile(rows: Sequence[Row], band: Sequence[Row] = ()) -> dict[str, Any
     return {"curves": curves, "levels": levels, "ticks": ticks, "images": images, "box": (_WIDTH, _HEIGHT)}
 
 
-def _placed(rows: Sequence[Row]) -> Iterator[tuple[float, Row]]:
+def _placed(rows: Sequence[_Row]) -> Iterator[tuple[float, _Row]]:
     for row in rows:
         place = number(row.get("distance-mm"))
         if place is not None:
             yield place, row
 
 
-def _means(rows: Sequence[Row]) -> Iterator[str]:
+def _means(rows: Sequence[_Row]) -> Iterator[str]:
     for name in AREAS:
         values = [value for row in rows if (value := number(row.get(name))) is not None]
         if values:
@@ -97,7 +97,7 @@ def _means(rows: Sequence[Row]) -> Iterator[str]:
             yield f"{column.title} {np.mean(values):.0f} {unit_symbol(column.unit)}"
 
 
-def _runs(points: Sequence[tuple[float | None, float | None]]) -> list[Line]:
+def _runs(points: Sequence[tuple[float | None, float | None]]) -> list[_Line]:
     """Split a curve where a value is missing."""
     runs = []
     for there, run in groupby(points, key=lambda point: None not in point):
@@ -106,7 +106,7 @@ def _runs(points: Sequence[tuple[float | None, float | None]]) -> list[Line]:
     return [run for run in runs if len(run) > 1]
 
 
-def _band_runs(rows: Sequence[Row], band: Sequence[Row], measure: str) -> Iterator[list[tuple[float, ...]]]:
+def _band_runs(rows: Sequence[_Row], band: Sequence[_Row], measure: str) -> Iterator[list[tuple[float, ...]]]:
     """Place the band of a measure on the centreline of the image: (mm, low, median, high), without gaps."""
     known: dict[str, list[tuple[float, ...]]] = {}
     for row in band:
