@@ -10,9 +10,9 @@ from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling.instances.posterior_elements import (
     VertebraVoxels,
     assign,
+    body_height,
     regions_along_canal,
 )
-from totalspineseg_bids.segmentation.labelling.instances.posterior_profile import body_height
 
 
 def test_processes_hang_below_their_bodies_and_arches_of_the_neck_lower_than_those_of_the_chest():

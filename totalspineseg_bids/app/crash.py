@@ -1,10 +1,18 @@
-"""Records of failed images: one file per image in ``logs/``, removed when the image is completed."""
+"""Records of failed images in ``logs/``, removed when the image is completed, and marks of those being processed.
+
+The kernel kills a process that needs more memory than there is, without a chance to record it. An image whose mark has
+no living process is processed last, so that it cannot keep later runs from the images after it.
+"""
 
 from __future__ import annotations
 
 import errno
+import logging
+import os
+import socket
 import traceback
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,3 +98,59 @@ def read_crashes(output: Path, participant: str | None = None) -> dict[str, Fail
                 SourceImage(relative, Path(relative)), reason, code if isinstance(code, int) else 1
             )
     return failures
+
+
+logger = logging.getLogger(__name__)
+
+KILLED = "a run was killed while it processed this image, often for lack of memory; use a machine with more of it"
+
+
+@contextmanager
+def attempt(output: Path, source: SourceImage) -> Iterator[None]:
+    """Mark an image as being processed; the mark remains only if the process is killed."""
+    # An output that cannot be written is reported when the derivatives are.
+    content = {"Source": source.relative, "Host": socket.gethostname(), "Pid": os.getpid()}
+    with suppress(OSError):
+        write_text(output / DerivativeNames.of(source).mark, format_json(content))
+    try:
+        yield
+    finally:
+        clear_mark(output, source)
+
+
+def clear_mark(output: Path, source: SourceImage) -> None:
+    """Remove the mark of an image."""
+    with suppress(OSError):
+        (output / DerivativeNames.of(source).mark).unlink()
+
+
+def was_killed(output: Path, source: SourceImage) -> bool:
+    """Return whether a run was killed while it processed an image, and record that as its failure.
+
+    A mark of another computer may belong to a run that goes on, so that it is no failure yet.
+    """
+    mark = read_json(output / DerivativeNames.of(source).mark)
+    if mark is None:
+        return False
+    if mark.get("Host") == socket.gethostname():
+        if _is_alive(mark.get("Pid")):
+            return False
+        error = SpineAppError(f"{source.path}: {KILLED}")
+        with suppress(OSError):
+            write_crash(output, Failure(source, str(error), int(ExitCode.UNSPECIFIED)), error)
+    logger.warning("%s: an earlier run ended while it processed this image; it is processed last", source.name)
+    return True
+
+
+def _is_alive(pid: object) -> bool:
+    if not isinstance(pid, int) or pid <= 0 or pid == os.getpid():
+        return False
+    if os.name != "posix":  # os.kill would end the process there
+        return True
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return True

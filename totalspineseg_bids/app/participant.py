@@ -17,9 +17,16 @@ from functools import partial
 from tqdm import tqdm
 
 from totalspineseg_bids.app import image as images
-from totalspineseg_bids.app.attempts import attempt, clear_mark, was_killed
 from totalspineseg_bids.app.corrections import CorrectionFiles
-from totalspineseg_bids.app.crash import Failure, clear_crash, describe_failure, write_crash
+from totalspineseg_bids.app.crash import (
+    Failure,
+    attempt,
+    clear_crash,
+    clear_mark,
+    describe_failure,
+    was_killed,
+    write_crash,
+)
 from totalspineseg_bids.app.fetch import check_datalad, fetch_content, report_absent_content
 from totalspineseg_bids.app.parallel import number_of_jobs, share_of_resources, worker_pool
 from totalspineseg_bids.app.reports import list_participants, write_participant_report

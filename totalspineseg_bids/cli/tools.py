@@ -11,11 +11,10 @@ from collections.abc import Sequence
 
 from totalspineseg_bids import __version__
 from totalspineseg_bids.cli import (
-    tools_cluster,
     tools_datasets,
     tools_evaluate,
     tools_models,
-    tools_reproduce,
+    tools_runs,
     tools_segment,
     tools_training,
 )
@@ -62,8 +61,7 @@ def build_parser() -> Parser:
         tools_datasets,
         tools_training,
         tools_evaluate,
-        tools_reproduce,
-        tools_cluster,
+        tools_runs,
     ):
         module.add_subcommands(subparsers)
     return parser

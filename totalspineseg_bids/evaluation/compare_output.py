@@ -8,8 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from totalspineseg_bids.evaluation.compare import METRICS, Comparison, Difference, Metric
-from totalspineseg_bids.evaluation.evaluate_output import align_columns, to_json_value, to_tsv
-from totalspineseg_bids.evaluation.evaluate_page import environment, millimetres, percent, three
+from totalspineseg_bids.evaluation.evaluate_output import (
+    align_columns,
+    environment,
+    millimetres,
+    percent,
+    three,
+    to_json_value,
+    to_tsv,
+)
 from totalspineseg_bids.evaluation.metrics import GROUPS
 from totalspineseg_bids.imaging.atomic import write_text
 

@@ -20,8 +20,7 @@ from totalspineseg_bids.training.datasets import catalog
 from totalspineseg_bids.training.datasets.catalog import DatasetSource, find_source
 from totalspineseg_bids.training.datasets.get import GetOptions, get_dataset, state_of
 from totalspineseg_bids.training.datasets.labels import merge_labels
-from totalspineseg_bids.training.datasets.mha import read_mha
-from totalspineseg_bids.training.datasets.spider import label_table, map_labels
+from totalspineseg_bids.training.datasets.spider import label_table, map_labels, read_mha
 from totalspineseg_bids.training.prepare import prepare
 
 from .conftest import Server

@@ -1,7 +1,7 @@
 """Assign each voxel of the class vertebra to one of the vertebral bodies found, or to none.
 
 Voxels follow the shortest path through bone (`voxel_graph`); what no path reaches is assigned to the nearest vertebra.
-Both take into account the height at which the posterior elements of a body are expected (`posterior_profile`).
+Both take into account the height at which the posterior elements of a body are expected (`body_height`).
 """
 
 from __future__ import annotations
@@ -15,15 +15,42 @@ from scipy.spatial import cKDTree
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
-from totalspineseg_bids.imaging.centerline import Centerline
+from totalspineseg_bids.imaging.centerline import Centerline, Projection
 from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling.instances.parameters import (
     HEIGHT_TOLERANCE_MM,
     LARGEST_DISTANCE_MM,
     LARGEST_SLIP_MM3,
+    POSTERIOR_FROM_MM,
+    PROFILE_ANTERIOR_MM,
+    PROFILE_BELOW_BODY_MM,
 )
-from totalspineseg_bids.segmentation.labelling.instances.posterior_profile import body_height
 from totalspineseg_bids.segmentation.labelling.instances.voxel_graph import VoxelGraph
+
+
+def body_height(place: Projection, region: NDArray[np.str_]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return the expected height of the body that bone at each point belongs to.
+
+    Parameters
+    ----------
+    place
+        N points relative to the centreline of the canal.
+    region
+        Region of the column at each point: ``C``, ``T``, ``L``, or empty if unknown, shape (N,).
+
+    Returns
+    -------
+    height
+        Arc length along the centreline, mm, caudal is larger, shape (N,).
+    behind
+        Whether the point lies behind the bodies, shape (N,).
+    """
+    below = np.zeros(len(region))
+    for name, profile in PROFILE_BELOW_BODY_MM.items():
+        here = region == name
+        below[here] = np.interp(place.anterior[here], PROFILE_ANTERIOR_MM, profile)
+    return place.s - below, place.anterior < POSTERIOR_FROM_MM
+
 
 _REGION_OF_ID = {
     label.id: label.level[0] for label in anatomy.LABELS if label.structure is Structure.VERTEBRA and label.level

@@ -1,6 +1,6 @@
 """Graph of bone voxels: shortest paths from each voxel to the vertebral bodies.
 
-Steps that change the expected height of the body (`posterior_profile`) cost more, so that a spinous process stays with
+Steps that change the expected height of the body (`body_height`) cost more, so that a spinous process stays with
 its own vertebra even if it points far down or touches the arches of its neighbours.
 """
 

@@ -1,16 +1,17 @@
-"""``totalspineseg-tools reproduce``."""
+"""``totalspineseg-tools reproduce``, ``snakefile`` and ``run-job``: runs of the BIDS App, repeated or as jobs."""
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from pathlib import Path
 
-from totalspineseg_bids.cli.tools_common import Subparsers, add_subcommand, say
+from totalspineseg_bids.cli.tools_common import Subparsers, add_subcommand, positive, say
 from totalspineseg_bids.errors import SpineAppError
 
 
 def add_subcommands(subparsers: Subparsers) -> None:
-    """Add ``reproduce``."""
+    """Add the subcommands."""
     parser = add_subcommand(
         subparsers,
         "reproduce",
@@ -24,6 +25,13 @@ def add_subcommands(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="keep the new results there (default: a temporary folder)"
     )
+    add_subcommand(subparsers, "snakefile", _snakefile, "print the path of the Snakefile that --executor uses")
+    job = add_subcommand(
+        subparsers, "run-job", _run_job, "process the images of one job of a submission, as the Snakefile does"
+    )
+    job.add_argument("folder", type=Path, metavar="FOLDER", help="folder of the submission, with its plan.json")
+    job.add_argument("name", metavar="JOB", help="name of the job in the plan, or 'group'")
+    job.add_argument("--n-cpus", type=positive, metavar="N", help="number of CPU cores (default: that of the plan)")
 
 
 def _reproduce(record: Path, bids_dir: Path | None, output: Path | None) -> None:
@@ -36,3 +44,15 @@ def _reproduce(record: Path, bids_dir: Path | None, output: Path | None) -> None
     if not result.identical:
         msg = f"{record}: not reproduced, see the lines above"
         raise SpineAppError(msg)
+
+
+def _snakefile() -> None:
+    from totalspineseg_bids.cluster.submit import SNAKEFILE
+
+    say(str(SNAKEFILE))
+
+
+def _run_job(folder: Path, name: str, n_cpus: int | None) -> int:
+    from totalspineseg_bids.cluster.job import run_job
+
+    return run_job(folder, name, n_cpus, sys.argv)
