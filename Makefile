@@ -13,7 +13,7 @@ DEMO_SEED := 2026
 MODEL := bundled
 FUZZ_EXAMPLES := 20000
 
-.PHONY: help venv demo test lint docs format validate descriptor dist lock licences audit fuzz container-test cluster-test platform-test bench bundled-models refinement clean
+.PHONY: help venv demo test lint docs format validate descriptor dist lock licences audit fuzz container-test cluster-test platform-test container-cluster-test bench bundled-models refinement clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -102,6 +102,9 @@ platform-test: $(STAMP)  ## Run the configurations for Nipoppy and BABS in these
 	test -d build/platforms || $(PYTHON) -m venv build/platforms
 	build/platforms/bin/pip install --quiet babs==0.5.4 git-annex nipoppy==0.4.8
 	PATH="$(CURDIR)/build/platforms/bin:$$PATH" $(BIN)/python -m pytest -rs tests/cluster/test_platforms.py
+
+container-cluster-test: $(STAMP)  ## Run the jobs of cluster-test for four participants in the image of container-test
+	SKIP_REBUILD=1 CLUSTER_PYTHON=$(CURDIR)/$(BIN)/python containers/test.sh
 
 bench: $(STAMP)  ## Print the figures that the README quotes
 	$(BIN)/python benchmarks/bench_labelling.py

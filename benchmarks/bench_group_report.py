@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,22 +138,23 @@ def norms(path: Path, out: Path) -> None:
     write_text(path, format_table(["measure", "level", "mean", "sd"], rows))
 
 
-def build(raw: Path, out: Path, *extra: str) -> tuple[float, float]:
+def build(raw: Path, out: Path, *extra: str) -> tuple[float, float, float]:
     """Run the group level in a process of its own.
 
     Returns
     -------
     tuple
-        Seconds of CPU and GiB of memory at most.
+        Seconds of CPU, GiB of memory at most, and seconds.
     """
     command = [sys.executable, "-m", "totalspineseg_bids", str(raw), str(out), "group", "-q", *extra]
+    begin = time.monotonic()
     process = subprocess.Popen(command)
     # Of this process alone, not of a browser that ran before it.
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
-    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 2**20
+    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 2**20, time.monotonic() - begin
 
 
 def load(page: Path) -> dict[str, float] | None:
@@ -190,10 +192,10 @@ def load(page: Path) -> dict[str, float] | None:
     return {e["name"]: e["value"] for e in entries if e["name"].endswith("Duration") or e["name"] == "Nodes"}
 
 
-def report(name: str, page: Path, seconds: float, memory: float) -> Iterator[tuple[str, float, float]]:
+def report(name: str, page: Path, seconds: float, memory: float, wall: float) -> Iterator[tuple[str, float, float]]:
     """Print one build and yield what has a limit: name, value, limit."""
     size = page.stat().st_size / 1e6
-    print(f"{name}: build {seconds:.1f} s CPU, {memory:.2f} GiB, page {size:.1f} MB")
+    print(f"{name}: build {seconds:.1f} s CPU, {wall:.1f} s, {memory:.2f} GiB, page {size:.1f} MB")
     yield f"{name} build", seconds, LIMITS["build"]
     yield f"{name} memory", memory, LIMITS["memory"]
     yield f"{name} page", size, LIMITS["page"]

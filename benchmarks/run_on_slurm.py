@@ -2,7 +2,8 @@
 
 Two jobs are killed at random and slurmd is restarted while jobs run. The results must be those of one process byte by
 byte and valid by bids-validator-deno, and no image may be completed twice. The program prints its figures; without
-root and Slurm packages it says why it does nothing.
+root and Slurm packages it says why it does nothing. With ``--container`` all of it runs in an image, as
+``make container-cluster-test`` does.
 """
 
 from __future__ import annotations
@@ -111,26 +112,36 @@ def completions(out: Path) -> Counter[str]:
     return Counter(match[1] for match in matches if match)
 
 
-def run(folder: Path, participants: int, jobs: int, seed: int) -> list[str]:
+def run(folder: Path, options: argparse.Namespace) -> list[str]:
     """Run the test and return a list of problems."""
+    participants = options.participants
     raw = make_small_dataset(folder, participants)
     one, many = folder / "one", folder / "many"
+
+    def run_in_one_process(level: str) -> None:
+        command = app(raw, one, level)
+        if options.container:
+            one.mkdir(exist_ok=True)
+            binds = ["--bind", f"{raw}:{raw}:ro", "--bind", f"{one}:{one}"]
+            command[:3] = ["singularity", "exec", *binds, str(options.container), "totalspineseg-bids"]
+        subprocess.run(command, check=True)
+
     begin = time.monotonic()
-    subprocess.run(app(raw, one, "participant"), check=True)
+    run_in_one_process("participant")
     print(f"one process: {time.monotonic() - begin:.0f} s for {participants} participants", flush=True)
     (folder / "profile").mkdir()
     (folder / "profile/config.yaml").write_text(_PROFILE)
-    command = app(
-        raw, many, "participant", "--executor", "slurm", "--jobs", jobs, "--profile", folder / "profile", "--then-group"
-    )
+    executor = ["--executor", "slurm", "--jobs", options.jobs, "--profile", folder / "profile", "--then-group"]
+    executor += ["--container", options.container] if options.container else []
+    command = app(raw, many, "participant", *executor)
     with OneNodeSlurm(folder / "slurm") as slurm:
         begin = time.monotonic()
         submission = subprocess.Popen(command)
-        disturbed = disturb(submission, slurm, 2, random.Random(seed))  # noqa: S311 - moments, not secrets
+        disturbed = disturb(submission, slurm, 2, random.Random(options.seed))  # noqa: S311 - moments, not secrets
         seconds = time.monotonic() - begin
         before = complete_files(many)
         again = subprocess.run(command, check=False, capture_output=True, text=True)
-    subprocess.run(app(raw, one, "group"), check=True)
+    run_in_one_process("group")
     for what, names in disturbed.items():
         print(f"{what}: {', '.join(names)}")
     wrong = {
@@ -173,6 +184,7 @@ def main() -> int:
     parser.add_argument("--participants", type=int, default=24)
     parser.add_argument("--jobs", type=int, default=4)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1000), help="of the moments")
+    parser.add_argument("--container", type=Path, help="image in which the app and the jobs run")
     parser.add_argument("--keep", type=Path, help="folder for all of it (default: a temporary one)")
     options = parser.parse_args()
     print(f"seed {options.seed}")
@@ -182,7 +194,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="cluster-test-") as temporary:
             folder = options.keep or Path(temporary)
             folder.mkdir(parents=True, exist_ok=True)
-            wrong = run(folder, options.participants, options.jobs, options.seed)
+            wrong = run(folder, options)
     except SlurmUnavailableError as error:
         print(f"cluster-test: skipped, {error}")
         return 0

@@ -7,6 +7,7 @@
 #   SUITE           Debian release of that base (default: bookworm)
 #   KEEP=1          reuse an existing image
 #   SUBJECTS        synthetic subjects to run on (default: 2)
+#   CLUSTER_PYTHON  run jobs of Slurm in the image instead, with this Python, which has Snakemake
 #   STORAGE_DRIVER  storage driver of buildah (default: vfs, which works everywhere; overlay is faster)
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -236,6 +237,13 @@ for name in ('SIGTERM', 'SIGHUP', 'SIGUSR1', 'SIGUSR2', 'SIGXCPU'):
     print(f'{name}: exit code 75 after {seconds:.1f} s')" "${ENTRYPOINT[@]}"
 }
 
+# The image is a file for containers/singularity, which runs the jobs in it.
+cluster() {
+  say "Jobs of Slurm in the image"
+  { echo "$ROOTFS"; cat "$WORK/environment"; } >"$WORK/totalspineseg-bids.sif"
+  PATH="$PWD/containers:$PATH" "$CLUSTER_PYTHON" benchmarks/run_on_slurm.py --participants 4 --container "$WORK/totalspineseg-bids.sif"
+}
+
 mkdir -p "$WORK"
 tools
 base
@@ -245,7 +253,5 @@ rm -rf "$WORK/test"
 mkdir -p "$WORK/test/"{empty,bids,out,scratch}
 chown "$USER_ID:$USER_ID" "$WORK/test/"{bids,out,scratch}
 start
-conditions
-runs
-machines
+if [ -n "${CLUSTER_PYTHON:-}" ]; then cluster; else conditions; runs; machines; fi
 say "container-test: passed"
