@@ -30,7 +30,7 @@ def open_plan(settings: Mapping[str, Any], folder: Path, *, new: bool) -> JobPla
     if settings and new:
         from totalspineseg_bids.cluster.planning import make_plan  # noqa: PLC0415 - not needed by the jobs
 
-        # Snakemake does not tell its executor here; a name that is none stands for all.
+        # The executor of Snakemake is not known here; this name stands for all of them.
         given = {"analysis_level": "participant", "executor": "any", "progress": False, **settings}
         make_plan(RunConfig.from_mapping(given)).write(folder)
     plan = JobPlan.read(folder)
