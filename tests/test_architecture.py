@@ -5,6 +5,7 @@ definition.
 """
 
 import ast
+import importlib
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -77,12 +78,19 @@ def test_every_package_has_a_rank_and_a_docstring():
             assert len(docstring) > 40, folder.name
 
 
-def test_the_api_reference_lists_every_package_with_an_api():
+@pytest.mark.parametrize(
+    "path", [path for path in sorted(PACKAGE.rglob("__init__.py")) if "__all__ = " in path.read_text()]
+)
+def test_a_package_with_an_api_is_in_its_reference_and_has_examples(path):
+    name = ".".join((PACKAGE.name, *path.parent.relative_to(PACKAGE).parts))
     page = (PACKAGE.parent / "docs/api.md").read_text(encoding="utf-8").splitlines()
-    for path in sorted(PACKAGE.rglob("__init__.py")):
-        if "__all__ = " in path.read_text(encoding="utf-8"):
-            name = ".".join((PACKAGE.name, *path.parent.relative_to(PACKAGE).parts))
-            assert f"::: {name}" in page, f"add '::: {name}' to docs/api.md"
+    assert f"::: {name}" in page, f"add '::: {name}' to docs/api.md"
+    module = importlib.import_module(name)
+    exported = {attribute: getattr(module, attribute) for attribute in module.__all__}
+    of_package = {
+        key: item for key, item in exported.items() if getattr(item, "__module__", "").startswith(PACKAGE.name)
+    }
+    assert [key for key, item in of_package.items() if callable(item) and ">>>" not in (item.__doc__ or "")] == []
 
 
 MODULES = {

@@ -59,6 +59,18 @@ def split_vertebrae(spine: LabelledSpine, labels: NDArray[np.uint8], affine: Aff
     -------
     ndarray of uint8
         Values of `part_values`. C1 has no body; a vertebra without a canal in view is left out.
+
+    Examples
+    --------
+    >>> from totalspineseg_bids.anatomy import CANAL_ID, CORD_ID, Structure, vertebra
+    >>> from totalspineseg_bids.segmentation.result import Component, SpineStatus
+    >>> labels = np.zeros((20, 40, 30), np.uint8)
+    >>> labels[4:16, 4:14], labels[8:12, 7:11] = CANAL_ID, CORD_ID
+    >>> labels[2:18, 16:36, 5:25] = vertebra("L3").id
+    >>> body = Component(vertebra("L3").id, Structure.VERTEBRA, "L3", 1.0, None, None, False, 6400.0, (9.5, 25.5, 14.5))
+    >>> spine = LabelledSpine(labels, np.eye(4), (body,), SpineStatus.LABELLED)
+    >>> np.unique(split_vertebrae(spine, labels, np.eye(4))).tolist()
+    [0, 23]
     """
     result = np.zeros(labels.shape, np.uint8)
     fronts = find_body_fronts(spine.labels, spine.affine, spine.components, spine.centerline_mm)

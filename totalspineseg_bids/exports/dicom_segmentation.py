@@ -51,6 +51,10 @@ def find_series(folder: Path, grid: Geometry) -> list[Dataset] | None:
     ------
     UsageError
         If highdicom is not installed.
+
+    Examples
+    --------
+    >>> slices = find_series(Path("dicom"), Geometry((320, 320, 15), np.eye(4)))  # doctest: +SKIP
     """
     series: dict[str, list[Dataset]] = {}
     for dataset in _read(folder):
@@ -147,6 +151,12 @@ def write_dicom_segmentation(
         If the series has another grid.
     OSError
         If the file cannot be written.
+
+    Examples
+    --------
+    >>> grid = Geometry((320, 320, 15), np.eye(4))
+    >>> slices = find_series(Path("dicom"), grid)  # doctest: +SKIP
+    >>> write_dicom_segmentation(Path("dseg.dcm"), labels, grid, slices, model="bundled")  # doctest: +SKIP
     """
     import highdicom as hd  # noqa: PLC0415 - optional
     from highdicom.sr import CodedConcept  # noqa: PLC0415

@@ -29,7 +29,14 @@ BODY_CENTRES: Final = "vertebrae.mrk.json"
 
 @dataclass(frozen=True, slots=True)
 class ExportedMap:
-    """Label map for another tool."""
+    """Label map for another tool.
+
+    Examples
+    --------
+    >>> values = ((1, "centerline", "#ffe13c"),)
+    >>> ExportedMap("centerline", np.ones((2, 2, 2), np.uint8), values, "Centreline of the cord").kind
+    'centerline'
+    """
 
     kind: str
     """``cordlevels``, ``centerline`` or ``vertebralparts``."""
@@ -43,7 +50,13 @@ class ExportedMap:
 
 @dataclass(frozen=True, slots=True)
 class ExportedText:
-    """Text file for another tool."""
+    """Text file for another tool.
+
+    Examples
+    --------
+    >>> ExportedText("discs.mrk.json", "{}").text
+    '{}'
+    """
 
     kind: str
     """``discs.mrk.json`` or ``vertebrae.mrk.json``."""
@@ -66,6 +79,18 @@ def make_exports(
         Its labels on the grid of the files, canonical ids.
     grid : Geometry
         Grid of the files.
+
+    Examples
+    --------
+    >>> from totalspineseg_bids.anatomy import CANAL_ID, CORD_ID, Structure, vertebra
+    >>> from totalspineseg_bids.segmentation.result import Component, SpineStatus
+    >>> labels = np.zeros((20, 40, 30), np.uint8)
+    >>> labels[4:16, 4:14], labels[8:12, 7:11] = CANAL_ID, CORD_ID
+    >>> labels[2:18, 16:36, 5:25] = vertebra("L3").id
+    >>> body = Component(vertebra("L3").id, Structure.VERTEBRA, "L3", 1.0, None, None, False, 6400.0, (9.5, 25.5, 14.5))
+    >>> spine = LabelledSpine(labels, np.eye(4), (body,), SpineStatus.LABELLED)
+    >>> [file.kind for file in make_exports(["sct", "parts"], spine, labels, Geometry(labels.shape, np.eye(4)))]
+    ['centerline', 'vertebralparts']
     """
     if "slicer" in tools:
         discs = [(point.level, point.position_mm) for point in spine.disc_points]

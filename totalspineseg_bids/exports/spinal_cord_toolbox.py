@@ -49,6 +49,19 @@ def label_cord(spine: LabelledSpine, labels: NDArray[np.uint8], grid: Geometry) 
         Canonical ids on the grid of the result.
     grid : Geometry
         Grid of the result.
+
+    Examples
+    --------
+    >>> from totalspineseg_bids.anatomy import CANAL_ID, CORD_ID, Structure, vertebra
+    >>> from totalspineseg_bids.segmentation.result import Component, DiscPoint, SpineStatus
+    >>> labels = np.zeros((20, 40, 30), np.uint8)
+    >>> labels[4:16, 4:14], labels[8:12, 7:11] = CANAL_ID, CORD_ID
+    >>> labels[2:18, 16:36, 5:25] = vertebra("L3").id
+    >>> body = Component(vertebra("L3").id, Structure.VERTEBRA, "L3", 1.0, None, None, False, 6400.0, (9.5, 25.5, 14.5))
+    >>> points = DiscPoint("L2-L3", (9.5, 8.5, 26.0)), DiscPoint("L3-L4", (9.5, 8.5, 4.0))
+    >>> spine = LabelledSpine(labels, np.eye(4), (body,), SpineStatus.LABELLED, disc_points=points)
+    >>> np.unique(label_cord(spine, labels, Geometry(labels.shape, np.eye(4)))).tolist()
+    [0, 22]
     """
     result = np.zeros(labels.shape, np.uint8)
     line = Centerline.from_polyline(spine.centerline_mm) or Centerline.from_labels(spine.labels, spine.affine)
@@ -81,6 +94,18 @@ def draw_centerline(spine: LabelledSpine, labels: NDArray[np.uint8], grid: Geome
         Canonical ids on the grid of the result.
     grid : Geometry
         Grid of the result.
+
+    Examples
+    --------
+    >>> from totalspineseg_bids.anatomy import CANAL_ID, CORD_ID, Structure, vertebra
+    >>> from totalspineseg_bids.segmentation.result import Component, DiscPoint, SpineStatus
+    >>> labels = np.zeros((20, 40, 30), np.uint8)
+    >>> labels[4:16, 4:14], labels[8:12, 7:11] = CANAL_ID, CORD_ID
+    >>> labels[2:18, 16:36, 5:25] = vertebra("L3").id
+    >>> body = Component(vertebra("L3").id, Structure.VERTEBRA, "L3", 1.0, None, None, False, 6400.0, (9.5, 25.5, 14.5))
+    >>> spine = LabelledSpine(labels, np.eye(4), (body,), SpineStatus.LABELLED)
+    >>> int(draw_centerline(spine, labels, Geometry(labels.shape, np.eye(4))).sum())
+    30
     """
     result = np.zeros(labels.shape, np.uint8)
     points = _cord_centerline(spine, labels, grid)

@@ -100,6 +100,14 @@ def write_bytes(path: Path, content: bytes) -> None:
     ------
     OSError
         If it cannot be written.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     write_bytes(Path(folder, "new", "a.bin"), b"1234")
+    ...     Path(folder, "new", "a.bin").stat().st_size
+    4
     """
     with atomic_writer(path) as stream:
         stream.write(content)
@@ -115,6 +123,14 @@ def write_text(path: Path, content: str) -> None:
     ------
     OSError
         If it cannot be written.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     write_text(Path(folder, "a.txt"), "Zürich")
+    ...     Path(folder, "a.txt").read_text(encoding="utf-8")
+    'Zürich'
     """
     write_bytes(path, content.encode("utf-8", "surrogateescape").decode("utf-8", "replace").encode("utf-8"))
 

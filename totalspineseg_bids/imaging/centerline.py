@@ -87,7 +87,14 @@ def orthogonal(vector: Vector, axis: Vector) -> Vector:
 
 
 class Projection(NamedTuple):
-    """Positions of N points relative to a centreline."""
+    """Positions of N points relative to a centreline.
+
+    Examples
+    --------
+    >>> place = Projection(np.array([3.0, 40.0]), np.array([12.0, 9.0]), np.array([0.0, 1.0]))
+    >>> place.rows(place.s > 10).anterior.tolist()
+    [9.0]
+    """
 
     s: NDArray[np.float64]
     """Arc length of the nearest point of the curve, mm; 0 at the cranial end, negative or beyond the length outside."""

@@ -224,6 +224,15 @@ def load_image(path: Path | str, *, volume: VolumeChoice | None = None) -> Loade
         If the file is absent, not fetched, or not readable.
     ImageError
         If it is damaged, not NIfTI, not a scalar 3D image, without content, or without a usable affine.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> values = np.eye(3, dtype=np.float32)[..., None].repeat(2, 2)
+    >>> with TemporaryDirectory() as folder:
+    ...     write_probability(Path(folder, "image.nii.gz"), values, np.eye(4))
+    ...     load_image(Path(folder, "image.nii.gz")).volumes
+    1
     """
     path = Path(path)
     logging.getLogger("nibabel.global").setLevel(logging.ERROR)  # header repairs are reported as notes
@@ -260,6 +269,15 @@ def read_image(path: Path | str, *, volume: VolumeChoice | None = None) -> Volum
         If the file is absent, not fetched, or not readable.
     ImageError
         If it cannot be used as an image.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> values = np.eye(3, dtype=np.float32)[..., None].repeat(2, 2)
+    >>> with TemporaryDirectory() as folder:
+    ...     write_probability(Path(folder, "image.nii.gz"), values, np.eye(4))
+    ...     read_image(Path(folder, "image.nii.gz")).data[:, :, 0].tolist()
+    [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
     """
     return load_image(path, volume=volume).volume
 
@@ -416,6 +434,14 @@ def write_labels(
     ------
     OSError
         If it cannot be written.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     write_labels(Path(folder, "dseg.nii.gz"), np.ones((2, 3, 4), np.uint8), np.diag([1.0, 1.0, 3.0, 1.0]))
+    ...     read_labels(Path(folder, "dseg.nii.gz")).spacing
+    (1.0, 1.0, 3.0)
     """
     header = _header_for(labels.shape, affine, like_header, keep_units=keep_units)
     header.set_data_dtype(np.uint8)
@@ -444,6 +470,14 @@ def write_probability(
     ------
     OSError
         If it cannot be written.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     write_probability(Path(folder, "p.nii.gz"), np.float32([[[0.0, 1 / 3]] * 2] * 2), np.eye(4))
+    ...     round(float(read_image(Path(folder, "p.nii.gz")).data.max()), 4)
+    0.333
     """
     header = _header_for(probability.shape, affine, like_header)
     header.set_data_dtype(np.int16)

@@ -133,6 +133,11 @@ class LevelMeasures:
     (Genant et al., J Bone Miner Res 1993, 8:1137), the disc height index the usual ratio of disc to body height
     (Frobin et al., Clin Biomech 1997, 12 Suppl 1:S1), the slip Meyerding's (Surg Gynecol Obstet 1932, 54:371) in mm.
     Sources of the signal are in `signal`, those of the foramina in `foramen`.
+
+    Examples
+    --------
+    >>> LevelMeasures(20, Structure.VERTEBRA, "L3", 31250.0, partial=True).as_row()["volume-mm3"]
+    '31250.0'
     """
 
     label_id: int

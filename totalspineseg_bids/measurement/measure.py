@@ -45,7 +45,13 @@ _NO_BODY = {"C1": "C1 has no body", "C2": "the body of C2 goes over into the den
 
 @dataclass(frozen=True, slots=True)
 class SpineMeasures:
-    """All measures of one image."""
+    """All measures of one image.
+
+    Examples
+    --------
+    >>> SpineMeasures([], Posture(), []).posture.lumbar_lordosis_deg is None
+    True
+    """
 
     levels: list[LevelMeasures]
     """One entry per component, in the order of the components."""
@@ -93,6 +99,18 @@ def measure_spine(
     The order is: volume of each label; body of each whole vertebra (what lies in front of the canal) and each whole
     disc, each in its own axes (`body_shape.fit_body_shape`); cross-sections of canal and cord at the middle of each
     level; relations of neighbours (disc height index, slip, signal); angles of the column.
+
+    Examples
+    --------
+    >>> from totalspineseg_bids.anatomy import CANAL_ID, CORD_ID, Structure, vertebra
+    >>> from totalspineseg_bids.segmentation.result import Component
+    >>> labels = np.zeros((20, 40, 30), np.uint8)
+    >>> labels[4:16, 4:14], labels[8:12, 7:11] = CANAL_ID, CORD_ID
+    >>> labels[2:18, 16:36, 5:25] = vertebra("L3").id
+    >>> body = Component(vertebra("L3").id, Structure.VERTEBRA, "L3", 1.0, None, None, False, 6400.0, (9.5, 25.5, 14.5))
+    >>> row = measure_spine(labels, np.eye(4), [body], np.zeros((0, 3))).levels[0]
+    >>> row.volume_mm3, row.height_mm
+    (6400.0, 20.0)
     """
     return _Measurement(labels, affine, components, centerline_mm, source_affine=source_affine, image=image).run()
 
@@ -118,6 +136,17 @@ def find_body_fronts(
     dict of int to (LocalAxes, float)
         Axes of each vertebra, and the anterior coordinate (mm) in them from which on voxels belong to its body. A
         vertebra without a canal in view is left out, and so is C1, which has no body.
+
+    Examples
+    --------
+    >>> from totalspineseg_bids.anatomy import CANAL_ID, CORD_ID, Structure, vertebra
+    >>> from totalspineseg_bids.segmentation.result import Component
+    >>> labels = np.zeros((20, 40, 30), np.uint8)
+    >>> labels[4:16, 4:14], labels[8:12, 7:11] = CANAL_ID, CORD_ID
+    >>> labels[2:18, 16:36, 5:25] = vertebra("L3").id
+    >>> body = Component(vertebra("L3").id, Structure.VERTEBRA, "L3", 1.0, None, None, False, 6400.0, (9.5, 25.5, 14.5))
+    >>> [*find_body_fronts(labels, np.eye(4), [body], np.zeros((0, 3)))] == [body.label_id]
+    True
     """
     measurement = _Measurement(labels, affine, components, centerline_mm)
     line, fronts = measurement.centerline, measurement.disc_fronts()

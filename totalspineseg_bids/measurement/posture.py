@@ -55,6 +55,11 @@ class Posture:
 
     Angles lie between planes fitted to vertebral surfaces (Cobb, Instr Course Lect 1948, 5:261); the supine
     position of MRI makes them smaller than in a standing radiograph.
+
+    Examples
+    --------
+    >>> Posture(lumbar_lordosis_deg=48.25).as_row()["lumbar-lordosis-deg"]
+    '48.2'
     """
 
     cervical_lordosis_deg: float | None = None

@@ -77,6 +77,12 @@ def segment(
     ------
     SpineAppError
         If the image or the model cannot be used.
+
+    Examples
+    --------
+    >>> noise = np.random.default_rng(0).random((16, 16, 16), np.float32)
+    >>> segment(Volume(noise, np.eye(4)), engine="torch", roi="off", step1_only=True).labels.shape
+    (16, 16, 16)
     """
     # Torch takes seconds to import; ``label`` does without.
     from totalspineseg_bids.models.registry import resolve  # noqa: PLC0415
@@ -129,6 +135,15 @@ def label(
     ------
     SpineAppError
         If the map or the layout cannot be used.
+
+    Examples
+    --------
+    >>> layout = ClassMap.named("r20240601-step1")
+    >>> semantic = np.zeros((60, 70, 90), np.uint8)
+    >>> semantic[20:40, 14:28] = layout.labels["canal"][0]
+    >>> semantic[10:50, 30:62, 23:34] = semantic[10:50, 30:62, 61:72] = layout.labels["disc"][0]
+    >>> label(Volume(semantic, np.eye(4)), "r20240601-step1").status.value
+    'abstained'
     """
     volume = semantic if isinstance(semantic, Volume) else read_labels(Path(semantic))
     return label_map(

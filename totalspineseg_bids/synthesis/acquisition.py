@@ -31,7 +31,13 @@ _ORIENTATIONS: dict[SlicePlane, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """Parameters of one acquisition."""
+    """Parameters of one acquisition.
+
+    Examples
+    --------
+    >>> draw_protocol("whole", np.random.default_rng(0)).plane
+    'sagittal'
+    """
 
     plane: SlicePlane
     """Plane of the thick slices."""
@@ -82,6 +88,12 @@ def draw_protocol(field: str, rng: np.random.Generator, *, artefacts: bool = Fal
         Source of randomness.
     artefacts : bool
         Whether images may have artefacts.
+
+    Examples
+    --------
+    >>> protocol = draw_protocol("lumbar", np.random.default_rng(0))
+    >>> protocol.plane, protocol.spacing
+    ('axial', (0.71, 0.71, 2.86))
     """
     axial = 0.12 if field in {"cervical", "lumbar"} else 0.0
     plane: SlicePlane = ("sagittal", "axial", "isotropic")[int(rng.choice(3, p=[0.72 - axial, axial, 0.28]))]
@@ -226,6 +238,17 @@ def acquire(
     image, truth : Volume
         Image (float32, before conversion to the stored type) and labels of the spine, both on the grid of the
         acquisition in the orientation of the protocol.
+
+    Examples
+    --------
+    >>> labels = np.zeros((40, 60, 60), np.uint8)
+    >>> labels[15:25, 25:40] = 20
+    >>> field = PlacedField("lumbar", np.array([20.0, 30.0, 30.0]), np.array([36.0, 50.0, 50.0]), 0.0)
+    >>> rng = np.random.default_rng(0)
+    >>> signal, body = Volume(labels / np.float32(20), np.eye(4)), Volume(labels, np.eye(4))
+    >>> image, truth = acquire(signal, body, field, draw_protocol("lumbar", rng), rng)
+    >>> image.data.shape == truth.data.shape, np.unique(truth.data).tolist()
+    (True, [0, 20])
     """
     grid = grid_of(field, protocol)
     signal = sample_image(image, grid)

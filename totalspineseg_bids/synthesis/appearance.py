@@ -153,6 +153,14 @@ def render(
     -------
     ndarray or Tensor
         float32, non-negative, shape of ``labels``; the brightest tissue is around 1.
+
+    Examples
+    --------
+    >>> labels = np.full((16, 16, 16), 2, np.uint8)
+    >>> labels[4:12, 4:12, 4:12] = 20
+    >>> image = render(labels, np.random.default_rng(0), contrast="T1w")
+    >>> image.shape, image.dtype.name, bool(image.min() >= 0)
+    ((16, 16, 16), 'float32', True)
     """
     draws = Draws(tuple(labels.shape), rng, arrays)
     names: Sequence[Contrast] = [contrast] if isinstance(contrast, str) else contrast

@@ -33,7 +33,13 @@ _STEP = 0.5  # mm between samples of the curve
 
 @dataclass(frozen=True, slots=True)
 class SpineParameters:
-    """Parameters of the spine of one subject."""
+    """Parameters of the spine of one subject.
+
+    Examples
+    --------
+    >>> SpineParameters.sample(np.random.default_rng(0)).fractures
+    0
+    """
 
     scale: float = 1.0
     """Size relative to a mean adult."""

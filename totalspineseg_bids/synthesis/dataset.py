@@ -108,6 +108,16 @@ def write_dataset(
         If the folder holds no label map that covers one of the fields of view.
     OutputError
         If the folder cannot be written.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     try:
+    ...         write_dataset(Path(folder), 1, 0, contrasts=["CT"])
+    ...     except UsageError as error:
+    ...         print(error)
+    unknown contrast: CT; known are T1w, T2w, STIR, T2starw, random
     """
     if subjects < 1:
         msg = f"the number of subjects must be at least 1, not {subjects}"

@@ -48,7 +48,14 @@ FIELDS_OF_VIEW: tuple[str, ...] = tuple(FIELDS)
 
 @dataclass(frozen=True, slots=True)
 class PlacedField:
-    """Field of view placed on a label map."""
+    """Field of view placed on a label map.
+
+    Examples
+    --------
+    >>> field = PlacedField("lumbar", np.zeros(3), np.array([60.0, 240.0, 280.0]), 2.0)
+    >>> field.size.tolist()
+    [60.0, 240.0, 280.0]
+    """
 
     name: str
     """Its kind."""
@@ -130,6 +137,15 @@ def draw_field(volume: Volume, name: str, rng: np.random.Generator, *, slab: tup
     ------
     ValueError
         If the map has no vertebra.
+
+    Examples
+    --------
+    >>> labels = np.zeros((80, 200, 300), np.uint8)
+    >>> for number, label in enumerate(range(22, 17, -1)):  # T12 to L4
+    ...     labels[20:60, 60:100, 250 - 40 * number : 280 - 40 * number] = label
+    >>> field = draw_field(Volume(labels, np.eye(4)), "lumbar", np.random.default_rng(0), slab=(50.0, 60.0))
+    >>> field.name, bool((field.size > 40).all())
+    ('lumbar', True)
     """
     field = FIELDS[name]
     centers = level_centers(volume)

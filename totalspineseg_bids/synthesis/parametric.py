@@ -64,6 +64,12 @@ def make_spine(
         Canonical ids of `anatomy` for the spine (cord and canal do not overlap); 1 other soft tissue,
         2 muscle, 3 other bone, 4 lung, 5 airway or bowel gas, 6 heart and great vessels, 7 abdominal
         organs, 8 brain and brain stem, 9 subcutaneous and epidural fat, 10 vertebral endplates, 0 outside the body.
+
+    Examples
+    --------
+    >>> spine = make_spine(np.random.default_rng(0), spacing=6.0)
+    >>> spine.spacing, bool((spine.data == anatomy.CANAL_ID).any())
+    ((6.0, 6.0, 6.0), True)
     """
     drawn = SpineParameters.sample(rng)
     p = drawn if parameters is None else parameters

@@ -163,6 +163,14 @@ def deform(volume: Volume, rng: np.random.Generator, *, strength: float = 1.0) -
     ------
     ValueError
         If the voxels are not 1 mm.
+
+    Examples
+    --------
+    >>> labels = np.zeros((30, 30, 30), np.uint8)
+    >>> labels[10:20, 10:20, 10:20] = 20
+    >>> moved = deform(Volume(labels, np.eye(4)), np.random.default_rng(0))
+    >>> moved.data.shape, np.unique(moved.data).tolist()
+    ((30, 30, 30), [0, 20])
     """
     if not np.allclose(volume.spacing, 1.0, atol=0.01):
         msg = f"label maps are posed at 1 mm, not {volume.spacing}"

@@ -49,7 +49,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LabellingInput:
-    """Semantic map of one image, with further evidence of its levels."""
+    """Semantic map of one image, with further evidence of its levels.
+
+    Examples
+    --------
+    >>> image = LabellingInput(np.zeros((4, 4, 4), np.uint8), np.eye(4), ClassMap.named("r20240601-step1"))
+    >>> build_labelled_spine(solve_image(image)).status.value
+    'no-spine'
+    """
 
     semantic: NDArray[np.uint8]
     """Semantic map of a step-1, step-2 or single-step model, shape (X, Y, Z); any orientation and voxel size."""
@@ -105,6 +112,16 @@ def label_map(
     LabelledSpine
         Instances on the grid of ``semantic``. If the evidence does not decide the levels, the status is ``ABSTAINED``
         and the components are numbered; without canal and disc it is ``NO_SPINE``.
+
+    Examples
+    --------
+    >>> layout = ClassMap.named("r20240601-step1")
+    >>> semantic = np.zeros((60, 70, 90), np.uint8)
+    >>> semantic[20:40, 14:28] = layout.labels["canal"][0]
+    >>> semantic[10:50, 30:62, 23:34] = semantic[10:50, 30:62, 61:72] = layout.labels["disc"][0]
+    >>> spine = label_map(semantic, np.eye(4), layout)
+    >>> spine.status.value, [component.structure.text for component in spine.components]
+    ('abstained', ['disc', 'disc', 'spinal_canal'])
     """
     image = LabellingInput(semantic, affine, layout, support, localizer, level_prior)
     return build_labelled_spine(solve_image(image, weights), discs_only=discs_only)

@@ -28,6 +28,18 @@ def odd_discs(spine: LabelledSpine) -> NDArray[np.uint8]:
     -------
     NDArray[np.uint8]
         0 and 1, shape (X, Y, Z) of the labels.
+
+    Examples
+    --------
+    >>> from totalspineseg_bids.segmentation.class_map import ClassMap
+    >>> from totalspineseg_bids.segmentation.labelling import label_map
+    >>> layout = ClassMap.named("r20240601-step1")
+    >>> semantic = np.zeros((60, 70, 90), np.uint8)
+    >>> semantic[20:40, 14:28] = layout.labels["canal"][0]
+    >>> semantic[10:50, 30:62, 23:34] = semantic[10:50, 30:62, 61:72] = layout.labels["disc"][0]
+    >>> odd = odd_discs(label_map(semantic, np.eye(4), layout))
+    >>> bool(odd[30, 40, 66]), bool(odd[30, 40, 28])
+    (True, False)
     """
     table = np.zeros(256, np.uint8)
     for component, turn in disc_turns(spine):

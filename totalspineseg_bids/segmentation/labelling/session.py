@@ -140,6 +140,17 @@ def label_session(images: Sequence[LabellingInput], weights: EvidenceWeights | N
         that shows it, and those names carry a reason; it also marks images that differ by a shift if solved alone. If
         the names still differ by a shift and the displacement is certain, the less certain image abstains if its levels
         are in doubt or depend on a single landmark.
+
+    Examples
+    --------
+    >>> from totalspineseg_bids.segmentation.class_map import ClassMap
+    >>> layout = ClassMap.named("r20240601-step1")
+    >>> semantic = np.zeros((60, 70, 90), np.uint8)
+    >>> semantic[20:40, 14:28] = layout.labels["canal"][0]
+    >>> semantic[10:50, 30:62, 23:34] = semantic[10:50, 30:62, 61:72] = layout.labels["disc"][0]
+    >>> image = LabellingInput(semantic, np.eye(4), layout)
+    >>> [spine.status.value for spine in label_session([image, image])]
+    ['abstained', 'abstained']
     """
     alone = [solve_image(image, weights) for image in images]
     evidence = {n: e for n, solved in enumerate(alone) if (e := image_evidence(solved, n)) is not None}

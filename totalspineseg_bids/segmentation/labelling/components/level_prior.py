@@ -25,7 +25,16 @@ from totalspineseg_bids.segmentation.labelling.records import ComponentVoxels, O
 
 @dataclass(frozen=True, slots=True)
 class LevelPrior:
-    """Level probabilities of a coarse network on its own grid."""
+    """Level probabilities of a coarse network on its own grid.
+
+    Examples
+    --------
+    >>> layout = ClassMap.named("r20240601-full")
+    >>> chance = np.full((2, 4, 4, 4), 0.5, np.float32)
+    >>> prior = LevelPrior.from_classes(chance, ["background", "disc_L3_L4"], layout, np.eye(4))
+    >>> [meaning and meaning.level for meaning in prior.meanings]
+    [None, 'L3-L4']
+    """
 
     probabilities: NDArray[np.float32]
     """float, shape (C, X, Y, Z), one channel per class."""
