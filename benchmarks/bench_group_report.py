@@ -89,14 +89,15 @@ def _fake_image(out: Path, relative: str, template: Template, scale: float, rng:
         return
     names = ImageDerivatives(source, {}, ()).names
     rows = [_scaled(row, scale, rng) for row in template.rows]
-    sidecar = {**template.sidecar, "Sources": [source.uri]}
+    quality = {k: f"{float(v) * rng.normal(1.0, 0.1):.3f}" for k, v in template.sidecar["ImageQuality"].items()}
+    sidecar = {**template.sidecar, "Sources": [source.uri], "ImageQuality": quality}
     if fate < 0.03:
         rows, sidecar = [], {**sidecar, "Status": "no-spine", "Reason": "neither canal nor disc in view"}
     elif fate < 0.08:
         rows = [{**row, "level": "n/a", "confidence": "n/a"} for row in rows]
         sidecar = {**sidecar, "Status": "abstained", "Reason": "a shift by one level cannot be ruled out"}
     if sidecar["Status"] != "labelled":
-        sidecar = {**sidecar, "LevelsInView": [], "Posture": {}}
+        sidecar = {**sidecar, "LevelsInView": [], "Posture": {}, "ImageQuality": {}}
     picture = f"{names.figures}/{names.figure_stem}_thumbnail.png"
     sidecar["Figures"] = {"thumbnail": picture}
     for folder in (names.folder, names.figures):

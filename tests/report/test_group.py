@@ -246,3 +246,15 @@ PIXEL = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010806000000"
     "1f15c4890000000d49444154789c6360606060000000050001a5f645400000000049454e44ae426082"
 )
+
+
+def test_image_quality_far_from_that_of_the_others_is_marked(tmp_path):
+    images = [image_row(n, **{"snr": f"{30 + n % 3}.0", "cord-csf-contrast": "0.500"}) for n in range(12)]
+    images[4]["snr"] = "6.0"
+    images[5]["snr"] = "n/a"
+    page = write(tmp_path, images, [])
+    assert page.count('class="outlier"') == 1
+    assert ">SNR 6.0</span>" in page
+    assert "robust SD below the median of 31.0" in page
+    assert page.count("SNR 3") == 10
+    assert "<td>image</td><td>Signal-to-noise ratio</td>" in page

@@ -24,6 +24,7 @@ from totalspineseg_bids.imaging.atomic import atomic_writer, write_text
 from totalspineseg_bids.measurement.levels import COLUMNS, MEASURES
 from totalspineseg_bids.measurement.norms import Norms
 from totalspineseg_bids.measurement.posture import ANGLES, POSTURE_COLUMNS
+from totalspineseg_bids.measurement.quality import QUALITY_COLUMNS
 
 Cells = NDArray[np.object_]
 
@@ -65,6 +66,7 @@ IMAGE_COLUMNS: Final = (
     ),
     TableColumn("rating-note", "Remark of the reader"),
     *(replace(column, name=column.short_name) for column in POSTURE_COLUMNS.values()),
+    *QUALITY_COLUMNS.values(),
     TableColumn("model", "Model set"),
     TableColumn("source", "Raw image, below its dataset"),
     TableColumn("report", "Page of the participant"),
@@ -161,8 +163,9 @@ def _keys(source: SourceImage) -> dict[str, str]:
 
 
 def _image_row(result: ImageDerivatives) -> dict[str, str]:
-    posture = result.sidecar.get("Posture")
+    posture, quality = (result.sidecar.get(key) for key in ("Posture", "ImageQuality"))
     angles = posture if isinstance(posture, dict) else {}
+    measured = quality if isinstance(quality, dict) else {}
     return {
         **_keys(result.source),
         "status": result.status,
@@ -172,6 +175,7 @@ def _image_row(result: ImageDerivatives) -> dict[str, str]:
         "flags": ", ".join(result.flags),
         "corrections": str(result.corrections or MISSING),
         **{short_name(name): str(angles.get(name) or MISSING) for name in POSTURE_COLUMNS},
+        **{name: str(measured.get(name) or MISSING) for name in QUALITY_COLUMNS},
         "model": result.model,
         "source": result.source.relative,
         "report": report_name(result.source.participant),

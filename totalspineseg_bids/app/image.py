@@ -47,6 +47,7 @@ from totalspineseg_bids.imaging.io import (
 from totalspineseg_bids.imaging.memory import check_memory
 from totalspineseg_bids.imaging.volume import Geometry, Volume
 from totalspineseg_bids.measurement.levels import PROFILE_COLUMNS
+from totalspineseg_bids.measurement.quality import measure_quality
 from totalspineseg_bids.segmentation.corrections import digest_labels
 from totalspineseg_bids.segmentation.disc_points import draw_disc_points
 from totalspineseg_bids.segmentation.localizer import read_localizer
@@ -269,15 +270,21 @@ class _Writer:
             self._write_exports()
         figures = self._write_figures()
         *others, main = self.config.resolutions
-        angles = self.measures.posture.as_row() if self.measures else {}
-        posture = {name: value for name, value in angles.items() if value != MISSING}
+        posture = self.measures.posture.as_row() if self.measures else {}
+        quality = measure_quality(self.image.volume, self.native).as_row() if self.measures else {}
         for resolution in others:
             sidecar = make_image_sidecar(self.provenance, _DESCRIPTIONS["labels"], resolution)
             self._write_text(
                 self.names.labels(".json", resolution), format_json({**sidecar, **describe_label_columns()})
             )
         content = make_main_sidecar(
-            self.provenance, self.spine, outputs=self.written, figures=figures, posture=posture, resolution=main
+            self.provenance,
+            self.spine,
+            outputs=self.written,
+            figures=figures,
+            posture={name: value for name, value in posture.items() if value != MISSING},
+            quality={name: value for name, value in quality.items() if value != MISSING},
+            resolution=main,
         )
         mark_complete(self.output, self.names, main, content)
         # The mark too: a run beside this one may have set it after this one's `mark_incomplete`, as a file of its own.

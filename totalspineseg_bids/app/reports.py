@@ -31,9 +31,10 @@ def describe_provenance(result: ImageDerivatives) -> dict[str, str]:
         value = sidecar.get(key)
         if isinstance(value, Mapping):
             entries.update({f"{name} {title}".strip(): str(item) for name, item in value.items() if item is not None})
-    posture = sidecar.get("Posture")
-    if isinstance(posture, Mapping):
-        entries.update({str(name): str(item) for name, item in posture.items() if item not in (None, "", MISSING)})
+    for key in ("Posture", "ImageQuality"):
+        values = sidecar.get(key)
+        if isinstance(values, Mapping):
+            entries.update({str(name): str(item) for name, item in values.items() if item not in (None, "", MISSING)})
     return entries
 
 

@@ -175,6 +175,7 @@ def make_main_sidecar(
     outputs: Sequence[str],
     figures: Mapping[str, str],
     posture: Mapping[str, Any],
+    quality: Mapping[str, Any],
     resolution: str | None,
 ) -> dict[str, Any]:
     """Return the sidecar of the label image; its presence marks the image as complete.
@@ -191,6 +192,8 @@ def make_main_sidecar(
         Path of each figure below the output folder, by kind.
     posture : mapping of str to object
         Angles of the whole spine.
+    quality : mapping of str to object
+        Quality of the image.
     resolution : str or None
         ``res-`` entity of the image; ``None`` for the grid of the source.
     """
@@ -203,6 +206,7 @@ def make_main_sidecar(
         "InputNotes": list(provenance.notes),
         "LevelsInView": [c.level for c in spine.components if c.level is not None],
         "Posture": dict(posture),
+        "ImageQuality": dict(quality),
         "Model": {"Name": provenance.model, "Bundled": provenance.bundled},
         "Settings": dict(provenance.settings),
         "Digests": provenance.digests.as_dict(),

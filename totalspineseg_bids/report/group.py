@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from totalspineseg_bids.anatomy import VERTEBRA_LEVELS
 from totalspineseg_bids.imaging.atomic import write_bytes
-from totalspineseg_bids.measurement.levels import AREAS, COLUMNS, MEASURES
+from totalspineseg_bids.measurement.levels import AREAS, COLUMNS
+from totalspineseg_bids.measurement.quality import QUALITY_COLUMNS
 from totalspineseg_bids.report.environment import (
     asset,
     environment,
@@ -53,8 +54,9 @@ def write_group_report(
     images : sequence of Row
         One row per image, as text: ``participant``, ``session``, ``image``, ``status``, ``reason``, ``levels`` and
         ``flags`` (comma separated), ``corrections`` (their number), ``model``, ``report`` and ``thumbnail``
-        (paths relative to the page), and columns of ``measurement.POSTURE_COLUMNS``, with or without the unit in their
-        name; ``rating`` and ``rating-note`` of an earlier page.
+        (paths relative to the page), columns of ``measurement.quality.QUALITY_COLUMNS`` and of
+        ``measurement.POSTURE_COLUMNS``, these with or without the unit in their name; ``rating`` and ``rating-note``
+        of an earlier page.
     volumes : sequence of Row
         One row per structure and image: ``participant``, ``session``, ``image``, ``structure``, ``level``,
         ``confidence`` and the columns of ``measurement.COLUMNS``; ``z:<column>`` for z-scores.
@@ -104,7 +106,8 @@ def write_group_report(
     pictures: Sequence[str] = [local_link(present(row.get("thumbnail"))) for row in images]
     if self_contained:
         pictures = inline_thumbnails(path.parent, pictures)
-    outliers = find_outliers(table.values)
+    outliers = find_outliers([*table.values, *table.quality])
+    marked = {(o.value.image, o.value.measure): table.explain(o)["reason"] for o in outliers if not o.value.level}
     text = (
         environment()
         .get_template("group.html.j2")
@@ -114,7 +117,7 @@ def write_group_report(
             bundled=any(is_bundled({"model": row.get("model", "")}) for row in images),
             models=sorted({present(row.get("model")) for row in images} - {""}),
             tiles=_tiles(images, counts, table),
-            images=[_image_row(index, row, pictures[index]) for index, row in enumerate(images)],
+            images=[_image_row(index, row, pictures[index], marked) for index, row in enumerate(images)],
             statuses=sorted(counts, key=lambda s: (_STATUSES.index(s) if s in _STATUSES else len(_STATUSES), s)),
             outliers=[table.explain(outlier) for outlier in outliers[:_SHOWN_OUTLIERS]],
             outlier_count=len(outliers),
@@ -122,7 +125,11 @@ def write_group_report(
             min_count=MIN_COUNT,
             statistics=table.statistics(),
             left_out=table.left_out(),
-            dictionary=[(n, {"Units": "", **COLUMNS[n].describe()}) for n in MEASURES],
+            dictionary=[
+                (name, {"Units": "", **column.describe()})
+                for name, column in (COLUMNS | QUALITY_COLUMNS).items()
+                if column.kind == "number"
+            ],
             has_thumbnails=any(pictures),
             data=json_block(data),
             script=asset("group.js"),
@@ -179,7 +186,7 @@ def _ratings(images: Sequence[Row]) -> dict[str, dict[str, str]]:
     }
 
 
-def _image_row(index: int, row: Row, picture: str) -> dict[str, Any]:
+def _image_row(index: int, row: Row, picture: str, marked: Mapping[tuple[int, str], str]) -> dict[str, Any]:
     levels = split_list(row.get("levels"))
     return {
         "index": index,
@@ -193,6 +200,11 @@ def _image_row(index: int, row: Row, picture: str) -> dict[str, Any]:
         "flags": split_list(row.get("flags")),
         "report": local_link(present(row.get("report"))),
         "thumbnail": picture,
+        "quality": [
+            {"name": name, "value": value, "outlier": marked.get((index, column))}
+            for column, name in (("snr", "SNR"), ("cord-csf-contrast", "contrast"))
+            if (value := present(row.get(column)))
+        ],
     }
 
 

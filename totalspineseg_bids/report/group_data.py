@@ -11,6 +11,7 @@ import numpy as np
 from totalspineseg_bids.anatomy import DISC_LEVELS, VERTEBRA_LEVELS
 from totalspineseg_bids.measurement.levels import ARBITRARY, COLUMNS, MEASURES
 from totalspineseg_bids.measurement.posture import POSTURE_COLUMNS
+from totalspineseg_bids.measurement.quality import QUALITY_COLUMNS
 from totalspineseg_bids.report.environment import is_true, number, present, unit_symbol
 from totalspineseg_bids.report.outliers import Outlier, Value
 
@@ -40,6 +41,12 @@ class GroupPageData:
         self.reasons: Counter[str] = Counter()
         for row in volumes:
             self._add(row, _COMPARABLE)
+        self.quality = [
+            Value(index, name, "", value)
+            for index, row in enumerate(images)
+            for name in QUALITY_COLUMNS
+            if (value := number(row.get(name))) is not None
+        ]
         found = {value.level for value in self.values} | {level for _, level in self.partial}
         for row in images:
             found |= set(split_list(row.get("levels")))
@@ -73,7 +80,7 @@ class GroupPageData:
 
     def image_columns(self) -> dict[str, list[str]]:
         """Return the columns of the image table that the plots use."""
-        names = ("participant", "session", "image", "report")
+        names = ("participant", "session", "image", "report", "snr")
         columns = {name: [present(row.get(name)) for row in self.images] for name in names}
         columns["participant"] = [participant_of(row) for row in self.images]
         columns["report"] = [local_link(link) for link in columns["report"]]
@@ -161,9 +168,9 @@ class GroupPageData:
     def explain(self, outlier: Outlier) -> dict[str, Any]:
         """Describe an outlier for the table of outliers."""
         value, row = outlier.value, self.images[outlier.value.image]
-        entry = COLUMNS[value.measure]
+        entry = {**COLUMNS, **QUALITY_COLUMNS}[value.measure]
         unit = unit_symbol(entry.unit)
-        decimals = 0 if value.measure == "volume-mm3" else 1 if entry.unit else 2
+        decimals = 0 if value.measure == "volume-mm3" else 1 if entry.unit else min(2, entry.decimals)
         side = "above" if outlier.deviation > 0 else "below"
         return {
             "index": value.image,
@@ -171,7 +178,7 @@ class GroupPageData:
             "session": present(row.get("session")),
             "image": present(row.get("image")),
             "report": local_link(present(row.get("report"))),
-            "level": value.level,
+            "level": value.level or "image",
             "measure": entry.title,
             "value": f"{value.value:.{decimals}f} {unit}".strip(),
             "deviation": f"{outlier.deviation:+.1f}",

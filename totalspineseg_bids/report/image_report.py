@@ -40,6 +40,6 @@ class ImageReport:
     """File name of the edited label map that was applied, if any."""
     provenance: Mapping[str, str] = field(default_factory=dict)
     """Software, model, input and date as name to value. Entries named as in `measurement.POSTURE_COLUMNS` are shown
-    under Alignment instead."""
+    under Alignment instead, those named as in `measurement.quality.QUALITY_COLUMNS` under Image quality."""
     profile: Sequence[Mapping[str, str]] = ()
     """Rows of the table of areas along the column, with the columns of `measurement.levels.PROFILE_COLUMNS`."""

@@ -17,6 +17,7 @@ from totalspineseg_bids.citation import describe_method
 from totalspineseg_bids.imaging.atomic import write_bytes
 from totalspineseg_bids.measurement.levels import COLUMNS, MEASURES
 from totalspineseg_bids.measurement.posture import POSTURE_COLUMNS
+from totalspineseg_bids.measurement.quality import QUALITY_COLUMNS
 from totalspineseg_bids.report.environment import (
     asset,
     environment,
@@ -130,7 +131,10 @@ def _image(number: int, image: ImageReport, folder: Path, *, inline: bool, self_
         "corrections": [_describe_correction(row) for row in image.corrections],
         "edited_map": image.edited_map,
         "posture": _posture(image.provenance),
-        "provenance": [(k, v) for k, v in image.provenance.items() if str(v) and k not in POSTURE_COLUMNS],
+        "quality": _quality(image.provenance),
+        "provenance": [
+            (k, v) for k, v in image.provenance.items() if str(v) and k not in POSTURE_COLUMNS | QUALITY_COLUMNS
+        ],
     }
 
 
@@ -166,6 +170,15 @@ def _posture(entries: Mapping[str, str]) -> list[dict[str, str]]:
         text = f"{value:.0f}°" + (f" ({levels})" if name == "coronal-cobb-deg" and levels else "")
         found.append({"name": entry.title, "value": text, "description": entry.description})
     return found
+
+
+def _quality(entries: Mapping[str, str]) -> list[dict[str, str]]:
+    """Select the measures of image quality among the provenance of an image."""
+    return [
+        {"name": column.title, "value": entries[name], "description": column.description}
+        for name, column in QUALITY_COLUMNS.items()
+        if number(entries.get(name)) is not None
+    ]
 
 
 def _level_of(row: Mapping[str, str]) -> str:

@@ -1,0 +1,112 @@
+"""Quality of an image: signal-to-noise ratio, and contrast of cord and cerebrospinal fluid (CSF)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from totalspineseg_bids.anatomy import CANAL_ID, CORD_ID
+from totalspineseg_bids.columns import TableColumn, index_columns
+from totalspineseg_bids.imaging.volume import Volume
+
+#: Columns of the image quality, by name and in order.
+QUALITY_COLUMNS: Final[dict[str, TableColumn]] = index_columns(
+    TableColumn(
+        "snr",
+        "Mean signal of the cord divided by the noise: 1.4826 times the median absolute deviation of the differences"
+        " between voxels of the cord that follow each other along the column, divided by the square root of 2. Such"
+        " voxels share noise in interpolated images, so compare images of one protocol",
+        title="Signal-to-noise ratio",
+        kind="number",
+        decimals=1,
+    ),
+    TableColumn(
+        "cord-csf-contrast",
+        "Difference of the medians of CSF and cord divided by their sum, median over sections of 10 mm; positive where"
+        " the CSF is brighter",
+        title="Cord-CSF contrast",
+        kind="number",
+        decimals=3,
+    ),
+)
+#: Distance from the borders of canal and cord, and length of a section, mm.
+_INSIDE_MM, _SECTION_MM = 1.0, 10.0
+#: Smallest number of voxels of a region in a section, and of differences.
+_MIN_VOXELS, _MIN_DIFFERENCES = 8, 200
+
+
+@dataclass(frozen=True, slots=True)
+class ImageQuality:
+    """Quality of an image; ``None`` where it cannot be measured. Columns are those of `QUALITY_COLUMNS`.
+
+    Regions of one image take the place of repeated images, in which neither parallel imaging nor filters of the
+    background matter (Dietrich et al., J Magn Reson Imaging 2007, 26:375).
+    """
+
+    snr: float | None = None
+    cord_csf_contrast: float | None = None
+
+    def as_row(self) -> dict[str, str]:
+        """Return the columns of `QUALITY_COLUMNS` as text, ``n/a`` where there is no value."""
+        return {name: column.format(getattr(self, name.replace("-", "_"))) for name, column in QUALITY_COLUMNS.items()}
+
+
+def measure_quality(image: Volume, labels: NDArray[np.uint8]) -> ImageQuality:
+    """Measure the quality of an image from its labels on the same grid.
+
+    Parameters
+    ----------
+    image : Volume
+        The image.
+    labels : (X, Y, Z) uint8
+        Canonical ids.
+    """
+    filled = np.argwhere(labels)
+    if len(filled) == 0:
+        return ImageQuality()
+    box = tuple(slice(int(a), int(b) + 1) for a, b in zip(filled.min(axis=0), filled.max(axis=0), strict=True))
+    values = image.data[box].astype(np.float32)
+    spacing = np.array(image.spacing)
+    cranial = int(np.abs(image.affine[2, :3] / spacing).argmax())
+    return ImageQuality(_snr(values, labels[box], cranial), _contrast(values, labels[box], cranial, spacing))
+
+
+def _snr(values: NDArray[np.float32], labels: NDArray[np.uint8], axis: int) -> float | None:
+    values, cord = np.moveaxis(values, axis, 0), np.moveaxis(labels == CORD_ID, axis, 0)
+    both = cord[1:] & cord[:-1]
+    steps, signal = (values[1:] - values[:-1])[both], values[1:][both]
+    known = np.isfinite(steps)
+    if np.count_nonzero(known) < _MIN_DIFFERENCES:
+        return None
+    steps = steps[known]
+    noise = 1.4826 * float(np.median(np.abs(steps - np.median(steps)))) / math.sqrt(2)
+    mean = float(signal[known].mean(dtype=np.float64))
+    return mean / noise if noise > 0 and mean > 0 else None
+
+
+def _contrast(
+    values: NDArray[np.float32], labels: NDArray[np.uint8], cranial: int, spacing: NDArray[np.float64]
+) -> float | None:
+    from scipy import ndimage  # noqa: PLC0415 - the columns serve tables and pages, which should not wait for it
+
+    # Thick slices leave nothing to erode across them.
+    fine = spacing <= 1.5 * spacing.min()
+    cross = ndimage.generate_binary_structure(3, 1)
+    for axis in np.flatnonzero(~fine):
+        index = np.arange(3).reshape([3 if a == axis else 1 for a in range(3)])
+        cross &= index == 1
+    times = max(1, round(_INSIDE_MM / float(spacing.min())))
+    csf, cord = (ndimage.binary_erosion(labels == i, cross, iterations=times) for i in (CANAL_ID, CORD_ID))
+    height = max(1, round(_SECTION_MM / spacing[cranial]))
+    contrasts = []
+    for start in range(0, labels.shape[cranial], height):
+        section = tuple(slice(start, start + height) if a == cranial else slice(None) for a in range(3))
+        both = [values[section][region[section]] for region in (csf, cord)]
+        fluid, tissue = (float(np.median(v)) if len(v) >= _MIN_VOXELS else float("nan") for v in both)
+        if fluid + tissue > 0:
+            contrasts.append((fluid - tissue) / (fluid + tissue))
+    return float(np.median(contrasts)) if contrasts else None
