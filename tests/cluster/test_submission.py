@@ -21,6 +21,7 @@ from tiny_spine import TinySegmenter, contents, make_dataset, one_dot, tiny_imag
 
 from totalspineseg_bids.app.run import run
 from totalspineseg_bids.app.segmenter import LoadedSegmenter
+from totalspineseg_bids.bids.tables import format_table
 from totalspineseg_bids.cli.bids_app import main
 from totalspineseg_bids.cli.tools import main as tools
 from totalspineseg_bids.cluster import containers
@@ -29,7 +30,7 @@ from totalspineseg_bids.cluster.plan import JobPlan
 from totalspineseg_bids.cluster.planning import expected_entries, make_plan
 from totalspineseg_bids.cluster.submit import submit
 from totalspineseg_bids.config import RunConfig
-from totalspineseg_bids.errors import ExitCode
+from totalspineseg_bids.errors import ExitCode, ImageError
 
 needs_snakemake = pytest.mark.skipif(importlib.util.find_spec("snakemake") is None, reason="needs the extra 'cluster'")
 STUB = Path(__file__).with_name("stub_tools.py")
@@ -55,6 +56,13 @@ def configure(raw: Path, tmp_path: Path) -> Callable[..., RunConfig]:
         return RunConfig.from_mapping({**base, **quiet, **settings})
 
     return make
+
+
+def correct(path: Path, *rows: tuple[str, str, str]) -> Path:
+    """Write a table of corrections: image, label, correction."""
+    columns = ("image", "label", "correction")
+    path.write_text(format_table(columns, [dict(zip(columns, row, strict=True)) for row in rows]))
+    return path
 
 
 @needs_snakemake
@@ -188,12 +196,15 @@ def test_jobs_run_in_a_container_with_read_only_input(configure, tmp_path, monke
         (programs / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     monkeypatch.chdir(tmp_path)
-    assert submit(configure(executor="local", container=image), factory=load_stub) == 0
+    table = correct(tmp_path / "corrections.tsv", ("sub-02_T2w", "column", "down"))
+    config = configure(executor="local", container=image, corrections=table)
+    assert submit(config, factory=load_stub) == 0
     calls = (tmp_path / "calls").read_text().splitlines()
     assert len(calls) == 2
     for call in calls:
         assert binds.format(raw=tmp_path / "raw") in call
         assert f"{tmp_path / 'out'}:{tmp_path / 'out'}" in call
+        assert f"{table}:{table}:ro" in call
         assert image.removeprefix("docker://") in call
 
 
@@ -226,6 +237,37 @@ def test_only_what_is_not_complete_becomes_a_job(configure, raw, spoil, changed,
     spoil(raw, raw.parent / "out")
     config = configure(executor="local", **changed)
     assert list(make_plan(config, expected_entries(config, load_stub)).jobs) == jobs
+
+
+def test_corrections_and_exports_reach_the_images_they_change(configure, tmp_path):
+    assert run(configure(), factory=load_stub) == 0
+    table = correct(tmp_path / "corrections.tsv", ("sub-02_T2w", "column", "down"))
+
+    def jobs_of(**settings: Any) -> list[str]:
+        config = configure(executor="local", **settings)
+        return list(make_plan(config, expected_entries(config, load_stub)).jobs)
+
+    assert jobs_of(export=["sct"]) == ["sub-01", "sub-02"]
+    assert jobs_of(corrections=table) == ["sub-02"]
+    assert run(configure(corrections=table), factory=load_stub) == 0
+    assert jobs_of(corrections=table) == jobs_of() == []
+    assert jobs_of(corrections=correct(table)) == ["sub-02"]
+    with pytest.raises(ImageError, match="there is no image sub-09_T2w"):
+        jobs_of(corrections=correct(table, ("sub-09_T2w", "column", "down")))
+
+
+@needs_snakemake
+@pytest.mark.slow
+def test_jobs_apply_corrections_and_write_exports(configure, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    correct(tmp_path / "corrections.tsv", ("sub-02_T2w", "column", "down"))
+    settings = {"corrections": "corrections.tsv", "export": ["sct", "slicer"], "full_viewer": False}
+    assert submit(configure(executor="local", **settings), factory=load_stub) == 0
+    assert run(configure("one", **settings), factory=load_stub) == 0
+    assert contents(tmp_path / "out") == contents(tmp_path / "one")
+    (sidecar,) = (tmp_path / "out/sub-02").rglob("*_seg-totalspineseg_desc-T2w_dseg.json")
+    assert '"Corrections"' in sidecar.read_text()
+    assert list((tmp_path / "out").rglob("*_seg-cordlevels_*.nii.gz"))
 
 
 def record_listings(monkeypatch: pytest.MonkeyPatch) -> list[Path]:

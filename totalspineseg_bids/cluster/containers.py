@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from totalspineseg_bids.config import RunConfig
+from totalspineseg_bids.config import SETTINGS, RunConfig, SettingGroup
 
 #: Command that runs the tools in a job without a container, with the Python of this process.
 TOOLS_COMMAND: tuple[str, ...] = (sys.executable, "-m", "totalspineseg_bids.cli.tools")
@@ -55,5 +55,9 @@ def _binds(config: RunConfig) -> Iterator[str]:
     model = Path(config.model).expanduser().absolute()
     if model.exists():
         yield f"{model}:{model}:ro"
+    for name, setting in SETTINGS.items():
+        path = getattr(config, name)
+        if setting.is_input and path is not None and setting.group not in (SettingGroup.REQUIRED, SettingGroup.CLUSTER):
+            yield f"{path}:{path}:ro"
     # After the dataset, because the output may be below it.
     yield f"{config.output_dir}:{config.output_dir}"

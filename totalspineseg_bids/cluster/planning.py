@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from totalspineseg_bids.app.corrections import CorrectionFiles
 from totalspineseg_bids.app.participant import select_images
 from totalspineseg_bids.app.segmenter import SegmenterFactory, load_segmenter
 from totalspineseg_bids.bids.names import DerivativeNames, SourceImage
@@ -93,7 +94,22 @@ def find_incomplete(
         Entries of the sidecar of a complete image, from `expected_entries`.
     since : float
         Results must not be older than this, in seconds since the epoch.
+
+    Raises
+    ------
+    SpineAppError
+        If the corrections are invalid.
     """
+    corrections = CorrectionFiles.read(config.corrections) if config.corrections else None
+    if corrections is not None:
+        corrections.check_images(sources, config.bids_dir)
+
+    def expected_of(source: SourceImage) -> dict[str, Any]:
+        digests = {**expected.get("Digests", {}), "Exports": " ".join(config.export) or None}
+        if corrections is not None:  # otherwise former ones are kept
+            digests["Corrections"] = corrections.of(source.name).digest or None
+        return {**expected, "Digests": digests}
+
     changed: dict[tuple[str, str], float] = defaultdict(lambda: since)
     for source in sources:
         session = (source.participant, source.session)
@@ -105,7 +121,7 @@ def find_incomplete(
             config.output_dir,
             DerivativeNames.of(source),
             config.resolutions[-1],
-            expected,
+            expected_of(source),
             changed[source.participant, source.session],
         )
     ]
