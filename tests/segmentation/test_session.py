@@ -21,7 +21,13 @@ from totalspineseg_bids.evaluation.corruption.sessions import contradictions, ma
 from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling import LabellingInput, label_map, label_session
 from totalspineseg_bids.segmentation.labelling.labeller import solve_image
-from totalspineseg_bids.segmentation.labelling.session import DISAGREES, FROM_SESSION, OUTVOTED, image_evidence
+from totalspineseg_bids.segmentation.labelling.session import (
+    CONTESTED_ELSEWHERE,
+    DISAGREES,
+    FROM_SESSION,
+    OUTVOTED,
+    image_evidence,
+)
 from totalspineseg_bids.segmentation.result import SpineStatus
 
 STEP2 = ClassMap.named("r20241115-step2")
@@ -189,6 +195,15 @@ def test_lone_landmarks_at_different_levels_leave_no_name_without_a_reason():
     assert [spine.reason for spine in pair] == [OUTVOTED, None]
     assert _wrong(pair[1], neck) == []
     assert all(c.reason for c in pair[1].components if c.level)
+
+
+def test_a_lone_landmark_that_another_image_shows_at_two_levels_names_nothing():
+    neck, contested = _neck(CONTESTED_CLASS)
+    shifted = _below_c2(neck, {"C3-C4": "disc_C2_C3"})
+    assert label_session([shifted])[0].status is SpineStatus.LABELLED
+    pair = label_session([shifted, contested])
+    assert [spine.status for spine in pair] == [SpineStatus.ABSTAINED] * 2
+    assert pair[0].reason == CONTESTED_ELSEWHERE
 
 
 def test_sure_images_displaced_by_a_level_keep_their_names():

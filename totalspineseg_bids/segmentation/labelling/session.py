@@ -18,7 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from totalspineseg_bids.anatomy import Structure
-from totalspineseg_bids.segmentation.labelling.column.naming import abstention_reason, landmark_support, landmarks_of
+from totalspineseg_bids.segmentation.labelling.column.naming import (
+    CONTESTED,
+    abstention_reason,
+    contested_levels,
+    landmark_support,
+    landmarks_of,
+)
 from totalspineseg_bids.segmentation.labelling.column.parameters import (
     BEYOND_DOUBT,
     ENOUGH_LANDMARKS,
@@ -55,6 +61,7 @@ _DOUBTFUL_MARGIN = float(np.log(BEYOND_DOUBT / (1.0 - BEYOND_DOUBT)))
 DISAGREES = "session-disagrees"
 OUTVOTED = "another image of the session gives the same levels other names and is surer of them"
 FROM_SESSION = "the name comes from another image of the session"
+CONTESTED_ELSEWHERE = "the only landmark in view is seen at two levels in another image of the session"
 OTHER_NAME = "another image of the session names it {}"
 OTHER_NAMES = "another image of the session gives its neighbours other names"
 
@@ -139,7 +146,8 @@ def label_session(images: Sequence[LabellingInput], weights: EvidenceWeights | N
         `FROM_SESSION`. The flag ``session-disagrees`` marks images that name a component differently than another image
         that shows it, and those names carry a reason; it also marks images that differ by a shift if solved alone. If
         the names still differ by a shift and the displacement is certain, the less certain image abstains if its levels
-        are in doubt or depend on a single landmark.
+        are in doubt or depend on a single landmark. An image with a single landmark also abstains if another one
+        abstains because it shows that landmark at two levels.
 
     Examples
     --------
@@ -157,13 +165,14 @@ def label_session(images: Sequence[LabellingInput], weights: EvidenceWeights | N
     together = [_solve_together(n, solved, evidence, weights) for n, solved in enumerate(alone)]
     cautions = [_names_from_session(before, after) for before, after in zip(alone, together, strict=True)]
     disputes = _disputes(together)
-    outvoted = _outvoted(together, disputes)
+    unnamed = dict.fromkeys(_contested_elsewhere(together), CONTESTED_ELSEWHERE)
+    unnamed |= dict.fromkeys(_outvoted(together, disputes), OUTVOTED)
     for dispute in disputes:
         cautions[dispute.image] = dispute.reasons | cautions[dispute.image]
     overruled = [dispute for dispute in _disputes(alone) if dispute.share > 0.5]
     apart = {dispute.image for dispute in (*disputes, *overruled)}
     spines = [
-        build_labelled_spine(solved, unnamed=OUTVOTED if n in outvoted else None, cautions=cautions[n])
+        build_labelled_spine(solved, unnamed=unnamed.get(n), cautions=cautions[n])
         for n, solved in enumerate(together)
     ]
     return [replace(spine, flags=(*spine.flags, DISAGREES)) if n in apart else spine for n, spine in enumerate(spines)]
@@ -395,3 +404,19 @@ def _outvoted(together: Sequence[SolvedImage], disputes: Sequence[_Dispute]) -> 
         if weak and margin < other.solution.shift_margin:
             outvoted.add(dispute.image)
     return outvoted
+
+
+def _contested_elsewhere(together: Sequence[SolvedImage]) -> set[int]:
+    """Return the images with a single landmark that another image, which abstains for it, shows at two levels."""
+    solved = {n: (s.found.observations, s.found.solution) for n, s in enumerate(together) if s.found is not None}
+    reasons = {n: abstention_reason(*found) for n, found in solved.items()}
+    in_doubt = set()
+    for n, (observations, solution) in solved.items():
+        if reasons[n] == CONTESTED:
+            in_doubt |= contested_levels(observations, solution.levels)
+    single = set()
+    for n, (observations, solution) in solved.items():
+        landmarks = landmarks_of(observations, solution.levels)
+        if reasons[n] is None and sum(landmarks.values()) < ENOUGH_LANDMARKS and any(map(landmarks.get, in_doubt)):
+            single.add(n)
+    return single

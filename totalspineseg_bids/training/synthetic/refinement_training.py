@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -229,7 +229,15 @@ def loss_of(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     return functional.binary_cross_entropy_with_logits(logits, truth) + (1.0 - dice).mean() + _PARITY_WEIGHT * parity
 
 
-def train(paths: list[Path], *, steps: int, seed: int, checkpoint: Path, start_from: Path | None = None) -> Trained:
+def train(
+    paths: list[Path],
+    *,
+    steps: int,
+    seed: int,
+    checkpoint: Path,
+    start_from: Path | None = None,
+    real_maps: Sequence[str] = (),
+) -> Trained:
     """Train for a number of steps, resuming from a checkpoint if there is one.
 
     Parameters
@@ -244,6 +252,8 @@ def train(paths: list[Path], *, steps: int, seed: int, checkpoint: Path, start_f
         Written now and then and at the end.
     start_from : Path, optional
         Checkpoint of a refinement network to start from where ``checkpoint`` is not there yet.
+    real_maps : sequence of str
+        Names of the label maps of real anatomy behind the cases, for the model card.
 
     Returns
     -------
@@ -308,7 +318,7 @@ def train(paths: list[Path], *, steps: int, seed: int, checkpoint: Path, start_f
                 "learning_rate": rate,
                 "batch_size": BATCH,
                 "bfloat16": bfloat16,
-                "real_maps": ["real"] if any(path.name.startswith("real_") for path in paths) else [],
+                "real_maps": list(real_maps),
                 "loss": float(np.mean(recent[-200:])),
             }
             logger.info("step %d of %d, loss %.4f", step + 1, steps, state["loss"])
@@ -397,7 +407,8 @@ def train_refinement(
     of_step2 = networks.digests[Role.STEP2][:12]
     paths = make_cases(folder / f"cases_{of_step2}_{CASE_FORMAT}", datasets, networks, progress)
     checkpoint = folder / f"checkpoint_{of_step2}.pth"
-    trained = train(paths, steps=steps, seed=seed, checkpoint=checkpoint, start_from=start_from)
+    maps = [] if label_maps is None else sorted(path.name.split(".")[0] for path in label_maps.glob("*.nii*"))
+    trained = train(paths, steps=steps, seed=seed, checkpoint=checkpoint, start_from=start_from, real_maps=maps)
     return write_model(model_folder(work_dir), trained)
 
 

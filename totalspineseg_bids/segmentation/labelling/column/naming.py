@@ -105,7 +105,9 @@ def abstention_reason(observations: Sequence[Observation], solution: LevelSoluti
     volumes = {n: o.volume_mm3 for n, o in enumerate(observations) if o.kind is not Structure.SACRUM}
     if sum(volumes[n] for n in bare) < LEAST_EXPLAINED * sum(volumes.values()):
         return UNEXPLAINED
-    if landmark_support(observations, solution.levels) < ENOUGH_LANDMARKS and _contested(observations, solution.levels):
+    if landmark_support(observations, solution.levels) < ENOUGH_LANDMARKS and contested_levels(
+        observations, solution.levels
+    ):
         return CONTESTED
     if bare and np.median([solution.confidence[n] for n in bare]) < SURE_COLUMN:
         return _doubt(solution, bare)
@@ -117,8 +119,9 @@ def _names_every_level(class_shares: ClassShares) -> bool:
     return len(class_shares.known) > 2 * MOST_LANDMARKS
 
 
-def _contested(observations: Sequence[Observation], levels: Sequence[str | None]) -> bool:
-    """Return whether a map has the class of a landmark on another component about as much as on that of its level."""
+def contested_levels(observations: Sequence[Observation], levels: Sequence[str | None]) -> set[str]:
+    """Return the landmarks whose class a map has on another component about as much as on that of their level."""
+    contested = set()
     for observation, level in zip(observations, levels, strict=True):
         if level is None:
             continue
@@ -134,8 +137,8 @@ def _contested(observations: Sequence[Observation], levels: Sequence[str | None]
             if max((shares.get(level, 0.0) for shares in others), default=0.0) >= max(
                 LANDMARK_SEEN, LANDMARK_SEEN_ELSEWHERE * own
             ):
-                return True
-    return False
+                contested.add(level)
+    return contested
 
 
 def _disputed(n: int, solution: LevelSolution) -> str | None:
