@@ -172,8 +172,7 @@ def label_session(images: Sequence[LabellingInput], weights: EvidenceWeights | N
     overruled = [dispute for dispute in _disputes(alone) if dispute.share > 0.5]
     apart = {dispute.image for dispute in (*disputes, *overruled)}
     spines = [
-        build_labelled_spine(solved, unnamed=unnamed.get(n), cautions=cautions[n])
-        for n, solved in enumerate(together)
+        build_labelled_spine(solved, unnamed=unnamed.get(n), cautions=cautions[n]) for n, solved in enumerate(together)
     ]
     return [replace(spine, flags=(*spine.flags, DISAGREES)) if n in apart else spine for n, spine in enumerate(spines)]
 
