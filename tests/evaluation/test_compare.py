@@ -13,8 +13,9 @@ from tests.training.conftest import box_spine
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.cli.tools import main
 from totalspineseg_bids.errors import NothingSelectedError, UsageError
-from totalspineseg_bids.evaluation.compare import METRICS, compare_models, parse_predictions
+from totalspineseg_bids.evaluation.compare import compare_models, parse_predictions
 from totalspineseg_bids.evaluation.compare_output import comparison_table, write_comparison
+from totalspineseg_bids.evaluation.evaluate import METRICS
 
 from .test_evaluate import shifted
 

@@ -17,29 +17,12 @@ from numpy.typing import NDArray
 
 from totalspineseg_bids.anatomy import DEFAULT_SCHEME, LabelScheme
 from totalspineseg_bids.errors import NothingSelectedError, UsageError
-from totalspineseg_bids.evaluation.evaluate import Evaluation, evaluate
-from totalspineseg_bids.evaluation.metrics import GROUPS, LEVELLED, ImageResult, LevelResult, Outcome
+from totalspineseg_bids.evaluation.evaluate import Evaluation, Metric, evaluate
+from totalspineseg_bids.evaluation.metrics import ImageResult
 from totalspineseg_bids.evaluation.pairing import pair_files
 from totalspineseg_bids.evaluation.surface_distance import TOLERANCE_MM
 
 _DRAWS = 2000
-#: Sum and number of what a metric averages, of one image.
-Part = tuple[float, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """A figure that is a mean over levels or images."""
-
-    key: str
-    title: str
-    """`key`, `title`: for tables and for people."""
-    unit: str
-    """``"share"`` (0 to 1, shown with decimals), ``"rate"`` (0 to 1, shown as per cent) or ``"mm"``."""
-    better: int
-    """1 where more is better, -1 where less is."""
-    part: Callable[[ImageResult], Part]
-    """Sum and number over one image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,67 +94,14 @@ class Comparison:
 
 
 def _parts(metric: Metric, evaluation: Evaluation) -> NDArray[np.float64]:
-    """Return sum and number of each image, shape (images, 2)."""
-    return np.array([metric.part(image) for image in evaluation.images], np.float64).reshape(-1, 2)
+    """Return sum and number of what each image adds to a metric, shape (images, 2)."""
+    finite = ([v for v in metric.values(image) if not math.isnan(v)] for image in evaluation.images)
+    return np.array([(sum(values), len(values)) for values in finite], np.float64).reshape(-1, 2)
 
 
 def _ratio(parts: NDArray[np.float64]) -> float:
     total, number = parts.sum(axis=0)
     return float(total / number) if number else float("nan")
-
-
-def _rows(image: ImageResult, group: str) -> list[LevelResult]:
-    rows = [row for row in image.levels if row.in_truth and row.full_view]
-    return [row for row in rows if (row.structure in LEVELLED if group == "levels" else row.group == group)]
-
-
-def _mean_of(attribute: str, group: str) -> Callable[[ImageResult], Part]:
-    def part(image: ImageResult) -> Part:
-        values = [float(value) for row in _rows(image, group) if (value := getattr(row, attribute)) is not None]
-        finite = [value for value in values if not math.isnan(value)]
-        return sum(finite), len(finite)
-
-    return part
-
-
-def _outcome_rate(*outcomes: Outcome) -> Callable[[ImageResult], Part]:
-    return lambda image: (float(image.outcome in outcomes), 1)
-
-
-def _all_right(image: ImageResult) -> Part:
-    return float(image.all_right), int(image.levels_in_full_view > 0)
-
-
-def _all_right_with_landmark(image: ImageResult) -> Part:
-    judged = image.levels_in_full_view > 0 and image.landmark_in_view
-    return float(image.all_right and judged), int(judged)
-
-
-def _metrics() -> tuple[Metric, ...]:
-    metrics = [Metric("dice_levels", "Dice, levels", "share", 1, _mean_of("dice", "levels"))]
-    for name in GROUPS.values():
-        title = name.replace("_", " ")
-        metrics.append(Metric(f"dice_{name}", f"Dice, {title}", "share", 1, _mean_of("dice", name)))
-    metrics.append(Metric("nsd_levels", "NSD, levels", "share", 1, _mean_of("nsd", "levels")))
-    for name in GROUPS.values():
-        title = name.replace("_", " ")
-        metrics.append(Metric(f"nsd_{name}", f"NSD, {title}", "share", 1, _mean_of("nsd", name)))
-    metrics += [
-        Metric(f"identified_{name}", f"identified, {name}", "rate", 1, _mean_of("identified", name))
-        for name in ("levels", "vertebrae", "discs", "sacrum")
-    ]
-    metrics += [
-        Metric("localisation_mm", "localisation error, mm", "mm", -1, _mean_of("distance_mm", "levels")),
-        Metric("all_levels_right", "all levels right", "rate", 1, _all_right),
-        Metric("all_levels_right_with_landmark", "… with a landmark in view", "rate", 1, _all_right_with_landmark),
-        Metric("abstained", "abstained or empty", "rate", -1, _outcome_rate(Outcome.ABSTAINED, Outcome.EMPTY)),
-        Metric("silently_wrong", "silently wrong", "rate", -1, _outcome_rate(Outcome.WRONG)),
-    ]
-    return tuple(metrics)
-
-
-#: What models are compared by, in the order of tables.
-METRICS: tuple[Metric, ...] = _metrics()
 
 
 def _pairs(predictions: Mapping[str, Path], truth: Path) -> tuple[list[Path], dict[str, list[Path | None]]]:

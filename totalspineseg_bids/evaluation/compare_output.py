@@ -7,7 +7,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from totalspineseg_bids.evaluation.compare import METRICS, Comparison, Difference, Metric
+from totalspineseg_bids.evaluation.compare import Comparison, Difference
+from totalspineseg_bids.evaluation.evaluate import METRICS, Metric
 from totalspineseg_bids.evaluation.evaluate_output import (
     align_columns,
     environment,

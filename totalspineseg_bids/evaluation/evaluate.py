@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,60 @@ def _mean(values: Iterable[float]) -> float:
     return float(np.mean(finite)) if finite else float("nan")
 
 
-def _share(part: int, whole: int) -> float:
-    return part / whole if whole else float("nan")
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A figure that is a mean over levels or images."""
+
+    key: str
+    title: str
+    """`key`, `title`: for tables and for people."""
+    unit: str
+    """``"share"`` (0 to 1, shown with decimals), ``"rate"`` (0 to 1, shown as per cent) or ``"mm"``."""
+    better: int
+    """1 where more is better, -1 where less is."""
+    values: Callable[[ImageResult], list[float]]
+    """What one image adds to the mean; NaN counts as nothing."""
+
+
+def _of_levels(attribute: str, group: str) -> Callable[[ImageResult], list[float]]:
+    """Return the function that lists an attribute of the structures of a group in full view."""
+
+    def values(image: ImageResult) -> list[float]:
+        rows = (row for row in image.levels if row.in_truth and row.full_view)
+        rows = (row for row in rows if (row.structure in LEVELLED if group == "levels" else row.group == group))
+        return [float(value) for row in rows if (value := getattr(row, attribute)) is not None]
+
+    return values
+
+
+def _outcome_rate(*outcomes: Outcome) -> Callable[[ImageResult], list[float]]:
+    return lambda image: [float(image.outcome in outcomes)]
+
+
+def _all_right(image: ImageResult) -> list[float]:
+    return [float(image.all_right)] if image.levels_in_full_view else []
+
+
+def _all_right_with_landmark(image: ImageResult) -> list[float]:
+    return _all_right(image) if image.landmark_in_view else []
+
+
+def _metrics() -> Iterator[Metric]:
+    for key, title in (("dice", "Dice"), ("nsd", "NSD")):
+        for group in ("levels", *GROUPS.values()):
+            values = _of_levels(key, group)
+            yield Metric(f"{key}_{group}", f"{title}, {group.replace('_', ' ')}", "share", 1, values)
+    for group in ("levels", *(GROUPS[structure] for structure in GROUPS if structure in LEVELLED)):
+        yield Metric(f"identified_{group}", f"identified, {group}", "rate", 1, _of_levels("identified", group))
+    yield Metric("localisation_mm", "localisation error, mm", "mm", -1, _of_levels("distance_mm", "levels"))
+    yield Metric("all_levels_right", "all levels right", "rate", 1, _all_right)
+    yield Metric("all_levels_right_with_landmark", "… with a landmark in view", "rate", 1, _all_right_with_landmark)
+    yield Metric("abstained", "abstained or empty", "rate", -1, _outcome_rate(Outcome.ABSTAINED, Outcome.EMPTY))
+    yield Metric("silently_wrong", "silently wrong", "rate", -1, _outcome_rate(Outcome.WRONG))
+
+
+#: What images and models are measured by, in the order of tables.
+METRICS: tuple[Metric, ...] = tuple(_metrics())
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,35 +103,25 @@ class Evaluation:
         as 0. Rates over no image or level are NaN.
         """
         chosen = self.images if images is None else images
-        rows = [row for image in chosen for row in image.levels if row.in_truth and row.full_view]
-        levels = [row for row in rows if row.structure in LEVELLED]
-        judged = [image for image in chosen if image.levels_in_full_view]
-        with_landmark = [image for image in judged if image.landmark_in_view]
+        figures = {m.key: _mean(value for image in chosen for value in m.values(image)) for m in METRICS}
         outcomes = Counter(image.outcome for image in chosen)
+
+        def by_group(what: str) -> dict[str, float]:
+            return {name: figures[f"{what}_{name}"] for name in GROUPS.values() if f"{what}_{name}" in figures}
+
         return {
             "images": len(chosen),
-            "dice_levels": _mean(row.dice for row in levels),
-            "dice": {
-                name: _mean(row.dice for row in rows if row.structure is structure)
-                for structure, name in GROUPS.items()
-            },
-            "nsd_levels": _mean(row.nsd for row in levels),
-            "nsd": {
-                name: _mean(row.nsd for row in rows if row.structure is structure) for structure, name in GROUPS.items()
-            },
-            "levels_in_full_view": len(levels),
-            "identification_rate_levels": _identified(levels),
-            "identification_rate": {
-                name: _identified([row for row in rows if row.structure is structure])
-                for structure, name in GROUPS.items()
-                if structure in LEVELLED
-            },
-            "localisation_mm": _mean(row.distance_mm for row in levels),
-            "all_levels_right": _share(sum(image.all_right for image in judged), len(judged)),
-            "images_with_landmark": len(with_landmark),
-            "all_levels_right_with_landmark": _share(
-                sum(image.all_right for image in with_landmark), len(with_landmark)
-            ),
+            "dice_levels": figures["dice_levels"],
+            "dice": by_group("dice"),
+            "nsd_levels": figures["nsd_levels"],
+            "nsd": by_group("nsd"),
+            "levels_in_full_view": sum(image.levels_in_full_view for image in chosen),
+            "identification_rate_levels": figures["identified_levels"],
+            "identification_rate": by_group("identified"),
+            "localisation_mm": figures["localisation_mm"],
+            "all_levels_right": figures["all_levels_right"],
+            "images_with_landmark": sum(image.landmark_in_view for image in chosen if image.levels_in_full_view),
+            "all_levels_right_with_landmark": figures["all_levels_right_with_landmark"],
             "outcomes": {outcome.value: outcomes[outcome] for outcome in Outcome},
             "silently_wrong": outcomes[Outcome.WRONG],
         }
@@ -112,7 +154,7 @@ class Evaluation:
                 "images": len(found),
                 "dice": _mean(row.dice for row in found),
                 "nsd": _mean(row.nsd for row in found),
-                "identification_rate": _identified(found),
+                "identification_rate": _mean(row.identified for row in found if row.identified is not None),
                 "localisation_mm": _mean(row.distance_mm for row in found),
             }
             for label in anatomy.LABELS
@@ -122,11 +164,6 @@ class Evaluation:
     def tags(self) -> list[str]:
         """Return the names of the tags that images have."""
         return sorted({tag for image in self.images for tag in image.tags})
-
-
-def _identified(rows: Sequence[LevelResult]) -> float:
-    asked = [row for row in rows if row.identified is not None]
-    return _share(sum(bool(row.identified) for row in asked), len(asked))
 
 
 def _tags(path: Path) -> dict[str, str]:
