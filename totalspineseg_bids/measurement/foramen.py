@@ -1,8 +1,8 @@
 """Height of the neural foramina, between the pedicles of neighbouring vertebrae.
 
 The height is the distance from the lower edge of the pedicle above to the upper edge of the pedicle below (Hasegawa et
-al., J Bone Joint Surg Am 1995, 77:32; in three dimensions Senoo et al., Spine 2014, 39:E929). Pedicles are what both
-vertebrae have beside the anterior half of the canal; the extent of that region is assumed.
+al., J Bone Joint Surg Am 1995, 77:32; in three dimensions Senoo et al., Spine 2014, 39:E929). Pedicles are what reaches
+from the body to the arch beside the anterior half of the canal; the limits of that region are assumed.
 """
 
 from __future__ import annotations
@@ -17,10 +17,8 @@ from totalspineseg_bids.measurement.sampling import Mask, outer_edges
 _BESIDE_MM, _BEHIND_MM = 4.0, 1.5
 #: Reach above and below the middle of the disc, mm.
 _REACH_MM = 35.0
-#: Smallest cross-section of the pedicles seen from above, mm².
-_MIN_AREA_MM2 = 4.0
-#: Where the quartiles of the distances differ more, other processes than pedicles face each other, mm (assumed).
-_MAX_SPREAD_MM = 4.0
+#: Smallest width over which both pedicles are seen, mm.
+_MIN_WIDTH_MM = 1.0
 
 
 def measure_foramina(
@@ -54,11 +52,10 @@ def measure_foramina(
     lowest, _ = outer_edges(upper[0].sample(frame, start, shape, step))
     _, highest = outer_edges(lower[0].sample(frame, start, shape, step))
     gap = (lowest - highest) * step
+    # A pedicle reaches from the body to the arch. Between the pedicles, the foramen is widest at their notches.
+    whole = np.isfinite(gap).all(axis=1)
+    height = np.where(whole, gap.max(axis=1), np.nan)
     right = np.arange(shape[0]) * step - half
-    heights = []
-    for side in (right <= -_BESIDE_MM, right >= _BESIDE_MM):
-        found = gap[side]
-        found = found[found > 0]
-        low, middle, high = np.percentile(found, (25, 50, 75)) if len(found) * step**2 >= _MIN_AREA_MM2 else (0, 0, 99)
-        heights.append(float(middle) if high - low <= _MAX_SPREAD_MM else None)
-    return heights[0], heights[1]
+    found = [height[side & whole] for side in (right <= -_BESIDE_MM, right >= _BESIDE_MM)]
+    left_mm, right_mm = (float(np.median(h)) if len(h) * step >= _MIN_WIDTH_MM else None for h in found)
+    return left_mm, right_mm

@@ -16,8 +16,9 @@ _SECTION = "perpendicular to the canal centreline at the middle of the level, me
 
 _CSF = "the median of the canal without cord, one voxel away from its borders, within 10 mm of the middle of the disc"
 _FORAMEN = (
-    "Disc: distance from the lower edge of the pedicle above to the upper edge of the pedicle below, along the axis of"
-    " the disc, median over the pedicles beside the anterior half of the canal"
+    "Disc: largest distance from the lower edge of the pedicle above to the upper edge of the pedicle below, along the"
+    " axis of the disc, behind the bodies and in front of the middle of the canal; median over the sagittal planes in"
+    " which both pedicles reach from body to arch"
 )
 _INNER = "the inner ellipsoid (half the width, depth and height)"
 
