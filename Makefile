@@ -111,7 +111,6 @@ bench: $(STAMP)  ## Print the figures that the README quotes
 	$(BIN)/python benchmarks/labelling_suite.py
 	$(BIN)/python benchmarks/calibrate_level_prior.py
 	$(BIN)/python benchmarks/bench_inference.py
-	$(BIN)/python benchmarks/bench_pixel_shuffle.py
 	$(BIN)/python benchmarks/bench_patches.py
 	$(BIN)/python benchmarks/bench_training_step.py
 	$(BIN)/python benchmarks/bench_query.py

@@ -94,7 +94,7 @@ def segment(options: argparse.Namespace, bids: Path) -> tuple[list[FileResult], 
     with bar(len(jobs), "segment") as progress:
         for job in jobs:
             start = time.perf_counter()
-            outcomes += segment_files([job], segmenter, report=True)
+            outcomes += segment_files([job], segmenter)
             seconds.append(time.perf_counter() - start)
             if options.record and segmenter.last is not None:
                 save(recording(options.output, job.source), segmenter.last)

@@ -22,6 +22,7 @@ from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.cli.tools_common import bar, positive
 from totalspineseg_bids.errors import SpineAppError
+from totalspineseg_bids.evaluation.corruption.columns import dice
 from totalspineseg_bids.imaging.grid import restore_labels
 from totalspineseg_bids.imaging.io import read_image, read_labels
 from totalspineseg_bids.imaging.volume import Geometry, Volume
@@ -87,11 +88,6 @@ def behind_the_bodies(labels: NDArray[np.uint8], affine: NDArray[np.float64]) ->
     along = np.einsum("ij,ij->i", voxels - line[known][at], np.array(axes)[known][at])
     behind: NDArray[np.bool_] = (along > np.array(front)[known][at]).reshape(labels.shape)
     return behind
-
-
-def dice(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
-    """Return the Dice coefficient of two masks."""
-    return 2.0 * float(np.count_nonzero(one & other)) / float(np.count_nonzero(one) + np.count_nonzero(other) or 1)
 
 
 def score(found: NDArray[np.uint8], truth: NDArray[np.uint8], affine: NDArray[np.float64]) -> dict[str, float]:

@@ -60,7 +60,7 @@ class Replayer:
 def relabel(job: FileJob, perception: NetworkOutputs) -> FileResult:
     """Label a recording and write the map and the report."""
     job.target.unlink(missing_ok=True)
-    (outcome,) = segment_files([job], Replayer(perception), report=True)
+    (outcome,) = segment_files([job], Replayer(perception))
     return outcome
 
 
