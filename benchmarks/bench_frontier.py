@@ -46,24 +46,27 @@ from totalspineseg_bids.training.cases import find_cases
 
 
 class Setting(NamedTuple):
-    """Region of interest, and passes and overlap of the networks after step 1."""
+    """Region of interest, and the limits of the windows of the networks."""
 
     roi: bool
-    step2_passes: int
-    step2_step: float
-    refine_passes: int
-    refine_step: float
+    step1: WindowLimits
+    step2: WindowLimits
+    refine: WindowLimits
 
 
-#: The first is ``best`` without a region of interest.
+_ALL = WindowLimits()
+_LARGE = WindowLimits(growth=2.25)
+_ONE, _TWO = (WindowLimits(passes=passes) for passes in (1, 2))
+_LARGE_ONE, _LARGE_TWO = (WindowLimits(passes, 0.85, 2.25) for passes in (1, 2))
+#: The first is ``best``.
 SETTINGS = (
-    Setting(False, 4, 0.7, 4, 0.85),
-    Setting(True, 4, 0.7, 4, 0.85),
-    Setting(True, 2, 0.7, 1, 0.85),
-    Setting(True, 2, 0.85, 2, 0.85),
-    Setting(True, 2, 0.85, 1, 0.85),
-    Setting(True, 1, 0.85, 2, 0.85),
-    Setting(True, 1, 0.85, 1, 0.85),
+    Setting(True, _ALL, _ALL, _ALL),
+    Setting(True, _ALL, _LARGE_TWO, _TWO),
+    Setting(True, _ALL, _LARGE_TWO, _ONE),
+    Setting(True, _LARGE, _LARGE_TWO, _TWO),
+    Setting(True, _LARGE, _LARGE_TWO, _ONE),
+    Setting(True, _LARGE, _LARGE_ONE, _TWO),
+    Setting(True, _LARGE, _LARGE_ONE, _ONE),
 )
 
 
@@ -110,9 +113,9 @@ class Stages:
 def segment(image: Any, setting: Setting, stages: Stages) -> tuple[Any, np.ndarray]:  # noqa: ANN401 - a volume
     """Return the labelled spine of an image and the seconds of its networks."""
     work = to_working_grid(image, WORKING_SPACING_MM)
-    one = stages.networks(Role.STEP1, WindowLimits())
+    one = stages.networks(Role.STEP1, setting.step1)
     (prior, region), seconds = stages.run("prior", lambda: one.locate(work, no_progress))
-    first, spent = stages.run(setting[:1], lambda: one.step1(work, region if setting.roi else None, no_progress))
+    first, spent = stages.run(setting[:2], lambda: one.step1(work, region if setting.roi else None, no_progress))
     seconds = seconds + spent
     box = spine_box(first.labels, CROP_MARGIN_MM, WORKING_SPACING_MM)
     if box is None:
@@ -123,12 +126,12 @@ def segment(image: Any, setting: Setting, stages: Stages) -> tuple[Any, np.ndarr
         named = label_map(first.labels, work.affine, first.class_map, level_prior=prior, discs_only=True)
         odd = odd_discs(named)
         channels = np.stack([work.data[box], odd[box].astype(np.float32)])
-        two = stages.networks(Role.STEP2, WindowLimits(setting.step2_passes, setting.step2_step))
+        two = stages.networks(Role.STEP2, setting.step2)
         return channels, two.step2(channels, work.spacing, cropped.labels > 0, no_progress)
 
     (channels, second), spent = stages.run(setting[:3], run_step2)
     seconds = seconds + spent
-    three = stages.networks(Role.REFINE, WindowLimits(setting.refine_passes, setting.refine_step))
+    three = stages.networks(Role.REFINE, setting.refine)
     refined, spent = stages.run(setting, lambda: three.refine(channels[0], work.spacing, cropped, second, no_progress))
     seconds = seconds + spent
     whole = refined.paste(box, work.geometry.shape)
@@ -144,13 +147,19 @@ def print_table(seconds: dict[Setting, list[np.ndarray]], images: dict[Setting, 
         wall, cpu = (statistics.mean(float(spent[k]) for spent in seconds[setting]) for k in range(2))
         right = sum(image.outcome.value == "right" for image in result.images)
         rows.append((setting, float(result.summary()["dice_levels"]), right, wall, cpu))
-    print("region      step 2      refine    Dice  right  wall, s   CPU, s")
+    print("region       step 1       step 2       refine    Dice  right  wall, s   CPU, s")
     for setting, dice, right, wall, cpu in rows:
         beaten = any(other[1] >= dice and other[4] < cpu for other in rows)
-        text = f"{'auto' if setting.roi else 'off':>6} {setting.step2_passes:4} x {setting.step2_step:4.2f}"
-        text += f" {setting.refine_passes:4} x {setting.refine_step:4.2f} {dice:7.4f} {right:6} {wall:8.1f} {cpu:8.1f}"
+        text = f"{'auto' if setting.roi else 'off':>6} " + " ".join(_in_words(limits) for limits in setting[1:])
+        text += f" {dice:7.4f} {right:6} {wall:8.1f} {cpu:8.1f}"
         print(text + ("" if beaten else "  *"), flush=True)
-    return [[list(row[0]), *row[1:]] for row in rows]
+    return [["; ".join(_in_words(limits) for limits in row[0][1:]), *row[1:]] for row in rows]
+
+
+def _in_words(limits: WindowLimits) -> str:
+    """Return passes, overlap and growth; a dot where the network's own hold."""
+    parts = (limits.passes, limits.step or None, limits.growth)
+    return f"{' '.join('.' if part is None else str(part) for part in parts):>12}"
 
 
 def main(argv: list[str] | None = None) -> int:

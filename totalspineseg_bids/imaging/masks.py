@@ -21,7 +21,7 @@ def indices_of(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
     return np.stack(np.unravel_index(flat, mask.shape), axis=1)
 
 
-def apply_table(labels: NDArray[np.uint8], table: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def apply_table(labels: NDArray[np.uint8], table: NDArray[np.uint8] | NDArray[np.bool_]) -> NDArray[np.uint8]:
     """Return ``table[labels]`` for a table of 256 bytes, in a tenth of the time that numpy needs.
 
     Examples
@@ -53,6 +53,23 @@ def connected_parts(mask: NDArray[np.bool_]) -> tuple[NDArray[np.integer], int]:
         return np.zeros(mask.shape, np.uint16), 0
     numbered, number = cc3d.connected_components(np.ascontiguousarray(mask), connectivity=6, return_N=True)
     return np.asarray(numbered), int(number)
+
+
+def surface_of(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the voxels of a mask that have a face in common with a voxel outside it or with the end of the array.
+
+    Examples
+    --------
+    >>> int(surface_of(np.ones((3, 3, 3), bool)).sum())
+    26
+    """
+    inner = mask.copy()
+    for axis in range(mask.ndim):
+        along, source = inner.swapaxes(0, axis), mask.swapaxes(0, axis)
+        along[1:] &= source[:-1]
+        along[:-1] &= source[1:]
+        along[:1] = along[-1:] = False
+    return mask & ~inner
 
 
 def close_gaps(mask: NDArray[np.bool_], voxels: int) -> NDArray[np.bool_]:

@@ -18,7 +18,7 @@ from scipy import ndimage
 from torch.nn import functional
 
 from totalspineseg_bids.inference.patch_grid import STEP, PatchGrid, RegionOfInterest
-from totalspineseg_bids.inference.tta import IDENTITY, Shape3, TtaTransform
+from totalspineseg_bids.inference.tta import IDENTITY, Region, Shape3, TtaTransform
 
 _GAUSSIAN_SCALE = 10.0
 _SIGMA = 1.0 / 8.0
@@ -100,62 +100,72 @@ def slide(
     """
     shape: Shape3 = (image.shape[1], image.shape[2], image.shape[3])
     grid = PatchGrid.over(shape, patch, step, roi)
-    source = torch.from_numpy(np.ascontiguousarray(image)).to(device)
+    source = torch.from_numpy(image).to(device)
     weights = gaussian_weights(patch, device)
-    crop = tuple(slice(low, low + size) for low, size in zip(grid.before, shape, strict=True))
 
     main = grid.main_axis
-    slab_shape = list(grid.padded)
-    slab_shape[main] = patch[main]
+    slab_shape = [min(patch[axis], size) if axis == main else size for axis, size in enumerate(shape)]
     total = torch.zeros(slab_shape, device=device)
     sums: torch.Tensor | None = None
     done = 0
     for position, row in enumerate(grid.rows):
-        start = row.start
+        start = max(row.start - grid.before[main], 0)
         for origin in row.origins:
-            at = tuple(slice(low, low + size) for low, size in zip(origin, patch, strict=True))
-            inside = tuple(slice(0, patch[main]) if axis == main else at[axis] for axis in range(3))
+            lows = [low - by for low, by in zip(origin, grid.before, strict=True)]
+            # What lies in the image, as a part of the patch and as a part of the slab.
+            spans = list(zip(lows, patch, shape, strict=True))
+            a, b, c = (slice(max(-low, 0), min(size, length - low)) for low, size, length in spans)
+            offsets = [low - start if axis == main else low for axis, low in enumerate(lows)]
+            inside = _moved((a, b, c), offsets)
             taken = _padded_patch(source, origin, grid.before, patch)
             for transform in transforms:
                 logits = network(transform.apply(taken))
                 if sums is None:
                     sums = torch.zeros((len(logits), *slab_shape), device=device)
-                _add(sums[(slice(None), *inside)], total[inside], logits, weights, transform)
+                _add(sums[(slice(None), *inside)], total[inside], logits, weights, transform, (a, b, c))
             done += 1
             if progress is not None:
                 progress(done / grid.count)
         assert sums is not None  # noqa: S101 - there is at least one patch
-        following = grid.rows[position + 1].start if position + 1 < len(grid.rows) else grid.padded[main]
-        final = following - start
-        low, high = max(start, crop[main].start), min(start + final, crop[main].stop)
-        if low < high:
-            part = tuple(slice(low - start, high - start) if axis == main else crop[axis] for axis in range(3))
-            logits = sums[(slice(None), *part)].div_(total[part])
-            if roi is not None and bool((nothing := total[part] == 0).any()):
-                logits.masked_fill_(nothing, _NOTHING)
-            yield Slab(main, low - crop[main].start, high - crop[main].start, logits)
-        if position + 1 < len(grid.rows):
+        last = position + 1 == len(grid.rows)
+        final = (shape[main] if last else grid.rows[position + 1].start) - start
+        finished = total.narrow(main, 0, final)
+        logits = sums.narrow(main + 1, 0, final).div_(finished)
+        if roi is not None and bool((nothing := finished == 0).any()):
+            logits.masked_fill_(nothing, _NOTHING)
+        yield Slab(main, start, start + final, logits)
+        if not last:
             _shift(sums, main + 1, final)
             _shift(total, main, final)
 
 
-def _add(
-    sums: torch.Tensor, total: torch.Tensor, logits: torch.Tensor, weights: torch.Tensor, transform: TtaTransform
+def _moved(region: Region, by: Sequence[int]) -> Region:
+    """Return a region moved along each axis."""
+    a, b, c = (slice(part.start + step, part.stop + step) for part, step in zip(region, by, strict=True))
+    return a, b, c
+
+
+def _add(  # noqa: PLR0917
+    sums: torch.Tensor,
+    total: torch.Tensor,
+    logits: torch.Tensor,
+    weights: torch.Tensor,
+    transform: TtaTransform,
+    part: Region,
 ) -> None:
-    """Add the weighted logits of a patch to the sums, and its weights to their total."""
-    covered = transform.visible_region(total.shape)
-    total[covered] += weights[covered]
-    if transform == IDENTITY:
-        sums.addcmul_(logits.float(), weights)
-        return
-    # One output at a time: mirroring back copies, and all outputs together are large.
+    """Add the weighted logits of a part of a patch to the sums of that part, and its weights to their total."""
+    parts = zip(part, transform.visible_region(weights.shape), strict=True)
+    a, b, c = (slice(whole.start, min(whole.stop, seen.stop)) for whole, seen in parts)
+    covered = _moved((a, b, c), [-whole.start for whole in part])
+    total[covered] += weights[a, b, c]
+    # One output at a time: mirroring back and conversion copy, and all outputs together are large.
     for output, values in zip(sums, logits, strict=True):
-        output[covered].addcmul_(transform.invert(values).float(), weights[covered])
+        output[covered].addcmul_(transform.invert(values)[a, b, c].float(), weights[a, b, c])
 
 
 def sample_patches(image: NDArray[np.float32], grid: PatchGrid, count: int) -> list[torch.Tensor]:
     """Return some patches of an image, shape (C, *patch), spread over the rows of a grid."""
-    source = torch.from_numpy(np.ascontiguousarray(image))
+    source = torch.from_numpy(image)
     places = np.unique(np.linspace(0, len(grid.rows), 2 * count + 1)[1::2].astype(int))
     rows = [grid.rows[place].origins for place in places]
     return [_padded_patch(source, row[len(row) // 2], grid.before, grid.patch) for row in rows]

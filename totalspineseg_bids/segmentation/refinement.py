@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from totalspineseg_bids.anatomy import SpineVariant, Structure
 from totalspineseg_bids.imaging.grid import Box
-from totalspineseg_bids.imaging.masks import apply_table
+from totalspineseg_bids.imaging.masks import apply_table, indices_of, surface_of
 from totalspineseg_bids.segmentation.class_map import ClassMap, Parity
 
 #: Roles that both steps have a probability of; ``vertebrae`` holds the sacrum.
@@ -234,12 +234,11 @@ def apply_refinement(
         structure, or background if that is farther than 5 mm; bone whose parity changed gets the class of the nearest
         bone of this parity, up to 40 mm away.
     """
-    before, after = class_map.kinds(labels), refined_class_map.kinds(refined)
     result = np.zeros_like(labels)
     for kinds in _KINDS.values():
-        old, new = np.isin(before, kinds), np.isin(after, kinds)
-        kept = old & new
-        result[kept] = labels[kept]
+        old = apply_table(labels, np.isin(class_map.kind_table, kinds)).view(bool)
+        new = apply_table(refined, np.isin(refined_class_map.kind_table, kinds)).view(bool)
+        np.copyto(result, labels, where=old & new)
         _take_nearest(result, new & ~old, labels, old, _REACH_MM)
     _take_parities(result, class_map, refined, refined_class_map)
     return result
@@ -269,8 +268,7 @@ def _take_nearest(
     if not target.any() or not source.any():
         return
     # The nearest voxel lies on the surface of the source, which has few voxels.
-    surface = np.argwhere(source & ~ndimage.binary_erosion(source))
-    targets = np.argwhere(target)
+    surface, targets = indices_of(surface_of(source)), indices_of(target)
     distance, nearest = cKDTree(surface).query(targets, distance_upper_bound=reach_mm, workers=-1)
     near = np.isfinite(distance)
     result[tuple(targets[near].T)] = labels[tuple(surface[np.asarray(nearest)[near]].T)]
