@@ -2,45 +2,25 @@
 
 from __future__ import annotations
 
+import json
+from importlib import resources
 from typing import Any
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-STEP1: dict[str, Any] = {
-    "channel_names": {"0": "MRI"},
-    "labels": {
-        "background": 0,
-        "disc": [1, 2, 3, 4, 5],
-        "disc_C2_C3": 2,
-        "disc_C7_T1": 3,
-        "disc_T12_L1": 4,
-        "disc_L5_S": 5,
-        "vertebrae": 6,
-        "canal": [7, 8, 9],
-        "csf": 8,
-        "cord": 9,
-    },
-    "regions_class_order": [1, 2, 3, 4, 5, 6, 7, 8, 9],
-}
-STEP2: dict[str, Any] = {
-    "channel_names": {"0": "MRI", "1": "noNorm"},
-    "labels": {
-        "background": 0,
-        "disc": [1, 2, 3, 4, 5],
-        "disc_C2_C3": 2,
-        "disc_C7_T1": 3,
-        "disc_T12_L1": 4,
-        "disc_L5_S": 5,
-        "vertebrae": [6, 7, 8, 9],
-        "vertebrae_O": 7,
-        "vertebrae_E": 8,
-        "sacrum": 9,
-        "canal": [10, 11],
-        "cord": 11,
-    },
-    "regions_class_order": [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11],
-}
+from totalspineseg_bids.segmentation import class_maps
+
+
+def release(name: str) -> dict[str, Any]:
+    """Return the ``dataset.json`` of a public release, such as ``r20240601-step1``."""
+    stored = json.loads((resources.files(class_maps) / f"{name}.json").read_text())
+    labels = {"background": 0, **stored["labels"]}
+    channels = {str(number): channel for number, channel in enumerate(stored["channels"])}
+    return {"channel_names": channels, "labels": labels, "regions_class_order": list(range(1, len(labels)))}
+
+
+STEP1, STEP2 = release("r20240601-step1"), release("r20241115-step2")
 SOFTMAX: dict[str, Any] = {
     "channel_names": {"0": "MRI"},
     "labels": {"background": 0, "disc": 1, "canal": 2, "cord": 3},

@@ -11,40 +11,9 @@ from typing import Any
 
 import pytest
 
+from tests.inference.samples import release
 from totalspineseg_bids.models import catalog, download
 
-STEP1_LABELS: dict[str, Any] = {
-    "background": 0,
-    "disc": [1, 2, 3, 4, 5],
-    "disc_C2_C3": 2,
-    "disc_C7_T1": 3,
-    "disc_T12_L1": 4,
-    "disc_L5_S": 5,
-    "vertebrae": [6, 7],
-    "vertebrae_C1": 7,
-    "canal": [8, 9],
-    "cord": 9,
-}
-STEP2_LABELS: dict[str, Any] = {
-    **{name: value for name, value in STEP1_LABELS.items() if name.startswith(("background", "disc"))},
-    "vertebrae": [6, 7, 8, 9],
-    "vertebrae_O": 7,
-    "vertebrae_E": 8,
-    "sacrum": 9,
-    "canal": [10, 11],
-    "cord": 11,
-}
-SINGLE_LABELS: dict[str, Any] = {
-    "background": 0,
-    **{f"vertebrae_{level}": i for i, level in enumerate(["C3", "T6", "L3"], 1)},
-    "disc_L3_L4": 4,
-    "disc_C2_C3": 5,
-    "disc": [4, 5],
-    "vertebrae": [1, 2, 3],
-    "canal": [6, 7],
-    "cord": 7,
-}
-LABELS = {"step1": STEP1_LABELS, "step2": STEP2_LABELS, "single": SINGLE_LABELS}
 NAMES = {
     "step1": "Dataset101_TotalSpineSeg_step1",
     "step2": "Dataset102_TotalSpineSeg_step2",
@@ -54,9 +23,7 @@ TRAINER = "nnUNetTrainer_Other__nnUNetPlans__3d_fullres"
 
 
 def dataset_of(role: str) -> dict[str, Any]:
-    labels = LABELS[role]
-    channels = {"0": "MRI", "1": "noNorm"} if role == "step2" else {"0": "MRI"}
-    return {"channel_names": channels, "labels": labels, "regions_class_order": list(range(1, len(labels)))}
+    return release(f"r20241115-{'full' if role == 'single' else role}")
 
 
 def model_files(role: str, *, top: str | None = None, weights: bytes = b"weights") -> dict[str, bytes]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.inference.samples import release
 from tests.inference.untrained import Architecture, write_untrained_model
 from totalspineseg_bids.cli.tools import main
 from totalspineseg_bids.inference.model import load_model
@@ -16,38 +17,7 @@ from totalspineseg_bids.inference.predictor import Predictor
 from totalspineseg_bids.models import catalog
 from totalspineseg_bids.models.registry import resolve
 
-from .conftest import NAMES, Server, dataset_of
-
-#: Labels of the older public releases, with cerebrospinal fluid and, in step 2, odd and even discs.
-OLDER = {
-    "step1": {
-        "background": 0,
-        "disc": [1, 2, 3, 4, 5],
-        **{f"disc_{name}": i for i, name in enumerate(["C2_C3", "C7_T1", "T12_L1", "L5_S"], 2)},
-        "vertebrae": 6,
-        "canal": [7, 8, 9],
-        "csf": 8,
-        "cord": 9,
-    },
-    "step2": {
-        "background": 0,
-        "disc": [1, 2, 3, 4, 5, 6, 7],
-        **{f"disc_{name}": i for i, name in enumerate(["O", "E", "C2_C3", "C7_T1", "T12_L1", "L5_S"], 2)},
-        "vertebrae": [8, 9, 10, 11, 12, 13, 14],
-        **{f"vertebrae_{name}": i for i, name in enumerate(["O", "E", "C2", "T1", "T12"], 9)},
-        "sacrum": 14,
-        "canal": [15, 16, 17],
-        "csf": 16,
-        "cord": 17,
-    },
-}
-
-
-def dataset(role: str, family: str) -> dict:
-    found = dataset_of(role)
-    if family == "older":
-        found = {**found, "labels": OLDER[role], "regions_class_order": list(range(1, len(OLDER[role])))}
-    return found
+from .conftest import NAMES, Server
 
 
 def publish(folder: Path, served: Path, role: str, family: str, architecture: Architecture) -> str:
@@ -55,7 +25,7 @@ def publish(folder: Path, served: Path, role: str, family: str, architecture: Ar
     name = f"{NAMES[role]}_r20251124.zip"
     top = folder / NAMES[role]
     model = write_untrained_model(
-        top, dataset(role, family), architecture=architecture, trainer="nnUNetTrainer_16000Images_NoSuchClass"
+        top, release(f"{family}-{role}"), architecture=architecture, trainer="nnUNetTrainer_16000Images_NoSuchClass"
     )
     (model / "fold_0" / "progress.png").write_bytes(b"png")
     (model / "fold_0" / "debug.json").write_text("{}")
@@ -66,7 +36,7 @@ def publish(folder: Path, served: Path, role: str, family: str, architecture: Ar
     return name
 
 
-@pytest.mark.parametrize("kind", [("newer", "residual"), ("older", "plain")])
+@pytest.mark.parametrize("kind", [("r20241115", "residual"), ("r20240601", "plain")])
 def test_installed_verified_and_run(
     server: Server,
     tmp_path: Path,
@@ -96,7 +66,7 @@ def test_installed_verified_and_run(
             .labels
         )
         assert labels.shape == image.shape[1:]
-        assert set(np.unique(labels)) <= {0, *dataset(role, family)["regions_class_order"]}
+        assert set(np.unique(labels)) <= {0, *release(f"{family}-{role}")["regions_class_order"]}
         assert len(np.unique(labels)) > 1
     weights = next(Path(str(found.step2)).glob("fold_0/*.pth"))
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
