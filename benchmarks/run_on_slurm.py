@@ -28,6 +28,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "app"))
 
 from one_node_slurm import OneNodeSlurm, SlurmUnavailableError, install
+from one_node_slurm import run as call
 from processes import complete_files
 from tiny_spine import contents, make_dataset
 
@@ -44,6 +45,8 @@ slurm-init-seconds-before-status-checks: 2
 seconds-between-status-checks: 2
 retries: 3
 """
+#: Job without Snakemake, which Slurm only checks here.
+_ARRAY = Path(__file__).resolve().parents[1] / "docs/platforms/slurm-array.sh"
 _JOB = re.compile(rb"run-job\0\.\0(sub-[^\0]+)\0")
 
 
@@ -68,8 +71,8 @@ def make_small_dataset(folder: Path, participants: int) -> Path:
 
 
 def app(*arguments: object) -> list[str]:
-    """Return a command line of the BIDS App with the bundled model and one core."""
-    fixed = ("--model", "bundled", "--n-cpus", "1", "--no-progress")
+    """Return a command line of the BIDS App with the first network of the bundled model and one core."""
+    fixed = ("--model", "bundled", "--step1-only", "--no-full-viewer", "--n-cpus", "1", "--no-progress")
     return [sys.executable, "-m", "totalspineseg_bids", *map(str, arguments), *fixed]
 
 
@@ -119,12 +122,12 @@ def run(folder: Path, options: argparse.Namespace) -> list[str]:
     one, many = folder / "one", folder / "many"
 
     def run_in_one_process(level: str) -> None:
+        one.mkdir(exist_ok=True)
         command = app(raw, one, level)
         if options.container:
-            one.mkdir(exist_ok=True)
             binds = ["--bind", f"{raw}:{raw}:ro", "--bind", f"{one}:{one}"]
             command[:3] = ["singularity", "exec", *binds, str(options.container), "totalspineseg-bids"]
-        subprocess.run(command, check=True)
+        subprocess.run(command, check=True, cwd=one)
 
     begin = time.monotonic()
     run_in_one_process("participant")
@@ -141,6 +144,7 @@ def run(folder: Path, options: argparse.Namespace) -> list[str]:
         seconds = time.monotonic() - begin
         before = complete_files(many)
         again = subprocess.run(command, check=False, capture_output=True, text=True)
+        array = call("sbatch", "--test-only", "--array=1-2", "--cpus-per-task=1", *map(str, (_ARRAY, raw, many)))
     run_in_one_process("group")
     for what, names in disturbed.items():
         print(f"{what}: {', '.join(names)}")
@@ -148,6 +152,7 @@ def run(folder: Path, options: argparse.Namespace) -> list[str]:
         "the exit code is not 0": submission.returncode != 0 or again.returncode != 0,
         "two jobs were not killed": len(disturbed["killed"]) < 2,
         "slurmd was not restarted": not all(disturbed.values()),
+        f"Slurm refuses {_ARRAY.name}: {array.stderr.strip()}": array.returncode != 0,
         "a rerun changed complete images": complete_files(many) != before,
         **compare(one, many, seconds),
     }
@@ -182,7 +187,7 @@ def main() -> int:
     """Run the test in a temporary folder."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--participants", type=int, default=24)
-    parser.add_argument("--jobs", type=int, default=4)
+    parser.add_argument("--jobs", type=int, default=2, help="at a time; with 2, jobs get several participants")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1000), help="of the moments")
     parser.add_argument("--container", type=Path, help="image in which the app and the jobs run")
     parser.add_argument("--keep", type=Path, help="folder for all of it (default: a temporary one)")
