@@ -58,26 +58,29 @@ def display_name(abbreviation: str) -> str:
     return {"SC": "Spinal cord", "canal": "Spinal canal", "S": "Sacrum"}.get(abbreviation, abbreviation)
 
 
-def levels_table(rows: Sequence[Mapping[str, str]], image: int) -> dict[str, Any]:
-    """Group the rows by structure; columns without any value are omitted."""
-    names = [name for name in MEASURES if any(present(row.get(name)) for row in rows)]
-    columns = [
-        {
-            "name": _SHORT_NAMES.get(name, COLUMNS[name].title),
-            "unit": unit_symbol(COLUMNS[name].unit),
-            "description": COLUMNS[name].description,
-        }
-        for name in names
-    ]
-    groups: dict[str, list[dict[str, Any]]] = {}
+def levels_table(rows: Sequence[Mapping[str, str]], image: int) -> list[dict[str, Any]]:
+    """Return a table for each kind of structure; columns without any value are omitted."""
+    groups: dict[str, list[tuple[int, Mapping[str, str]]]] = {name: [] for _, name in _GROUPS}
     for position, row in enumerate(rows):
-        groups.setdefault(_group(row), []).append(_row(row, names, _anchor(image, position)))
-    ordered = [name for _, name in _GROUPS] + list(groups)
-    return {
-        "columns": columns,
-        "groups": [{"name": name, "rows": groups[name]} for name in dict.fromkeys(ordered) if name in groups],
-        "has_notes": any(entry["note"] for group in groups.values() for entry in group),
-    }
+        groups.setdefault(_group(row), []).append((position, row))
+    tables = []
+    for title, members in groups.items():
+        names = [name for name in MEASURES if any(present(row.get(name)) for _, row in members)]
+        columns = [
+            {
+                "name": _SHORT_NAMES.get(name, COLUMNS[name].title),
+                "unit": unit_symbol(COLUMNS[name].unit),
+                "description": COLUMNS[name].description,
+            }
+            for name in names
+        ]
+        entries = [_row(row, names, _anchor(image, position)) for position, row in members]
+        shown = {
+            "has_confidence": any(entry["confidence"] is not None for entry in entries),
+            "has_notes": any(entry["note"] for entry in entries),
+        }
+        tables.append({"name": title, "columns": columns, "rows": entries, **shown})
+    return [table for table in tables if table["rows"]]
 
 
 def _group(row: Mapping[str, str]) -> str:

@@ -130,7 +130,7 @@ for (const button of document.querySelectorAll("[data-open-full]")) {
       viewers.push(viewer);
       button.hidden = true;
       const card = root.closest("section");
-      card.querySelector("table.levels")?.addEventListener("click", (event) => {
+      for (const table of card.querySelectorAll("table.levels")) table.addEventListener("click", (event) => {
         const id = viewer.byAbbreviation.get(event.target.closest("tr[id]")?.querySelector("th")?.textContent.trim());
         if (id === undefined) return;
         viewer.goTo(id);
