@@ -249,9 +249,11 @@ PIXEL = bytes.fromhex(
 
 
 def test_image_quality_far_from_that_of_the_others_is_marked(tmp_path):
-    images = [image_row(n, **{"snr": f"{30 + n % 3}.0", "cord-csf-contrast": "0.500"}) for n in range(12)]
+    images = [image_row(n, suffix="T2w", **{"snr": f"{30 + n % 3}.0", "cord-csf-contrast": "0.500"}) for n in range(12)]
     images[4]["snr"] = "6.0"
     images[5]["snr"] = "n/a"
+    # Another contrast is another group.
+    images += [image_row(n, suffix="T1w", **{"cord-csf-contrast": "-0.300"}) for n in range(12, 14)]
     page = write(tmp_path, images, [])
     assert page.count('class="outlier"') == 1
     assert ">SNR 6.0</span>" in page

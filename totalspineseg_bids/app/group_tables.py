@@ -21,7 +21,7 @@ from totalspineseg_bids.bids.sidecar import LABEL_COLUMNS
 from totalspineseg_bids.bids.tables import format_cell
 from totalspineseg_bids.columns import MISSING, TableColumn, describe_columns, short_name
 from totalspineseg_bids.imaging.atomic import atomic_writer, write_text
-from totalspineseg_bids.measurement.levels import COLUMNS, MEASURES
+from totalspineseg_bids.measurement.levels import COLUMNS, MEASURES, SIGNALS
 from totalspineseg_bids.measurement.norms import Norms
 from totalspineseg_bids.measurement.posture import ANGLES, POSTURE_COLUMNS
 from totalspineseg_bids.measurement.quality import QUALITY_COLUMNS
@@ -109,9 +109,7 @@ _BODY: Final = frozenset(
 #: Measures of each kind of structure that have a row in the long table, with the reason, also if missing.
 _EXPECTED: Final = {
     "vertebra": _BODY,
-    "disc": _BODY
-    | {"height-index", "slip-mm"}
-    | {name for name in MEASURES if name.startswith(("disc-", "foramen-", "nucleus-"))},
+    "disc": _BODY | {"height-index", "slip-mm", "foramen-left-mm", "foramen-right-mm", *SIGNALS},
 }
 
 

@@ -124,6 +124,9 @@ COLUMNS: Final[dict[str, TableColumn]] = index_columns(
 #: Names of the columns that hold a number.
 MEASURES: Final = tuple(name for name, column in COLUMNS.items() if column.kind == "number")
 
+#: Names of the columns that depend on the contrast of the image.
+SIGNALS: Final = tuple(name for name in MEASURES if name.startswith(("disc-", "nucleus-")))
+
 
 @dataclass(frozen=True, slots=True)
 class LevelMeasures:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from totalspineseg_bids.anatomy import DISC_LEVELS, VERTEBRA_LEVELS
-from totalspineseg_bids.measurement.levels import ARBITRARY, COLUMNS, MEASURES
+from totalspineseg_bids.measurement.levels import ARBITRARY, COLUMNS, MEASURES, SIGNALS
 from totalspineseg_bids.measurement.posture import POSTURE_COLUMNS
 from totalspineseg_bids.measurement.quality import QUALITY_COLUMNS
 from totalspineseg_bids.report.environment import is_true, number, present, unit_symbol
@@ -42,7 +42,7 @@ class GroupPageData:
         for row in volumes:
             self._add(row, _COMPARABLE)
         self.quality = [
-            Value(index, name, "", value)
+            Value(index, name, "", value, present(row.get("suffix")))
             for index, row in enumerate(images)
             for name in QUALITY_COLUMNS
             if (value := number(row.get(name))) is not None
@@ -73,7 +73,8 @@ class GroupPageData:
             value = number(row.get(measure))
             if value is None or (measure == "volume-mm3" and (index, level) in self.partial):
                 continue
-            self.values.append(Value(index, measure, level, value))
+            contrast = present(self.images[index].get("suffix")) if measure in SIGNALS else ""
+            self.values.append(Value(index, measure, level, value, contrast))
             score = number(row.get(f"z:{measure}"))
             if score is not None:
                 self.scores.append(Value(index, measure, level, score))

@@ -33,6 +33,8 @@ class Value:
     """Level at which it was measured."""
     value: float
     """Value, in the unit of the measure."""
+    contrast: str = ""
+    """BIDS suffix of the image if the measure depends on the contrast, so that only images of one suffix compare."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class Outlier:
 
 
 def find_outliers(values: Sequence[Value], threshold: float = THRESHOLD) -> list[Outlier]:
-    """Rank the values that lie far from the median of their level and measure.
+    """Rank the values that lie far from the median of their level, measure and contrast.
 
     Parameters
     ----------
@@ -64,11 +66,11 @@ def find_outliers(values: Sequence[Value], threshold: float = THRESHOLD) -> list
     list of Outlier
         The farthest first. Levels with fewer than `MIN_COUNT` values give none.
     """
-    groups: dict[tuple[str, str], list[Value]] = defaultdict(list)
+    groups: dict[tuple[str, str, str], list[Value]] = defaultdict(list)
     for value in values:
-        groups[value.measure, value.level].append(value)
+        groups[value.measure, value.level, value.contrast].append(value)
     found = []
-    for (measure, _), members in groups.items():
+    for (measure, _, _), members in groups.items():
         if len(members) < MIN_COUNT:
             continue
         numbers = np.array([member.value for member in members])
