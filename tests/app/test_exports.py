@@ -12,6 +12,7 @@ import pytest
 import SimpleITK
 from tiny_spine import TinySegmenter, contents, make_dataset, tiny_image, tree  # type: ignore[import-not-found]
 
+from tests.measurement.phantom import components_of
 from totalspineseg_bids.anatomy import BY_ID, CANAL_ID, CORD_ID, LABELS
 from totalspineseg_bids.app.files import FileJob, FileOptions, segment_files
 from totalspineseg_bids.app.run import run
@@ -19,7 +20,7 @@ from totalspineseg_bids.bids.tables import read_table
 from totalspineseg_bids.bids.validate import validate
 from totalspineseg_bids.exports import label_cord, make_exports, split_vertebrae
 from totalspineseg_bids.imaging.volume import Volume
-from totalspineseg_bids.segmentation.result import Component, DiscPoint, LabelledSpine, SpineStatus
+from totalspineseg_bids.segmentation.result import DiscPoint, LabelledSpine, SpineStatus
 
 IMAGE = "sub-01/anat/sub-01_T2w.nii.gz"
 STEM = "sub-01/anat/sub-01"
@@ -143,7 +144,7 @@ def column(names: list[tuple[int, str]], tilt: float = 0.0) -> tuple[LabelledSpi
     """A cord along z with disc points 10 mm apart, and vertebrae with posterior elements behind it."""
     labels = np.zeros((40, 60, 20 + 10 * len(names)), np.uint8)
     height = labels.shape[2]
-    points, components = [], []
+    points = []
     y = 20 + tilt * np.arange(height)
     for z in range(height):
         middle = round(y[z])
@@ -156,17 +157,14 @@ def column(names: list[tuple[int, str]], tilt: float = 0.0) -> tuple[LabelledSpi
         places = np.indices(part.shape)[1] - y[None, None, top - 9 : top - 1]
         part[(part == 0) & (places > 7) & (places < 25)] = label
         part[(part == 0) & (places < -7) & (places > -14)] = label
-        voxels = np.argwhere(labels == label)
-        centre = tuple(float(v) for v in voxels.mean(axis=0))
-        known = BY_ID[label]
-        components.append(Component(label, known.structure, known.level, 1, None, None, False, len(voxels), centre))
     for number, (_, disc) in enumerate(names):
         if disc:
             z = height - 10 - 10 * number
             points.append(DiscPoint(disc, (20.0, float(y[z]), float(z))))
     line = np.stack([np.full(height, 20.0), y, np.arange(height)], axis=1)[::-1]
+    components = tuple(c for c in components_of(labels, np.eye(4)) if c.level)
     spine = LabelledSpine(
-        labels, np.eye(4), tuple(components), SpineStatus.LABELLED, centerline_mm=line, disc_points=tuple(points)
+        labels, np.eye(4), components, SpineStatus.LABELLED, centerline_mm=line, disc_points=tuple(points)
     )
     return spine, labels
 

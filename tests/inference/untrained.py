@@ -25,14 +25,10 @@ def write_untrained_model(
     folder: Path,
     dataset: Mapping[str, Any],
     *,
-    architecture: Architecture = "plain",
-    features: Sequence[int] = (4, 8, 8),
-    patch_size: Sequence[int] = (16, 16, 16),
-    spacing: Sequence[float] = (1.0, 1.0, 1.0),
-    transpose: Sequence[int] = (0, 1, 2),
     folds: int = 1,
     seed: int = 0,
     trainer: str = "nnUNetTrainer",
+    **plans_options: Any,
 ) -> Path:
     """Write ``dataset.json``, ``plans.json`` and one checkpoint per fold.
 
@@ -42,20 +38,14 @@ def write_untrained_model(
         Parent folder; ``<folder>/<trainer>__nnUNetPlans__3d_fullres`` is created.
     dataset
         ``labels``, ``channel_names`` and, for region-based models, ``regions_class_order``.
-    architecture
-        Plain or residual-encoder U-Net.
-    features
-        Feature maps per stage; each stage after the first halves the resolution.
-    patch_size, spacing
-        In the network's order of axes, voxels and mm.
-    transpose
-        nnU-Net's ``transpose_forward``.
     folds
         Number of folds, with different weights.
     seed
         Random seed of the weights.
     trainer
         Name of the trainer class to record.
+    **plans_options
+        Options of `_plans`.
 
     Returns
     -------
@@ -63,14 +53,7 @@ def write_untrained_model(
         The model folder.
     """
     target = folder / f"{trainer}__nnUNetPlans__3d_fullres"
-    plans = _plans(
-        dataset,
-        architecture=architecture,
-        features=features,
-        patch_size=patch_size,
-        spacing=spacing,
-        transpose=transpose,
-    )
+    plans = _plans(dataset, **plans_options)
     target.mkdir(parents=True)
     (target / "plans.json").write_text(json.dumps(plans, indent=1), encoding="utf-8")
     (target / "dataset.json").write_text(
@@ -91,12 +74,27 @@ def write_untrained_model(
 def _plans(
     dataset: Mapping[str, Any],
     *,
-    architecture: Architecture,
-    features: Sequence[int],
-    patch_size: Sequence[int],
-    spacing: Sequence[float],
-    transpose: Sequence[int],
+    architecture: Architecture = "plain",
+    features: Sequence[int] = (4, 8, 8),
+    patch_size: Sequence[int] = (16, 16, 16),
+    spacing: Sequence[float] = (1.0, 1.0, 1.0),
+    transpose: Sequence[int] = (0, 1, 2),
 ) -> dict[str, Any]:
+    """Return ``plans.json``.
+
+    Parameters
+    ----------
+    dataset
+        Content of ``dataset.json``.
+    architecture
+        Plain or residual-encoder U-Net.
+    features
+        Feature maps per stage; each stage after the first halves the resolution.
+    patch_size, spacing
+        In the network's order of axes, voxels and mm.
+    transpose
+        nnU-Net's ``transpose_forward``.
+    """
     stages = len(features)
     convolutions = "n_conv_per_stage" if architecture == "plain" else "n_blocks_per_stage"
     channels = list(dataset["channel_names"].values())

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.spatial import cKDTree
+from scipy.spatial.transform import Rotation
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import CANAL_ID, CORD_ID, Structure
@@ -61,7 +62,7 @@ class Phantom:
                     self.bend_forward * frame[:, 0] + self.bend_right * frame[:, 1] + self.twist * frame[:, 2]
                 )
                 # Cranial of the middle the axis leans forward, caudal of it backwards.
-                frame = _rotate(turn) @ frame
+                frame = Rotation.from_rotvec(turn).as_matrix() @ frame
         return s - s[start], points @ self.rotation.T, np.einsum("ij,njk->nik", self.rotation, frames)
 
     def position(self, index: int) -> float:
@@ -133,14 +134,12 @@ class Phantom:
 
 
 def components_of(labels: np.ndarray, affine: np.ndarray, *, partial: tuple[str, ...] = ()) -> list[Component]:
+    """Structures of a label map; those of the levels in ``partial`` touch the edge."""
     found = []
-    for label in anatomy.LABELS:
+    for label in (label for label in anatomy.LABELS if (labels == label.id).any()):
         voxels = np.argwhere(labels == label.id)
-        if len(voxels) == 0:
-            continue
-        centre = voxels.mean(axis=0) @ affine[:3, :3].T + affine[:3, 3]
         volume = len(voxels) * abs(float(np.linalg.det(affine[:3, :3])))
-        x, y, z = (float(c) for c in centre)
+        x, y, z = (float(c) for c in affine[:3, :3] @ voxels.mean(axis=0) + affine[:3, 3])
         level = label.level or None
         found.append(Component(label.id, label.structure, level, 1.0, None, None, level in partial, volume, (x, y, z)))
     return found
@@ -151,15 +150,4 @@ def of_structure(rows, structure: Structure):
 
 
 def rotation(axis: str, degrees: float) -> np.ndarray:
-    vector = np.zeros(3)
-    vector["xyz".index(axis)] = np.radians(degrees)
-    return _rotate(vector)
-
-
-def _rotate(vector: np.ndarray) -> np.ndarray:
-    angle = float(np.linalg.norm(vector))
-    if angle == 0:
-        return np.eye(3)
-    x, y, z = vector / angle
-    k = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    return np.eye(3) + np.sin(angle) * k + (1 - np.cos(angle)) * k @ k
+    return np.asarray(Rotation.from_euler(axis, degrees, degrees=True).as_matrix())

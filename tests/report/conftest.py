@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.measurement.phantom import components_of
 from totalspineseg_bids.anatomy import BY_ID, CANAL_ID, CORD_ID
 from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.measurement import measure_spine
-from totalspineseg_bids.segmentation.result import Component
 
 
 def label_map() -> np.ndarray:
@@ -30,18 +30,6 @@ def label_map() -> np.ndarray:
         labels[x - 5 : x + 5, 23:32, 65 - z] = CANAL_ID
         labels[x - 3 : x + 3, 25:30, 65 - z] = CORD_ID
     return labels
-
-
-def components_of(labels: np.ndarray, affine: np.ndarray) -> list[Component]:
-    found = []
-    for label_id in (int(i) for i in np.unique(labels) if i):
-        label, voxels = BY_ID[label_id], np.argwhere(labels == label_id)
-        x, y, z = (float(c) for c in voxels.mean(axis=0) @ affine[:3, :3].T + affine[:3, 3])
-        volume = len(voxels) * float(abs(np.linalg.det(affine[:3, :3])))
-        found.append(
-            Component(label_id, label.structure, label.level or None, 0.97, None, None, False, volume, (x, y, z))
-        )
-    return found
 
 
 @pytest.fixture(scope="session")
