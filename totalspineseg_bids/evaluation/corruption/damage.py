@@ -65,9 +65,17 @@ def _blob(case: Case, centre: np.ndarray, radii: tuple[float, float, float], val
     return int(inside.sum())
 
 
-def _inner(case: Case) -> list[str]:
-    """Discs between the outermost ones in view."""
-    return case.discs()[1:-1]
+def _inner_plain(case: Case) -> list[str]:
+    """Discs between the outermost ones in view that are not landmarks."""
+    return [d for d in case.discs()[1:-1] if d not in LANDMARK_DISCS]
+
+
+def _neighbours(case: Case, rng: np.random.Generator, number: int, least: int) -> list[str]:
+    """Draw neighbouring discs, where at least so many are in view."""
+    discs = case.discs()
+    require(len(discs) >= least)
+    start = int(rng.integers(len(discs) - number + 1))
+    return discs[start : start + number]
 
 
 def clean(case: Case, rng: np.random.Generator) -> None:
@@ -77,10 +85,9 @@ def clean(case: Case, rng: np.random.Generator) -> None:
 # Discs that are missing, joined, broken
 
 
-def missing_disc(case: Case, rng: np.random.Generator) -> None:
-    """Remove a disc that is not a landmark."""
-    inner = [d for d in _inner(case) if d not in LANDMARK_DISCS]
-    _lose(case, _pick(rng, inner))
+def missing_disc(case: Case, rng: np.random.Generator, of: Callable[[Case], list[str]]) -> None:
+    """Remove one of some discs."""
+    _lose(case, _pick(rng, of(case)))
 
 
 def _lose(case: Case, level: str) -> None:
@@ -90,7 +97,7 @@ def _lose(case: Case, level: str) -> None:
 
 def missing_discs(case: Case, rng: np.random.Generator) -> None:
     """Remove two to four discs, half of the time neighbours."""
-    inner = [d for d in _inner(case) if d not in LANDMARK_DISCS]
+    inner = _inner_plain(case)
     require(len(inner) >= 4)
     number = int(rng.integers(2, min(4, len(inner) - 1) + 1))
     if rng.random() < 0.5:
@@ -102,16 +109,9 @@ def missing_discs(case: Case, rng: np.random.Generator) -> None:
         _lose(case, level)
 
 
-def missing_landmark(case: Case, rng: np.random.Generator) -> None:
-    """Remove a landmark disc."""
-    there = [d for d in case.discs() if d in LANDMARK_DISCS]
-    _lose(case, _pick(rng, there))
-
-
 def landmark_unrecognised(case: Case, rng: np.random.Generator) -> None:
     """Give a landmark disc the class of an ordinary one."""
-    there = [d for d in case.discs() if d in LANDMARK_DISCS]
-    level = _pick(rng, there)
+    level = _pick(rng, case.landmarks())
     _put(case, _disc(level), _plain_disc(case, level))
 
 
@@ -127,11 +127,10 @@ def _plain_disc(case: Case, level: str) -> int:
     return case.value("disc")
 
 
-def bridged_discs(case: Case, rng: np.random.Generator) -> None:
-    """Join two discs by a rod of 3 to 6 voxels, through the body or in front of it."""
-    pairs = list(itertools.pairwise(case.discs()))
-    upper, lower = _pick(rng, pairs)
-    _join(case, rng, upper, lower)
+def bridged_discs(case: Case, rng: np.random.Generator, number: int, least: int) -> None:
+    """Join neighbouring discs by rods of 3 to 6 voxels, through the bodies or in front of them."""
+    for upper, lower in itertools.pairwise(_neighbours(case, rng, number, least)):
+        _join(case, rng, upper, lower)
 
 
 def _join(case: Case, rng: np.random.Generator, upper: str, lower: str) -> None:
@@ -148,20 +147,10 @@ def _join(case: Case, rng: np.random.Generator, upper: str, lower: str) -> None:
         case.semantic[max(0, x - half) : x + half, max(0, y - half) : y + half, max(0, z)] = value
 
 
-def bridged_three(case: Case, rng: np.random.Generator) -> None:
-    """Join three neighbouring discs."""
-    discs = case.discs()
-    require(len(discs) >= 4)
-    start = int(rng.integers(len(discs) - 2))
-    for upper, lower in itertools.pairwise(discs[start : start + 3]):
-        _join(case, rng, upper, lower)
-
-
 def broken_disc(case: Case, rng: np.random.Generator) -> None:
     """Cut a disc into two pieces, left and right, or front and back."""
-    inner = case.discs()
-    number = _disc(_pick(rng, inner))
-    box, mask = _where(case, number)
+    number = _disc(_pick(rng, case.discs()))
+    _, mask = _where(case, number)
     axis = int(rng.integers(2))
     place = np.argwhere(mask)[:, axis]
     cut = int(np.percentile(place, rng.uniform(30, 70)))
@@ -169,19 +158,15 @@ def broken_disc(case: Case, rng: np.random.Generator) -> None:
     rows: list[slice] = [slice(None)] * 3
     rows[axis] = slice(max(0, cut - 1), cut + int(rng.integers(2, 5)))
     gap[tuple(rows)] = True
-    case.semantic[box][mask & gap] = 0
+    _put(case, number, 0, gap)
 
 
 def thin_discs(case: Case, rng: np.random.Generator) -> None:
     """Remove most voxels at the rim of three neighbouring discs."""
-    discs = case.discs()
-    require(len(discs) >= 3)
-    start = int(rng.integers(len(discs) - 2))
-    for level in discs[start : start + 3]:
-        box, mask = _where(case, _disc(level))
-        core = ndimage.binary_erosion(mask, np.ones((7, 7, 1), bool))
+    for level in _neighbours(case, rng, 3, least=3):
+        core = ndimage.binary_erosion(_where(case, _disc(level))[1], np.ones((7, 7, 1), bool))
         if core.sum() > 120:
-            case.semantic[box][mask & ~core] = 0
+            _put(case, _disc(level), 0, ~core)
 
 
 # Vertebrae
@@ -204,8 +189,7 @@ def wrong_parity(case: Case, rng: np.random.Generator) -> None:
 
 def parity_flip(case: Case, rng: np.random.Generator) -> None:
     """Exchange odd and even from one disc downwards."""
-    inner = _inner(case)
-    below = case.variant.vertebrae().index(_pick(rng, inner).split("-")[1])
+    below = case.variant.vertebrae().index(_pick(rng, case.discs()[1:-1]).split("-")[1])
     wanted = np.zeros(256, bool)
     for level in case.variant.vertebrae()[below:-1]:
         wanted[_vertebra(level)] = True
@@ -225,9 +209,8 @@ def undecided_vertebrae(case: Case, rng: np.random.Generator) -> None:
     there = case.vertebrae()
     require(there)
     for level in rng.choice(there, min(len(there), int(rng.integers(1, 4))), replace=False):
-        box, mask = _where(case, _vertebra(str(level)))
-        part = _half(mask, rng) if rng.random() < 0.6 else mask
-        case.semantic[box][mask & part] = case.value("vertebrae")
+        part = _half(_where(case, _vertebra(str(level)))[1], rng) if rng.random() < 0.6 else None
+        _put(case, _vertebra(str(level)), case.value("vertebrae"), part)
 
 
 def _half(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -244,13 +227,13 @@ def leaking_vertebra(case: Case, rng: np.random.Generator) -> None:
     pairs = list(itertools.pairwise(there))
     pair = _pick(rng, pairs)
     source, target = pair if rng.random() < 0.5 else pair[::-1]
-    box, mask = _where(case, _vertebra(target))
+    _, mask = _where(case, _vertebra(target))
     rows = np.argwhere(mask)[:, 2]
     value = int(np.median(case.semantic[case.truth == _vertebra(source)]))
     level = np.percentile(rows, 67 if source == pair[0] else 33)
     grid = np.arange(mask.shape[2])[None, None]
     part = grid > level if source == pair[0] else grid < level
-    case.semantic[box][mask & part] = value
+    _put(case, _vertebra(target), value, part)
 
 
 def leaking_bone(case: Case, rng: np.random.Generator) -> None:
@@ -277,8 +260,7 @@ def missing_vertebra(case: Case, rng: np.random.Generator) -> None:
 
 def fused_block(case: Case, rng: np.random.Generator) -> None:
     """Fuse two vertebrae: bone in place of the disc, half of the time of one class."""
-    inner = [d for d in _inner(case) if d not in LANDMARK_DISCS]
-    level = _pick(rng, inner)
+    level = _pick(rng, _inner_plain(case))
     upper, lower = level.split("-")
     a, b = _vertebra(upper), _vertebra(lower)
     require(case.counts[a] and case.counts[b])
@@ -304,8 +286,7 @@ def false_above(case: Case, rng: np.random.Generator) -> None:
 
 def false_beside(case: Case, rng: np.random.Generator) -> None:
     """Add a false disc beside the column or in front of it."""
-    discs = case.discs()
-    level = _pick(rng, discs)
+    level = _pick(rng, case.discs())
     aside = [rng.choice([-1, 1]) * rng.uniform(38, 50), rng.uniform(-5, 10), rng.uniform(-12, 12)]
     ahead = [rng.uniform(-10, 10), rng.uniform(34, 48), rng.uniform(-12, 12)]
     centre = case.centre(_disc(level)) + (aside if rng.random() < 0.6 else ahead)
@@ -329,8 +310,7 @@ def false_in_body(case: Case, rng: np.random.Generator) -> None:
 
 def false_canal(case: Case, rng: np.random.Generator) -> None:
     """Add a piece of false canal in front of or beside the column, as from a vessel."""
-    discs = case.discs()
-    centre = case.centre(_disc(_pick(rng, discs))) + np.array(
+    centre = case.centre(_disc(_pick(rng, case.discs()))) + np.array(
         [rng.choice([-1, 1]) * rng.uniform(20, 40), rng.uniform(10, 30), 0.0]
     )
     value = case.value("canal")
@@ -352,8 +332,7 @@ def specks(case: Case, rng: np.random.Generator) -> None:
 
 def _copy_landmark(case: Case, rng: np.random.Generator, *, keep: bool) -> None:
     """Give a neighbour of a landmark disc its class; the disc loses it unless ``keep``."""
-    there = [d for d in case.discs() if d in LANDMARK_DISCS]
-    level = _pick(rng, there)
+    level = _pick(rng, case.landmarks())
     order = case.variant.discs()
     at = order.index(level)
     near = [order[k] for k in (at - 1, at + 1) if 0 <= k < len(order) and case.seen(_disc(order[k]))]
@@ -378,21 +357,19 @@ def landmark_specks(case: Case, rng: np.random.Generator) -> None:
     order = [d for d in case.discs() if d not in LANDMARK_DISCS]
     require(len(order) >= 2)
     for level in rng.choice(order, 2, replace=False):
-        box, mask = _where(case, _disc(str(level)))
+        _, mask = _where(case, _disc(str(level)))
         coarse = rng.random(tuple(n // 3 + 1 for n in mask.shape)) < rng.uniform(0.15, 0.5)
         part = np.kron(coarse, np.ones((3, 3, 3), bool))[: mask.shape[0], : mask.shape[1], : mask.shape[2]]
         class_ = LANDMARK_DISCS[int(rng.integers(4))]
-        case.semantic[box][mask & part.astype(bool)] = case.value("disc_" + class_.replace("-", "_"))
+        _put(case, _disc(str(level)), case.value("disc_" + class_.replace("-", "_")), part.astype(bool))
 
 
 def landmark_partly(case: Case, rng: np.random.Generator) -> None:
     """Keep the class of every landmark in view on a part of its voxels only."""
-    there = [d for d in case.discs() if d in LANDMARK_DISCS]
-    require(there)
-    for level in there:
-        box, mask = _where(case, _disc(level))
-        side = _half(mask, rng)
-        case.semantic[box][mask & side] = _plain_disc(case, level)
+    require(case.landmarks())
+    for level in case.landmarks():
+        side = _half(_where(case, _disc(level))[1], rng)
+        _put(case, _disc(level), _plain_disc(case, level), side)
 
 
 # Canal, cord, sacrum
@@ -432,18 +409,17 @@ def false_sacrum(case: Case, rng: np.random.Generator) -> None:
     there = [v for v in case.vertebrae() if v[0] in "TL"]
     require(there)
     low = there[-1] if rng.random() < 0.5 else _pick(rng, there)
-    number = _vertebra(low)
-    box, mask = _where(case, number)
-    case.semantic[box][mask & (rng.random(mask.shape) < rng.uniform(0.75, 1.0))] = case.value("sacrum")
+    _, mask = _where(case, _vertebra(low))
+    _put(case, _vertebra(low), case.value("sacrum"), rng.random(mask.shape) < rng.uniform(0.75, 1.0))
 
 
 def sacrum_climbs(case: Case, rng: np.random.Generator) -> None:
     """Extend the sacrum over the lower half of the last lumbar vertebra."""
     lumbar = [v for v in case.vertebrae() if v[0] == "L"]
     require(lumbar and case.counts[anatomy.SACRUM_ID] >= 3000)
-    box, mask = _where(case, _vertebra(lumbar[-1]))
+    _, mask = _where(case, _vertebra(lumbar[-1]))
     rows = np.arange(mask.shape[2])[None, None] < np.percentile(np.argwhere(mask)[:, 2], 45)
-    case.semantic[box][mask & rows] = case.value("sacrum")
+    _put(case, _vertebra(lumbar[-1]), case.value("sacrum"), rows)
 
 
 # Geometry
@@ -594,17 +570,17 @@ def blind(case: Case, rng: np.random.Generator) -> None:
 #: Damages of one map, by the name under which they are reported.
 DAMAGES: dict[str, Damage] = {
     "clean": clean,
-    "missing disc": missing_disc,
+    "missing disc": partial(missing_disc, of=_inner_plain),
     "several discs missing": missing_discs,
-    "landmark disc missing": missing_landmark,
+    "landmark disc missing": partial(missing_disc, of=Case.landmarks),
     "landmark unrecognised": landmark_unrecognised,
     "landmarks recognised in part": landmark_partly,
     "landmark class on neighbour": partial(_copy_landmark, keep=False),
     "landmark class on both": partial(_copy_landmark, keep=True),
     "landmark class elsewhere": landmark_foreign,
     "landmark specks": landmark_specks,
-    "two discs bridged": bridged_discs,
-    "three discs bridged": bridged_three,
+    "two discs bridged": partial(bridged_discs, number=2, least=2),
+    "three discs bridged": partial(bridged_discs, number=3, least=4),
     "broken disc": broken_disc,
     "thin discs": thin_discs,
     "wrong parity": wrong_parity,

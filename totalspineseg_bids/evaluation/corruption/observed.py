@@ -55,6 +55,10 @@ class Seen:
         rows = [n for n, o in enumerate(self.items) if o.kind is Structure.DISC and self.names[n]]
         return [n for n in rows if self.names[n] not in LANDMARK_DISCS] if plain else rows
 
+    def landmarks(self) -> list[int]:
+        """Rows of the landmark discs."""
+        return [n for n in self.discs() if self.names[n] in LANDMARK_DISCS]
+
     def bodies(self) -> list[int]:
         """Rows of the vertebrae."""
         return [n for n, o in enumerate(self.items) if o.kind is Structure.VERTEBRA and self.names[n]]
@@ -161,17 +165,11 @@ def observe(rng: np.random.Generator, variant: SpineVariant, layout: ClassMap, v
 Change = Callable[[Seen, np.random.Generator], None]
 
 
-def _none(_seen: Seen, _rng: np.random.Generator) -> None:
-    """Leave the components as they are."""
-
-
 def _lose(seen: Seen, rng: np.random.Generator, most: int, least: int = 1, what: str = "disc") -> None:
-    landmark = what == "landmark"
-    rows = seen.bodies()[1:-1] if what == "vertebra" else seen.discs(plain=not landmark)
-    if landmark:
-        rows = [n for n in rows if seen.names[n] in LANDMARK_DISCS]
+    kinds = {"disc": seen.discs(plain=True), "landmark": seen.landmarks(), "vertebra": seen.bodies()[1:-1]}
+    rows = kinds[what]
     count = int(rng.integers(least, most + 1))
-    require(len(rows) >= count + (0 if landmark else 2))
+    require(len(rows) >= count + (0 if what == "landmark" else 2))
     start = int(rng.integers(len(rows) - count + 1))
     near = rows[start : start + count]
     chosen = near if rng.random() < 0.5 else [int(k) for k in rng.choice(rows, count, replace=False)]
@@ -186,7 +184,7 @@ def _plain(seen: Seen, row: int) -> ClassShares:
 
 
 def _unrecognised(seen: Seen, rng: np.random.Generator) -> None:
-    rows = [n for n in seen.discs() if seen.names[n] in LANDMARK_DISCS]
+    rows = seen.landmarks()
     require(rows and seen.discs(plain=True))
     row = int(rng.choice(rows))
     seen.vote(row, _plain(seen, row))
@@ -194,7 +192,7 @@ def _unrecognised(seen: Seen, rng: np.random.Generator) -> None:
 
 def _misplaced(seen: Seen, rng: np.random.Generator, *, keep: bool = False, near: bool = True) -> None:
     order = seen.variant.discs()
-    marks = [n for n in seen.discs() if seen.names[n] in LANDMARK_DISCS]
+    marks = seen.landmarks()
     plain = seen.discs(plain=True)
     require(plain and (marks or not near))
     if not near:
@@ -221,11 +219,10 @@ def _specks(seen: Seen, rng: np.random.Generator) -> None:
 
 
 def _partly(seen: Seen, rng: np.random.Generator) -> None:
-    rows = [n for n in seen.discs() if seen.names[n] in LANDMARK_DISCS]
-    for row in rows:
+    require(seen.landmarks())
+    for row in seen.landmarks():
         class_shares = seen.items[row].class_shares[0]
         seen.vote(row, replace(class_shares, levels={k: float(rng.uniform(0.3, 0.7)) for k in class_shares.levels}))
-    require(rows)
 
 
 def _parity(seen: Seen, rng: np.random.Generator) -> None:
@@ -327,7 +324,7 @@ def _level_prior(seen: Seen, rng: np.random.Generator, kind: str) -> None:
 
 
 CHANGES: dict[str, Change] = {
-    "clean": _none,
+    "clean": lambda _seen, _rng: None,
     "missing disc": partial(_lose, most=1),
     "several discs missing": partial(_lose, most=4, least=2),
     "landmark disc missing": partial(_lose, most=1, what="landmark"),
@@ -356,9 +353,8 @@ CHANGES: dict[str, Change] = {
 
 
 def _blind(seen: Seen) -> None:
-    for row in seen.discs():
-        if seen.names[row] in LANDMARK_DISCS and seen.discs(plain=True):
-            seen.vote(row, _plain(seen, row))
+    for row in seen.landmarks() if seen.discs(plain=True) else ():
+        seen.vote(row, _plain(seen, row))
     for row in seen.bodies():
         class_shares = seen.items[row].class_shares[0]
         seen.vote(row, replace(class_shares, levels={}))
@@ -378,7 +374,7 @@ def draw(kinds: tuple[str, ...], seed: int, split: int, *, blind: bool = False) 
             _blind(seen)
         with suppress(ImpossibleError):
             for kind in kinds:
-                CHANGES.get(kind, _none)(seen, rng)
+                CHANGES.get(kind, CHANGES["clean"])(seen, rng)
             seen.lone_right = anchored(seen)
             return seen
     return None

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import ndimage
 
 from totalspineseg_bids import anatomy
-from totalspineseg_bids.anatomy import SpineVariant, Structure
+from totalspineseg_bids.anatomy import LANDMARK_DISCS, SpineVariant, Structure
 from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.synthesis.parametric import SpineParameters, make_spine
 from totalspineseg_bids.synthesis.rasterize import FIRST_SPINE_LABEL
@@ -175,6 +175,10 @@ class Case:
     def discs(self, share: float = 0.9) -> list[str]:
         """Discs in view, from the top."""
         return [d for d in self.variant.discs() if self.seen(anatomy.disc(d).id, share)]
+
+    def landmarks(self) -> list[str]:
+        """Landmark discs in view, from the top."""
+        return [d for d in self.discs() if d in LANDMARK_DISCS]
 
     def vertebrae(self, share: float = 0.9) -> list[str]:
         """Vertebrae in view without the sacrum, from the top."""
