@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -66,6 +67,11 @@ def test_a_task_of_the_slurm_array_runs_its_participant(raw, tmp_path, program, 
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "1")
     call("bash", PLATFORMS / "slurm-array.sh", raw, tmp_path / "out", cwd=tmp_path)
     assert [path.name for path in (tmp_path / "out").glob("sub-*.html")] == ["sub-02.html"]
+
+
+def test_the_configurations_name_the_version():
+    assert json.loads((PLATFORMS / "nipoppy/config.json").read_text())["VERSION"] == __version__
+    assert f'totalspineseg: "{__version__.replace(".", "-")}"' in (PLATFORMS / "babs.yaml").read_text()
 
 
 @needs("nipoppy")
