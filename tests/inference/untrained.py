@@ -76,6 +76,7 @@ def _plans(
     *,
     architecture: Architecture = "plain",
     features: Sequence[int] = (4, 8, 8),
+    blocks: Sequence[int] | None = None,
     patch_size: Sequence[int] = (16, 16, 16),
     spacing: Sequence[float] = (1.0, 1.0, 1.0),
     transpose: Sequence[int] = (0, 1, 2),
@@ -90,6 +91,8 @@ def _plans(
         Plain or residual-encoder U-Net.
     features
         Feature maps per stage; each stage after the first halves the resolution.
+    blocks
+        Convolutions or residual blocks per stage; two of each by default.
     patch_size, spacing
         In the network's order of axes, voxels and mm.
     transpose
@@ -121,7 +124,7 @@ def _plans(
                 "conv_op": "torch.nn.modules.conv.Conv3d",
                 "kernel_sizes": [[3, 3, 3]] * stages,
                 "strides": [[1, 1, 1]] + [[2, 2, 2]] * (stages - 1),
-                convolutions: [2] * stages,
+                convolutions: list(blocks or [2] * stages),
                 "n_conv_per_stage_decoder": [1] * (stages - 1),
                 "conv_bias": True,
                 "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
