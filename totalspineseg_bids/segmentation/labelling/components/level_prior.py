@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from totalspineseg_bids.anatomy import Structure
+from totalspineseg_bids.imaging.masks import indices_of
 from totalspineseg_bids.imaging.volume import Affine
 from totalspineseg_bids.segmentation.class_map import ClassMap, LabelMeaning
 from totalspineseg_bids.segmentation.labelling.components.parameters import (
@@ -91,7 +92,7 @@ def sacrum_mask(semantic: NDArray[np.bool_], affine: Affine, level_prior: LevelP
     seen = (probability > PRIOR_SACRUM) & (probability > level_prior.probabilities[others].sum(axis=0))
     if not seen.any():
         return result
-    index = np.argwhere(semantic)
+    index = indices_of(semantic)
     place, inside = _places(index, np.linalg.inv(level_prior.affine) @ affine, level_prior)
     result[tuple(index[inside].T)] = seen[tuple(place[inside].T)]
     return result

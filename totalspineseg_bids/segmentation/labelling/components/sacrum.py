@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.imaging.grid import foreground_box
-from totalspineseg_bids.imaging.masks import connected_parts
+from totalspineseg_bids.imaging.masks import apply_table, connected_parts
 from totalspineseg_bids.imaging.volume import Affine
 from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling.components.level_prior import LevelPrior, sacrum_mask
@@ -32,8 +32,7 @@ def plain_vertebra_value(layout: ClassMap) -> int | None:
 
 
 def _is_sacrum(semantic: SemanticMap) -> NDArray[np.bool_]:
-    mask: NDArray[np.bool_] = semantic.class_map.kinds(semantic.labels) == Structure.SACRUM
-    return mask
+    return apply_table(semantic.labels, semantic.class_map.kind_table == Structure.SACRUM).view(np.bool_)
 
 
 def _relabel_as_vertebra(semantic: SemanticMap, mask: NDArray[np.bool_]) -> SemanticMap:
@@ -65,7 +64,7 @@ def relabel_by_prior(semantic: SemanticMap, affine: Affine, level_prior: LevelPr
     values = semantic.class_map.values_of("sacrum")
     if not values:
         return semantic
-    bone = (semantic.class_map.kind_table == Structure.VERTEBRA)[semantic.labels]
+    bone = apply_table(semantic.labels, semantic.class_map.kind_table == Structure.VERTEBRA).view(bool)
     sacral = sacrum_mask(bone, affine, level_prior)
     if not sacral.any():
         return semantic

@@ -14,6 +14,7 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from totalspineseg_bids.anatomy import Structure
+from totalspineseg_bids.imaging.grid import foreground_box
 from totalspineseg_bids.imaging.masks import close_gaps, connected_parts, indices_of
 from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling.instances.parameters import CANAL_SPECK_MM3
@@ -166,10 +167,9 @@ def draw_canal(
     in each axial slice.
     """
     whole = (kinds == Structure.CANAL) | (kinds == Structure.CORD)
-    slices = ndimage.find_objects(whole.astype(np.uint8))
-    if not slices or slices[0] is None:
+    box = foreground_box(whole, margin=3)
+    if box is None:
         return
-    box = tuple(slice(max(s.start - 3, 0), min(s.stop + 3, n)) for s, n in zip(slices[0], whole.shape, strict=True))
     whole = whole[box]
     numbered, number = connected_parts(whole)
     sizes = np.bincount(numbered.ravel())[1:] * context.voxel_mm3
