@@ -1,8 +1,9 @@
 """Measures of a labelled spine.
 
 Volumes, heights, diameters, areas and angles, each with its unit, definition and source, computed from a label
-map and the centreline of the canal; signals and image quality, which need the image too. Measures that cannot be taken are missing, with a reason. The package reads and
-writes no files and does not depend on segmentation models or figures.
+map and the centreline of the canal; signals and image quality, which need the image too. Measures that cannot be
+taken are missing, with a reason. The package reads and writes no files and does not depend on segmentation models or
+figures.
 """
 
 from __future__ import annotations
