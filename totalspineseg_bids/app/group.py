@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterator
 from typing import cast
 
 import pandas as pd
@@ -46,6 +47,8 @@ IMAGES = "group_images"
 MEASURES = "group_measures"
 WIDE = "group_measures_wide"
 PAGE = "group.html"
+#: Rows of a table that are mappings at the same time.
+_PART = 1000
 
 
 def read_tables(config: RunConfig) -> GroupTables:
@@ -61,8 +64,10 @@ def read_tables(config: RunConfig) -> GroupTables:
     return make_tables(results, failures)
 
 
-def _rows(table: pd.DataFrame) -> list[dict[str, str]]:
-    return cast("list[dict[str, str]]", table.to_dict("records"))
+def _rows(table: pd.DataFrame) -> Iterator[dict[str, str]]:
+    # In parts, because mappings take several times the memory of the table.
+    for start in range(0, len(table), _PART):
+        yield from cast("list[dict[str, str]]", table.iloc[start : start + _PART].to_dict("records"))
 
 
 def run_group(config: RunConfig) -> GroupTables:
@@ -126,10 +131,10 @@ def run_group(config: RunConfig) -> GroupTables:
         write_table(output / GROUP_PROFILES, make_band_table(areas, band, used), BAND_COLUMNS)
         write_group_report(
             output / PAGE,
-            _rows(tables.images),
+            list(_rows(tables.images)),
             _rows(tables.volumes),
             dataset_name=read_dataset_name(config.bids_dir) or config.bids_dir.name,
-            participants=_rows(merge_sessions(participants)),
+            participants=list(_rows(merge_sessions(participants))),
             areas=areas,
             band=band,
             reference=(config.reference, reference) if config.reference and reference else None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,7 +36,7 @@ _PARTICIPANT_COLUMNS: Final = 24
 def write_group_report(
     path: Path,
     images: Sequence[Row],
-    volumes: Sequence[Row],
+    volumes: Iterable[Row],
     *,
     dataset_name: str,
     participants: Sequence[Row] = (),
@@ -57,7 +57,7 @@ def write_group_report(
         (paths relative to the page), columns of ``measurement.quality.QUALITY_COLUMNS`` and of
         ``measurement.POSTURE_COLUMNS``, these with or without the unit in their name; ``rating`` and ``rating-note``
         of an earlier page.
-    volumes : sequence of Row
+    volumes : iterable of Row
         One row per structure and image: ``participant``, ``session``, ``image``, ``structure``, ``level``,
         ``confidence`` and the columns of ``measurement.COLUMNS``; ``z:<column>`` for z-scores.
     dataset_name : str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -29,7 +29,7 @@ _COMPARABLE: Final = tuple(name for name in MEASURES if COLUMNS[name].unit != AR
 class GroupPageData:
     """The two tables of the group level, arranged by image, measure and level."""
 
-    def __init__(self, images: Sequence[Row], volumes: Sequence[Row]) -> None:
+    def __init__(self, images: Sequence[Row], volumes: Iterable[Row]) -> None:
         self.images = images
         self.index = {_key(row): i for i, row in enumerate(images)}
         self.values: list[Value] = []
