@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from totalspineseg_bids.anatomy import VERTEBRA_LEVELS
 from totalspineseg_bids.app.group_inputs import Rating, read_ratings
 from totalspineseg_bids.app.reports import write_viewer
 from totalspineseg_bids.report.figures import write_figures
@@ -33,12 +34,31 @@ def site(spine, rows, tmp_path_factory):
     image, labels, affine, *_ = spine
     files = write_figures(folder / "sub-00" / "figures", "sub-00_T2w", image, labels, affine)
     figures = {kind: f"sub-00/figures/{name}" for kind, name in files.items()}
-    angles = {"Model": "m", "lumbar-lordosis-deg": "41.3"}
+    angles = {"Model": "m", "lumbar-lordosis-deg": "41.3", "snr": "12.5"}
     reports = [
-        ImageReport("sub-00_T2w", {"suffix": "T2w"}, flags=["T13"], rows=rows, figures=figures, provenance=angles),
+        ImageReport(
+            "sub-00_T2w",
+            {"suffix": "T2w"},
+            flags=["T13"],
+            rows=rows,
+            figures=figures,
+            provenance=angles,
+            profile=[
+                {"distance-mm": f"{mm}", "level": "L3", "position": f"{mm / 40}"}
+                | {"canal-area-mm2": f"{200 + mm}", "cord-area-mm2": "60"}
+                for mm in range(40)
+            ],
+        ),
         ImageReport("sub-00_T1w", status="abstained", reason="no landmark in view"),
         ImageReport(
-            EVIL, {"session": EVIL}, "failed", EVIL, [EVIL], [{"name": EVIL, "reason": EVIL}], {}, {EVIL: EVIL}
+            EVIL,
+            {"session": EVIL},
+            "failed",
+            EVIL,
+            [EVIL],
+            [{"name": EVIL, "reason": EVIL}],
+            provenance={EVIL: EVIL},
+            profile=[{"distance-mm": f"{mm}", "level": EVIL, "canal-area-mm2": "200"} for mm in range(40)],
         ),
     ]
     for name in [f"sub-{n:02d}" for n in range(12)]:
@@ -57,6 +77,7 @@ def site(spine, rows, tmp_path_factory):
             "levels": "L3,L4,L5,L3-L4,L4-L5",
             "report": f"{name}.html",
             "lumbar-lordosis": "40",
+            "snr": f"{30 + number % 3}.0" if number != 3 else "4.0",
         }
         images.append({**keys, **state, "thumbnail": thumbnail, "flags": "T13" if number == 5 else ""})
         for row in rows:
@@ -71,7 +92,21 @@ def site(spine, rows, tmp_path_factory):
     people = [
         {"participant_id": f"sub-{n:02d}", "age": str(30 + 3 * n), "group": ("patient", EVIL)[n % 2]} for n in range(12)
     ]
-    write_group_report(folder / "group.html", images, volumes, dataset_name=EVIL, participants=people)
+    areas = np.full((2, len(images), len(VERTEBRA_LEVELS), 10), np.nan)
+    area, seen = 200 + rng.normal(0, 9, (24, 2, 10)), slice(*map(VERTEBRA_LEVELS.index, ("L3", "L5")))
+    areas[:, :24, seen] = np.stack([area, area / 3])
+    band = np.full((3, 2, *areas.shape[2:]), np.nan)
+    band[:, :, seen] = np.percentile(areas[:, :24, seen], (5, 50, 95), axis=1)
+    write_group_report(
+        folder / "group.html",
+        images,
+        volumes,
+        dataset_name=EVIL,
+        participants=people,
+        areas=areas,
+        band=band,
+        reference=(f"group={EVIL}", {row["image"] for row in images if row["image"] < "sub-06"}),
+    )
     return folder
 
 
@@ -168,6 +203,7 @@ def test_filters_reach_map_and_plots(browser, site):
     heights = "document.getElementById('heat').clientHeight"
     whole = browser.run(f"return {heights}")
     browser.find("#search").send_keys("sub-05")
+    scroll_to(browser, "curves-plot")
     browser.until(f"{heights} < {whole}")
 
 
@@ -237,6 +273,34 @@ def test_comparison_change_and_scores(browser, site):
     browser.find("[data-kind='discs']").click()
     browser.find("[data-heat='discs']").click()
     browser.find("[data-change='alignment']").click()
+    assert browser.console() == []
+
+
+def test_curves_of_an_image_lie_on_the_band_of_the_reference_group(browser, site):
+    browser.open(site / "group.html")
+    scroll_to(browser, "curves-plot")
+    browser.until("document.getElementById('curve').options.length > 1")
+    assert f"the images with group={EVIL}" in browser.find("#curves-about").text
+    assert browser.find("#curve-page").is_displayed() is False
+    choose(browser, "#curve", "7")
+    assert browser.find("#curve-page").get_attribute("href").endswith("sub-03.html")
+    tip = browser.run(
+        """
+        const canvas = document.getElementById("curves-plot"), box = canvas.getBoundingClientRect();
+        const at = { clientX: box.left + 0.9 * box.width, clientY: box.top + 50, bubbles: true };
+        canvas.dispatchEvent(new MouseEvent("mousemove", at));
+        return document.getElementById("tip").innerText;
+        """
+    )
+    assert tip.startswith("L4")
+    assert "mm²" in tip
+    assert "group" in tip
+    browser.find("#search").send_keys("sub-05")
+    scroll_to(browser, "curves-plot")
+    browser.until("document.getElementById('curve').options.length == 3")
+    scroll_to(browser, "strip")
+    assert f"group={EVIL}" in browser.find("#strip-legend").text
+    assert len(browser.all("#image-list .outlier")) == 2
     assert browser.console() == []
 
 
