@@ -64,6 +64,15 @@ def measure_quality(image: Volume, labels: NDArray[np.uint8]) -> ImageQuality:
         The image.
     labels : (X, Y, Z) uint8
         Canonical ids.
+
+    Examples
+    --------
+    >>> labels = np.full((9, 14, 30), CANAL_ID, np.uint8)
+    >>> labels[:, :7] = CORD_ID
+    >>> noise = np.random.default_rng(0).normal(0, 10, labels.shape)
+    >>> quality = measure_quality(Volume(np.where(labels == CORD_ID, 100, 300) + noise, np.eye(4)), labels)
+    >>> round(quality.snr), round(quality.cord_csf_contrast, 1)
+    (10, 0.5)
     """
     filled = np.argwhere(labels)
     if len(filled) == 0:
