@@ -214,7 +214,13 @@ LEVEL_PARTS: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class ProfilePoint:
-    """Areas at one place along the column; ``None`` where there is none. Columns are those of `PROFILE_COLUMNS`."""
+    """Areas at one place along the column; ``None`` where there is none. Columns are those of `PROFILE_COLUMNS`.
+
+    Examples
+    --------
+    >>> list(ProfilePoint(12.0, "C4", 0.25, 210.34, None).as_row().values())
+    ['12', 'C4', '0.250', '210.3', 'n/a']
+    """
 
     distance_mm: float
     level: str | None

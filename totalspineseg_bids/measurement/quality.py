@@ -45,6 +45,11 @@ class ImageQuality:
 
     Regions of one image take the place of repeated images, in which neither parallel imaging nor filters of the
     background matter (Dietrich et al., J Magn Reson Imaging 2007, 26:375).
+
+    Examples
+    --------
+    >>> ImageQuality(snr=12.34).as_row()
+    {'snr': '12.3', 'cord-csf-contrast': 'n/a'}
     """
 
     snr: float | None = None
