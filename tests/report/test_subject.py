@@ -188,3 +188,5 @@ def test_areas_along_the_column_are_drawn_with_the_band_of_the_group(image):
     assert "up to 9 images" in page
     few = write(folder, [dataclasses.replace(report, profile=rows)], band=[{**row, "images": "2"} for row in band])
     assert few == alone
+    damaged = [{"level": "C3", "measure": "canal-area", "images": "many"}, {"p5": "1"}]
+    assert write(folder, [dataclasses.replace(report, profile=rows)], band=damaged) == alone

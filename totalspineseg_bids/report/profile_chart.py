@@ -78,7 +78,7 @@ def draw_profile(rows: Sequence[_Row], band: Sequence[_Row] = ()) -> dict[str, A
         if level and (inside := [point for point in points if first <= point[0] <= first + span])
     ]
     ticks = [{"y": y(value), "text": f"{value:g}"} for value in np.arange(0.0, top + step / 2, step)]
-    images = max((int(row["images"]) for row in band), default=0) if any(bands.values()) else 0
+    images = max((int(number(row.get("images")) or 0) for row in band), default=0) if any(bands.values()) else 0
     return {"curves": curves, "levels": levels, "ticks": ticks, "images": images, "box": (_WIDTH, _HEIGHT)}
 
 
@@ -111,8 +111,10 @@ def _band_runs(rows: Sequence[_Row], band: Sequence[_Row], measure: str) -> Iter
     known: dict[str, list[tuple[float, ...]]] = {}
     for row in band:
         values = [number(row.get(key)) for key in ("position", "p5", "median", "p95")]
-        if row.get("measure") == measure and int(row.get("images", 0)) >= _MIN_IMAGES and None not in values:
-            known.setdefault(row["level"], []).append(tuple(value for value in values if value is not None))
+        if row.get("measure") == measure and (number(row.get("images")) or 0) >= _MIN_IMAGES and None not in values:
+            known.setdefault(present(row.get("level")), []).append(
+                tuple(value for value in values if value is not None)
+            )
     run: list[tuple[float, ...]] = []
     for level, points in groupby(_placed(rows), key=lambda item: present(item[1].get("level"))):
         inside = [(place, at) for place, row in points if (at := number(row.get("position"))) is not None]
