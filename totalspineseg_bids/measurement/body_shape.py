@@ -188,8 +188,12 @@ def _bounds(grid: _Grid, box: _Extent) -> _Extent | None:
 
 def _median(edges: Vector) -> Vector:
     """Return the median of the finite values along the last axis; NaN if there are none."""
-    empty = np.asarray(~np.isfinite(edges).any(axis=-1))
-    return np.where(empty, np.nan, np.nanmedian(np.where(empty[..., None], 0.0, edges), axis=-1))
+    # A third of the time of np.nanmedian, which takes masked arrays for short lines.
+    count = np.isfinite(edges).sum(axis=-1, keepdims=True)
+    ordered = np.sort(edges, axis=-1)  # NaN last
+    middle = [np.take_along_axis(ordered, np.maximum(at, 0), axis=-1) for at in ((count - 1) // 2, count // 2)]
+    median: Vector = ((middle[0] + middle[1]) / 2)[..., 0]
+    return np.where(count[..., 0] == 0, np.nan, median)
 
 
 def _columns(grid: _Grid, box: _Extent) -> tuple[Vector, Vector, Vector, Vector]:
