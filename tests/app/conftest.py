@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tiny_spine import TinySegmenter, one_dot  # type: ignore[import-not-found]
 
+from totalspineseg_bids.app.run import run
 from totalspineseg_bids.app.segmenter import LoadedSegmenter
 from totalspineseg_bids.config import RunConfig
 
@@ -24,9 +25,14 @@ def factory(segmenter: TinySegmenter) -> Callable[[RunConfig], LoadedSegmenter]:
 
 
 @pytest.fixture
-def fast_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One tiny picture an image in place of the real ones, where a test is not about them."""
-    monkeypatch.setattr("totalspineseg_bids.report.figures.write_figures", one_dot)
+def real_figures() -> None:
+    """Draw the figures of the images; without it, there is one tiny picture an image in their place."""
+
+
+@pytest.fixture(autouse=True)
+def fast_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "real_figures" not in request.fixturenames:
+        monkeypatch.setattr("totalspineseg_bids.report.figures.write_figures", one_dot)
 
 
 @pytest.fixture
@@ -38,3 +44,13 @@ def configure(tmp_path: Path) -> Callable[..., RunConfig]:
         return RunConfig.from_mapping({"skip_bids_validation": True, **base, **settings})
 
     return make
+
+
+@pytest.fixture
+def process(configure: Callable[..., RunConfig], factory: Callable[[RunConfig], LoadedSegmenter]) -> Callable[..., int]:
+    """Run with these settings on the dataset ``raw``, and return the exit code."""
+
+    def go(*level: str, factory: Callable[[RunConfig], LoadedSegmenter] = factory, **settings: Any) -> int:
+        return run(configure(*level, **settings), factory=factory)
+
+    return go

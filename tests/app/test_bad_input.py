@@ -151,7 +151,6 @@ def _on_a_small_disk(raw: Path, out: Path, copy: Path, kilobytes: int, says: Pat
 
 
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounting a small disk needs root")
-@pytest.mark.usefixtures("fast_figures")
 def test_a_disk_that_fills_up(tmp_path: Path) -> None:
     names = ["sub-01/anat/sub-01_T2w.nii.gz", "sub-02/anat/sub-02_T2w.nii.gz"]
     raw = dataset(tmp_path / "raw", names)

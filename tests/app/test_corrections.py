@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from tiny_spine import TinySegmenter, contents, make_dataset, tiny_image  # type: ignore[import-not-found]
 
-from totalspineseg_bids.app.run import run
 from totalspineseg_bids.bids.tables import format_table, read_table
 
 IMAGE = "sub-01/anat/sub-01_T2w.nii.gz"
@@ -38,10 +37,10 @@ def sidecar(out: Path) -> dict:
 
 
 @pytest.fixture
-def done(tmp_path, configure, factory, segmenter):
+def done(tmp_path, process, segmenter):
     """A completed run of one image, its contents, and its output folder."""
     make_dataset(tmp_path / "raw", {IMAGE: tiny_image()})
-    assert run(configure(), factory=factory) == 0
+    assert process() == 0
     assert segmenter.calls == 1
     return tmp_path / "out", contents(tmp_path / "out")
 
@@ -87,14 +86,11 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_correction_is_applied_without_the_networks_and_undone_without_a_trace(
-    kind, done, configure, factory, segmenter
-):
+def test_a_correction_is_applied_without_the_networks_and_undone_without_a_trace(kind, process, done, segmenter):
     rows, expected, points = KINDS[kind]
     out, before = done
     file = table(out.parent / "corrections.tsv", *(("sub-01_T2w", *row) for row in rows))
-    with_file = configure(corrections=file)
-    assert run(with_file, factory=factory) == 0
+    assert process(corrections=file) == 0
     assert segmenter.calls == 1
     assert names(out) == expected | {"spinal_cord", "spinal_canal"}
     found = read_table(out / f"{LABELS}.tsv")
@@ -106,22 +102,22 @@ def test_a_correction_is_applied_without_the_networks_and_undone_without_a_trace
     assert record["LabelsDigest"] == json.loads(before[f"{LABELS}.json"])["LabelsDigest"]
     assert "corrected" in record["Flags"]
     corrected = contents(out)
-    for again in (with_file, configure()):  # complete, also without the option: the sidecar keeps the corrections
-        assert run(again, factory=factory) == 0
+    for again in ({"corrections": file}, {}):  # complete, also without the option: the sidecar keeps the corrections
+        assert process(**again) == 0
         assert contents(out) == corrected
     (out / f"{LABELS}.nii.gz").unlink()
-    assert run(configure(), factory=factory) == 0
+    assert process() == 0
     assert contents(out) == corrected
     table(file)
-    assert run(with_file, factory=factory) == 0
+    assert process(corrections=file) == 0
     assert contents(out) == before
     assert segmenter.calls == 1
 
 
-def test_what_a_correction_does_not_touch_keeps_its_bytes(done, tmp_path, configure, factory):
+def test_what_a_correction_does_not_touch_keeps_its_bytes(done, tmp_path, process):
     out, before = done
     file = table(tmp_path / "corrections.tsv", ("sub-01_T2w", "column", "down"))
-    assert run(configure(corrections=file), factory=factory) == 0
+    assert process(corrections=file) == 0
     after = contents(out)
     probabilities = [name for name in before if "probseg" in name]
     assert probabilities
@@ -140,23 +136,23 @@ def _rows(text: str) -> list[dict[str, str]]:
     return [dict(zip(header, line, strict=True)) for line in lines]
 
 
-def test_an_image_without_levels_is_named_from_one_disc(tmp_path, configure, factory, segmenter):
+def test_an_image_without_levels_is_named_from_one_disc(tmp_path, process, segmenter):
     make_dataset(tmp_path / "raw", {IMAGE: tiny_image(undecided=True)})
     out = tmp_path / "out"
-    assert run(configure(), factory=factory) == 0
+    assert process() == 0
     assert sidecar(out)["Status"] == "abstained"
     file = table(tmp_path / "corrections.tsv", ("sub-01_T2w", "D1?", "L2-L3", "column"))
-    assert run(configure(corrections=file), factory=factory) == 0
+    assert process(corrections=file) == 0
     assert names(out) == BEFORE
     assert sidecar(out)["Status"] == "labelled"
     assert values(out / f"{POINTS}.nii.gz") == {22, 23}
     assert segmenter.calls == 1
 
 
-def test_a_disc_without_a_value_in_the_point_image_is_noted(done, configure, factory):
+def test_a_disc_without_a_value_in_the_point_image_is_noted(done, process):
     out, _ = done
     file = table(out.parent / "corrections.tsv", ("sub-01_T2w", "L2-L3", "T12-T13", "column"))
-    assert run(configure(corrections=file), factory=factory) == 0
+    assert process(corrections=file) == 0
     assert {"vertebrae_T12", "vertebrae_T13", "vertebrae_L1"} <= names(out)
     assert values(out / f"{POINTS}.nii.gz") == {20}
     assert json.loads((out / f"{POINTS}.json").read_text())["LevelsWithoutValue"] == ["T12-T13"]
@@ -179,11 +175,11 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_a_correction_that_does_not_fit_is_refused_by_name_and_changes_nothing(kind, done, configure, factory, capsys):
+def test_a_correction_that_does_not_fit_is_refused_by_name_and_changes_nothing(kind, done, process, capsys):
     row, message = REFUSED[kind]
     out, before = done
     file = table(out.parent / "corrections.tsv", row)
-    assert run(configure(corrections=file), factory=factory) in {64, 65}
+    assert process(corrections=file) in {64, 65}
     error = capsys.readouterr().err.splitlines()[-1]
     assert message in error
     assert f"{file}: line 2" in error
@@ -193,25 +189,25 @@ def test_a_correction_that_does_not_fit_is_refused_by_name_and_changes_nothing(k
     }
 
 
-def test_a_correction_of_another_map_is_refused_when_the_image_changes(done, tmp_path, configure, factory, segmenter):
+def test_a_correction_of_another_map_is_refused_when_the_image_changes(done, tmp_path, process, segmenter):
     _, before = done
     digest = json.loads(before[f"{LABELS}.json"])["LabelsDigest"]
     file = table(tmp_path / "corrections.tsv", ("sub-01_T2w", "column", "down", "one", digest[:16]))
-    assert run(configure(corrections=file), factory=factory) == 0
+    assert process(corrections=file) == 0
     other = tiny_image()
     other[4:14, 12:22, 38] = 100
     image = nib.load(tmp_path / "raw" / IMAGE)
     nib.save(nib.Nifti1Image(other, image.affine), tmp_path / "raw" / IMAGE)
-    assert run(configure(), factory=factory) == 65
+    assert process() == 65
     assert segmenter.calls == 2
 
 
 @pytest.mark.parametrize("resolution", ["native", "1mm"])
-def test_an_edited_map_replaces_the_labels(resolution, tmp_path, configure, factory, segmenter):
+def test_an_edited_map_replaces_the_labels(resolution, process, tmp_path, segmenter):
     make_dataset(tmp_path / "raw", {IMAGE: tiny_image()})
     out = tmp_path / "out"
     settings = {"output_resolution": "both"}
-    assert run(configure(**settings), factory=factory) == 0
+    assert process(**settings) == 0
     before = contents(out)
     name = LABELS.replace("_desc", "_res-1mm_desc") if resolution == "1mm" else LABELS
     image = nib.load(out / f"{name}.nii.gz")
@@ -224,20 +220,20 @@ def test_an_edited_map_replaces_the_labels(resolution, tmp_path, configure, fact
     path.parent.mkdir(parents=True)
     nib.save(nib.Nifti1Image(edited, image.affine), path)
     table(folder / "corrections.tsv", ("sub-01_T2w", "L3-L4", "L4-L5"))
-    with_folder = configure(corrections=folder, **settings)
-    assert run(with_folder, factory=factory) == 0
+    with_folder = {"corrections": folder, **settings}
+    assert process(**with_folder) == 0
     rows = {row["name"]: row for row in read_table(out / f"{LABELS}.tsv")}
     assert set(rows) == {*BEFORE - {"vertebrae_L4", "disc_L2_L3", "disc_L3_L4"}, "vertebrae_L5", "disc_L4_L5"}
     assert float(rows["vertebrae_L2"]["volume-mm3"]) == 11 * 100
     assert float(rows["vertebrae_L5"]["volume-mm3"]) == 10 * 100
     assert sidecar(out)["Manual"] is True
     corrected = contents(out)
-    for again in (with_folder, configure(**settings)):
-        assert run(again, factory=factory) == 0
+    for again in (with_folder, settings):
+        assert process(**again) == 0
         assert contents(out) == corrected
     path.unlink()
     table(folder / "corrections.tsv")
-    assert run(with_folder, factory=factory) == 0
+    assert process(**with_folder) == 0
     assert contents(out) == before
     assert segmenter.calls == 1
 
@@ -250,39 +246,39 @@ EDITS = {
 
 
 @pytest.mark.parametrize("kind", EDITS)
-def test_an_edited_map_that_does_not_fit_is_refused_by_name(kind, done, configure, factory, capsys):
+def test_an_edited_map_that_does_not_fit_is_refused_by_name(kind, done, process, capsys):
     change, message = EDITS[kind]
     out, _ = done
     image = nib.load(out / f"{LABELS}.nii.gz")
     path = out.parent / "edits" / f"{Path(LABELS).name}.nii.gz"
     path.parent.mkdir()
     nib.save(nib.Nifti1Image(change(np.asarray(image.dataobj)).astype(np.uint8), image.affine), path)
-    assert run(configure(corrections=path.parent), factory=factory) == 65
+    assert process(corrections=path.parent) == 65
     error = capsys.readouterr().err.splitlines()[-1]
     assert message in error
     assert str(path) in error
 
 
-def test_without_the_stored_result_the_networks_run_again(done, tmp_path, configure, factory, segmenter: TinySegmenter):
+def test_without_the_stored_result_the_networks_run_again(done, tmp_path, process, segmenter: TinySegmenter):
     out, before = done
     (out / "sub-01/anat/sub-01_desc-T2w_uncorrected.npz").unlink()
-    assert run(configure(), factory=factory) == 0
+    assert process() == 0
     assert segmenter.calls == 2
     assert contents(out) == before
 
 
-def test_the_group_counts_and_marks_corrected_images(tmp_path, configure, factory):
+def test_the_group_counts_and_marks_corrected_images(tmp_path, process):
     make_dataset(tmp_path / "raw", {IMAGE: tiny_image(), IMAGE.replace("01", "02"): tiny_image(seed=1)})
     file = table(tmp_path / "corrections.tsv", ("sub-01_T2w", "column", "down"), ("sub-01_T2w", "L5", "absent"))
-    assert run(configure(corrections=file), factory=factory) == 0
-    assert run(configure("group"), factory=factory) == 0
+    assert process(corrections=file) == 0
+    assert process("group") == 0
     rows = read_table(tmp_path / "out/group_images.tsv")
     assert [row["corrections"] for row in rows] == ["2", "n/a"]
     assert "corrected" in rows[0]["flags"]
     assert "<b>1</b><span>corrected</span>" in (tmp_path / "out/group.html").read_text()
 
 
-def test_a_correction_made_in_the_page_is_applied_and_undone(done, configure, factory, segmenter, browser):
+def test_a_correction_made_in_the_page_is_applied_and_undone(done, process, segmenter, browser):
     out, before = done
     page = out / "sub-01.html"
     browser.open(page)
@@ -302,7 +298,7 @@ def test_a_correction_made_in_the_page_is_applied_and_undone(done, configure, fa
     digest = json.loads(before[f"{LABELS}.json"])["LabelsDigest"]
     row = {"image": "sub-01_T2w", "label": "disc_L2_L3", "correction": "T12-L1", "scope": "column"}
     assert read_table(file) == [{**row, "map": digest[:16], "note": "last rib"}]
-    assert run(configure(corrections=file), factory=factory) == 0
+    assert process(corrections=file) == 0
     assert segmenter.calls == 1
     assert {"vertebrae_T12", "disc_T12_L1", "disc_L1_L2"} <= names(out)
     browser.open(page)
@@ -314,7 +310,7 @@ def test_a_correction_made_in_the_page_is_applied_and_undone(done, configure, fa
     file.unlink()
     browser.find(".correct [data-part=download]").click()
     file = browser.downloaded("sub-01_corrections.tsv")
-    assert run(configure(corrections=file), factory=factory) == 0
+    assert process(corrections=file) == 0
     assert contents(out) == before
     assert browser.console() == []
     assert browser.requests() <= {"file", "data", "blob"}

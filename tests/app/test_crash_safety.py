@@ -28,10 +28,7 @@ from totalspineseg_bids.bids.names import DerivativeNames, report_name
 from totalspineseg_bids.bids.validate import validate
 from totalspineseg_bids.imaging import atomic
 
-pytestmark = [
-    pytest.mark.usefixtures("fast_figures"),
-    pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes are forked"),
-]
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes are forked")
 
 
 @pytest.fixture

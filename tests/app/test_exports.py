@@ -15,7 +15,6 @@ from tiny_spine import TinySegmenter, contents, make_dataset, tiny_image, tree  
 from tests.measurement.phantom import components_of
 from totalspineseg_bids.anatomy import BY_ID, CANAL_ID, CORD_ID, LABELS
 from totalspineseg_bids.app.files import FileJob, FileOptions, segment_files
-from totalspineseg_bids.app.run import run
 from totalspineseg_bids.bids.tables import read_table
 from totalspineseg_bids.bids.validate import validate
 from totalspineseg_bids.exports import label_cord, make_exports, split_vertebrae
@@ -49,21 +48,21 @@ def segmenter() -> TinySegmenter:
 
 
 @pytest.fixture
-def exported(tmp_path, configure, factory):
+def exported(tmp_path, process):
     make_dataset(tmp_path / "raw", {IMAGE: tiny_image()}, "LPS")
-    assert run(configure(export=ALL), factory=factory) == 0
+    assert process(export=ALL) == 0
     return tmp_path / "out"
 
 
-def test_exports_are_valid_and_removed_without_the_networks(tmp_path, configure, factory, segmenter):
+def test_exports_are_valid_and_removed_without_the_networks(tmp_path, process, segmenter):
     make_dataset(tmp_path / "raw", {IMAGE: tiny_image()})
     out, calls = tmp_path / "out", segmenter.calls
-    assert run(configure(), factory=factory) == 0
+    assert process() == 0
     before = contents(out)
-    assert run(configure(export=ALL), factory=factory) == 0
+    assert process(export=ALL) == 0
     assert set(tree(out)) - set(before) == EXPORTED
     assert validate(out) == []
-    assert run(configure(), factory=factory) == 0
+    assert process() == 0
     after = contents(out)
     assert {name: after[name] for name in before} == before
     assert {name for name in after if name not in before} == {n for n in EXPORTED if n.startswith("seg-")}
@@ -71,9 +70,9 @@ def test_exports_are_valid_and_removed_without_the_networks(tmp_path, configure,
 
 
 @pytest.mark.parametrize("scheme", ["totalsegmri", "totalspineseg"])
-def test_the_tables_of_slicer_and_itksnap_name_the_ids_of_the_scheme(scheme, tmp_path, configure, factory):
+def test_the_tables_of_slicer_and_itksnap_name_the_ids_of_the_scheme(scheme, tmp_path, process):
     make_dataset(tmp_path / "raw", {IMAGE: tiny_image()})
-    assert run(configure(export=ALL, label_scheme=scheme), factory=factory) == 0
+    assert process(export=ALL, label_scheme=scheme) == 0
     expected = {label.id_in(scheme): (label.name, label.color) for label in LABELS}
     snap, slicer = {}, {}
     for line in (tmp_path / "out/seg-totalspineseg_dseg.label").read_text().splitlines()[1:]:
@@ -272,13 +271,13 @@ def write_series(folder: Path, image: nib.Nifti1Image) -> None:
         dataset.save_as(folder / f"{number:03d}.dcm", enforce_file_format=True)
 
 
-def test_a_dicom_segmentation_has_the_labels_of_the_image(tmp_path, configure, factory):
+def test_a_dicom_segmentation_has_the_labels_of_the_image(tmp_path, process):
     highdicom = pytest.importorskip("highdicom")
     raw = make_dataset(tmp_path / "raw", {IMAGE: tiny_image()})
     image = nib.load(raw / IMAGE)
     write_series(tmp_path / "dicom/sub-01", image)
     settings = {"export": ["dicom"], "dicom_dir": tmp_path / "dicom"}
-    assert run(configure(skip_bids_validation=True, **settings), factory=factory) == 0
+    assert process(skip_bids_validation=True, **settings) == 0
     out = tmp_path / "out"
     found = highdicom.seg.segread(out / f"{STEM}_desc-T2w_dseg.dcm")
     labels = np.asarray(nib.load(out / f"{STEM}_seg-totalspineseg_desc-T2w_dseg.nii.gz").dataobj)
@@ -294,10 +293,10 @@ def test_a_dicom_segmentation_has_the_labels_of_the_image(tmp_path, configure, f
     assert validate(out) == []
 
 
-def test_an_image_without_its_dicom_series_goes_without(tmp_path, configure, factory, capsys):
+def test_an_image_without_its_dicom_series_goes_without(tmp_path, process, capsys):
     pytest.importorskip("highdicom")
     make_dataset(tmp_path / "raw", {IMAGE: tiny_image()})
     (tmp_path / "dicom").mkdir()
-    assert run(configure(export=["dicom"], dicom_dir=tmp_path / "dicom"), factory=factory) == 0
+    assert process(export=["dicom"], dicom_dir=tmp_path / "dicom") == 0
     assert "holds no DICOM series with its voxels" in capsys.readouterr().err
     assert not list((tmp_path / "out").rglob("*.dcm"))

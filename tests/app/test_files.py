@@ -101,7 +101,6 @@ def test_one_bad_file_does_not_cost_the_others(tmp_path: Path) -> None:
     assert check_results([outcomes[0], outcomes[2]]) == 0
 
 
-@pytest.mark.usefixtures("fast_figures")
 def test_files_without_bids_are_those_of_the_app(
     tmp_path: Path, configure: Callable[..., RunConfig], factory: SegmenterFactory
 ) -> None:

@@ -13,19 +13,15 @@ import pytest
 from tiny_spine import make_dataset, tiny_image  # type: ignore[import-not-found]
 
 from totalspineseg_bids.app.group_profiles import make_band_table, read_profiles, summarise_profiles
-from totalspineseg_bids.app.run import run
-from totalspineseg_bids.app.segmenter import LoadedSegmenter
 from totalspineseg_bids.bids.tables import read_table
-from totalspineseg_bids.config import RunConfig
 from totalspineseg_bids.errors import MissingInputError
 from totalspineseg_bids.measurement.levels import PROFILE_COLUMNS
 
-Configure = Callable[..., RunConfig]
-Factory = Callable[[RunConfig], LoadedSegmenter]
+Process = Callable[..., int]
 
 
 @pytest.fixture
-def done(tmp_path: Path, configure: Configure, factory: Factory, fast_figures: None) -> Path:
+def done(tmp_path: Path, process: Process) -> Path:
     raw = make_dataset(
         tmp_path / "raw",
         {
@@ -36,14 +32,14 @@ def done(tmp_path: Path, configure: Configure, factory: Factory, fast_figures: N
         },
     )
     (raw / "sub-04/anat/sub-04_T2w.nii.gz").write_bytes(b"")
-    assert run(configure(), factory=factory) == 65
+    assert process() == 65
     return raw
 
 
-def test_tables_are_tidy_and_described(tmp_path: Path, done: Path, configure: Configure) -> None:
+def test_tables_are_tidy_and_described(tmp_path: Path, done: Path, process: Process) -> None:
     out = tmp_path / "out"
     shutil.rmtree(done)  # the raw data are not needed
-    assert run(configure("group")) == 0
+    assert process("group") == 0
     images = read_table(out / "group_images.tsv")
     assert [(row["participant"], row["session"], row["status"]) for row in images] == [
         ("sub-01", "ses-a", "labelled"),
@@ -79,7 +75,7 @@ def test_tables_are_tidy_and_described(tmp_path: Path, done: Path, configure: Co
 
 
 def test_ratings_are_read_back(
-    tmp_path: Path, done: Path, configure: Configure, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, done: Path, process: Process, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ratings = tmp_path / "ratings.tsv"
     head = "participant\tsession\timage\trating\tnote\n"
@@ -89,7 +85,7 @@ def test_ratings_are_read_back(
         "x\tn/a\tgone\tgood\tn/a",
     ]
     ratings.write_text(head + "\n".join(lines) + "\n")
-    assert run(configure("group", qc_file=ratings)) == 0
+    assert process("group", qc_file=ratings) == 0
     images = read_table(tmp_path / "out" / "group_images.tsv")
     assert [(row["rating"], row["rating-note"]) for row in images[:3]] == [
         ("bad", "moved"),
@@ -100,44 +96,42 @@ def test_ratings_are_read_back(
     assert '"note":"moved"' in (tmp_path / "out" / "group.html").read_text()
 
     ratings.write_text(head + lines[0].replace("bad", "awful") + "\n")
-    assert run(configure("group", qc_file=ratings)) == 64
+    assert process("group", qc_file=ratings) == 64
     assert "ratings.tsv: line 2: rating 'awful'" in capsys.readouterr().err
     ratings.write_text("image\tmark\nx\tgood\n")
-    assert run(configure("group", qc_file=ratings)) == 64
+    assert process("group", qc_file=ratings) == 64
     ratings.write_bytes(b"\xff\xfe\x00")
-    assert run(configure("group", qc_file=ratings)) == 66
+    assert process("group", qc_file=ratings) == 66
 
 
 @pytest.mark.parametrize("name", ["qc_file", "norms"])
-def test_a_file_that_is_not_there_is_said_before_the_run(tmp_path: Path, configure: Configure, name: str) -> None:
+def test_a_file_that_is_not_there_is_said_before_the_run(tmp_path: Path, process: Process, name: str) -> None:
     with pytest.raises(MissingInputError, match=r"gone\.tsv: no such file of"):
-        configure("group", **{name: tmp_path / "gone.tsv"})
+        process("group", **{name: tmp_path / "gone.tsv"})
 
 
-def test_norms_give_scores(
-    tmp_path: Path, done: Path, configure: Configure, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_norms_give_scores(tmp_path: Path, done: Path, process: Process, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "raw" / "participants.tsv").write_text("participant_id\tsex\tage\nsub-01\tF\t40\n")
     norms = tmp_path / "norms.tsv"
     norms.write_text("measure\tlevel\tmean\tsd\tsex\nvolume\tL2-L3\t250\t20\tF\nvolume\tL3-L4\t250\t20\tM\n")
-    assert run(configure("group", norms=norms)) == 0
+    assert process("group", norms=norms) == 0
     rows = read_table(tmp_path / "out" / "group_measures.tsv")
     scores = {row["level"]: row["z"] for row in rows if row["measure"] == "volume" and row["participant"] == "sub-01"}
     assert scores["L2-L3"] == "2.50"
     assert scores["L3-L4"] == "n/a"
     norms.write_text("measure\tlevel\tmean\nvolume\tL2-L3\t250\n")
-    assert run(configure("group", norms=norms)) == 64
+    assert process("group", norms=norms) == 64
     assert "norms.tsv: no column sd" in capsys.readouterr().err
     norms.write_text("")
-    assert run(configure("group", norms=norms)) == 64
+    assert process("group", norms=norms) == 64
 
 
 def test_a_reference_group_is_drawn_and_one_that_is_not_there_is_refused(
-    tmp_path: Path, done: Path, configure: Configure, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, done: Path, process: Process, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = "participant_id\tsession_id\tgroup\nsub-01\tses-a\tcontrol\nsub-02\tn/a\tpatient\nsub-09\tn/a\tgone\n"
     (tmp_path / "raw" / "participants.tsv").write_text(table)
-    assert run(configure("group", reference="group=control")) == 0
+    assert process("group", reference="group=control") == 0
     page = (tmp_path / "out" / "group.html").read_text()
     assert '"reference":{"name":"group=control","images":[1,0,0,0]}' in page
     for wrong, message in {
@@ -145,7 +139,7 @@ def test_a_reference_group_is_drawn_and_one_that_is_not_there_is_refused(
         "group=none": "no participant has group 'none'; the values are control, gone, patient",
         "group=gone": "there is no image of a participant with group=gone",
     }.items():
-        assert run(configure("group", reference=wrong)) == 64
+        assert process("group", reference=wrong) == 64
         assert message in capsys.readouterr().err
 
 
@@ -167,22 +161,22 @@ def test_areas_along_the_column_are_summarised_over_the_images_of_a_group(tmp_pa
     assert set(make_band_table(areas, summarise_profiles(areas, used), used)["images"]) == {"1"}
 
 
-def test_foreign_folders_do_no_harm(tmp_path: Path, done: Path, configure: Configure) -> None:
+def test_foreign_folders_do_no_harm(tmp_path: Path, done: Path, process: Process) -> None:
     out = tmp_path / "out"
     foreign = out / "sub-foreign" / "anat"
     foreign.mkdir(parents=True)
     (foreign / "sub-foreign_seg-totalspineseg_desc-T2w_dseg.json").write_text('{"Sources": ["elsewhere"]}')
     (foreign / "sub-foreign_desc-x_dseg.json").write_text("{}")
-    assert run(configure("group", self_contained=True)) == 0
+    assert process("group", self_contained=True) == 0
     assert len(read_table(out / "group_images.tsv")) == 4
 
 
 def test_damaged_results_are_left_out_not_fatal(
-    tmp_path: Path, done: Path, configure: Configure, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, done: Path, process: Process, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
     (out / "sub-02/anat/sub-02_seg-totalspineseg_desc-T2w_dseg.json").write_text("{")
     (out / "sub-03/anat/sub-03_seg-totalspineseg_desc-T2w_dseg.tsv").unlink()
-    assert run(configure("group")) == 0
+    assert process("group") == 0
     assert [row["participant"] for row in read_table(out / "group_images.tsv")] == ["sub-01", "sub-04"]
     assert capsys.readouterr().err.count("left out") == 2

@@ -21,10 +21,7 @@ from totalspineseg_bids.config import RunConfig
 from totalspineseg_bids.files import read_json
 from totalspineseg_bids.report.volume import viewer_assets
 
-pytestmark = [
-    pytest.mark.usefixtures("fast_figures"),
-    pytest.mark.skipif(not hasattr(os, "fork"), reason="the runs are forked"),
-]
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the runs are forked")
 SIDECAR = "_seg-totalspineseg_desc-T2w_dseg.json"
 FIRST = "sub-01/anat/sub-01_T2w.nii.gz"
 

@@ -19,6 +19,9 @@ from totalspineseg_bids.config import RunConfig
 Configure = Callable[..., RunConfig]
 NAMES = [f"sub-{number:02}/anat/sub-{number:02}_{suffix}.nii.gz" for number in range(1, 5) for suffix in ("T1w", "T2w")]
 
+#: The processes of the pool would not know of others.
+pytestmark = pytest.mark.usefixtures("real_figures")
+
 
 # Functions of a module, because the processes of the pool import them.
 def tiny(_config: RunConfig) -> LoadedSegmenter:

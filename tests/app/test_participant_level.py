@@ -22,6 +22,7 @@ from totalspineseg_bids.config import RunConfig
 from totalspineseg_bids.errors import ModelError
 from totalspineseg_bids.imaging.io import read_labels
 
+Process = Callable[..., int]
 Configure = Callable[..., RunConfig]
 Factory = Callable[[RunConfig], LoadedSegmenter]
 
@@ -54,8 +55,9 @@ def of_image(stem: str, suffix: str) -> list[str]:
     ]
 
 
+@pytest.mark.usefixtures("real_figures")
 def test_the_output_is_the_golden_list_and_valid(
-    tmp_path: Path, configure: Configure, factory: Factory, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, process: Process, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images = {
         "sub-01/anat/sub-01_T1w.nii.gz": tiny_image(seed=1),
@@ -66,7 +68,7 @@ def test_the_output_is_the_golden_list_and_valid(
         "sub-04/anat/sub-04_PDw.nii.gz": tiny_image(undecided=True),
     }
     make_dataset(tmp_path / "raw", images)
-    assert run(configure(skip_bids_validation=False), factory=factory) == 0, capsys.readouterr().err
+    assert process(skip_bids_validation=False) == 0, capsys.readouterr().err
     out = tmp_path / "out"
     found = [name for name in tree(out) if "figures/" not in name]
     undecided = [name for name in of_image("sub-04/anat/sub-04", "PDw") if "seg-levels" not in name]
@@ -92,7 +94,7 @@ def test_the_output_is_the_golden_list_and_valid(
     assert figures
     for sidecar in out.glob("sub-*/**/*_seg-totalspineseg_desc-*_dseg.json"):
         assert set(json.loads(sidecar.read_text())["Figures"].values()) <= set(figures)
-    assert run(configure("group"), factory=factory) == 0
+    assert process("group") == 0
     assert {"group.html", "group_images.tsv", "group_volumes.tsv"} <= set(tree(out))
     assert validate(out) == []
     statuses = {row["image"]: row["status"] for row in read_table(out / "group_images.tsv")}
@@ -108,13 +110,10 @@ def test_the_output_is_the_golden_list_and_valid(
         assert "bundled" in (out / page).read_text()
 
 
-@pytest.mark.usefixtures("fast_figures")
 @pytest.mark.parametrize("orientation", ["RAS", "PIR", "LSA"])
-def test_labels_lie_on_the_grid_of_the_image(
-    tmp_path: Path, configure: Configure, factory: Factory, orientation: str
-) -> None:
+def test_labels_lie_on_the_grid_of_the_image(tmp_path: Path, process: Process, orientation: str) -> None:
     raw = dataset(tmp_path, f"{STEM}_T2w.nii.gz", orientation=orientation)
-    assert run(configure(output_resolution="both"), factory=factory) == 0
+    assert process(output_resolution="both") == 0
     image = nib.load(raw / f"{STEM}_T2w.nii.gz")
     labels = nib.load(tmp_path / "out" / f"{LABELS}.nii.gz")
     np.testing.assert_array_equal(labels.affine, image.affine)
@@ -129,12 +128,9 @@ def test_labels_lie_on_the_grid_of_the_image(
     assert (image.get_fdata()[points > 0] == 220).all()
 
 
-@pytest.mark.usefixtures("fast_figures")
-def test_sidecar_and_table_tell_where_a_result_comes_from(
-    tmp_path: Path, configure: Configure, factory: Factory
-) -> None:
+def test_sidecar_and_table_tell_where_a_result_comes_from(tmp_path: Path, process: Process) -> None:
     dataset(tmp_path, f"{STEM}_T2w.nii.gz")
-    assert run(configure(label_scheme="totalspineseg"), factory=factory) == 0
+    assert process(label_scheme="totalspineseg") == 0
     out = tmp_path / "out"
     sidecar = json.loads((out / f"{LABELS}.json").read_text())
     assert sidecar["Sources"] == [f"bids:raw:{STEM}_T2w.nii.gz"]
@@ -156,59 +152,56 @@ def test_sidecar_and_table_tell_where_a_result_comes_from(
     assert lookup["vertebrae_L2"]["color"] == rows["vertebrae_L2"]["color"]
 
 
-@pytest.mark.usefixtures("fast_figures")
 def test_what_is_complete_is_skipped_and_what_is_not_is_redone(
-    tmp_path: Path, configure: Configure, factory: Factory, segmenter: TinySegmenter
+    tmp_path: Path, process: Process, segmenter: TinySegmenter
 ) -> None:
     raw = dataset(tmp_path, f"{STEM}_T2w.nii.gz", "sub-02/anat/sub-02_T2w.nii.gz")
     out = tmp_path / "out"
-    assert run(configure(), factory=factory) == 0
+    assert process() == 0
     first = contents(out)
     assert segmenter.calls == 2
 
-    assert run(configure(), factory=factory) == 0
+    assert process() == 0
     assert segmenter.calls == 2
     assert contents(out) == first
 
     for gone in (f"{LABELS}.nii.gz", f"{LABELS}.json"):  # a lost file; a run killed before the end
         (out / gone).unlink()
-        assert run(configure(), factory=factory) == 0
+        assert process() == 0
         assert segmenter.calls == 2  # the stored result is enough
         assert contents(out) == first
     (out / f"{STEM}_label-SC_desc-T2w_probseg.nii.gz").unlink()  # not in the stored result
-    assert run(configure(), factory=factory) == 0
+    assert process() == 0
     assert segmenter.calls == 3
-    assert run(configure(force=True), factory=factory) == 0
+    assert process(force=True) == 0
     assert segmenter.calls == 5
     assert contents(out) == first
 
     save(raw / f"{STEM}_T2w.nii.gz", tiny_image(seed=9))  # another image
-    assert run(configure(), factory=factory) == 0
+    assert process() == 0
     assert segmenter.calls == 6
 
 
-@pytest.mark.usefixtures("fast_figures")
 def test_other_settings_leave_nothing_of_the_former_result(
-    tmp_path: Path, configure: Configure, factory: Factory, segmenter: TinySegmenter
+    tmp_path: Path, process: Process, segmenter: TinySegmenter
 ) -> None:
     raw = dataset(tmp_path, f"{STEM}_T2w.nii.gz")
     out = tmp_path / "out"
-    assert run(configure(output_resolution="both"), factory=factory) == 0
+    assert process(output_resolution="both") == 0
     assert any("res-1mm" in name for name in tree(out))
-    assert run(configure(), factory=factory) == 0
+    assert process() == 0
     assert segmenter.calls == 2
     assert not any("res-1mm" in name for name in tree(out))
     save(raw / f"{STEM}_T2w.nii.gz", tiny_image(spine=False))
-    assert run(configure(), factory=factory) == 0
+    assert process() == 0
     assert [name for name in tree(out) if "/anat/" in name] == [f"{LABELS}.json", f"{LABELS}.tsv"]
 
 
-@pytest.mark.usefixtures("fast_figures")
 def test_a_run_broken_off_anywhere_ends_in_the_same_bytes(
-    tmp_path: Path, configure: Configure, factory: Factory, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, process: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset(tmp_path, f"{STEM}_T2w.nii.gz")
-    assert run(configure(out="whole"), factory=factory) == 0
+    assert process(out="whole") == 0
     whole = contents(tmp_path / "whole")
     real, steps = os.replace, 0
     real_path_replace = Path.replace
@@ -230,23 +223,22 @@ def test_a_run_broken_off_anywhere_ends_in_the_same_bytes(
         steps = 0
         monkeypatch.setattr(Path, "replace", until(limit))
         with pytest.raises(Killed):
-            run(configure(out="broken", output_resolution="both" if limit < 8 else "native"), factory=factory)
+            process(out="broken", output_resolution="both" if limit < 8 else "native")
         assert not (tmp_path / "broken" / f"{LABELS}.json").exists()
         monkeypatch.setattr(Path, "replace", real_path_replace)
     assert os.replace is real
-    assert run(configure(out="broken"), factory=factory) == 0
+    assert process(out="broken") == 0
     assert contents(tmp_path / "broken") == whole
 
 
-@pytest.mark.usefixtures("fast_figures")
 def test_failures_of_several_kinds_cost_only_their_images(
-    tmp_path: Path, configure: Configure, factory: Factory, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, process: Process, capsys: pytest.CaptureFixture[str]
 ) -> None:
     raw = dataset(tmp_path, "sub-good/anat/sub-good_T2w.nii.gz", "sub-empty/anat/sub-empty_T2w.nii.gz")
     (raw / "sub-empty/anat/sub-empty_T2w.nii.gz").write_bytes(b"")
     (raw / "sub-lost/anat").mkdir(parents=True)
     (raw / "sub-lost/anat/sub-lost_T2w.nii.gz").symlink_to("../../.git/annex/objects/gone")
-    assert run(configure(), factory=factory) == 1  # kinds of failure differ
+    assert process() == 1  # kinds of failure differ
     assert last_error(capsys).startswith("totalspineseg-bids: 2 of 3 images failed")
     assert (tmp_path / "out/sub-good/anat/sub-good_seg-totalspineseg_desc-T2w_dseg.json").is_file()
     records = {label: tmp_path / "out/logs" / f"crash-sub-{label}_T2w.json" for label in ("empty", "lost")}
@@ -256,23 +248,21 @@ def test_failures_of_several_kinds_cost_only_their_images(
     }
 
 
-@pytest.mark.usefixtures("fast_figures")
 def test_one_kind_of_failure_gives_its_exit_code_and_a_repair_clears_the_record(
-    tmp_path: Path, configure: Configure, factory: Factory, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, process: Process, capsys: pytest.CaptureFixture[str]
 ) -> None:
     raw = dataset(tmp_path, f"{STEM}_T2w.nii.gz", "sub-02/anat/sub-02_T2w.nii.gz")
     (raw / f"{STEM}_T2w.nii.gz").write_bytes(b"")
-    assert run(configure(), factory=factory) == 65
+    assert process() == 65
     assert "1 of 2 images failed" in last_error(capsys)
     record = tmp_path / "out" / "logs" / "crash-sub-01_T2w.json"
     assert record.is_file()
     save(raw / f"{STEM}_T2w.nii.gz", tiny_image())
-    assert run(configure(), factory=factory) == 0
+    assert process() == 0
     assert not record.exists()
 
 
-@pytest.mark.usefixtures("fast_figures")
-def test_an_unexpected_error_costs_one_image(tmp_path: Path, configure: Configure, segmenter: TinySegmenter) -> None:
+def test_an_unexpected_error_costs_one_image(tmp_path: Path, process: Process, segmenter: TinySegmenter) -> None:
     dataset(tmp_path, f"{STEM}_T2w.nii.gz", "sub-02/anat/sub-02_T2w.nii.gz")
 
     class Fragile(TinySegmenter):
@@ -284,41 +274,44 @@ def test_an_unexpected_error_costs_one_image(tmp_path: Path, configure: Configur
             return segmenter.segment(volume, **rest)
 
     fragile = Fragile()
-    assert run(configure(), factory=lambda config: LoadedSegmenter(fragile, "m", "0", False)) == 1
+    assert process(factory=lambda config: LoadedSegmenter(fragile, "m", "0", False)) == 1
     record = json.loads((tmp_path / "out/logs/crash-sub-01_T2w.json").read_text())
     assert "unexpected IndexError: index out of range" in record["Reason"]
     assert any("in segment" in line for line in record["Traceback"])
     assert (tmp_path / "out/sub-02/anat/sub-02_seg-totalspineseg_desc-T2w_dseg.json").is_file()
 
 
-@pytest.mark.usefixtures("fast_figures")
-def test_stop_on_first_crash(tmp_path: Path, configure: Configure, factory: Factory, segmenter: TinySegmenter) -> None:
+def test_stop_on_first_crash(tmp_path: Path, process: Process, segmenter: TinySegmenter) -> None:
     raw = dataset(tmp_path, f"{STEM}_T2w.nii.gz", "sub-02/anat/sub-02_T2w.nii.gz")
     (raw / f"{STEM}_T2w.nii.gz").write_bytes(b"")
-    assert run(configure(stop_on_first_crash=True), factory=factory) == 65
+    assert process(stop_on_first_crash=True) == 65
     assert segmenter.calls == 0
 
 
 def test_what_concerns_the_run_ends_it(
-    tmp_path: Path, configure: Configure, factory: Factory, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    process: Process,
+    configure: Configure,
+    factory: Factory,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     raw = dataset(tmp_path, f"{STEM}_T2w.nii.gz")
-    assert run(configure(participant_label=["99"]), factory=factory) == 18
+    assert process(participant_label=["99"]) == 18
     assert "no participant 99" in last_error(capsys)
-    assert run(configure(suffix=["PDw"]), factory=factory) == 18
+    assert process(suffix=["PDw"]) == 18
     assert "no image matches" in last_error(capsys)
 
     def no_model(_: RunConfig) -> LoadedSegmenter:
         msg = "model x: no step2 model"
         raise ModelError(msg)
 
-    assert run(configure(), factory=no_model) == 66
+    assert process(factory=no_model) == 66
     assert last_error(capsys) == "totalspineseg-bids: model x: no step2 model"
     (raw / "sub-01/anat/sub-01_weird_T2w.nii.gz").write_bytes(b"x")
-    assert run(configure(skip_bids_validation=False, strict_validation=True), factory=factory) == 16
+    assert process(skip_bids_validation=False, strict_validation=True) == 16
     assert "not a valid BIDS dataset" in last_error(capsys)
-    assert run(configure("group"), factory=factory) == 18
-    assert run(configure("group", out="nowhere"), factory=factory) == 66
+    assert process("group") == 18
+    assert process("group", out="nowhere") == 66
     assert not (tmp_path / "nowhere").exists()
     (tmp_path / "file").write_text("x")
     config = configure(out="later")
@@ -327,9 +320,8 @@ def test_what_concerns_the_run_ends_it(
     assert "cannot be written" in last_error(capsys)
 
 
-@pytest.mark.usefixtures("fast_figures")
 def test_a_full_disk_ends_the_run(
-    tmp_path: Path, configure: Configure, factory: Factory, segmenter: TinySegmenter, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, process: Process, segmenter: TinySegmenter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset(tmp_path, f"{STEM}_T2w.nii.gz", "sub-02/anat/sub-02_T2w.nii.gz")
 
@@ -337,61 +329,53 @@ def test_a_full_disk_ends_the_run(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("totalspineseg_bids.app.image.write_labels", full)
-    assert run(configure(), factory=factory) == 74
+    assert process() == 74
     assert segmenter.calls == 1
 
 
-@pytest.mark.usefixtures("fast_figures")
 def test_a_failure_while_writing_leaves_no_half_result(
-    tmp_path: Path, configure: Configure, factory: Factory, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, process: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset(tmp_path, f"{STEM}_T2w.nii.gz")
-    assert run(configure(output_resolution="both"), factory=factory) == 0
+    assert process(output_resolution="both") == 0
 
     def fail(*_: object, **__: object) -> None:
         msg = "no such map"
         raise ValueError(msg)
 
     monkeypatch.setattr("totalspineseg_bids.app.image.write_probability", fail)
-    assert run(configure(), factory=factory) == 1
+    assert process() == 1
     assert [name for name in tree(tmp_path / "out") if name.startswith("sub-01/")] == []
 
 
-@pytest.mark.usefixtures("fast_figures")
-def test_dry_run_lists_and_writes_nothing(
-    tmp_path: Path, configure: Configure, factory: Factory, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_dry_run_lists_and_writes_nothing(tmp_path: Path, process: Process, capsys: pytest.CaptureFixture[str]) -> None:
     raw = dataset(tmp_path, f"{STEM}_T2w.nii.gz", "sub-02/anat/sub-02_T2w.nii.gz")
-    assert run(configure(dry_run=True), factory=factory) == 0
+    assert process(dry_run=True) == 0
     assert not (tmp_path / "out").exists()
-    assert run(configure(participant_label=["01"]), factory=factory) == 0
+    assert process(participant_label=["01"]) == 0
     (raw / "sub-02/anat/sub-02_T2w.nii.gz").write_bytes(b"")
     capsys.readouterr()
-    assert run(configure(dry_run=True), factory=factory) == 0
+    assert process(dry_run=True) == 0
     assert capsys.readouterr().out.splitlines() == [
         f"complete\t{STEM}_T2w.nii.gz",
         "would fail\tsub-02/anat/sub-02_T2w.nii.gz",
     ]
 
 
-@pytest.mark.usefixtures("fast_figures")
-def test_reports_only_needs_nothing_but_the_output(
-    tmp_path: Path, configure: Configure, factory: Factory, segmenter: TinySegmenter
-) -> None:
+def test_reports_only_needs_nothing_but_the_output(tmp_path: Path, process: Process, segmenter: TinySegmenter) -> None:
     dataset(tmp_path, f"{STEM}_T2w.nii.gz", f"{STEM}_T1w.nii.gz")
     out = tmp_path / "out"
-    assert run(configure("participant", reports_only=True), factory=factory) == 18
-    assert run(configure(), factory=factory) == 0
+    assert process("participant", reports_only=True) == 18
+    assert process() == 0
     page = (out / "sub-01.html").read_bytes()
     (out / "sub-01.html").unlink()
-    assert run(configure(reports_only=True), factory=factory) == 0
+    assert process(reports_only=True) == 0
     assert (out / "sub-01.html").read_bytes() == page
     assert segmenter.calls == 2
 
 
-@pytest.mark.usefixtures("fast_figures")
 def test_a_localizer_is_done_first_and_its_labels_help(
-    tmp_path: Path, configure: Configure, factory: Factory, segmenter: TinySegmenter
+    tmp_path: Path, process: Process, segmenter: TinySegmenter
 ) -> None:
     images = {
         "sub-01/anat/sub-01_acq-ax_T2w.nii.gz": tiny_image(undecided=True),
@@ -399,7 +383,7 @@ def test_a_localizer_is_done_first_and_its_labels_help(
     }
     make_dataset(tmp_path / "raw", images)
     settings = {"localizer": "acq-wide_T2w", "label_scheme": "totalspineseg"}
-    assert run(configure(**settings), factory=factory) == 0
+    assert process(**settings) == 0
     first, second = segmenter.localizers
     assert first is None
     assert second is not None
@@ -407,12 +391,11 @@ def test_a_localizer_is_done_first_and_its_labels_help(
     sidecar = json.loads((tmp_path / "out/sub-01/anat/sub-01_acq-ax_seg-totalspineseg_desc-T2w_dseg.json").read_text())
     assert sidecar["Status"] == "labelled"
     assert sidecar["Sources"][1].startswith("bids::sub-01/anat/sub-01_acq-wide_seg-totalspineseg")
-    assert run(configure(**settings), factory=factory) == 0
+    assert process(**settings) == 0
     assert segmenter.calls == 2
     assert validate(tmp_path / "out") == []
 
 
-@pytest.mark.usefixtures("fast_figures")
 def test_every_run_leaves_a_log_and_a_record_that_can_be_run_again(
     tmp_path: Path, configure: Configure, factory: Factory
 ) -> None:
@@ -430,7 +413,7 @@ def test_every_run_leaves_a_log_and_a_record_that_can_be_run_again(
 
 
 def test_images_of_a_session_that_overlap_are_companions(
-    tmp_path: Path, configure: Configure, factory: Factory, segmenter: TinySegmenter
+    tmp_path: Path, process: Process, segmenter: TinySegmenter
 ) -> None:
     far = tmp_path / "raw/sub-01/anat/sub-01_acq-far_T2w.nii.gz"
     dataset(tmp_path, f"{STEM}_T1w.nii.gz", f"{STEM}_T2w.nii.gz", "sub-02/anat/sub-02_T2w.nii.gz")
@@ -438,33 +421,31 @@ def test_images_of_a_session_that_overlap_are_companions(
     affine = near.affine.copy()
     affine[2, 3] += 500
     nib.save(nib.Nifti1Image(np.asarray(near.dataobj), affine), far)
-    assert run(configure(), factory=factory) == 0
+    assert process() == 0
     assert sorted(segmenter.companions) == [0, 0, 1, 1]
     sidecar = tmp_path / "out" / f"{STEM}_seg-totalspineseg_desc-T1w_dseg.json"
     assert json.loads(sidecar.read_text())["Settings"]["joint_with"] == [f"{STEM}_T2w.nii.gz"]
     # Nothing changed: nothing is done. A companion that changed changes both.
     segmenter.companions.clear()
-    assert run(configure(), factory=factory) == 0
+    assert process() == 0
     assert segmenter.companions == []
     save(tmp_path / f"raw/{STEM}_T2w.nii.gz", tiny_image(seed=99))
-    assert run(configure(), factory=factory) == 0
+    assert process() == 0
     assert segmenter.companions == [1, 1]
 
 
-def test_images_can_be_labelled_each_alone(
-    tmp_path: Path, configure: Configure, factory: Factory, segmenter: TinySegmenter
-) -> None:
+def test_images_can_be_labelled_each_alone(tmp_path: Path, process: Process, segmenter: TinySegmenter) -> None:
     dataset(tmp_path, f"{STEM}_T1w.nii.gz", f"{STEM}_T2w.nii.gz")
-    assert run(configure(joint_session=False), factory=factory) == 0
+    assert process(joint_session=False) == 0
     assert segmenter.companions == [0, 0]
 
 
 def test_a_companion_that_cannot_be_read_costs_only_itself(
-    tmp_path: Path, configure: Configure, factory: Factory, segmenter: TinySegmenter
+    tmp_path: Path, process: Process, segmenter: TinySegmenter
 ) -> None:
     dataset(tmp_path, f"{STEM}_T1w.nii.gz", f"{STEM}_T2w.nii.gz")
     broken = tmp_path / f"raw/{STEM}_T2w.nii.gz"
     broken.write_bytes(broken.read_bytes()[:-200])
-    assert run(configure(), factory=factory) != 0
+    assert process() != 0
     assert segmenter.companions == [0]
     assert (tmp_path / "out" / f"{STEM}_seg-totalspineseg_desc-T1w_dseg.json").is_file()

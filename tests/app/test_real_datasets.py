@@ -241,7 +241,6 @@ KINDS = {
 
 
 @pytest.mark.skipif(find_validator() is None, reason="bids-validator-deno is not installed")
-@pytest.mark.usefixtures("fast_figures")
 @pytest.mark.parametrize("name", KINDS)
 def test_each_kind(name: str, tmp_path: Path, factory: Factory, capsys: pytest.CaptureFixture[str]) -> None:
     kind, out = KINDS[name], tmp_path / "out"
@@ -288,7 +287,6 @@ GROUPS = {
 }
 
 
-@pytest.mark.usefixtures("fast_figures")
 @pytest.mark.parametrize("name", GROUPS)
 def test_the_selection_acts_at_group_level(
     name: str, tmp_path: Path, factory: Factory, filter_file: str, capsys: pytest.CaptureFixture[str]
@@ -349,7 +347,6 @@ FETCHES = {
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the program is a shell script")
-@pytest.mark.usefixtures("fast_figures")
 @pytest.mark.parametrize("name", FETCHES)
 def test_images_without_content_are_fetched_where_asked(
     name: str,
@@ -380,7 +377,6 @@ DROPPED = {
 }
 
 
-@pytest.mark.usefixtures("fast_figures")
 @pytest.mark.parametrize("name", DROPPED)
 def test_results_whose_content_was_dropped_are_named(
     name: str, tmp_path: Path, factory: Factory, capsys: pytest.CaptureFixture[str]
@@ -428,7 +424,6 @@ PARTICIPANTS: dict[str, tuple[str | bytes, tuple[str, str], str]] = {
 }
 
 
-@pytest.mark.usefixtures("fast_figures")
 @pytest.mark.parametrize("name", PARTICIPANTS)
 def test_tables_of_participants_as_spreadsheets_leave_them(
     name: str, tmp_path: Path, factory: Factory, capsys: pytest.CaptureFixture[str]
@@ -451,7 +446,6 @@ def test_tables_of_participants_as_spreadsheets_leave_them(
     assert ("Zürich" in (out / "group.html").read_text(encoding="utf-8")) == isinstance(text, bytes)
 
 
-@pytest.mark.usefixtures("fast_figures")
 @pytest.mark.parametrize("name", [b"Universit\xe4t", b"it's; my $HOME (2) & `more`"])
 def test_folders_with_unusual_names(name: bytes, tmp_path: Path, factory: Factory) -> None:
     base = tmp_path / name.decode("utf-8", "surrogateescape")

@@ -321,7 +321,6 @@ def _killed() -> TinySegmenter:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the runs are forked")
-@pytest.mark.usefixtures("fast_figures")
 def test_an_image_at_which_a_run_was_killed_does_not_stop_the_next_run(tmp_path: Path) -> None:
     names = [f"sub-0{number}/anat/sub-0{number}_T2w.nii.gz" for number in (1, 2, 3)]
     images = {name: tiny_image(seed=number) for number, name in enumerate(names)}
@@ -376,7 +375,6 @@ def sparse_image(path: Path, size: int) -> Path:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sparse files")
-@pytest.mark.usefixtures("fast_figures")
 def test_an_image_too_large_for_the_memory_fails_before_it_is_read(tmp_path: Path) -> None:
     raw = make_dataset(tmp_path / "raw", {IMAGE: tiny_image()})
     sparse_image(raw / "sub-02/anat/sub-02_T2w.nii", 500)

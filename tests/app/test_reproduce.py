@@ -20,8 +20,6 @@ STEM = "sub-01/anat/sub-01"
 Configure = Callable[..., RunConfig]
 Factory = Callable[[RunConfig], LoadedSegmenter]
 
-pytestmark = pytest.mark.usefixtures("fast_figures")
-
 
 @pytest.fixture
 def record(tmp_path: Path, configure: Configure, factory: Factory) -> Path:
