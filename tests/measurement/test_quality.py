@@ -50,6 +50,7 @@ def test_dark_fluid_has_negative_contrast_and_what_is_not_in_view_has_no_value()
 def test_missing_values_are_left_out():
     labels, affine, image = phantom_image("isotropic")
     noisy = image + np.random.default_rng(1).normal(0, 5.0, image.shape)
-    noisy[:, ::7] = np.nan
+    noisy[:, ::7], noisy[:, 3::7] = np.nan, np.inf
     quality = measure_quality(Volume(noisy, affine), labels)
     assert quality.snr == pytest.approx(CORD / 5.0, rel=0.1)
+    assert quality.cord_csf_contrast == pytest.approx(0.5, abs=0.02)

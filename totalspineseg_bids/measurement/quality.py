@@ -84,6 +84,7 @@ def measure_quality(image: Volume, labels: NDArray[np.uint8]) -> ImageQuality:
         return ImageQuality()
     box = tuple(slice(int(a), int(b) + 1) for a, b in zip(filled.min(axis=0), filled.max(axis=0), strict=True))
     values = image.data[box].astype(np.float32)
+    values[~np.isfinite(values)] = np.nan
     spacing = np.array(image.spacing)
     cranial = int(np.abs(image.affine[2, :3] / spacing).argmax())
     return ImageQuality(_snr(values, labels[box], cranial), _contrast(values, labels[box], cranial, spacing))
@@ -119,7 +120,7 @@ def _contrast(
     contrasts = []
     for start in range(0, labels.shape[cranial], height):
         section = tuple(slice(start, start + height) if a == cranial else slice(None) for a in range(3))
-        both = [values[section][region[section]] for region in (csf, cord)]
+        both = [part[np.isfinite(part)] for part in (values[section][region[section]] for region in (csf, cord))]
         fluid, tissue = (float(np.median(v)) if len(v) >= _MIN_VOXELS else float("nan") for v in both)
         if fluid + tissue > 0:
             contrasts.append((fluid - tissue) / (fluid + tissue))
