@@ -29,6 +29,8 @@ from totalspineseg_bids.synthesis.morphometry import BODY, CANAL, CORD, SAC, SAC
 from totalspineseg_bids.synthesis.rasterize import LocalFrame
 
 _STEP = 0.5  # mm between samples of the curve
+#: Least cerebrospinal fluid on either side of the cord, mm.
+_CORD_CLEARANCE_MM = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -448,9 +450,9 @@ def _tubes(
     middle = points[use] - axes[use, :, 1] * back[:, None]
     sac = Tube(middle, np.stack([width, depth], axis=1) / 2, axes[use, :, 0], axes[use, :, 1]).part(within)
 
-    cord_table = (
-        _by_level(names, CORD, _last_thoracic(names)) * p.scale * float(np.clip(rng.normal(1, 0.06), 0.85, 1.15)) / 2
-    )
+    # The size of the cord differs between people of one height more than with the height.
+    size = np.sqrt(p.scale) * np.clip(rng.normal(1.03, 0.09), 0.85, 1.25)
+    cord_table = _by_level(names, CORD, _last_thoracic(names)) * size / 2
     last = len(cord_table)
     l1 = names.index("L1")
     end = float(np.interp(l1 - 0.5 + p.conus, np.arange(len(middles)), middles))
@@ -458,12 +460,16 @@ def _tubes(
     width = np.stack([np.interp(at, middles[:last], cord_table[:, c]) for c in range(2)], axis=1)
     taper = np.clip((end - at) / (38.0 * p.scale), 0.0, 1.0) ** 0.6
     width *= taper[:, None]
-    width = np.minimum(width, np.stack([half_width, play], axis=1) - 1.6)
+    inner = np.stack([half_width, play], axis=1) - _CORD_CLEARANCE_MM
+    width = np.minimum(width, inner)
     keep = (taper > 0.12) & (width.min(axis=1) > 0.6)
-    # The cord follows the concave side: anterior in the thorax, central in the neck, posterior at the conus.
-    play = play - width[:, 1] - 1.2
-    forward = np.interp(at, middles[[0, 4, 10, 14, l1]], [-0.1, 0.15, 0.4, 0.35, -0.2])
-    cord_center = middle + axes[use, :, 1] * (np.maximum(play, 0.0) * forward)[:, None]
+    # The cord follows the concave side: against the front of the sac in the thorax, near its middle in the neck, posterior
+    # at the conus; beside the middle where the column bends to one side.
+    places = middles[[0, 4, 10, 14, l1]]
+    forward = np.interp(at, places, np.clip(rng.normal([0.0, 0.3, 0.85, 0.7, -0.3], 0.3), -0.9, 1.0))
+    aside = np.interp(at, places, np.clip(rng.normal(0.0, 0.2, 5), -0.6, 0.6))
+    play = (inner - width) * np.stack([aside, forward], axis=1)
+    cord_center = middle + (axes[use, :, :2] * play[:, None]).sum(axis=2)
     return canal, sac, Tube(cord_center, width, axes[use, :, 0], axes[use, :, 1]).part(keep)
 
 
