@@ -463,8 +463,8 @@ def _tubes(
     inner = np.stack([half_width, play], axis=1) - _CORD_CLEARANCE_MM
     width = np.minimum(width, inner)
     keep = (taper > 0.12) & (width.min(axis=1) > 0.6)
-    # The cord follows the concave side: against the front of the sac in the thorax, near its middle in the neck, posterior
-    # at the conus; beside the middle where the column bends to one side.
+    # The cord follows the concave side: against the front of the sac in the thorax, near its middle in the neck,
+    # posterior at the conus. Few cords lie exactly in the middle from left to right.
     places = middles[[0, 4, 10, 14, l1]]
     forward = np.interp(at, places, np.clip(rng.normal([0.0, 0.3, 0.85, 0.7, -0.3], 0.3), -0.9, 1.0))
     aside = np.interp(at, places, np.clip(rng.normal(0.0, 0.2, 5), -0.6, 0.6))
