@@ -99,7 +99,7 @@ def overhead(folder: Path, participants: int, batch: int | None) -> bool:
     figures = measure(raw, folder / "many", program, batch)
     more = figures["snakemake s"] + figures["app s"] - plain
     jobs = len(JobPlan.read(next((folder / "many").glob("logs/run-*/"))).jobs)
-    print(f"{participants} participants: loop {plain:.0f} s of CPU ({wall:.0f} s)")
+    print(f"{participants} participants: loop {plain:.0f} s of CPU ({wall:.0f} s)", flush=True)
     print(f"  one at a time in {jobs} jobs of Snakemake: {more:+.0f} s of CPU ({figures['wall'] - wall:+.0f} s)")
     shares = {seconds: more / (plain + seconds * participants) for seconds in (SECONDS, 10 * SECONDS)}
     print("  ".join(["", *(f"{share:+.1%} with {s:.0f} s of networks a participant" for s, share in shares.items())]))
