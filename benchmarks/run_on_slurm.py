@@ -76,28 +76,31 @@ def app(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "totalspineseg_bids", *map(str, arguments), *fixed]
 
 
-def job_processes() -> dict[str, int]:
-    """Return the process ids of the running jobs by name."""
+def job_processes(out: Path) -> dict[str, int]:
+    """Return the process ids of the running jobs that write to an output folder, by name."""
     found = {}
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for path in Path("/proc").glob("[0-9]*"):
         try:
-            match = _JOB.search(path.read_bytes())
+            command = (path / "cmdline").read_bytes()
+            # In a container, the path starts with that of the unpacked image.
+            is_here = str(out) in str((path / "cwd").readlink())
         except OSError:
             continue
-        if match and b"snakemake" not in path.read_bytes():
-            found[match[1].decode()] = int(path.parent.name)
+        match = _JOB.search(command)
+        if match and is_here and b"snakemake" not in command:
+            found[match[1].decode()] = int(path.name)
     return found
 
 
 def disturb(
-    submission: subprocess.Popen[bytes], slurm: OneNodeSlurm, kills: int, rng: random.Random
+    submission: subprocess.Popen[bytes], out: Path, slurm: OneNodeSlurm, kills: int, rng: random.Random
 ) -> dict[str, list[str]]:
     """Kill running jobs at random moments and restart slurmd once; return what was done, by names of jobs."""
     killed: list[str] = []
     restarted: list[str] = []
     while submission.poll() is None:
         time.sleep(rng.uniform(2, 8))
-        victims = {name: pid for name, pid in job_processes().items() if name not in killed}
+        victims = {name: pid for name, pid in job_processes(out).items() if name not in killed}
         if len(killed) < kills and victims:
             name = rng.choice(sorted(victims))
             os.kill(victims[name], signal.SIGKILL)
@@ -140,7 +143,7 @@ def run(folder: Path, options: argparse.Namespace) -> list[str]:
     with OneNodeSlurm(folder / "slurm") as slurm:
         begin = time.monotonic()
         submission = subprocess.Popen(command)
-        disturbed = disturb(submission, slurm, 2, random.Random(options.seed))  # noqa: S311 - moments, not secrets
+        disturbed = disturb(submission, many, slurm, 2, random.Random(options.seed))  # noqa: S311 - moments, not secrets
         seconds = time.monotonic() - begin
         before = complete_files(many)
         again = subprocess.run(command, check=False, capture_output=True, text=True)
