@@ -39,7 +39,7 @@ validate: demo  ## Validate what the demo wrote (bids-validator-deno)
 	$(BIN)/bids-validator-deno $(DEMO)/derivatives
 
 test: $(STAMP)  ## Run the tests and docstring examples, one process per CPU core; DATA_DIR=FOLDER adds tests on external data
-	$(BIN)/python -m pytest -n auto --dist worksteal $(if $(DATA_DIR),--data-dir $(DATA_DIR))
+	$(BIN)/python -m pytest -n auto --dist worksteal $(if $(DATA_DIR),--data-dir=$(DATA_DIR))
 
 lint: $(STAMP)  ## Style, types, spelling and wording
 	$(BIN)/ruff check .
