@@ -5,6 +5,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -36,6 +37,28 @@ def test_auto_takes_openvino_on_cpu_and_it_agrees_with_torch(model: NnUNetModel)
     assert engine.name == "openvino"
     np.testing.assert_allclose(engine(patch), expected, atol=1e-3)
     np.testing.assert_allclose(engine(patch), expected, atol=1e-3)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system does not say which cores a thread may use")
+def test_openvino_leaves_the_choice_of_cores_to_the_system(model: NnUNetModel) -> None:
+    pytest.importorskip("openvino")
+    engine = make_engine(model, InferenceOptions(device="cpu", threads=1))
+    patch = torch.from_numpy(image(2, (48, 48, 48)) / 100)
+    thread, allowed, ended = threading.get_native_id(), os.sched_getaffinity(0), threading.Event()
+    seen: list[set[int]] = []
+
+    def watch() -> None:
+        while not ended.wait(0.001):
+            seen.append(os.sched_getaffinity(thread))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    for _ in range(20):
+        engine(patch)
+    ended.set()
+    watcher.join()
+    assert len(seen) > 5
+    assert all(cores == allowed for cores in seen)
 
 
 def test_openvino_takes_patches_of_any_shape(model: NnUNetModel) -> None:

@@ -162,6 +162,8 @@ class OpenVinoEngine:
         self._properties: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": _HINTS[precision],
             "PERFORMANCE_HINT": "LATENCY",
+            # Pinned threads take the first cores of the machine, so that processes beside each other share one core.
+            "ENABLE_CPU_PINNING": False,
         }
         if threads is not None:
             self._properties["INFERENCE_NUM_THREADS"] = threads
