@@ -106,6 +106,7 @@ def test_real_images_give_a_valid_dataset_on_their_own_grids(tmp_path: Path, dat
         expected |= {f"{stem}_label-SC_desc-{suffix}_probseg.{kind}" for kind in ("nii.gz", "json")}
         expected |= {
             f"{stem}_desc-{suffix}_uncorrected.npz",
+            *(f"{stem}_desc-{suffix}_profile.{kind}" for kind in ("json", "tsv")),
             f"{stem.split('/')[0]}.html",
             f"{stem.split('/')[0]}/figures/{stem.rsplit('/')[-1]}_desc-{suffix}_thumbnail.png",
         }

