@@ -44,7 +44,7 @@ class ImageQuality:
     """Quality of an image; ``None`` where it cannot be measured. Columns are those of `QUALITY_COLUMNS`.
 
     Regions of one image take the place of repeated images, in which neither parallel imaging nor filters of the
-    background matter (Dietrich et al., J Magn Reson Imaging 2007, 26:375).
+    background matter (Dietrich et al., Journal of Magnetic Resonance Imaging 2007, 26:375).
 
     Examples
     --------
