@@ -40,7 +40,7 @@ LIMIT, SECONDS = 0.05, 1.0
 
 
 def fake_dataset(folder: Path, participants: int) -> Path:
-    """Write a dataset whose participants have the same tiny image."""
+    """Write a dataset in which all participants have the same tiny image."""
     image = nib.Nifti1Image(tiny_image(), [[1, 0, 0, -9], [0, 1, 0, -12], [0, 0, 1, 30], [0, 0, 0, 1]])
     content = gzip.compress(image.to_bytes(), 1)
     raw = make_dataset(folder, {})

@@ -30,7 +30,7 @@ def image(data: np.ndarray, affine: np.ndarray | None = None) -> Maker:
 
 
 def changed(change: Callable[[nib.Nifti1Header], None]) -> Maker:
-    """A gzip-compressed image whose header bytes were changed after it was written."""
+    """Return a maker of compressed images in which bytes of the header were changed."""
 
     def make(path: Path) -> None:
         content = gzip.decompress(save(path, tiny_image()).read_bytes())
@@ -122,7 +122,7 @@ def sheared() -> np.ndarray:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of file: how it is made, the exit code it stands for, and what is said of it.
+    """A kind of file: how to make it, and the exit code and message to expect.
 
     Where the code is 0 the image is done, and ``says`` is the note on its sidecar (nothing is noted if empty).
     """

@@ -1,7 +1,7 @@
 """Records of failed images in ``logs/``, removed when the image is completed, and marks of those being processed.
 
-The kernel kills a process that needs more memory than there is, without a chance to record it. An image whose mark has
-no living process is processed last, so that it cannot keep later runs from the images after it.
+The kernel kills a process that exceeds the memory before it can record a failure. An image with a mark but without a
+living process is processed last, so that a later run completes the other images first.
 """
 
 from __future__ import annotations

@@ -302,7 +302,7 @@ class _Listing:
     anatomical: tuple[tuple[str, os.DirEntry[str]], ...]
     """Path and entry of everything in their folders ``anat``."""
     misspelt: tuple[str, ...]
-    """Folders whose names are meant as BIDS names, sorted."""
+    """Folders with misspelt BIDS names, sorted."""
 
 
 def _list_folders(root: Path, selection: Selection) -> _Listing:

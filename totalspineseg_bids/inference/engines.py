@@ -196,7 +196,7 @@ class OpenVinoEngine:
         return self._requests
 
     def _with_output_type(self, network: Any) -> Any:  # noqa: ANN401 - untyped library
-        """Return a network whose logits have the type that it computes in, which takes half the memory of 32 bits."""
+        """Return the network with bfloat16 logits if it computes in bfloat16, which halves their memory."""
         if not (self._native and self._properties["INFERENCE_PRECISION_HINT"] == "bf16"):
             return network
         steps = self._openvino.preprocess.PrePostProcessor(network.clone())

@@ -31,7 +31,7 @@ def measure_foramina(
     upper, lower : (Mask, BodyShape)
         Vertebrae above and below.
     disc : BodyShape
-        The disc, along whose axis heights are measured.
+        The disc between them; heights are measured along its axis.
     canal : (3,) float, mm
         Middle of the canal behind the disc.
 

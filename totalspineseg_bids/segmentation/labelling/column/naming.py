@@ -120,7 +120,7 @@ def _names_every_level(class_shares: ClassShares) -> bool:
 
 
 def contested_levels(observations: Sequence[Observation], levels: Sequence[str | None]) -> set[str]:
-    """Return the landmarks whose class a map has on another component about as much as on that of their level."""
+    """Return the landmarks whose class is about as frequent on another component as on the one at their level."""
     contested = set()
     for observation, level in zip(observations, levels, strict=True):
         if level is None:

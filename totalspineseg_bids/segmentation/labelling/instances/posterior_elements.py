@@ -177,7 +177,7 @@ class _Heights:
         np.maximum.at(self._high, seeds[seeded], height[seeded])
         self._height, self._behind = height, behind
         found = np.isfinite(self._low)
-        # C1 has no body of its own; the dens of C2 reaches through it.
+        # C1 has no body; the dens of C2 lies inside its ring.
         bodies = np.setdiff1d(np.flatnonzero(found), anatomy.vertebra("C1").id)
         self._middles = np.sort((self._low[bodies] + self._high[bodies]) / 2)
         there = height[:, None]
