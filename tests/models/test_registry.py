@@ -44,15 +44,29 @@ def test_other_models_have_no_role(dataset: dict) -> None:
     assert role_of(dataset) is None
 
 
-@pytest.mark.parametrize(("spacing", "coarse"), [([1, 1, 1], False), ([3.0, 4.0, 5.5], True), ("fine", False)])
-def test_a_scout_is_a_single_step_model_with_large_voxels(tmp_path: Path, spacing: object, coarse: bool) -> None:
+@pytest.mark.parametrize(
+    ("entry", "spacing", "prior"),
+    [
+        (True, [1, 1, 1], True),
+        (False, [3.0, 4.0, 5.5], False),
+        ("yes", [3.0, 4.0, 5.5], False),
+        (None, [1, 1, 1], False),
+        (None, [3.0, 4.0, 5.5], True),
+        (None, "fine", False),
+    ],
+)
+def test_dataset_json_makes_a_single_step_model_a_level_prior(
+    tmp_path: Path, entry: object, spacing: object, prior: bool
+) -> None:
+    dataset = dataset_of("single") | ({} if entry is None else {"level_prior": entry})
     plans = {"configurations": {"3d_fullres": {"spacing": spacing}}}
-    assert is_level_prior(plans) is coarse
+    assert is_level_prior(dataset, plans) is prior
     folder = write_folder(tmp_path / "set", "step1", "step2", "single")
-    (folder / NAMES["single"] / TRAINER / "plans.json").write_text(json.dumps(plans))
+    for name, content in (("dataset.json", dataset), ("plans.json", plans)):
+        (folder / NAMES["single"] / TRAINER / name).write_text(json.dumps(content))
     found = resolve(str(folder))
     assert found.single == folder / NAMES["single"] / TRAINER
-    assert found.level_prior == (found.single if coarse else None)
+    assert found.level_prior == (found.single if prior else None)
 
 
 def test_folder_with_misleading_names(tmp_path: Path) -> None:

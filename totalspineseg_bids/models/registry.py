@@ -220,13 +220,15 @@ def _collect(name: str, folder: Path) -> ModelSet:
             raise ModelError(msg)
     paths = {role: found[0] for role, found in by_role.items()}
     single = paths.get(Role.SINGLE)
-    coarse = single is not None and is_level_prior(folders.read_json(single / "plans.json"))
+    prior = single is not None and is_level_prior(
+        *(folders.read_json(single / name) for name in ("dataset.json", "plans.json"))
+    )
     return ModelSet(
         name,
         paths.get(Role.STEP1),
         paths.get(Role.STEP2),
         single,
-        level_prior=single if coarse else None,
+        level_prior=single if prior else None,
         refine=paths.get(Role.REFINE),
         bundled=folder == catalog.BUNDLED_FOLDER,
     )

@@ -37,11 +37,13 @@ _NEEDS = {
     Role.STEP2: "2 channels and the labels vertebrae_O and vertebrae_E",
     Role.SINGLE: "1 channel and a label for every level, such as vertebrae_C3 and disc_L3_L4",
     Role.REFINE: "11 channels and the labels vertebrae, disc, canal, cord, vertebrae_O and vertebrae_E",
-    Role.LEVEL_PRIOR: "1 channel, a label for every level, and voxels of 10 mm³ or more in plans.json",
+    Role.LEVEL_PRIOR: "1 channel, a label for every level, and level_prior = true",
 }
 _LANDMARKS = {"disc_C2_C3", "disc_C7_T1", "disc_T12_L1", "disc_L5_S"}
-#: Smallest voxel of a level prior, mm³; one pass over an image is then fast beside the two steps.
-LEVEL_PRIOR_VOXEL_MM3 = 10.0
+#: Entry of ``dataset.json`` that makes a single-step model a level prior too; nnU-Net ignores it.
+LEVEL_PRIOR_KEY = "level_prior"
+#: Smallest voxel of a level prior whose ``dataset.json`` lacks the entry, as earlier versions wrote it, mm³.
+_LEVEL_PRIOR_VOXEL_MM3 = 10.0
 #: The image, six logits and the image measured by four structures (`segmentation.refinement`).
 _REFINE_CHANNELS, _REFINED = 11, {"vertebrae", "disc", "canal", "cord", "vertebrae_O", "vertebrae_E"}
 _NAMED_LEVELS = {"vertebrae_C3", "vertebrae_T6", "vertebrae_L3", "disc_L3_L4"}
@@ -87,17 +89,26 @@ def role_of(dataset: Mapping[str, Any]) -> Role | None:
     return Role.STEP1 if {"disc", "canal"} <= names and vertebrae and names & _LANDMARKS else None
 
 
-def is_level_prior(plans: Mapping[str, Any]) -> bool:
-    """Decide whether a single-step model is coarse enough for a level prior.
+def is_level_prior(dataset: Mapping[str, Any], plans: Mapping[str, Any]) -> bool:
+    """Decide whether a single-step model provides the level prior of the two steps.
 
     Parameters
     ----------
+    dataset
+        Content of its ``dataset.json``, whose entry ``level_prior`` decides.
     plans
-        Content of its ``plans.json``.
+        Content of its ``plans.json``; without the entry, large voxels decide.
+
+    Examples
+    --------
+    >>> is_level_prior({"level_prior": True}, {})
+    True
     """
+    if LEVEL_PRIOR_KEY in dataset:
+        return dataset[LEVEL_PRIOR_KEY] is True
     configurations = plans.get("configurations")
     configuration = configurations.get("3d_fullres") if isinstance(configurations, Mapping) else None
     spacing = configuration.get("spacing") if isinstance(configuration, Mapping) else None
     if not isinstance(spacing, Sequence) or len(spacing) != 3:
         return False
-    return math.prod(float(step) for step in spacing) >= LEVEL_PRIOR_VOXEL_MM3
+    return math.prod(float(step) for step in spacing) >= _LEVEL_PRIOR_VOXEL_MM3

@@ -27,7 +27,6 @@ from totalspineseg_bids.training.synthetic.level_prior import (
     IGNORE,
     PATCH,
     level_prior_dataset_json,
-    level_prior_plans,
     level_prior_table,
 )
 from totalspineseg_bids.training.synthetic.level_prior_patches import LevelPriorPatchDataset
@@ -159,7 +158,7 @@ def test_level_prior_names_each_level_and_shares_classes_of_supernumerary_ones()
     assert table[anatomy.disc("L5-L6").id] == IGNORE
     assert set(labels.values()) == set(range(len(labels)))
     assert role_of(level_prior_dataset_json(0)) is Role.SINGLE
-    assert is_level_prior(level_prior_plans())
+    assert is_level_prior(level_prior_dataset_json(0), {})
 
 
 def test_odd_discs_of_training_have_faults_but_stay_discs():

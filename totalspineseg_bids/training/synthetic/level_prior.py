@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
+from totalspineseg_bids.models.roles import LEVEL_PRIOR_KEY
 from totalspineseg_bids.training.class_maps import CHANNEL_NAMES, DATASET_NAMES
 from totalspineseg_bids.training.synthetic.small_plans import small_plans
 
@@ -56,6 +57,7 @@ def level_prior_dataset_json(num_training: int) -> dict[str, Any]:
         "numTraining": num_training,
         "file_ending": ".nii.gz",
         "overwrite_image_reader_writer": "NibabelIO",
+        LEVEL_PRIOR_KEY: True,
     }
 
 
