@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +127,18 @@ def test_reduced_precision_stays_close(model: NnUNetModel) -> None:
         for precision in ("fp32", "bf16")
     )
     assert (full != reduced).mean() < 0.05
+
+
+def test_torch_in_reduced_precision_computes_as_autocast(model: NnUNetModel) -> None:
+    patch = torch.from_numpy(image(2, (16, 16, 16)) / 100)
+    for folds in (1, 2):
+        some = replace(model, weights=model.weights[:folds])
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            logits = [network(patch[None])[0] for network in some.networks()]
+        engine = make_engine(some, InferenceOptions(device="cpu", engine="torch", precision="bf16"))
+        # A single network keeps its 16 bits, which take half as much memory and time to copy.
+        expected = logits[0] if folds == 1 else sum(found.float() for found in logits) / folds
+        torch.testing.assert_close(engine(patch), expected, rtol=0, atol=0)
 
 
 def test_auto_falls_back_to_torch_and_says_so(

@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_OPTIONS = InferenceOptions()
 _TELEMETRY = "openvino_telemetry"
+_CONVOLUTIONS = (torch.nn.Conv3d, torch.nn.ConvTranspose3d)
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 #: Share of labels that must not change for ``auto`` to compute in bfloat16.
 _LEAST_AGREEMENT = 0.999
@@ -80,15 +81,20 @@ class TorchEngine:
         automatic = torch.float16 if device.type == "cuda" else None
         kinds = {"auto": automatic, "fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
         self._reduced = kinds[precision]
+        if self._reduced is not None:
+            # As autocast does it, but once: it converts weights without gradients again for every patch.
+            for module in (module for network in self._networks for module in network.modules()):
+                if isinstance(module, _CONVOLUTIONS):
+                    module.to(self._reduced)
 
     def __call__(self, patch: torch.Tensor) -> torch.Tensor:
         """Return logits of a patch."""
         reduced = self._reduced
         autocast = contextlib.nullcontext() if reduced is None else torch.autocast(self.device.type, dtype=reduced)
         with torch.inference_mode(), autocast:
-            logits: torch.Tensor = self._networks[0](patch[None])[0].float()
+            logits: torch.Tensor = self._networks[0](patch[None])[0]
             for network in self._networks[1:]:
-                logits = logits + network(patch[None])[0].float()
+                logits = logits.float() + network(patch[None])[0].float()
         return logits if len(self._networks) == 1 else logits / len(self._networks)
 
     precision_report: str | None = None
