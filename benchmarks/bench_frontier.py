@@ -3,15 +3,15 @@
 ``python benchmarks/bench_frontier.py BIDS`` segments the images of a labelled dataset, such as the one that
 ``evaluate_synthetic.py`` writes, with each setting of the list below. What the settings have in common runs once for
 each image. Prints the mean Dice over levels, the images in which every name is right, the seconds of the networks
-(wall clock and processor), and marks the settings that no other one beats in both accuracy and time. ``WINDOW_LIMITS``
-in ``segmentation/quality.py`` holds the choice.
+(wall clock and processor), and marks the settings that no other one beats in both accuracy and time. ``--images 0:4``
+takes a part of the images, and later calls with the same ``--output`` add others. ``WINDOW_LIMITS`` in
+``segmentation/quality.py`` holds the choice.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from scored_images import cases_of, image_slice, score, summarize
 
 from totalspineseg_bids.cli.tools_common import bar, positive
-from totalspineseg_bids.evaluation.evaluate import Evaluation, evaluate
-from totalspineseg_bids.evaluation.metrics import ImageResult
 from totalspineseg_bids.imaging.grid import to_working_grid
 from totalspineseg_bids.imaging.io import load_image, write_labels
 from totalspineseg_bids.inference import predictor
@@ -42,7 +41,6 @@ from totalspineseg_bids.segmentation.pipeline import label_outputs
 from totalspineseg_bids.segmentation.quality import WindowLimits
 from totalspineseg_bids.segmentation.result import no_progress
 from totalspineseg_bids.segmentation.spine_roi import spine_box
-from totalspineseg_bids.training.cases import find_cases
 
 
 class Setting(NamedTuple):
@@ -139,27 +137,21 @@ def segment(image: Any, setting: Setting, stages: Stages) -> tuple[Any, np.ndarr
     return label_outputs(outputs), seconds
 
 
-def print_table(seconds: dict[Setting, list[np.ndarray]], images: dict[Setting, list[ImageResult]]) -> list[Any]:
-    """Print and return accuracy and mean seconds of each setting."""
-    rows = []
-    for setting in SETTINGS:
-        result = Evaluation(tuple(images[setting]))
-        wall, cpu = (statistics.mean(float(spent[k]) for spent in seconds[setting]) for k in range(2))
-        right = sum(image.outcome.value == "right" for image in result.images)
-        rows.append((setting, float(result.summary()["dice_levels"]), right, wall, cpu))
+def print_table(scores: dict[str, dict[str, Any]]) -> None:
+    """Print accuracy and mean seconds of each setting."""
+    rows = {setting: summarize(scores[_in_words(setting)].values()) for setting in SETTINGS}
     print("region       step 1       step 2       refine    Dice  right  wall, s   CPU, s")
-    for setting, dice, right, wall, cpu in rows:
-        beaten = any(other[1] >= dice and other[4] < cpu for other in rows)
-        text = f"{'auto' if setting.roi else 'off':>6} " + " ".join(_in_words(limits) for limits in setting[1:])
-        text += f" {dice:7.4f} {right:6} {wall:8.1f} {cpu:8.1f}"
+    for setting, row in rows.items():
+        beaten = any(other["Dice"] >= row["Dice"] and other["CPU s"] < row["CPU s"] for other in rows.values())
+        text = f"{_in_words(setting)} {row['Dice']:7.4f} {row['right']:>6} {row['s']:8.1f} {row['CPU s']:8.1f}"
         print(text + ("" if beaten else "  *"), flush=True)
-    return [["; ".join(_in_words(limits) for limits in row[0][1:]), *row[1:]] for row in rows]
 
 
-def _in_words(limits: WindowLimits) -> str:
-    """Return passes, overlap and growth; a dot where the network's own hold."""
-    parts = (limits.passes, limits.step or None, limits.growth)
-    return f"{' '.join('.' if part is None else str(part) for part in parts):>12}"
+def _in_words(setting: Setting) -> str:
+    """Return the region, and of each network passes, overlap and growth; a dot where the network's own hold."""
+    windows = [(limits.passes, limits.step or None, limits.growth) for limits in setting[1:]]
+    words = [" ".join("." if part is None else str(part) for part in window) for window in windows]
+    return f"{'auto' if setting.roi else 'off':>6} " + " ".join(f"{word:>12}" for word in words)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -167,30 +159,29 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Measure accuracy against time over passes and overlap.")
     parser.add_argument("bids", type=Path, help="dataset with labels")
     parser.add_argument("--output", type=Path, default=Path("frontier"), help="default: %(default)s")
-    parser.add_argument("--model", default="bundled")
-    parser.add_argument("--images", type=positive, default=12)
+    parser.add_argument("--model", default="bundled", help="name or folder (default: %(default)s)")
+    parser.add_argument("--images", type=image_slice, default="::5", metavar="FIRST:LAST:STEP", help="(%(default)s)")
     parser.add_argument("--threads", type=positive)
     options = parser.parse_args(argv)
     share_engines()
-    cases = find_cases([options.bids])[0][: options.images]
+    cases = cases_of(options.bids, options.images)
     stages = Stages(options.model, options.threads)
-    seconds: dict[Setting, list[np.ndarray]] = {setting: [] for setting in SETTINGS}
-    images: dict[Setting, list[ImageResult]] = {setting: [] for setting in SETTINGS}
+    file = options.output / "frontier.json"
+    scores: dict[str, dict[str, Any]] = json.loads(file.read_text()) if file.exists() else {}
     with bar(len(cases) * len(SETTINGS), "frontier") as progress:
-        for number, case in enumerate(cases):
+        for case in cases:
             image = load_image(case.image).volume
             stages.next_image()
             for place, setting in enumerate(SETTINGS):
-                spine, spent = segment(image, setting, stages)
-                target = options.output / str(place) / f"{number}_{case.image.name}"
+                spine, (wall, cpu) = segment(image, setting, stages)
+                target = options.output / str(place) / case.image.name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 write_labels(target, spine.labels_on(image.geometry), image.affine)
-                seconds[setting].append(spent)
-                images[setting] += evaluate([target], [case.labels.levels[0]]).images
+                row = scores.setdefault(_in_words(setting), {})
+                row[case.image.name] = {"s": wall, "CPU s": cpu, **score(target, case)}
                 progress.update()
-            print(f"{number + 1} images")
-            rows = print_table(seconds, images)
-            (options.output / "frontier.json").write_text(json.dumps(rows, indent=1))
+            file.write_text(json.dumps(scores, indent=1))
+    print_table(scores)
     return 0
 
 

@@ -6,10 +6,11 @@ measurement in a process of its own, and prints the table of all rows so far, wh
 whole       a synthetic whole spine: seconds of the second image of a process, most memory
 neck        ``real_bids/sub-neck``: seconds of the second image of a process
 first       the same: seconds from the start of a process to its first labels, on a machine that has run the program
-evaluation  the first ``--images`` images of ``evaluate_synthetic.py``: mean seconds, Dice over levels, images all right
+evaluation  images of ``evaluate_synthetic.py``: mean seconds in a warm process, mean Dice over levels, images all right
 names       ``real_bids``: images whose names of vertebrae and discs are the same
 rerun       the BIDS App on six images that are all complete: seconds without validation
 
+``--images 0:20`` measures a part of the evaluation, and later calls add others; ``::10`` is every tenth image.
 ``--setting quality=best`` passes settings to this checkout. Seconds are those of the wall clock, on an idle
 machine; processor time (CPU s) varies less on a busy one.
 """
@@ -20,7 +21,6 @@ import argparse
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -29,10 +29,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from totalspineseg_bids.cli.tools_common import positive
-from totalspineseg_bids.evaluation.evaluate import evaluate
+from scored_images import cases_of, image_slice, score, summarize
+
 from totalspineseg_bids.synthesis.dataset import write_dataset
-from totalspineseg_bids.training.cases import find_cases
+from totalspineseg_bids.training.cases import TrainingCase, find_cases
 
 ROWS = ("whole", "neck", "first", "evaluation", "names", "rerun")
 #: Prints a line for each image: seconds, peak memory and names. Runs in either checkout.
@@ -105,22 +105,17 @@ class Measurements:
         if row in {"whole", "neck"}:
             _, second = segment(checkout, folder, images * 2, settings)
             return {"s": second["seconds"], "CPU s": second["cpu"], "GiB": second["gib"]}
-        found = segment(checkout, folder, images, settings)
         if row == "names":
-            return {"names": [image["names"] for image in found]}
-        truths = [case.labels.levels[0] for case in find_cases([self._bids()])[0]]
-        result = evaluate([Path(image["labels"]) for image in found], truths[: len(found)])
-        right = sum(image.outcome.value == "right" for image in result.images)
+            return {"names": [image["names"] for image in segment(checkout, folder, images, settings)]}
+        _, *found = segment(checkout, folder, [images[0], *images], settings)
         return {
-            "s": statistics.mean(image["seconds"] for image in found),
-            "CPU s": statistics.mean(image["cpu"] for image in found),
-            "Dice": result.summary()["dice_levels"],
-            "right": f"{right}/{len(found)}",
+            case.image.name: {"s": image["seconds"], "CPU s": image["cpu"], **score(Path(image["labels"]), case)}
+            for image, case in zip(found, self._cases(), strict=True)
         }
 
     def _images(self, row: str) -> list[Path]:
         if row == "evaluation":
-            return [case.image for case in find_cases([self._bids()])[0][: self._options.images]]
+            return [case.image for case in self._cases()]
         if row == "whole":
             folder = self._scratch / "whole-spine"
             if not folder.exists():
@@ -131,12 +126,11 @@ class Measurements:
             raise SystemExit(msg)
         return sorted(self._real.glob("sub-*/anat/*.nii.gz" if row == "names" else "sub-neck/anat/*.nii.gz"))
 
-    def _bids(self) -> Path:
+    def _cases(self) -> list[TrainingCase]:
         if self._options.evaluation is None:
             msg = "row evaluation needs --evaluation, the folder 'bids' that evaluate_synthetic.py writes"
             raise SystemExit(msg)
-        path: Path = self._options.evaluation
-        return path
+        return cases_of(self._options.evaluation, self._options.images)
 
     def _rerun(self, checkout: Path, folder: Path) -> float:
         """Return the seconds of a run of the BIDS App that finds the results of six images complete."""
@@ -164,7 +158,8 @@ class Measurements:
 def print_table(results: dict[str, Any]) -> None:
     """Print base, this checkout and their ratio for each figure."""
     print(f"{'row':12} {'figure':7} {'base':>9} {'this':>9} {'ratio':>6}")
-    for row, (base, this) in results.items():
+    for row, pair in results.items():
+        base, this = (summarize(one.values()) for one in pair) if row == "evaluation" else pair
         for figure, value in this.items():
             if figure == "names":
                 same = sum(a == b for a, b in zip(base["names"], value, strict=True))
@@ -182,7 +177,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS)
     parser.add_argument("--data-dir", type=Path, help="folder with real_bids")
     parser.add_argument("--evaluation", type=Path, help="folder 'bids' that evaluate_synthetic.py writes")
-    parser.add_argument("--images", type=positive, default=12, help="of the evaluation (default: %(default)s)")
+    parser.add_argument(
+        "--images", type=image_slice, default="::5", metavar="FIRST:LAST:STEP", help="of the evaluation (%(default)s)"
+    )
     parser.add_argument("--setting", nargs="+", default=[], metavar="NAME=VALUE", help="of this checkout")
     parser.add_argument("--results", type=Path, default=Path(tempfile.gettempdir(), "bench_speed.json"))
     options = parser.parse_args(argv)
@@ -190,8 +187,10 @@ def main(argv: list[str] | None = None) -> int:
     results = json.loads(options.results.read_text()) if options.results.exists() else {}
     measurements = Measurements(options)
     for row in options.rows:
-        base = measurements.measure(row, options.base.resolve(), this=False)
-        results[row] = base, measurements.measure(row, here, this=True)
+        pair = [measurements.measure(row, path, this=path == here) for path in (options.base.resolve(), here)]
+        if row == "evaluation":
+            pair = [{**old, **new} for old, new in zip(results.get(row, ({}, {})), pair, strict=True)]
+        results[row] = pair
         options.results.write_text(json.dumps(results, indent=1))
     print(f"{_processor()}, {len(os.sched_getaffinity(0))} cores")
     print_table(results)
