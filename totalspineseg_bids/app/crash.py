@@ -20,7 +20,7 @@ from totalspineseg_bids.bids.names import LOGS, DerivativeNames, SourceImage, is
 from totalspineseg_bids.bids.sidecar import format_json
 from totalspineseg_bids.errors import ExitCode, SpineAppError
 from totalspineseg_bids.files import read_json
-from totalspineseg_bids.imaging.atomic import write_text
+from totalspineseg_bids.imaging.atomic import is_running, write_text
 
 FAILED = "failed"
 
@@ -133,24 +133,11 @@ def was_killed(output: Path, source: SourceImage) -> bool:
     if mark is None:
         return False
     if mark.get("Host") == socket.gethostname():
-        if _is_alive(mark.get("Pid")):
+        pid = mark.get("Pid")
+        if isinstance(pid, int) and pid > 0 and pid != os.getpid() and is_running(pid):
             return False
         error = SpineAppError(f"{source.path}: {KILLED}")
         with suppress(OSError):
             write_crash(output, Failure(source, str(error), int(ExitCode.UNSPECIFIED)), error)
     logger.warning("%s: an earlier run ended while it processed this image; it is processed last", source.name)
-    return True
-
-
-def _is_alive(pid: object) -> bool:
-    if not isinstance(pid, int) or pid <= 0 or pid == os.getpid():
-        return False
-    if os.name != "posix":  # os.kill would end the process there
-        return True
-    try:
-        os.kill(pid, 0)
-    except PermissionError:
-        return True
-    except (OSError, OverflowError):
-        return False
     return True

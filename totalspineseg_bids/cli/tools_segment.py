@@ -98,7 +98,7 @@ def _segment_files(options: argparse.Namespace) -> int:
         is_file_done,
         segment_files,
     )
-    from totalspineseg_bids.app.segmenter import inference_options, make_segmenter
+    from totalspineseg_bids.app.segmenter import make_segmenter
     from totalspineseg_bids.imaging.io import VolumeChoice
     from totalspineseg_bids.segmentation.localizer import read_localizer
 
@@ -117,7 +117,7 @@ def _segment_files(options: argparse.Namespace) -> int:
         say("nothing to do: every output exists")
         return ExitCode.SUCCESS
     fill_model(options)
-    segmenter, models = make_segmenter(options.model, inference_options(options))
+    segmenter, models = make_segmenter(options)
     outcomes = []
     with bar(len(jobs), "segment") as progress:
         outputs = FileOptions(

@@ -135,13 +135,16 @@ def write_text(path: Path, content: str) -> None:
     write_bytes(path, content.encode("utf-8", "surrogateescape").decode("utf-8", "replace").encode("utf-8"))
 
 
-def _alive(pid: int) -> bool:
+def is_running(pid: int) -> bool:
+    """Return whether a process of this machine runs, as far as the system tells."""
+    if os.name != "posix":  # os.kill would end the process there
+        return True
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except OSError:
-        return True
+        pass
     return True
 
 
@@ -174,7 +177,7 @@ def remove_stale(folder: Path, now: float) -> list[Path]:
             pid = int(match["pid"])
             ours = match["host"] == _HOST
             stale = now - path.stat().st_mtime > _STALE_AFTER
-            if stale or (ours and pid != os.getpid() and not _alive(pid)):
+            if stale or (ours and pid != os.getpid() and not is_running(pid)):
                 path.unlink()
                 removed.append(path)
     return removed
