@@ -63,7 +63,7 @@ def test_labels_come_without_prefix_once_and_split(dataset: Path) -> None:
         ({"label_scheme": "x"}, UsageError, "label_scheme"),
         ({"output_resolution": "2mm"}, UsageError, "output_resolution"),
         ({"n_cpus": 0}, UsageError, "n_cpus must be"),
-        ({"omp_nthreads": "4"}, UsageError, "omp_nthreads must be"),
+        ({"omp_nthreads": "four"}, UsageError, "omp_nthreads must be"),
         ({"force": "yes"}, UsageError, "force must be true or false"),
         ({"volume": "median"}, UsageError, "volume must be"),
         ({"volume": -1}, UsageError, "volume must be"),

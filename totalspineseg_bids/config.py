@@ -100,41 +100,20 @@ def _labels(name: str, value: object, prefix: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(labels))
 
 
-def _is(name: str, value: object, kind: type) -> None:
+def _is(name: str, value: object, kind: type) -> object:
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         msg = f"{name} must be {'true or false' if kind is bool else kind.__name__}, not {value!r}"
-        raise UsageError(msg)
-
-
-def _count(name: str, value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        msg = f"{name} must be a whole number from 1, not {value!r}"
         raise UsageError(msg)
     return value
 
 
-def _whole_number(name: str, text: str) -> int:
-    try:
-        return int(text)
-    except ValueError as error:
-        msg = f"{name} must be a whole number, not '{text}'"
-        raise UsageError(msg) from error
-
-
-def _volume(name: str, value: object) -> int | Literal["mean"]:
-    if value == "mean":
-        return "mean"
-    if isinstance(value, bool) or not isinstance(value, int | str) or not str(value).isdigit():
-        msg = f"{name} must be 'mean' or an index from 0, not {value!r}"
-        raise UsageError(msg)
-    return int(value)
-
-
-def _jobs(name: str, value: object) -> int | Literal["auto"] | None:
-    if value is None or value == "auto":
-        return value
-    if isinstance(value, bool) or not isinstance(value, int | str) or not str(value).isdigit() or int(value) < 1:
-        msg = f"{name} must be 'auto' or a whole number from 1, not {value!r}"
+def _number(name: str, value: object, least: int = 1, word: str = "") -> int | str:
+    """Return a whole number, which the command line and the environment give as text, or the word in its place."""
+    if word and value == word:
+        return word
+    if isinstance(value, bool) or not isinstance(value, int | str) or not str(value).isdigit() or int(value) < least:
+        alternative = f"'{word}' or " if word else ""
+        msg = f"{name} must be {alternative}a whole number from {least}, not {value!r}"
         raise UsageError(msg)
     return int(value)
 
@@ -154,18 +133,16 @@ def _model(name: str, value: object) -> str:
     return str(value)
 
 
-def _localizer(name: str, value: object) -> str | None:
-    if value is not None:
-        _is(name, value, str)
-        localizer_terms(str(value))
-    return None if value is None else str(value)
+def _localizer(name: str, value: object) -> object:
+    localizer_terms(str(_is(name, value, str)))
+    return value
 
 
-def _executor(name: str, value: object) -> str | None:
-    if value is not None and not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", str(value)):
+def _executor(name: str, value: object) -> str:
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", str(value)):
         msg = f"{name} '{value}' is not the name of a Snakemake executor, such as local, slurm or kubernetes"
         raise UsageError(msg)
-    return None if value is None else str(value)
+    return str(value)
 
 
 def _export(name: str, value: object) -> tuple[str, ...]:
@@ -177,32 +154,22 @@ def _export(name: str, value: object) -> tuple[str, ...]:
     return tuple(tool for tool in get_args(Export) if tool in chosen)
 
 
-def _reference(name: str, value: object) -> str | None:
-    text = None if value is None else str(value).strip()
-    if text is not None and not all(part.strip() for part in (text.partition("=")[::2])):
+def _reference(name: str, value: object) -> str:
+    text = str(value).strip()
+    if not all(part.strip() for part in (text.partition("=")[::2])):
         msg = f"{name} must be COLUMN=VALUE, such as group=control, not '{text}'"
         raise UsageError(msg)
     return text
 
 
-def _container(name: str, value: object) -> str | None:
-    if value is None or (isinstance(value, str) and value.startswith("docker://")):
+def _container(name: str, value: object) -> str:
+    if isinstance(value, str) and value.startswith("docker://"):
         return value
     path = _path(name, value)
     if not path.is_file():
         msg = f"{path}: no such image; give an Apptainer image or docker://NAME"
         raise MissingInputError(msg)
     return str(path)
-
-
-def _verbosity(name: str, value: object) -> object:
-    _is(name, value, int)
-    return value
-
-
-def _flag(name: str, value: object) -> object:
-    _is(name, value, bool)
-    return value
 
 
 def _analysis_level(_: str, value: object) -> object:
@@ -224,7 +191,7 @@ class SettingKind(Enum):
 
 
 _PARSERS: Mapping[SettingKind, Callable[[str, object], object]] = MappingProxyType(
-    {SettingKind.PATH: _path, SettingKind.COUNT: _count, SettingKind.FLAG: _flag}
+    {SettingKind.PATH: _path, SettingKind.COUNT: _number, SettingKind.FLAG: partial(_is, kind=bool)}
 )
 
 
@@ -301,10 +268,10 @@ class Setting:
             If it is an unknown analysis level.
         """
         name = name or self.name
-        if self.parse is not None:
-            return self.parse(name, value)
         if value is None and self.default is None:
             return None
+        if self.parse is not None:
+            return self.parse(name, value)
         if self.kind in _PARSERS:
             return _PARSERS[self.kind](name, value)
         if self.kind is SettingKind.LABELS:
@@ -404,7 +371,7 @@ class RunConfig:
         "mean",
         "volume of a 4D series to use: an index from 0, or the mean of all volumes",
         metavar="N|mean",
-        parse=_volume,
+        parse=partial(_number, least=0, word="mean"),
         changes_result=True,
     )
     bids_filter_file: Path | None = _images(
@@ -532,7 +499,7 @@ class RunConfig:
         "number of participants processed at the same time, which share cores and memory, or auto for as many as fit; "
         "with --executor: highest number of jobs (default: 1)",
         metavar="N|auto",
-        parse=_jobs,
+        parse=partial(_number, word="auto"),
         environment=True,
     )
     mem_mb: int | None = _resources(
@@ -579,7 +546,9 @@ class RunConfig:
     reports_only: bool = _running(False, "only rebuild the reports from existing results")
     stop_on_first_crash: bool = _running(False, "stop at the first image that fails")
     progress: bool | None = _running(None, "show progress bars (default: if standard error is a terminal)")
-    verbose: int = _running(1, "console messages: 0 warnings, 1 information, 2 debug", parse=_verbosity, hidden=True)
+    verbose: int = _running(
+        1, "console messages: 0 warnings, 1 information, 2 debug", parse=partial(_is, kind=int), hidden=True
+    )
 
     def __post_init__(self) -> None:
         for name, setting in SETTINGS.items():
@@ -815,9 +784,7 @@ def environment_settings(environment: Mapping[str, str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, setting in SETTINGS.items():
         text = environment.get(setting.variable) if setting.variable else None
-        if text and setting.kind is SettingKind.COUNT:
-            found[name] = _whole_number(str(setting.variable), text)
-        elif text:
+        if text:
             found[name] = setting.validate(text, str(setting.variable))
     return found
 

@@ -107,7 +107,7 @@ def test_everything_may_come_from_toml(required: list[str], tmp_path: Path) -> N
         (["{raw}", "{out}"], 64, "analysis_level not given"),
         (["{raw}", "{out}", "session"], 17, "unknown analysis level 'session'"),
         (["{raw}", "{out}", "participant", "--nonsense"], 64, "--nonsense"),
-        (["{raw}", "{out}", "participant", "--n-cpus", "many"], 64, "not a whole number"),
+        (["{raw}", "{out}", "participant", "--n-cpus", "many"], 64, "must be a whole number"),
         (["{raw}", "{out}", "participant", "--engine", "tf"], 64, "invalid choice"),
         (["{raw}", "{out}", "participant", "--device", "gpu"], 64, "device 'gpu'"),
         (["{raw}", "{out}", "participant", "--config-file", "{raw}/absent.toml"], 66, "absent.toml"),

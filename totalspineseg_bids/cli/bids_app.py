@@ -137,14 +137,6 @@ def options() -> tuple[Setting, ...]:
     return (*(setting for setting in SETTINGS.values() if setting.required or setting.flags), *OPTIONS)
 
 
-def _whole_number(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError as error:
-        msg = f"'{text}' is not a whole number"
-        raise argparse.ArgumentTypeError(msg) from error
-
-
 def build_parser() -> Parser:
     """Return the parser, whose names are those of :class:`~totalspineseg_bids.config.RunConfig`.
 
@@ -185,8 +177,6 @@ def add_setting(parser: argparse._ActionsContainer, setting: Setting) -> None:
         details["metavar"] = setting.metavar
     if setting.kind is SettingKind.PATH:
         details["type"] = Path
-    elif setting.kind is SettingKind.COUNT:
-        details["type"] = _whole_number
     elif setting.kind is SettingKind.LABELS:
         details["nargs"] = "+"
     if setting.required:
