@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from totalspineseg_bids.anatomy import Structure
-from totalspineseg_bids.segmentation.labelling.column.parameters import EvidenceWeights
 from totalspineseg_bids.segmentation.labelling.column.rejection import rejection_costs
 from totalspineseg_bids.segmentation.labelling.components.bodies import cut_fused, pieces_between_discs
 from totalspineseg_bids.segmentation.labelling.records import ComponentVoxels, Observation
@@ -48,7 +47,7 @@ def test_a_block_is_cut_wherever_it_is(place):
 def test_a_sliver_at_the_edge_is_less_sure_than_what_the_edge_cuts_in_half():
     whole = [disc(s) for s in (60.0, 90.0, 120.0)]
     sliver, half, small = (
-        rejection_costs([disc(30.0, volume=volume, edge=edge), *whole], EvidenceWeights())[0]
+        rejection_costs([disc(30.0, volume=volume, edge=edge), *whole])[0]
         for volume, edge in ((40.0, True), (1000.0, True), (1000.0, False))
     )
     assert sliver < 0.6 * half

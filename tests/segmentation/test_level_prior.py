@@ -145,11 +145,12 @@ def test_a_scout_alone_adds_no_vertebra():
     assert any("level prior" in (reason or "") for reason in naming.reasons)
 
 
-def test_names_that_a_scout_and_the_landmarks_dispute_come_with_a_warning():
+def test_names_that_a_scout_and_the_landmarks_dispute_come_with_a_warning(monkeypatch):
     names, observations = column_of("T2", "L2", landmarks={"T12-L1"})
     informed = _shifted(names, observations)
     strong = EvidenceWeights(prior_end_weight=4.0, prior_end_budget=12.0, prior_budget=30.0)
-    solution = solve(informed, canal_extent(informed), strong)
+    monkeypatch.setattr("totalspineseg_bids.segmentation.labelling.column.evidence.WEIGHTS", strong)
+    solution = solve(informed, canal_extent(informed))
     naming = name_components(informed, solution)
     assert naming.status is SpineStatus.LABELLED
     wrong = [n for n, name in enumerate(names) if solution.levels[n] != name]
@@ -172,10 +173,9 @@ def test_a_sacrum_is_told_from_more_vertebrae():
     sacrum = make_observation(Structure.SACRUM, 10.0)
     (found,) = with_level_prior([sacrum], (NO_SACRUM, NO_SACRUM, _parts(14, 30)), np.eye(4), scout)
     assert found.level_prior == pytest.approx({"S": 0.75, "L5": 0.25})
-    weights = EvidenceWeights()
     doubted = replace(found, level_prior={"S": 0.1, "L5": 0.9})
-    sure, neutral, doubtful = (rejection_costs([o], weights)[0] for o in (found, sacrum, doubted))
-    assert sure == pytest.approx(neutral + weights.prior_sacrum / 2)
+    sure, neutral, doubtful = (rejection_costs([o])[0] for o in (found, sacrum, doubted))
+    assert sure == pytest.approx(neutral + EvidenceWeights().prior_sacrum / 2)
     assert doubtful < neutral
 
 

@@ -15,7 +15,7 @@ from totalspineseg_bids.segmentation.labelling.column.evidence import emissions
 from totalspineseg_bids.segmentation.labelling.column.hypotheses import build_hypotheses
 from totalspineseg_bids.segmentation.labelling.column.levels import solve_levels
 from totalspineseg_bids.segmentation.labelling.column.naming import CONTESTED, NO_ANCHOR, name_components
-from totalspineseg_bids.segmentation.labelling.column.parameters import AXIS_PLACE, EvidenceWeights, chain_of
+from totalspineseg_bids.segmentation.labelling.column.parameters import AXIS_PLACE, chain_of
 from totalspineseg_bids.segmentation.labelling.records import CanalExtent, ClassShares, Observation
 from totalspineseg_bids.segmentation.result import SpineStatus
 
@@ -244,7 +244,7 @@ def test_c2_is_twice_as_large_as_the_vertebrae_below():
 
     def at_c2(volume, edge=False):
         first = make_observation(Structure.VERTEBRA, 0.0, volume=volume, edge=edge)
-        table = emissions([first, *below], build_hypotheses(), CanalExtent(-20.0, 80.0), EvidenceWeights())
+        table = emissions([first, *below], build_hypotheses(), CanalExtent(-20.0, 80.0))
         return table[0, :, AXIS_PLACE] - table[0, :, AXIS_PLACE + 2]
 
     whole, piece, cut = at_c2(8e3), at_c2(1.7e3), at_c2(1.7e3, edge=True)

@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 
 from totalspineseg_bids.anatomy import Structure
-from totalspineseg_bids.segmentation.labelling.column.parameters import EvidenceWeights
+from totalspineseg_bids.segmentation.labelling.column.parameters import WEIGHTS
 from totalspineseg_bids.segmentation.labelling.column.rejection import rejection_costs
 from totalspineseg_bids.segmentation.labelling.records import ClassShares, Observation
-
-PRICES = EvidenceWeights()
 
 
 def _component(kind: Structure, *, level: str | None = None, share: float = 1.0, volume: float = 1500.0) -> Observation:
@@ -22,12 +20,12 @@ def _component(kind: Structure, *, level: str | None = None, share: float = 1.0,
 
 def _price(component: Observation, peers: int = 2) -> float:
     others = [replace(_component(component.kind), s=20.0 * n) for n in range(1, peers + 1)]
-    return float(rejection_costs([component, *others], PRICES)[0])
+    return float(rejection_costs([component, *others])[0])
 
 
 @pytest.mark.parametrize("share", [0.25, 1.0])
 def test_a_disc_with_a_landmark_class_is_no_cheaper_to_throw_away_than_to_contradict(share):
-    contradicted = share * np.log(PRICES.landmark_hit / PRICES.landmark_slip[0])
+    contradicted = share * np.log(WEIGHTS.landmark_hit / WEIGHTS.landmark_slip[0])
     more = _price(_component(Structure.DISC, level="C2-C3", share=share)) - _price(_component(Structure.DISC))
     assert more >= contradicted - 1e-9
 
@@ -58,5 +56,5 @@ def test_a_piece_at_the_edge_is_as_sure_as_a_whole_one_unless_it_is_a_sliver():
 @pytest.mark.parametrize(("scout", "dearer"), [({"S": 1.0}, True), ({"L5": 1.0}, False)])
 def test_a_level_scout_makes_a_sacrum_dearer_or_cheaper(scout, dearer):
     sacrum = replace(_component(Structure.SACRUM), length_mm=60.0)
-    plain, told = (float(rejection_costs([o], PRICES)[0]) for o in (sacrum, replace(sacrum, level_prior=scout)))
+    plain, told = (float(rejection_costs([o])[0]) for o in (sacrum, replace(sacrum, level_prior=scout)))
     assert (told > plain) == dearer

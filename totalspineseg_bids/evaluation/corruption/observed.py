@@ -24,7 +24,7 @@ from totalspineseg_bids.imaging.centerline import Centerline
 from totalspineseg_bids.segmentation.class_map import ClassMap, Parity
 from totalspineseg_bids.segmentation.labelling.column.cross_check import solve as solve_twice
 from totalspineseg_bids.segmentation.labelling.column.naming import name_components
-from totalspineseg_bids.segmentation.labelling.column.parameters import EvidenceWeights
+from totalspineseg_bids.segmentation.labelling.column.parameters import WEIGHTS
 from totalspineseg_bids.segmentation.labelling.records import (
     CanalExtent,
     ClassShares,
@@ -311,7 +311,7 @@ def _support_map(seen: Seen, rng: np.random.Generator, kind: str) -> None:
                 known = [v for v in order if v in PRIOR_CLASS_MAP.level_names]
                 if 0 <= at < len(order) and order[at] in known:
                     levels = {order[at]: float(rng.uniform(0.7, 0.95))}
-        class_shares = ClassShares(levels, {}, 0.0, 0.0, EvidenceWeights().support_weight, PRIOR_CLASS_MAP.level_names)
+        class_shares = ClassShares(levels, {}, 0.0, 0.0, WEIGHTS.support_weight, PRIOR_CLASS_MAP.level_names)
         seen.items[row] = replace(item, class_shares=(*item.class_shares, class_shares))
 
 
@@ -420,7 +420,7 @@ def _numbered(naming: Naming, n: int) -> bool:
     return anatomy.is_unnamed(naming.ids[n] or 0)
 
 
-def solve(seen: Seen, weights: EvidenceWeights | None = None) -> Score:
+def solve(seen: Seen) -> Score:
     """Label and score a case."""
-    solution = solve_twice(seen.items, seen.view, weights)
+    solution = solve_twice(seen.items, seen.view)
     return evaluate(seen, solution, name_components(seen.items, solution))

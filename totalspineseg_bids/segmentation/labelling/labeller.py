@@ -17,7 +17,7 @@ from totalspineseg_bids.imaging.volume import Affine, Geometry, Volume
 from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling.column.cross_check import solve
 from totalspineseg_bids.segmentation.labelling.column.naming import name_components
-from totalspineseg_bids.segmentation.labelling.column.parameters import EvidenceWeights
+from totalspineseg_bids.segmentation.labelling.column.parameters import WEIGHTS
 from totalspineseg_bids.segmentation.labelling.components import sacrum
 from totalspineseg_bids.segmentation.labelling.components.bodies import body_parts, disc_parts, label_discs
 from totalspineseg_bids.segmentation.labelling.components.level_prior import LevelPrior, with_level_prior
@@ -82,7 +82,6 @@ def label_map(
     support: Sequence[tuple[NDArray[np.uint8], ClassMap]] = (),
     localizer: Volume | None = None,
     level_prior: LevelPrior | None = None,
-    weights: EvidenceWeights | None = None,
     discs_only: bool = False,
 ) -> LabelledSpine:
     """Label a semantic map of the spine with anatomical levels.
@@ -102,8 +101,6 @@ def label_map(
         Labelled image (canonical ids) that overlaps in scanner space; its levels count as evidence.
     level_prior
         Probabilities of a coarse model that names every level; they count as evidence.
-    weights
-        Cost of each kind of disagreement; ``docs/method.md`` describes the defaults.
     discs_only
         Leave the voxels of all other structures 0, which takes half of the time. Flags of drawn vertebrae are absent.
 
@@ -124,7 +121,7 @@ def label_map(
     ('abstained', ['disc', 'disc', 'spinal_canal'])
     """
     image = LabellingInput(semantic, affine, layout, support, localizer, level_prior)
-    return build_labelled_spine(solve_image(image, weights), discs_only=discs_only)
+    return build_labelled_spine(solve_image(image), discs_only=discs_only)
 
 
 @dataclass(frozen=True)
@@ -157,15 +154,13 @@ class SolvedImage:
         return local
 
 
-def solve_image(image: LabellingInput, weights: EvidenceWeights | None = None) -> SolvedImage:
+def solve_image(image: LabellingInput) -> SolvedImage:
     """Find the components of an image and their levels.
 
     Parameters
     ----------
     image
         Semantic map and further evidence.
-    weights
-        Cost of each kind of disagreement; the defaults if ``None``.
 
     Returns
     -------
@@ -174,21 +169,18 @@ def solve_image(image: LabellingInput, weights: EvidenceWeights | None = None) -
     """
     native = Geometry(_shape(image.semantic), np.asarray(image.affine, np.float64))
     maps = [(np.asarray(m, np.uint8), lay) for m, lay in ((image.semantic, image.layout), *image.support)]
-    weights = weights or EvidenceWeights()
     if np.allclose(native.spacing, 1.0, atol=SPACING_TOLERANCE_MM) and not native.is_sheared:
         orientation = nib.orientations.io_orientation(native.affine)
         turned = [SemanticMap(nib.orientations.apply_orientation(m, orientation), lay) for m, lay in maps]
         inverse = nib.orientations.inv_ornt_aff(orientation, native.shape)
         grid = SolvedImage(native, np.asarray(native.affine @ inverse), _shape(turned[0].labels), orientation)
-        return _search(grid, turned, image, weights)
+        return _search(grid, turned, image)
     working = working_geometry(native)
     moved = [SemanticMap(restore_labels(m, native.affine, working), lay) for m, lay in maps]
-    return _search(SolvedImage(native, working.affine, working.shape, None), moved, image, weights)
+    return _search(SolvedImage(native, working.affine, working.shape, None), moved, image)
 
 
-def _search(
-    grid: SolvedImage, maps: Sequence[SemanticMap], image: LabellingInput, weights: EvidenceWeights
-) -> SolvedImage:
+def _search(grid: SolvedImage, maps: Sequence[SemanticMap], image: LabellingInput) -> SolvedImage:
     """Find components and levels on the working grid."""
     layout = maps[0].class_map
     box = foreground_box(layout.kinds(maps[0].labels) > 0, margin=FOREGROUND_MARGIN)
@@ -202,21 +194,19 @@ def _search(
     kinds = layout.kinds(cropped[0].labels)
     spacing = np.asarray(Geometry(_shape(kinds), grid.affine).spacing)
     discs = label_discs(kinds == Structure.DISC, float(np.prod(spacing)))
-    context = _context(cropped, kinds, spacing, discs, box=box, shape=grid.shape, weights=weights)
+    context = _context(cropped, kinds, spacing, discs, box=box, shape=grid.shape)
     if context is None:
         return replace(grid, box=None, reason="neither a spinal canal nor a disc is in view")
     parts = disc_parts(*discs, context)
-    found = _find(context, kinds, parts, image=image, affine=grid.local, weights=weights)
+    found = _find(context, kinds, parts, image=image, affine=grid.local)
     if found.solution.contradiction is None and not sacrum.is_plausible(found.observations, found.solution.levels):
         context = replace(context, maps=tuple((sacrum.without_sacrum(m), weight) for m, weight in context.maps))
         kinds = layout.kinds(context.maps[0][0].labels)
-        found = _find(context, kinds, parts, image=image, affine=grid.local, weights=weights)
+        found = _find(context, kinds, parts, image=image, affine=grid.local)
     return replace(grid, found=found)
 
 
-def solve_with(
-    solved: SolvedImage, observations: Sequence[Observation], weights: EvidenceWeights | None = None
-) -> SolvedImage:
+def solve_with(solved: SolvedImage, observations: Sequence[Observation]) -> SolvedImage:
     """Find the levels of an image again, after evidence was added to its components.
 
     Parameters
@@ -225,13 +215,11 @@ def solve_with(
         Earlier solution.
     observations
         Components of the image with more evidence, in the same order.
-    weights
-        Cost of each kind of disagreement; the defaults if ``None``.
     """
     found = solved.found
     if found is None:
         return solved
-    solution = solve(observations, found.view, weights or EvidenceWeights())
+    solution = solve(observations, found.view)
     return replace(solved, found=replace(found, observations=tuple(observations), solution=solution))
 
 
@@ -298,7 +286,6 @@ def _context(
     *,
     box: Box,
     shape: tuple[int, ...],
-    weights: EvidenceWeights,
 ) -> SpineContext | None:
     """Fit the centreline and collect the data that all stages share; ``None`` without canal and disc."""
     coarse = kinds[::STRIDE, ::STRIDE, ::STRIDE]
@@ -312,7 +299,7 @@ def _context(
     if line is None:
         return None
     first = -np.array([s.start for s in box])
-    weighted = [(m, 1.0 if n == 0 else weights.support_weight) for n, m in enumerate(maps)]
+    weighted = [(m, 1.0 if n == 0 else WEIGHTS.support_weight) for n, m in enumerate(maps)]
     return SpineContext(tuple(weighted), spacing, first, first + np.array(shape) - 1, line)
 
 
@@ -328,13 +315,7 @@ def _centers(points: NDArray[np.float64], part: NDArray[np.int64]) -> NDArray[np
 
 
 def _find(
-    context: SpineContext,
-    kinds: NDArray[np.uint8],
-    discs: ComponentVoxels,
-    *,
-    image: LabellingInput,
-    affine: Affine,
-    weights: EvidenceWeights,
+    context: SpineContext, kinds: NDArray[np.uint8], discs: ComponentVoxels, *, image: LabellingInput, affine: Affine
 ) -> LabelledComponents:
     semantic = context.maps[0][0]
     coarse = np.ascontiguousarray(semantic.labels[::STRIDE, ::STRIDE, ::STRIDE])
@@ -347,9 +328,7 @@ def _find(
     if image.level_prior is not None:
         observations = with_level_prior(observations, (discs, bodies, sacral), affine, image.level_prior)
     view = _canal_extent(context, kinds)
-    return LabelledComponents(
-        context, discs, bodies, sacral, tuple(observations), view, solve(observations, view, weights)
-    )
+    return LabelledComponents(context, discs, bodies, sacral, tuple(observations), view, solve(observations, view))
 
 
 def _canal_extent(context: SpineContext, kinds: NDArray[np.uint8]) -> CanalExtent:

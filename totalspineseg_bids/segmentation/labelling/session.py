@@ -29,7 +29,6 @@ from totalspineseg_bids.segmentation.labelling.column.parameters import (
     BEYOND_DOUBT,
     ENOUGH_LANDMARKS,
     SURE,
-    EvidenceWeights,
 )
 from totalspineseg_bids.segmentation.labelling.labeller import (
     LabellingInput,
@@ -129,15 +128,13 @@ class _Dispute:
     """Reason for each doubtful component."""
 
 
-def label_session(images: Sequence[LabellingInput], weights: EvidenceWeights | None = None) -> list[LabelledSpine]:
+def label_session(images: Sequence[LabellingInput]) -> list[LabelledSpine]:
     """Label images of one session together.
 
     Parameters
     ----------
     images
         Semantic maps of one person in one scanner space, any grids; an image without overlap is labelled on its own.
-    weights
-        Cost of each kind of disagreement; the defaults if ``None``.
 
     Returns
     -------
@@ -160,9 +157,9 @@ def label_session(images: Sequence[LabellingInput], weights: EvidenceWeights | N
     >>> [spine.status.value for spine in label_session([image, image])]
     ['abstained', 'abstained']
     """
-    alone = [solve_image(image, weights) for image in images]
+    alone = [solve_image(image) for image in images]
     evidence = {n: e for n, solved in enumerate(alone) if (e := image_evidence(solved, n)) is not None}
-    together = [_solve_together(n, solved, evidence, weights) for n, solved in enumerate(alone)]
+    together = [_solve_together(n, solved, evidence) for n, solved in enumerate(alone)]
     cautions = [_names_from_session(before, after) for before, after in zip(alone, together, strict=True)]
     disputes = _disputes(together)
     unnamed = dict.fromkeys(_contested_elsewhere(together), CONTESTED_ELSEWHERE)
@@ -205,9 +202,7 @@ def _scanner(solved: SolvedImage, found: LabelledComponents, observation: Observ
     return np.asarray(solved.local[:3, :3] @ index + solved.local[:3, 3])
 
 
-def _solve_together(
-    n: int, solved: SolvedImage, evidence: Mapping[int, ImageEvidence], weights: EvidenceWeights | None
-) -> SolvedImage:
+def _solve_together(n: int, solved: SolvedImage, evidence: Mapping[int, ImageEvidence]) -> SolvedImage:
     """Solve an image with the evidence of those that may inform it."""
     found = solved.found
     if found is None:
@@ -239,7 +234,7 @@ def _solve_together(
             observations[row] = replace(
                 observations[row], session_evidence=(*observations[row].session_evidence, entry)
             )
-    return solve_with(solved, observations, weights)
+    return solve_with(solved, observations)
 
 
 def _align(solved: SolvedImage, found: LabelledComponents, other: ImageEvidence, *, compare_names: bool) -> _Alignment:

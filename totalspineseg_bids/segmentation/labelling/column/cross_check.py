@@ -13,13 +13,11 @@ from totalspineseg_bids.anatomy import SpineVariant
 from totalspineseg_bids.segmentation.labelling.column.direction import header_contradiction
 from totalspineseg_bids.segmentation.labelling.column.levels import solve_levels
 from totalspineseg_bids.segmentation.labelling.column.naming import abstention_reason, landmark_support
-from totalspineseg_bids.segmentation.labelling.column.parameters import ENOUGH_LANDMARKS, EvidenceWeights
+from totalspineseg_bids.segmentation.labelling.column.parameters import ENOUGH_LANDMARKS
 from totalspineseg_bids.segmentation.labelling.records import CanalExtent, LevelSolution, Observation
 
 
-def solve(
-    observations: Sequence[Observation], view: CanalExtent, weights: EvidenceWeights | None = None
-) -> LevelSolution:
+def solve(observations: Sequence[Observation], view: CanalExtent) -> LevelSolution:
     """Find the levels of a column with and without the level prior.
 
     The levels without the prior are used if two landmarks agree on them, or if only the prior suggests an unusual
@@ -31,8 +29,6 @@ def solve(
         Components from cranial to caudal.
     view
         Extent of the canal in view.
-    weights
-        Cost of each kind of disagreement; the defaults if ``None``.
 
     Returns
     -------
@@ -40,16 +36,15 @@ def solve(
         ``disputed`` has the other levels if the column can be named without the prior too. ``contradiction`` is set
         if the anatomy runs against the header; the levels are useless then.
     """
-    weights = weights or EvidenceWeights()
-    solution = solve_levels(observations, view, weights)
-    contradiction = header_contradiction(observations, view, solution, weights)
+    solution = solve_levels(observations, view)
+    contradiction = header_contradiction(observations, view, solution)
     if contradiction is not None:
         # The levels are no evidence for other images either.
         return replace(solution, contradiction=contradiction, anchored=False)
     if not any(o.level_prior for o in observations):
         return solution
     unprimed = [replace(o, level_prior={}) for o in observations]
-    without_prior = solve_levels(unprimed, view, weights)
+    without_prior = solve_levels(unprimed, view)
     if abstention_reason(observations, without_prior) is not None:
         return solution
     landmarks_agree = landmark_support(unprimed, without_prior.levels) >= ENOUGH_LANDMARKS

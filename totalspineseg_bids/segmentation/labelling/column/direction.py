@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.segmentation.labelling.column.levels import solve_levels
-from totalspineseg_bids.segmentation.labelling.column.parameters import REVERSED_HEADER, EvidenceWeights
+from totalspineseg_bids.segmentation.labelling.column.parameters import REVERSED_HEADER
 from totalspineseg_bids.segmentation.labelling.parameters import DISC_FRONT_MM
 from totalspineseg_bids.segmentation.labelling.records import CanalExtent, LevelSolution, Observation
 
@@ -19,9 +19,7 @@ HEAD_AND_FEET = f"the anatomy runs from feet to head: {_ADVICE}"
 FRONT_AND_BACK = f"the discs lie behind the canal: {_ADVICE}"
 
 
-def header_contradiction(
-    observations: Sequence[Observation], view: CanalExtent, solution: LevelSolution, weights: EvidenceWeights
-) -> str | None:
+def header_contradiction(observations: Sequence[Observation], view: CanalExtent, solution: LevelSolution) -> str | None:
     """Return how the anatomy contradicts the header; ``None`` if it does not.
 
     Parameters
@@ -32,8 +30,6 @@ def header_contradiction(
         Extent of the canal in view.
     solution
         Levels of the components in that order.
-    weights
-        Cost of each kind of disagreement.
     """
     discs = [o for o in observations if o.kind is Structure.DISC]
     behind = sum(o.volume_mm3 for o in discs if o.anterior < -DISC_FRONT_MM)
@@ -42,8 +38,8 @@ def header_contradiction(
     # The level prior has seen heads at the top only, so that it follows the header.
     if any(o.level_prior for o in observations):
         observations = [replace(o, level_prior={}) for o in observations]
-        solution = solve_levels(observations, view, weights)
-    turned = solve_levels(*turn(observations, view), weights)
+        solution = solve_levels(observations, view)
+    turned = solve_levels(*turn(observations, view))
     if turned.log_likelihood - solution.log_likelihood > REVERSED_HEADER:
         return HEAD_AND_FEET
     return None

@@ -38,9 +38,9 @@ from totalspineseg_bids.segmentation.labelling.column.parameters import (
     STRAIGHT_MM,
     TOP_SD_MM,
     VERTEBRA_SD_MM,
+    WEIGHTS,
     WINDOW,
     Chain,
-    EvidenceWeights,
 )
 from totalspineseg_bids.segmentation.labelling.column.parity import Parities, parity_scores
 from totalspineseg_bids.segmentation.labelling.column.rejection import rejection_costs
@@ -79,9 +79,7 @@ class _Lattice:
     shape: tuple[int, int, int]
 
 
-def solve_levels(
-    observations: Sequence[Observation], view: CanalExtent, weights: EvidenceWeights | None = None
-) -> LevelSolution:
+def solve_levels(observations: Sequence[Observation], view: CanalExtent) -> LevelSolution:
     """Find the levels of a column.
 
     Parameters
@@ -90,24 +88,21 @@ def solve_levels(
         Discs, vertebral bodies and sacrum, ordered from cranial to caudal by arc length.
     view
         Extent of the canal in view.
-    weights
-        Cost of each kind of disagreement; the defaults if ``None``.
 
     Returns
     -------
     LevelSolution
         Levels, posterior probabilities and missing discs; empty without components.
     """
-    weights = weights or EvidenceWeights()
     if not observations:
         return LevelSolution((), (), (), SpineVariant(), 0.0, 1.0)
-    solution = _solve(observations, view, weights)
+    solution = _solve(observations, view)
     if solution is not None:
         return solution
-    costs = rejection_costs(observations, weights)
+    costs = rejection_costs(observations)
     for least in REJECT_BELOW:
         kept = [n for n, cost in enumerate(costs) if cost >= least]
-        solution = _solve([observations[n] for n in kept], view, weights) if kept else None
+        solution = _solve([observations[n] for n in kept], view) if kept else None
         if solution is not None:
             rejected = float(sum(cost for cost in costs if cost < least))
             solution = replace(solution, log_likelihood=solution.log_likelihood - rejected)
@@ -127,10 +122,10 @@ def _insert_rejected(solution: LevelSolution, kept: Sequence[int], count: int) -
     )
 
 
-def _solve(observations: Sequence[Observation], view: CanalExtent, weights: EvidenceWeights) -> LevelSolution | None:
+def _solve(observations: Sequence[Observation], view: CanalExtent) -> LevelSolution | None:
     """Find the levels; ``None`` if no order of levels explains the components."""
     hypotheses = build_hypotheses()
-    lattice = _build_lattice(observations, hypotheses, view, weights)
+    lattice = _build_lattice(observations, hypotheses, view)
     forward = _forward(lattice)
     rows = _plausible_hypotheses(lattice, forward)
     if len(rows) == 0:
@@ -202,26 +197,24 @@ def _scaled(logs: Table) -> _Scaled:
     return _Scaled(np.exp(logs - top), top)
 
 
-def _build_lattice(
-    observations: Sequence[Observation], hypotheses: Hypotheses, view: CanalExtent, weights: EvidenceWeights
-) -> _Lattice:
+def _build_lattice(observations: Sequence[Observation], hypotheses: Hypotheses, view: CanalExtent) -> _Lattice:
     side = [1 if o.kind is Structure.DISC else 0 for o in observations]
-    levels = emissions(observations, hypotheses, view, weights)
-    parities: Parities = parity_scores(observations, hypotheses.places, weights)
+    levels = emissions(observations, hypotheses, view)
+    parities: Parities = parity_scores(observations, hypotheses.places)
     count, phases, places = len(hypotheses.scale), len(parities.prior), hypotheses.places
     emission = [_scaled(levels[n][:, None, :] + parities.scores[n][None]) for n in range(len(observations))]
-    before = np.concatenate([[0.0], np.cumsum(rejection_costs(observations, weights))])
+    before = np.concatenate([[0.0], np.cumsum(rejection_costs(observations))])
     start: list[_Scaled | None] = []
     end: list[_Scaled | None] = []
     for n, observation in enumerate(observations):
         ahead, after = float(before[n]), float(before[-1] - before[n + 1])
         first = last = None
         if ahead < 2 * LARGEST_SKIP:
-            above = _end_costs(hypotheses, side[n], observation.s - view.top, weights, upwards=True)
+            above = _end_costs(hypotheses, side[n], observation.s - view.top, upwards=True)
             prior = hypotheses.prior[:, None] - above - ahead
             first = _scaled(prior[:, None] + parities.prior[None, :, None])
         if after < 2 * LARGEST_SKIP:
-            below = _end_costs(hypotheses, side[n], view.bottom - observation.s, weights, upwards=False)
+            below = _end_costs(hypotheses, side[n], view.bottom - observation.s, upwards=False)
             last = _scaled(np.broadcast_to((-below - after)[:, None], (count, phases, places)))
         start.append(first)
         end.append(last)
@@ -231,79 +224,73 @@ def _build_lattice(
         for m in range(max(0, n - WINDOW), n):
             skipped = float(before[n] - before[m + 1])
             if skipped < LARGEST_SKIP:
-                step = _step(observations[m], observations[n], hypotheses, weights, bodies=bodies)
+                step = _step(observations[m], observations[n], hypotheses, bodies=bodies)
                 steps[m, n] = step._replace(scale=step.scale - skipped)
     return _Lattice(emission, start, end, steps, parities.flips, (count, phases, places))
 
 
-def _end_costs(hypotheses: Hypotheses, side: int, room: float, weights: EvidenceWeights, *, upwards: bool) -> Table:
+def _end_costs(hypotheses: Hypotheses, side: int, room: float, *, upwards: bool) -> Table:
     """Return the cost of the discs that should be in view beyond the outermost component, shape (H, P)."""
     here = hypotheses.position[:, :, side][:, :, None]
     discs = hypotheses.position[:, None, :, 1]
     distance = here - discs if upwards else discs - here
     seen = (distance > NEXT_DISC_MM) & (distance < room - END_ROOM_MM) & hypotheses.exists[:, None, :, 1]
-    return np.asarray(np.minimum(seen.sum(axis=2) * weights.end_level, weights.end_limit))
+    return np.asarray(np.minimum(seen.sum(axis=2) * WEIGHTS.end_level, WEIGHTS.end_limit))
 
 
-def _step(
-    upper: Observation, lower: Observation, hypotheses: Hypotheses, weights: EvidenceWeights, *, bodies: bool
-) -> _Step:
+def _step(upper: Observation, lower: Observation, hypotheses: Hypotheses, *, bodies: bool) -> _Step:
     """Return the probabilities of the steps between two components by their distance and the levels between them."""
     a, b = (1 if o.kind is Structure.DISC else 0 for o in (upper, lower))
     distance = float(np.linalg.norm(lower.center - upper.center))
     if distance > STRAIGHT_MM:
         distance = max(distance, lower.s - upper.s)
-    extra = weights.spacing_floor_mm**2 + sum(
+    extra = WEIGHTS.spacing_floor_mm**2 + sum(
         (VERTEBRA_SD_MM**2 if o.kind is Structure.VERTEBRA else 0.0)
         + (SACRUM_SD_MM**2 if o.kind is Structure.SACRUM else 0.0)
         + (EDGE_SD_MM**2 if o.touches_edge else 0.0)
         for o in (upper, lower)
     )
     jumps, logs = [], []
-    for q in _plausible(distance, (a, b), extra, hypotheses, weights):
+    for q in _plausible(distance, (a, b), extra, hypotheses):
         expected = hypotheses.steps[a][b][q]
-        variance = np.square(np.float32(weights.spacing_sd) * np.maximum(expected, np.float32(1.0))) + np.float32(extra)
+        variance = np.square(np.float32(WEIGHTS.spacing_sd) * np.maximum(expected, np.float32(1.0))) + np.float32(extra)
         # The class of the dens and of the ring of C1 varies.
         if a == 0 or b == 0:
             variance[:, : max(0, 2 + (b == 1) - q)] += TOP_SD_MM**2
         deviation = np.square(np.float32(distance) - expected) / (2 * variance)
         jumps.append(q)
-        logs.append(
-            -np.minimum(deviation, weights.spacing_cap) - _gap(q, (a, b), hypotheses.places, weights, bodies=bodies)
-        )
+        logs.append(-np.minimum(deviation, WEIGHTS.spacing_cap) - _gap(q, (a, b), hypotheses.places, bodies=bodies))
     top = max(float(log.max()) for log in logs)
     return _Step(tuple(jumps), tuple(np.exp(log - top)[:, None] for log in logs), top)
 
 
-def _plausible(
-    distance: float, sides: tuple[int, int], extra: float, hypotheses: Hypotheses, weights: EvidenceWeights
-) -> tuple[int, ...]:
+def _plausible(distance: float, sides: tuple[int, int], extra: float, hypotheses: Hypotheses) -> tuple[int, ...]:
     """Return the numbers of places that a distance may span under any hypothesis."""
     costs = {}
     a, b = sides
     for q in range(1 if b <= a else 0, LONGEST_STEP + 1):
         low, high = hypotheses.reach[a][b][q]
         nearest = min(max(distance, low), high)
-        variance = (weights.spacing_sd * nearest) ** 2 + extra + TOP_SD_MM**2
+        variance = (WEIGHTS.spacing_sd * nearest) ** 2 + extra + TOP_SD_MM**2
         costs[q] = 0.5 * (distance - nearest) ** 2 / variance
     least = min(costs.values())
     return tuple(q for q, cost in costs.items() if cost <= max(HOPELESS, least))
 
 
 @cache
-def _gap(q: int, sides: tuple[int, int], places: int, weights: EvidenceWeights, *, bodies: bool) -> NDArray[np.float32]:
+def _gap(q: int, sides: tuple[int, int], places: int, *, bodies: bool) -> NDArray[np.float32]:
     """Return the cost of the empty places in a step of ``q`` places, shape (places - q,)."""
     a, b = sides
     # C1 has no disc below it, so a step from C1 skips one disc less.
     discs = np.full(places - q, max(q - (1 if a == 1 else 0), 0), float)
     if a == 0:
         discs[:1] = np.maximum(discs[:1] - 1, 0)
-    cost: NDArray[np.floating] = _affine(discs, weights.missing_disc)
+    cost: NDArray[np.floating] = _affine(discs, WEIGHTS.missing_disc)
     if bodies:
         vertebrae = max(q - (1 if b == 0 else 0), 0)
-        cost = cost + _affine(np.asarray(float(vertebrae)), weights.missing_vertebra)
+        cost = cost + _affine(np.asarray(float(vertebrae)), WEIGHTS.missing_vertebra)
         if a == 0 and vertebrae:
-            cost[:1] += weights.missing_axis
+            cost[:1] += WEIGHTS.missing_axis
     return cost.astype(np.float32)
 
 

@@ -128,6 +128,8 @@ class EvidenceWeights:
     """
 
 
+WEIGHTS = EvidenceWeights()
+
 #: Prior probability of each variant. About one person in ten differs from 12 thoracic and 5 lumbar vertebrae, and fewer
 #: in both regions (``docs/method.md``); the probabilities of the single variants are assumptions.
 VARIANT_PRIOR: dict[SpineVariant, float] = {

@@ -12,7 +12,7 @@ from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.segmentation.labelling.column.parameters import (
     ALTERNATING_SHARE,
     DISC_PARITY_WEIGHT,
-    EvidenceWeights,
+    WEIGHTS,
 )
 from totalspineseg_bids.segmentation.labelling.records import Observation
 
@@ -28,7 +28,7 @@ class Parities(NamedTuple):
     """Probability of a change from one phase to another between two components, shape (F, F)."""
 
 
-def parity_scores(observations: Sequence[Observation], places: int, weights: EvidenceWeights) -> Parities:
+def parity_scores(observations: Sequence[Observation], places: int) -> Parities:
     """Return the log-likelihoods of the alternating classes of vertebrae and discs.
 
     Models are trained with either class as the odd one, so each kind of structure that alternates has two phases. A
@@ -40,8 +40,6 @@ def parity_scores(observations: Sequence[Observation], places: int, weights: Evi
         Components from cranial to caudal.
     places
         Number of vertebral places, P.
-    weights
-        Cost of each kind of disagreement.
     """
     shares = np.zeros((len(observations), 2))
     for n, o in enumerate(observations):
@@ -55,7 +53,7 @@ def parity_scores(observations: Sequence[Observation], places: int, weights: Evi
     discs_alternate = bool((shares[is_disc] > ALTERNATING_SHARE).any())
     sides = [(a, b) for a in range(2 if vertebrae_alternate else 1) for b in range(2 if discs_alternate else 1)]
     scores = np.zeros((len(observations), len(sides), places))
-    right, wrong = np.log(1 - weights.parity_error), np.log(weights.parity_error)
+    right, wrong = np.log(1 - WEIGHTS.parity_error), np.log(WEIGHTS.parity_error)
     even_place = np.arange(places) % 2 == 0
     for f, phase in enumerate(sides):
         for n in range(len(observations)):
@@ -63,6 +61,6 @@ def parity_scores(observations: Sequence[Observation], places: int, weights: Evi
             odd_here = even_place if phase[int(is_disc[n])] == 0 else ~even_place
             odd, even = shares[n]
             scores[n, f] = weight * np.where(odd_here, odd * right + even * wrong, odd * wrong + even * right)
-    flips = np.full((len(sides), len(sides)), np.exp(-weights.parity_flip))
-    np.fill_diagonal(flips, 1.0 - (len(sides) - 1) * np.exp(-weights.parity_flip))
+    flips = np.full((len(sides), len(sides)), np.exp(-WEIGHTS.parity_flip))
+    np.fill_diagonal(flips, 1.0 - (len(sides) - 1) * np.exp(-WEIGHTS.parity_flip))
     return Parities(scores, np.full(len(sides), -np.log(len(sides))), flips)

@@ -16,13 +16,13 @@ from totalspineseg_bids.segmentation.labelling.column.parameters import (
     PEERS_MM,
     SACRUM_LENGTH_MM,
     VERTEBRA_LENGTH_MM,
-    EvidenceWeights,
+    WEIGHTS,
 )
 from totalspineseg_bids.segmentation.labelling.parameters import BODY_SIDE_MM, DISC_FRONT_MM, SLIVER_SHARE
 from totalspineseg_bids.segmentation.labelling.records import Observation, volume_around
 
 
-def rejection_costs(observations: Sequence[Observation], weights: EvidenceWeights) -> NDArray[np.float64]:
+def rejection_costs(observations: Sequence[Observation]) -> NDArray[np.float64]:
     """Return the cost of rejecting each component in nats, shape (N,).
 
     It is lower for small components and for those out of line with the column.
@@ -31,19 +31,17 @@ def rejection_costs(observations: Sequence[Observation], weights: EvidenceWeight
     ----------
     observations
         Components of the image.
-    weights
-        Cost of each kind of disagreement.
     """
     # Rejecting a landmark disc also removes its evidence, so that a landmark elsewhere that is off by one level decides
     # alone. Rejecting it must therefore cost at least as much as an error of its class.
-    slip = float(np.log(weights.landmark_hit / weights.landmark_slip[0]))
+    slip = float(np.log(WEIGHTS.landmark_hit / WEIGHTS.landmark_slip[0]))
     landmark = {Structure.DISC: slip, Structure.VERTEBRA: LANDMARK_VERTEBRA}
     cost = np.zeros(len(observations))
     for n, o in enumerate(observations):
         if o.kind is Structure.SACRUM:
-            cost[n] = _sacrum_rejection_cost(o, weights)
+            cost[n] = _sacrum_rejection_cost(o)
             continue
-        base = weights.reject_disc if o.kind is Structure.DISC else weights.reject_vertebra
+        base = WEIGHTS.reject_disc if o.kind is Structure.DISC else WEIGHTS.reject_vertebra
         typical = volume_around(o, [p for p in observations if p.kind is o.kind], PEERS_MM)
         # Components cut by the field of view may be small, but slivers are often false.
         whole = typical * (SLIVER_SHARE if o.touches_edge else 1.0)
@@ -56,14 +54,14 @@ def rejection_costs(observations: Sequence[Observation], weights: EvidenceWeight
     return cost
 
 
-def _sacrum_rejection_cost(sacrum: Observation, weights: EvidenceWeights) -> float:
+def _sacrum_rejection_cost(sacrum: Observation) -> float:
     """Return the cost of rejecting the sacrum: high if it is as long as a sacrum, low if it is as short as a vertebra.
 
     A level prior raises the cost if it finds a sacrum there, and lowers it if it finds vertebrae.
     """
-    short, long = weights.reject_sacrum
+    short, long = WEIGHTS.reject_sacrum
     share = float(np.clip((sacrum.length_mm - VERTEBRA_LENGTH_MM) / (SACRUM_LENGTH_MM - VERTEBRA_LENGTH_MM), 0.0, 1.0))
     cost = short + (long - short) * share
     if sacrum.level_prior:
-        cost += weights.prior_sacrum * (2.0 * sacrum.level_prior.get("S", 0.0) - 1.0)
+        cost += WEIGHTS.prior_sacrum * (2.0 * sacrum.level_prior.get("S", 0.0) - 1.0)
     return max(cost, LEAST_FALSE_SACRUM)
