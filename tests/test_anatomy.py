@@ -87,7 +87,7 @@ def test_unnamed_labels():
 
 
 def test_viewer_tables_hold_every_label():
-    snap, slicer = anatomy.itksnap_table(), anatomy.slicer_table(scheme="totalspineseg")
+    snap, slicer = anatomy.itksnap_table(), anatomy.slicer_table("totalspineseg")
     for label in anatomy.LABELS:
         assert f'"{label.name}"' in snap
         assert f"{label.public_id} {label.name} " in slicer

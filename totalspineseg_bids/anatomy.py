@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import colorsys
 import itertools
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cache
@@ -343,19 +343,19 @@ def level_point_value(disc_level: str) -> int | None:
     return None
 
 
-def itksnap_table(labels: Iterable[AnatomicalLabel] = LABELS, scheme: LabelScheme = DEFAULT_SCHEME) -> str:
+def itksnap_table(scheme: LabelScheme = DEFAULT_SCHEME) -> str:
     """Return the label description file that ITK-SNAP imports (index, RGB, alpha, visible, mesh, name)."""
     lines = ['    0     0    0    0        0  0  0    "Clear Label"']
-    for label in sorted(labels, key=lambda item: item.id_in(scheme)):
+    for label in sorted(LABELS, key=lambda item: item.id_in(scheme)):
         red, green, blue = label.color
         lines.append(f'{label.id_in(scheme):5d} {red:5d} {green:4d} {blue:4d}        1  1  1    "{label.name}"')
     return "\n".join(lines) + "\n"
 
 
-def slicer_table(labels: Iterable[AnatomicalLabel] = LABELS, scheme: LabelScheme = DEFAULT_SCHEME) -> str:
+def slicer_table(scheme: LabelScheme = DEFAULT_SCHEME) -> str:
     """Return the colour table (``.ctbl``) that 3D Slicer reads (index, name, RGBA)."""
     lines = ["# Color table: totalspineseg_bids", "0 background 0 0 0 0"]
-    for label in sorted(labels, key=lambda item: item.id_in(scheme)):
+    for label in sorted(LABELS, key=lambda item: item.id_in(scheme)):
         red, green, blue = label.color
         lines.append(f"{label.id_in(scheme)} {label.name} {red} {green} {blue} 255")
     return "\n".join(lines) + "\n"

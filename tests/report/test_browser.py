@@ -34,7 +34,6 @@ def site(spine, rows, tmp_path_factory):
     image, labels, affine, *_ = spine
     files = write_figures(folder / "sub-00" / "figures", "sub-00_T2w", image, labels, affine)
     figures = {kind: f"sub-00/figures/{name}" for kind, name in files.items()}
-    angles = {"Model": "m", "lumbar-lordosis-deg": "41.3", "snr": "12.5"}
     reports = [
         ImageReport(
             "sub-00_T2w",
@@ -42,7 +41,8 @@ def site(spine, rows, tmp_path_factory):
             flags=["T13"],
             rows=rows,
             figures=figures,
-            provenance=angles,
+            provenance={"Model": "m"},
+            measures={"lumbar-lordosis-deg": "41.3", "snr": "12.5"},
             profile=[
                 {"distance-mm": f"{mm}", "level": "L3", "position": f"{mm / 40}"}
                 | {"canal-area-mm2": f"{200 + mm}", "cord-area-mm2": "60"}

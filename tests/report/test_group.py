@@ -150,7 +150,7 @@ def test_many_thumbnails_are_made_small(tmp_path):
 
 def test_angles_under_both_names(group, tmp_path):
     images, volumes = group
-    angles = [{"lumbar-lordosis-deg": "41.26"}, {"lumbar-lordosis": "39", "coronal-cobb": "n/a"}, *[{}] * 20]
+    angles = [{"lumbar-lordosis": "41.26"}, {"lumbar-lordosis": "39", "coronal-cobb": "n/a"}, *[{}] * 20]
     data = data_of(write(tmp_path, [{**i, **a} for i, a in zip(images, angles, strict=True)], volumes))
     assert data["alignment"] == ["Lumbar lordosis L1-L5"]
     assert data["values"]["angle"]["Lumbar lordosis L1-L5"].split(",")[:3] == ["41.3", "39.0", ""]
@@ -172,8 +172,8 @@ def test_nothing_at_all(tmp_path):
 
 
 def test_missing_cells_and_foreign_rows(tmp_path):
-    images = [{"participant": "sub-1", "image": "a"}, {}]
-    volumes = [{"participant": "sub-1", "image": "a", "level": "L1"}, {"participant": "x"}, {"level": "L1"}]
+    images = [{"participant": "sub-1", "image": "a"}]
+    volumes = [{"participant": "sub-1", "image": "a", "level": "L1"}, {"participant": "x"}]
     page = write(tmp_path, images, volumes)
     assert "unknown" in page
     assert data_of(page)["values"] == {"angle": {}}

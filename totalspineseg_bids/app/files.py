@@ -268,9 +268,9 @@ def _write_exports(
 
     grid = image.volume.geometry
     if "itksnap" in options.export:
-        write_text(_beside(target, ".label"), anatomy.itksnap_table(scheme=options.scheme))
+        write_text(_beside(target, ".label"), anatomy.itksnap_table(options.scheme))
     if "slicer" in options.export:
-        write_text(_beside(target, ".ctbl"), anatomy.slicer_table(scheme=options.scheme))
+        write_text(_beside(target, ".ctbl"), anatomy.slicer_table(options.scheme))
     for product in exports.make_exports(options.export, spine, labels, grid):
         if isinstance(product, exports.ExportedText):
             write_text(_beside(target, f"_{product.kind}"), product.text)

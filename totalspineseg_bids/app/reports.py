@@ -11,7 +11,6 @@ from totalspineseg_bids.app.crash import FAILED, Failure, read_crashes
 from totalspineseg_bids.bids.derivatives import ImageDerivatives, check_fetched, read_derivatives
 from totalspineseg_bids.bids.names import ENTITY_NAMES, GROUP_PROFILES, SourceImage, report_name
 from totalspineseg_bids.bids.tables import read_table
-from totalspineseg_bids.columns import MISSING
 from totalspineseg_bids.imaging.atomic import write_bytes
 from totalspineseg_bids.report.image_report import ImageReport
 
@@ -31,10 +30,6 @@ def describe_provenance(result: ImageDerivatives) -> dict[str, str]:
         value = sidecar.get(key)
         if isinstance(value, Mapping):
             entries.update({f"{name} {title}".strip(): str(item) for name, item in value.items() if item is not None})
-    for key in ("Posture", "ImageQuality"):
-        values = sidecar.get(key)
-        if isinstance(values, Mapping):
-            entries.update({str(name): str(item) for name, item in values.items() if item not in (None, "", MISSING)})
     return entries
 
 
@@ -47,6 +42,7 @@ def name_entities(source: SourceImage) -> dict[str, str]:
 def make_image_report(output: Path, result: ImageDerivatives) -> ImageReport:
     """Return the part of the report on a completed image in an output folder."""
     corrections = ImageCorrections.from_sidecar(result.sidecar)
+    groups = (result.sidecar.get(key) for key in ("Posture", "ImageQuality"))
     return ImageReport(
         title=result.source.name,
         entities=name_entities(result.source),
@@ -60,6 +56,8 @@ def make_image_report(output: Path, result: ImageDerivatives) -> ImageReport:
         corrections=corrections.as_cells(),
         edited_map=corrections.edited.name if corrections.edited else "",
         provenance=describe_provenance(result),
+        bundled=result.bundled,
+        measures={k: str(v) for group in groups if isinstance(group, Mapping) for k, v in group.items()},
     )
 
 

@@ -205,9 +205,9 @@ def write_root_files(raw: Path, output: Path, scheme: LabelScheme, export: Colle
         f"seg-{SEGMENTATION}_dseg.tsv": make_lookup_table(scheme),
     }
     if "slicer" in export:
-        files[f"seg-{SEGMENTATION}_dseg.ctbl"] = slicer_table(scheme=scheme)
+        files[f"seg-{SEGMENTATION}_dseg.ctbl"] = slicer_table(scheme)
     if "itksnap" in export:
-        files[f"seg-{SEGMENTATION}_dseg.label"] = itksnap_table(scheme=scheme)
+        files[f"seg-{SEGMENTATION}_dseg.label"] = itksnap_table(scheme)
     # Not by a search, because the folder of a large dataset has thousands of entries.
     if not any((output / f"README{extension}").is_file() for extension in ("", ".md", ".rst", ".txt")):
         files["README.md"] = make_readme(name_of_raw)

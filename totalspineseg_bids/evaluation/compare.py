@@ -64,9 +64,7 @@ class Comparison:
         parts = _parts(metric, self.models[model])
         return _ratio(parts if chosen is None else parts[chosen])
 
-    def difference(
-        self, metric: Metric, model: str, chosen: NDArray[np.intp] | None = None, seed: int = 0
-    ) -> Difference:
+    def difference(self, metric: Metric, model: str, chosen: NDArray[np.intp] | None = None) -> Difference:
         """Return a metric of a model less that of the first model.
 
         Parameters
@@ -75,8 +73,6 @@ class Comparison:
             What to compare.
         chosen : int array, optional
             Numbers of the images; all by default.
-        seed : int, default 0
-            Of the bootstrap.
         """
         numbers = np.arange(len(self.images)) if chosen is None else chosen
         own = _parts(metric, self.models[model])[numbers]
@@ -84,7 +80,7 @@ class Comparison:
         value = _ratio(own) - _ratio(other)
         if math.isnan(value) or len(numbers) < 2:
             return Difference(value, float("nan"), float("nan"))
-        draws = np.random.default_rng(seed).integers(0, len(numbers), (_DRAWS, len(numbers)))
+        draws = np.random.default_rng(0).integers(0, len(numbers), (_DRAWS, len(numbers)))
         sums, others = own[draws].sum(axis=1), other[draws].sum(axis=1)
         with np.errstate(invalid="ignore", divide="ignore"):
             spread = sums[:, 0] / sums[:, 1] - others[:, 0] / others[:, 1]

@@ -12,9 +12,8 @@ from totalspineseg_bids.evaluation.evaluate import METRICS, Metric
 from totalspineseg_bids.evaluation.evaluate_output import (
     align_columns,
     environment,
+    format_number,
     millimetres,
-    percent,
-    three,
     to_json_value,
     to_tsv,
 )
@@ -27,8 +26,7 @@ _MAIN = ("dice_levels", "nsd_levels", "identified_levels", "all_levels_right", "
 
 def format_figure(metric: Metric, value: float) -> str:
     """Format a metric for display."""
-    show = {"share": three, "rate": percent, "mm": millimetres}[metric.unit]
-    return show(value)
+    return millimetres(value) if metric.unit == "mm" else format_number(value, percent=metric.unit == "rate")
 
 
 def format_difference(metric: Metric, difference: Difference) -> str:

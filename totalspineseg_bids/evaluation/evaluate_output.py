@@ -6,7 +6,7 @@ import io
 import json
 import math
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +28,11 @@ OUTCOME_TEXT: dict[Outcome, str] = {
 }
 
 
-def three(value: float) -> str:
-    """Return a figure with three decimals, a dash for NaN."""
-    return "–" if math.isnan(value) else f"{value:.3f}"
-
-
-def percent(value: float) -> str:
-    """Return a share as whole per cent, a dash for NaN."""
-    return "–" if math.isnan(value) else f"{100 * value:.0f} %"
+def format_number(value: float, *, percent: bool = False) -> str:
+    """Return a figure with three decimals or in whole per cent; a dash for none."""
+    if math.isnan(value):
+        return "–"
+    return f"{100 * value:.0f} %" if percent else f"{value:.3f}"
 
 
 def millimetres(value: float) -> str:
@@ -58,7 +55,7 @@ def environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(three=three, percent=percent, mm=millimetres, bar=bar)
+    made.filters.update(three=format_number, percent=partial(format_number, percent=True), mm=millimetres, bar=bar)
     made.globals.update(version=__version__, groups=list(GROUPS.values()))
     return made
 
@@ -231,23 +228,8 @@ def align_columns(rows: Sequence[Sequence[str]]) -> list[str]:
     return lines
 
 
-def format_number(value: float, *, percent: bool = False) -> str:
-    """Return a figure for a text table: three decimals or whole per cent, ``-`` for none."""
-    if math.isnan(value):
-        return "-"
-    return f"{100 * value:.0f} %" if percent else f"{value:.3f}"
-
-
-def evaluation_table(evaluation: Evaluation, *, levels: bool = True) -> str:
-    """Return the figures as text: over all, by each tag, and by level.
-
-    Parameters
-    ----------
-    evaluation : Evaluation
-        Results.
-    levels : bool, default True
-        Whether to add a line for each level.
-    """
+def evaluation_table(evaluation: Evaluation) -> str:
+    """Return the figures as text: over all, by each tag, and by level."""
     out = io.StringIO()
     head = ("", "images", "levels", *GROUPS.values(), "NSD", "all right", "with landmark", "abstained", "wrong")
     rows: list[tuple[str, ...]] = [head]
@@ -271,20 +253,19 @@ def evaluation_table(evaluation: Evaluation, *, levels: bool = True) -> str:
     out.write("Dice over structures in full view; normalised surface distance (NSD) of the levels at ")
     out.write(f"{evaluation.tolerance_mm:g} mm; share of images with every level in full view right\n")
     out.write("\n".join(align_columns(rows)) + "\n")
-    if levels:
-        rows = [("level", "images", "Dice", "NSD", "identified", "distance mm")]
-        rows += [
-            (
-                row["name"],
-                str(row["images"]),
-                format_number(row["dice"]),
-                format_number(row["nsd"]),
-                format_number(row["identification_rate"], percent=True),
-                format_number(row["localisation_mm"]),
-            )
-            for row in evaluation.by_level()
-        ]
-        out.write("\n" + "\n".join(align_columns(rows)) + "\n")
+    rows = [("level", "images", "Dice", "NSD", "identified", "distance mm")]
+    rows += [
+        (
+            row["name"],
+            str(row["images"]),
+            format_number(row["dice"]),
+            format_number(row["nsd"]),
+            format_number(row["identification_rate"], percent=True),
+            format_number(row["localisation_mm"]),
+        )
+        for row in evaluation.by_level()
+    ]
+    out.write("\n" + "\n".join(align_columns(rows)) + "\n")
     figures = evaluation.summary()
     for group, rate in figures["identification_rate"].items():
         out.write(f"identified {group}: {format_number(rate, percent=True)}\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 from typing import Final
@@ -102,17 +102,6 @@ def levels_range(levels: Sequence[str]) -> str:
     """
     found = [level for level in VERTEBRA_LEVELS if level in set(levels)]
     return "–".join(dict.fromkeys([found[0], found[-1]])) if found else ""
-
-
-def is_bundled(provenance: Mapping[str, str]) -> bool:
-    """Return whether provenance (or a row of the image table) names the bundled model."""
-    for key, value in provenance.items():
-        name = key.lower()
-        if name == "bundled" and is_true(str(value)):
-            return True
-        if name.startswith("model") and "bundled" in str(value).lower():
-            return True
-    return False
 
 
 def headline(status: str) -> str:

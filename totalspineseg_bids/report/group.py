@@ -14,16 +14,16 @@ from totalspineseg_bids.anatomy import VERTEBRA_LEVELS
 from totalspineseg_bids.imaging.atomic import write_bytes
 from totalspineseg_bids.measurement.levels import AREAS, COLUMNS
 from totalspineseg_bids.measurement.quality import QUALITY_COLUMNS
+from totalspineseg_bids.models.catalog import BUNDLED
 from totalspineseg_bids.report.environment import (
     asset,
     environment,
-    is_bundled,
     json_block,
     levels_range,
     present,
     unit_symbol,
 )
-from totalspineseg_bids.report.group_data import DECIMALS, GroupPageData, Row, local_link, participant_of, split_list
+from totalspineseg_bids.report.group_data import DECIMALS, GroupPageData, Row, local_link, split_list
 from totalspineseg_bids.report.outliers import MIN_COUNT, THRESHOLD, find_outliers
 from totalspineseg_bids.report.thumbnails import inline_thumbnails
 
@@ -114,7 +114,7 @@ def write_group_report(
         .render(
             title=f"{dataset_name}: spine report",
             dataset_name=dataset_name,
-            bundled=any(is_bundled({"model": row.get("model", "")}) for row in images),
+            bundled=any(row.get("model") == BUNDLED for row in images),
             models=sorted({present(row.get("model")) for row in images} - {""}),
             tiles=_tiles(images, counts, table),
             images=[_image_row(index, row, pictures[index], marked) for index, row in enumerate(images)],
@@ -190,7 +190,7 @@ def _image_row(index: int, row: Row, picture: str, marked: Mapping[tuple[int, st
     levels = split_list(row.get("levels"))
     return {
         "index": index,
-        "participant": participant_of(row),
+        "participant": row["participant"],
         "session": present(row.get("session")),
         "image": present(row.get("image")),
         "status": present(row.get("status")) or "unknown",
@@ -210,13 +210,8 @@ def _image_row(index: int, row: Row, picture: str, marked: Mapping[tuple[int, st
 
 def _participant_columns(participants: Sequence[Row], names: set[str]) -> dict[str, Any]:
     """Arrange participants.tsv as name -> values, for the columns that can be compared by."""
-    rows = {present(row.get("participant_id")): row for row in participants}
-    rows = {**rows, **{f"sub-{name}": row for name, row in rows.items() if name and not name.startswith("sub-")}}
+    rows = {row["participant_id"]: row for row in participants}
     columns = list(dict.fromkeys(column for row in participants for column in row if column != "participant_id"))
     kept = [c for c in columns if len({present(row.get(c)) for row in participants} - {""}) > 1][:_PARTICIPANT_COLUMNS]
-    found = {}
-    for name in sorted(names):
-        row = rows.get(name) or rows.get(f"sub-{name}")
-        if row is not None:
-            found[name] = [present(row.get(column)) for column in kept]
+    found = {name: [present(rows[name].get(column)) for column in kept] for name in sorted(names & rows.keys())}
     return {"columns": kept, "rows": found}

@@ -83,7 +83,6 @@ class GroupPageData:
         """Return the columns of the image table that the plots use."""
         names = ("participant", "session", "image", "report", "snr")
         columns = {name: [present(row.get(name)) for row in self.images] for name in names}
-        columns["participant"] = [participant_of(row) for row in self.images]
         columns["report"] = [local_link(link) for link in columns["report"]]
         return columns
 
@@ -91,15 +90,15 @@ class GroupPageData:
     def angles(self) -> dict[str, str]:
         """Map each measured alignment angle to its values in all images, separated by commas."""
         found = {}
-        for column, entry in POSTURE_COLUMNS.items():
-            values = [number(row.get(column) or row.get(column.removesuffix("-deg"))) for row in self.images]
+        for entry in POSTURE_COLUMNS.values():
+            values = [number(row.get(entry.short_name)) for row in self.images]
             if any(value is not None for value in values):
                 found[entry.title] = ",".join("" if value is None else f"{value:.1f}" for value in values)
         return found
 
     def participant_names(self) -> set[str]:
         """Return the labels of all participants with an image."""
-        return {participant_of(row) for row in self.images}
+        return {row["participant"] for row in self.images}
 
     def seen(self) -> list[str]:
         """Encode the levels of each image as a string with one character per vertebra and disc.
@@ -175,7 +174,7 @@ class GroupPageData:
         side = "above" if outlier.deviation > 0 else "below"
         return {
             "index": value.image,
-            "participant": participant_of(row),
+            "participant": row["participant"],
             "session": present(row.get("session")),
             "image": present(row.get("image")),
             "report": local_link(present(row.get("report"))),
@@ -189,12 +188,7 @@ class GroupPageData:
 
 
 def _key(row: Row) -> tuple[str, str, str]:
-    return participant_of(row), present(row.get("session")), present(row.get("image"))
-
-
-def participant_of(row: Row) -> str:
-    """Return the participant of a row of any of the tables."""
-    return present(row.get("participant")) or present(row.get("participant_id"))
+    return row["participant"], present(row.get("session")), present(row.get("image"))
 
 
 def split_list(text: str | None) -> list[str]:

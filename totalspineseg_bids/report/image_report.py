@@ -39,7 +39,10 @@ class ImageReport:
     edited_map: str = ""
     """File name of the edited label map that was applied, if any."""
     provenance: Mapping[str, str] = field(default_factory=dict)
-    """Software, model, input and date as name to value. Entries named as in `measurement.POSTURE_COLUMNS` are shown
-    under Alignment instead, those named as in `measurement.quality.QUALITY_COLUMNS` under Image quality."""
+    """Software, model, input and date as name to value."""
+    bundled: bool = False
+    """Whether the bundled model was used, which the top of the page says."""
+    measures: Mapping[str, str] = field(default_factory=dict)
+    """Values of `measurement.POSTURE_COLUMNS` and `measurement.QUALITY_COLUMNS` as text."""
     profile: Sequence[Mapping[str, str]] = ()
     """Rows of the table of areas along the column, with the columns of `measurement.levels.PROFILE_COLUMNS`."""

@@ -51,15 +51,13 @@ class Outlier:
     """Values of the level."""
 
 
-def find_outliers(values: Sequence[Value], threshold: float = THRESHOLD) -> list[Outlier]:
+def find_outliers(values: Sequence[Value]) -> list[Outlier]:
     """Rank the values that lie far from the median of their level, measure and contrast.
 
     Parameters
     ----------
     values : sequence of Value
         Values of whole levels; what is cut by the field of view must not be among them.
-    threshold : float
-        Robust standard deviations from which on a value is an outlier.
 
     Returns
     -------
@@ -82,6 +80,6 @@ def find_outliers(values: Sequence[Value], threshold: float = THRESHOLD) -> list
         found += [
             Outlier(member, median, float(deviation), len(members))
             for member, deviation in zip(members, deviations, strict=True)
-            if abs(deviation) > threshold
+            if abs(deviation) > THRESHOLD
         ]
     return sorted(found, key=lambda o: (-abs(o.deviation), o.value.image, o.value.measure, o.value.level))

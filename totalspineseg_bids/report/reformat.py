@@ -26,6 +26,8 @@ _CANAL_TO_BODY_MM = 22.0
 _FRONT_MM, _BEHIND_MM, _SIDE_MM = 75.0, 75.0, 75.0
 #: Width reserved for level names, pixels.
 _NAME_PX = 62.0
+#: Axial planes of an image with labels, at most, and of one without.
+_MAX_AXIAL, _PLAIN_AXIAL = 8, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,10 +216,9 @@ def axial_reformats(
     centerline: Centerline | None,
     *,
     pixels: int,
-    limit: int = 8,
 ) -> list[Reformat]:
-    """Place axial planes perpendicular to the canal, through up to ``limit`` discs (or vertebrae without any disc)."""
-    chosen = _evenly(_centres(labels, affine), limit)
+    """Place axial planes perpendicular to the canal, through up to eight discs (or vertebrae without any disc)."""
+    chosen = _evenly(_centres(labels, affine), _MAX_AXIAL)
     scale = pixels / 90.0
     side = _steps(-45.0, 45.0, scale)
     views = []
@@ -236,7 +237,7 @@ def axial_reformats(
     return views
 
 
-def plain_axial_reformats(field: Geometry, pixels: int, count: int = 4) -> list[Reformat]:
+def plain_axial_reformats(field: Geometry, pixels: int) -> list[Reformat]:
     """Place evenly spaced axial planes in an image without labels."""
     low, high = bounds_mm(field)
     centre = (low + high) / 2
@@ -244,7 +245,7 @@ def plain_axial_reformats(field: Geometry, pixels: int, count: int = 4) -> list[
     scale = pixels / (2 * half)
     side = _steps(-half, half, scale)[::-1]
     x, y = np.meshgrid(centre[0] + side, centre[1] + side)
-    heights = np.linspace(high[2], low[2], count + 2)[1:-1]
+    heights = np.linspace(high[2], low[2], _PLAIN_AXIAL + 2)[1:-1]
     return [Reformat(np.stack([x, y, np.full_like(x, z)], axis=-1), scale, "R", "L") for z in heights]
 
 

@@ -22,7 +22,6 @@ from totalspineseg_bids.report.environment import (
     asset,
     environment,
     headline,
-    is_bundled,
     json_block,
     levels_range,
     number,
@@ -54,7 +53,6 @@ def write_subject_report(
     *,
     group_page: str | None = None,
     band: Sequence[Mapping[str, str]] = (),
-    inline_figures: bool = True,
     self_contained: bool = False,
 ) -> None:
     """Write the page of a participant.
@@ -71,8 +69,6 @@ def write_subject_report(
         Relative path of the group page to link to.
     band : sequence of mapping of str to str
         Rows of the table of areas along the column of a group, to draw behind those of each image.
-    inline_figures : bool
-        Embed the figures; otherwise link to them.
     self_contained : bool
         Embed the full-resolution viewer and its data too, so that the page is a single file.
 
@@ -86,10 +82,10 @@ def write_subject_report(
         title=f"{participant}: spine report",
         participant=participant,
         group_page=group_page,
-        bundled=any(is_bundled(image.provenance) for image in images),
+        bundled=any(image.bundled for image in images),
         images=[
             {
-                **_image(n, image, path.parent, inline=inline_figures, self_contained=self_contained),
+                **_image(n, image, path.parent, self_contained=self_contained),
                 "profile": draw_profile(image.profile, band),
             }
             for n, image in enumerate(images, start=1)
@@ -110,9 +106,8 @@ def _methods(images: Sequence[ImageReport]) -> list[str]:
     return [describe_method(model) for model in models]
 
 
-def _image(number: int, image: ImageReport, folder: Path, *, inline: bool, self_contained: bool) -> dict[str, Any]:
+def _image(number: int, image: ImageReport, folder: Path, *, self_contained: bool) -> dict[str, Any]:
     entities = [(key, value) for key, value in image.entities.items() if key != "subject" and value]
-    levels = [row.get("level") or _level_of(row) for row in image.rows]
     return {
         "title": image.title,
         "short": " ".join(value for _, value in entities) or image.title,
@@ -120,21 +115,19 @@ def _image(number: int, image: ImageReport, folder: Path, *, inline: bool, self_
         "headline": headline(image.status),
         "reason": present(image.reason),
         "entities": entities,
-        "seen": levels_range(levels),
+        "seen": levels_range([present(row.get("level")) for row in image.rows]),
         "flags": [(flag, describe_finding(flag)) for flag in image.flags],
         "certainty": confidence_bars(image.rows, number),
-        "views": _views(image, folder, inline=inline),
+        "views": _views(image, folder),
         "volume": _volume(image, folder),
         "full": _full(image, folder, self_contained=self_contained),
         "table": levels_table(image.rows, number),
         "correct": _correct(image),
         "corrections": [_describe_correction(row) for row in image.corrections],
         "edited_map": image.edited_map,
-        "posture": _posture(image.provenance),
-        "quality": _quality(image.provenance),
-        "provenance": [
-            (k, v) for k, v in image.provenance.items() if str(v) and k not in POSTURE_COLUMNS | QUALITY_COLUMNS
-        ],
+        "posture": _posture(image.measures),
+        "quality": _quality(image.measures),
+        "provenance": [(key, value) for key, value in image.provenance.items() if value],
     }
 
 
@@ -160,7 +153,7 @@ def _describe_correction(row: Mapping[str, str]) -> str:
 
 
 def _posture(entries: Mapping[str, str]) -> list[dict[str, str]]:
-    """Select and format the alignment angles among the provenance of an image."""
+    """Select and format the alignment angles among the measures of an image."""
     levels = present(entries.get("coronal-cobb-levels"))
     found = []
     for name, entry in POSTURE_COLUMNS.items():
@@ -173,7 +166,7 @@ def _posture(entries: Mapping[str, str]) -> list[dict[str, str]]:
 
 
 def _quality(entries: Mapping[str, str]) -> list[dict[str, str]]:
-    """Select the measures of image quality among the provenance of an image."""
+    """Select the measures of image quality among the measures of an image."""
     return [
         {"name": column.title, "value": entries[name], "description": column.description}
         for name, column in QUALITY_COLUMNS.items()
@@ -181,17 +174,12 @@ def _quality(entries: Mapping[str, str]) -> list[dict[str, str]]:
     ]
 
 
-def _level_of(row: Mapping[str, str]) -> str:
-    name = present(row.get("name"))
-    return "S" if name == "sacrum" else name.removeprefix("vertebrae_")
-
-
-def _views(image: ImageReport, folder: Path, *, inline: bool) -> list[dict[str, Any]]:
+def _views(image: ImageReport, folder: Path) -> list[dict[str, Any]]:
     views = []
     for view in VIEWS:
         if view not in image.figures:
             continue
-        sources = [_source(image.figures.get(view + layer), folder, inline=inline) for layer in ("", "-fill", "-lines")]
+        sources = [_source(image.figures.get(view + layer), folder) for layer in ("", "-fill", "-lines")]
         if sources[0] is None:
             continue
         views.append(
@@ -210,7 +198,7 @@ def _views(image: ImageReport, folder: Path, *, inline: bool) -> list[dict[str, 
 
 def _volume(image: ImageReport, folder: Path) -> dict[str, str] | None:
     """Return the data of the viewer: image, labels, arrangement of the mosaic, and names; ``None`` without it."""
-    grey, labels = _source(image.figures.get(GREY), folder, inline=True), image.figures.get(LABELS)
+    grey, labels = _source(image.figures.get(GREY), folder), image.figures.get(LABELS)
     if grey is None or labels is None:
         return None
     try:
@@ -251,7 +239,7 @@ def _embedded(images: Sequence[ImageReport], folder: Path) -> list[Markup]:
     return [Markup(text) for text in scripts]  # noqa: S704 - scripts of this program, without "</script"
 
 
-def _source(name: str | None, folder: Path, *, inline: bool) -> tuple[str, tuple[int, int] | None] | None:
+def _source(name: str | None, folder: Path) -> tuple[str, tuple[int, int]] | None:
     """Return the ``src`` and the size of a picture; ``None`` if the file is missing or damaged."""
     if name is None:
         return None
@@ -261,6 +249,4 @@ def _source(name: str | None, folder: Path, *, inline: bool) -> tuple[str, tuple
             size, kind = picture.size, (picture.format or "PNG").lower()
     except (OSError, UnidentifiedImageError):
         return None
-    if not inline:
-        return name, size
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}", size

@@ -121,14 +121,7 @@ def regions_class_order(dataset: DatasetId) -> list[int]:
     return [values[0] for values in REGIONS[dataset].values()]
 
 
-def dataset_json(
-    dataset: DatasetId,
-    /,
-    num_training: int,
-    *,
-    file_ending: str = ".nii.gz",
-    **extra: Any,  # noqa: ANN401
-) -> dict[str, Any]:
+def dataset_json(dataset: DatasetId, /, num_training: int, **extra: Any) -> dict[str, Any]:  # noqa: ANN401
     """Return the content of an nnU-Net ``dataset.json``.
 
     Parameters
@@ -137,8 +130,6 @@ def dataset_json(
         101, 102 or 103.
     num_training : int
         Number of training cases.
-    file_ending : str, default '.nii.gz'
-        Ending of image and label files.
     **extra
         Further entries that nnU-Net ignores (``name``, ``description``, ``licence``, ``dataset``).
 
@@ -152,7 +143,7 @@ def dataset_json(
         "labels": nnunet_labels(dataset),
         "regions_class_order": regions_class_order(dataset),
         "numTraining": num_training,
-        "file_ending": file_ending,
+        "file_ending": ".nii.gz",
         "overwrite_image_reader_writer": "NibabelIO",
         **extra,
     }

@@ -29,8 +29,6 @@ def make_column(
     variant: SpineVariant = USUAL,
     *,
     scale: float = 0.9,
-    bend_mm: float = 12.0,
-    side_mm: float = 0.0,
     first: str = "C1",
     last: str = "S",
 ) -> SimpleColumn:
@@ -43,8 +41,8 @@ def make_column(
     height = shape[2] - 1 - np.arange(shape[2])
     along = height + top
     share = height / length
-    centre_x = 32 + side_mm * np.sin(share * 2 * np.pi)
-    centre_y = 30 + bend_mm * np.sin(share * 3 * np.pi)
+    centre_x = np.full(shape[2], 32.0)
+    centre_y = 30 + 12.0 * np.sin(share * 3 * np.pi)
     x, y = np.meshgrid(np.arange(shape[0]), np.arange(shape[1]), indexing="ij")
     truth = np.zeros(shape, np.uint8)
     dx, dy = x[..., None] - centre_x, y[..., None] - centre_y

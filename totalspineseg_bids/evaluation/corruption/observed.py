@@ -74,14 +74,14 @@ class Seen:
         self.items.insert(at, item)
         self.names.insert(at, None)
 
-    def vote(self, row: int, class_shares: ClassShares, which: int = 0) -> None:
+    def vote(self, row: int, class_shares: ClassShares) -> None:
         """Replace the class shares of a component."""
         new = list(self.items[row].class_shares)
-        new[which] = class_shares
+        new[0] = class_shares
         self.items[row] = replace(self.items[row], class_shares=tuple(new))
 
 
-def shares_of(value: int, layout: ClassMap, weight: float = 1.0) -> ClassShares:
+def shares_of(value: int, layout: ClassMap) -> ClassShares:
     """Return the class shares of a component all of whose voxels carry one integer."""
     meaning = layout.meanings[value]
     return ClassShares(
@@ -89,7 +89,7 @@ def shares_of(value: int, layout: ClassMap, weight: float = 1.0) -> ClassShares:
         {meaning.region: 1.0} if meaning.region and not meaning.level else {},
         float(meaning.parity is Parity.ODD),
         float(meaning.parity is Parity.EVEN),
-        weight,
+        1.0,
         layout.level_names,
     )
 

@@ -172,17 +172,17 @@ class Case:
         """Return whether at least `share` of the voxels of an id are in view."""
         return bool(self.counts[number] > 0 and self.counts[number] >= share * self.whole[number])
 
-    def discs(self, share: float = 0.9) -> list[str]:
+    def discs(self) -> list[str]:
         """Discs in view, from the top."""
-        return [d for d in self.variant.discs() if self.seen(anatomy.disc(d).id, share)]
+        return [d for d in self.variant.discs() if self.seen(anatomy.disc(d).id)]
 
     def landmarks(self) -> list[str]:
         """Landmark discs in view, from the top."""
         return [d for d in self.discs() if d in LANDMARK_DISCS]
 
-    def vertebrae(self, share: float = 0.9) -> list[str]:
+    def vertebrae(self) -> list[str]:
         """Vertebrae in view without the sacrum, from the top."""
-        return [v for v in self.variant.vertebrae()[:-1] if self.seen(anatomy.vertebra(v).id, share)]
+        return [v for v in self.variant.vertebrae()[:-1] if self.seen(anatomy.vertebra(v).id)]
 
     def centre(self, number: int) -> np.ndarray:
         """Centre of an id, voxels."""

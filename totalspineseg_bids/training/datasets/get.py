@@ -177,7 +177,7 @@ def state_of(source: DatasetSource, root: Path) -> State:
     return State(len(list(folder.glob("sub-*/anat/*.nii.gz"))), selected)
 
 
-def fetch_labels(labels: str, root: Path, progress: Callable[[int, int | None], None] | None = None) -> Path:
+def fetch_labels(labels: str, root: Path) -> Path:
     """Return an archive of labels: a file that is there, or downloaded to the folder of downloads.
 
     Raises
@@ -188,7 +188,7 @@ def fetch_labels(labels: str, root: Path, progress: Callable[[int, int | None], 
         If the address cannot be reached.
     """
     if labels.startswith(("http://", "https://")):
-        return fetch(labels, Path(root).resolve() / DOWNLOADS / "labels", None, progress)
+        return fetch(labels, Path(root).resolve() / DOWNLOADS / "labels")
     path = Path(labels)
     if not path.is_file():
         msg = f"{path}: no such archive of labels"
