@@ -65,9 +65,9 @@ def side_by_side(folder: Path) -> bool:
     for out in ("one", "eight"):
         finish(config(raw, folder / out, "group"))
     same = contents(folder / "one") == contents(folder / "eight")
-    codes = sorted({process.exitcode for process in processes})
+    codes = {process.exitcode for process in processes}
     print(f"eight processes at once over eight images: exit codes {codes}, {'same' if same else 'OTHER'} bytes as one")
-    return same and codes == [0]
+    return same and codes == {0}
 
 
 def main() -> int:

@@ -25,7 +25,7 @@ from totalspineseg_bids.cli.tools_common import bar, positive
 from totalspineseg_bids.imaging.grid import to_working_grid
 from totalspineseg_bids.imaging.io import load_image, write_labels
 from totalspineseg_bids.inference import predictor
-from totalspineseg_bids.inference.engines import Engine
+from totalspineseg_bids.inference.engines import Engine, make_engine
 from totalspineseg_bids.inference.model import NnUNetModel
 from totalspineseg_bids.inference.options import InferenceOptions
 from totalspineseg_bids.models.registry import resolve
@@ -70,14 +70,14 @@ SETTINGS = (
 
 def share_engines() -> None:
     """Let all predictors of a model use one engine, which otherwise takes about 1 GB for each."""
-    make, engines = predictor.make_engine, {}
+    engines: dict[str, Engine] = {}
 
     def shared(model: NnUNetModel, options: InferenceOptions) -> Engine:
         if model.digest not in engines:
-            engines[model.digest] = make(model, options)
+            engines[model.digest] = make_engine(model, options)
         return engines[model.digest]
 
-    predictor.make_engine = shared
+    predictor.make_engine = shared  # type: ignore[assignment, attr-defined]
 
 
 class Stages:

@@ -6,11 +6,7 @@ The first prediction includes building (and converting) the network; the table s
     python benchmarks/bench_inference.py --threads 2
     python benchmarks/bench_inference.py --model data/nnUNet/results/Dataset101_x --shape 160 256 320
     python benchmarks/bench_inference.py --architecture residual --features 32 64 128 256 320 320 \
-        --blocks 1 3 4 6 6 6 --patch 96 160 160 --around SPINE_dseg.nii.gz --engines nnunet openvino
-
-``--around`` takes size and spine from a label map: nnU-Net runs on the whole field of view, our engines on the region
-of the spine with its margin, as in a run with ``--roi auto``. Patches then lie elsewhere, which changes what an
-untrained network says, so that Dice is printed without this option only.
+        --blocks 1 3 4 6 6 6 --patch 96 160 160 --shape 80 160 240
 """
 
 from __future__ import annotations
@@ -24,11 +20,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from totalspineseg_bids.inference.options import EngineName
 
 ENGINES = ("nnunet", "torch", "openvino")
-#: Margin around the spine within which a network of the two steps runs, voxels.
-MARGIN = 20
 RANDOM_DATASET = {
     "channel_names": {"0": "MRI"},
     "labels": {"background": 0, "disc": [1, 2], "disc_C2_C3": 2, "vertebrae": 3, "canal": [4, 5], "cord": 5},
@@ -45,18 +42,6 @@ def make_image(channels: int, shape: tuple[int, int, int]) -> Any:  # noqa: ANN4
     return np.stack([blobs, *[(blobs > 110).astype(np.float32)] * (channels - 1)])
 
 
-def spine_of(path: Path, longest: int) -> Any:  # noqa: ANN401
-    """Return the spine of a label map in voxels of 1 mm, bool, shape (X, Y, Z), Z cut to ``longest``."""
-    import numpy as np  # noqa: PLC0415
-
-    from totalspineseg_bids.imaging.grid import restore_labels, working_geometry  # noqa: PLC0415
-    from totalspineseg_bids.imaging.io import load_image  # noqa: PLC0415
-
-    volume = load_image(path).volume
-    labels = np.asarray(volume.data).astype(np.uint8)
-    return restore_labels(labels, volume.affine, working_geometry(volume.geometry))[:, :, :longest] > 0
-
-
 def peak_kib() -> int:
     """Return the peak resident memory of this process, KiB."""
     # getrusage also counts the parent's memory at the time of the fork; the kernel's own figure does not.
@@ -67,7 +52,11 @@ def peak_kib() -> int:
 
 
 def run_one(
-    engine: str, model_path: Path, shape: tuple[int, int, int], spacing: float, options: dict[str, Any]
+    engine: EngineName | Literal["nnunet"],
+    model_path: Path,
+    shape: tuple[int, int, int],
+    spacing: float,
+    options: dict[str, Any],
 ) -> None:
     """Predict in this process and print one JSON line: times, peak memory, and where the labels were saved."""
     import numpy as np  # noqa: PLC0415
@@ -80,7 +69,6 @@ def run_one(
     torch.set_num_threads(options["threads"])
     model = load_model(model_path)
     image = make_image(len(model.channel_names), shape)
-    roi = None if options["around"] is None else spine_of(Path(options["around"]), options["longest"])
     before = peak_kib()
     if engine == "nnunet":
         from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor  # noqa: PLC0415
@@ -98,7 +86,7 @@ def run_one(
         )
 
         def predict() -> Any:  # noqa: ANN401 - numpy array
-            return ours.predict(image, (spacing,) * 3, roi=roi, margin=MARGIN).labels
+            return ours.predict(image, (spacing,) * 3).labels
 
     times = []
     for _ in range(options["repeats"] + 1):
@@ -129,8 +117,6 @@ def main() -> None:
     parser.add_argument("--shape", type=int, nargs=3, default=(64, 96, 128), help="image, voxels, X Y Z")
     parser.add_argument("--blocks", type=int, nargs="+", help="per stage of the untrained one (default: 2)")
     parser.add_argument("--patch", type=int, nargs=3, default=(64, 64, 64), help="of the untrained one, Z Y X")
-    parser.add_argument("--around", type=Path, help="label map of a spine, which gives shape and region of interest")
-    parser.add_argument("--longest", type=int, default=10_000, help="slices of it at most, mm")
     parser.add_argument("--spacing", type=float, default=1.0, help="voxel size of the image, mm")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--repeats", type=int, default=1, help="predictions after the first")
@@ -139,9 +125,6 @@ def main() -> None:
     parser.add_argument("--run", choices=ENGINES, help=argparse.SUPPRESS)
     parser.add_argument("--options", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    roi = None if arguments.around is None else spine_of(arguments.around, arguments.longest)
-    if roi is not None:
-        arguments.shape = roi.shape
     shape = tuple(arguments.shape)
     if arguments.run:
         run_one(arguments.run, arguments.model, shape, arguments.spacing, arguments.options)
@@ -149,7 +132,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         model = arguments.model or untrained(Path(scratch), arguments)
         results = {engine: in_child(engine, model, Path(scratch), arguments) for engine in arguments.engines}
-        report(results, shape, same_patches=roi is None)
+        report(results, shape)
 
 
 def untrained(scratch: Path, arguments: argparse.Namespace) -> Path:
@@ -178,8 +161,6 @@ def in_child(engine: str, model: Path, scratch: Path, arguments: argparse.Namesp
         "repeats": arguments.repeats,
         "precision": arguments.precision,
         "out": str(scratch),
-        "around": None if arguments.around is None else str(arguments.around),
-        "longest": arguments.longest,
         "folder": str(folder),
         # Left to itself, nnU-Net does not find a model that was trained on all folds.
         "folds": [name.removeprefix("fold_") for name, _ in checkpoints],
@@ -193,7 +174,7 @@ def in_child(engine: str, model: Path, scratch: Path, arguments: argparse.Namesp
     return result
 
 
-def report(results: dict[str, dict[str, Any]], shape: tuple[int, ...], *, same_patches: bool) -> None:
+def report(results: dict[str, dict[str, Any]], shape: tuple[int, ...]) -> None:
     """Print times, memory, and the agreement with the first engine."""
     import numpy as np  # noqa: PLC0415
 
@@ -202,10 +183,10 @@ def report(results: dict[str, dict[str, Any]], shape: tuple[int, ...], *, same_p
     print(f"image {' x '.join(map(str, shape))}, {len(np.unique(expected))} labels; ratios to {base_name}")
     print(f"{'engine':10} {'first s':>8} {'later s':>8} {'faster':>7} {'peak MiB':>9} {'grown MiB':>9} {'min Dice':>9}")
     for name, result in results.items():
-        dice = f"{least_dice(expected, np.load(result['labels'])):9.5f}" if same_patches else ""
+        dice = least_dice(expected, np.load(result["labels"]))
         print(
             f"{name:10} {result['first']:8.2f} {result['later']:8.2f} {base['later'] / result['later']:6.2f}x "
-            f"{result['peak'] / 1024:9.0f} {result['growth'] / 1024:9.0f} {dice}"
+            f"{result['peak'] / 1024:9.0f} {result['growth'] / 1024:9.0f} {dice:9.5f}"
         )
 
 

@@ -100,8 +100,8 @@ class Measurements:
         images = self._images(row)
         if row == "first":
             segment(checkout, folder, images, settings)  # whatever one run leaves for the next
-            found = segment(checkout, folder, images, settings)[0]
-            return {"s": found["wall"], "CPU s": found["cpu"]}
+            again = segment(checkout, folder, images, settings)[0]
+            return {"s": again["wall"], "CPU s": again["cpu"]}
         if row in {"whole", "neck"}:
             _, second = segment(checkout, folder, images * 2, settings)
             return {"s": second["seconds"], "CPU s": second["cpu"], "GiB": second["gib"]}

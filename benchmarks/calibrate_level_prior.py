@@ -150,7 +150,7 @@ def main() -> int:
         return float((np.logaddexp.reduce(scaled, axis=1) - scaled[:, SHIFTS]).mean())
 
     right = float((np.tensordot(stack, in_use, axes=(1, 0)).argmax(axis=1) == SHIFTS).mean())
-    fitted = minimize(lambda x: cost(np.exp(x)), np.log(in_use), method="Nelder-Mead")
+    fitted = minimize(lambda x: cost(np.exp(x)), np.log(in_use), method="Nelder-Mead")  # type: ignore[call-overload]
     end, views = np.exp(fitted.x)
     print(f"columns whose best shift is none: {right:.3f}")
     print("mean probability of the true shift")

@@ -27,7 +27,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.labelling_suite import BLIND, UNANCHORED, report
+from labelling_suite import BLIND, UNANCHORED, report
+
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.evaluation.corruption.cases import LAYOUTS, Plan, make, plans
 from totalspineseg_bids.evaluation.corruption.score import ScoreTotals, score

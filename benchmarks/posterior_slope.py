@@ -54,7 +54,7 @@ def profile(points: NDArray[np.float64], line: Centerline) -> list[float] | None
 def profiles(file: Path) -> dict[str, list[list[float]]]:
     """Return the profiles of the vertebrae of one label map, by region."""
     labels = np.asanyarray(nib.as_closest_canonical(nib.load(file)).dataobj).astype(np.uint8)[::STEP, ::STEP, ::STEP]
-    canal = np.argwhere(np.isin(labels, (anatomy.CANAL_ID, anatomy.CORD_ID))) * float(STEP)
+    canal = np.argwhere(np.isin(labels, (anatomy.CANAL_ID, anatomy.CORD_ID))) * np.float64(STEP)
     line = Centerline.from_canal(canal, float(STEP**3))
     found: dict[str, list[list[float]]] = defaultdict(list)
     if line is None:
@@ -62,7 +62,7 @@ def profiles(file: Path) -> dict[str, list[list[float]]]:
     for label in anatomy.LABELS:
         if label.structure is not Structure.VERTEBRA or not label.level:
             continue
-        row = profile(np.argwhere(labels == label.id) * float(STEP), line)
+        row = profile(np.argwhere(labels == label.id) * np.float64(STEP), line)
         if row is not None:
             found[region(label.level)].append(row)
     return found

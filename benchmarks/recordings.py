@@ -42,7 +42,8 @@ def save(path: Path, outputs: NetworkOutputs) -> None:
         arrays["scout_affine"] = outputs.level_prior.affine
         metadata["scout"] = [None if meaning is None else asdict(meaning) for meaning in outputs.level_prior.meanings]
     with atomic_writer(path) as file:
-        np.savez_compressed(file, told=np.array(json.dumps(metadata)), **arrays)
+        # Its last keyword argument is a flag, so that a checker takes each array for one.
+        np.savez_compressed(file, told=np.array(json.dumps(metadata)), **arrays)  # type: ignore[arg-type]
 
 
 def load(path: Path) -> tuple[NetworkOutputs, NDArray[np.uint8] | None]:

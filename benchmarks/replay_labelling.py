@@ -99,7 +99,8 @@ def main(argv: list[str] | None = None) -> int:
             for job in jobs:
                 perception, odd = load(recording(folder, job.source))
                 outcomes.append(relabel(job, perception))
-                if not np.array_equal(odd, odd_discs_of(perception)):
+                # Either may be None, which equals None only.
+                if not np.array_equal(odd, odd_discs_of(perception)):  # type: ignore[arg-type]
                     other_discs.append(job.source.name)
                 progress.update()
         result = compare_all(outcomes, folder / "bids")

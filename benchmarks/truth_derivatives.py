@@ -20,7 +20,7 @@ from totalspineseg_bids.anatomy import BY_ID, CANAL_ID, CORD_ID
 from totalspineseg_bids.app import image as images
 from totalspineseg_bids.app.crash import describe_failure, write_crash
 from totalspineseg_bids.app.reports import write_participant_report
-from totalspineseg_bids.app.segmenter import LoadedSegmenter, StageProgress
+from totalspineseg_bids.app.segmenter import LoadedSegmenter
 from totalspineseg_bids.bids.description import write_root_files
 from totalspineseg_bids.bids.names import SourceImage
 from totalspineseg_bids.bids.query import Selection, find_images
@@ -29,7 +29,7 @@ from totalspineseg_bids.errors import SpineAppError
 from totalspineseg_bids.imaging.grid import to_canonical
 from totalspineseg_bids.imaging.io import read_labels
 from totalspineseg_bids.imaging.volume import Volume
-from totalspineseg_bids.segmentation.result import Component, LabelledSpine, SpineStatus
+from totalspineseg_bids.segmentation.result import Component, LabelledSpine, SpineStatus, StageProgress
 
 
 @dataclass(frozen=True, slots=True)
