@@ -16,9 +16,8 @@ import numpy as np
 from totalspineseg_bids.anatomy import LabelScheme, from_scheme, to_scheme
 from totalspineseg_bids.app.uncorrected import SegmentedImage
 from totalspineseg_bids.bids.names import RESOLUTIONS, SEGMENTATION, DerivativeNames, SourceImage
-from totalspineseg_bids.bids.tables import read_table
-from totalspineseg_bids.columns import MISSING
-from totalspineseg_bids.errors import ImageError, MissingInputError, UsageError
+from totalspineseg_bids.bids.tables import read_given_table
+from totalspineseg_bids.errors import ImageError, UsageError
 from totalspineseg_bids.files import read_json
 from totalspineseg_bids.imaging.io import file_digest, read_labels
 from totalspineseg_bids.imaging.volume import Volume
@@ -179,13 +178,7 @@ class CorrectionFiles:
         return found
 
     def _read_table(self, path: Path) -> None:
-        try:
-            rows = read_table(path)
-        except (OSError, ValueError) as error:
-            msg = f"{path}: cannot be read ({error}); give a tab-separated table in UTF-8"
-            raise MissingInputError(msg) from error
-        for line, cells in enumerate(rows, start=2):
-            row = {key: "" if value.strip() == MISSING else value.strip() for key, value in cells.items()}
+        for line, row in enumerate(read_given_table(path), start=2):
             missing = [name for name in _REQUIRED if not row.get(name)]
             if missing:
                 msg = f"{path}: line {line}: {missing[0]} is missing; it needs the columns {', '.join(_REQUIRED)}"

@@ -14,10 +14,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from totalspineseg_bids.bids.names import label_number
-from totalspineseg_bids.bids.tables import read_table
+from totalspineseg_bids.bids.tables import read_given_table, read_table, strip_missing
 from totalspineseg_bids.columns import MISSING
 from totalspineseg_bids.config import RunConfig
-from totalspineseg_bids.errors import MissingInputError, UsageError
+from totalspineseg_bids.errors import UsageError
 from totalspineseg_bids.imaging.centerline import Vector
 from totalspineseg_bids.measurement.norms import Norms, parse_age, parse_norms, parse_sex
 
@@ -49,14 +49,6 @@ class Demographics:
     """Years; NaN where unknown, shape (N,)."""
 
 
-def _table(path: Path) -> list[dict[str, str]]:
-    try:
-        return read_table(path)
-    except (OSError, ValueError) as error:
-        msg = f"{path}: cannot be read ({error}); give a tab-separated table in UTF-8"
-        raise MissingInputError(msg) from error
-
-
 def read_ratings(path: Path | None, images: Iterable[str]) -> dict[str, Rating]:
     """Read the ratings that were downloaded from a group page.
 
@@ -81,13 +73,13 @@ def read_ratings(path: Path | None, images: Iterable[str]) -> dict[str, Rating]:
     """
     if path is None:
         return {}
-    rows, known = _table(path), set(images)
+    rows, known = read_given_table(path), set(images)
     found: dict[str, Rating] = {}
     for line, row in enumerate(rows, start=2):
         if not {"image", "rating"} <= set(row):
             msg = f"{path}: has no column image or rating; give a table downloaded from the group page"
             raise UsageError(msg)
-        rating, note = (_strip_missing(row.get(name, "")) for name in ("rating", "note"))
+        rating, note = row.get("rating", ""), row.get("note", "")
         if not rating and not note:
             continue
         if rating and rating not in RATINGS:
@@ -112,7 +104,7 @@ def read_norms(path: Path | None) -> Norms | None:
     """
     if path is None:
         return None
-    rows = _table(path)
+    rows = read_given_table(path)
     if not rows:
         msg = f"{path}: holds no reference values; it needs the columns measure, level, mean and sd"
         raise UsageError(msg)
@@ -225,7 +217,7 @@ def select_reference(reference: str | None, participants: pd.DataFrame, images: 
         raise UsageError(msg)
     chosen = participants[participants[column].str.strip() == value]
     if chosen.empty:
-        known = sorted({text for cell in participants[column] if (text := _strip_missing(cell))})
+        known = sorted({text for cell in participants[column] if (text := strip_missing(cell))})
         shown = ", ".join(known[:_SHOWN_VALUES]) + (", …" if len(known) > _SHOWN_VALUES else "")
         msg = f"--reference: no participant has {column} '{value}'; the values are {shown or 'all missing'}"
         raise UsageError(msg)
@@ -240,7 +232,7 @@ def select_reference(reference: str | None, participants: pd.DataFrame, images: 
 
 def _session_of(row: Mapping[Hashable, str]) -> str:
     text = next((row[name] for name in ("session_id", "session", "ses") if row.get(name)), "")
-    return _strip_missing(text).removeprefix("ses-")
+    return strip_missing(text).removeprefix("ses-")
 
 
 def merge_sessions(participants: pd.DataFrame) -> pd.DataFrame:
@@ -249,7 +241,3 @@ def merge_sessions(participants: pd.DataFrame) -> pd.DataFrame:
         return participants
     grouped = participants.groupby("participant_id", sort=False)
     return grouped.first().where(grouped.nunique() == 1, MISSING).reset_index()
-
-
-def _strip_missing(text: str) -> str:
-    return "" if text.strip() == MISSING else text.strip()

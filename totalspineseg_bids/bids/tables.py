@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from totalspineseg_bids.columns import MISSING
+from totalspineseg_bids.errors import MissingInputError
 from totalspineseg_bids.files import read_text
 
 
@@ -51,3 +52,30 @@ def read_table(path: Path) -> list[dict[str, str]]:
             {key: value or "" for key, value in row.items() if key}
             for row in csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
         ]
+
+
+def read_given_table(path: Path) -> list[dict[str, str]]:
+    """Read a table that the user gave, without spaces around its cells; missing values are empty.
+
+    Raises
+    ------
+    MissingInputError
+        If it cannot be read.
+    """
+    try:
+        rows = read_table(path)
+    except (OSError, ValueError) as error:
+        msg = f"{path}: cannot be read ({error}); give a tab-separated table in UTF-8"
+        raise MissingInputError(msg) from error
+    return [{key: strip_missing(value) for key, value in row.items()} for row in rows]
+
+
+def strip_missing(cell: str) -> str:
+    """Return a cell without spaces around it; a missing value is empty.
+
+    Examples
+    --------
+    >>> strip_missing(" C3 "), strip_missing("n/a")
+    ('C3', '')
+    """
+    return "" if cell.strip() == MISSING else cell.strip()

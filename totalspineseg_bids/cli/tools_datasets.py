@@ -53,7 +53,7 @@ def _list(to: Path) -> None:
     from totalspineseg_bids.training.datasets.get import state_of
 
     rows = [("name", "also", "licence", "size", "here")]
-    rows += [(s.name, s.aliases[0], s.licence, s.size, state_of(s, to).text) for s in SOURCES]
+    rows += [(s.name, s.aliases[0], s.licence, s.size, state_of(s, to)) for s in SOURCES]
     say_table(rows)
     for source in SOURCES:
         say(f"\n{source.name}: {source.title}\n  {source.page}\n  cite: {source.citation}")

@@ -377,11 +377,11 @@ def _header_for(
     return header
 
 
-def _write(path: Path, data: NDArray[Any], header: nib.Nifti1Header) -> None:
+def _write(path: Path, data: NDArray[Any], header: nib.Nifti1Header, compression: int = 6) -> None:
     payload = header.binaryblock + bytes(4) + data.tobytes(order="F")
     with atomic_writer(path) as stream:
         if path.name.endswith(".gz"):
-            with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=stream, mtime=0) as zipped:
+            with gzip.GzipFile(filename="", mode="wb", compresslevel=compression, fileobj=stream, mtime=0) as zipped:
                 zipped.write(payload)
         else:
             stream.write(payload)
@@ -405,6 +405,30 @@ def write_nifti(path: Path | str, image: nib.Nifti1Image) -> None:
     header = image.header.copy()
     header["magic"], header["vox_offset"] = header.single_magic, header.sizeof_hdr + 4
     _write(Path(path), np.asarray(image.dataobj).astype(header.get_data_dtype(), copy=False), header)
+
+
+def write_image(path: Path, data: NDArray[Any], affine: Affine) -> None:
+    """Write an image of a training atomically, compressed little: it is read many times and kept for one training.
+
+    Parameters
+    ----------
+    path : Path
+        ``.nii.gz`` file to write.
+    data : (X, Y, Z) array
+        Stored in its type, whole numbers of 64 bits in 32.
+    affine : (4, 4) float
+        Voxel index to scanner space (RAS+, mm).
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
+    stored = data.astype(np.int32) if data.dtype.kind in "iu" and data.dtype.itemsize > 4 else data
+    header = _header_for(stored.shape, affine, None)
+    header.set_data_dtype(stored.dtype)
+    header.set_slope_inter(1.0, 0.0)
+    _write(path, stored, header, compression=3)
 
 
 def write_labels(

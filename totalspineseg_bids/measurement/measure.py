@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from totalspineseg_bids.anatomy import VERTEBRA_LEVELS, Structure
 from totalspineseg_bids.imaging.centerline import Centerline, Vector, orthogonal, unit
+from totalspineseg_bids.imaging.grid import foreground_box
 from totalspineseg_bids.imaging.volume import Affine, Geometry, Volume
 from totalspineseg_bids.measurement.body_shape import BodyShape, fit_body_shape
 from totalspineseg_bids.measurement.foramen import measure_foramina
@@ -174,7 +175,9 @@ class _Measurement:
         image: Volume | None = None,
     ) -> None:
         whole = np.asarray(affine, np.float64)
-        self.labels, self.affine = _crop(labels, whole)
+        box = foreground_box(labels > 0) or (slice(0, 1),) * 3
+        self.labels, self.affine = labels[box], whole.copy()
+        self.affine[:3, 3] += whole[:3, :3] @ [part.start for part in box]
         self.components = components
         self.source = np.asarray(source_affine if source_affine is not None else affine, np.float64)[:3, :3]
         x, y, z = labels.shape
@@ -469,22 +472,6 @@ def _neighbours(disc: str, vertebrae: Collection[str]) -> tuple[str, str]:
     if lower == "S" and "L6" in vertebrae:
         upper = "L6"
     return upper, lower
-
-
-def _crop(labels: NDArray[np.uint8], affine: Affine) -> tuple[NDArray[np.uint8], Affine]:
-    """Crop the map to its labels, because most of an image is background."""
-    start = np.zeros(3, np.intp)
-    for axis in range(3):
-        filled = np.flatnonzero(labels.any(axis=tuple(a for a in range(labels.ndim) if a != axis)))
-        if len(filled) == 0:
-            return labels[:1, :1, :1], affine
-        start[axis] = filled[0]
-        cut = [slice(None)] * 3
-        cut[axis] = slice(int(filled[0]), int(filled[-1]) + 1)
-        labels = labels[tuple(cut)]
-    moved = affine.copy()
-    moved[:3, 3] += affine[:3, :3] @ start
-    return labels, moved
 
 
 def _adjacent(upper: str, lower: str) -> bool:

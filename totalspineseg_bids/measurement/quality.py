@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from totalspineseg_bids.anatomy import CANAL_ID, CORD_ID
 from totalspineseg_bids.columns import TableColumn, index_columns
+from totalspineseg_bids.imaging.grid import foreground_box
 from totalspineseg_bids.imaging.volume import Volume
 
 #: Columns of the image quality, by name and in order.
@@ -79,10 +80,9 @@ def measure_quality(image: Volume, labels: NDArray[np.uint8]) -> ImageQuality:
     >>> round(quality.snr), round(quality.cord_csf_contrast, 1)
     (10, 0.5)
     """
-    filled = np.argwhere(labels)
-    if len(filled) == 0:
+    box = foreground_box(labels > 0)
+    if box is None:
         return ImageQuality()
-    box = tuple(slice(int(a), int(b) + 1) for a, b in zip(filled.min(axis=0), filled.max(axis=0), strict=True))
     values = image.data[box].astype(np.float32)
     values[~np.isfinite(values)] = np.nan
     spacing = np.array(image.spacing)

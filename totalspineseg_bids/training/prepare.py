@@ -17,7 +17,6 @@ Copies with another contrast are training cases ``<case>_aug1`` and so on; a fol
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 import logging
@@ -30,17 +29,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.errors import NothingSelectedError, OutputError, SpineAppError
 from totalspineseg_bids.files import read_json
-from totalspineseg_bids.imaging.atomic import write_bytes, write_text
+from totalspineseg_bids.imaging.atomic import write_text
 from totalspineseg_bids.imaging.checks import check_file
-from totalspineseg_bids.imaging.io import write_labels
-from totalspineseg_bids.imaging.volume import Affine, Volume
+from totalspineseg_bids.imaging.io import write_image, write_labels
+from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.training.case_labels import SchemeChoice, load_case
 from totalspineseg_bids.training.cases import Refusal, TrainingCase, find_cases
 from totalspineseg_bids.training.class_maps import DATASET_NAMES, DATASETS, DatasetId, dataset_json
@@ -112,14 +110,6 @@ def variants(case_id: str, dataset: DatasetId) -> tuple[tuple[str, bool], ...]:
     return ((case_id, False),)
 
 
-def _write_image(path: Path, data: NDArray[np.float32], affine: Affine) -> None:
-    image = nib.Nifti1Image(data, affine)
-    image.set_qform(affine, code=1)
-    image.header.set_xyzt_units("mm")
-    # Fast compression: these files are read many times and kept for one training.
-    write_bytes(path, gzip.compress(image.to_bytes(), compresslevel=3, mtime=0))
-
-
 def _share(source: Path, target: Path) -> None:
     """Hard-link a file, or copy it if the file system has no hard links."""
     target.unlink(missing_ok=True)
@@ -173,7 +163,7 @@ def _write_case(
         for dataset, folder in folders.items():
             for name, swapped in variants(member, dataset):
                 path = folder / f"images{tag}" / f"{name}_0000.nii.gz"
-                once(path, ("image", number), partial(_write_image, path, data, image.affine))
+                once(path, ("image", number), partial(write_image, path, data, image.affine))
                 if dataset == 102:
                     path = folder / f"images{tag}" / f"{name}_0001.nii.gz"
                     odd = odd_disc_mask(labels, swapped)
@@ -184,7 +174,7 @@ def _write_case(
     if job.part == "test":
         name = f"{job.case.case_id}.nii.gz"
         path = work_dir / "test" / "images" / name
-        once(path, ("image", 0), partial(_write_image, path, image.data, image.affine))
+        once(path, ("image", 0), partial(write_image, path, image.data, image.affine))
         write_labels(work_dir / "test" / "labels" / name, labels, image.affine)
 
 

@@ -26,18 +26,7 @@ def _rank(person: Person, seed: int, purpose: str) -> str:
     return hashlib.sha256(f"{seed}|{purpose}|{person[0]}|{person[1]}".encode()).hexdigest()
 
 
-def _strata(cases: Sequence[TrainingCase]) -> dict[tuple[str, ...], list[Person]]:
-    """Group persons by dataset and by the contrasts that they have."""
-    contrasts: dict[Person, set[str]] = defaultdict(set)
-    for case in cases:
-        contrasts[case.person].add(case.contrast)
-    strata: dict[tuple[str, ...], list[Person]] = defaultdict(list)
-    for person, found in sorted(contrasts.items()):
-        strata[(person[0], *sorted(found))].append(person)
-    return dict(strata)
-
-
-def _contrasts_of(cases: Sequence[TrainingCase]) -> dict[Person, set[Stratum]]:
+def _strata_of(cases: Sequence[TrainingCase]) -> dict[Person, set[Stratum]]:
     """Return for each person the datasets and contrasts that it counts for."""
     found: dict[Person, set[Stratum]] = defaultdict(set)
     for case in cases:
@@ -71,7 +60,7 @@ def held_out_persons(cases: Sequence[TrainingCase], fraction: float = 0.1, seed:
     if not 0 <= fraction < 1:
         msg = f"test fraction must be at least 0 and below 1, not {fraction:g}"
         raise ValueError(msg)
-    strata = _contrasts_of(cases)
+    strata = _strata_of(cases)
     total = len(strata)
     if fraction == 0 or total < 2:
         return frozenset()
@@ -114,10 +103,13 @@ def folds(cases: Sequence[TrainingCase], seed: int = 0) -> list[dict[str, list[s
     """
     parts: dict[Person, int] = {}
     count = min(MAX_FOLDS, len({case.person for case in cases}))
-    for persons in _strata(cases).values():
-        for person in sorted(persons, key=lambda p: _rank(p, seed, "fold")):
-            # Dealing on from stratum to stratum keeps the folds of equal size.
-            parts[person] = len(parts) % count
+    strata = {person: frozenset(found) for person, found in _strata_of(cases).items()}
+    first: dict[frozenset[Stratum], Person] = {}
+    for person in sorted(strata):
+        first.setdefault(strata[person], person)
+    # Dealing on from persons with some contrasts to those with others keeps the folds of equal size.
+    for person in sorted(strata, key=lambda p: (first[strata[p]], _rank(p, seed, "fold"))):
+        parts[person] = len(parts) % count
     splits: list[dict[str, list[str]]] = []
     for fold in range(count):
         held_out = [case.case_id for case in cases if parts[case.person] == fold]

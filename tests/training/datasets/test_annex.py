@@ -50,14 +50,14 @@ def test_without_git_annex_the_error_says_what_to_install(tmp_path: Path, monkey
     source, root = source_of(str(repository(tmp_path / "origin"))), tmp_path / "bids"
     with pytest.raises(MissingInputError, match="pip install git-annex"):
         get_dataset(source, root)
-    assert state_of(source, root).text == "0 of 5"
+    assert state_of(source, root) == "0 of 5"
     # Content that was fetched on another machine is enough.
     for name in WANTED:
         (root / "small" / name).unlink()
         (root / "small" / name).write_bytes(content_of(name))
     result = get_dataset(source, root)
-    assert (result.selected, result.fetched, result.failed) == (5, 0, ())
-    assert state_of(source, root).text == "complete"
+    assert (result.selected, result.fetched, result.failed) == (5, 0, [])
+    assert state_of(source, root) == "complete"
 
 
 @needs_git

@@ -156,7 +156,7 @@ def test_stop_and_go_on(published: DatasetSource, server: Server, tmp_path: Path
     again = get_dataset(published, root, GetOptions(subjects=("sub-012",)))
     assert (again.fetched, server.asked) == (1, [])
     assert get_dataset(published, root, GetOptions(verify=True)).fetched == 0
-    assert state_of(published, root).text == "3 of 5"
+    assert state_of(published, root) == "3 of 5"
     with pytest.raises(NothingSelectedError, match="no series of 999"):
         get_dataset(published, root, GetOptions(subjects=("999",)))
 

@@ -10,7 +10,6 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from totalspineseg_bids.errors import DatasetError, MissingInputError, OutputError, UsageError
@@ -26,18 +25,6 @@ _ENVIRONMENT = {
     "GIT_COMMITTER_NAME": "totalspineseg-tools",
     "GIT_COMMITTER_EMAIL": "noreply@localhost",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """Numbers of files of one call."""
-
-    selected: int
-    """Files that belong to the choice."""
-    fetched: int
-    """Those that came now."""
-    failed: tuple[tuple[str, str], ...]
-    """Path and reason of those that did not come."""
 
 
 def _git(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -167,7 +154,7 @@ def get_content(
     jobs: int = 4,
     verify: bool = False,
     progress: Callable[[int, int, str], None] | None = None,
-) -> Fetched:
+) -> tuple[int, list[tuple[str, str]]]:
     """Fetch the content of files that is not there yet.
 
     Parameters
@@ -183,6 +170,13 @@ def get_content(
     progress : callable, optional
         Called with the number of files done, the number of files to fetch and the path.
 
+    Returns
+    -------
+    fetched : int
+        Number of files that came now.
+    failed : list of (str, str)
+        Path and reason of those that did not come.
+
     Raises
     ------
     MissingInputError
@@ -197,7 +191,7 @@ def get_content(
             _git("annex", "fsck", "--quiet", f"-J{jobs}", "--", *chunk, cwd=repository)
     missing = missing_files(repository, files)
     if not missing:
-        return Fetched(len(files), 0, ())
+        return 0, []
     _init(repository)
     failed: list[tuple[str, str]] = []
     for number, (name, reason) in enumerate(_get(repository, missing, jobs), start=1):
@@ -205,7 +199,7 @@ def get_content(
             failed.append((name, reason))
         if progress is not None:
             progress(number, len(missing), name)
-    return Fetched(len(files), len(missing) - len(failed), tuple(failed))
+    return len(missing) - len(failed), failed
 
 
 def _init(repository: Path) -> None:

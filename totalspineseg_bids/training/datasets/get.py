@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,25 +49,10 @@ class GetResult:
     """Files (of SPIDER: series) that belong to it."""
     fetched: int
     """Those that came with this call."""
-    failed: tuple[tuple[str, str], ...]
+    failed: list[tuple[str, str]]
     """Name and reason of those that are not there."""
     version: str
     """Commit of the repository, or digests of the archives."""
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """Numbers of files with content and of selected files."""
-
-    present: int
-    selected: int
-
-    @property
-    def text(self) -> str:
-        """One word, or the numbers."""
-        if self.selected == 0:
-            return "absent"
-        return "complete" if self.present == self.selected else f"{self.present} of {self.selected}"
 
 
 def get_dataset(
@@ -113,8 +99,8 @@ def _get_annex(
     folder = root / source.name
     commit = clone(options.url or source.url, folder, options.revision)
     files = selected_files(folder, options.subjects)
-    got = get_content(folder, files, jobs=options.jobs, verify=options.verify, progress=progress)
-    return GetResult(folder, got.selected, got.fetched, got.failed, commit)
+    fetched, failed = get_content(folder, files, jobs=options.jobs, verify=options.verify, progress=progress)
+    return GetResult(folder, len(files), fetched, failed, commit)
 
 
 def _get_spider(
@@ -134,10 +120,10 @@ def _get_spider(
         url = f"{base}/{name}?download=1"
         fetch(url, downloads, source.digests.get(name), bytes_of(name), recheck=options.verify)
     folder = root / source.name
-    done = convert_spider(source, downloads, folder, subjects=options.subjects, progress=progress)
+    selected, written, failed = convert_spider(source, downloads, folder, subjects=options.subjects, progress=progress)
     known = json.loads((downloads / "digests.json").read_text(encoding="utf-8"))
     version = ", ".join(f"{name} sha256:{known[name]['sha256']}" for name in ARCHIVES)
-    return GetResult(folder, done.images + len(done.failed), done.written, done.failed, version)
+    return GetResult(folder, selected, written, failed, version)
 
 
 def _record(source: DatasetSource, root: Path, options: GetOptions, result: GetResult) -> None:
@@ -159,22 +145,19 @@ def _record(source: DatasetSource, root: Path, options: GetOptions, result: GetR
     write_text(path, json.dumps(content, indent=1) + "\n")
 
 
-def state_of(source: DatasetSource, root: Path) -> State:
-    """Count the files of a dataset in a folder, without network access."""
-    folder = Path(root) / source.name
-    if not folder.is_dir():
-        return State(0, 0)
-    if source.kind == "annex":
-        try:
+def state_of(source: DatasetSource, root: Path) -> str:
+    """Say how much of a dataset a folder has, without network access: ``absent``, ``complete`` or ``3 of 5``."""
+    folder, present, selected = Path(root) / source.name, 0, 0
+    if folder.is_dir() and source.kind == "annex":
+        with suppress(Exception):  # the folder is not the dataset
             files = selected_files(folder)
-        except Exception:  # noqa: BLE001 - the folder is not the dataset
-            return State(0, 0)
-        return State(len(files) - len(missing_files(folder, files)), len(files))
-    try:
-        selected = int(json.loads((Path(root) / DOWNLOADS / f"{source.name}.json").read_text())["wanted"])
-    except (OSError, ValueError, KeyError):
-        return State(0, 0)
-    return State(len(list(folder.glob("sub-*/anat/*.nii.gz"))), selected)
+            present, selected = len(files) - len(missing_files(folder, files)), len(files)
+    elif folder.is_dir():
+        record = read_json(Path(root) / DOWNLOADS / f"{source.name}.json") or {}
+        present, selected = len(list(folder.glob("sub-*/anat/*.nii.gz"))), int(record.get("wanted", 0))
+    if selected == 0:
+        return "absent"
+    return "complete" if present == selected else f"{present} of {selected}"
 
 
 def fetch_labels(labels: str, root: Path) -> Path:

@@ -14,7 +14,6 @@ dataset (``sub-002_acq-lowresSag_T2w``), so that its labels fit.
 
 from __future__ import annotations
 
-import gzip
 import importlib
 import json
 import re
@@ -22,18 +21,16 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
 from totalspineseg_bids import __version__, anatomy
 from totalspineseg_bids.errors import ImageError, NothingSelectedError, SpineAppError
-from totalspineseg_bids.imaging.atomic import write_bytes, write_text
-from totalspineseg_bids.imaging.io import write_labels
+from totalspineseg_bids.imaging.atomic import write_text
+from totalspineseg_bids.imaging.io import write_image, write_labels
 from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.training.datasets.catalog import DatasetSource
 
@@ -85,18 +82,6 @@ ARCHIVES = ("images.zip", "masks.zip")
 _SERIES = {"t1": "acq-lowresSag_T1w", "t2": "acq-lowresSag_T2w", "t2_SPACE": "acq-highresSag_T2w"}
 _MEMBER = re.compile(r"^(?P<patient>\d+)_(?P<series>t1|t2|t2_SPACE)\.mha$")
 _CANAL = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Converted:
-    """Result of converting SPIDER's series."""
-
-    images: int
-    """Series in the dataset, those of earlier calls among them."""
-    written: int
-    """Those converted now."""
-    failed: tuple[tuple[str, str], ...]
-    """Member of an archive and the reason why it was left out."""
 
 
 def label_table() -> dict[int, int]:
@@ -183,17 +168,6 @@ def _read_member(archive: zipfile.ZipFile, member: str, scratch: Path) -> Volume
         path.unlink()
 
 
-def _write_image(path: Path, volume: Volume) -> None:
-    data = volume.data
-    if data.dtype.kind in "iu" and data.dtype.itemsize > 4:
-        data = data.astype(np.int32)
-    image = nib.Nifti1Image(data, volume.affine)
-    image.set_qform(volume.affine, code=1)
-    image.set_sform(volume.affine, code=1)
-    image.header.set_xyzt_units("mm")
-    write_bytes(path, gzip.compress(image.to_bytes(), compresslevel=4, mtime=0))
-
-
 def convert_spider(
     source: DatasetSource,
     archives: Path,
@@ -201,7 +175,7 @@ def convert_spider(
     *,
     subjects: Sequence[str] = (),
     progress: Callable[[int, int, str], None] | None = None,
-) -> Converted:
+) -> tuple[int, int, list[tuple[str, str]]]:
     """Write SPIDER's archives as a BIDS dataset; existing files are kept.
 
     Parameters
@@ -216,6 +190,13 @@ def convert_spider(
         Labels with or without ``sub-``, such as ``002``; all by default.
     progress : callable, optional
         Called with series done, series in all, and the name.
+
+    Returns
+    -------
+    selected, written : int
+        Series that belong to the dataset, and those converted now.
+    failed : list of (str, str)
+        Member of an archive and the reason why it was left out.
 
     Raises
     ------
@@ -233,8 +214,7 @@ def convert_spider(
         msg = f"{archives / 'images.zip'}: holds no series of {', '.join(sorted(chosen)) or 'any patient'}"
         raise NothingSelectedError(msg)
     _describe(source, target)
-    written = 0
-    complete: list[str] = []
+    complete = written = 0
     with (
         tempfile.TemporaryDirectory() as scratch,
         zipfile.ZipFile(archives / "images.zip") as image_zip,
@@ -253,15 +233,16 @@ def convert_spider(
                     mask = _read_member(mask_zip, masks[key], Path(scratch))
                     write_labels(label_path, map_labels(mask.data, f"masks.zip/{masks[key]}"), mask.affine)
                 if not image_path.exists():
-                    _write_image(image_path, _read_member(image_zip, images[key], Path(scratch)))
+                    image = _read_member(image_zip, images[key], Path(scratch))
+                    write_image(image_path, image.data, image.affine)
                     written += 1
-                complete.append(stem)
+                complete += 1
             except (SpineAppError, zipfile.BadZipFile) as error:
                 failed.append((stem, str(error)))
             if progress is not None:
                 progress(number, len(wanted), stem)
     _list_participants(target)
-    return Converted(len(complete), written, tuple(failed))
+    return complete + len(failed), written, failed
 
 
 def _list_participants(target: Path) -> None:
