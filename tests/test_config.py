@@ -76,7 +76,7 @@ def test_labels_come_without_prefix_once_and_split(dataset: Path) -> None:
         ({"localizer": "acq-"}, UsageError, "cannot read"),
         ({"participnt_label": ["01"]}, UsageError, "did you mean 'participant_label'"),
         ({"bids_dir": "/does/not/exist"}, MissingInputError, "no such dataset"),
-        ({"bids_filter_file": "/does/not/exist.json"}, MissingInputError, "no such filter file"),
+        ({"bids_filter_file": "/does/not/exist.json"}, MissingInputError, "no such file"),
         ({"bids_dir": 3}, UsageError, "must be a path"),
     ],
 )

@@ -586,12 +586,10 @@ class RunConfig:
 
     def _check_places(self) -> None:
         self._check_output()
-        if self.profile is not None and not self.profile.is_dir():
-            msg = f"{self.profile}: no such folder; a Snakemake profile is a folder with a config.yaml"
-            raise MissingInputError(msg)
-        for name, path in (("ratings", self.qc_file), ("reference values", self.norms)):
-            if path is not None and not path.is_file():
-                msg = f"{path}: no such file of {name}; give a tab-separated table"
+        for name, setting in SETTINGS.items():
+            path = getattr(self, name)
+            if setting.is_input and not setting.required and path is not None and not path.exists():
+                msg = f"{path}: no such file or folder; check {setting.flags[0]}"
                 raise MissingInputError(msg)
         if self.analysis_level == "group":
             return
@@ -607,16 +605,7 @@ class RunConfig:
         if not (self.bids_dir / "dataset_description.json").is_file() and not self.skip_bids_validation:
             msg = f"{self.bids_dir}: not a BIDS dataset (no dataset_description.json); add it or give another folder"
             raise DatasetError(msg)
-        self._check_inputs()
-
-    def _check_inputs(self) -> None:
         check_dicom_dir(self.export, self.dicom_dir)
-        if self.corrections is not None and not self.corrections.exists():
-            msg = f"{self.corrections}: no such table or folder of corrections"
-            raise MissingInputError(msg)
-        if self.bids_filter_file is not None and not self.bids_filter_file.is_file():
-            msg = f"{self.bids_filter_file}: no such filter file"
-            raise MissingInputError(msg)
 
     def _check_output(self) -> None:
         bids, out = self.bids_dir, self.output_dir

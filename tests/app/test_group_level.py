@@ -106,7 +106,7 @@ def test_ratings_are_read_back(
 
 @pytest.mark.parametrize("name", ["qc_file", "norms"])
 def test_a_file_that_is_not_there_is_said_before_the_run(tmp_path: Path, process: Process, name: str) -> None:
-    with pytest.raises(MissingInputError, match=r"gone\.tsv: no such file of"):
+    with pytest.raises(MissingInputError, match=r"gone\.tsv: no such file"):
         process("group", **{name: tmp_path / "gone.tsv"})
 
 

@@ -17,10 +17,9 @@ from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.bids.names import DerivativeNames
 from totalspineseg_bids.bids.sidecar import Digests
 from totalspineseg_bids.imaging.atomic import write_bytes
-from totalspineseg_bids.imaging.grid import foreground_box
 from totalspineseg_bids.segmentation.result import ColumnHypothesis, Component, DiscPoint, LabelledSpine, SpineStatus
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +63,16 @@ def write_uncorrected(
         "Components": [{**asdict(c), "structure": int(c.structure)} for c in spine.components],
         "DiscPoints": [asdict(point) for point in spine.disc_points],
         "Hypothesis": None if spine.hypothesis is None else asdict(spine.hypothesis),
-        "Shapes": {"working": spine.labels.shape, "native": image.native.shape},
-        "Starts": {},
     }
-    arrays: dict[str, Any] = {"affine": spine.affine, "centerline": spine.centerline_mm}
-    for name, labels in (("working", spine.labels), ("native", image.native)):
-        box = foreground_box(labels > 0) or (slice(0, 0),) * 3
-        content["Starts"][name] = [part.start for part in box]  # type: ignore[index]
-        arrays[name] = labels[box]
     stream = io.BytesIO()
-    np.savez_compressed(stream, content=np.array(json.dumps(content)), **arrays)
+    np.savez_compressed(
+        stream,
+        content=np.array(json.dumps(content)),
+        working=spine.labels,
+        native=image.native,
+        affine=spine.affine,
+        centerline=spine.centerline_mm,
+    )
     write_bytes(output / names.uncorrected, stream.getvalue())
 
 
@@ -88,14 +87,9 @@ def read_uncorrected(output: Path, names: DerivativeNames, digests: Digests) -> 
             arrays = {name: file[name] for name in ("working", "native", "affine", "centerline")}
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError):
         return None
-    whole = {}
-    for name in ("working", "native"):
-        whole[name] = np.zeros(content["Shapes"][name], np.uint8)
-        part, start = arrays[name], content["Starts"][name]
-        whole[name][tuple(slice(a, a + n) for a, n in zip(start, part.shape, strict=True))] = part
     hypothesis = content["Hypothesis"]
     spine = LabelledSpine(
-        labels=whole["working"],
+        labels=arrays["working"],
         affine=arrays["affine"],
         components=tuple(_component(entry) for entry in content["Components"]),
         status=SpineStatus(content["Status"]),
@@ -105,7 +99,7 @@ def read_uncorrected(output: Path, names: DerivativeNames, digests: Digests) -> 
         disc_points=tuple(DiscPoint(p["level"], _position(p["position_mm"])) for p in content["DiscPoints"]),
         hypothesis=None if hypothesis is None else ColumnHypothesis(**hypothesis),
     )
-    return SegmentedImage(spine, whole["native"], tuple(content["Files"]))
+    return SegmentedImage(spine, arrays["native"], tuple(content["Files"]))
 
 
 def _position(values: Sequence[float]) -> tuple[float, float, float]:

@@ -7,20 +7,23 @@ interval over images (Efron, Annals of Statistics 7, 1979), because levels of on
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from totalspineseg_bids.anatomy import DEFAULT_SCHEME, LabelScheme
-from totalspineseg_bids.errors import NothingSelectedError, UsageError
-from totalspineseg_bids.evaluation.evaluate import Evaluation, Metric, evaluate
+from totalspineseg_bids.errors import NothingSelectedError, SpineAppError, UsageError
+from totalspineseg_bids.evaluation.evaluate import Evaluation, Metric, compare_files, tags_of
 from totalspineseg_bids.evaluation.metrics import ImageResult
 from totalspineseg_bids.evaluation.pairing import pair_files
 from totalspineseg_bids.evaluation.surface_distance import TOLERANCE_MM
+
+logger = logging.getLogger(__name__)
 
 _DRAWS = 2000
 
@@ -157,30 +160,26 @@ def compare_models(
     results: dict[str, list[ImageResult]] = {name: [] for name in predictions}
     without = dict.fromkeys(predictions, 0)
     left_out: list[tuple[str, str]] = []
+    scheme = truth_scheme or label_scheme
     for number, path in enumerate(truths):
         own = {name: paths[number] for name, paths in found.items()}
         missing = [name for name, prediction in own.items() if prediction is None]
         if missing and drop_missing:
             left_out.append((path.name, f"no prediction of {', '.join(missing)}"))
         else:
-            single = {
-                name: evaluate(
-                    [prediction],
-                    [path],
-                    label_scheme=label_scheme,
-                    truth_scheme=truth_scheme,
-                    tolerance_mm=tolerance_mm,
-                )
-                for name, prediction in own.items()
-            }
-            failed = [reason for evaluation in single.values() for _, reason in evaluation.failed]
-            if failed:
-                left_out.append((path.name, failed[0]))
+            # One contrast for all models, so that they have the same groups.
+            tags = tags_of(next(iter(own.values())), path)
+            try:
+                single = {
+                    name: compare_files(prediction, path, label_scheme, scheme, tags=tags, tolerance_mm=tolerance_mm)
+                    for name, prediction in own.items()
+                }
+            except SpineAppError as error:
+                logger.warning("left out: %s", error)
+                left_out.append((path.name, str(error)))
             else:
-                # The contrast comes from the truth's name where possible, so that all models have the same groups.
-                tags = next(iter(single.values())).images[0].tags
-                for name, evaluation in single.items():
-                    results[name].append(replace(evaluation.images[0], tags=tags))
+                for name, result in single.items():
+                    results[name].append(result)
                     without[name] += name in missing
         if progress is not None:
             progress(number + 1, len(truths))

@@ -166,13 +166,16 @@ class Evaluation:
         return sorted({tag for image in self.images for tag in image.tags})
 
 
-def _tags(path: Path) -> dict[str, str]:
-    name = parse_name(path)
-    contrast = name.source_suffix or (name.suffix if name.suffix in IMAGE_SUFFIXES else None)
-    return {"contrast": contrast} if contrast else {}
+def tags_of(prediction: Path | None, truth: Path) -> dict[str, str]:
+    """Return the contrast that the name of the truth, or else of the prediction, has."""
+    for name in (parse_name(path) for path in (truth, prediction) if path is not None):
+        contrast = name.source_suffix or (name.suffix if name.suffix in IMAGE_SUFFIXES else None)
+        if contrast:
+            return {"contrast": contrast}
+    return {}
 
 
-def _compare_files(
+def compare_files(
     pred_path: Path | None,
     truth_path: Path,
     label_scheme: LabelScheme,
@@ -181,6 +184,13 @@ def _compare_files(
     tags: dict[str, str],
     tolerance_mm: float,
 ) -> ImageResult:
+    """Compare a labelled image with its truth.
+
+    Raises
+    ------
+    SpineAppError
+        If one of them cannot be read, or the truth holds no label of the spine.
+    """
     truth = read_labels(truth_path)
     wanted = anatomy.from_scheme(truth.data, truth_scheme)
     if not wanted.any():
@@ -240,11 +250,11 @@ def evaluate(
     failed: list[tuple[str, str]] = []
     pairs = list(zip(pred_paths, truth_paths, strict=True))
     for number, (pred_path, truth_path) in enumerate(pairs, start=1):
-        own = tags[number - 1] if tags is not None else {**_tags(pred_path or truth_path), **_tags(truth_path)}
+        own = tags[number - 1] if tags is not None else tags_of(pred_path, truth_path)
         try:
             scheme = truth_scheme or label_scheme
             images.append(
-                _compare_files(pred_path, truth_path, label_scheme, scheme, tags=own, tolerance_mm=tolerance_mm)
+                compare_files(pred_path, truth_path, label_scheme, scheme, tags=own, tolerance_mm=tolerance_mm)
             )
         except SpineAppError as error:
             logger.warning("left out: %s", error)
