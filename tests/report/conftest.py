@@ -1,9 +1,5 @@
 from __future__ import annotations
 
-import shutil
-import subprocess
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -67,30 +63,3 @@ def rows(spine):
             }
         )
     return found
-
-
-@pytest.fixture(scope="session")
-def browse(tmp_path_factory):
-    """Open a page in headless Chromium: the document after its scripts ran, and what the console said."""
-    browser = next(
-        (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
-    )
-    if browser is None:
-        pytest.skip("no Chromium")
-
-    def open_page(page: Path, width: int = 1280) -> tuple[str, list[str]]:
-        profile = tmp_path_factory.mktemp("profile")
-        flags = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking"
-        flags += " --disable-component-update --disable-sync --disable-extensions --enable-logging=stderr"
-        # No name resolves: a request to any host would show up as an error on the console.
-        command = [browser, *flags.split(), "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={profile}"]
-        command += [f"--window-size={width},900", "--virtual-time-budget=3000", "--dump-dom", page.as_uri()]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-        except subprocess.TimeoutExpired:
-            pytest.skip("Chromium does not start here")
-        if done.returncode != 0 or "<html" not in done.stdout:
-            pytest.skip("Chromium does not run here")
-        return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-
-    return open_page

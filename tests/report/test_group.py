@@ -225,29 +225,6 @@ def test_numbers_and_json():
     assert "<" not in json_block({"a": "</script>\u2028"})
 
 
-def test_in_a_browser(group, tmp_path, browse):
-    page = tmp_path / "group.html"
-    people = [{"participant_id": f"sub-{n:04d}", "group": "ab"[n % 2]} for n in range(22)]
-    write_group_report(page, *group, dataset_name="Spines", participants=people)
-    for row in group[0]:
-        if row["thumbnail"] != "n/a":
-            picture = tmp_path / row["thumbnail"]
-            picture.parent.mkdir(parents=True)
-            picture.write_bytes(PIXEL)
-    document, console = browse(page)
-    assert console == []
-    assert ">22 images</span>" in document
-    # Only rows in view have their controls.
-    assert 3 <= document.count('class="rating"') <= 22
-    assert "Mean height (mm)" in document
-
-
-PIXEL = bytes.fromhex(
-    "89504e470d0a1a0a0000000d4948445200000001000000010806000000"
-    "1f15c4890000000d49444154789c6360606060000000050001a5f645400000000049454e44ae426082"
-)
-
-
 def test_image_quality_far_from_that_of_the_others_is_marked(tmp_path):
     images = [image_row(n, suffix="T2w", **{"snr": f"{30 + n % 3}.0", "cord-csf-contrast": "0.500"}) for n in range(12)]
     images[4]["snr"] = "6.0"

@@ -144,15 +144,6 @@ def test_no_image_and_missing_figures(tmp_path):
     assert "gone.png" not in page
 
 
-def test_in_a_browser(image, browse):
-    folder, report = image
-    write(folder, [report])
-    document, console = browse(folder / "sub-01.html")
-    assert console == []
-    # The controls are hidden until the script runs.
-    assert re.search(r'<div class="controls">', document)
-
-
 def _profile_rows():
     """Two levels of 20 mm with a gap of the cord between them."""
     for mm in range(40):
