@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 
+from tests.measurement.phantom import components_of
 from totalspineseg_bids.anatomy import BY_ID, CANAL_ID, CORD_ID, Structure, unnamed
 from totalspineseg_bids.app.segmenter import StageProgress
 from totalspineseg_bids.imaging.atomic import write_bytes
@@ -136,7 +138,7 @@ class BoxSegmenter:
         labels[x - 2 : x + 2, y - 5 : y - 2] = CORD_ID
         for label, bottom, height in ((20, z - 12, 10), (204, z - 2, 4), (21, z + 2, 10)):
             labels[x - 5 : x + 5, y : y + 8, bottom : bottom + height] = label
-        names = tuple(_component(labels, int(label), image.affine) for label in np.unique(labels[labels > 0]))
+        names = _components(labels, image.affine)
         cord = (labels == CORD_ID).astype(np.float32)
         return LabelledSpine(labels, image.affine, names, SpineStatus.LABELLED, cord_probability=cord)
 
@@ -161,16 +163,8 @@ def _without_names(labels: np.ndarray) -> np.ndarray:
 
 def _components(labels: np.ndarray, affine: np.ndarray) -> tuple[Component, ...]:
     """From cranial to caudal, then cord and canal."""
-    found = [_component(labels, int(label), affine) for label in np.unique(labels[labels > 0])]
+    found = [replace(component, confidence=0.9) for component in components_of(labels, affine)]
     return tuple(sorted(found, key=lambda c: (c.label_id in (CORD_ID, CANAL_ID), -c.centroid_mm[2], c.label_id)))
-
-
-def _component(labels: np.ndarray, label: int, affine: np.ndarray) -> Component:
-    voxels = np.argwhere(labels == label)
-    x, y, z = (float(v) for v in affine[:3, :3] @ voxels.mean(axis=0) + affine[:3, 3])
-    known = BY_ID[label]
-    level = known.level or None
-    return Component(label, known.structure, level, 0.9, None, None, False, float(len(voxels)), (x, y, z))
 
 
 def tree(folder: Path) -> list[str]:

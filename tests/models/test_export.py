@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,6 @@ import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from tests.inference.untrained import write_untrained_model
-from totalspineseg_bids.errors import ModelError, OutputError
 from totalspineseg_bids.inference.model import load_model
 from totalspineseg_bids.models.export import strip_checkpoint
 
@@ -28,31 +28,33 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_small_and_close(trained: Path, tmp_path: Path) -> None:
-    sizes = strip_checkpoint(trained, tmp_path / trained.name)
+@pytest.fixture(scope="module")
+def stripped(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("stripped") / trained.name
+    shutil.copytree(trained, folder)
+    for file in folder.rglob("*.pth"):
+        strip_checkpoint(trained / file.relative_to(folder), file)
+    return folder
+
+
+def test_small_and_close(trained: Path, stripped: Path) -> None:
+    before, after = load_model(trained), load_model(stripped)
+    was, size = (sum(file.stat().st_size for file in folder.rglob("*.pth")) for folder in (trained, stripped))
     # Tensors that the network lists under several names are written once.
-    parameters = sum({t.data_ptr(): t.numel() for t in load_model(trained).weights[0].values()}.values())
-    assert sizes.after < 2 * (2 * parameters + 40_000)
-    assert sizes.after < sizes.before / 4
-    before, after = load_model(trained), load_model(tmp_path / trained.name)
+    parameters = sum({t.data_ptr(): t.numel() for t in before.weights[0].values()}.values())
+    assert size < 2 * (2 * parameters + 40_000)
+    assert size < was / 4
     assert set(before.weights[0]) == set(after.weights[0])
     for name, weights in before.weights[1].items():
         torch.testing.assert_close(after.weights[1][name], weights, rtol=1e-3, atol=1e-3)
 
 
-def test_without_halving_nothing_changes(trained: Path, tmp_path: Path) -> None:
-    strip_checkpoint(trained, tmp_path / trained.name, half=False)
-    before, after = load_model(trained).weights[0], load_model(tmp_path / trained.name).weights[0]
-    assert all(torch.equal(after[name], weights) for name, weights in before.items())
-
-
-def test_nnunets_predictor_loads_it(trained: Path, tmp_path: Path) -> None:
-    strip_checkpoint(trained, tmp_path / trained.name)
+def test_nnunets_predictor_loads_it(stripped: Path) -> None:
     predictor = nnUNetPredictor(device=torch.device("cpu"))
-    predictor.initialize_from_trained_model_folder(str(tmp_path / trained.name), None, "checkpoint_final.pth")
+    predictor.initialize_from_trained_model_folder(str(stripped), None, "checkpoint_final.pth")
     assert len(predictor.list_of_parameters) == 2
     assert next(predictor.network.parameters()).dtype == torch.float32
-    content = torch.load(tmp_path / trained.name / "fold_0" / "checkpoint_final.pth", weights_only=True)
+    content = torch.load(stripped / "fold_0" / "checkpoint_final.pth", weights_only=True)
     assert content["init_args"] == {"configuration": "3d_fullres", "fold": 0}
     assert "optimizer_state" not in content
 
@@ -66,10 +68,3 @@ def test_values_beyond_half_precision_are_kept(trained: Path, tmp_path: Path) ->
     strip_checkpoint(file, tmp_path / "small.pth")
     found = torch.load(tmp_path / "small.pth", weights_only=True)["network_weights"][key]
     assert torch.equal(found, torch.full((3,), 1e6))
-
-
-def test_what_cannot_be_exported(trained: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="not a model folder"):
-        strip_checkpoint(tmp_path, tmp_path / "out")
-    with pytest.raises(OutputError, match="exists"):
-        strip_checkpoint(trained, tmp_path)

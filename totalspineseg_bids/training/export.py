@@ -17,6 +17,7 @@ from pathlib import Path
 
 from totalspineseg_bids.errors import MissingInputError
 from totalspineseg_bids.imaging.atomic import atomic_writer
+from totalspineseg_bids.models.export import strip_checkpoint
 from totalspineseg_bids.training.class_maps import DATASET_NAMES, DatasetId
 from totalspineseg_bids.training.train import Fold, model_folder
 
@@ -29,20 +30,6 @@ def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
     info.compress_type = zipfile.ZIP_DEFLATED
     info.external_attr = 0o644 << 16
     archive.writestr(info, content)
-
-
-def _strip_checkpoints(folder: Path, checkpoints: dict[Fold, Path], target: Path, *, half: bool) -> dict[Fold, Path]:
-    """Copy the checkpoints without the training state; return the copies."""
-    from totalspineseg_bids.models.export import strip_checkpoint  # noqa: PLC0415
-
-    chosen = target / "chosen"
-    for number, path in checkpoints.items():
-        (chosen / f"fold_{number}").mkdir(parents=True)
-        (chosen / f"fold_{number}" / "checkpoint_final.pth").symlink_to(path)
-    for name in ("dataset.json", "plans.json"):
-        (chosen / name).symlink_to(folder / name)
-    strip_checkpoint(chosen, target / "stripped", half=half)
-    return {number: target / "stripped" / f"fold_{number}" / "checkpoint_final.pth" for number in checkpoints}
 
 
 def _without_files(dataset_file: Path) -> bytes:
@@ -102,7 +89,6 @@ def export_model(
     fold: Sequence[Fold] = (0,),
     checkpoint: str = "checkpoint_final.pth",
     strip: bool = True,
-    half: bool = True,
 ) -> Path:
     """Write a trained model to a zip in nnU-Net's export layout.
 
@@ -120,9 +106,8 @@ def export_model(
         File to take from each fold, ``checkpoint_final.pth`` or ``checkpoint_best.pth``; it is
         ``checkpoint_final.pth`` in the archive.
     strip : bool, default True
-        Leave out the optimiser's state, which training needs and inference does not.
-    half : bool, default True
-        Store weights in half precision (with ``strip``).
+        Leave out the optimiser's state, which training needs and inference does not, and store weights in half
+        precision.
 
     Returns
     -------
@@ -148,9 +133,11 @@ def export_model(
         atomic_writer(target) as stream,
         zipfile.ZipFile(stream, "w") as archive,
     ):
-        contents = _strip_checkpoints(folder, checkpoints, Path(scratch), half=half) if strip else checkpoints
         for place, content in _descriptions(folder, Path(work_dir) / "nnUNet_raw" / name, checkpoints).items():
             _add(archive, f"{root}/{place}", content)
-        for number, path in contents.items():
-            _add(archive, f"{root}/fold_{number}/checkpoint_final.pth", path.read_bytes())
+        for number, path in checkpoints.items():
+            stripped = Path(scratch) / "checkpoint_final.pth"
+            if strip:
+                strip_checkpoint(path, stripped)
+            _add(archive, f"{root}/fold_{number}/checkpoint_final.pth", (stripped if strip else path).read_bytes())
     return target

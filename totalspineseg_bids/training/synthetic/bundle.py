@@ -22,7 +22,7 @@ import torch
 from totalspineseg_bids import __version__
 from totalspineseg_bids.errors import ModelError, SpineAppError
 from totalspineseg_bids.inference.checkpoint import StateDict, read_checkpoint
-from totalspineseg_bids.inference.folders import read_json
+from totalspineseg_bids.inference.folders import fold_checkpoints, read_json
 from totalspineseg_bids.models.export import strip_checkpoint
 from totalspineseg_bids.models.verify import write_manifest
 from totalspineseg_bids.training.class_maps import DATASET_NAMES, DatasetId, dataset_json
@@ -68,8 +68,12 @@ def put_in_place(source: Path, destination: Path, name: str, card: str) -> Publi
     destination.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=destination, prefix=f".{name}.") as folder:
         ready = Path(folder) / "ready"
-        ready.mkdir()
-        size = strip_checkpoint(source, ready / source.name).folder
+        for fold, checkpoint in fold_checkpoints(source):
+            (ready / source.name / fold).mkdir(parents=True)
+            strip_checkpoint(Path(str(checkpoint)), ready / source.name / fold / "checkpoint_final.pth")
+        for file in ("dataset.json", "plans.json"):
+            shutil.copyfile(source / file, ready / source.name / file)
+        size = sum(path.stat().st_size for path in ready.rglob("*") if path.is_file())
         if size > SIZE_LIMIT:
             msg = f"{name} is {size / 2**20:.1f} MB stripped, over the limit of 15 MB; train a smaller network"
             raise ModelError(msg)
