@@ -32,7 +32,7 @@ from totalspineseg_bids.app.group_tables import (
 )
 from totalspineseg_bids.app.selection import make_selection
 from totalspineseg_bids.bids.derivatives import read_derivatives
-from totalspineseg_bids.bids.description import read_dataset_name
+from totalspineseg_bids.bids.description import read_dataset_texts
 from totalspineseg_bids.bids.names import GROUP_PROFILES
 from totalspineseg_bids.bids.publish import clean_root
 from totalspineseg_bids.bids.query import make_filter
@@ -133,7 +133,7 @@ def run_group(config: RunConfig) -> GroupTables:
             output / PAGE,
             list(_rows(tables.images)),
             _rows(tables.volumes),
-            dataset_name=read_dataset_name(config.bids_dir) or config.bids_dir.name,
+            dataset_name=read_dataset_texts(config.bids_dir).get("Name") or config.bids_dir.name,
             participants=list(_rows(merge_sessions(participants))),
             areas=areas,
             band=band,

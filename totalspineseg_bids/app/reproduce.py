@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -93,7 +93,7 @@ def reproduce(
     if result.digests:
         return result
     repeated = dataclasses.replace(config, output_dir=output)
-    run_participants(repeated, _already(loaded))
+    run_participants(repeated, lambda _: loaded)
     for main in mains:
         sidecar = read_json(former / main) or {}
         for name in (*output_files(sidecar), main):
@@ -101,10 +101,6 @@ def reproduce(
             if _bytes(former / name) != _bytes(output / name):
                 result.files.append(name)
     return result
-
-
-def _already(loaded: LoadedSegmenter) -> Callable[[RunConfig], LoadedSegmenter]:
-    return lambda _: loaded
 
 
 def _compare_versions(recorded: dict[str, str]) -> list[str]:

@@ -161,11 +161,6 @@ def make_descriptions() -> str:
     return format_table(("desc_id", "description"), rows)
 
 
-def read_dataset_name(dataset: Path) -> str | None:
-    """Return the ``Name`` of a dataset; ``None`` if it has none that can be read."""
-    return read_dataset_texts(dataset).get("Name")
-
-
 def read_dataset_texts(dataset: Path) -> dict[str, str]:
     """Return the fields of ``dataset_description.json`` that are text; empty if there are none that can be read."""
     try:

@@ -397,7 +397,7 @@ def evaluate(seen: Seen, solution: LevelSolution, naming: Naming) -> Score:
     """Score names as the suite of maps does."""
     result = Score(abstained=naming.status is not SpineStatus.LABELLED, anchored=seen.lone_right)
     for n, name in enumerate(seen.names):
-        level = solution.levels[n] if naming.ids[n] is not None and not _numbered(naming, n) else None
+        level = solution.levels[n] if naming.ids[n] is not None and not anatomy.is_unnamed(naming.ids[n] or 0) else None
         if name is None:
             continue
         if level == name:
@@ -414,10 +414,6 @@ def evaluate(seen: Seen, solution: LevelSolution, naming: Naming) -> Score:
     result.sure = sum(c >= 0.9 for c, _ in result.confidences)
     result.sure_right = sum(c >= 0.9 and good for c, good in result.confidences)
     return result
-
-
-def _numbered(naming: Naming, n: int) -> bool:
-    return anatomy.is_unnamed(naming.ids[n] or 0)
 
 
 def solve(seen: Seen) -> Score:

@@ -80,7 +80,7 @@ def emissions(observations: Sequence[Observation], hypotheses: Hypotheses, view:
         side = 1 if observation.kind is Structure.DISC else 0
         result[n][~hypotheses.exists[:, :, side]] = NEVER
         if observation.kind is Structure.DISC and not observation.touches_edge:
-            result[n] += _volume_score(observation, hypotheses)
+            result[n] += _size_score(observation, hypotheses.log_volume)
         if observation.kind is Structure.SACRUM:
             result[n][~last] = NEVER
         elif observation.kind is Structure.VERTEBRA:
@@ -237,11 +237,6 @@ def _tempering(class_shares: Sequence[ClassShares], known: Sequence[str], kind: 
     if len(known) <= MOST_LANDMARKS:
         return 1.0 if kind is Structure.DISC else WEIGHTS.vertebra_landmark_weight
     return min(WEIGHTS.named_weight, WEIGHTS.named_budget / max(len(class_shares), 1))
-
-
-def _volume_score(observation: Observation, hypotheses: Hypotheses) -> NDArray[np.float64]:
-    """Return the log-likelihood of the volume of a disc at each place, shape (H, P)."""
-    return _size_score(observation, hypotheses.log_volume)
 
 
 def _axis_score(observations: Sequence[Observation], n: int) -> float:

@@ -19,12 +19,11 @@ from totalspineseg_bids.segmentation.labelling.disc_planes import (
 from totalspineseg_bids.segmentation.labelling.instances.craniocervical import separate_atlas_and_axis
 from totalspineseg_bids.segmentation.labelling.instances.parameters import ARCH_BELOW_DISC_MM, STRIDE
 from totalspineseg_bids.segmentation.labelling.instances.vertebrae import (
-    body_cells,
     draw_canal,
     draw_components,
     draw_vertebrae,
 )
-from totalspineseg_bids.segmentation.labelling.records import ComponentVoxels, LabelledComponents, Naming
+from totalspineseg_bids.segmentation.labelling.records import ComponentVoxels, LabelledComponents, Naming, in_front
 
 
 def draw_label_image(
@@ -84,7 +83,7 @@ def _seeds(
         cuts = _planes_of(found, naming)
         cells = np.argwhere((coarse == Structure.VERTEBRA) & (seeds == 0))
         points = cells * (STRIDE * context.spacing)
-        body = body_cells(points, context)
+        body = in_front(context.centerline.project(points))
         cells, points = cells[body], points[body]
         slot = slots_between_planes(points, cuts, context)
         table = np.array([label or 0 for label in naming.vertebra_slots], np.uint8)

@@ -20,7 +20,7 @@ from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling.instances.parameters import CANAL_SPECK_MM3
 from totalspineseg_bids.segmentation.labelling.instances.posterior_elements import VertebraVoxels, assign
 from totalspineseg_bids.segmentation.labelling.instances.voxel_graph import NEIGHBOURS
-from totalspineseg_bids.segmentation.labelling.records import ComponentVoxels, SpineContext, in_front
+from totalspineseg_bids.segmentation.labelling.records import ComponentVoxels, SpineContext
 
 _IN_PLANE = np.zeros((3, 3, 3), bool)
 _IN_PLANE[1, :, 1] = _IN_PLANE[:, 1, 1] = True
@@ -139,11 +139,6 @@ def _instance_of_neighbours(
         result[left[same]] = padded[0][at][same]
         left = left[result[left] == 0]
     return result
-
-
-def body_cells(points: NDArray[np.float64], context: SpineContext) -> NDArray[np.bool_]:
-    """Return which points (local mm, shape (N, 3)) lie where vertebral bodies are."""
-    return in_front(context.centerline.project(points))
 
 
 def draw_components(out: NDArray[np.uint8], parts: ComponentVoxels, ids: dict[int, int]) -> None:
