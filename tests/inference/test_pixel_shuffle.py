@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch.nn import functional
 
+from tests.inference.untrained import build_network
 from totalspineseg_bids.inference.pixel_shuffle import PixelShuffleUNet, depth_to_space, space_to_depth
-from totalspineseg_bids.training.synthetic.small_plans import PLAIN, SUBVOXEL, build_network, small_plans
+from totalspineseg_bids.training.synthetic.small_plans import PLAIN, SUBVOXEL, small_plans
 
 
 def network(kind, channels=2, outputs=3, seed=0):

@@ -152,21 +152,26 @@ def _plans(
     }
 
 
+def build_network(plans: Mapping[str, Any], channels: int, outputs: int, **options: Any) -> torch.nn.Module:
+    """Build the network that plans describe."""
+    architecture = plans["configurations"]["3d_fullres"]["architecture"]
+    return get_network_from_plans(
+        architecture["network_class_name"],
+        architecture["arch_kwargs"],
+        architecture["_kw_requires_import"],
+        channels,
+        outputs,
+        **{"deep_supervision": False, **options},
+    )
+
+
 def _weights(plans: Mapping[str, Any], dataset: Mapping[str, Any], seed: int) -> dict[str, torch.Tensor]:
     labels = {name: tuple(v) if isinstance(v, list) else (int(v),) for name, v in dataset["labels"].items()}
     heads = Heads.from_dataset(labels, dataset.get("regions_class_order"))
-    architecture = plans["configurations"]["3d_fullres"]["architecture"]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = get_network_from_plans(
-            architecture["network_class_name"],
-            architecture["arch_kwargs"],
-            architecture["_kw_requires_import"],
-            len(dataset["channel_names"]),
-            len(heads.names),
-            allow_init=False,
-            deep_supervision=True,
-        )
+        channels, outputs = len(dataset["channel_names"]), len(heads.names)
+        network = build_network(plans, channels, outputs, allow_init=False, deep_supervision=True)
         with torch.no_grad():
             for layer in network.decoder.seg_layers:
                 # Features share a mean (they pass a rectifier); without it no output is constant. The bias makes

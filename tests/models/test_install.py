@@ -161,7 +161,7 @@ def publish(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     for role in ("step1", "step2"):
         path = write_zip(tmp_path / "served" / f"{NAMES[role]}_r20251124.zip", role, weights=bytes(range(256)) * 99)
         urls.append(f"{server.address}/{path.name}")
-    monkeypatch.setitem(catalog.RELEASES, "r20251124", catalog.Release("r20251124", tuple(urls)))
+    monkeypatch.setitem(catalog.RELEASES, "r20251124", tuple(urls))
 
 
 def test_release_over_the_network(server: Server, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,7 +227,7 @@ def test_offline_says_what_to_copy_where(
         install("r20251124")
     message = str(caught.value)
     assert "\n" not in message
-    for url in catalog.RELEASES["r20251124"].urls:
+    for url in catalog.RELEASES["r20251124"]:
         assert url in message
     assert "totalspineseg-tools models install ZIP --name r20251124" in message
     assert files_below(cache) == set()

@@ -175,10 +175,10 @@ def test_cache_folder_follows_the_environment(tmp_path: Path, monkeypatch: pytes
 
 
 def test_addresses_of_the_releases() -> None:
-    for name, release in catalog.RELEASES.items():
+    for name, urls in catalog.RELEASES.items():
         suffix = "" if name == "r20240826" else f"_{name}"
-        assert [url.rsplit("/", 1)[1] for url in release.urls] == [
+        assert [url.rsplit("/", 1)[1] for url in urls] == [
             f"Dataset101_TotalSpineSeg_step1{suffix}.zip",
             f"Dataset102_TotalSpineSeg_step2{suffix}.zip",
         ]
-        assert all(f"/neuropoly/totalspineseg/releases/download/{name}/" in url for url in release.urls)
+        assert all(f"/neuropoly/totalspineseg/releases/download/{name}/" in url for url in urls)

@@ -47,7 +47,7 @@ def test_installed_verified_and_run(
     family, architecture = kind
     names = [publish(tmp_path / "made", tmp_path / "served", role, family, architecture) for role in ("step1", "step2")]
     urls = tuple(f"{server.address}/{name}" for name in names)
-    monkeypatch.setitem(catalog.RELEASES, "r20251124", catalog.Release("r20251124", urls))
+    monkeypatch.setitem(catalog.RELEASES, "r20251124", urls)
     server.break_after = [5000]  # the first connection breaks off
     assert main(["models", "install", "r20251124"]) == 0
     assert server.ranges[:2] == [None, "bytes=5000-"]

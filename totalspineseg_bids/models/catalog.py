@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 from totalspineseg_bids.errors import ModelError
@@ -17,30 +16,15 @@ BUNDLED = "bundled"
 BUNDLED_FOLDER = Path(__file__).resolve().parent / "bundled"
 
 
-@dataclass(frozen=True, slots=True)
-class Release:
-    """A public release of trained models."""
-
-    name: str
-    """Tag of the release."""
-    urls: tuple[str, ...]
-    """Zip files, one a model."""
+def _zips(tag: str, suffix: str) -> tuple[str, ...]:
+    return tuple(f"{_DOWNLOADS}/{tag}/{dataset}{suffix}.zip" for dataset in _DATASETS)
 
 
-def _release(tag: str, *, suffixed: bool = True) -> Release:
-    suffix = f"_{tag}" if suffixed else ""
-    return Release(tag, tuple(f"{_DOWNLOADS}/{tag}/{dataset}{suffix}.zip" for dataset in _DATASETS))
-
-
-#: From old to new. The publisher gives no digests; they are recorded at the first installation.
-RELEASES: dict[str, Release] = {
-    release.name: release
-    for release in (
-        _release("r20240826", suffixed=False),
-        _release("r20241005"),
-        _release("r20241115"),
-        _release("r20251124"),
-    )
+#: Addresses of the zips of each public release, one a model, from old to new. The publisher gives no digests; they are
+#: recorded at the first installation.
+RELEASES: dict[str, tuple[str, ...]] = {
+    "r20240826": _zips("r20240826", ""),
+    **{tag: _zips(tag, f"_{tag}") for tag in ("r20241005", "r20241115", "r20251124")},
 }
 
 #: What is used where nothing is asked for.

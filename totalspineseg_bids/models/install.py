@@ -128,7 +128,7 @@ def _addresses(spec: str | None, url: str | Sequence[str] | None) -> list[str]:
     if url is not None:
         return [url] if isinstance(url, str) else list(url)
     if spec is not None and spec in catalog.RELEASES:
-        return list(catalog.RELEASES[spec].urls)
+        return list(catalog.RELEASES[spec])
     if spec is not None and urlsplit(spec).scheme in {"http", "https"}:
         return [spec]
     known = ", ".join(catalog.RELEASES)

@@ -105,19 +105,30 @@ def verify(name: str) -> Verification:
     return Verification(name, tuple(recorded), changed, missing)
 
 
-def require_intact(name: str) -> None:
-    """Stop where an installed model is not what was installed; without a manifest there is nothing to compare.
+def check(name: str) -> Verification:
+    """Compare the files of a model with its manifest; raise if one differs.
 
     Raises
     ------
     ModelError
-        If a file changed or is gone.
+        If a file changed or is gone, or the model has no manifest.
     """
-    if read_manifest(folder_of(name)) is None:
-        return
     result = verify(name)
     if not result.intact:
         what = ", ".join([*(f"{f} changed" for f in result.changed), *(f"{f} is missing" for f in result.missing)])
         again = f"totalspineseg-tools models install {name} --force"
         msg = f"model {name} in {folder_of(name)} is not as it was installed ({what}); {again}"
         raise ModelError(msg)
+    return result
+
+
+def require_intact(name: str) -> None:
+    """Raise if a model has a manifest and differs from it.
+
+    Raises
+    ------
+    ModelError
+        If a file changed or is gone.
+    """
+    if read_manifest(folder_of(name)) is not None:
+        check(name)

@@ -9,8 +9,6 @@ from totalspineseg_bids.measurement.levels import COLUMNS, MEASURES
 from totalspineseg_bids.report.environment import is_true, number, present, unit_symbol
 
 _SHORT_NAMES: Final = {
-    "volume-mm3": "Volume",
-    "height-mm": "Mean height",
     "height-anterior-mm": "Anterior h.",
     "height-middle-mm": "Middle h.",
     "height-posterior-mm": "Posterior h.",
@@ -19,10 +17,8 @@ _SHORT_NAMES: Final = {
     "wedge-deg": "Wedge",
     "foramen-left-mm": "Foramen left",
     "foramen-right-mm": "Foramen right",
-    "canal-area-mm2": "Canal area",
     "canal-ap-mm": "Canal AP",
     "canal-lr-mm": "Canal LR",
-    "cord-area-mm2": "Cord area",
     "cord-ap-mm": "Cord AP",
     "cord-lr-mm": "Cord LR",
     "cord-canal-ratio": "Cord / canal",

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.inference.untrained import build_network
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.errors import MissingInputError, ModelError, UsageError
 from totalspineseg_bids.imaging.volume import Volume
@@ -33,7 +34,7 @@ from totalspineseg_bids.training.synthetic.level_prior_patches import LevelPrior
 from totalspineseg_bids.training.synthetic.options import SyntheticTraining
 from totalspineseg_bids.training.synthetic.patch_dataset import SyntheticPatchDataset
 from totalspineseg_bids.training.synthetic.schedule import learning_rate_factor
-from totalspineseg_bids.training.synthetic.small_plans import PLAIN, SUBVOXEL, build_network, small_plans
+from totalspineseg_bids.training.synthetic.small_plans import PLAIN, SUBVOXEL, small_plans
 
 
 def boxes(_rng=None, _number=0, _spacing=1.0):

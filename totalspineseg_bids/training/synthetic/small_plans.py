@@ -9,9 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
-
 from totalspineseg_bids.inference.pixel_shuffle import STORED_NAME
 
 #: Patch in nnU-Net's axis order (superior-inferior, posterior-anterior, left-right), voxels. It holds 26 cm of the
@@ -156,17 +153,3 @@ def network_class(plans: Mapping[str, Any]) -> str:
     """Return the class of the network that plans in the form of `small_plans` describe."""
     name: str = plans["configurations"][CONFIGURATION]["architecture"]["network_class_name"]
     return name
-
-
-def build_network(plans: Mapping[str, Any], channels: int, outputs: int) -> torch.nn.Module:
-    """Build the network, untrained, that plans in the form of `small_plans` describe."""
-    architecture = plans["configurations"][CONFIGURATION]["architecture"]
-    network: torch.nn.Module = get_network_from_plans(
-        architecture["network_class_name"],
-        architecture["arch_kwargs"],
-        architecture["_kw_requires_import"],
-        channels,
-        outputs,
-        deep_supervision=False,
-    )
-    return network
