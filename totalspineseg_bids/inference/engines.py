@@ -176,7 +176,7 @@ class OpenVinoEngine:
         self._shape: torch.Size | None = None
         self._requests: list[Any] = []
         key = network_cache.network_key(model, openvino.__version__)
-        stored = network_cache.read_networks(self._core, key, len(model.weights))
+        stored = network_cache.read_networks(self._core, key, len(model.stored_weights))
         self._networks = _convert(model, openvino) if stored is None else stored
         if stored is None:
             # An error here, unlike one in the first prediction, lets `make_engine` fall back to torch.

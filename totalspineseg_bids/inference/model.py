@@ -8,6 +8,7 @@ import pydoc
 import re
 import warnings
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,13 @@ class NnUNetModel:
     """Spatial axes of the network along which training mirrored."""
     digest: str
     """SHA-256 of the checkpoint; with several folds, that of their digests, one per line."""
-    weights: tuple[StateDict, ...] = field(repr=False)
-    """One state dict per fold, 32-bit."""
+    stored_weights: tuple[StateDict, ...] = field(repr=False)
+    """One state dict per fold, as the checkpoint holds it."""
+
+    @cached_property
+    def weights(self) -> tuple[StateDict, ...]:
+        """One state dict per fold, 32-bit; a network that is cached in converted form needs none."""
+        return tuple(converted(weights, torch.float32) for weights in self.stored_weights)
 
     @property
     def regions_class_order(self) -> tuple[int, ...] | None:
@@ -183,7 +189,7 @@ def load_model(path: Path | str, *, dataset_id: int | None = None) -> NnUNetMode
     Returns
     -------
     NnUNetModel
-        Plans and labels resolved, weights of all folds read as 32-bit tensors.
+        Plans and labels resolved, weights of all folds read.
 
     Raises
     ------
@@ -225,7 +231,7 @@ def load_model(path: Path | str, *, dataset_id: int | None = None) -> NnUNetMode
         intensity_properties=intensities or plans.get("foreground_intensity_properties_by_modality") or {},
         mirror_axes=tuple(int(axis) for axis in mirror),
         digest=digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest(),
-        weights=tuple(converted(item["network_weights"], torch.float32) for item in checkpoints),
+        stored_weights=tuple(item["network_weights"] for item in checkpoints),
     )
 
 

@@ -353,9 +353,11 @@ class Predictor:
 
     def _restored(self, values: NDArray[VoxelValue], prepared: PreparedImage, outside: float) -> NDArray[VoxelValue]:
         """Put values back into the full image and its order of axes."""
-        full = values
-        if values.shape != prepared.full_shape:
-            full = np.full(prepared.full_shape, outside, values.dtype)
-            full[prepared.box] = values
-        zyx = full.transpose(np.argsort(self.model.transpose))
-        return np.ascontiguousarray(zyx.transpose(2, 1, 0))
+        # From the order of the network to z, y, x and then to x, y, z.
+        order = [int(axis) for axis in np.argsort(self.model.transpose)][::-1]
+        shape = [prepared.full_shape[axis] for axis in order]
+        full = np.zeros(shape, values.dtype) if outside == 0 else np.full(shape, outside, values.dtype)
+        # Torch copies between orders of axes on all threads.
+        part = torch.from_numpy(full[tuple(prepared.box[axis] for axis in order)])
+        part.copy_(torch.from_numpy(values).permute(order))
+        return full

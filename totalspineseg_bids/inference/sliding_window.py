@@ -49,7 +49,7 @@ def gaussian_weights(patch: Shape3, device: torch.device) -> torch.Tensor:
     """
     a, b, c = (_gaussian(length) for length in patch)
     weights = (_GAUSSIAN_SCALE * a[:, None, None] * b[:, None] * c).half().float()
-    weights[weights == 0] = weights[weights > 0].min()
+    weights.clamp_(min=float(weights.masked_fill(weights == 0, torch.inf).min()))
     return weights.to(device)
 
 

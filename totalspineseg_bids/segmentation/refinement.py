@@ -108,15 +108,13 @@ def blend_probabilities(
     """
     result = {role: np.asarray(second[role], np.float32) for role in PARITIES}
     for role in TISSUES:
-        logits = (1 - _SHARE_OF_STEP1) * _logits(second[role]) + _SHARE_OF_STEP1 * _logits(first[role])
-        result[role] = torch.sigmoid(torch.from_numpy(logits)).numpy()
+        logits = _logits(second[role]).mul_(1 - _SHARE_OF_STEP1)
+        result[role] = logits.add_(_logits(first[role]).mul_(_SHARE_OF_STEP1)).sigmoid_().numpy()
     return result
 
 
-def _logits(probability: NDArray[np.floating]) -> NDArray[np.float32]:
-    values = torch.from_numpy(np.asarray(probability, np.float32))
-    logits: NDArray[np.float32] = torch.logit(values, _LEAST_LOGIT).numpy()
-    return logits
+def _logits(probability: NDArray[np.floating]) -> torch.Tensor:
+    return torch.logit(torch.from_numpy(probability).float(), _LEAST_LOGIT)
 
 
 def standardize_intensities(image: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -165,10 +163,12 @@ def refinement_channels(
     """
     # In the order of axes in which networks take them, so that they need not be copied.
     channels = np.empty((CHANNELS, *image.shape[::-1]), np.float32).transpose(0, 3, 2, 1)
-    channels[0] = image
-    for row, role in zip(PRIOR_CHANNELS, REFINED_ROLES, strict=True):
-        channels[row] = _logits(probabilities[role]) / PRIOR_SCALE
+    # Torch copies between orders of axes on all threads.
+    rows = torch.from_numpy(channels)
     tensor = torch.from_numpy(np.ascontiguousarray(image))
+    rows[0] = tensor
+    for row, role in zip(PRIOR_CHANNELS, REFINED_ROLES, strict=True):
+        rows[row] = _logits(probabilities[role]).div_(PRIOR_SCALE)
     chance = {role: torch.from_numpy(np.asarray(probabilities[role], np.float32)) for role in TISSUES}
     outside = torch.ones(image.shape, dtype=torch.bool)
     for role in TISSUES:
@@ -190,7 +190,7 @@ def refinement_channels(
         mean = first / count
         spread = np.sqrt(np.maximum(second / count - mean * mean, _LEAST_VARIANCE))
         relative = _full(mean, image.shape).neg_().add_(tensor).div_(_full(spread, image.shape))
-        channels[row] = relative.clip_(-_LARGEST, _LARGEST)
+        rows[row] = relative.clip_(-_LARGEST, _LARGEST)
     return channels
 
 
