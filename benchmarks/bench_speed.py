@@ -46,6 +46,8 @@ from totalspineseg_bids.models.registry import resolve
 from totalspineseg_bids.segmentation.pipeline import SpineSegmenter
 folder, settings, *images = sys.argv[1:]
 segmenter = SpineSegmenter(resolve("bundled", need=("step1", "step2")), **json.loads(settings))
+if hasattr(segmenter, "preload"):
+    segmenter.preload()
 for number, name in enumerate(images):
     start, used = time.perf_counter(), time.process_time()
     image = load_image(Path(name)).volume

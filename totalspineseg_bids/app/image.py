@@ -169,10 +169,12 @@ def process_image(
     """
     if warning := check_memory(job.source.path, config.memory_mb):
         logger.warning("%s: %s", job.source.name, warning)
+    stored = None if config.force else read_uncorrected(config.output_dir, job.names, job.digests)
+    if stored is None:
+        loaded.preload()
     image = load_image(job.source.path, volume=config.volume)
     for note in image.notes:
         logger.warning("%s: %s", job.source.name, note)
-    stored = None if config.force else read_uncorrected(config.output_dir, job.names, job.digests)
     if stored is None:
         localizer = None if job.localizer is None else read_localizer(job.localizer[0], config.label_scheme)
         companions = read_companions(job.companions, job.source, config)

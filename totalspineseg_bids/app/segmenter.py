@@ -61,6 +61,8 @@ class LoadedSegmenter:
     """SHA-256 of the descriptions and weights of the model."""
     bundled: bool
     """True for the bundled model, which was trained on synthetic images and is meant for trying out the program."""
+    preload: Callable[[], None] = lambda: None
+    """Prepares the segmenter while an image is read."""
 
 
 SegmenterFactory = Callable[[RunConfig], LoadedSegmenter]
@@ -109,4 +111,5 @@ def make_segmenter(settings: Any) -> tuple[SpineSegmenter, ModelSet]:  # noqa: A
 def load_segmenter(config: RunConfig) -> LoadedSegmenter:
     """Create the segmenter of a configuration; see `make_segmenter`."""
     segmenter, models = make_segmenter(config)
-    return LoadedSegmenter(segmenter, models.name, model_digest(models, segmenter.roles), models.bundled)
+    digest = model_digest(models, segmenter.roles)
+    return LoadedSegmenter(segmenter, models.name, digest, models.bundled, segmenter.preload)

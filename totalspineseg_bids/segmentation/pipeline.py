@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import importlib
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -180,6 +183,10 @@ class SpineSegmenter:
         """SHA-256 of the checkpoint of each model in use, by role."""
         return self.networks.digests
 
+    def preload(self) -> None:
+        """Start to import what runs the networks, which takes a second, while the first image is read."""
+        threading.Thread(target=_import_predictor).start()
+
     def run_networks(
         self, volume: Volume, localizer: Volume | None = None, report: StageProgress = no_progress
     ) -> NetworkOutputs:
@@ -261,6 +268,12 @@ class SpineSegmenter:
                 self._outputs.popitem(last=False)
         self._outputs.move_to_end(key)
         return self._outputs[key]
+
+
+def _import_predictor() -> None:
+    # The first network imports the same and raises what is suppressed here.
+    with contextlib.suppress(Exception):
+        importlib.import_module("totalspineseg_bids.inference.predictor")
 
 
 def _fingerprint(volume: Volume, localizer: Volume | None) -> str:
