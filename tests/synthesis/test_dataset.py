@@ -116,10 +116,9 @@ def test_bad_arguments(tmp_path: Path) -> None:
         write_dataset(tmp_path, 1, 1, fields_of_view=["knee"])
     with pytest.raises(UsageError, match="unknown contrast: CT"):
         write_dataset(tmp_path, 1, 1, contrasts=["CT"])
-    with pytest.raises(MissingInputError, match="no such folder"):
-        write_dataset(tmp_path, 1, 1, label_maps=tmp_path / "absent")
-    with pytest.raises(MissingInputError, match="no label map"):
-        write_dataset(tmp_path, 1, 1, label_maps=tmp_path)
+    for folder in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(MissingInputError, match="holds no label map"):
+            write_dataset(tmp_path, 1, 1, label_maps=folder)
     blocked = tmp_path / "file"
     blocked.write_text("")
     with pytest.raises(OutputError, match="cannot write"):

@@ -16,14 +16,14 @@ from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import SpineVariant
 from totalspineseg_bids.errors import MissingInputError, OutputError, UsageError
 from totalspineseg_bids.imaging.atomic import write_text
-from totalspineseg_bids.imaging.io import is_nifti_name, write_labels, write_nifti
+from totalspineseg_bids.imaging.io import write_labels, write_nifti
 from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.synthesis.acquisition import Protocol, acquire, draw_protocol, to_nifti
 from totalspineseg_bids.synthesis.appearance import CONTRASTS, Contrast, render
 from totalspineseg_bids.synthesis.fields_of_view import FIELDS_OF_VIEW, PlacedField, check_names, draw_field, possible
 from totalspineseg_bids.synthesis.parametric import make_spine
 from totalspineseg_bids.synthesis.pose import deform
-from totalspineseg_bids.synthesis.surroundings import read_label_map
+from totalspineseg_bids.synthesis.surroundings import label_map_files, read_label_map
 
 #: First entropy word of the seeds of training spines; callers may add a seed below 10^9.
 TRAINING_DOMAIN = 7
@@ -177,17 +177,14 @@ def _check_contrasts(contrasts: Sequence[str] | None) -> tuple[Contrast, ...]:
 
 def _label_maps(folder: Path, fields: tuple[str, ...]) -> list[tuple[str, Volume, tuple[str, ...]]]:
     """Read the label maps of a folder that cover one of the fields of view."""
-    if not folder.is_dir():
-        msg = f"{folder}: no such folder of label maps"
-        raise MissingInputError(msg)
     atlases = []
-    for path in sorted(p for p in folder.iterdir() if is_nifti_name(p)):
+    for name, path in label_map_files(folder).items():
         volume = read_label_map(path)
         choices = possible(volume, fields)
         if choices:
-            atlases.append((path.name.split(".")[0], volume, choices))
+            atlases.append((name, volume, choices))
     if not atlases:
-        msg = f"{folder}: no label map (.nii.gz, canonical ids) that shows {' or '.join(fields)}"
+        msg = f"{folder}: no label map that shows {' or '.join(fields)}"
         raise MissingInputError(msg)
     return atlases
 

@@ -12,8 +12,9 @@ from scipy.interpolate import RBFInterpolator
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
+from totalspineseg_bids.errors import MissingInputError
 from totalspineseg_bids.imaging.grid import to_canonical
-from totalspineseg_bids.imaging.io import read_labels
+from totalspineseg_bids.imaging.io import is_nifti_name, read_labels
 from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.synthesis.body_profile import ENDPLATE, FAT
 from totalspineseg_bids.synthesis.definitions import disc_frame, follow_definitions, label_points
@@ -26,6 +27,21 @@ _BEYOND_MM = (70.0, 110.0)
 _AROUND_MM = (86.0, 110.0, 130.0)
 #: Distance of the control points of the warp, mm.
 _CELL_MM = 8.0
+
+
+def label_map_files(folder: Path) -> dict[str, Path]:
+    """Return the label maps of a folder by name, in order.
+
+    Raises
+    ------
+    MissingInputError
+        If there is none.
+    """
+    files = sorted(path for path in folder.iterdir() if is_nifti_name(path)) if folder.is_dir() else []
+    if not files:
+        msg = f"{folder} holds no label map (.nii.gz, canonical ids); name a folder of label maps or leave it out"
+        raise MissingInputError(msg)
+    return {path.name.split(".")[0]: path for path in files}
 
 
 def read_label_map(path: Path) -> Volume:

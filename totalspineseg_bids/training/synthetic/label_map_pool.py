@@ -13,10 +13,9 @@ from scipy import ndimage
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import SpineVariant
-from totalspineseg_bids.errors import MissingInputError
 from totalspineseg_bids.imaging.atomic import atomic_writer, write_text
 from totalspineseg_bids.imaging.volume import Volume
-from totalspineseg_bids.synthesis.surroundings import read_label_map
+from totalspineseg_bids.synthesis.surroundings import label_map_files, read_label_map
 from totalspineseg_bids.training.semantic_targets import spine_variant
 
 #: Raised when label maps or their index change, so that a pool of an earlier version is made again.
@@ -94,7 +93,7 @@ def build_pool(
     folder : Path
         Where the pool lies.
     label_maps : Path or None
-        Folder of tissue label maps (``*.nii.gz``, 1 mm, RAS), or None.
+        Folder of tissue label maps (1 mm), or None.
     recipe : PoolRecipe
         How many parametric spines to add, and how often each kind is drawn.
     seed : int
@@ -115,13 +114,9 @@ def build_pool(
             path.unlink()
     entries = []
     if label_maps is not None:
-        files = sorted(label_maps.glob("*.nii.gz"))
-        if not files:
-            msg = f"{label_maps} holds no *.nii.gz label map; name a folder of tissue label maps or leave it out"
-            raise MissingInputError(msg)
-        for file in files:
+        for name, file in label_map_files(label_maps).items():
             labels = np.ascontiguousarray(read_label_map(file).data)
-            path = folder / f"real_{file.name.split('.')[0]}.npy"
+            path = folder / f"real_{name}.npy"
             np.save(path, labels)
             # Long maps hold more different patches; the square root keeps short ones from being forgotten.
             entries.append(_entry(path, labels, float(np.sqrt(labels.shape[2]))))

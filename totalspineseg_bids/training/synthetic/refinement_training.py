@@ -35,6 +35,7 @@ from totalspineseg_bids.segmentation.refinement import (
     parities,
     refinement_channels,
 )
+from totalspineseg_bids.synthesis.surroundings import label_map_files
 from totalspineseg_bids.training.class_maps import DATASET_NAMES, REGIONS
 from totalspineseg_bids.training.semantic_targets import semantic_map
 from totalspineseg_bids.training.synthetic.hardware import computes_bfloat16
@@ -407,7 +408,7 @@ def train_refinement(
     of_step2 = networks.digests[Role.STEP2][:12]
     paths = make_cases(folder / f"cases_{of_step2}_{CASE_FORMAT}", datasets, networks, progress)
     checkpoint = folder / f"checkpoint_{of_step2}.pth"
-    maps = [] if label_maps is None else sorted(path.name.split(".")[0] for path in label_maps.glob("*.nii*"))
+    maps = [] if label_maps is None else list(label_map_files(label_maps))
     trained = train(paths, steps=steps, seed=seed, checkpoint=checkpoint, start_from=start_from, real_maps=maps)
     return write_model(model_folder(work_dir), trained)
 
