@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.images import data, save
 from totalspineseg_bids import anatomy
-from totalspineseg_bids.errors import DatasetError, MissingInputError, NothingSelectedError, OutputError
+from totalspineseg_bids.errors import DatasetError, MissingInputError, NothingSelectedError, OutputError, UsageError
 from totalspineseg_bids.training.cases import TrainingCase, find_cases, parse_name
 from totalspineseg_bids.training.class_maps import DATASET_NAMES
 from totalspineseg_bids.training.prepare import prepare
@@ -368,7 +368,7 @@ def test_split_of_few_persons() -> None:
     assert len(held_out_persons(cases_of({("a", "T1w"): 2}), 0.1)) == 1
     assert held_out_persons(cases_of({("a", "T1w"): 1}), 0.5) == frozenset()
     assert held_out_persons(cases_of({("a", "T1w"): 9}), 0) == frozenset()
-    with pytest.raises(ValueError, match="fraction"):
+    with pytest.raises(UsageError, match="share of the test set"):
         held_out_persons([], 1.0)
 
 

@@ -18,7 +18,7 @@ from totalspineseg_bids.cli.tools_common import (
     scheme_name,
     steps_of,
 )
-from totalspineseg_bids.errors import ImageError, UsageError
+from totalspineseg_bids.errors import ImageError
 
 if TYPE_CHECKING:
     from totalspineseg_bids.training.class_maps import DatasetId
@@ -162,9 +162,6 @@ def _add_prepare(subparsers: Subparsers) -> None:
 def _prepare(bids_dirs: list[Path], work_dir: Path, strict: bool, **options: Any) -> None:
     from totalspineseg_bids.training.prepare import prepare
 
-    if not 0 <= options["test_fraction"] < 1:
-        msg = f"--test must be at least 0 and below 1, not {options['test_fraction']:g}"
-        raise UsageError(msg)
     with bar(0, "prepare") as progress:
         summary = prepare(bids_dirs, work_dir, progress=steps_of(progress), **options)
     for (dataset, contrast, part), count in sorted(summary.strata.items()):
@@ -175,8 +172,8 @@ def _prepare(bids_dirs: list[Path], work_dir: Path, strict: bool, **options: Any
         f"{summary.training} images to train on, {summary.test} to test on, {len(summary.refused)} left out; "
         f"{summary.written} written now, {summary.kept} kept"
     )
-    if summary.copies:
-        say(f"{summary.copies} copies of other contrast of each training image")
+    if options["copies"]:
+        say(f"{options['copies']} copies of other contrast of each training image")
     rarest = sorted(summary.levels, key=lambda name: summary.levels[name][0])[:3]
     listed = ", ".join(f"{name} in {summary.levels[name][0]}" for name in rarest)
     say(f"{len(summary.levels)} structures, the rarest in training: {listed} (all: prepared/levels.tsv)")

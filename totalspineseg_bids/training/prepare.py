@@ -33,6 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from totalspineseg_bids import anatomy
+from totalspineseg_bids.bids.tables import format_table
 from totalspineseg_bids.errors import NothingSelectedError, OutputError, SpineAppError
 from totalspineseg_bids.files import read_json
 from totalspineseg_bids.imaging.atomic import write_text
@@ -71,8 +72,6 @@ class PrepareSummary:
     """Raw folders by dataset id."""
     levels: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Images that show a structure: ``name -> (training, test)``, in the order of ``anatomy.LABELS``."""
-    copies: int = 0
-    """Copies of other contrast made of each training image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,13 +214,14 @@ def _write_descriptions(
     training = [job.case for job in done if job.part == "train"]
     copies = {job.case.case_id: job.copies for job in done}
     splits = folds(training, seed)
-    rows = ["case\tdataset\tsubject\tcontrast\tpart\tfold\timage\treason"]
+    rows: list[dict[str, object]] = []
     for job in done:
         case = job.case
-        fold = next((str(i) for i, split in enumerate(splits) if case.case_id in split["val"]), "n/a")
-        columns = (case.case_id, case.dataset, case.subject, case.contrast, job.part, fold, str(case.image), "n/a")
-        rows.append("\t".join(columns))
-    rows += [f"n/a\tn/a\tn/a\tn/a\trefused\tn/a\t{refusal.image}\t{refusal.reason}" for refusal in refused]
+        fold = next((i for i, split in enumerate(splits) if case.case_id in split["val"]), None)
+        name = {"case": case.case_id, "dataset": case.dataset, "subject": case.subject, "contrast": case.contrast}
+        rows.append({**name, "part": job.part, "fold": fold, "image": case.image})
+    rows += [{"part": "refused", "image": refusal.image, "reason": refusal.reason} for refusal in refused]
+    table = format_table(("case", "dataset", "subject", "contrast", "part", "fold", "image", "reason"), rows)
     for dataset, folder in folders.items():
         own = {
             case.case_id: {
@@ -236,7 +236,7 @@ def _write_descriptions(
             for split in splits
         ]
         write_text(folder / "splits_final.json", json.dumps(spread, indent=1) + "\n")
-        write_text(folder / "prepared.tsv", "\n".join(rows) + "\n")
+        write_text(folder / "prepared.tsv", table)
         # With the list of files at hand, nnU-Net does not start a pool of workers to find them.
         channels = 2 if dataset == 102 else 1
         files = {
@@ -262,12 +262,6 @@ def _count_levels(done: Sequence[_Job], shown: dict[str, list[str]]) -> dict[str
         for label in anatomy.LABELS
         if counts["train"][label.name] or counts["test"][label.name]
     }
-
-
-def _write_levels(path: Path, levels: dict[str, tuple[int, int]]) -> None:
-    rows = ["name\ttraining_images\ttest_images"]
-    rows += [f"{name}\t{train}\t{test}" for name, (train, test) in levels.items()]
-    write_text(path, "\n".join(rows) + "\n")
 
 
 def _make_case(
@@ -379,7 +373,9 @@ def prepare(
     _remove_strangers(folders, work_dir, expected)
     _write_descriptions(folders, done, refusals, seed)
     levels = _count_levels(done, shown)
-    _write_levels(work_dir / "prepared" / "levels.tsv", levels)
+    columns = ("name", "training_images", "test_images")
+    table = format_table(columns, [dict(zip(columns, (name, *counts), strict=True)) for name, counts in levels.items()])
+    write_text(work_dir / "prepared" / "levels.tsv", table)
     parts = Counter(job.part for job in done)
     return PrepareSummary(
         training=parts["train"],
@@ -390,5 +386,4 @@ def prepare(
         strata=dict(Counter((job.case.dataset, job.case.contrast, job.part) for job in done)),
         folders=folders,
         levels=levels,
-        copies=copies,
     )

@@ -12,6 +12,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
+from totalspineseg_bids.errors import UsageError
 from totalspineseg_bids.training.cases import TrainingCase
 
 Person = tuple[str, str]
@@ -54,12 +55,12 @@ def held_out_persons(cases: Sequence[TrainingCase], fraction: float = 0.1, seed:
 
     Raises
     ------
-    ValueError
+    UsageError
         If the fraction is not in [0, 1).
     """
     if not 0 <= fraction < 1:
-        msg = f"test fraction must be at least 0 and below 1, not {fraction:g}"
-        raise ValueError(msg)
+        msg = f"the share of the test set must be at least 0 and below 1, not {fraction:g}"
+        raise UsageError(msg)
     strata = _strata_of(cases)
     total = len(strata)
     if fraction == 0 or total < 2:
