@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_spine import TinySegmenter, one_dot  # type: ignore[import-not-found]
+from tiny_spine import TinySegmenter, loaded, one_dot  # type: ignore[import-not-found]
 
 from totalspineseg_bids.app.run import run
 from totalspineseg_bids.app.segmenter import LoadedSegmenter
@@ -21,7 +21,7 @@ def segmenter() -> TinySegmenter:
 
 @pytest.fixture
 def factory(segmenter: TinySegmenter) -> Callable[[RunConfig], LoadedSegmenter]:
-    return lambda config: LoadedSegmenter(segmenter, "bundled", "0" * 64, True)
+    return lambda config: loaded(segmenter)
 
 
 @pytest.fixture

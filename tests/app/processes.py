@@ -15,10 +15,9 @@ from collections.abc import Callable, Iterable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from tiny_spine import TinySegmenter, contents, make_dataset, tiny_image  # type: ignore[import-not-found]
+from tiny_spine import TinySegmenter, contents, loaded, make_dataset, tiny_image  # type: ignore[import-not-found]
 
 from totalspineseg_bids.app.run import run
-from totalspineseg_bids.app.segmenter import LoadedSegmenter
 from totalspineseg_bids.config import RunConfig
 from totalspineseg_bids.files import read_json
 
@@ -91,8 +90,7 @@ def work(settings: RunConfig, segmenter: TinySegmenter | None = None) -> None:
     """Run and end the process with the exit code of the run."""
     code = 70
     try:
-        loaded = LoadedSegmenter(segmenter or TinySegmenter(), "bundled", "0" * 64, True)
-        code = run(settings, factory=lambda _: loaded)
+        code = run(settings, factory=lambda _: loaded(segmenter))
     finally:
         sys.stderr.flush()
         os._exit(code)

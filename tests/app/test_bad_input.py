@@ -63,10 +63,6 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
         folder.chmod(0o755)
 
 
-def test_there_are_at_least_thirty_kinds() -> None:
-    assert len(KINDS) >= 30
-
-
 @pytest.mark.parametrize("name", KINDS)
 def test_each_kind(outcome: Outcome, name: str) -> None:
     kind = KINDS[name]

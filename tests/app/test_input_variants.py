@@ -11,10 +11,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 from processes import as_plain_user, config, finish  # type: ignore[import-not-found]
-from tiny_spine import BoxSegmenter, make_dataset, save, tiny_image, tree  # type: ignore[import-not-found]
+from tiny_spine import BoxSegmenter, loaded, make_dataset, save, tiny_image, tree  # type: ignore[import-not-found]
 
 from totalspineseg_bids.app.run import run
-from totalspineseg_bids.app.segmenter import LoadedSegmenter
 from totalspineseg_bids.bids.tables import read_table
 from totalspineseg_bids.bids.validate import validate
 from totalspineseg_bids.config import RunConfig
@@ -86,8 +85,7 @@ def test_links_of_datalad(tmp_path: Path) -> None:
 
 def test_real_images_give_a_valid_dataset_on_their_own_grids(tmp_path: Path, data_dir: Path) -> None:
     real, out = data_dir / "real_bids", tmp_path / "out"
-    loaded = LoadedSegmenter(BoxSegmenter(), "bundled", "0" * 64, True)
-    assert run(config(real, out, skip_bids_validation=False), factory=lambda _: loaded) == 0
+    assert run(config(real, out, skip_bids_validation=False), factory=lambda _: loaded(BoxSegmenter())) == 0
     finish(config(real, out, "group"))
     sources = sorted(real.glob("sub-*/anat/*.nii.gz"))
     expected = {

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny_spine import TinySegmenter, contents, make_dataset, tiny_image  # type: ignore[import-not-found]
+from tiny_spine import TinySegmenter, contents, loaded, make_dataset, tiny_image  # type: ignore[import-not-found]
 
 from totalspineseg_bids.app.parallel import number_of_jobs, share_of_resources
 from totalspineseg_bids.app.run import run
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("real_figures")
 
 # Functions of a module, because the processes of the pool import them.
 def tiny(_config: RunConfig) -> LoadedSegmenter:
-    return LoadedSegmenter(TinySegmenter(), "bundled", "0" * 64, True)
+    return loaded()
 
 
 class Fatal(TinySegmenter):  # type: ignore[misc]
@@ -36,7 +36,7 @@ class Fatal(TinySegmenter):  # type: ignore[misc]
 
 
 def fatal(_config: RunConfig) -> LoadedSegmenter:
-    return LoadedSegmenter(Fatal(), "bundled", "0" * 64, True)
+    return loaded(Fatal())
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ import numpy as np
 
 from tests.measurement.phantom import components_of
 from totalspineseg_bids.anatomy import BY_ID, CANAL_ID, CORD_ID, Structure, unnamed
-from totalspineseg_bids.app.segmenter import StageProgress
+from totalspineseg_bids.app.segmenter import LoadedSegmenter
 from totalspineseg_bids.imaging.atomic import write_bytes
 from totalspineseg_bids.imaging.grid import to_canonical, to_working_grid
 from totalspineseg_bids.imaging.volume import Volume
-from totalspineseg_bids.segmentation.result import Component, DiscPoint, LabelledSpine, SpineStatus
+from totalspineseg_bids.segmentation.result import Component, DiscPoint, LabelledSpine, SpineStatus, StageProgress
 
 #: Intensity of each structure in a tiny image.
 INTENSITY = {21: 100, 20: 120, 19: 140, 205: 160, 204: 180, CORD_ID: 220, CANAL_ID: 240}
@@ -176,3 +176,8 @@ def tree(folder: Path) -> list[str]:
 def contents(folder: Path) -> dict[str, bytes]:
     """Bytes of the files below a folder, logs left out."""
     return {name: (folder / name).read_bytes() for name in tree(folder)}
+
+
+def loaded(segmenter: TinySegmenter | None = None) -> LoadedSegmenter:
+    """Return a segmenter of tiny images as a run loads one."""
+    return LoadedSegmenter(segmenter or TinySegmenter(), "bundled", "0" * 64, True)

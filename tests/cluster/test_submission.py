@@ -16,8 +16,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "app"))
 
-from processes import IMAGES, complete_files  # type: ignore[import-not-found]
-from tiny_spine import TinySegmenter, contents, make_dataset, one_dot, tiny_image  # type: ignore[import-not-found]
+from processes import IMAGES, complete_files, config  # type: ignore[import-not-found]
+from tiny_spine import contents, loaded, make_dataset, one_dot, tiny_image  # type: ignore[import-not-found]
 
 from totalspineseg_bids.app.run import run
 from totalspineseg_bids.app.segmenter import LoadedSegmenter
@@ -37,7 +37,7 @@ STUB = Path(__file__).with_name("stub_tools.py")
 
 
 def load_stub(_: RunConfig) -> LoadedSegmenter:
-    return LoadedSegmenter(TinySegmenter(), "bundled", "0" * 64, True)
+    return loaded()
 
 
 @pytest.fixture
@@ -50,12 +50,7 @@ def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def configure(raw: Path, tmp_path: Path) -> Callable[..., RunConfig]:
-    def make(out: str = "out", **settings: Any) -> RunConfig:
-        base = {"bids_dir": raw, "output_dir": tmp_path / out, "analysis_level": "participant", "model": "bundled"}
-        quiet = {"progress": False, "skip_bids_validation": True, "verbose": 0}
-        return RunConfig.from_mapping({**base, **quiet, **settings})
-
-    return make
+    return lambda out="out", **settings: config(raw, tmp_path / out, model="bundled", **settings)
 
 
 def correct(path: Path, *rows: tuple[str, str, str]) -> Path:
@@ -81,7 +76,7 @@ def test_jobs_write_what_one_process_writes_although_one_is_killed(configure, tm
     assert submit(cluster, factory=load_stub) == 0
     assert (tmp_path / victim).exists()
     for level in ("participant", "group"):
-        assert run(configure("one", analysis_level=level), factory=load_stub) == 0
+        assert run(configure("one", level=level), factory=load_stub) == 0
     assert contents(tmp_path / "out") == contents(tmp_path / "one")
     # The attempt that was killed has completed all images but its last; none was processed twice.
     (log,) = (tmp_path / "out").glob(f"logs/run-*/{victim}.log")
@@ -305,7 +300,7 @@ def test_a_job_searches_neither_the_dataset_nor_the_output(configure, tmp_path, 
     [
         (["--executor", "slurm"], "needs --jobs N"),
         (["--executor", "no/name"], "not the name of a Snakemake executor"),
-        (["--executor", "local", "--profile", "absent"], "no such folder"),
+        (["--executor", "local", "--profile", "absent"], "no such file or folder"),
         (["--executor", "local", "--per", "image", "--localizer", "acq-loc"], "use --per participant"),
         (["--executor", "local", "--reports-only"], "leave it out"),
     ],

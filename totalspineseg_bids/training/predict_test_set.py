@@ -12,13 +12,13 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from totalspineseg_bids.errors import MissingInputError
 from totalspineseg_bids.training.class_maps import CHANNEL_NAMES, DATASET_NAMES, DatasetId
 from totalspineseg_bids.training.nnunet_env import inline_pools, nnunet_environment, quiet
 
 logger = logging.getLogger(__name__)
 
 SUMMARY = "summary.json"
+_WEIGHTS = "checkpoint_final.pth"
 
 
 def _cases(raw: Path, channels: int) -> dict[str, list[str]]:
@@ -37,7 +37,6 @@ def run_test_set(
     dataset: DatasetId,
     fold_folder: Path,
     device: Any,  # noqa: ANN401 - torch is imported late
-    checkpoint: str = "checkpoint_final.pth",
 ) -> Path | None:
     """Predict the test cases with one fold and summarise them as nnU-Net does.
 
@@ -53,23 +52,13 @@ def run_test_set(
         ``fold_X`` of the trained model; gets ``test/`` with predictions and ``summary.json``.
     device : Any
         torch device.
-    checkpoint : str, default 'checkpoint_final.pth'
-        File of the fold to use.
 
     Returns
     -------
     Path or None
         The summary; ``None`` where there is no test case.
-
-    Raises
-    ------
-    MissingInputError
-        If the fold has no such checkpoint.
     """
-    weights = fold_folder / checkpoint
-    if not weights.exists():
-        msg = f"{weights}: not there; train this fold to the end first"
-        raise MissingInputError(msg)
+    trained = (fold_folder / _WEIGHTS).stat().st_mtime
     raw = Path(work_dir).resolve() / "nnUNet_raw" / DATASET_NAMES[dataset]
     cases = _cases(raw, len(CHANNEL_NAMES[dataset]))
     if not cases:
@@ -77,17 +66,17 @@ def run_test_set(
     target = fold_folder / "test"
     target.mkdir(exist_ok=True)
     for path in target.glob("*.nii.gz"):
-        if path.name.removesuffix(".nii.gz") not in cases or path.stat().st_mtime < weights.stat().st_mtime:
+        if path.name.removesuffix(".nii.gz") not in cases or path.stat().st_mtime < trained:
             path.unlink()
     waiting = {name: images for name, images in cases.items() if not (target / f"{name}.nii.gz").exists()}
     with nnunet_environment(work_dir), inline_pools(), quiet(logger):
         if waiting:
-            _predict(fold_folder, device, checkpoint, list(waiting.values()), [str(target / name) for name in waiting])
+            _predict(fold_folder, device, list(waiting.values()), [str(target / name) for name in waiting])
         _summarise(fold_folder.parent, raw / "labelsTs", target)
     return target / SUMMARY
 
 
-def _predict(fold_folder: Path, device: Any, checkpoint: str, images: list[list[str]], outputs: list[str]) -> None:  # noqa: ANN401
+def _predict(fold_folder: Path, device: Any, images: list[list[str]], outputs: list[str]) -> None:  # noqa: ANN401
     import torch  # noqa: PLC0415
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor  # noqa: PLC0415
 
@@ -98,7 +87,7 @@ def _predict(fold_folder: Path, device: Any, checkpoint: str, images: list[list[
     threads = torch.get_num_threads()
     try:
         predictor.initialize_from_trained_model_folder(
-            str(fold_folder.parent), use_folds=(fold if fold == "all" else int(fold),), checkpoint_name=checkpoint
+            str(fold_folder.parent), use_folds=(fold if fold == "all" else int(fold),), checkpoint_name=_WEIGHTS
         )
         predictor.predict_from_files_sequential(images, outputs)
     finally:
