@@ -136,7 +136,7 @@ def write_text(path: Path, content: str) -> None:
 
 
 def is_running(pid: int) -> bool:
-    """Return whether a process of this machine runs, as far as the system tells."""
+    """Return whether a process of this machine runs, as far as can be known."""
     if os.name != "posix":  # os.kill would end the process there
         return True
     try:
