@@ -276,6 +276,8 @@ class Predictor:
         margin: NDArray[np.float16] | None = None
         for slab in self._slabs(prepared, engine, progress):
             found = self._decoded(slab.logits.__getitem__, keep)
+            if slab.stop - slab.start == shape[slab.axis]:
+                return _as_prediction(found, dtype)
             at = tuple(slice(slab.start, slab.stop) if axis == slab.axis else slice(None) for axis in range(3))
             labels[at] = found.labels.cpu().numpy()
             for name, values in found.probabilities.items():
@@ -291,10 +293,7 @@ class Predictor:
         """Keep logits on the network's grid, then resample and decode one output at a time."""
         logits = self._all_logits(prepared, engine, progress)
         restore = head_restorer(self.model, prepared)
-        found = self._decoded(lambda index: restore(logits[index]), keep)
-        margin = None if found.margin is None else found.margin.numpy()
-        probabilities = {name: values.to(dtype).numpy() for name, values in found.probabilities.items()}
-        return Prediction(found.labels.numpy(), probabilities, margin)
+        return _as_prediction(self._decoded(lambda index: restore(logits[index]), keep), dtype)
 
     def _decoded(self, head: Callable[[int], torch.Tensor], keep: Kept) -> Decoded:
         return decode(
@@ -361,3 +360,9 @@ class Predictor:
         part = torch.from_numpy(full[tuple(prepared.box[axis] for axis in order)])
         part.copy_(torch.from_numpy(values).permute(order))
         return full
+
+
+def _as_prediction(found: Decoded, dtype: torch.dtype) -> Prediction:
+    margin = None if found.margin is None else found.margin.cpu().numpy()
+    probabilities = {name: values.to("cpu", dtype).numpy() for name, values in found.probabilities.items()}
+    return Prediction(found.labels.cpu().numpy(), probabilities, margin)

@@ -334,6 +334,12 @@ class SegmentationNetworks:
             )
             raise ModelError(msg)
         class_map = class_map_of(model)
+
+        def advance(fraction: float) -> None:
+            if fraction == 1 and channels[0].size > _LARGE_VOXELS:
+                predictor.release()  # before the logits are decoded, which takes memory too
+            report(role.value, fraction)
+
         prediction = predictor.predict(
             channels,
             spacing,
@@ -342,10 +348,8 @@ class SegmentationNetworks:
             half=role is Role.STEP1 and self.mode is not InferenceMode.STEP1,
             roi=roi,
             margin=round(margin_mm / WORKING_SPACING_MM),
-            progress=lambda fraction: report(role.value, fraction),
+            progress=advance,
         )
-        if channels[0].size > _LARGE_VOXELS:
-            predictor.release()
         labels = keep_spine(prediction.labels, class_map)
         return SemanticMap(labels, class_map, prediction.probabilities, prediction.margin)
 
