@@ -42,7 +42,8 @@ def column_of(first="C1", last="S", *, variant=USUAL, scale=0.95, layout=STEP2, 
                 items.append((s, name, make_observation(Structure.SACRUM, s, level="S", volume=4e4)))
             elif name != "S":
                 parity = (float(n % 2 == 0), float(n % 2))
-                items.append((s, name, make_observation(Structure.VERTEBRA, s, parity=parity, volume=1e4)))
+                level = name if name in landmarks else None
+                items.append((s, name, make_observation(Structure.VERTEBRA, s, level=level, parity=parity, volume=1e4)))
         if low <= n < high and n < len(chain.discs) and chain.discs[n]:
             disc, s = chain.discs[n], chain.position_mm[2 * n + 1] * scale
             volume = chain.disc_volume_mm3[n] * scale**3
@@ -252,14 +253,45 @@ def test_c2_is_twice_as_large_as_the_vertebrae_below():
     np.testing.assert_allclose(cut, whole)
 
 
-@pytest.mark.parametrize(("above", "status"), [(0.33, SpineStatus.ABSTAINED), (0.1, SpineStatus.LABELLED)])
-def test_a_lone_landmark_that_a_map_sees_at_two_levels_names_nothing(above, status):
-    names, observations = column_of("T9", "L3", landmarks={"T12-L1"})
-    seen = {"T12-L1": 0.36, "T11-T12": above}
+@pytest.mark.parametrize(
+    ("first", "second", "status"),
+    [
+        ((1.0, 0.9), (0.36, 0.33), SpineStatus.ABSTAINED),
+        ((0.7, 0.9), (0.9, 0.2), SpineStatus.ABSTAINED),
+        ((0.0, 0.0), (0.9, 0.9), SpineStatus.ABSTAINED),
+        ((1.0, 0.3), (0.36, 0.33), SpineStatus.LABELLED),  # the better map is clear
+        ((1.0, 0.0), (0.36, 0.1), SpineStatus.LABELLED),
+    ],
+)
+def test_a_lone_landmark_that_the_maps_see_at_two_levels_names_nothing(first, second, status):
+    names, observations = column_of("T9", "L3", landmarks=())
     for n, name in enumerate(names):
-        levels = {"T12-L1": seen[name]} if name in seen else {}
-        second = ClassShares(levels, {}, 0.0, 0.0, 0.5, STEP1.level_names)
-        observations[n] = replace(observations[n], class_shares=(*observations[n].class_shares, second))
+        place = {"T12-L1": 0, "T11-T12": 1}.get(name)
+        shares = [
+            ClassShares({} if place is None else {"T12-L1": seen[place]}, {}, 0.0, 0.0, weight, STEP1.level_names)
+            for seen, weight in ((first, 1.0), (second, 0.5))
+        ]
+        observations[n] = replace(observations[n], class_shares=tuple(shares))
     naming = name_components(observations, _solve(observations))
     assert naming.status is status
     assert naming.reason == (CONTESTED if status is SpineStatus.ABSTAINED else None)
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "landmarks", "dens", "enough"),
+    [
+        ("C2", "T3", {"C2", "C2-C3"}, True, True),
+        ("C2", "T3", {"C2", "C2-C3"}, False, False),  # any vertebra that is cut at the top resembles C2
+        ("C2", "T3", {"C2", "C2-C3", "C7-T1"}, False, True),
+        ("C4", "T5", {"C7-T1", "T1"}, False, False),  # one place that two classes mark
+    ],
+)
+def test_levels_that_rest_on_one_place_are_doubtful(first, last, landmarks, dens, enough):
+    """Seen on crops of a real neck whose names were one level off."""
+    names, observations = column_of(first, last, landmarks=landmarks)
+    if dens:
+        n = names.index("C2")
+        observations[n] = replace(observations[n], s_low=observations[n].s_low - 20.0)
+    naming = name_components(observations, _solve(observations))
+    assert naming.status is SpineStatus.LABELLED
+    assert (naming.doubt is None) is enough

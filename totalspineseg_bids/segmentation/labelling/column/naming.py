@@ -10,6 +10,7 @@ from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import SpineVariant, Structure
 from totalspineseg_bids.segmentation.labelling.column.parameters import (
     BEYOND_DOUBT,
+    DENS_LENGTH,
     ENOUGH_FOR_VARIANT,
     ENOUGH_LANDMARKS,
     LANDMARK_SEEN,
@@ -19,6 +20,7 @@ from totalspineseg_bids.segmentation.labelling.column.parameters import (
     SURE,
     SURE_COLUMN,
     VARIANT_EVIDENCE,
+    VERTEBRA_LANDMARKS,
     WHOLE_SACRUM_MM,
     chain_of,
 )
@@ -120,25 +122,29 @@ def _names_every_level(class_shares: ClassShares) -> bool:
 
 
 def contested_levels(observations: Sequence[Observation], levels: Sequence[str | None]) -> set[str]:
-    """Return the landmarks whose class is about as frequent on another component as on the one at their level."""
+    """Return the landmarks whose class is about as frequent on another component as on the one at their level.
+
+    That is decided in the first map, which is the better one, and in all maps together, added up with their weights.
+    """
     contested = set()
     for observation, level in zip(observations, levels, strict=True):
         if level is None:
             continue
-        for number, class_shares in enumerate(observation.class_shares):
-            own = class_shares.levels.get(level, 0.0)
-            if not own or _names_every_level(class_shares):
-                continue
-            others = (
-                o.class_shares[number].levels
-                for o in observations
-                if o is not observation and number < len(o.class_shares)
-            )
-            if max((shares.get(level, 0.0) for shares in others), default=0.0) >= max(
-                LANDMARK_SEEN, LANDMARK_SEEN_ELSEWHERE * own
-            ):
+        for maps in (1, None):
+            own = _landmark_share(observation, level, maps)
+            others = (_landmark_share(o, level, maps) for o in observations if o is not observation)
+            if own and max(others, default=0.0) >= max(LANDMARK_SEEN, LANDMARK_SEEN_ELSEWHERE * own):
                 contested.add(level)
     return contested
+
+
+def _landmark_share(observation: Observation, level: str, maps: int | None) -> float:
+    """Return the share of a component with the class of a landmark, over the first ``maps`` maps, weighted."""
+    return sum(
+        shares.weight * shares.levels.get(level, 0.0)
+        for shares in observation.class_shares[:maps]
+        if not _names_every_level(shares)
+    )
 
 
 def _disputed(n: int, solution: LevelSolution) -> str | None:
@@ -156,8 +162,10 @@ def landmark_support(observations: Sequence[Observation], levels: Sequence[str |
 def landmarks_of(observations: Sequence[Observation], levels: Sequence[str | None]) -> dict[str, float]:
     """Count the landmarks that agree with the levels.
 
-    A landmark disc counts by the share of its voxels with its class, a landmark vertebra half as much, because its
-    errors correlate with those of the disc next to it. A whole sacrum counts 1, a shorter one 0.5. A level prior or a
+    A landmark disc counts by the share of its voxels with its class, a landmark vertebra less (`VERTEBRA_LANDMARKS`),
+    because its errors correlate with those of the disc next to it. C2 and the disc below it count half if the field of
+    view cuts the dens, since any vertebra that is cut at the top resembles C2. A whole sacrum counts 1, a shorter one
+    0.5. A level prior or a
     second map that names every level counts 0.5 in total, and 1.5 if that map is the first one. A localizer that agrees
     on two components counts 1.5. The landmarks of another image of the session that agrees on two components count as
     if they were in view; a landmark that both images show counts once.
@@ -190,6 +198,7 @@ def landmarks_of(observations: Sequence[Observation], levels: Sequence[str | Non
 def _landmarks_in_view(named: Sequence[tuple[Observation, str]]) -> dict[str, float]:
     """Count the landmarks of one image and of its localizer and level prior."""
     found: dict[str, float] = {}
+    whole_axis = _has_dens(named)
     named_matches = [0] * max((len(o.class_shares) for o, _ in named), default=0)
     for observation, level in named:
         if observation.kind is Structure.SACRUM:
@@ -202,7 +211,8 @@ def _landmarks_in_view(named: Sequence[tuple[Observation, str]]) -> dict[str, fl
                 named_matches[k] += share >= 0.5
             else:
                 best = max(best, share)
-        found[level] = best * (1.0 if observation.kind is Structure.DISC else 0.5)
+        weight = VERTEBRA_LANDMARKS.get(level, 0.5) if observation.kind is Structure.VERTEBRA else 1.0
+        found[level] = best * weight * (0.5 if level in {"C2", "C2-C3"} and not whole_axis else 1.0)
     for k, number in enumerate(named_matches):
         if number >= 3:
             found[f"map {k}"] = 1.5 if k == 0 else 0.5
@@ -212,6 +222,12 @@ def _landmarks_in_view(named: Sequence[tuple[Observation, str]]) -> dict[str, fl
     if sum(o.level_prior.get(level, 0.0) >= 0.5 for o, level in bare) >= 3:
         found["level prior"] = 0.5
     return found
+
+
+def _has_dens(named: Sequence[tuple[Observation, str]]) -> bool:
+    """Return whether C2 is so much longer along the canal than C3 that its dens is in view."""
+    length = {level: o.s_high - o.s_low for o, level in named if o.kind is Structure.VERTEBRA}
+    return length.get("C2", 0.0) >= DENS_LENGTH * length.get("C3", np.inf)
 
 
 def _caution(observation: Observation, n: int, solution: LevelSolution) -> str | None:

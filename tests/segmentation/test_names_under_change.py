@@ -1,0 +1,30 @@
+"""Names of a real neck under changes that leave its anatomy as it is."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from totalspineseg_bids.imaging.io import read_image
+from totalspineseg_bids.models.registry import resolve
+from totalspineseg_bids.segmentation.pipeline import SpineSegmenter
+
+_SCRIPT = Path(__file__).parents[2] / "benchmarks" / "names_under_change.py"
+
+
+@pytest.fixture(scope="module")
+def program():
+    spec = importlib.util.spec_from_file_location("names_under_change", _SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_no_crop_of_a_real_neck_gets_other_names_without_a_reason(program, data_dir):
+    image = read_image(data_dir / "real_bids" / "sub-neck" / "anat" / "sub-neck_T2w.nii.gz")
+    rows = program.compare(image, SpineSegmenter(resolve("bundled"), threads=1), list(program.crops(image)))
+    assert [row.name for row in rows] == [f"{low:.0%} to {high:.0%}" for low, high in program.CROPS]
+    assert "silent" not in {row.outcome for row in rows}
+    assert {row.outcome for row in rows if row.name.endswith("100%")} == {"same"}
