@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -11,15 +12,11 @@ from totalspineseg_bids.imaging.io import read_image
 from totalspineseg_bids.models.registry import resolve
 from totalspineseg_bids.segmentation.pipeline import SpineSegmenter
 
-_SCRIPT = Path(__file__).parents[2] / "benchmarks" / "names_under_change.py"
 
-
-@pytest.fixture(scope="module")
-def program():
-    spec = importlib.util.spec_from_file_location("names_under_change", _SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def program(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    return importlib.import_module("names_under_change")
 
 
 def test_no_crop_of_a_real_neck_gets_other_names_without_a_reason(program, data_dir):
