@@ -1,9 +1,9 @@
 """Names of the levels of real images under changes that leave the anatomy as it is.
 
-``python benchmarks/names_under_change.py BIDS [--model MODEL]`` segments each image of a dataset as it is and cropped, tilted,
-noisy, blurred, darker on one side, or with other grey values, and compares the names voxel by voxel. No truth is needed: a
-name that differs from that of the unchanged image is wrong in one of the two. Prints a row per image and change; the last
-line counts other names without a reason.
+``python benchmarks/names_under_change.py BIDS [--model MODEL]`` segments each image of a dataset as it is and cropped,
+tilted, noisy, blurred, darker at one end, or with other grey values, and compares the names voxel by voxel. No truth is
+needed: a name that differs from that of the unchanged image is wrong in one of the two. Prints a row per image and
+change; the last line counts other names without a reason.
 """
 
 from __future__ import annotations

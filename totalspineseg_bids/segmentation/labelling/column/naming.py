@@ -15,6 +15,7 @@ from totalspineseg_bids.segmentation.labelling.column.parameters import (
     ENOUGH_LANDMARKS,
     LANDMARK_SEEN,
     LANDMARK_SEEN_ELSEWHERE,
+    LEAST_CLEAR_LANDMARKS,
     LEAST_EXPLAINED,
     MOST_LANDMARKS,
     SURE,
@@ -107,9 +108,10 @@ def abstention_reason(observations: Sequence[Observation], solution: LevelSoluti
     volumes = {n: o.volume_mm3 for n, o in enumerate(observations) if o.kind is not Structure.SACRUM}
     if sum(volumes[n] for n in bare) < LEAST_EXPLAINED * sum(volumes.values()):
         return UNEXPLAINED
-    if landmark_support(observations, solution.levels) < ENOUGH_LANDMARKS and contested_levels(
-        observations, solution.levels
-    ):
+    contested = contested_levels(observations, solution.levels)
+    landmarks = landmarks_of(observations, solution.levels)
+    clear = sum(count for level, count in landmarks.items() if level not in contested)
+    if contested and clear < LEAST_CLEAR_LANDMARKS and sum(landmarks.values()) < ENOUGH_LANDMARKS:
         return CONTESTED
     if bare and np.median([solution.confidence[n] for n in bare]) < SURE_COLUMN:
         return _doubt(solution, bare)
@@ -163,7 +165,7 @@ def landmarks_of(observations: Sequence[Observation], levels: Sequence[str | Non
     """Count the landmarks that agree with the levels.
 
     A landmark disc counts by the share of its voxels with its class, a landmark vertebra less (`VERTEBRA_LANDMARKS`),
-    because its errors correlate with those of the disc next to it. C2 and the disc below it count half if the field of
+    because its errors correlate with those of the disc next to it; both less what a map shows at another level. C2 and the disc below it count half if the field of
     view cuts the dens, since any vertebra that is cut at the top resembles C2. A whole sacrum counts 1, a shorter one
     0.5. A level prior or a
     second map that names every level counts 0.5 in total, and 1.5 if that map is the first one. A localizer that agrees
@@ -204,15 +206,17 @@ def _landmarks_in_view(named: Sequence[tuple[Observation, str]]) -> dict[str, fl
         if observation.kind is Structure.SACRUM:
             found["S"] = 1.0 if observation.length_mm >= WHOLE_SACRUM_MM else 0.5
             continue
-        best = 0.0
+        best = elsewhere = 0.0
         for k, class_shares in enumerate(observation.class_shares):
             share = class_shares.levels.get(level, 0.0)
             if _names_every_level(class_shares):
                 named_matches[k] += share >= 0.5
-            else:
-                best = max(best, share)
+                continue
+            best = max(best, share)
+            others = (o.class_shares[k].levels.get(level, 0.0) for o, _ in named if o is not observation)
+            elsewhere = max(elsewhere, class_shares.weight * max(others, default=0.0))
         weight = VERTEBRA_LANDMARKS.get(level, 0.5) if observation.kind is Structure.VERTEBRA else 1.0
-        found[level] = best * weight * (0.5 if level in {"C2", "C2-C3"} and not whole_axis else 1.0)
+        found[level] = max(0.0, best - elsewhere) * weight * (0.5 if level in {"C2", "C2-C3"} and not whole_axis else 1.0)
     for k, number in enumerate(named_matches):
         if number >= 3:
             found[f"map {k}"] = 1.5 if k == 0 else 0.5
