@@ -165,10 +165,10 @@ def landmarks_of(observations: Sequence[Observation], levels: Sequence[str | Non
     """Count the landmarks that agree with the levels.
 
     A landmark disc counts by the share of its voxels with its class, a landmark vertebra less (`VERTEBRA_LANDMARKS`),
-    because its errors correlate with those of the disc next to it; both less what a map shows at another level. C2 and the disc below it count half if the field of
-    view cuts the dens, since any vertebra that is cut at the top resembles C2. A whole sacrum counts 1, a shorter one
-    0.5. A level prior or a
-    second map that names every level counts 0.5 in total, and 1.5 if that map is the first one. A localizer that agrees
+    because its errors correlate with those of the disc next to it; both less what a map shows at another level. C2 and
+    the disc below it count half if the field of view cuts the dens, since any vertebra that is cut at the top resembles
+    C2. A whole sacrum counts 1, a shorter one 0.5. A level prior or a second map that names every level counts 0.5 in
+    total, and 1.5 if that map is the first one. A localizer that agrees
     on two components counts 1.5. The landmarks of another image of the session that agrees on two components count as
     if they were in view; a landmark that both images show counts once.
 
@@ -216,7 +216,9 @@ def _landmarks_in_view(named: Sequence[tuple[Observation, str]]) -> dict[str, fl
             others = (o.class_shares[k].levels.get(level, 0.0) for o, _ in named if o is not observation)
             elsewhere = max(elsewhere, class_shares.weight * max(others, default=0.0))
         weight = VERTEBRA_LANDMARKS.get(level, 0.5) if observation.kind is Structure.VERTEBRA else 1.0
-        found[level] = max(0.0, best - elsewhere) * weight * (0.5 if level in {"C2", "C2-C3"} and not whole_axis else 1.0)
+        found[level] = (
+            max(0.0, best - elsewhere) * weight * (0.5 if level in {"C2", "C2-C3"} and not whole_axis else 1.0)
+        )
     for k, number in enumerate(named_matches):
         if number >= 3:
             found[f"map {k}"] = 1.5 if k == 0 else 0.5
