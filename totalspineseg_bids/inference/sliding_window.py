@@ -135,8 +135,9 @@ def slide(
             logits.masked_fill_(nothing, _NOTHING)
         yield Slab(main, start, start + final, logits)
         if not last:
-            _shift(sums, main + 1, final)
-            _shift(total, main, final)
+            # One output at a time: what overlaps is copied twice.
+            for buffer in (*sums, total):
+                _shift(buffer, main, final)
 
 
 def _moved(region: Region, by: Sequence[int]) -> Region:
