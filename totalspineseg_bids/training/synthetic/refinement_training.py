@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -168,15 +169,16 @@ def targets(truth: NDArray[np.uint8], probabilities: Mapping[str, NDArray[np.flo
 
 
 class _Patches:
-    """Patches of all cases, around the bone and discs of step 2."""
+    """Patches of all cases, around the bone and discs of step 2, which are read from files in ``folder``."""
 
-    def __init__(self, cases: Iterable[RefinementCase], seed: int) -> None:
+    def __init__(self, cases: Iterable[RefinementCase], seed: int, folder: Path) -> None:
         self._rng = np.random.default_rng(seed)
         self._channels, self._targets, self._centres = [], [], []
         for case in cases:
             channels = refinement_channels(case.image.astype(np.float32), case.probabilities)
-            self._channels.append(_in_network_order(channels).half())
-            self._targets.append(_in_network_order(targets(case.truth, case.probabilities)))
+            self._channels.append(_on_disk(_in_network_order(channels).half(), folder))
+            target = _in_network_order(targets(case.truth, case.probabilities))
+            self._targets.append(_on_disk(target, folder))
             found = (case.probabilities["vertebrae"] > 0.5) | (case.probabilities["disc"] > 0.5)
             self._centres.append(4 * np.argwhere(found[::4, ::4, ::4]))
         volumes = np.array([len(centres) for centres in self._centres], float)
@@ -215,6 +217,13 @@ class _Patches:
 def _in_network_order(values: NDArray[np.generic]) -> torch.Tensor:
     """Return (rows, X, Y, Z) in nnU-Net's order of axes, (rows, Z, Y, X)."""
     return torch.from_numpy(np.ascontiguousarray(values.transpose(0, 3, 2, 1)))
+
+
+def _on_disk(values: torch.Tensor, folder: Path) -> torch.Tensor:
+    """Move values to a file without a name that is mapped into memory; a case takes about 100 MB."""
+    with tempfile.NamedTemporaryFile(dir=folder) as file:
+        stored = torch.from_file(file.name, shared=True, size=values.numel(), dtype=values.dtype)
+    return stored.view(values.shape).copy_(values)
 
 
 def loss_of(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
@@ -291,7 +300,7 @@ def train(
         return Trained(dict(average.module.state_dict()), state)
     start = time.perf_counter() - float(state["seconds"])
     recent: list[float] = []
-    patches = iter(_Patches(map(RefinementCase.load, paths), seed + done))
+    patches = iter(_Patches(map(RefinementCase.load, paths), seed + done, checkpoint.parent))
     bfloat16 = computes_bfloat16(torch.device("cpu"))
     for step in range(done, steps):
         for group in optimizer.param_groups:
