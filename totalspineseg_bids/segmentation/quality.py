@@ -53,8 +53,9 @@ WINDOW_LIMITS: Mapping[Quality, Mapping[Role, WindowLimits]] = MappingProxyType(
             Role.REFINE: WindowLimits(passes=1),
         },
         "standard": {
+            Role.STEP1: WindowLimits(growth=2.25),
             Role.STEP2: WindowLimits(passes=2, step=0.85, growth=2.25),
-            Role.REFINE: WindowLimits(passes=2),
+            Role.REFINE: WindowLimits(passes=1),
         },
         "best": {},
     }

@@ -272,8 +272,8 @@ ENOUGH_LANDMARKS = 1.5
 #: Count of the landmarks that are seen at one level only, below which an image with one seen at two levels abstains.
 LEAST_CLEAR_LANDMARKS = 0.6
 #: Count of a landmark vertebra with its class relative to a landmark disc, 0.5 for others: only ribs, which a narrow
-#: sagittal view does not show, tell T1 and T12 from their neighbours. On crops of a real neck without C2, the classes
-#: of C7-T1 and T1 both were one level off.
+#: sagittal view does not show, distinguish T1 and T12 from their neighbours. On crops of a real neck without C2, the
+#: classes of C7-T1 and T1 both were one level off.
 VERTEBRA_LANDMARKS = {"T1": 0.25, "T12": 0.25}
 #: Length of C2 relative to C3 along the canal (5th to 95th percentile) from which the dens is in view.
 DENS_LENGTH = 1.6
