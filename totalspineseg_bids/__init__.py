@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import lazy_loader
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["SpineSegmenter", "__version__", "label", "segment"]
+
+# Threads of OpenMP (torch) wait for their next task in a loop by default and take the cores from those of OpenVINO. The
+# variable is read when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Loaded on first use: importing torch takes seconds, which `--help` should not wait for.
 __getattr__, __dir__, _ = lazy_loader.attach(
