@@ -241,7 +241,9 @@ def _end_costs(hypotheses: Hypotheses, side: int, room: float, *, upwards: bool)
 def _step(upper: Observation, lower: Observation, hypotheses: Hypotheses, *, bodies: bool) -> _Step:
     """Return the probabilities of the steps between two components by their distance and the levels between them."""
     a, b = (1 if o.kind is Structure.DISC else 0 for o in (upper, lower))
-    distance = float(np.linalg.norm(lower.center - upper.center))
+    # A piece at the side of a disc is not farther along the column than its middle.
+    straight = np.square(lower.center - upper.center).sum() - (lower.lateral - upper.lateral) ** 2
+    distance = float(np.sqrt(max(straight, 0.0)))
     if distance > STRAIGHT_MM:
         distance = max(distance, lower.s - upper.s)
     extra = WEIGHTS.spacing_floor_mm**2 + sum(
