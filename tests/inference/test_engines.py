@@ -132,7 +132,7 @@ def test_reduced_precision_stays_close(model: NnUNetModel) -> None:
 def test_torch_in_reduced_precision_computes_as_autocast(model: NnUNetModel) -> None:
     patch = torch.from_numpy(image(2, (16, 16, 16)) / 100)
     for folds in (1, 2):
-        some = replace(model, weights=model.weights[:folds])
+        some = replace(model, stored_weights=model.stored_weights[:folds])
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
             logits = [network(patch[None])[0] for network in some.networks()]
         engine = make_engine(some, InferenceOptions(device="cpu", engine="torch", precision="bf16"))

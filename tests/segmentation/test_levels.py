@@ -77,7 +77,7 @@ def test_a_piece_at_the_side_of_a_gap_is_no_disc():
     names, observations = column_of("T4", "S", layout=STEP1)
     above = names.index("L2-L3")
     piece = make_observation(Structure.DISC, observations[above].s + 14.0, volume=2800.0, layout=STEP1, edge=True)
-    piece = replace(piece, center=piece.center + [-18.0, 0.0, 0.0], lateral=-18.0)
+    piece = replace(piece, center=piece.center - np.array([18.0, 0.0, 0.0]), lateral=-18.0)
     solution = _solve([*observations[: above + 1], piece, *observations[above + 1 :]])
     assert solution.levels[above + 1] is None
     assert solution.confidence[above + 1] > 0.9
