@@ -401,7 +401,7 @@ def _outvoted(together: Sequence[SolvedImage], disputes: Sequence[_Dispute]) -> 
 
 
 def _contested_elsewhere(together: Sequence[SolvedImage]) -> set[int]:
-    """Return the images with a single landmark that another image, which abstains for it, shows at two levels."""
+    """Return the images whose only landmarks another image, which abstains for them, shows at two levels."""
     solved = {n: (s.found.observations, s.found.solution) for n, s in enumerate(together) if s.found is not None}
     reasons = {n: abstention_reason(*found) for n, found in solved.items()}
     in_doubt = set()
@@ -411,6 +411,7 @@ def _contested_elsewhere(together: Sequence[SolvedImage]) -> set[int]:
     single = set()
     for n, (observations, solution) in solved.items():
         landmarks = landmarks_of(observations, solution.levels)
-        if reasons[n] is None and sum(landmarks.values()) < ENOUGH_LANDMARKS and any(map(landmarks.get, in_doubt)):
+        found = {level for level, count in landmarks.items() if count > 0.0}
+        if reasons[n] is None and sum(landmarks.values()) < ENOUGH_LANDMARKS and found and found <= in_doubt:
             single.add(n)
     return single
