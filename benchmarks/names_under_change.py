@@ -13,11 +13,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 from nibabel.orientations import io_orientation
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from totalspineseg_bids.cli.tools_common import positive
 from totalspineseg_bids.imaging.io import read_image
 from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.models.registry import resolve
@@ -59,14 +61,14 @@ def crops(image: Volume) -> Iterator[Changed]:
     """Yield craniocaudal parts of an image."""
     axis, sign = _craniocaudal(image)
     length = image.data.shape[axis]
+    whole = nib.Nifti1Image(image.data, image.affine)
     for low, high in CROPS:
         start, stop = (low, high) if sign > 0 else (1 - high, 1 - low)
         kept = [slice(None)] * 3
         kept[axis] = slice(round(start * length), round(stop * length))
-        affine = image.affine.copy()
-        affine[:3, 3] += affine[:3, axis] * kept[axis].start
-        part = np.ascontiguousarray(image.data[tuple(kept)])
-        yield Changed(f"{low:.0%} to {high:.0%}", Volume(part, affine), (kept[0], kept[1], kept[2]))
+        part = whole.slicer[tuple(kept)]
+        cropped = Volume(np.ascontiguousarray(part.dataobj), part.affine)
+        yield Changed(f"{low:.0%} to {high:.0%}", cropped, (kept[0], kept[1], kept[2]))
 
 
 def other_values(image: Volume) -> Iterator[Changed]:
@@ -133,7 +135,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Compare the names of real images under crops, noise and grey values.")
     parser.add_argument("dataset", type=Path, help="BIDS dataset")
     parser.add_argument("--model", default="bundled")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=positive)
     arguments = parser.parse_args()
     segmenter = SpineSegmenter(resolve(arguments.model), threads=arguments.threads)
     silent = rows = 0

@@ -42,14 +42,14 @@ def save(path: Path, outputs: NetworkOutputs) -> None:
         arrays["scout_affine"] = outputs.level_prior.affine
         metadata["scout"] = [None if meaning is None else asdict(meaning) for meaning in outputs.level_prior.meanings]
     with atomic_writer(path) as file:
-        # Its last keyword argument is a flag, so that a checker takes each array for one.
-        np.savez_compressed(file, told=np.array(json.dumps(metadata)), **arrays)  # type: ignore[arg-type]
+        # The type checker mistakes each array for the keyword argument ``allow_pickle``.
+        np.savez_compressed(file, metadata=np.array(json.dumps(metadata)), **arrays)  # type: ignore[arg-type]
 
 
 def load(path: Path) -> tuple[NetworkOutputs, NDArray[np.uint8] | None]:
     """Read what `save` wrote: the outputs, and the discs that were marked for step 2."""
     with np.load(path) as stored:
-        metadata = json.loads(str(stored["told"]))
+        metadata = json.loads(str(stored["metadata"]))
 
         def semantic(key: str) -> SemanticMap:
             name, labels = metadata[key]

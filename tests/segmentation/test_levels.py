@@ -299,7 +299,7 @@ def test_a_lone_landmark_that_the_maps_see_at_two_levels_names_nothing(first, se
     ],
 )
 def test_levels_that_rest_on_one_place_are_doubtful(first, last, landmarks, dens, enough):
-    """Seen on crops of a real neck whose names were one level off."""
+    """On crops of a real neck, such names were one level off."""
     names, observations = column_of(first, last, landmarks=landmarks)
     if dens:
         n = names.index("C2")

@@ -42,7 +42,7 @@ _NEEDS = {
 _LANDMARKS = {"disc_C2_C3", "disc_C7_T1", "disc_T12_L1", "disc_L5_S"}
 #: Entry of ``dataset.json`` that makes a single-step model a level prior too; nnU-Net ignores it.
 LEVEL_PRIOR_KEY = "level_prior"
-#: Smallest voxel of a level prior whose ``dataset.json`` lacks the entry, as earlier versions wrote it, mm³.
+#: Smallest voxel volume of a level prior made by an earlier version, whose ``dataset.json`` lacks the entry, mm³.
 _LEVEL_PRIOR_VOXEL_MM3 = 10.0
 #: The image, six logits and the image measured by four structures (`segmentation.refinement`).
 _REFINE_CHANNELS, _REFINED = 11, {"vertebrae", "disc", "canal", "cord", "vertebrae_O", "vertebrae_E"}
@@ -95,7 +95,7 @@ def is_level_prior(dataset: Mapping[str, Any], plans: Mapping[str, Any]) -> bool
     Parameters
     ----------
     dataset
-        Content of its ``dataset.json``, whose entry ``level_prior`` decides.
+        Content of its ``dataset.json``; the entry ``level_prior`` decides if it is present.
     plans
         Content of its ``plans.json``; without the entry, large voxels decide.
 

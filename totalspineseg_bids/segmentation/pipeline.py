@@ -271,7 +271,7 @@ class SpineSegmenter:
 
 
 def _import_predictor() -> None:
-    # The first network imports the same and raises what is suppressed here.
+    # Loading the first network repeats the import and raises the error that is suppressed here.
     with contextlib.suppress(Exception):
         importlib.import_module("totalspineseg_bids.inference.predictor")
 

@@ -108,11 +108,12 @@ def abstention_reason(observations: Sequence[Observation], solution: LevelSoluti
     volumes = {n: o.volume_mm3 for n, o in enumerate(observations) if o.kind is not Structure.SACRUM}
     if sum(volumes[n] for n in bare) < LEAST_EXPLAINED * sum(volumes.values()):
         return UNEXPLAINED
-    contested = contested_levels(observations, solution.levels)
     landmarks = landmarks_of(observations, solution.levels)
-    clear = sum(count for level, count in landmarks.items() if level not in contested)
-    if contested and clear < LEAST_CLEAR_LANDMARKS and sum(landmarks.values()) < ENOUGH_LANDMARKS:
-        return CONTESTED
+    if sum(landmarks.values()) < ENOUGH_LANDMARKS:
+        contested = contested_levels(observations, solution.levels)
+        clear = sum(count for level, count in landmarks.items() if level not in contested)
+        if contested and clear < LEAST_CLEAR_LANDMARKS:
+            return CONTESTED
     if bare and np.median([solution.confidence[n] for n in bare]) < SURE_COLUMN:
         return _doubt(solution, bare)
     return None
@@ -124,9 +125,9 @@ def _names_every_level(class_shares: ClassShares) -> bool:
 
 
 def contested_levels(observations: Sequence[Observation], levels: Sequence[str | None]) -> set[str]:
-    """Return the landmarks whose class is about as frequent on another component as on the one at their level.
+    """Return the landmarks whose class covers another component about as much as the one at their level.
 
-    That is decided in the first map, which is the better one, and in all maps together, added up with their weights.
+    The first map is the most accurate one and is checked on its own; then all maps are added up with their weights.
     """
     contested = set()
     for observation, level in zip(observations, levels, strict=True):
@@ -168,9 +169,9 @@ def landmarks_of(observations: Sequence[Observation], levels: Sequence[str | Non
     because its errors correlate with those of the disc next to it; both less what a map shows at another level. C2 and
     the disc below it count half if the field of view cuts the dens, since any vertebra that is cut at the top resembles
     C2. A whole sacrum counts 1, a shorter one 0.5. A level prior or a second map that names every level counts 0.5 in
-    total, and 1.5 if that map is the first one. A localizer that agrees
-    on two components counts 1.5. The landmarks of another image of the session that agrees on two components count as
-    if they were in view; a landmark that both images show counts once.
+    total, and 1.5 if that map is the first one. A localizer that agrees on two components counts 1.5. The landmarks of
+    another image of the session that agrees on two components count as if they were in view; a landmark that both
+    images show counts once.
 
     Parameters
     ----------
@@ -216,9 +217,9 @@ def _landmarks_in_view(named: Sequence[tuple[Observation, str]]) -> dict[str, fl
             others = (o.class_shares[k].levels.get(level, 0.0) for o, _ in named if o is not observation)
             elsewhere = max(elsewhere, class_shares.weight * max(others, default=0.0))
         weight = VERTEBRA_LANDMARKS.get(level, 0.5) if observation.kind is Structure.VERTEBRA else 1.0
-        found[level] = (
-            max(0.0, best - elsewhere) * weight * (0.5 if level in {"C2", "C2-C3"} and not whole_axis else 1.0)
-        )
+        if level in {"C2", "C2-C3"} and not whole_axis:
+            weight *= 0.5
+        found[level] = weight * max(0.0, best - elsewhere)
     for k, number in enumerate(named_matches):
         if number >= 3:
             found[f"map {k}"] = 1.5 if k == 0 else 0.5
