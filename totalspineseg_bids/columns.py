@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Literal
 
 #: How a missing value is written.
@@ -79,11 +79,6 @@ class TableColumn:
         return f"{value + 0.0:.{self.significant}g}" if self.significant else f"{value + 0.0:.{self.decimals}f}"
 
 
-def index_columns(*columns: TableColumn) -> dict[str, TableColumn]:
-    """Return columns by their names, in order."""
-    return {column.name: column for column in columns}
-
-
 def describe_columns(columns: Iterable[TableColumn]) -> dict[str, dict[str, Any]]:
     """Return the data dictionary of a table, with one entry for each column that has a description.
 
@@ -93,3 +88,35 @@ def describe_columns(columns: Iterable[TableColumn]) -> dict[str, dict[str, Any]
     {'level': {'Description': 'Anatomical level'}}
     """
     return {column.name: column.describe() for column in columns if column.description}
+
+
+class TableRow:
+    """Base of records whose fields are columns of a table: ``height_mm`` is the column ``height-mm``.
+
+    Examples
+    --------
+    >>> @dataclass(frozen=True)
+    ... class Size(TableRow):
+    ...     height_mm: float | None = column("Height", "Height of a body", "mm")
+    >>> Size(8.456).as_row(), columns_of(Size)["height-mm"].title
+    ({'height-mm': '8.46'}, 'Height')
+    """
+
+    __slots__ = ()
+
+    def as_row(self) -> dict[str, str]:
+        """Return the columns of `columns_of` as text, ``n/a`` where there is no value."""
+        columns = columns_of(type(self))
+        return {name: entry.format(getattr(self, name.replace("-", "_"))) for name, entry in columns.items()}
+
+
+def column(title: str, description: str, unit: str = "", *, default: object = None, **details: Any) -> Any:  # noqa: ANN401 - typed by the field
+    """Return the field of a `TableRow` that is a column, by default of numbers; see `TableColumn`."""
+    entry = TableColumn("", description, title, unit, **{"kind": "number", **details})
+    return field(default=default, metadata={"column": entry})
+
+
+def columns_of(record: type[Any]) -> dict[str, TableColumn]:
+    """Return the columns of a record by name, in the order of its fields."""
+    found = ((item.name.replace("_", "-"), item.metadata.get("column")) for item in fields(record))
+    return {name: replace(entry, name=name) for name, entry in found if entry is not None}

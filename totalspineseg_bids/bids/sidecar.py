@@ -17,27 +17,30 @@ from totalspineseg_bids import __version__
 from totalspineseg_bids.anatomy import BY_ID, LabelScheme
 from totalspineseg_bids.bids.names import DerivativeNames, SourceImage
 from totalspineseg_bids.bids.tables import format_table
-from totalspineseg_bids.columns import TableColumn, describe_columns, index_columns
+from totalspineseg_bids.columns import TableColumn, describe_columns
 from totalspineseg_bids.measurement.levels import COLUMNS, PROFILE_COLUMNS, LevelMeasures, ProfilePoint
 from totalspineseg_bids.segmentation.result import Component, LabelledSpine
 
 #: Columns of the label table that come before the measures, by name and in order.
-LABEL_COLUMNS = index_columns(
-    TableColumn("index"),
-    TableColumn("name"),
-    TableColumn("abbreviation"),
-    TableColumn("color"),
-    TableColumn("structure", "Kind of structure: vertebra, sacrum, disc, spinal_cord or spinal_canal"),
-    TableColumn("level", "Anatomical level; n/a where it has none or the evidence does not decide it"),
-    TableColumn(
-        "confidence",
-        "How sure the level is, from 0 to 1; n/a for structures without a level",
-        kind="number",
-        decimals=3,
-    ),
-    TableColumn("runner-up", "The next best level"),
-    TableColumn("reason", "Why there is no level, or why it is doubtful"),
-)
+LABEL_COLUMNS = {
+    entry.name: entry
+    for entry in (
+        TableColumn("index"),
+        TableColumn("name"),
+        TableColumn("abbreviation"),
+        TableColumn("color"),
+        TableColumn("structure", "Kind of structure: vertebra, sacrum, disc, spinal_cord or spinal_canal"),
+        TableColumn("level", "Anatomical level; n/a where it has none or the evidence does not decide it"),
+        TableColumn(
+            "confidence",
+            "How sure the level is, from 0 to 1; n/a for structures without a level",
+            kind="number",
+            decimals=3,
+        ),
+        TableColumn("runner-up", "The next best level"),
+        TableColumn("reason", "Why there is no level, or why it is doubtful"),
+    )
+}
 _PACKAGES = ("nnunetv2", "torch", "openvino", "numpy", "scipy", "nibabel")
 
 

@@ -10,47 +10,15 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from totalspineseg_bids.anatomy import VERTEBRA_LEVELS
-from totalspineseg_bids.columns import TableColumn, index_columns
+from totalspineseg_bids.columns import TableRow, column, columns_of
 
 if TYPE_CHECKING:
     from totalspineseg_bids.imaging.centerline import Vector
     from totalspineseg_bids.measurement.body_shape import BodyShape
 
 
-def _angle(name: str, title: str, description: str) -> TableColumn:
-    return TableColumn(name, description, title, "degree", kind="number", decimals=1)
-
-
-#: Columns of the angles of the spine, by name and in order.
-POSTURE_COLUMNS: Final[dict[str, TableColumn]] = index_columns(
-    _angle(
-        "cervical-lordosis-deg",
-        "Cervical lordosis",
-        "Angle between the lower surfaces of C3 and C7 seen from the side; positive: lordosis",
-    ),
-    _angle(
-        "thoracic-kyphosis-deg",
-        "Thoracic kyphosis",
-        "Angle between the upper surface of T4 and the lower surface of T12; positive: kyphosis",
-    ),
-    _angle(
-        "lumbar-lordosis-deg",
-        "Lumbar lordosis L1-L5",
-        "Angle between the upper surface of L1 and the lower surface of L5; positive: lordosis",
-    ),
-    _angle(
-        "coronal-cobb-deg",
-        "Coronal Cobb angle",
-        "Largest angle between surfaces of two vertebral bodies seen from the front, whole bodies only",
-    ),
-    TableColumn("coronal-cobb-levels", "Upper and lower end vertebra", title="End vertebrae of the coronal Cobb angle"),
-)
-#: Names of the columns that hold an angle.
-ANGLES: Final = tuple(name for name, column in POSTURE_COLUMNS.items() if column.kind == "number")
-
-
 @dataclass(frozen=True, slots=True)
-class Posture:
+class Posture(TableRow):
     """Curvature of the spine; ``None`` if an end vertebra is not completely in the field of view.
 
     Angles lie between planes fitted to vertebral surfaces (Cobb, Instr Course Lect 1948, 5:261); the supine
@@ -62,20 +30,39 @@ class Posture:
     '48.2'
     """
 
-    cervical_lordosis_deg: float | None = None
-    """Lower surface of C3 to lower surface of C7, degrees, positive for lordosis."""
-    thoracic_kyphosis_deg: float | None = None
-    """Upper surface of T4 to lower surface of T12, degrees, positive for kyphosis."""
-    lumbar_lordosis_deg: float | None = None
-    """Upper surface of L1 to lower surface of L5, degrees, positive for lordosis."""
-    coronal_cobb_deg: float | None = None
-    """Largest angle in the coronal plane, degrees."""
-    coronal_cobb_levels: str | None = None
-    """The two end vertebrae, such as ``"T5-T11"``."""
+    cervical_lordosis_deg: float | None = column(
+        "Cervical lordosis",
+        "Angle between the lower surfaces of C3 and C7 seen from the side; positive: lordosis",
+        "degree",
+        decimals=1,
+    )
+    thoracic_kyphosis_deg: float | None = column(
+        "Thoracic kyphosis",
+        "Angle between the upper surface of T4 and the lower surface of T12; positive: kyphosis",
+        "degree",
+        decimals=1,
+    )
+    lumbar_lordosis_deg: float | None = column(
+        "Lumbar lordosis L1-L5",
+        "Angle between the upper surface of L1 and the lower surface of L5; positive: lordosis",
+        "degree",
+        decimals=1,
+    )
+    coronal_cobb_deg: float | None = column(
+        "Coronal Cobb angle",
+        "Largest angle between surfaces of two vertebral bodies seen from the front, whole bodies only",
+        "degree",
+        decimals=1,
+    )
+    coronal_cobb_levels: str | None = column(
+        "End vertebrae of the coronal Cobb angle", "Upper and lower end vertebra", kind="text"
+    )
 
-    def as_row(self) -> dict[str, str]:
-        """Return the columns of `POSTURE_COLUMNS` as text, ``n/a`` where there is no value."""
-        return {name: column.format(getattr(self, name.replace("-", "_"))) for name, column in POSTURE_COLUMNS.items()}
+
+#: Columns of the angles of the spine, by name and in order.
+POSTURE_COLUMNS: Final = columns_of(Posture)
+#: Names of the columns that hold an angle.
+ANGLES: Final = tuple(name for name, entry in POSTURE_COLUMNS.items() if entry.kind == "number")
 
 
 def measure_posture(bodies: Mapping[str, BodyShape]) -> Posture:

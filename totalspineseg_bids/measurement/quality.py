@@ -10,30 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from totalspineseg_bids.anatomy import CANAL_ID, CORD_ID
-from totalspineseg_bids.columns import TableColumn, index_columns
+from totalspineseg_bids.columns import TableRow, column, columns_of
 from totalspineseg_bids.imaging.grid import foreground_box
 from totalspineseg_bids.imaging.volume import Volume
 
-#: Columns of the image quality, by name and in order.
-QUALITY_COLUMNS: Final[dict[str, TableColumn]] = index_columns(
-    TableColumn(
-        "snr",
-        "Mean signal of the cord divided by the noise: 1.4826 times the median absolute deviation of the differences"
-        " between voxels of the cord that follow each other along the column, divided by the square root of 2. Such"
-        " voxels share noise in interpolated images, so compare images of one protocol",
-        title="Signal-to-noise ratio",
-        kind="number",
-        decimals=1,
-    ),
-    TableColumn(
-        "cord-csf-contrast",
-        "Difference of the medians of CSF and cord divided by their sum, median over sections of 10 mm; positive where"
-        " the CSF is brighter",
-        title="Cord-CSF contrast",
-        kind="number",
-        decimals=3,
-    ),
-)
 #: Distance from the borders of canal and cord, and length of a section, mm.
 _INSIDE_MM, _SECTION_MM = 1.0, 10.0
 #: Smallest number of voxels of a region in a section, and of differences.
@@ -41,8 +21,8 @@ _MIN_VOXELS, _MIN_DIFFERENCES = 8, 200
 
 
 @dataclass(frozen=True, slots=True)
-class ImageQuality:
-    """Quality of an image; ``None`` where it cannot be measured. Columns are those of `QUALITY_COLUMNS`.
+class ImageQuality(TableRow):
+    """Quality of an image; ``None`` where it cannot be measured.
 
     Regions of one image take the place of repeated images, in which neither parallel imaging nor filters of the
     background matter (Dietrich et al., Journal of Magnetic Resonance Imaging 2007, 26:375).
@@ -53,12 +33,23 @@ class ImageQuality:
     {'snr': '12.3', 'cord-csf-contrast': 'n/a'}
     """
 
-    snr: float | None = None
-    cord_csf_contrast: float | None = None
+    snr: float | None = column(
+        "Signal-to-noise ratio",
+        "Mean signal of the cord divided by the noise: 1.4826 times the median absolute deviation of the differences"
+        " between voxels of the cord that follow each other along the column, divided by the square root of 2. Such"
+        " voxels share noise in interpolated images, so compare images of one protocol",
+        decimals=1,
+    )
+    cord_csf_contrast: float | None = column(
+        "Cord-CSF contrast",
+        "Difference of the medians of CSF and cord divided by their sum, median over sections of 10 mm; positive where"
+        " the CSF is brighter",
+        decimals=3,
+    )
 
-    def as_row(self) -> dict[str, str]:
-        """Return the columns of `QUALITY_COLUMNS` as text, ``n/a`` where there is no value."""
-        return {name: column.format(getattr(self, name.replace("-", "_"))) for name, column in QUALITY_COLUMNS.items()}
+
+#: Columns of the image quality, by name and in order.
+QUALITY_COLUMNS: Final = columns_of(ImageQuality)
 
 
 def measure_quality(image: Volume, labels: NDArray[np.uint8]) -> ImageQuality:
