@@ -8,6 +8,7 @@ import shutil
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -99,10 +100,10 @@ def site(spine, rows, tmp_path_factory):
     band[:, :, seen] = np.percentile(areas[:, :24, seen], (5, 50, 95), axis=1)
     write_group_report(
         folder / "group.html",
-        images,
-        volumes,
+        pd.DataFrame(images),
+        pd.DataFrame(volumes),
         dataset_name=EVIL,
-        participants=people,
+        participants=pd.DataFrame(people),
         areas=areas,
         band=band,
         reference=(f"group={EVIL}", {row["image"] for row in images if row["image"] < "sub-06"}),

@@ -4,12 +4,13 @@ import json
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from totalspineseg_bids.report.environment import json_block, number
 from totalspineseg_bids.report.group import write_group_report
-from totalspineseg_bids.report.outliers import MIN_COUNT, Value, find_outliers
+from totalspineseg_bids.report.outliers import MIN_COUNT, find_outliers
 from totalspineseg_bids.report.thumbnails import inline_thumbnails
 
 from .test_subject import external
@@ -44,7 +45,7 @@ def volume_rows(rows, number: int, scale: float = 1.0) -> list[dict[str, str]]:
 
 def write(folder, images, volumes, **options) -> str:
     path = folder / "group.html"
-    write_group_report(path, images, volumes, **{"dataset_name": "Spines", **options})
+    write_group_report(path, pd.DataFrame(images), pd.DataFrame(volumes), **{"dataset_name": "Spines", **options})
     return path.read_text(encoding="utf-8")
 
 
@@ -159,7 +160,7 @@ def test_angles_under_both_names(group, tmp_path):
 def test_participants_to_compare_by(group, tmp_path):
     people = [{"participant_id": f"sub-{n:04d}", "age": str(20 + n), "site": "one"} for n in range(22)]
     people.append({"participant_id": "sub-elsewhere", "age": "99", "site": "one"})
-    data = data_of(write(tmp_path, *group, participants=people))
+    data = data_of(write(tmp_path, *group, participants=pd.DataFrame(people)))
     assert data["participants"]["columns"] == ["age"]
     assert data["participants"]["rows"]["sub-0003"] == ["23"]
     assert "sub-elsewhere" not in data["participants"]["rows"]
@@ -185,7 +186,7 @@ def test_what_comes_from_the_dataset_stays_text(tmp_path):
     row |= {"report": "javascript:alert(1)", "thumbnail": "https://example.org/x.png"}
     volumes = [{"participant": evil, "session": "", "image": evil, "level": "L1", "volume-mm3": "1"}]
     people = [{"participant_id": evil, evil: evil}, {"participant_id": "b", evil: "c"}]
-    page = write(tmp_path, [row], volumes, dataset_name=evil + "</script>", participants=people)
+    page = write(tmp_path, [row], volumes, dataset_name=evil + "</script>", participants=pd.DataFrame(people))
     assert page.count("<script>") == 1
     assert page.count("</script>") == 2
     assert "javascript:" not in page
@@ -205,19 +206,22 @@ def test_bundled_model_is_said_on_top(tmp_path):
     assert "Bundled model: trained on synthetic images" in write(tmp_path, [image_row(1, model="bundled")], [])
 
 
-def test_outliers_need_enough_values_and_more_than_rounding():
-    few = [Value(i, "height-mm", "L1", 20.0 + i % 2) for i in range(MIN_COUNT - 2)] + [
-        Value(99, "height-mm", "L1", 60.0)
-    ]
-    assert find_outliers(few) == []
-    # All alike but for what one voxel makes: nothing to report.
-    alike = [Value(i, "wedge-deg", "L1", 0.0) for i in range(20)] + [Value(20, "wedge-deg", "L1", 2.0)]
-    assert find_outliers(alike) == []
-    many = [Value(i, "height-mm", "L1", 20.0 + 0.3 * (i % 5)) for i in range(20)]
-    found = find_outliers([*many, Value(20, "height-mm", "L1", 30.0), Value(21, "height-mm", "L1", 12.0)])
-    assert [o.value.image for o in found] == [20, 21]
-    assert found[0].deviation > 3.5
-    assert found[1].deviation < -3.5
+@pytest.mark.parametrize(
+    ("measure", "numbers", "found"),
+    [
+        ("height-mm", [20.0 + i % 2 for i in range(MIN_COUNT - 2)] + [60.0], []),
+        # All alike but for what one voxel makes: nothing to report.
+        ("wedge-deg", [0.0] * 20 + [2.0], []),
+        ("height-mm", [20.0 + 0.3 * (i % 5) for i in range(20)] + [30.0, 12.0], [20, 21]),
+    ],
+)
+def test_outliers_need_enough_values_and_more_than_rounding(measure, numbers, found):
+    values = pd.DataFrame({"value": numbers}).assign(
+        image=range(len(numbers)), measure=measure, level="L1", contrast=""
+    )
+    outliers = find_outliers(values)
+    assert list(outliers["image"]) == found
+    assert [deviation > 0 for deviation in outliers["deviation"]] == [n > 20 for n in outliers["value"]]
 
 
 def test_numbers_and_json():

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
-from typing import cast
-
-import pandas as pd
 
 from totalspineseg_bids.app.crash import read_crashes
 from totalspineseg_bids.app.group_inputs import (
@@ -47,8 +43,6 @@ IMAGES = "group_images"
 MEASURES = "group_measures"
 WIDE = "group_measures_wide"
 PAGE = "group.html"
-#: Rows of a table that are mappings at the same time.
-_PART = 1000
 
 
 def read_tables(config: RunConfig) -> GroupTables:
@@ -62,12 +56,6 @@ def read_tables(config: RunConfig) -> GroupTables:
     if found and absent:
         logger.warning("%s: has no results of participant %s", config.output_dir, ", ".join(absent))
     return make_tables(results, failures)
-
-
-def _rows(table: pd.DataFrame) -> Iterator[dict[str, str]]:
-    # In parts, because mappings take several times the memory of the table.
-    for start in range(0, len(table), _PART):
-        yield from cast("list[dict[str, str]]", table.iloc[start : start + _PART].to_dict("records"))
 
 
 def run_group(config: RunConfig) -> GroupTables:
@@ -131,10 +119,10 @@ def run_group(config: RunConfig) -> GroupTables:
         write_table(output / GROUP_PROFILES, make_band_table(areas, band, used), BAND_COLUMNS)
         write_group_report(
             output / PAGE,
-            list(_rows(tables.images)),
-            _rows(tables.volumes),
+            tables.images,
+            tables.volumes,
             dataset_name=read_dataset_texts(config.bids_dir).get("Name") or config.bids_dir.name,
-            participants=list(_rows(merge_sessions(participants))),
+            participants=merge_sessions(participants),
             areas=areas,
             band=band,
             reference=(config.reference, reference) if config.reference and reference else None,

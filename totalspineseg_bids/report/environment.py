@@ -17,7 +17,8 @@ from totalspineseg_bids.anatomy import VERTEBRA_LEVELS
 from totalspineseg_bids.citation import PUBLICATIONS
 
 _PACKAGE = "totalspineseg_bids.report"
-_MISSING: Final = frozenset({"", "n/a", "N/A", "nan", "None"})
+#: Cells that hold no value.
+MISSING_CELLS: Final = frozenset({"", "n/a", "N/A", "nan", "None"})
 _UNITS = {"mm^2": "mm²", "mm^3": "mm³", "degree": "°", "arbitrary": ""}
 _HEADLINES: Final = {
     "labelled": "The levels were labelled.",
@@ -69,7 +70,7 @@ def unit_symbol(unit: str) -> str:
 def present(value: str | None) -> str:
     """Strip a table cell; return an empty string for a missing value such as ``n/a``."""
     text = (value or "").strip()
-    return "" if text in _MISSING else text
+    return "" if text in MISSING_CELLS else text
 
 
 def number(value: str | None) -> float | None:

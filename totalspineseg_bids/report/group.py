@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from totalspineseg_bids.anatomy import VERTEBRA_LEVELS
@@ -15,15 +16,8 @@ from totalspineseg_bids.imaging.atomic import write_bytes
 from totalspineseg_bids.measurement.levels import AREAS, COLUMNS
 from totalspineseg_bids.measurement.quality import QUALITY_COLUMNS
 from totalspineseg_bids.models.catalog import BUNDLED
-from totalspineseg_bids.report.environment import (
-    asset,
-    environment,
-    json_block,
-    levels_range,
-    present,
-    unit_symbol,
-)
-from totalspineseg_bids.report.group_data import DECIMALS, GroupPageData, Row, local_link, split_list
+from totalspineseg_bids.report.environment import asset, environment, json_block, levels_range, unit_symbol
+from totalspineseg_bids.report.group_data import DECIMALS, GroupPageData, clean_cells, local_link, split_list
 from totalspineseg_bids.report.outliers import MIN_COUNT, THRESHOLD, find_outliers
 from totalspineseg_bids.report.thumbnails import inline_thumbnails
 
@@ -35,11 +29,11 @@ _PARTICIPANT_COLUMNS: Final = 24
 
 def write_group_report(
     path: Path,
-    images: Sequence[Row],
-    volumes: Iterable[Row],
+    images: pd.DataFrame,
+    volumes: pd.DataFrame,
     *,
     dataset_name: str,
-    participants: Sequence[Row] = (),
+    participants: pd.DataFrame | None = None,
     areas: NDArray[np.float64] | None = None,
     band: NDArray[np.float64] | None = None,
     reference: tuple[str, Collection[str]] | None = None,
@@ -51,19 +45,19 @@ def write_group_report(
     ----------
     path : Path
         Destination; written atomically.
-    images : sequence of Row
+    images : pd.DataFrame
         One row per image, as text: ``participant``, ``session``, ``image``, ``status``, ``reason``, ``levels`` and
         ``flags`` (comma separated), ``corrections`` (their number), ``model``, ``report`` and ``thumbnail``
         (paths relative to the page), columns of ``measurement.quality.QUALITY_COLUMNS`` and of
-        ``measurement.POSTURE_COLUMNS``, these with or without the unit in their name; ``rating`` and ``rating-note``
-        of an earlier page.
-    volumes : iterable of Row
+        ``measurement.POSTURE_COLUMNS``, these without the unit in their name; ``rating`` and ``rating-note`` of an
+        earlier page.
+    volumes : pd.DataFrame
         One row per structure and image: ``participant``, ``session``, ``image``, ``structure``, ``level``,
         ``confidence`` and the columns of ``measurement.COLUMNS``; ``z:<column>`` for z-scores.
     dataset_name : str
         Title of the page.
-    participants : sequence of Row
-        Rows of ``participants.tsv``, to compare by; empty where there is none.
+    participants : pd.DataFrame, optional
+        ``participants.tsv``, to compare by.
     areas : ndarray of float, optional
         Areas of canal and cord along the column, mm², shape (measures, images, levels, parts): `AREAS`, the rows of
         ``images``, `VERTEBRA_LEVELS`, and parts from cranial to caudal; NaN where there is none.
@@ -76,8 +70,8 @@ def write_group_report(
 
     Notes
     -----
-    Every cell may be missing, empty or ``n/a``. Values of levels cut off by the field of view are counted, but
-    excluded from statistics, plots and outliers.
+    Every column and cell may be missing; a cell may be empty or ``n/a``. Values of levels cut off by the field of view
+    are counted, but excluded from statistics, plots and outliers.
 
     Raises
     ------
@@ -85,7 +79,8 @@ def write_group_report(
         If the page cannot be written.
     """
     table = GroupPageData(images, volumes)
-    counts = Counter(present(row.get("status")) or "unknown" for row in images)
+    rows = table.images
+    counts = Counter(row["status"] or "unknown" for row in rows)
     data = {
         "dataset": dataset_name,
         "images": table.image_columns(),
@@ -97,27 +92,31 @@ def write_group_report(
         "values": {**table.series(table.values, DECIMALS), "angle": table.angles},
         "scores": table.series(table.scores, _SCORE_DECIMALS),
         "participants": _participant_columns(participants, table.participant_names()),
-        "ratings": _ratings(images),
+        "ratings": {
+            row["image"]: {"rating": row["rating"], "note": row["rating-note"]}
+            for row in rows
+            if row["rating"] or row["rating-note"]
+        },
         "profiles": None if areas is None or band is None else _profiles(areas, band),
         "reference": None
         if reference is None
-        else {"name": reference[0], "images": [int(present(row.get("image")) in reference[1]) for row in images]},
+        else {"name": reference[0], "images": [int(row["image"] in reference[1]) for row in rows]},
     }
-    pictures: Sequence[str] = [local_link(present(row.get("thumbnail"))) for row in images]
+    pictures: Sequence[str] = [local_link(row["thumbnail"]) for row in rows]
     if self_contained:
         pictures = inline_thumbnails(path.parent, pictures)
-    outliers = find_outliers([*table.values, *table.quality])
-    marked = {(o.value.image, o.value.measure): table.explain(o)["reason"] for o in outliers if not o.value.level}
+    outliers = find_outliers(pd.concat([table.values, table.quality])).to_dict("records")
+    marked = {(o["image"], o["measure"]): table.explain(o)["reason"] for o in outliers if not o["level"]}
     text = (
         environment()
         .get_template("group.html.j2")
         .render(
             title=f"{dataset_name}: spine report",
             dataset_name=dataset_name,
-            bundled=any(row.get("model") == BUNDLED for row in images),
-            models=sorted({present(row.get("model")) for row in images} - {""}),
-            tiles=_tiles(images, counts, table),
-            images=[_image_row(index, row, pictures[index], marked) for index, row in enumerate(images)],
+            bundled=any(row["model"] == BUNDLED for row in rows),
+            models=sorted({row["model"] for row in rows} - {""}),
+            tiles=_tiles(counts, table),
+            images=[_image_row(index, row, pictures[index], marked) for index, row in enumerate(rows)],
             statuses=sorted(counts, key=lambda s: (_STATUSES.index(s) if s in _STATUSES else len(_STATUSES), s)),
             outliers=[table.explain(outlier) for outlier in outliers[:_SHOWN_OUTLIERS]],
             outlier_count=len(outliers),
@@ -161,57 +160,43 @@ def _series(values: NDArray[np.float64]) -> str:
     return ",".join(f"{value:.0f}" if np.isfinite(value) else "" for value in values.ravel())
 
 
-def _tiles(images: Sequence[Row], counts: Counter[str], table: GroupPageData) -> list[dict[str, Any]]:
-    tiles: list[dict[str, Any]] = [
-        {"value": len(table.participant_names()), "name": "participants", "status": ""},
-        {"value": len(images), "name": "images", "status": ""},
-    ]
+def _tiles(counts: Counter[str], table: GroupPageData) -> list[dict[str, Any]]:
     shown = [status for status in (*_STATUSES, *sorted(set(counts) - set(_STATUSES))) if counts[status]]
-    tiles += [{"value": counts[status], "name": status, "status": status} for status in shown]
-    tiles.append(
-        {"value": sum(bool(split_list(row.get("flags"))) for row in images), "name": "with flags", "status": ""}
-    )
-    corrected = sum(bool(present(row.get("corrections"))) for row in images)
-    return [*tiles, {"value": corrected, "name": "corrected", "status": ""}] if corrected else tiles
+    numbers = [
+        (len(table.participant_names()), "participants", ""),
+        (len(table.images), "images", ""),
+        *((counts[status], status, status) for status in shown),
+        (sum(bool(split_list(row["flags"])) for row in table.images), "with flags", ""),
+    ]
+    if corrected := sum(bool(row["corrections"]) for row in table.images):
+        numbers.append((corrected, "corrected", ""))
+    return [{"value": value, "name": name, "status": status} for value, name, status in numbers]
 
 
-def _ratings(images: Sequence[Row]) -> dict[str, dict[str, str]]:
-    rated = (
-        (present(row.get("image")), row)
-        for row in images
-        if present(row.get("rating")) or present(row.get("rating-note"))
-    )
+def _image_row(index: int, row: Mapping[str, str], picture: str, marked: Mapping[Any, str]) -> dict[str, Any]:
+    levels = split_list(row["levels"])
     return {
-        image: {"rating": present(row.get("rating")), "note": present(row.get("rating-note"))} for image, row in rated
-    }
-
-
-def _image_row(index: int, row: Row, picture: str, marked: Mapping[tuple[int, str], str]) -> dict[str, Any]:
-    levels = split_list(row.get("levels"))
-    return {
+        **{name: row[name] for name in ("participant", "session", "image", "reason")},
         "index": index,
-        "participant": row["participant"],
-        "session": present(row.get("session")),
-        "image": present(row.get("image")),
-        "status": present(row.get("status")) or "unknown",
-        "reason": present(row.get("reason")),
+        "status": row["status"] or "unknown",
         "levels": levels_range(levels) or ", ".join(levels[:3]),
         "count": len(levels),
-        "flags": split_list(row.get("flags")),
-        "report": local_link(present(row.get("report"))),
+        "flags": split_list(row["flags"]),
+        "report": local_link(row["report"]),
         "thumbnail": picture,
         "quality": [
-            {"name": name, "value": value, "outlier": marked.get((index, column))}
+            {"name": name, "value": row[column], "outlier": marked.get((index, column))}
             for column, name in (("snr", "SNR"), ("cord-csf-contrast", "contrast"))
-            if (value := present(row.get(column)))
+            if row[column]
         ],
     }
 
 
-def _participant_columns(participants: Sequence[Row], names: set[str]) -> dict[str, Any]:
+def _participant_columns(participants: pd.DataFrame | None, names: set[str]) -> dict[str, Any]:
     """Arrange participants.tsv as name -> values, for the columns that can be compared by."""
-    rows = {row["participant_id"]: row for row in participants}
-    columns = list(dict.fromkeys(column for row in participants for column in row if column != "participant_id"))
-    kept = [c for c in columns if len({present(row.get(c)) for row in participants} - {""}) > 1][:_PARTICIPANT_COLUMNS]
-    found = {name: [present(rows[name].get(column)) for column in kept] for name in sorted(names & rows.keys())}
-    return {"columns": kept, "rows": found}
+    if participants is None or participants.empty:
+        return {"columns": [], "rows": {}}
+    cells = clean_cells(participants).set_index("participant_id")
+    kept = [str(name) for name in cells if len(set(cells[name]) - {""}) > 1][:_PARTICIPANT_COLUMNS]
+    found = cells.loc[sorted(names & set(cells.index)), kept]
+    return {"columns": kept, "rows": dict(zip(found.index, found.to_numpy().tolist(), strict=True))}

@@ -1,21 +1,21 @@
-"""Rows of the image and volume tables, arranged by image, measure and level for the page of a group."""
+"""Tables of images and volumes, arranged by image, measure and level for the page of a group."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
 from totalspineseg_bids.anatomy import DISC_LEVELS, VERTEBRA_LEVELS
 from totalspineseg_bids.measurement.levels import ARBITRARY, COLUMNS, MEASURES, SIGNALS
 from totalspineseg_bids.measurement.posture import POSTURE_COLUMNS
 from totalspineseg_bids.measurement.quality import QUALITY_COLUMNS
-from totalspineseg_bids.report.environment import is_true, number, present, unit_symbol
-from totalspineseg_bids.report.outliers import Outlier, Value
+from totalspineseg_bids.report.environment import MISSING_CELLS, unit_symbol
 
-Row = Mapping[str, str]
 #: Decimals on the page: enough for a plot, and the page stays small.
 DECIMALS: Final = {
     **{name: column.decimals for name, column in COLUMNS.items() if not column.unit},
@@ -24,65 +24,58 @@ DECIMALS: Final = {
 }
 #: Measures that compare between images.
 _COMPARABLE: Final = tuple(name for name in MEASURES if COLUMNS[name].unit != ARBITRARY)
+#: Columns of the tables that the page uses, besides numbers of levels.
+_OF_IMAGES: Final = (
+    *("participant", "session", "image", "suffix", "status", "reason", "levels", "flags", "corrections", "model"),
+    *("report", "thumbnail", "rating", "rating-note"),
+    *(column.short_name for column in POSTURE_COLUMNS.values()),
+    *QUALITY_COLUMNS,
+)
+_OF_VOLUMES: Final = ("image", "structure", "level", "partial", "measure-note")
 
 
 class GroupPageData:
     """The two tables of the group level, arranged by image, measure and level."""
 
-    def __init__(self, images: Sequence[Row], volumes: Iterable[Row]) -> None:
-        self.images = images
-        self.index = {_key(row): i for i, row in enumerate(images)}
-        self.values: list[Value] = []
-        self.confidence: dict[tuple[int, str], float] = {}
-        self.partial: set[tuple[int, str]] = set()
-        self.arch_only: set[tuple[int, str]] = set()
-        self.scores: list[Value] = []
-        self.partial_count = self.unnamed_count = 0
-        self.reasons: Counter[str] = Counter()
-        for row in volumes:
-            self._add(row, _COMPARABLE)
-        self.quality = [
-            Value(index, name, "", value, present(row.get("suffix")))
-            for index, row in enumerate(images)
-            for name in QUALITY_COLUMNS
-            if (value := number(row.get(name))) is not None
-        ]
-        found = {value.level for value in self.values} | {level for _, level in self.partial}
-        for row in images:
-            found |= set(split_list(row.get("levels")))
+    def __init__(self, images: pd.DataFrame, volumes: pd.DataFrame) -> None:
+        table = clean_cells(images.reindex(columns=list(_OF_IMAGES)))
+        self.images: list[dict[str, str]] = table.to_dict("records")  # type: ignore[assignment]
+        rows = clean_cells(volumes.reindex(columns=list(_OF_VOLUMES)))
+        at = pd.Index(table["image"]).get_indexer(pd.Index(rows["image"]))
+        # Cord and canal as a whole have no level either, but they are named.
+        self.unnamed_count = int(
+            ((at >= 0) & (rows["level"] == "") & rows["structure"].isin(["vertebra", "disc"])).sum()
+        )
+        named = (at >= 0) & (rows["level"] != "").to_numpy()
+        rows, volumes = rows[named].assign(number=at[named]), volumes[named]
+        numbers = _numbers(volumes, ["confidence", *_COMPARABLE])
+        cut = (rows["partial"] == "true").to_numpy()
+        self.partial = Counter(rows["level"][cut])
+        # A measured body is complete even if the posterior elements are cut off.
+        arch_only = np.isfinite(numbers[:, 1 + _COMPARABLE.index("height-mm")])
+        sure = np.clip(10 * np.nan_to_num(numbers[:, 0], nan=1.0), 0, 9).astype(int).astype(str)
+        self.marks = rows[["number", "level"]].assign(mark=np.where(cut, np.where(arch_only, "a", "p"), sure))
+        numbers[cut, 1 + _COMPARABLE.index("volume-mm3")] = np.nan
+        self.values = _stack(rows, _COMPARABLE, numbers[:, 1:])
+        depends = self.values["measure"].isin(SIGNALS).to_numpy()
+        suffixes = table["suffix"].to_numpy(object)
+        self.values["contrast"] = np.where(depends, suffixes[self.values["image"]], "")
+        self.scores = _stack(rows, _COMPARABLE, _numbers(volumes, [f"z:{name}" for name in _COMPARABLE]))
+        self.reasons = Counter(
+            part.strip() for note in rows["measure-note"] for part in note.split(";") if part.strip()
+        )
+        whole = table.assign(number=range(len(table)), level="")
+        self.quality = _stack(whole, list(QUALITY_COLUMNS), _numbers(table, QUALITY_COLUMNS))
+        self.quality["contrast"] = suffixes[self.quality["image"]]
+        self.listed = [split_list(text) for text in table["levels"]]
+        found = {*self.values["level"], *self.partial, *(level for levels in self.listed for level in levels)}
         self.vertebrae = [level for level in VERTEBRA_LEVELS if level in found]
         self.discs = [level for level in DISC_LEVELS if level in found]
-
-    def _add(self, row: Row, measures: Sequence[str]) -> None:
-        index, level = self.index.get(_key(row)), present(row.get("level"))
-        if index is None:
-            return
-        if not level:
-            # Cord and canal as a whole have no level either, but they are named.
-            self.unnamed_count += present(row.get("structure")) in {"vertebra", "disc"}
-            return
-        confidence = number(row.get("confidence"))
-        self.confidence[index, level] = 1.0 if confidence is None else confidence
-        if is_true(row.get("partial")):
-            self.partial.add((index, level))
-            self.partial_count += 1
-            if number(row.get("height-mm")) is not None:
-                self.arch_only.add((index, level))
-        self.reasons.update(reason.strip() for reason in present(row.get("measure-note")).split(";") if reason.strip())
-        for measure in measures:
-            value = number(row.get(measure))
-            if value is None or (measure == "volume-mm3" and (index, level) in self.partial):
-                continue
-            contrast = present(self.images[index].get("suffix")) if measure in SIGNALS else ""
-            self.values.append(Value(index, measure, level, value, contrast))
-            score = number(row.get(f"z:{measure}"))
-            if score is not None:
-                self.scores.append(Value(index, measure, level, score))
 
     def image_columns(self) -> dict[str, list[str]]:
         """Return the columns of the image table that the plots use."""
         names = ("participant", "session", "image", "report", "snr")
-        columns = {name: [present(row.get(name)) for row in self.images] for name in names}
+        columns = {name: [row[name] for row in self.images] for name in names}
         columns["report"] = [local_link(link) for link in columns["report"]]
         return columns
 
@@ -91,9 +84,9 @@ class GroupPageData:
         """Map each measured alignment angle to its values in all images, separated by commas."""
         found = {}
         for entry in POSTURE_COLUMNS.values():
-            values = [number(row.get(entry.short_name)) for row in self.images]
-            if any(value is not None for value in values):
-                found[entry.title] = ",".join("" if value is None else f"{value:.1f}" for value in values)
+            values = _numbers(pd.DataFrame(self.images, columns=list(_OF_IMAGES)), [entry.short_name])[:, 0]
+            if np.isfinite(values).any():
+                found[entry.title] = ",".join("" if np.isnan(value) else f"{value:.1f}" for value in values)
         return found
 
     def participant_names(self) -> set[str]:
@@ -106,29 +99,17 @@ class GroupPageData:
         ``.`` absent, ``p`` cut off by the field of view, ``a`` posterior elements cut off, 0 to 9 confidence in tenths.
         """
         levels = (*self.vertebrae, *self.discs)
-        strings = []
-        for index, row in enumerate(self.images):
-            listed = set(split_list(row.get("levels")))
-            marks = []
-            for level in levels:
-                confidence = self.confidence.get((index, level), 1.0 if level in listed else None)
-                if (index, level) in self.partial:
-                    marks.append("a" if (index, level) in self.arch_only else "p")
-                else:
-                    marks.append("." if confidence is None else str(int(np.clip(10 * confidence, 0, 9))))
-            strings.append("".join(marks))
-        return strings
+        marks = [dict.fromkeys(levels, ".") | dict.fromkeys(set(listed) & set(levels), "9") for listed in self.listed]
+        for number, level, mark in self.marks.itertuples(index=False):
+            if level in levels:
+                marks[number][level] = mark
+        return ["".join(of_image.values()) for of_image in marks]
 
     def measure_list(self) -> list[dict[str, str]]:
         """Return key, name, unit and description of each measure with a value."""
-        used = {value.measure for value in self.values}
+        used = set(self.values["measure"])
         return [
-            {
-                "key": name,
-                "name": entry.title,
-                "unit": unit_symbol(entry.unit),
-                "about": entry.description,
-            }
+            {"key": name, "name": entry.title, "unit": unit_symbol(entry.unit), "about": entry.description}
             for name, entry in COLUMNS.items()
             if name in used
         ]
@@ -136,64 +117,80 @@ class GroupPageData:
     def left_out(self) -> list[tuple[str, int]]:
         """Return the reasons for which values are excluded from the statistics, with counts."""
         found = [
-            ("volumes of levels cut by the field of view", self.partial_count),
+            ("volumes of levels cut by the field of view", self.partial.total()),
             ("components without a level", self.unnamed_count),
             *((f"levels without some measure: {reason}", n) for reason, n in self.reasons.most_common()),
         ]
         return [(reason, n) for reason, n in found if n]
 
-    def series(self, values: Sequence[Value], decimals: Mapping[str, int]) -> dict[str, dict[str, str]]:
+    def series(self, values: pd.DataFrame, decimals: Mapping[str, int]) -> dict[str, dict[str, str]]:
         """Map measure and level to the values of all images, separated by commas; empty if missing."""
-        cells: dict[str, dict[str, list[str]]] = {}
-        for value in values:
-            column = cells.setdefault(value.measure, {}).setdefault(value.level, [""] * len(self.images))
-            column[value.image] = f"{value.value:.{decimals.get(value.measure, 1)}f}"
-        return {m: {level: ",".join(column) for level, column in levels.items()} for m, levels in cells.items()}
+        found: dict[str, dict[str, str]] = {}
+        for (measure, level), part in values.groupby(["measure", "level"], sort=False):
+            cells = [""] * len(self.images)
+            for image, value in zip(part["image"], part["value"], strict=True):
+                cells[image] = f"{value:.{decimals.get(measure, 1)}f}"
+            found.setdefault(measure, {})[level] = ",".join(cells)
+        return found
 
     def statistics(self) -> list[dict[str, Any]]:
         """Return counts, medians and quartiles of volume, mean height and canal area per level."""
-        grouped: dict[tuple[str, str], list[float]] = {}
-        for value in self.values:
-            if value.measure in {"volume-mm3", "height-mm", "canal-area-mm2"}:
-                grouped.setdefault((value.level, value.measure), []).append(value.value)
-        left_out = Counter(level for _, level in self.partial)
+        groups = dict(list(self.values.groupby(["level", "measure"])["value"]))
         rows = []
         for level in (*self.vertebrae, *self.discs):
             shown = (("volume-mm3", 0), ("height-mm", 1), ("canal-area-mm2", 0))
-            cells = [_quartiles(grouped.get((level, measure), []), decimals) for measure, decimals in shown]
-            count = len(grouped.get((level, "volume-mm3"), []))
-            rows.append({"level": level, "count": count, "partial": left_out[level], "cells": cells})
+            cells = [_quartiles(groups.get((level, measure), ()), decimals) for measure, decimals in shown]
+            count = len(groups.get((level, "volume-mm3"), ()))
+            rows.append({"level": level, "count": count, "partial": self.partial[level], "cells": cells})
         return rows
 
-    def explain(self, outlier: Outlier) -> dict[str, Any]:
+    def explain(self, outlier: Mapping[str, Any]) -> dict[str, Any]:
         """Describe an outlier for the table of outliers."""
-        value, row = outlier.value, self.images[outlier.value.image]
-        entry = {**COLUMNS, **QUALITY_COLUMNS}[value.measure]
+        row = self.images[outlier["image"]]
+        entry = {**COLUMNS, **QUALITY_COLUMNS}[outlier["measure"]]
         unit = unit_symbol(entry.unit)
-        decimals = 0 if value.measure == "volume-mm3" else 1 if entry.unit else min(2, entry.decimals)
-        side = "above" if outlier.deviation > 0 else "below"
+        decimals = 0 if outlier["measure"] == "volume-mm3" else 1 if entry.unit else min(2, entry.decimals)
+        side = "above" if outlier["deviation"] > 0 else "below"
         return {
-            "index": value.image,
-            "participant": row["participant"],
-            "session": present(row.get("session")),
-            "image": present(row.get("image")),
-            "report": local_link(present(row.get("report"))),
-            "level": value.level or "image",
+            **{name: row[name] for name in ("participant", "session", "image")},
+            "index": outlier["image"],
+            "report": local_link(row["report"]),
+            "level": outlier["level"] or "image",
             "measure": entry.title,
-            "value": f"{value.value:.{decimals}f} {unit}".strip(),
-            "deviation": f"{outlier.deviation:+.1f}",
-            "reason": f"{abs(outlier.deviation):.1f} robust SD {side} the median of"
-            f" {outlier.median:.{decimals}f} {unit} ({outlier.count} images)",
+            "value": f"{outlier['value']:.{decimals}f} {unit}".strip(),
+            "deviation": f"{outlier['deviation']:+.1f}",
+            "reason": f"{abs(outlier['deviation']):.1f} robust SD {side} the median of"
+            f" {outlier['median']:.{decimals}f} {unit} ({outlier['count']} images)",
         }
 
 
-def _key(row: Row) -> tuple[str, str, str]:
-    return row["participant"], present(row.get("session")), present(row.get("image"))
+def clean_cells(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of text without spaces around its cells; missing ones are empty."""
+    return table.astype(object).fillna("").apply(lambda cells: cells.str.strip()).replace(list(MISSING_CELLS), "")
 
 
-def split_list(text: str | None) -> list[str]:
+def _numbers(table: pd.DataFrame, names: Sequence[str]) -> NDArray[np.float64]:
+    """Return columns as numbers, shape (rows, names); NaN where a cell holds none."""
+    found = table.reindex(columns=list(names)).apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
+    return np.where(np.isfinite(found), found, np.nan)
+
+
+def _stack(rows: pd.DataFrame, measures: Sequence[str], numbers: NDArray[np.float64]) -> pd.DataFrame:
+    """Arrange the numbers of rows and measures with one row per value that is there."""
+    row, column = np.nonzero(np.isfinite(numbers))
+    return pd.DataFrame(
+        {
+            "image": rows["number"].to_numpy()[row],
+            "measure": np.array(measures, object)[column],
+            "level": rows["level"].to_numpy(object)[row],
+            "value": numbers[row, column],
+        }
+    )
+
+
+def split_list(text: str) -> list[str]:
     """Split a cell that lists values separated by commas or semicolons."""
-    return [part.strip() for part in present(text).replace(";", ",").split(",") if part.strip()]
+    return [part.strip() for part in text.replace(";", ",").split(",") if part.strip()]
 
 
 def local_link(link: str) -> str:
@@ -202,7 +199,7 @@ def local_link(link: str) -> str:
 
 
 def _quartiles(values: Sequence[float], decimals: int) -> str:
-    if not values:
+    if len(values) == 0:
         return "–"
     low, middle, high = np.percentile(values, (25, 50, 75))
     return f"{middle:,.{decimals}f} ({low:,.{decimals}f}–{high:,.{decimals}f})".replace(",", "\u202f")
