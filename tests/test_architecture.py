@@ -30,7 +30,7 @@ RANK = {
     "segmentation": 4,
     "measurement": 5,
     "bids": 6,
-    "report": 6,
+    "report": 7,
     "exports": 6,
     "training": 7,
     "evaluation": 8,

@@ -1,12 +1,19 @@
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
 from tests.measurement.phantom import components_of
 from totalspineseg_bids.anatomy import BY_ID, CANAL_ID, CORD_ID
+from totalspineseg_bids.bids.derivatives import ImageDerivatives
+from totalspineseg_bids.bids.names import SourceImage
+from totalspineseg_bids.bids.tables import format_table
 from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.measurement import measure_spine
+from totalspineseg_bids.report.figures import write_figures
 
 
 def label_map() -> np.ndarray:
@@ -63,3 +70,24 @@ def rows(spine):
             }
         )
     return found
+
+
+def derivatives(name: str = "sub-01_T2w", rows: Any = (), **sidecar: object) -> ImageDerivatives:
+    """Derivatives of an image, with entries of the sidecar."""
+    participant = name.split("_", 1)[0]
+    source = SourceImage(f"{participant}/anat/{name}.nii.gz", Path(name))
+    return ImageDerivatives(source, {"Status": "labelled", **sidecar}, tuple(rows))
+
+
+def draw_figures(folder: Path, spine: Any) -> dict[str, str]:
+    """Write the figures of a spine as those of an image, and return their paths by kind."""
+    image, labels, affine, *_ = spine
+    files = write_figures(folder / "sub-01/figures", "sub-01_T2w", image, labels, affine)
+    return {kind: f"sub-01/figures/{name}" for kind, name in files.items()}
+
+
+def write_profile(folder: Path, image: ImageDerivatives, rows: list[dict[str, str]]) -> None:
+    """Write the table of areas along the column of an image."""
+    path = folder / image.names.profile(".tsv")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(format_table(list(rows[0]), rows))

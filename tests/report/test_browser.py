@@ -15,11 +15,11 @@ from PIL import Image
 from totalspineseg_bids.anatomy import VERTEBRA_LEVELS
 from totalspineseg_bids.app.group_inputs import Rating, read_ratings
 from totalspineseg_bids.app.reports import write_viewer
-from totalspineseg_bids.report.figures import write_figures
 from totalspineseg_bids.report.group import write_group_report
-from totalspineseg_bids.report.image_report import ImageReport
 from totalspineseg_bids.report.subject import write_subject_report
 from totalspineseg_bids.report.volume import viewer_assets
+
+from .conftest import derivatives, draw_figures, write_profile
 
 By = pytest.importorskip("selenium.webdriver.common.by").By
 Keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
@@ -32,40 +32,30 @@ WIDTHS = {"phone": 390, "laptop": 1366, "wide": 2200}
 def site(spine, rows, tmp_path_factory):
     """A subject page and a group page of 24 images in two sessions, with everything a page can have."""
     folder = tmp_path_factory.mktemp("site")
-    image, labels, affine, *_ = spine
-    files = write_figures(folder / "sub-00" / "figures", "sub-00_T2w", image, labels, affine)
-    figures = {kind: f"sub-00/figures/{name}" for kind, name in files.items()}
-    reports = [
-        ImageReport(
-            "sub-00_T2w",
-            {"suffix": "T2w"},
-            flags=["T13"],
-            rows=rows,
-            figures=figures,
-            provenance={"Model": "m"},
-            measures={"lumbar-lordosis-deg": "41.3", "snr": "12.5"},
-            profile=[
-                {"distance-mm": f"{mm}", "level": "L3", "position": f"{mm / 40}"}
-                | {"canal-area-mm2": f"{200 + mm}", "cord-area-mm2": "60"}
-                for mm in range(40)
-            ],
-        ),
-        ImageReport("sub-00_T1w", status="abstained", reason="no landmark in view"),
-        ImageReport(
-            EVIL,
-            {"session": EVIL},
-            "failed",
-            EVIL,
-            [EVIL],
-            [{"name": EVIL, "reason": EVIL}],
-            provenance={EVIL: EVIL},
-            profile=[{"distance-mm": f"{mm}", "level": EVIL, "canal-area-mm2": "200"} for mm in range(40)],
-        ),
-    ]
+    first = derivatives(
+        "sub-00_T2w",
+        rows,
+        Flags=["T13"],
+        Figures=draw_figures(folder, spine),
+        Model={"Name": "m"},
+        Posture={"lumbar-lordosis-deg": "41.3"},
+        ImageQuality={"snr": "12.5"},
+    )
+    areas = {"level": "L3", "cord-area-mm2": "60"}
+    write_profile(
+        folder,
+        first,
+        [
+            {"distance-mm": f"{mm}", "position": f"{mm / 40}", "canal-area-mm2": f"{200 + mm}", **areas}
+            for mm in range(40)
+        ],
+    )
+    content = dict.fromkeys(("Status", "Reason"), EVIL) | {"Flags": [EVIL], "Settings": {EVIL: EVIL}}
+    odd = derivatives("sub-00_PDw", [{"name": EVIL, "reason": EVIL}], **content)
+    write_profile(folder, odd, [{"distance-mm": f"{mm}", "level": EVIL, "canal-area-mm2": "200"} for mm in range(40)])
+    reports = [first, derivatives("sub-00_T1w", Status="abstained", Reason="no landmark in view"), odd]
     for name in [f"sub-{n:02d}" for n in range(12)]:
-        write_subject_report(
-            folder / f"{name}.html", name, reports if name == "sub-00" else [], group_page="group.html"
-        )
+        write_subject_report(folder / f"{name}.html", name, reports if name == "sub-00" else [])
     images, volumes, rng = [], [], np.random.default_rng(3)
     for number, session in itertools.product(range(12), ("ses-1", "ses-2")):
         name = f"sub-{number:02d}"
@@ -342,17 +332,13 @@ def test_full_resolution_and_3d(browser, spine, rows, tmp_path, self_contained):
     assets = viewer_assets()
     if not assets:
         pytest.skip("the viewer is not installed")
-    image, labels, affine, *_ = spine
-    files = write_figures(tmp_path / "sub-00/figures", "sub-00_T2w", image, labels, affine)
-    figures = {kind: f"sub-00/figures/{name}" for kind, name in files.items()}
+    report = derivatives(rows=rows, Figures=draw_figures(tmp_path, spine))
     page = tmp_path / "sub-00.html"
     if not self_contained:
         write_viewer(tmp_path)
-    write_subject_report(
-        page, "sub-00", [ImageReport("sub-00_T2w", rows=rows, figures=figures)], self_contained=self_contained
-    )
+    write_subject_report(page, "sub-00", [report], self_contained=self_contained)
     if self_contained:
-        shutil.rmtree(tmp_path / "sub-00")
+        shutil.rmtree(tmp_path / "sub-01")
     else:
         assert page.stat().st_size < 3e6
     browser.open(page)
@@ -379,13 +365,11 @@ def test_full_resolution_and_3d(browser, spine, rows, tmp_path, self_contained):
 
 
 def test_without_its_script_the_full_viewer_says_so(browser, spine, rows, tmp_path):
-    image, labels, affine, *_ = spine
-    files = write_figures(tmp_path / "sub-00/figures", "sub-00_T2w", image, labels, affine)
-    figures = {kind: f"sub-00/figures/{name}" for kind, name in files.items()}
+    figures = draw_figures(tmp_path, spine)
     if "volume" not in figures:
         pytest.skip("the viewer is not installed")
     write_viewer(tmp_path)
-    write_subject_report(tmp_path / "a.html", "sub-00", [ImageReport("sub-00_T2w", rows=rows, figures=figures)])
+    write_subject_report(tmp_path / "a.html", "sub-00", [derivatives(rows=rows, Figures=figures)])
     (tmp_path / "figures/niivue.umd.js").unlink()
     browser.open(tmp_path / "a.html")
     browser.find("[data-open-full]").click()

@@ -6,11 +6,9 @@ import re
 import pytest
 
 from totalspineseg_bids import __version__
-from totalspineseg_bids.report.figures import write_figures
-from totalspineseg_bids.report.image_report import ImageReport
 from totalspineseg_bids.report.subject import write_subject_report
 
-PROVENANCE = {"Software": "totalspineseg_bids", "Model": "r20251124"}
+from .conftest import derivatives, draw_figures, write_profile
 
 
 def external(page: str) -> list[str]:
@@ -21,17 +19,17 @@ def external(page: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def image(spine, rows, tmp_path_factory):
-    volume, labels, affine, *_ = spine
     folder = tmp_path_factory.mktemp("derivatives")
-    files = write_figures(folder / "sub-01" / "figures", "sub-01_T2w", volume, labels, affine)
-    return folder, ImageReport(
-        title="sub-01_T2w.nii.gz",
-        entities={"subject": "01", "suffix": "T2w"},
-        flags=["missing-disc:L3-L4", "sheared-affine"],
-        rows=rows,
-        figures={kind: f"sub-01/figures/{name}" for kind, name in files.items()},
-        provenance=PROVENANCE,
-    )
+    content = {
+        "Flags": ["missing-disc:L3-L4", "sheared-affine"],
+        "Figures": draw_figures(folder, spine),
+        "Model": {"Name": "r20251124", "Bundled": False},
+    }
+    return folder, derivatives(rows=rows, **content)
+
+
+def changed(report, **sidecar):
+    return dataclasses.replace(report, sidecar=report.sidecar | sidecar)
 
 
 def write(folder, images, participant="sub-01", **options) -> str:
@@ -42,7 +40,7 @@ def write(folder, images, participant="sub-01", **options) -> str:
 
 def test_one_file_with_everything(image):
     folder, report = image
-    page = write(folder, [report], group_page="group.html")
+    page = write(folder, [report])
     # Four views of three layers, and the labels of the viewer.
     assert page.count("data:image/png;base64,") == 13
     assert page.count("data:image/jpeg;base64,") == 1
@@ -67,7 +65,7 @@ def test_one_file_with_everything(image):
 def test_angles_are_shown_with_the_measures(image):
     folder, report = image
     angles = {"lumbar-lordosis-deg": "41.3", "coronal-cobb-deg": "12.4", "coronal-cobb-levels": "T5-L1"}
-    page = write(folder, [ImageReport(report.title, provenance=PROVENANCE, measures=angles)])
+    page = write(folder, [changed(report, Posture=angles)])
     assert "Lumbar lordosis L1-L5 <b>41°</b>" in page
     assert "<b>12° (T5-L1)</b>" in page
     assert "lumbar-lordosis-deg" not in page
@@ -75,14 +73,14 @@ def test_angles_are_shown_with_the_measures(image):
 
 def test_bundled_model_is_said_on_top(image):
     folder, report = image
-    page = write(folder, [dataclasses.replace(report, bundled=True)])
+    page = write(folder, [changed(report, Model={"Name": "bundled", "Bundled": True})])
     assert "Bundled model: trained on synthetic images, for trying out" in page
     assert page.index("Bundled model:") < page.index("<main")
 
 
 @pytest.mark.parametrize("status", ["abstained", "no-spine", "failed", "something new"])
 def test_other_statuses_say_why(tmp_path, status):
-    page = write(tmp_path, [ImageReport("a_T1w.nii.gz", status=status, reason="the file ends early")])
+    page = write(tmp_path, [derivatives(Status=status, Reason="the file ends early")])
     assert "the file ends early" in page
     assert status in page
     assert "<table" not in page
@@ -90,17 +88,11 @@ def test_other_statuses_say_why(tmp_path, status):
 
 def test_what_comes_from_the_dataset_stays_text(tmp_path):
     evil = '<script>alert("x")</script>'
-    report = ImageReport(
-        evil,
-        {"session": evil},
-        "failed",
-        evil,
-        [evil],
-        [{"name": evil, "abbreviation": evil, "color": 'red" onload="x', "reason": evil, "volume-mm3": evil}],
-        {"sagittal": '"><img src=x>'},
-        provenance={evil: evil},
-        profile=[{"distance-mm": str(n), "level": evil, "canal-area-mm2": "1"} for n in range(9)],
-    )
+    cells = {"name": evil, "abbreviation": evil, "color": 'red" onload="x', "reason": evil, "volume-mm3": evil}
+    content = dict.fromkeys(("Status", "Reason"), evil) | {"Flags": [evil], "Settings": {evil: evil}}
+    report = derivatives(rows=[cells], Figures={"sagittal": '"><img src=x>'}, **content)
+    areas = [{"distance-mm": str(n), "level": evil, "canal-area-mm2": "1"} for n in range(9)]
+    write_profile(tmp_path, report, areas)
     page = write(tmp_path, [report], participant=evil)
     assert page.count("<script>") == 1
     assert "<img" not in page
@@ -140,7 +132,7 @@ def test_damaged_viewer_files_cost_the_viewer_only(image, tmp_path):
 
 def test_no_image_and_missing_figures(tmp_path):
     assert "no image of this participant" in write(tmp_path, [])
-    page = write(tmp_path, [ImageReport("x", figures={"sagittal": "gone.png"})])
+    page = write(tmp_path, [derivatives(Figures={"sagittal": "gone.png"})])
     assert "gone.png" not in page
 
 
@@ -153,11 +145,11 @@ def _profile_rows():
         yield dict(zip(names, (str(mm), level, f"{position:.3f}", "200.0", cord), strict=True))
 
 
-def test_areas_along_the_column_are_drawn_with_the_band_of_the_group(image):
-    folder, report = image
-    assert "Canal and cord along the column" not in write(folder, [report])
-    rows = list(_profile_rows())
-    alone = write(folder, [dataclasses.replace(report, profile=rows)])
+def test_areas_along_the_column_are_drawn_with_the_band_of_the_group(tmp_path):
+    report = derivatives()
+    assert "Canal and cord along the column" not in write(tmp_path, [report])
+    write_profile(tmp_path, report, list(_profile_rows()))
+    alone = write(tmp_path, [report])
     assert (alone.count('class="line"'), alone.count('class="band"')) == (3, 0)
     assert "<title>C3; Canal area 200 mm²; Cord area 80 mm²</title>" in alone
     band = [
@@ -165,10 +157,10 @@ def test_areas_along_the_column_are_drawn_with_the_band_of_the_group(image):
         | {"median": "210.0", "p95": "240.0"}
         for n in range(10)
     ]
-    page = write(folder, [dataclasses.replace(report, profile=rows)], band=band)
+    page = write(tmp_path, [report], band=band)
     assert page.count('class="band"') == page.count('class="median"') == 1
     assert "up to 9 images" in page
-    few = write(folder, [dataclasses.replace(report, profile=rows)], band=[{**row, "images": "2"} for row in band])
+    few = write(tmp_path, [report], band=[{**row, "images": "2"} for row in band])
     assert few == alone
     damaged = [{"level": "C3", "measure": "canal-area", "images": "many"}, {"p5": "1"}]
-    assert write(folder, [dataclasses.replace(report, profile=rows)], band=damaged) == alone
+    assert write(tmp_path, [report], band=damaged) == alone

@@ -98,19 +98,6 @@ class ImageCorrections:
         filled = [{key: value for key, value in row.items() if value is not None} for row in rows]
         return {"Files": list(self.files), "Rows": filled, **edited}
 
-    def as_cells(self) -> list[dict[str, str]]:
-        """Return the lines of a table that has these corrections, without the image."""
-        return [
-            {
-                "label": row.correction.label,
-                "correction": row.correction.name,
-                "scope": row.correction.scope.value,
-                "map": row.labels_digest,
-                "note": row.note,
-            }
-            for row in self.rows
-        ]
-
     @classmethod
     def from_sidecar(cls, sidecar: Mapping[str, Any], folder: Path = Path()) -> ImageCorrections:
         """Return the corrections that a sidecar records; its paths are relative to a folder."""

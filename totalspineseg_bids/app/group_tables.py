@@ -161,9 +161,7 @@ def _keys(source: SourceImage) -> dict[str, str]:
 
 
 def _image_row(result: ImageDerivatives) -> dict[str, str]:
-    posture, quality = (result.sidecar.get(key) for key in ("Posture", "ImageQuality"))
-    angles = posture if isinstance(posture, dict) else {}
-    measured = quality if isinstance(quality, dict) else {}
+    measures, corrections = result.measures, result.corrections
     return {
         **_keys(result.source),
         "status": result.status,
@@ -171,9 +169,9 @@ def _image_row(result: ImageDerivatives) -> dict[str, str]:
         "n_levels": str(len(result.levels)),
         "levels": ", ".join(result.levels),
         "flags": ", ".join(result.flags),
-        "corrections": str(result.corrections or MISSING),
-        **{short_name(name): str(angles.get(name) or MISSING) for name in POSTURE_COLUMNS},
-        **{name: str(measured.get(name) or MISSING) for name in QUALITY_COLUMNS},
+        "corrections": str(len(corrections.get("Rows", ())) + ("EditedMap" in corrections) or MISSING),
+        **{short_name(name): measures.get(name) or MISSING for name in POSTURE_COLUMNS},
+        **{name: measures.get(name) or MISSING for name in QUALITY_COLUMNS},
         "model": result.model,
         "source": result.source.relative,
         "report": report_name(result.source.participant),

@@ -21,13 +21,13 @@ _RAW = "bids:raw:"
 
 @dataclass(frozen=True, slots=True)
 class ImageDerivatives:
-    """Derivatives of one completed image."""
+    """Derivatives of one completed image, or the failure of one."""
 
     source: SourceImage
     """Raw image; its path is relative, because the raw dataset may be absent."""
     sidecar: dict[str, Any]
-    """Content of the main sidecar."""
-    rows: tuple[dict[str, str], ...]
+    """Content of the main sidecar; of a failed image, ``Status`` and ``Reason``."""
+    rows: tuple[dict[str, str], ...] = ()
     """Rows of the label table."""
 
     @property
@@ -37,7 +37,7 @@ class ImageDerivatives:
 
     @property
     def status(self) -> str:
-        """Status of the labelling: ``labelled``, ``abstained`` or ``no-spine``."""
+        """``labelled``, ``abstained``, ``no-spine`` or ``failed``."""
         return str(self.sidecar.get("Status", "unknown"))
 
     @property
@@ -74,10 +74,16 @@ class ImageDerivatives:
         return isinstance(value, dict) and value.get("Bundled") is True
 
     @property
-    def corrections(self) -> int:
-        """Number of corrections by readers; an edited map counts as one."""
+    def corrections(self) -> dict[str, Any]:
+        """Corrections by readers; empty without any."""
         value = self.sidecar.get("Corrections")
-        return len(value.get("Rows", ())) + ("EditedMap" in value) if isinstance(value, dict) else 0
+        return value if isinstance(value, dict) else {}
+
+    @property
+    def measures(self) -> dict[str, str]:
+        """Angles of the spine and quality of the image, as text."""
+        groups = (self.sidecar.get(key) for key in ("Posture", "ImageQuality"))
+        return {k: str(v) for group in groups if isinstance(group, dict) for k, v in group.items()}
 
     @property
     def figures(self) -> dict[str, str]:

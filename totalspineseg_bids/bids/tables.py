@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from totalspineseg_bids.columns import MISSING
 from totalspineseg_bids.errors import MissingInputError
 from totalspineseg_bids.files import read_text
+
+logger = logging.getLogger(__name__)
 
 
 def format_cell(value: object) -> str:
@@ -52,6 +55,15 @@ def read_table(path: Path) -> list[dict[str, str]]:
             {key: value or "" for key, value in row.items() if key}
             for row in csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
         ]
+
+
+def read_optional_table(path: Path) -> list[dict[str, str]]:
+    """Read a table; one that does not exist or cannot be read has no rows."""
+    try:
+        return read_table(path) if path.is_file() else []
+    except (OSError, ValueError) as error:
+        logger.warning("%s: cannot be read, left out (%s)", path, error)
+        return []
 
 
 def read_given_table(path: Path) -> list[dict[str, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -31,6 +31,7 @@ _OF_IMAGES: Final = (
     *(column.short_name for column in POSTURE_COLUMNS.values()),
     *QUALITY_COLUMNS,
 )
+_NO_VALUES: Final = np.zeros(0)
 _OF_VOLUMES: Final = ("image", "structure", "level", "partial", "measure-note")
 
 
@@ -65,7 +66,7 @@ class GroupPageData:
             part.strip() for note in rows["measure-note"] for part in note.split(";") if part.strip()
         )
         whole = table.assign(number=range(len(table)), level="")
-        self.quality = _stack(whole, list(QUALITY_COLUMNS), _numbers(table, QUALITY_COLUMNS))
+        self.quality = _stack(whole, QUALITY_COLUMNS, _numbers(table, QUALITY_COLUMNS))
         self.quality["contrast"] = suffixes[self.quality["image"]]
         self.listed = [split_list(text) for text in table["levels"]]
         found = {*self.values["level"], *self.partial, *(level for levels in self.listed for level in levels)}
@@ -126,7 +127,8 @@ class GroupPageData:
     def series(self, values: pd.DataFrame, decimals: Mapping[str, int]) -> dict[str, dict[str, str]]:
         """Map measure and level to the values of all images, separated by commas; empty if missing."""
         found: dict[str, dict[str, str]] = {}
-        for (measure, level), part in values.groupby(["measure", "level"], sort=False):
+        for key, part in values.groupby(["measure", "level"], sort=False):
+            measure, level = map(str, key)
             cells = [""] * len(self.images)
             for image, value in zip(part["image"], part["value"], strict=True):
                 cells[image] = f"{value:.{decimals.get(measure, 1)}f}"
@@ -135,16 +137,16 @@ class GroupPageData:
 
     def statistics(self) -> list[dict[str, Any]]:
         """Return counts, medians and quartiles of volume, mean height and canal area per level."""
-        groups = dict(list(self.values.groupby(["level", "measure"])["value"]))
+        groups = {key: part.to_numpy() for key, part in self.values.groupby(["level", "measure"])["value"]}
         rows = []
         for level in (*self.vertebrae, *self.discs):
             shown = (("volume-mm3", 0), ("height-mm", 1), ("canal-area-mm2", 0))
-            cells = [_quartiles(groups.get((level, measure), ()), decimals) for measure, decimals in shown]
-            count = len(groups.get((level, "volume-mm3"), ()))
+            cells = [_quartiles(groups.get((level, measure), _NO_VALUES), decimals) for measure, decimals in shown]
+            count = len(groups.get((level, "volume-mm3"), _NO_VALUES))
             rows.append({"level": level, "count": count, "partial": self.partial[level], "cells": cells})
         return rows
 
-    def explain(self, outlier: Mapping[str, Any]) -> dict[str, Any]:
+    def explain(self, outlier: Mapping[Hashable, Any]) -> dict[str, Any]:
         """Describe an outlier for the table of outliers."""
         row = self.images[outlier["image"]]
         entry = {**COLUMNS, **QUALITY_COLUMNS}[outlier["measure"]]
@@ -166,22 +168,23 @@ class GroupPageData:
 
 def clean_cells(table: pd.DataFrame) -> pd.DataFrame:
     """Return a table of text without spaces around its cells; missing ones are empty."""
-    return table.astype(object).fillna("").apply(lambda cells: cells.str.strip()).replace(list(MISSING_CELLS), "")
+    stripped: pd.DataFrame = table.astype(object).fillna("").apply(lambda cells: cells.str.strip())
+    return stripped.replace(list(MISSING_CELLS), "")
 
 
-def _numbers(table: pd.DataFrame, names: Sequence[str]) -> NDArray[np.float64]:
+def _numbers(table: pd.DataFrame, names: Collection[str]) -> NDArray[np.float64]:
     """Return columns as numbers, shape (rows, names); NaN where a cell holds none."""
     found = table.reindex(columns=list(names)).apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
     return np.where(np.isfinite(found), found, np.nan)
 
 
-def _stack(rows: pd.DataFrame, measures: Sequence[str], numbers: NDArray[np.float64]) -> pd.DataFrame:
+def _stack(rows: pd.DataFrame, measures: Collection[str], numbers: NDArray[np.float64]) -> pd.DataFrame:
     """Arrange the numbers of rows and measures with one row per value that is there."""
     row, column = np.nonzero(np.isfinite(numbers))
     return pd.DataFrame(
         {
             "image": rows["number"].to_numpy()[row],
-            "measure": np.array(measures, object)[column],
+            "measure": np.array([*measures], object)[column],
             "level": rows["level"].to_numpy(object)[row],
             "value": numbers[row, column],
         }
@@ -198,7 +201,7 @@ def local_link(link: str) -> str:
     return "" if ":" in link or link.startswith(("/", "\\")) else link
 
 
-def _quartiles(values: Sequence[float], decimals: int) -> str:
+def _quartiles(values: NDArray[np.float64], decimals: int) -> str:
     if len(values) == 0:
         return "–"
     low, middle, high = np.percentile(values, (25, 50, 75))

@@ -42,7 +42,7 @@ def find_outliers(values: pd.DataFrame) -> pd.DataFrame:
     distance = values["value"] - median
     spread = _MAD_TO_SD * distance.abs().groupby(keys, sort=False).transform("median")
     least = values["measure"].map(_LEAST).fillna(1e-9)
-    deviation = distance / np.maximum(np.maximum(spread, _LEAST_SHARE * median.abs()), least)
+    deviation: pd.Series[float] = distance / np.maximum(np.maximum(spread, _LEAST_SHARE * median.abs()), least)
     ranked = values.assign(
         median=median, deviation=deviation, count=groups.transform("size"), far=-deviation.abs()
     ).sort_values(["far", "image", "measure", "level"])

@@ -13,6 +13,9 @@ from markupsafe import Markup
 from PIL import Image, UnidentifiedImageError
 
 from totalspineseg_bids.anatomy import BY_ID, DISC_LEVELS, VERTEBRA_LEVELS
+from totalspineseg_bids.bids.derivatives import ImageDerivatives
+from totalspineseg_bids.bids.names import ENTITY_NAMES
+from totalspineseg_bids.bids.tables import read_optional_table
 from totalspineseg_bids.citation import describe_method
 from totalspineseg_bids.imaging.atomic import write_bytes
 from totalspineseg_bids.measurement.levels import COLUMNS, MEASURES
@@ -29,7 +32,6 @@ from totalspineseg_bids.report.environment import (
 )
 from totalspineseg_bids.report.figures import VIEWS
 from totalspineseg_bids.report.findings import describe_finding
-from totalspineseg_bids.report.image_report import ImageReport
 from totalspineseg_bids.report.levels_table import confidence_bars, display_name, levels_table
 from totalspineseg_bids.report.palette import colour_blind_palette
 from totalspineseg_bids.report.profile_chart import draw_profile
@@ -49,9 +51,8 @@ _CAPTIONS: Final = {
 def write_subject_report(
     path: Path,
     participant: str,
-    images: Sequence[ImageReport],
+    images: Sequence[ImageDerivatives],
     *,
-    group_page: str | None = None,
     band: Sequence[Mapping[str, str]] = (),
     self_contained: bool = False,
 ) -> None:
@@ -60,13 +61,11 @@ def write_subject_report(
     Parameters
     ----------
     path : Path
-        Destination; written atomically.
+        Destination, in the folder of the derivatives; written atomically.
     participant : str
         Label with prefix, such as ``sub-01``.
-    images : sequence of ImageReport
+    images : sequence of ImageDerivatives
         Images to show, in order.
-    group_page : str, optional
-        Relative path of the group page to link to.
     band : sequence of mapping of str to str
         Rows of the table of areas along the column of a group, to draw behind those of each image.
     self_contained : bool
@@ -81,13 +80,9 @@ def write_subject_report(
     text = template.render(
         title=f"{participant}: spine report",
         participant=participant,
-        group_page=group_page,
         bundled=any(image.bundled for image in images),
         images=[
-            {
-                **_image(n, image, path.parent, self_contained=self_contained),
-                "profile": draw_profile(image.profile, band),
-            }
+            _image(n, image, path.parent, band, self_contained=self_contained)
             for n, image in enumerate(images, start=1)
         ],
         embedded=_embedded(images, path.parent) if self_contained else [],
@@ -100,17 +95,24 @@ def write_subject_report(
     write_bytes(path, text.encode())
 
 
-def _methods(images: Sequence[ImageReport]) -> list[str]:
+def _methods(images: Sequence[ImageDerivatives]) -> list[str]:
     """Describe the method for a methods section, once per model."""
-    models = sorted({image.provenance["Model"] for image in images if image.provenance.get("Model")})
-    return [describe_method(model) for model in models]
+    return [describe_method(model) for model in sorted({_model(image) for image in images} - {""})]
 
 
-def _image(number: int, image: ImageReport, folder: Path, *, self_contained: bool) -> dict[str, Any]:
-    entities = [(key, value) for key, value in image.entities.items() if key != "subject" and value]
+def _model(image: ImageDerivatives) -> str:
+    return image.model + (" (trained on synthetic images, for trying out)" if image.bundled else "")
+
+
+def _image(
+    number: int, image: ImageDerivatives, folder: Path, band: Sequence[Mapping[str, str]], *, self_contained: bool
+) -> dict[str, Any]:
+    named = [(ENTITY_NAMES.get(key, key), value) for key, value in image.source.entities.items() if key != "sub"]
+    entities = [*named, ("suffix", image.source.suffix)]
+    corrections = _corrections(image)
     return {
-        "title": image.title,
-        "short": " ".join(value for _, value in entities) or image.title,
+        "title": image.source.name,
+        "short": " ".join(value for _, value in entities),
         "status": image.status,
         "headline": headline(image.status),
         "reason": present(image.reason),
@@ -122,16 +124,33 @@ def _image(number: int, image: ImageReport, folder: Path, *, self_contained: boo
         "volume": _volume(image, folder),
         "full": _full(image, folder, self_contained=self_contained),
         "table": levels_table(image.rows, number),
-        "correct": _correct(image),
-        "corrections": [_describe_correction(row) for row in image.corrections],
-        "edited_map": image.edited_map,
+        "profile": draw_profile(read_optional_table(folder / image.names.profile(".tsv")), band),
+        "correct": _correct(image, corrections),
+        "corrections": [_describe_correction(row) for row in corrections],
+        "edited_map": Path(image.corrections.get("EditedMap", "")).name,
         "posture": _posture(image.measures),
         "quality": _quality(image.measures),
-        "provenance": [(key, value) for key, value in image.provenance.items() if value],
+        "provenance": _provenance(image),
     }
 
 
-def _correct(image: ImageReport) -> str | None:
+def _provenance(image: ImageDerivatives) -> list[tuple[str, str]]:
+    """Return the entries on provenance, with their headings."""
+    entries = {"Source": image.source.relative, "Model": _model(image)}
+    for key, title in (("Digests", " digest"), ("Settings", ""), ("SoftwareUsed", "")):
+        value = image.sidecar.get(key)
+        if isinstance(value, Mapping):
+            entries |= {f"{name}{title}": str(item) for name, item in value.items() if item is not None}
+    return [(key, value) for key, value in entries.items() if value]
+
+
+def _corrections(image: ImageDerivatives) -> list[dict[str, str]]:
+    """Return the corrections that were applied as lines of a table of corrections, without the image."""
+    cells = {"label": "Label", "correction": "Correction", "scope": "Scope", "map": "LabelsDigest", "note": "Note"}
+    return [{name: row.get(key, "") for name, key in cells.items()} for row in image.corrections.get("Rows", ())]
+
+
+def _correct(image: ImageDerivatives, corrections: Sequence[Mapping[str, str]]) -> str | None:
     """Return what the form of corrections needs, as JSON; ``None`` if there is nothing to correct."""
     kinds = ("vertebra", "disc", "sacrum")
     structures = [
@@ -139,11 +158,11 @@ def _correct(image: ImageReport) -> str | None:
         for row in image.rows
         if present(row.get("structure")) in kinds
     ]
-    if not image.labels_digest or not structures:
+    digest = str(image.sidecar.get("LabelsDigest") or "")[:_DIGEST_DIGITS]
+    if not digest or not structures:
         return None
-    digest = image.labels_digest[:_DIGEST_DIGITS]
-    content = {"image": image.title, "map": digest, "rows": [dict(r) for r in image.corrections]}
-    return json.dumps({**content, "structures": structures}, separators=(",", ":"))
+    content = {"image": image.source.name, "map": digest, "rows": corrections, "structures": structures}
+    return json.dumps(content, separators=(",", ":"))
 
 
 def _describe_correction(row: Mapping[str, str]) -> str:
@@ -174,7 +193,7 @@ def _quality(entries: Mapping[str, str]) -> list[dict[str, str]]:
     ]
 
 
-def _views(image: ImageReport, folder: Path) -> list[dict[str, Any]]:
+def _views(image: ImageDerivatives, folder: Path) -> list[dict[str, Any]]:
     views = []
     for view in VIEWS:
         if view not in image.figures:
@@ -188,7 +207,7 @@ def _views(image: ImageReport, folder: Path) -> list[dict[str, Any]]:
                 "size": sources[0][1],
                 "fill": sources[1][0] if sources[1] else None,
                 "lines": sources[2][0] if sources[2] else None,
-                "alt": f"{_CAPTIONS[view]}: {image.title}",
+                "alt": f"{_CAPTIONS[view]}: {image.source.name}",
                 "caption": _CAPTIONS[view],
                 "wide": view == "axial",
             }
@@ -196,7 +215,7 @@ def _views(image: ImageReport, folder: Path) -> list[dict[str, Any]]:
     return views
 
 
-def _volume(image: ImageReport, folder: Path) -> dict[str, str] | None:
+def _volume(image: ImageDerivatives, folder: Path) -> dict[str, str] | None:
     """Return the data of the viewer: image, labels, arrangement of the mosaic, and names; ``None`` without it."""
     grey, labels = _source(image.figures.get(GREY), folder), image.figures.get(LABELS)
     if grey is None or labels is None:
@@ -220,7 +239,7 @@ def _volume(image: ImageReport, folder: Path) -> dict[str, str] | None:
     }
 
 
-def _full(image: ImageReport, folder: Path, *, self_contained: bool) -> dict[str, str] | None:
+def _full(image: ImageDerivatives, folder: Path, *, self_contained: bool) -> dict[str, str] | None:
     """Return the scripts of the full-resolution viewer; ``None`` if the image has none or a file is missing."""
     path = image.figures.get(VOLUME)
     if path is None or not (folder / path).is_file():
@@ -231,7 +250,7 @@ def _full(image: ImageReport, folder: Path, *, self_contained: bool) -> dict[str
     return {"key": key, "path": path, "script": SCRIPT} if (folder / SCRIPT).is_file() else None
 
 
-def _embedded(images: Sequence[ImageReport], folder: Path) -> list[Markup]:
+def _embedded(images: Sequence[ImageDerivatives], folder: Path) -> list[Markup]:
     """Return the scripts of a self-contained page: the viewer and the data of each image."""
     data = [folder / path for image in images if (path := image.figures.get(VOLUME))]
     texts = [path.read_text(encoding="utf-8") for path in data if path.is_file()]
