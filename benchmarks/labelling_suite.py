@@ -26,9 +26,6 @@ the column
 consistent
     sessions whose images do not contradict each other: no structure has two names of which one carries no reason, and
     no image names with certainty what the other leaves unnamed (but where the images are displaced by up to two levels)
-
-``--components`` runs the suite without voxels: components of parametric columns as they reach the dynamic programme.
-It costs a tenth, so that rare failures show, but leaves out what the geometry of voxels does (bridges, leaks, tears).
 """
 
 from __future__ import annotations
@@ -44,8 +41,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from totalspineseg_bids.evaluation.corruption import observed
-from totalspineseg_bids.evaluation.corruption.cases import SPLITS, VARIANTS, Plan, make_all, plans
+from totalspineseg_bids.evaluation.corruption.cases import Plan, make_all, plans
 from totalspineseg_bids.evaluation.corruption.score import Score, ScoreTotals, score, total
 from totalspineseg_bids.evaluation.corruption.sessions import KINDS, contradictions, make_session
 from totalspineseg_bids.segmentation.labelling import label_map, label_session
@@ -72,30 +68,6 @@ def run_maps(listed: list[Plan]) -> Iterator[Outcome]:
         start = time.process_time()
         spine = label_map(case.semantic, case.affine, case.layout, support=case.support)
         yield Outcome(plan, case.view, case.layout.name, score(case, spine), time.process_time() - start)
-
-
-def component_plans(split: str, singles: int, pairs: int, blinds: int) -> list[Plan]:
-    """List the cases without voxels."""
-    kinds = [*observed.CHANGES, *VARIANTS]
-    listed = [Plan("single", kind, (kind,), n, split) for kind in kinds for n in range(singles)]
-    rng = np.random.default_rng(SPLITS[split])
-    for n in range(pairs):
-        first, second = (str(k) for k in rng.choice(kinds[1:], 2, replace=False))
-        if not {first, second} <= set(VARIANTS):
-            listed.append(Plan("pair", f"{first} + {second}", (first, second), n, split))
-    return listed + [Plan("blind", BLIND, (), n, split) for n in range(blinds)]
-
-
-def run_components(listed: list[Plan]) -> Iterator[Outcome]:
-    """Label and score components."""
-    for plan in listed:
-        seen = observed.draw(plan.damages, plan.seed, SPLITS[plan.split], blind=plan.group == "blind")
-        if seen is None:
-            continue
-        start = time.process_time()
-        result = observed.solve(seen)
-        view = f"{seen.names[0]} to {seen.names[-1]}"
-        yield Outcome(plan, view, seen.layout.name, result, time.process_time() - start)
 
 
 def run_sessions(number: int, split: str, only: list[str] | None, *, errors: bool) -> None:
@@ -140,7 +112,6 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=150, help="cases of two damages")
     parser.add_argument("--blind", type=int, default=40, help="cases without a landmark")
     parser.add_argument("--split", choices=("fit", "report"), default="report")
-    parser.add_argument("--components", action="store_true", help="the suite without voxels")
     parser.add_argument("--sessions", type=int, metavar="N", help="only sessions, N of each kind")
     parser.add_argument("--kind", action="append", help="only kinds whose name holds this text")
     parser.add_argument("--errors", action="store_true", help="list what is not right, case by case")
@@ -150,14 +121,13 @@ def main() -> None:
     if options.sessions:
         run_sessions(options.sessions, options.split, options.kind, errors=options.errors)
         return
-    choose, run = (component_plans, run_components) if options.components else (plans, run_maps)
-    listed = choose(options.split, options.singles, options.pairs, options.blind)
+    listed = plans(options.split, options.singles, options.pairs, options.blind)
     if options.kind:
         listed = [p for p in listed if any(text in p.kind for text in options.kind)]
     rows: dict[tuple[str, str], ScoreTotals] = defaultdict(ScoreTotals)
     records, confidences = [], []
     spent = 0.0
-    for plan, view, layout, result, seconds in run(listed):
+    for plan, view, layout, result, seconds in run_maps(listed):
         spent += seconds
         group = plan.group if plan.group == "blind" or result.anchored else "unanchored"
         kind = {"pair": "two damages", "unanchored": UNANCHORED, "blind": BLIND}.get(group, plan.kind)

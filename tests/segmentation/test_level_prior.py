@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 
 from totalspineseg_bids.anatomy import Structure
-from totalspineseg_bids.evaluation.corruption import observed
-from totalspineseg_bids.evaluation.corruption.cases import SPLITS
 from totalspineseg_bids.segmentation.class_map import ClassMap, LabelMeaning
 from totalspineseg_bids.segmentation.labelling.column.cross_check import solve
 from totalspineseg_bids.segmentation.labelling.column.levels import solve_levels
@@ -113,41 +111,35 @@ def test_a_scout_that_hesitates_between_neighbours_does_not_decide():
 def test_many_votes_of_a_scout_do_not_outweigh_the_sacrum():
     """A prior shifted by one all along a lumbar column: its class_shares go together and count as few."""
     names, observations = column_of("T12", "S")
-    informed = []
-    for n, observation in enumerate(observations):
-        same_kind = [name for name, o in zip(names, observations, strict=True) if o.kind is observation.kind]
-        here = same_kind.index(names[n]) if names[n] in same_kind else 0
-        wrong = same_kind[here - 1] if here else None
-        informed.append(replace(observation, level_prior={wrong: 0.9}) if wrong else observation)
-    solution, _ = _solve(informed)
+    solution, _ = _solve(_shifted(names, observations, -1))
     assert list(solution.levels) == names
 
 
-def _shifted(names, observations, kinds=(Structure.DISC, Structure.VERTEBRA)):
-    """Return the components with a prior that is shifted by one level: each has the level of the one above it."""
+def _shifted(names, observations, by):
+    """Return the components with a prior that is shifted: each has the level ``by`` places below in its kind."""
     informed = []
-    for n, observation in enumerate(observations):
-        above = [name for name, o in zip(names[:n], observations, strict=False) if o.kind is observation.kind]
-        informed.append(
-            replace(observation, level_prior={above[-1]: 0.95}) if above and observation.kind in kinds else observation
-        )
-    return informed
+    for kind in Structure:
+        rows = [n for n, o in enumerate(observations) if o.kind is kind]
+        levels = {n: names[rows[k + by]] for k, n in enumerate(rows) if 0 <= k + by < len(rows)}
+        informed += [replace(observations[n], level_prior={levels[n]: 0.95} if n in levels else {}) for n in rows]
+    return sorted(informed, key=lambda o: o.s)
 
 
 def test_a_scout_alone_adds_no_vertebra():
     """A lumbar column with its sacrum, and a prior shifted by one: L5 would have to be L6."""
-    seen = observed.draw(("level prior shifted all over",), 15, SPLITS["report"])
-    assert solve_levels(seen.items, seen.view).variant.lumbar == 6
-    solution = solve(seen.items, seen.view)
-    assert list(solution.levels) == seen.names
+    names, observations = column_of("T11", "S")
+    informed = _shifted(names, observations, 1)
+    assert solve_levels(informed, canal_extent(informed)).variant.lumbar == 6
+    solution = solve(informed, canal_extent(informed))
+    assert list(solution.levels) == names
     assert "L6" in solution.disputed
-    naming = name_components(seen.items, solution)
+    naming = name_components(informed, solution)
     assert any("level prior" in (reason or "") for reason in naming.reasons)
 
 
 def test_names_that_a_scout_and_the_landmarks_dispute_come_with_a_warning(monkeypatch):
     names, observations = column_of("T2", "L2", landmarks={"T12-L1"})
-    informed = _shifted(names, observations)
+    informed = _shifted(names, observations, -1)
     strong = EvidenceWeights(prior_end_weight=4.0, prior_end_budget=12.0, prior_budget=30.0)
     monkeypatch.setattr("totalspineseg_bids.segmentation.labelling.column.evidence.WEIGHTS", strong)
     solution = solve(informed, canal_extent(informed))
