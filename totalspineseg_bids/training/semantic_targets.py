@@ -21,6 +21,7 @@ Components without a level (ids 101-130 and 151-180) have no parity: they get th
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from functools import cache
 
 import numpy as np
@@ -31,6 +32,7 @@ from totalspineseg_bids.anatomy import SpineVariant, Structure
 from totalspineseg_bids.training.class_maps import REGIONS, DatasetId
 
 _REGULAR = SpineVariant()
+_TUBES = {Structure.CORD: ("cord", "canal"), Structure.CANAL: ("csf", "canal")}
 
 
 def spine_variant(labels: NDArray[np.uint8]) -> SpineVariant:
@@ -81,21 +83,16 @@ def odd_discs(variant: SpineVariant = _REGULAR, *, swap_parity: bool = False) ->
     return variant.discs()[int(swap_parity) :: 2]
 
 
-def _region_of(label: anatomy.AnatomicalLabel, dataset: DatasetId, odd: frozenset[str]) -> str:
-    """Return the innermost region of a dataset that a label belongs to."""
-    regions = REGIONS[dataset]
-    if label.structure is Structure.CORD:
-        return "cord"
-    if label.structure is Structure.CANAL:
-        return "csf"
-    if label.name in regions:
-        return label.name
-    prefix = "disc" if label.structure is Structure.DISC else "vertebrae"
-    if not label.level:
-        return prefix
-    # Dataset 102: neighbours by parity. Dataset 103: a supernumerary level belongs to its part of the column.
-    finer = f"{prefix}_{'O' if label.level in odd else 'E'}" if dataset == 102 else f"{prefix}_{label.level[0]}"
-    return finer if finer in regions else prefix
+def _region_of(label: anatomy.AnatomicalLabel, regions: Collection[str], odd: frozenset[str]) -> str | None:
+    """Return the innermost of some regions that a label belongs to."""
+    if label.structure in _TUBES:
+        names = _TUBES[label.structure]
+    else:
+        prefix = "disc" if label.structure is Structure.DISC else "vertebrae"
+        parity, part = "O" if label.level in odd else "E", label.level[:1]
+        # A level without a region of its own belongs to its parity or to its part of the column.
+        names = (label.name, f"{prefix}_{parity}", f"{prefix}_{part}", prefix) if label.level else (prefix,)
+    return next((name for name in names if name in regions), None)
 
 
 def _odd_levels(variant: SpineVariant, *, swap_parity: bool) -> frozenset[str]:
@@ -113,35 +110,41 @@ def _odd_levels(variant: SpineVariant, *, swap_parity: bool) -> frozenset[str]:
     return frozenset(odd)
 
 
-@cache
-def semantic_table(
-    dataset: DatasetId,
-    swap_parity: bool = False,
-    variant: SpineVariant = _REGULAR,
+def class_table(
+    regions: Mapping[str, tuple[int, ...]], variant: SpineVariant = _REGULAR, *, swap_parity: bool = False
 ) -> NDArray[np.uint8]:
-    """Return the look-up table from canonical ids to the values of a dataset.
+    """Return the look-up table from canonical ids to the values of a class map.
 
     Parameters
     ----------
-    dataset : DatasetId
-        101, 102 or 103.
-    swap_parity : bool, default False
-        Odd and even exchanged (102 only; without effect on the others).
+    regions : mapping of str to tuple of int
+        Values of each class, as in `ClassMap.labels`.
     variant : SpineVariant, optional
         Number of vertebrae, which the parities below the thoracic and lumbar column depend on.
+    swap_parity : bool, default False
+        Odd and even exchanged; without effect on a class map without parities.
 
     Returns
     -------
     ndarray of uint8, shape (256,)
-        Read-only. Tissues (1-9), background and unknown ids become 0.
+        Read-only. Tissues (1-9), background, unknown ids and structures without a class become 0.
     """
     odd = _odd_levels(variant, swap_parity=swap_parity)
     table = np.zeros(256, np.uint8)
     for label in anatomy.LABELS:
+        region = _region_of(label, regions, odd)
         # The first value of a region is that of what belongs to none of its parts.
-        table[label.id] = REGIONS[dataset][_region_of(label, dataset, odd)][0]
+        table[label.id] = regions[region][0] if region else 0
     table.setflags(write=False)
     return table
+
+
+@cache
+def semantic_table(
+    dataset: DatasetId, swap_parity: bool = False, variant: SpineVariant = _REGULAR
+) -> NDArray[np.uint8]:
+    """Return the `class_table` of a dataset, 101, 102 or 103."""
+    return class_table(REGIONS[dataset], variant, swap_parity=swap_parity)
 
 
 def semantic_map(labels: NDArray[np.uint8], dataset: DatasetId, *, swap_parity: bool = False) -> NDArray[np.uint8]:
@@ -159,7 +162,7 @@ def semantic_map(labels: NDArray[np.uint8], dataset: DatasetId, *, swap_parity: 
     Returns
     -------
     ndarray of uint8
-        Same shape, values of ``layouts.REGIONS[dataset]``.
+        Same shape, values of ``class_maps.REGIONS[dataset]``.
     """
     variant = spine_variant(labels) if dataset == 102 else _REGULAR
     values: NDArray[np.uint8] = semantic_table(dataset, swap_parity, variant)[labels]

@@ -8,9 +8,9 @@ import numpy as np
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import SpineVariant
-from totalspineseg_bids.evaluation.corruption.subjects import table_of
 from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling.column.parameters import chain_of
+from totalspineseg_bids.training.semantic_targets import class_table
 
 USUAL = SpineVariant()
 
@@ -114,7 +114,7 @@ def crop(column: SimpleColumn, start: float, stop: float) -> SimpleColumn:
 
 def semantic_of(truth: np.ndarray, layout: ClassMap, variant: SpineVariant = USUAL) -> np.ndarray:
     """Return the semantic map of a perfect model for a map of canonical ids of a spine."""
-    return np.asarray(table_of(variant, layout)[truth])
+    return np.asarray(class_table(layout.labels, variant)[truth])
 
 
 def without_landmarks(semantic: np.ndarray, layout: ClassMap) -> np.ndarray:

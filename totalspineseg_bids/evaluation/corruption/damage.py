@@ -16,10 +16,11 @@ from scipy import ndimage
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import LANDMARK_DISCS, Structure
-from totalspineseg_bids.evaluation.corruption.subjects import Case, require, table_of
+from totalspineseg_bids.evaluation.corruption.subjects import Case, require
 from totalspineseg_bids.imaging.grid import restore_labels
 from totalspineseg_bids.imaging.volume import Geometry
 from totalspineseg_bids.segmentation.class_map import ClassMap, Parity
+from totalspineseg_bids.training.semantic_targets import class_table
 
 Damage = Callable[[Case, np.random.Generator], None]
 _Item = TypeVar("_Item")
@@ -120,7 +121,7 @@ def _plain_disc(case: Case, level: str) -> int:
     order = case.variant.discs()
     turn = order.index(level)
     neighbour = order[turn - 1] if turn else order[1]
-    value = int(table_of(case.variant, case.layout)[_disc(neighbour)])
+    value = int(case.table[_disc(neighbour)])
     parity = case.layout.meanings[value].parity
     if parity:
         return case.value("disc_E" if parity is Parity.ODD else "disc_O")
@@ -180,7 +181,7 @@ def wrong_parity(case: Case, rng: np.random.Generator) -> None:
     """Give one vertebra the other one of the alternating classes."""
     odd, even = _parities(case)
     there = [v for v in case.vertebrae() if v != "C1"]
-    there = [v for v in there if table_of(case.variant, case.layout)[_vertebra(v)] in (odd, even)]
+    there = [v for v in there if case.table[_vertebra(v)] in (odd, even)]
     number = _vertebra(_pick(rng, there))
     box, mask = _where(case, number)
     have = np.median(case.semantic[box][mask])
@@ -264,7 +265,7 @@ def fused_block(case: Case, rng: np.random.Generator) -> None:
     upper, lower = level.split("-")
     a, b = _vertebra(upper), _vertebra(lower)
     require(case.counts[a] and case.counts[b])
-    table = table_of(case.variant, case.layout)
+    table = case.table
     _put(case, _disc(level), int(table[a]))
     case.exempt.add(_disc(level))
     if rng.random() < 0.5:
@@ -516,7 +517,7 @@ def ragged(case: Case, rng: np.random.Generator) -> None:
 def _level_prior(case: Case, rng: np.random.Generator, shifted: dict[int, int]) -> None:
     """Add a coarse map that names every level, some of them wrongly."""
     layout = ClassMap.named("r20240601-full")
-    table = table_of(case.variant, layout)
+    table = class_table(layout.labels, case.variant)
     wrong = table.copy()
     for source, target in shifted.items():
         wrong[source] = table[target]
@@ -551,7 +552,7 @@ def level_prior_shifted(case: Case, rng: np.random.Generator) -> None:
 
 def blind(case: Case, rng: np.random.Generator) -> None:
     """Give each landmark an ordinary class and the sacrum the class without a level."""
-    table = table_of(case.variant, case.layout)
+    table = case.table
     plain = np.arange(256, dtype=np.uint8)
     for value, meaning in case.layout.meanings.items():
         if meaning.level is not None and meaning.kind is Structure.SACRUM:

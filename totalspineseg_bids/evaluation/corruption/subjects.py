@@ -15,6 +15,7 @@ from totalspineseg_bids.anatomy import LANDMARK_DISCS, SpineVariant, Structure
 from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.synthesis.parametric import SpineParameters, make_spine
 from totalspineseg_bids.synthesis.rasterize import FIRST_SPINE_LABEL
+from totalspineseg_bids.training.semantic_targets import class_table
 
 Slices = tuple[slice, slice, slice]
 
@@ -157,6 +158,11 @@ class Case:
         self.boxes = list(ndimage.find_objects(self.truth))
         self.counts = np.bincount(self.truth.ravel(), minlength=256)
 
+    @property
+    def table(self) -> np.ndarray:
+        """Integer of each canonical id in an undamaged map, shape (256,)."""
+        return class_table(self.layout.labels, self.variant)
+
     def box(self, number: int, margin: int = 0) -> Slices:
         """Box of an id."""
         found = self.boxes[number - 1]
@@ -196,31 +202,6 @@ class Case:
     def kinds(self) -> np.ndarray:
         """Tissue of each voxel of the semantic map."""
         return np.asarray(self.layout.kind_table[self.semantic])
-
-
-def table_of(variant: SpineVariant, layout: ClassMap, *, swap: bool = False) -> np.ndarray:
-    """Return the lookup table from canonical ids to integers of a class map, shape (256,).
-
-    Classes alternate through all levels that the variant has; ``swap`` exchanges odd and even.
-    """
-    labels = layout.labels
-    table = np.zeros(256, np.uint8)
-
-    def first_of(*names: str) -> int:
-        return next((labels[name][0] for name in names if name in labels), 0)
-
-    for n, level in enumerate(variant.vertebrae()):
-        turn = "O" if (n % 2 == 0) != swap else "E"
-        sacrum = level == "S"
-        names = ("sacrum", "vertebrae") if sacrum else (f"vertebrae_{level}", f"vertebrae_{turn}")
-        table[anatomy.vertebra(level).id] = first_of(*names, f"vertebrae_{level[0]}", "vertebrae")
-    for n, level in enumerate(variant.discs()):
-        turn = "O" if (n % 2 == 0) != swap else "E"
-        own = "disc_" + level.replace("-", "_")
-        table[anatomy.disc(level).id] = first_of(own, f"disc_{turn}", f"disc_{level[0]}", "disc")
-    table[anatomy.CANAL_ID] = first_of("csf", "canal")
-    table[anatomy.CORD_ID] = first_of("cord", "canal")
-    return table
 
 
 def make_case(
@@ -267,7 +248,7 @@ def make_case(
     truth = np.ascontiguousarray(subject.truth[:, :, rows])
     affine = subject.affine.copy()
     affine[:3, 3] += affine[:3, 2] * bottom
-    semantic = table_of(subject.variant, layout, swap=swap)[truth]
+    semantic = class_table(layout.labels, subject.variant, swap_parity=swap)[truth]
     return Case(truth, semantic, affine, layout, subject.variant, subject.counts, view)
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.models.roles import LEVEL_PRIOR_KEY
-from totalspineseg_bids.training.class_maps import CHANNEL_NAMES, DATASET_NAMES
+from totalspineseg_bids.training.class_maps import CHANNEL_NAMES, DATASET_NAMES, describe_dataset
 from totalspineseg_bids.training.synthetic.small_plans import small_plans
 
 #: The network takes the axes left-right, superior-inferior, posterior-anterior (nnU-Net's ``transpose_forward``).
@@ -51,14 +51,8 @@ _SAME_CLASS = {"T13": "T12", "L6": "L5"}
 def level_prior_dataset_json(num_training: int) -> dict[str, Any]:
     """Return nnU-Net's ``dataset.json`` of the bundled single-step model: one label per level."""
     names = [_PLAIN_NAMES.get(label.structure, label.name) for label in _LABELS]
-    return {
-        "channel_names": {str(i): name for i, name in enumerate(CHANNEL_NAMES[103])},
-        "labels": {"background": 0, **{name: value for value, name in enumerate(names, start=1)}},
-        "numTraining": num_training,
-        "file_ending": ".nii.gz",
-        "overwrite_image_reader_writer": "NibabelIO",
-        LEVEL_PRIOR_KEY: True,
-    }
+    labels = {name: (value,) for value, name in enumerate(names, start=1)}
+    return describe_dataset(CHANNEL_NAMES[103], labels, num_training, regions=False, **{LEVEL_PRIOR_KEY: True})
 
 
 def level_prior_plans() -> dict[str, Any]:

@@ -37,7 +37,7 @@ from totalspineseg_bids.segmentation.refinement import (
     refinement_channels,
 )
 from totalspineseg_bids.synthesis.surroundings import label_map_files
-from totalspineseg_bids.training.class_maps import DATASET_NAMES, REGIONS
+from totalspineseg_bids.training.class_maps import DATASET_NAMES, REGIONS, describe_dataset
 from totalspineseg_bids.training.semantic_targets import semantic_map
 from totalspineseg_bids.training.synthetic.hardware import computes_bfloat16
 from totalspineseg_bids.training.synthetic.refinement_cases import CASE_FORMAT, RefinementCase, make_cases, write_images
@@ -88,22 +88,15 @@ class Trained:
 
 def dataset_json(num_training: int) -> dict[str, Any]:
     """Return nnU-Net's ``dataset.json``; its regions are the roles that are refined."""
-    return {
-        "channel_names": {str(channel): "noNorm" for channel in range(CHANNELS)},
-        "labels": {
-            "background": 0,
-            "vertebrae": [1, 2, 3],
-            "disc": 4,
-            "canal": [5, 6],
-            "cord": 6,
-            "vertebrae_O": 2,
-            "vertebrae_E": 3,
-        },
-        "regions_class_order": [1, 4, 5, 6, 2, 3],
-        "numTraining": num_training,
-        "file_ending": ".nii.gz",
-        "overwrite_image_reader_writer": "NibabelIO",
+    labels = {
+        "vertebrae": (1, 2, 3),
+        "disc": (4,),
+        "canal": (5, 6),
+        "cord": (6,),
+        "vertebrae_O": (2,),
+        "vertebrae_E": (3,),
     }
+    return describe_dataset(["noNorm"] * CHANNELS, labels, num_training)
 
 
 def plans() -> dict[str, Any]:
