@@ -81,8 +81,8 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
     device = torch.device(options.device)
     trainer = nnUNetTrainerSynthetic(plans, CONFIGURATION, "all", description, device)
     trainer.prepare(SyntheticTraining(folder, 102, minutes=1e6, device=options.device), pool)
-    stream = SyntheticPatchDataset(pool, 102, PATCH, SPACING, [1])
-    on_device = SyntheticPatchDataset(pool, 102, PATCH, SPACING, [1], device=device)
+    stream = SyntheticPatchDataset(pool, 102, PATCH, SPACING[0], [1])
+    on_device = SyntheticPatchDataset(pool, 102, PATCH, SPACING[0], [1], device=device)
     one_by_one = drawn_a_second(iter(stream), options.steps, device)
     in_groups = GROUP * drawn_a_second(on_device.groups(GROUP), max(1, options.steps // GROUP), device)
     # With odd discs, so that all outputs are asked for.

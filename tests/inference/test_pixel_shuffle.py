@@ -16,7 +16,7 @@ def network(kind, channels=2, outputs=3, seed=0):
     torch.manual_seed(seed)
     plans = small_plans(
         "x",
-        {str(n): "MRI" for n in range(channels)},
+        ["MRI"] * channels,
         features=(4, 6, 8),
         strides=((1, 1, 1), (2, 2, 2), (2, 2, 2)),
         network=kind,

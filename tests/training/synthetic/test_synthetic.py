@@ -233,7 +233,7 @@ def test_publishing_without_a_model_says_what_to_run(tmp_path):
 
 
 def test_plans_name_the_channels_that_are_not_normalised():
-    plans = small_plans("Dataset102_TotalSpineSeg_step2", {"0": "MRI", "1": "noNorm"})
+    plans = small_plans("Dataset102_TotalSpineSeg_step2", ["MRI", "noNorm"])
     configuration = plans["configurations"]["3d_fullres"]
     assert configuration["normalization_schemes"] == ["ZScoreNormalization", "NoNormalization"]
     json.dumps(plans)
@@ -242,7 +242,11 @@ def test_plans_name_the_channels_that_are_not_normalised():
 def network(dataset, kind):
     labels = dataset_json(dataset, 1)
     plans = small_plans(
-        "x", labels["channel_names"], features=(4, 6, 8), strides=((1, 1, 1), (2, 2, 2), (2, 2, 2)), network=kind
+        "x",
+        labels["channel_names"].values(),
+        features=(4, 6, 8),
+        strides=((1, 1, 1), (2, 2, 2), (2, 2, 2)),
+        network=kind,
     )
     return build_network(plans, len(labels["channel_names"]), len(labels["labels"]) - 1).eval()
 

@@ -57,10 +57,9 @@ def level_prior_dataset_json(num_training: int) -> dict[str, Any]:
 
 def level_prior_plans() -> dict[str, Any]:
     """Return nnU-Net plans of the bundled single-step model."""
-    channels = level_prior_dataset_json(0)["channel_names"]
     return small_plans(
         DATASET_NAMES[103],
-        channels,
+        CHANNEL_NAMES[103],
         patch=PATCH,
         spacing=SPACING,
         features=FEATURES,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from totalspineseg_bids.errors import UsageError
-from totalspineseg_bids.training.class_maps import DATASET_NAMES, DatasetId, dataset_json
+from totalspineseg_bids.training.class_maps import CHANNEL_NAMES, DATASET_NAMES, DatasetId, dataset_json
 from totalspineseg_bids.training.synthetic.label_map_pool import PoolRecipe
 from totalspineseg_bids.training.synthetic.level_prior import level_prior_dataset_json, level_prior_plans
 from totalspineseg_bids.training.synthetic.small_plans import (
@@ -89,21 +89,20 @@ def describe(
     """Return the ``dataset.json`` and the plans of a bundled model."""
     if dataset == 103:
         return level_prior_dataset_json(num_training), level_prior_plans()
-    description = dataset_json(dataset, num_training)
+    # Step 1 only selects the region of interest; step 2 makes the label map. Without mirrored passes to average, step 1
+    # gains from the overlap of more and smaller patches.
+    of_step2 = {"use_mirroring": True, "patch_growth": PATCH_GROWTH} if dataset == 102 else {}
     plans = small_plans(
         DATASET_NAMES[dataset],
-        description["channel_names"],
+        CHANNEL_NAMES[dataset],
         features=features,
         convolutions=convolutions,
-        tile_step=TILE_STEP,
         network=SUBVOXEL,
-        # Step 1 only selects the region of interest; step 2 makes the label map. Without mirrored passes to average,
-        # step 1 gains from the overlap of more and smaller patches.
-        mirroring=dataset == 102,
-        patch_growth=PATCH_GROWTH if dataset == 102 else None,
-        bfloat16=True,
+        tile_step_size=TILE_STEP,
+        **of_step2,
+        use_bfloat16=True,
     )
-    return description, plans
+    return dataset_json(dataset, num_training), plans
 
 
 def model_folder_name(dataset: DatasetId) -> str:

@@ -103,15 +103,14 @@ def plans() -> dict[str, Any]:
     """Return nnU-Net plans of the refinement network."""
     made = small_plans(
         DATASET_NAME,
-        dataset_json(0)["channel_names"],
+        ["noNorm"] * CHANNELS,
         patch=INFERENCE_PATCH,
         features=FEATURES,
         strides=STRIDES,
+        tile_step_size=TILE_STEP,
+        use_mirroring=True,
         patch_growth=PATCH_GROWTH,
-        tile_step=TILE_STEP,
-        network=CLASS,
-        mirroring=True,
-        bfloat16=True,
+        use_bfloat16=True,
     )
     made["configurations"][CONFIGURATION]["architecture"] = {
         "network_class_name": CLASS,
