@@ -10,13 +10,13 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
-import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, TextIO
+from typing import TextIO
 
 #: Modules of nnU-Net that start pools through ``multiprocessing.get_context("spawn")``.
 _POOL_USERS = (
@@ -57,55 +57,14 @@ def nnunet_environment(work_dir: Path, *, workers: int = 0) -> Iterator[None]:
                 os.environ[name] = value
 
 
-class _Done:
-    """Result of a job that ran at once."""
-
-    def __init__(self, value: Any) -> None:  # noqa: ANN401
-        self._value = value
-
-    def ready(self) -> bool:
-        return True
-
-    def get(self, timeout: float | None = None) -> Any:  # noqa: ANN401, ARG002
-        return self._value
-
-
-class InlinePool:
-    """The part of ``multiprocessing.Pool`` that nnU-Net uses, run in the calling process.
-
-    nnU-Net counts a pool's workers to see how many jobs may wait; a job here has ended when its call returns, so any
-    number is right.
-    """
-
-    def __init__(self, processes: int | None = None, *_: Any, **__: Any) -> None:  # noqa: ANN401
-        self._pool = [SimpleNamespace(is_alive=lambda: True) for _ in range(processes or 1)]
-
-    def __enter__(self) -> InlinePool:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-    def starmap(self, function: Callable[..., Any], arguments: Iterable[Iterable[Any]]) -> list[Any]:
-        """Call a function with each tuple of arguments and return the results."""
-        return [function(*args) for args in arguments]
-
-    def starmap_async(self, function: Callable[..., Any], arguments: Iterable[Iterable[Any]]) -> _Done:
-        """Like `starmap`, wrapped in a result that is ready."""
-        return _Done(self.starmap(function, arguments))
-
-
 @contextmanager
 def inline_pools() -> Iterator[None]:
-    """Run the jobs of nnU-Net's worker processes in this process.
+    """Run the jobs of nnU-Net's worker processes one after the other in a thread of this process.
 
     Only the name ``multiprocessing`` inside nnU-Net's own modules is replaced.
     """
-    stand_in = SimpleNamespace(
-        **{name: getattr(multiprocessing, name) for name in dir(multiprocessing) if not name.startswith("_")}
-    )
-    stand_in.get_context = lambda _method=None: SimpleNamespace(Pool=InlinePool)
-    stand_in.Pool = InlinePool
+    one_thread = SimpleNamespace(Pool=lambda _processes=None: ThreadPool(1))
+    stand_in = SimpleNamespace(get_context=lambda _method=None: one_thread)
     modules = [importlib.import_module(name) for name in _POOL_USERS]
     before = [module.multiprocessing for module in modules]
     for module in modules:

@@ -8,7 +8,6 @@ are those of ``default``).
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import logging
 import shutil
@@ -20,7 +19,7 @@ from typing import Any
 from totalspineseg_bids.errors import MissingInputError, UsageError
 from totalspineseg_bids.imaging.atomic import write_text
 from totalspineseg_bids.training.class_maps import DATASET_NAMES, DatasetId
-from totalspineseg_bids.training.nnunet_env import inline_pools, nnunet_environment
+from totalspineseg_bids.training.nnunet_env import inline_pools, nnunet_environment, quiet
 
 logger = logging.getLogger(__name__)
 
@@ -157,6 +156,11 @@ def plans_file(work_dir: Path, dataset: DatasetId, plans: str) -> Path:
     return folder / f"{plans_kind(plans).identifier}.json"
 
 
+def _mark(work_dir: Path, dataset: DatasetId, plans: str) -> Path:
+    """Return the file that records what plans, or those that they are derived from, were made of."""
+    return plans_file(work_dir, dataset, plans_kind(plans).base or plans).with_suffix(".done")
+
+
 def _state(raw: Path) -> str:
     """Return the content of the raw dataset files that planning depends on."""
     return (raw / "dataset.json").read_text() + (raw / "prepared.tsv").read_text()
@@ -167,16 +171,13 @@ def is_stale(work_dir: Path, dataset: DatasetId, plans: str) -> bool:
 
     A dataset whose raw folder was removed is not stale: the preprocessed data suffice.
     """
-    raw = Path(work_dir) / "nnUNet_raw" / DATASET_NAMES[dataset]
-    kind = plans_kind(plans)
-    base = PLANS[kind.base] if kind.base else kind
-    mark = plans_file(work_dir, dataset, plans).with_name(f"{base.identifier}.done")
+    raw, mark = Path(work_dir) / "nnUNet_raw" / DATASET_NAMES[dataset], _mark(work_dir, dataset, plans)
     if not (mark.exists() and (raw / "dataset.json").exists() and (raw / "prepared.tsv").exists()):
         return False
     return not mark.read_text().startswith(_state(raw))
 
 
-def _plan(dataset: DatasetId, kind: PlansKind, *, jobs: int, gpu_memory_gb: float | None) -> None:
+def _plan_and_preprocess(dataset: DatasetId, kind: PlansKind, *, jobs: int, gpu_memory_gb: float | None) -> None:
     import nnunetv2  # noqa: PLC0415
     from nnunetv2.experiment_planning import plan_and_preprocess_api as api  # noqa: PLC0415
     from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import (  # noqa: PLC0415
@@ -193,6 +194,7 @@ def _plan(dataset: DatasetId, kind: PlansKind, *, jobs: int, gpu_memory_gb: floa
     api.plan_experiment_dataset(
         dataset, planner, gpu_memory_target_in_gb=gpu_memory_gb, overwrite_target_spacing=_SPACING
     )
+    api.preprocess_dataset(dataset, kind.identifier, (CONFIGURATION,), num_processes=(jobs,), show_progress_bar=False)
 
 
 def plan_and_preprocess(
@@ -240,47 +242,27 @@ def plan_and_preprocess(
     MissingInputError
         If the dataset was not prepared.
     """
-    kind = plans_kind(plans)
-    raw = raw_folder(work_dir, dataset)
-    done = Path(work_dir).resolve() / "nnUNet_preprocessed" / DATASET_NAMES[dataset]
-    base = PLANS[kind.base] if kind.base else kind
-    mark = done / f"{base.identifier}.done"
+    kind, raw = plans_kind(plans), raw_folder(work_dir, dataset)
+    base = kind.base or plans
+    base_file, mark = plans_file(work_dir, dataset, base), _mark(work_dir, dataset, plans)
     state = _state(raw) + str(gpu_memory_gb)
-    fresh = not force and mark.exists() and mark.read_text() == state
-    base_file = done / f"{base.identifier}.json"
+    pools = inline_pools() if jobs <= 1 else contextlib.nullcontext()
     # The planner gives torch as many threads as there are workers, and there must be one.
-    with nnunet_environment(work_dir, workers=1), contextlib.ExitStack() as stack:
-        if jobs <= 1:
-            stack.enter_context(inline_pools())
-        if not fresh:
-            _plan_and_preprocess(dataset, base, raw, done, jobs=jobs, gpu_memory_gb=gpu_memory_gb)
+    with nnunet_environment(work_dir, workers=1), quiet(logger), pools:
+        if force or not mark.exists() or mark.read_text() != state:
+            base_file.parent.mkdir(parents=True, exist_ok=True)
+            # The folds follow the raw dataset; nnU-Net itself refuses to go on where they have changed.
+            shutil.copyfile(raw / "splits_final.json", base_file.with_name("splits_final.json"))
+            _plan_and_preprocess(dataset, PLANS[base], jobs=jobs, gpu_memory_gb=gpu_memory_gb)
             write_text(mark, state)
-        if kind.base is None:
-            return base_file
-        content = json.loads(base_file.read_text())
-        small = small_from_default(
-            content, patch=patch or SMALL_PATCH, features=features or SMALL_FEATURES, batch_size=batch_size
-        )
-        path = done / f"{kind.identifier}.json"
-        write_text(path, json.dumps(small, indent=1) + "\n")
+    if base == plans:
+        return base_file
+    small = small_from_default(
+        json.loads(base_file.read_text()),
+        patch=patch or SMALL_PATCH,
+        features=features or SMALL_FEATURES,
+        batch_size=batch_size,
+    )
+    path = plans_file(work_dir, dataset, plans)
+    write_text(path, json.dumps(small, indent=1) + "\n")
     return path
-
-
-def _plan_and_preprocess(
-    dataset: DatasetId, kind: PlansKind, raw: Path, done: Path, *, jobs: int, gpu_memory_gb: float | None
-) -> None:
-    from nnunetv2.experiment_planning import plan_and_preprocess_api as api  # noqa: PLC0415
-
-    done.mkdir(parents=True, exist_ok=True)
-    # The folds follow the raw dataset; nnU-Net itself refuses to go on where they have changed.
-    shutil.copyfile(raw / "splits_final.json", done / "splits_final.json")
-    chatter = io.StringIO()
-    try:
-        with contextlib.redirect_stdout(chatter):
-            _plan(dataset, kind, jobs=jobs, gpu_memory_gb=gpu_memory_gb)
-            api.preprocess_dataset(
-                dataset, kind.identifier, (CONFIGURATION,), num_processes=(jobs,), show_progress_bar=False
-            )
-    finally:
-        for line in chatter.getvalue().splitlines():
-            logger.debug("nnU-Net: %s", line)

@@ -32,7 +32,7 @@ from totalspineseg_bids.anatomy import SpineVariant, Structure
 from totalspineseg_bids.training.class_maps import REGIONS, DatasetId
 
 _REGULAR = SpineVariant()
-_TUBES = {Structure.CORD: ("cord", "canal"), Structure.CANAL: ("csf", "canal")}
+_TUBES: dict[Structure, tuple[str, ...]] = {Structure.CORD: ("cord", "canal"), Structure.CANAL: ("csf", "canal")}
 
 
 def spine_variant(labels: NDArray[np.uint8]) -> SpineVariant:
@@ -85,13 +85,12 @@ def odd_discs(variant: SpineVariant = _REGULAR, *, swap_parity: bool = False) ->
 
 def _region_of(label: anatomy.AnatomicalLabel, regions: Collection[str], odd: frozenset[str]) -> str | None:
     """Return the innermost of some regions that a label belongs to."""
-    if label.structure in _TUBES:
-        names = _TUBES[label.structure]
-    else:
-        prefix = "disc" if label.structure is Structure.DISC else "vertebrae"
-        parity, part = "O" if label.level in odd else "E", label.level[:1]
+    prefix = "disc" if label.structure is Structure.DISC else "vertebrae"
+    names = _TUBES.get(label.structure, (prefix,))
+    if label.level:
+        parity, part = "O" if label.level in odd else "E", label.level[0]
         # A level without a region of its own belongs to its parity or to its part of the column.
-        names = (label.name, f"{prefix}_{parity}", f"{prefix}_{part}", prefix) if label.level else (prefix,)
+        names = (label.name, f"{prefix}_{parity}", f"{prefix}_{part}", prefix)
     return next((name for name in names if name in regions), None)
 
 

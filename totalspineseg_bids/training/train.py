@@ -13,14 +13,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 from totalspineseg_bids.errors import MissingInputError, UsageError
+from totalspineseg_bids.inference.engines import resolve_device
 from totalspineseg_bids.training.class_maps import DATASET_NAMES, DatasetId
 from totalspineseg_bids.training.nnunet_env import inline_pools, nnunet_environment, quiet
-from totalspineseg_bids.training.plan import CONFIGURATION, is_stale, plans_kind
+from totalspineseg_bids.training.plan import CONFIGURATION, is_stale, plans_file, plans_kind
 from totalspineseg_bids.training.predict_test_set import run_test_set
 
 logger = logging.getLogger(__name__)
 
 Fold = int | Literal["all"]
+
+
+def model_folder(work_dir: Path, dataset: DatasetId, plans: str = "default", trainer: str = "nnUNetTrainer") -> Path:
+    """Return the folder that nnU-Net writes a model to (folds below it)."""
+    name = f"{trainer}__{plans_kind(plans).identifier}__{CONFIGURATION}"
+    return Path(work_dir).resolve() / "nnUNet_results" / DATASET_NAMES[dataset] / name
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +62,11 @@ class TrainOptions:
     test: bool = True
     """Predict the test cases at the end and summarise them in ``test/summary.json``."""
 
+    @property
+    def folder(self) -> Path:
+        """Folder of the fold."""
+        return model_folder(self.work_dir, self.dataset, self.plans, self.trainer) / f"fold_{self.fold}"
+
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
@@ -70,24 +82,6 @@ class Epoch:
     """Pseudo Dice over the validation patches, mean of the regions; NaN where none is in them."""
     seconds: float
     """Time the epoch took."""
-
-
-def model_folder(work_dir: Path, dataset: DatasetId, plans: str = "default", trainer: str = "nnUNetTrainer") -> Path:
-    """Return the folder that nnU-Net writes a model to (folds below it)."""
-    name = f"{trainer}__{plans_kind(plans).identifier}__{CONFIGURATION}"
-    return Path(work_dir).resolve() / "nnUNet_results" / DATASET_NAMES[dataset] / name
-
-
-def _device(name: str) -> Any:  # noqa: ANN401 - torch is imported late
-    import torch  # noqa: PLC0415
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not available.get(name, False):
-        msg = f"device '{name}' is not available on this machine; choose one of auto, cpu, cuda, mps"
-        raise UsageError(msg)
-    return torch.device(name)
 
 
 def _workers(options: TrainOptions, device_type: str) -> int:
@@ -111,8 +105,7 @@ def _build(options: TrainOptions, device: Any) -> Any:  # noqa: ANN401 - nnU-Net
     """Make nnU-Net's trainer, set its length and load the last checkpoint where asked."""
     from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint  # noqa: PLC0415
 
-    folder = model_folder(options.work_dir, options.dataset, options.plans, options.trainer) / f"fold_{options.fold}"
-    resume = options.resume and any(folder.glob("checkpoint_*.pth"))
+    resume = options.resume and any(options.folder.glob("checkpoint_*.pth"))
     identifier = plans_kind(options.plans).identifier
     trainer = get_trainer_from_args(
         str(options.dataset),
@@ -230,33 +223,29 @@ def train(options: TrainOptions, progress: Callable[[Epoch], None] | None = None
     MissingInputError
         If the dataset was not planned.
     """
-    identifier = plans_kind(options.plans).identifier
-    preprocessed = Path(options.work_dir).resolve() / "nnUNet_preprocessed" / DATASET_NAMES[options.dataset]
-    if not (preprocessed / f"{identifier}.json").exists():
-        msg = f"{preprocessed}: no {identifier}.json; run 'totalspineseg-tools plan' for these plans first"
+    plans = plans_file(options.work_dir, options.dataset, options.plans)
+    preprocessed = plans.parent
+    if not plans.exists():
+        msg = f"{preprocessed}: no {plans.name}; run 'totalspineseg-tools plan' for these plans first"
         raise MissingInputError(msg)
     if is_stale(options.work_dir, options.dataset, options.plans):
         msg = f"{preprocessed}: the prepared images have changed since; run 'totalspineseg-tools plan' again"
         raise UsageError(msg)
     _check_fold(options, preprocessed)
-    device = _device(options.device)
+    device = resolve_device(options.device)
     if options.gpus > 1 and device.type != "cuda":
         msg = f"{options.gpus} GPUs need --device cuda, not {device.type}"
         raise UsageError(msg)
-    folder = model_folder(options.work_dir, options.dataset, options.plans, options.trainer) / f"fold_{options.fold}"
     if options.gpus > 1:
         _run_on_gpus(options)
-        if options.test:
-            run_test_set(options.work_dir, options.dataset, folder, device)
-        return folder
-    with nnunet_environment(options.work_dir, workers=_workers(options, device.type)), contextlib.ExitStack() as stack:
-        if device.type != "cuda":
-            stack.enter_context(inline_pools())
-        stack.enter_context(quiet(logger))
-        _run(options, device, progress)
+    else:
+        pools = contextlib.nullcontext() if device.type == "cuda" else inline_pools()
+        workers = _workers(options, device.type)
+        with nnunet_environment(options.work_dir, workers=workers), pools, quiet(logger):
+            _run(options, device, progress)
     if options.test:
-        run_test_set(options.work_dir, options.dataset, folder, device)
-    return folder
+        run_test_set(options.work_dir, options.dataset, options.folder, device)
+    return options.folder
 
 
 def describe(epoch: Epoch) -> str:

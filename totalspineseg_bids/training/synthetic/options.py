@@ -98,9 +98,7 @@ def describe(
         features=features,
         convolutions=convolutions,
         network=SUBVOXEL,
-        tile_step_size=TILE_STEP,
-        **of_step2,
-        use_bfloat16=True,
+        inference={"tile_step_size": TILE_STEP, **of_step2, "use_bfloat16": True},
     )
     return dataset_json(dataset, num_training), plans
 

@@ -107,10 +107,12 @@ def plans() -> dict[str, Any]:
         patch=INFERENCE_PATCH,
         features=FEATURES,
         strides=STRIDES,
-        tile_step_size=TILE_STEP,
-        use_mirroring=True,
-        patch_growth=PATCH_GROWTH,
-        use_bfloat16=True,
+        inference={
+            "tile_step_size": TILE_STEP,
+            "use_mirroring": True,
+            "patch_growth": PATCH_GROWTH,
+            "use_bfloat16": True,
+        },
     )
     made["configurations"][CONFIGURATION]["architecture"] = {
         "network_class_name": CLASS,

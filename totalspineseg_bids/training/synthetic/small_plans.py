@@ -49,7 +49,7 @@ def small_plans(
     kernel: tuple[int, int, int] = (3, 3, 3),
     transpose: tuple[int, int, int] = (0, 1, 2),
     network: str = PLAIN,
-    **inference: float,
+    inference: Mapping[str, float] = {},
 ) -> dict[str, Any]:
     """Fill ``plans.json`` of this folder in: plans with one ``3d_fullres`` configuration.
 
@@ -70,7 +70,7 @@ def small_plans(
         Order in which the network takes nnU-Net's axes (superior-inferior, posterior-anterior, left-right).
     network : str, optional
         Class of the network, `PLAIN` or `SUBVOXEL`.
-    **inference
+    inference : mapping of str to float, optional
         Keys of the configuration that only this program's pipeline reads: ``tile_step_size`` (distance of neighbouring
         patches, as part of their size), ``use_mirroring`` (average over patches mirrored along the axes that the
         checkpoint allows), ``patch_growth`` (how many times as many voxels a patch may have where fewer then cover an
