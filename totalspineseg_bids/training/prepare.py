@@ -25,7 +25,6 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +41,7 @@ from totalspineseg_bids.imaging.io import write_image, write_labels
 from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.training.case_labels import SchemeChoice, load_case
 from totalspineseg_bids.training.cases import Refusal, TrainingCase, find_cases
-from totalspineseg_bids.training.class_maps import DATASET_NAMES, DATASETS, DatasetId, dataset_json
+from totalspineseg_bids.training.class_maps import CHANNEL_NAMES, DATASET_NAMES, DATASETS, DatasetId, dataset_json
 from totalspineseg_bids.training.contrast import recontrast
 from totalspineseg_bids.training.semantic_targets import odd_disc_mask, semantic_map
 from totalspineseg_bids.training.split import folds, held_out_persons
@@ -52,6 +51,8 @@ logger = logging.getLogger(__name__)
 #: Raised with every change of the output of a case, so that older outputs are replaced.
 _RECIPE = 2
 PARITIES: tuple[str, ...] = ("odd", "even")
+#: What a file holds, and of which copy, dataset or parity.
+_Content = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,79 +131,75 @@ def _signature(job: _Job, scheme: SchemeChoice) -> dict[str, Any]:
     }
 
 
-def _outputs(job: _Job, folders: dict[DatasetId, Path], work_dir: Path) -> list[Path]:
-    tag = "Tr" if job.part == "train" else "Ts"
-    paths: list[Path] = []
-    for dataset, folder in folders.items():
-        for name in (variant for member in job.names for variant, _ in variants(member, dataset)):
-            paths.append(folder / f"labels{tag}" / f"{name}.nii.gz")
-            channels = 2 if dataset == 102 else 1
-            paths += [folder / f"images{tag}" / f"{name}_{channel:04d}.nii.gz" for channel in range(channels)]
-    if job.part == "test":
-        paths += [work_dir / "test" / what / f"{job.case.case_id}.nii.gz" for what in ("images", "labels")]
-    return paths
+def _files(name: str, dataset: DatasetId, tag: str) -> tuple[list[str], str]:
+    """Return the channels and the label map of a case of nnU-Net, relative to the raw folder."""
+    channels = [f"images{tag}/{name}_{channel:04d}.nii.gz" for channel in range(len(CHANNEL_NAMES[dataset]))]
+    return channels, f"labels{tag}/{name}.nii.gz"
 
 
-def _write_case(
-    job: _Job, image: Volume, labels: NDArray[np.uint8], folders: dict[DatasetId, Path], work_dir: Path
-) -> None:
-    """Write a case and its copies; files shared by datasets or copies are written once."""
-    tag = "Tr" if job.part == "train" else "Ts"
-    written: dict[tuple[Any, ...], Path] = {}
-
-    def once(path: Path, key: tuple[Any, ...], write: Callable[[], None]) -> None:
-        if key in written:
-            _share(written[key], path)
-        else:
-            write()
-            written[key] = path
-
+def _outputs(job: _Job, folders: dict[DatasetId, Path], work_dir: Path) -> dict[Path, _Content]:
+    """Return the files of a case and its copies, and what each of them holds."""
+    outputs: dict[Path, _Content] = {}
     for number, member in enumerate(job.names):
-        data = image.data if number == 0 else recontrast(image.data, labels, job.rng(number))
         for dataset, folder in folders.items():
             for name, swapped in variants(member, dataset):
-                path = folder / f"images{tag}" / f"{name}_0000.nii.gz"
-                once(path, ("image", number), partial(write_image, path, data, image.affine))
-                if dataset == 102:
-                    path = folder / f"images{tag}" / f"{name}_0001.nii.gz"
-                    odd = odd_disc_mask(labels, swapped)
-                    once(path, ("odd", swapped), partial(write_labels, path, odd, image.affine))
-                path = folder / f"labels{tag}" / f"{name}.nii.gz"
-                semantic = semantic_map(labels, dataset, swap_parity=swapped)
-                once(path, ("labels", dataset, swapped), partial(write_labels, path, semantic, image.affine))
+                channels, target = _files(name, dataset, "Tr" if job.part == "train" else "Ts")
+                contents: tuple[_Content, ...] = (("image", number), ("odd discs", swapped))
+                outputs |= {folder / path: content for path, content in zip(channels, contents, strict=False)}
+                outputs[folder / target] = ("targets", dataset, swapped)
     if job.part == "test":
-        name = f"{job.case.case_id}.nii.gz"
-        path = work_dir / "test" / "images" / name
-        once(path, ("image", 0), partial(write_image, path, image.data, image.affine))
-        write_labels(work_dir / "test" / "labels" / name, labels, image.affine)
+        outputs[work_dir / "test" / "images" / f"{job.case.case_id}.nii.gz"] = ("image", 0)
+        outputs[work_dir / "test" / "labels" / f"{job.case.case_id}.nii.gz"] = ("levels",)
+    return outputs
+
+
+def _write_case(outputs: dict[Path, _Content], job: _Job, image: Volume, labels: NDArray[np.uint8]) -> None:
+    """Write a case and its copies; what several files hold is written once."""
+    written: dict[_Content, Path] = {}
+    for path, content in outputs.items():
+        if content in written:
+            _share(written[content], path)
+            continue
+        written[content] = path
+        what, *of = content
+        if what == "image":
+            data = recontrast(image.data, labels, job.rng(of[0])) if of[0] else image.data
+            write_image(path, data, image.affine)
+        elif what == "odd discs":
+            write_labels(path, odd_disc_mask(labels, *of), image.affine)
+        elif what == "targets":
+            write_labels(path, semantic_map(labels, of[0], swap_parity=of[1]), image.affine)
+        else:
+            write_labels(path, labels, image.affine)
+
+
+def _places(folders: dict[DatasetId, Path], work_dir: Path) -> list[Path]:
+    """Return the folders of image files."""
+    raw = [folder / part for folder in folders.values() for part in ("imagesTr", "labelsTr", "imagesTs", "labelsTs")]
+    return [*raw, work_dir / "test" / "images", work_dir / "test" / "labels"]
 
 
 def _make_folders(work_dir: Path, datasets: Sequence[DatasetId]) -> dict[DatasetId, Path]:
-    folders: dict[DatasetId, Path] = {}
-    for dataset in datasets:
-        folder = work_dir / "nnUNet_raw" / DATASET_NAMES[dataset]
+    folders = {dataset: work_dir / "nnUNet_raw" / DATASET_NAMES[dataset] for dataset in datasets}
+    for folder in folders.values():
         if folder.is_dir() and any(folder.iterdir()) and not (folder / "prepared.tsv").exists():
             msg = f"{folder}: holds a dataset that was not made here; choose another work folder"
             raise OutputError(msg)
-        try:
-            for part in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
-                (folder / part).mkdir(parents=True, exist_ok=True)
+    try:
+        for place in (*_places(folders, work_dir), work_dir / "prepared"):
+            place.mkdir(parents=True, exist_ok=True)
+        for folder in folders.values():
             # Marks the folder as ours from the first case on.
             (folder / "prepared.tsv").touch()
-            for name in ("prepared", "test/images", "test/labels"):
-                (work_dir / name).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            msg = f"{folder}: cannot be written ({error.strerror}); choose another work folder"
-            raise OutputError(msg) from error
-        folders[dataset] = folder
+    except OSError as error:
+        msg = f"{work_dir}: cannot be written ({error.strerror}); choose another work folder"
+        raise OutputError(msg) from error
     return folders
 
 
-def _remove_strangers(folders: dict[DatasetId, Path], work_dir: Path, expected: set[Path]) -> None:
+def _remove_strangers(places: list[Path], expected: set[Path]) -> None:
     """Remove files of earlier runs for cases now absent, refused or in the other part."""
-    parts = ("imagesTr", "labelsTr", "imagesTs", "labelsTs")
-    places = [folder / part for folder in folders.values() for part in parts]
-    for place in (*places, work_dir / "test" / "images", work_dir / "test" / "labels"):
+    for place in places:
         for path in place.iterdir():
             if path not in expected:
                 path.unlink()
@@ -238,12 +235,8 @@ def _write_descriptions(
         write_text(folder / "splits_final.json", json.dumps(spread, indent=1) + "\n")
         write_text(folder / "prepared.tsv", table)
         # With the list of files at hand, nnU-Net does not start a pool of workers to find them.
-        channels = 2 if dataset == 102 else 1
         files = {
-            name: {
-                "images": [f"imagesTr/{name}_{channel:04d}.nii.gz" for channel in range(channels)],
-                "label": f"labelsTr/{name}.nii.gz",
-            }
+            name: dict(zip(("images", "label"), _files(name, dataset, "Tr"), strict=True))
             for names in own.values()
             for name in names["train"]
         }
@@ -279,11 +272,12 @@ def _make_case(
     mark = work_dir / "prepared" / f"{job.case.case_id}.json"
     signature = _signature(job, scheme)
     known = read_json(mark) or {}
-    if known.get("signature") == signature and all(path.exists() for path in _outputs(job, folders, work_dir)):
+    outputs = _outputs(job, folders, work_dir)
+    if known.get("signature") == signature and all(path.exists() for path in outputs):
         return False, list(known["structures"])
     mark.unlink(missing_ok=True)
     image, labels = load_case(job.case, scheme)
-    _write_case(job, image, labels, folders, work_dir)
+    _write_case(outputs, job, image, labels)
     present = np.bincount(labels.ravel(), minlength=256) > 0
     structures = [label.name for label in anatomy.LABELS if present[label.id]]
     write_text(mark, json.dumps({"signature": signature, "structures": structures}))
@@ -370,7 +364,7 @@ def prepare(
     if not any(job.part == "train" for job in done):
         msg = f"no image is left to train on; the first refused: {refusals[0].image}: {refusals[0].reason}"
         raise NothingSelectedError(msg)
-    _remove_strangers(folders, work_dir, expected)
+    _remove_strangers(_places(folders, work_dir), expected)
     _write_descriptions(folders, done, refusals, seed)
     levels = _count_levels(done, shown)
     columns = ("name", "training_images", "test_images")
