@@ -202,8 +202,9 @@ def _structure_rows(name: str, region: str, rows: Sequence[LevelResult]) -> list
 def image_table(result: Evaluation) -> str:
     """Return the table by contrast: images by the outcome of the names."""
     rows = []
-    groups = {**result.groups("contrast"), "all": list(result.images)}
-    for contrast, images in groups.items():
+    every, *contrasts = result.groups()
+    for _tag, contrast, chosen in (*contrasts, every):
+        images = [result.images[number] for number in chosen]
         outcomes = [image.outcome for image in images]
         nameless = outcomes.count(Outcome.ABSTAINED) + outcomes.count(Outcome.EMPTY)
         levels = [row.dice for image in images for row in image.levels if row.in_truth and row.full_view and row.level]

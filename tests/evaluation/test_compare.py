@@ -15,7 +15,6 @@ from totalspineseg_bids.cli.tools import main
 from totalspineseg_bids.errors import NothingSelectedError, UsageError
 from totalspineseg_bids.evaluation.compare import compare_models, parse_predictions
 from totalspineseg_bids.evaluation.compare_output import comparison_table, write_comparison
-from totalspineseg_bids.evaluation.evaluate import METRICS
 
 from .test_evaluate import shifted
 
@@ -45,7 +44,6 @@ def test_figures_are_those_of_evaluate(folders: dict[str, Path]) -> None:
     result = compare_models(both(folders), folders["truth"])
     assert len(result.images) == 4
     assert result.without_prediction == {"two-step": 0, "single": 1}
-    metrics = {metric.key: metric for metric in METRICS}
     for name, evaluation in result.models.items():
         summary = evaluation.summary()
         expected = {
@@ -61,12 +59,12 @@ def test_figures_are_those_of_evaluate(folders: dict[str, Path]) -> None:
             "silently_wrong": summary["silently_wrong"] / 4,
         }
         for key, value in expected.items():
-            assert result.figure(metrics[key], name) == pytest.approx(value), key
-    assert result.figure(metrics["all_levels_right"], "single") == 0.25
-    difference = result.difference(metrics["all_levels_right"], "single")
+            assert result.models[name].figure(key) == pytest.approx(value), key
+    assert result.models["single"].figure("all_levels_right") == 0.25
+    difference = result.difference("all_levels_right", "single")
     assert difference.value == -0.75
     assert difference.low <= difference.value <= difference.high <= 0
-    assert difference == result.difference(metrics["all_levels_right"], "single")
+    assert difference == result.difference("all_levels_right", "single")
 
 
 def test_images_without_a_prediction_can_be_left_out(folders: dict[str, Path]) -> None:
@@ -114,7 +112,7 @@ def test_three_models_and_names(folders: dict[str, Path], tmp_path: Path) -> Non
         compare_models({"a": folders["good"]}, folders["truth"])
     three = {"a": folders["good"], "b": folders["worse"], "c": folders["good"]}
     result = compare_models(three, folders["truth"])
-    difference = result.difference(METRICS[0], "c")
+    difference = result.difference("dice_levels", "c")
     assert (difference.value, difference.low, difference.high) == (0.0, 0.0, 0.0)
     write_comparison(result, tmp_path)
     assert "c − a" in (tmp_path / "comparison.html").read_text()
@@ -130,4 +128,4 @@ def test_no_common_image(folders: dict[str, Path], tmp_path: Path) -> None:
 def test_single_image_has_no_interval(tmp_path: Path) -> None:
     truth = save(tmp_path / "t.nii.gz", box_spine())
     result = compare_models({"a": truth, "b": truth}, truth)
-    assert math.isnan(result.difference(METRICS[0], "b").low)
+    assert math.isnan(result.difference("dice_levels", "b").low)

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from totalspineseg_bids.anatomy import DEFAULT_SCHEME, LabelScheme
 from totalspineseg_bids.errors import NothingSelectedError, SpineAppError, UsageError
-from totalspineseg_bids.evaluation.evaluate import Evaluation, Metric, compare_files, tags_of
+from totalspineseg_bids.evaluation.evaluate import METRICS, Evaluation, Group, Metric, compare_files, tags_of
 from totalspineseg_bids.evaluation.metrics import ImageResult
 from totalspineseg_bids.evaluation.pairing import pair_files
 from totalspineseg_bids.evaluation.surface_distance import TOLERANCE_MM
@@ -37,6 +37,17 @@ class Difference:
     high: float
 
 
+class ComparedMetric(NamedTuple):
+    """One metric over a group of images."""
+
+    group: Group
+    metric: Metric
+    figures: dict[str, float]
+    """Of each model."""
+    differences: dict[str, Difference]
+    """Of each model but the first, to the first."""
+
+
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """Evaluations of several models on the same images; the first model is the reference."""
@@ -51,36 +62,26 @@ class Comparison:
     @property
     def images(self) -> tuple[ImageResult, ...]:
         """The images as the first model labelled them."""
-        return next(iter(self.models.values())).images
+        return self.reference.images
 
-    def groups(self) -> list[tuple[str, str, NDArray[np.intp]]]:
-        """Return tag, value and the numbers of the images for all images and for each value of each tag."""
-        first = next(iter(self.models.values()))
-        found = [("all", "all", np.arange(len(first.images)))]
-        for tag in first.tags():
-            values = np.array([image.tags.get(tag, "n/a") for image in first.images])
-            found += [(tag, str(value), np.flatnonzero(values == value)) for value in np.unique(values)]
-        return found
+    @property
+    def reference(self) -> Evaluation:
+        """Evaluation of the first model."""
+        return next(iter(self.models.values()))
 
-    def figure(self, metric: Metric, model: str, chosen: NDArray[np.intp] | None = None) -> float:
-        """Return a metric of a model over all images, or over those of some numbers."""
-        parts = _parts(metric, self.models[model])
-        return _ratio(parts if chosen is None else parts[chosen])
-
-    def difference(self, metric: Metric, model: str, chosen: NDArray[np.intp] | None = None) -> Difference:
+    def difference(self, key: str, model: str, chosen: Sequence[int] | None = None) -> Difference:
         """Return a metric of a model less that of the first model.
 
         Parameters
         ----------
-        metric, model
+        key, model : str
             What to compare.
-        chosen : int array, optional
+        chosen : sequence of int, optional
             Numbers of the images; all by default.
         """
-        numbers = np.arange(len(self.images)) if chosen is None else chosen
-        own = _parts(metric, self.models[model])[numbers]
-        other = _parts(metric, next(iter(self.models.values())))[numbers]
-        value = _ratio(own) - _ratio(other)
+        numbers = range(len(self.images)) if chosen is None else chosen
+        own, other = (evaluation.sums[key][numbers] for evaluation in (self.models[model], self.reference))
+        value = self.models[model].figure(key, numbers) - self.reference.figure(key, numbers)
         if math.isnan(value) or len(numbers) < 2:
             return Difference(value, float("nan"), float("nan"))
         draws = np.random.default_rng(0).integers(0, len(numbers), (_DRAWS, len(numbers)))
@@ -91,16 +92,14 @@ class Comparison:
         low, high = np.percentile(spread, [2.5, 97.5]) if len(spread) else (np.nan, np.nan)
         return Difference(value, float(low), float(high))
 
-
-def _parts(metric: Metric, evaluation: Evaluation) -> NDArray[np.float64]:
-    """Return sum and number of what each image adds to a metric, shape (images, 2)."""
-    finite = ([v for v in metric.values(image) if not math.isnan(v)] for image in evaluation.images)
-    return np.array([(sum(values), len(values)) for values in finite], np.float64).reshape(-1, 2)
-
-
-def _ratio(parts: NDArray[np.float64]) -> float:
-    total, number = parts.sum(axis=0)
-    return float(total / number) if number else float("nan")
+    def rows(self) -> Iterator[ComparedMetric]:
+        """Yield each metric over all images and over the images of each value of each tag."""
+        for group in self.reference.groups():
+            for metric in METRICS:
+                figures = {name: found.figure(metric.key, group.chosen) for name, found in self.models.items()}
+                others = list(self.models)[1:]
+                differences = {name: self.difference(metric.key, name, group.chosen) for name in others}
+                yield ComparedMetric(group, metric, figures, differences)
 
 
 def _pairs(predictions: Mapping[str, Path], truth: Path) -> tuple[list[Path], dict[str, list[Path | None]]]:

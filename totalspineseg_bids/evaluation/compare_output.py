@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from totalspineseg_bids.evaluation.compare import Comparison, Difference
-from totalspineseg_bids.evaluation.evaluate import METRICS, Metric
+from totalspineseg_bids.evaluation.compare import ComparedMetric, Comparison, Difference
+from totalspineseg_bids.evaluation.evaluate import Group, Metric
 from totalspineseg_bids.evaluation.evaluate_output import (
     align_columns,
     environment,
@@ -43,26 +45,25 @@ def format_difference(metric: Metric, difference: Difference) -> str:
 def comparison_table(comparison: Comparison) -> str:
     """Return the comparison as text: metrics in rows, models in columns, differences to the first model."""
     names = list(comparison.models)
-    head = ["", *names, *(f"{name} - {names[0]} (95 %)" for name in names[1:])]
-    lines = [f"{len(comparison.images)} images, the same for every model; NSD at {_tolerance(comparison):g} mm"]
-    for tag, value, chosen in comparison.groups():
-        rows = [[f"{tag} {value} ({len(chosen)})" if tag != "all" else "all", *head[1:]]]
-        for metric in METRICS:
-            figures = [comparison.figure(metric, name, chosen) for name in names]
-            if tag != "all" and metric.key not in _MAIN:
-                continue
-            if all(math.isnan(figure) for figure in figures):
-                continue
-            row = [metric.title, *(format_figure(metric, figure) for figure in figures)]
-            row += [format_difference(metric, comparison.difference(metric, name, chosen)) for name in names[1:]]
-            rows.append(row)
+    head = [*names, *(f"{name} - {names[0]} (95 %)" for name in names[1:])]
+    lines = [
+        f"{len(comparison.images)} images, the same for every model; NSD at {comparison.reference.tolerance_mm:g} mm"
+    ]
+    for (tag, value, chosen), compared in _by_group(comparison):
+        rows = [["all" if tag == "all" else f"{tag} {value} ({len(chosen)})", *head]]
+        for row in compared:
+            if tag == "all" or row.metric.key in _MAIN:
+                figures = [format_figure(row.metric, figure) for figure in row.figures.values()]
+                differences = [format_difference(row.metric, found) for found in row.differences.values()]
+                rows.append([row.metric.title, *figures, *differences])
         lines += ["", *align_columns(rows)]
-    lines += _remarks(comparison)
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_remarks(comparison)]) + "\n"
 
 
-def _tolerance(comparison: Comparison) -> float:
-    return next(iter(comparison.models.values())).tolerance_mm
+def _by_group(comparison: Comparison) -> Iterator[tuple[Group, list[ComparedMetric]]]:
+    """Yield the groups with the metrics that have a figure there."""
+    for group, rows in itertools.groupby(comparison.rows(), key=lambda row: row.group):
+        yield group, [row for row in rows if not all(math.isnan(figure) for figure in row.figures.values())]
 
 
 def _remarks(comparison: Comparison) -> list[str]:
@@ -75,18 +76,13 @@ def _remarks(comparison: Comparison) -> list[str]:
 
 
 def _metric_rows(comparison: Comparison) -> list[dict[str, Any]]:
-    names = list(comparison.models)
-    rows = []
-    for tag, value, chosen in comparison.groups():
-        for metric in METRICS:
-            row: dict[str, Any] = {"group_by": tag, "value": value, "images": len(chosen), "metric": metric.key}
-            row |= {name: comparison.figure(metric, name, chosen) for name in names}
-            for name in names[1:]:
-                difference = comparison.difference(metric, name, chosen)
-                row[f"{name}_minus_{names[0]}"] = difference.value
-                row[f"{name}_minus_{names[0]}_low"] = difference.low
-                row[f"{name}_minus_{names[0]}_high"] = difference.high
-            rows.append(row)
+    first, rows = next(iter(comparison.models)), []
+    for (tag, value, chosen), metric, figures, differences in comparison.rows():
+        row = {"group_by": tag, "value": value, "images": len(chosen), "metric": metric.key, **figures}
+        for name, found in differences.items():
+            for end, number in (("", found.value), ("_low", found.low), ("_high", found.high)):
+                row[f"{name}_minus_{first}{end}"] = number
+        rows.append(row)
     return rows
 
 
@@ -94,7 +90,6 @@ def _level_rows(comparison: Comparison) -> list[dict[str, Any]]:
     by_model = {
         name: {row["name"]: row for row in evaluation.by_level()} for name, evaluation in comparison.models.items()
     }
-    first = next(iter(by_model.values()))
     keys = ("dice", "nsd", "identification_rate", "localisation_mm")
     return [
         {
@@ -103,7 +98,7 @@ def _level_rows(comparison: Comparison) -> list[dict[str, Any]]:
             "images": row["images"],
             **{f"{key}_{name}": levels[level][key] for key in keys for name, levels in by_model.items()},
         }
-        for level, row in first.items()
+        for level, row in next(iter(by_model.values())).items()
     ]
 
 
@@ -113,42 +108,30 @@ def _image_rows(comparison: Comparison) -> list[dict[str, Any]]:
         own = {name: evaluation.images[number] for name, evaluation in comparison.models.items()}
         row: dict[str, Any] = {"image": image.name, **image.tags}
         row |= {f"outcome_{name}": found.outcome.value for name, found in own.items()}
-        figures = {name: comparison.models[name].summary([found]) for name, found in own.items()}
-        row |= {f"dice_{name}": figure["dice_levels"] for name, figure in figures.items()}
-        row |= {f"nsd_{name}": figure["nsd_levels"] for name, figure in figures.items()}
+        for key in ("dice", "nsd"):
+            row |= {
+                f"{key}_{name}": found.figure(f"{key}_levels", [number]) for name, found in comparison.models.items()
+            }
         rows.append(row)
     return rows
 
 
-def _page_parts(comparison: Comparison) -> list[dict[str, Any]]:
-    names = list(comparison.models)
-    parts = []
-    for tag, value, chosen in comparison.groups():
-        rows = []
-        for metric in METRICS:
-            figures = [comparison.figure(metric, name, chosen) for name in names]
-            finite = [metric.better * figure for figure in figures if not math.isnan(figure)]
-            if not finite:
-                continue
-            best = max(finite) if len(set(finite)) > 1 else None
-            rows.append(
-                {
-                    "title": metric.title,
-                    "cells": [
-                        {
-                            "text": format_figure(metric, figure),
-                            "best": best is not None and metric.better * figure == best,
-                            "length": figure if metric.unit != "mm" else float("nan"),
-                        }
-                        for figure in figures
-                    ],
-                    "differences": [
-                        format_difference(metric, comparison.difference(metric, name, chosen)) for name in names[1:]
-                    ],
-                }
-            )
-        parts.append({"tag": tag, "value": value, "images": len(chosen), "rows": rows})
-    return parts
+def _page_row(row: ComparedMetric) -> dict[str, Any]:
+    metric = row.metric
+    finite = [metric.better * figure for figure in row.figures.values() if not math.isnan(figure)]
+    best = max(finite) if len(set(finite)) > 1 else math.nan
+    return {
+        "title": metric.title,
+        "cells": [
+            {
+                "text": format_figure(metric, figure),
+                "best": metric.better * figure == best,
+                "length": figure if metric.unit != "mm" else math.nan,
+            }
+            for figure in row.figures.values()
+        ],
+        "differences": [format_difference(metric, found) for found in row.differences.values()],
+    }
 
 
 def comparison_page(comparison: Comparison) -> str:
@@ -159,9 +142,9 @@ def comparison_page(comparison: Comparison) -> str:
     return template.render(
         title="Models side by side",
         names=names,
-        tolerance=_tolerance(comparison),
+        tolerance=comparison.reference.tolerance_mm,
         images=len(comparison.images),
-        parts=_page_parts(comparison),
+        parts=[(group, [_page_row(row) for row in rows]) for group, rows in _by_group(comparison)],
         levels=levels,
         group_names=[name for name in GROUPS.values() if any(row["group"] == name for row in levels)],
         image_rows=_image_rows(comparison),
@@ -183,7 +166,7 @@ def write_comparison(comparison: Comparison, folder: Path) -> None:
     content = {
         "models": list(comparison.models),
         "images": len(comparison.images),
-        "nsd_tolerance_mm": _tolerance(comparison),
+        "nsd_tolerance_mm": comparison.reference.tolerance_mm,
         "without_prediction": comparison.without_prediction,
         "left_out": [{"image": name, "reason": reason} for name, reason in comparison.left_out],
         "metrics": rows,

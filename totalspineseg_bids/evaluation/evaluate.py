@@ -7,10 +7,12 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import LabelScheme
@@ -48,7 +50,7 @@ def _of_levels(attribute: str, group: str) -> Callable[[ImageResult], list[float
     """Return the function that lists an attribute of the structures of a group in full view."""
 
     def values(image: ImageResult) -> list[float]:
-        rows = (row for row in image.levels if row.in_truth and row.full_view)
+        rows = (row for row in image.levels if row.full_view)
         rows = (row for row in rows if (row.structure in LEVELLED if group == "levels" else row.group == group))
         return [float(value) for row in rows if (value := getattr(row, attribute)) is not None]
 
@@ -85,7 +87,17 @@ def _metrics() -> Iterator[Metric]:
 METRICS: tuple[Metric, ...] = tuple(_metrics())
 
 
-@dataclass(frozen=True, slots=True)
+class Group(NamedTuple):
+    """Images that have one value of a tag, such as ``contrast``."""
+
+    tag: str
+    value: str
+    """`tag`, `value`: of the images; ``"all"`` for every image, and value ``"n/a"`` for those without the tag."""
+    chosen: list[int]
+    """Numbers of the images."""
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Results of a set of images."""
 
@@ -96,57 +108,72 @@ class Evaluation:
     tolerance_mm: float = TOLERANCE_MM
     """Of the normalised surface distance."""
 
-    def summary(self, images: Sequence[ImageResult] | None = None) -> dict[str, Any]:
-        """Return the figures over all images, or over some of them.
+    @cached_property
+    def sums(self) -> dict[str, NDArray[np.float64]]:
+        """Sum and number of the values that each image adds to each metric, by key, shape (images, 2)."""
+        found = {}
+        for metric in METRICS:
+            finite = ([value for value in metric.values(image) if not math.isnan(value)] for image in self.images)
+            found[metric.key] = np.array([(sum(values), len(values)) for values in finite], float).reshape(-1, 2)
+        return found
+
+    def figure(self, key: str, chosen: Sequence[int] | None = None) -> float:
+        """Return a metric over all images, or over those of some numbers; NaN over nothing.
 
         Means are over structures in full view in the truth, each structure of each image counting once, a missed one
-        as 0. Rates over no image or level are NaN.
+        as 0.
         """
-        chosen = self.images if images is None else images
-        figures = {m.key: _mean(value for image in chosen for value in m.values(image)) for m in METRICS}
-        outcomes = Counter(image.outcome for image in chosen)
+        total, number = (self.sums[key] if chosen is None else self.sums[key][chosen]).sum(axis=0)
+        return float(total / number) if number else float("nan")
+
+    def groups(self) -> list[Group]:
+        """Return the group of all images, and those of each value of each tag."""
+        found = [Group("all", "all", list(range(len(self.images))))]
+        for tag in self.tags():
+            values = [image.tags.get(tag, "n/a") for image in self.images]
+            found += [
+                Group(tag, value, [n for n in found[0].chosen if values[n] == value]) for value in sorted({*values})
+            ]
+        return found
+
+    def tags(self) -> list[str]:
+        """Return the names of the tags that images have."""
+        return sorted({tag for image in self.images for tag in image.tags})
+
+    def summary(self, chosen: Sequence[int] | None = None) -> dict[str, Any]:
+        """Return the figures over all images, or over those of some numbers."""
+        figures = {metric.key: self.figure(metric.key, chosen) for metric in METRICS}
+        images = self._chosen(chosen)
+        outcomes = Counter(image.outcome for image in images)
 
         def by_group(what: str) -> dict[str, float]:
             return {name: figures[f"{what}_{name}"] for name in GROUPS.values() if f"{what}_{name}" in figures}
 
         return {
-            "images": len(chosen),
+            "images": len(images),
             "dice_levels": figures["dice_levels"],
             "dice": by_group("dice"),
             "nsd_levels": figures["nsd_levels"],
             "nsd": by_group("nsd"),
-            "levels_in_full_view": sum(image.levels_in_full_view for image in chosen),
+            "levels_in_full_view": sum(image.levels_in_full_view for image in images),
             "identification_rate_levels": figures["identified_levels"],
             "identification_rate": by_group("identified"),
             "localisation_mm": figures["localisation_mm"],
             "all_levels_right": figures["all_levels_right"],
-            "images_with_landmark": sum(image.landmark_in_view for image in chosen if image.levels_in_full_view),
+            "images_with_landmark": sum(image.landmark_in_view for image in images if image.levels_in_full_view),
             "all_levels_right_with_landmark": figures["all_levels_right_with_landmark"],
             "outcomes": {outcome.value: outcomes[outcome] for outcome in Outcome},
             "silently_wrong": outcomes[Outcome.WRONG],
         }
 
-    def groups(self, tag: str) -> dict[str, list[ImageResult]]:
-        """Return the images by the value of a tag, such as ``"contrast"``; ``"n/a"`` where an image has none."""
-        groups: dict[str, list[ImageResult]] = defaultdict(list)
-        for image in self.images:
-            groups[image.tags.get(tag, "n/a")].append(image)
-        return dict(sorted(groups.items()))
-
-    def by(self, tag: str) -> dict[str, dict[str, Any]]:
-        """Return the figures for each value of a tag, such as ``"contrast"``."""
-        return {value: self.summary(images) for value, images in self.groups(tag).items()}
-
-    def by_level(self, images: Sequence[ImageResult] | None = None) -> list[dict[str, Any]]:
+    def by_level(self, chosen: Sequence[int] | None = None) -> list[dict[str, Any]]:
         """Return figures for each label, in the order of ``anatomy.LABELS``, over all images or over some of them.
 
         A label that the predictions have and no truth shows in full view has no row.
         """
         rows: dict[str, list[LevelResult]] = defaultdict(list)
-        for image in self.images if images is None else images:
-            for row in image.levels:
-                if row.in_truth and row.full_view:
-                    rows[row.name].append(row)
+        for row in (row for image in self._chosen(chosen) for row in image.levels if row.full_view):
+            rows[row.name].append(row)
         return [
             {
                 "name": label.name,
@@ -161,9 +188,8 @@ class Evaluation:
             if (found := rows.get(label.name))
         ]
 
-    def tags(self) -> list[str]:
-        """Return the names of the tags that images have."""
-        return sorted({tag for image in self.images for tag in image.tags})
+    def _chosen(self, chosen: Sequence[int] | None) -> Sequence[ImageResult]:
+        return self.images if chosen is None else [self.images[number] for number in chosen]
 
 
 def tags_of(prediction: Path | None, truth: Path) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -13,8 +14,9 @@ from typing import Any
 import jinja2
 
 from totalspineseg_bids import __version__
+from totalspineseg_bids.bids.tables import format_table
 from totalspineseg_bids.evaluation.evaluate import Evaluation
-from totalspineseg_bids.evaluation.metrics import GROUPS, ImageResult, Outcome
+from totalspineseg_bids.evaluation.metrics import GROUPS, Outcome
 from totalspineseg_bids.imaging.atomic import write_text
 
 _WORST_FIRST = (Outcome.WRONG, Outcome.EMPTY, Outcome.ABSTAINED, Outcome.INCOMPLETE, Outcome.RIGHT)
@@ -60,19 +62,20 @@ def environment() -> jinja2.Environment:
     return made
 
 
-def _image_rows(images: Sequence[ImageResult], evaluation: Evaluation) -> list[dict[str, Any]]:
+def _image_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
     """Return the rows of the images, worst outcome first."""
-    return [
+    rows = [
         {
             "name": image.name,
             "outcome": image.outcome.value,
             "tags": image.tags,
-            "figures": evaluation.summary([image]),
+            "figures": evaluation.summary([number]),
             "misnamed": [row.level for row in image.levels if row.misnamed],
             "missed": [row.level for row in image.levels if row.full_view and row.identified is False],
         }
-        for image in sorted(images, key=lambda item: (_WORST_FIRST.index(item.outcome), item.name))
+        for number, image in enumerate(evaluation.images)
     ]
+    return sorted(rows, key=lambda row: (_WORST_FIRST.index(row["outcome"]), row["name"]))
 
 
 def evaluation_page(evaluation: Evaluation, extra: dict[str, Any] | None = None) -> str:
@@ -90,24 +93,22 @@ def evaluation_page(evaluation: Evaluation, extra: dict[str, Any] | None = None)
     str
         A whole page; it holds styles and figures, no script, and names no other file.
     """
-    summary = evaluation.summary()
-    parts = [("all images", summary)]
-    parts += [(f"{tag}: {value}", found) for tag in evaluation.tags() for value, found in evaluation.by(tag).items()]
-    columns = [("all", evaluation.by_level())]
-    if "contrast" in evaluation.tags():
-        groups = evaluation.groups("contrast")
-        columns += [(value, evaluation.by_level(images)) for value, images in groups.items() if len(groups) > 1]
-    by_name = [(title, {row["name"]: row for row in rows}) for title, rows in columns]
+    groups = evaluation.groups()
+    contrasts = [group for group in groups if group.tag == "contrast"]
+    columns = groups[:1] + (contrasts if len(contrasts) > 1 else [])
+    levels = {group.value: evaluation.by_level(group.chosen) for group in columns}
     template = environment().get_template("evaluation.html.j2")
     return template.render(
         title="Evaluation",
         extra={key: value for key, value in (extra or {}).items() if isinstance(value, str | int | float)},
         tolerance=evaluation.tolerance_mm,
-        summary=summary,
-        parts=parts,
-        level_columns=by_name,
-        levels=evaluation.by_level(),
-        images=_image_rows(evaluation.images, evaluation),
+        summary=evaluation.summary(),
+        parts=[
+            ("all images" if tag == "all" else f"{tag}: {value}", evaluation.summary(n)) for tag, value, n in groups
+        ],
+        level_columns=[(value, {row["name"]: row for row in rows}) for value, rows in levels.items()],
+        levels=levels["all"],
+        images=_image_rows(evaluation),
         tags=evaluation.tags(),
         failed=evaluation.failed,
         outcome_text={outcome.value: text for outcome, text in OUTCOME_TEXT.items()},
@@ -121,22 +122,16 @@ _STRUCTURE_COLUMNS = (
 )
 
 
-def format_cell(value: Any) -> str:  # noqa: ANN401
-    """Format a value for a TSV: ``n/a`` for none, 0 and 1 for Booleans, four decimals."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "n/a"
+def _rounded(value: Any) -> Any:  # noqa: ANN401
+    """Return what a table shows: nothing for NaN, 0 and 1 for Booleans, four decimals."""
     if isinstance(value, bool):
-        return "1" if value else "0"
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+        return int(value)
+    return ("" if math.isnan(value) else f"{value:.4f}") if isinstance(value, float) else value
 
 
 def to_tsv(rows: Sequence[dict[str, Any]]) -> str:
     """Return rows with the same keys as tab-separated text with a header."""
-    if not rows:
-        return ""
-    lines = ["\t".join(rows[0])]
-    lines += ["\t".join(format_cell(value) for value in row.values()) for row in rows]
-    return "\n".join(lines) + "\n"
+    return format_table(list(rows[0]), [{key: _rounded(value) for key, value in row.items()} for row in rows])
 
 
 def to_json_value(value: Any) -> Any:  # noqa: ANN401
@@ -166,9 +161,9 @@ def write_evaluation(evaluation: Evaluation, folder: Path, extra: dict[str, Any]
     """
     tags = evaluation.tags()
     images, structures = [], []
-    for image in evaluation.images:
+    for number, image in enumerate(evaluation.images):
         own = {tag: image.tags.get(tag, "n/a") for tag in tags}
-        figures = evaluation.summary([image])
+        figures = evaluation.summary([number])
         images.append(
             {
                 "image": image.name,
@@ -188,34 +183,27 @@ def write_evaluation(evaluation: Evaluation, folder: Path, extra: dict[str, Any]
             {"image": image.name, **own, **{column: getattr(row, column) for column in _STRUCTURE_COLUMNS}}
             for row in image.levels
         ]
+    by_tag: dict[str, dict[str, Any]] = defaultdict(dict)
+    levels_by_tag: dict[str, dict[str, Any]] = defaultdict(dict)
+    levels: list[dict[str, Any]] = []
+    for tag, value, chosen in evaluation.groups():
+        by_tag[f"by_{tag}"][value] = evaluation.summary(chosen)
+        levels_by_tag[f"levels_by_{tag}"][value] = evaluation.by_level(chosen)
+        levels += [{"group_by": tag, "value": value, **row} for row in evaluation.by_level(chosen)]
     content = {
         **(extra or {}),
         "nsd_tolerance_mm": evaluation.tolerance_mm,
-        "summary": evaluation.summary(),
-        **{f"by_{tag}": evaluation.by(tag) for tag in tags},
-        "levels": evaluation.by_level(),
-        **{f"levels_by_{tag}": _levels_of(evaluation, tag) for tag in tags},
+        "summary": by_tag.pop("by_all")["all"],
+        **by_tag,
+        "levels": levels_by_tag.pop("levels_by_all")["all"],
+        **levels_by_tag,
         "failed": [{"image": name, "reason": reason} for name, reason in evaluation.failed],
     }
-    folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "images.tsv", to_tsv(images))
     write_text(folder / "structures.tsv", to_tsv(structures))
-    write_text(folder / "levels.tsv", to_tsv(level_rows(evaluation)))
+    write_text(folder / "levels.tsv", to_tsv(levels))
     write_text(folder / "evaluation.json", json.dumps(to_json_value(content), indent=1) + "\n")
     write_text(folder / "evaluation.html", evaluation_page(evaluation, extra))
-
-
-def _levels_of(evaluation: Evaluation, tag: str) -> dict[str, list[dict[str, Any]]]:
-    return {value: evaluation.by_level(images) for value, images in evaluation.groups(tag).items()}
-
-
-def level_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Return the rows of ``levels.tsv``: each level over all images, then over those of each value of each tag."""
-    rows = [{"group_by": "all", "value": "all", **row} for row in evaluation.by_level()]
-    for tag in evaluation.tags():
-        for value, levels in _levels_of(evaluation, tag).items():
-            rows += [{"group_by": tag, "value": value, **row} for row in levels]
-    return rows
 
 
 def align_columns(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -233,13 +221,12 @@ def evaluation_table(evaluation: Evaluation) -> str:
     out = io.StringIO()
     head = ("", "images", "levels", *GROUPS.values(), "NSD", "all right", "with landmark", "abstained", "wrong")
     rows: list[tuple[str, ...]] = [head]
-    parts = [("all", evaluation.summary())]
-    parts += [(f"{tag} {value}", figures) for tag in evaluation.tags() for value, figures in evaluation.by(tag).items()]
-    for name, figures in parts:
+    for tag, value, chosen in evaluation.groups():
+        figures = evaluation.summary(chosen)
         outcomes = figures["outcomes"]
         rows.append(
             (
-                name,
+                value if tag == "all" else f"{tag} {value}",
                 str(figures["images"]),
                 format_number(figures["dice_levels"]),
                 *(format_number(figures["dice"][group]) for group in GROUPS.values()),
