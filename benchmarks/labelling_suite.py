@@ -42,7 +42,7 @@ from typing import NamedTuple
 import numpy as np
 
 from totalspineseg_bids.evaluation.corruption.cases import Plan, make_all, plans
-from totalspineseg_bids.evaluation.corruption.score import Score, ScoreTotals, score, total
+from totalspineseg_bids.evaluation.corruption.score import Score, rates, score
 from totalspineseg_bids.evaluation.corruption.sessions import KINDS, contradictions, make_session
 from totalspineseg_bids.segmentation.labelling import label_map, label_session
 
@@ -73,12 +73,12 @@ def run_maps(listed: list[Plan]) -> Iterator[Outcome]:
 def run_sessions(number: int, split: str, only: list[str] | None, *, errors: bool) -> None:
     """Label sessions and print a row per kind."""
     print(f"{'kind of session':34s} {'img':>5s} " + " ".join(f"{name:>9s}" for name in (*_COLUMNS, "consistent")))
-    rows: list[ScoreTotals] = []
+    rows: list[list[Score]] = []
     agreed: list[bool] = []
     for kind in KINDS:
         if only and not any(text in kind for text in only):
             continue
-        rows.append(ScoreTotals())
+        rows.append([])
         here = []
         for seed in range(number):
             session = make_session(kind, seed, split)
@@ -87,7 +87,7 @@ def run_sessions(number: int, split: str, only: list[str] | None, *, errors: boo
             found = contradictions(scores, displaced=KINDS[kind].shift_mm[0] > 0)
             here.append(not found)
             for case, result in zip(session.cases, scores, strict=True):
-                rows[-1].add(result)
+                rows[-1].append(result)
                 if errors and (result.wrong or found):
                     state = "abstained" if result.abstained else f"{result.silent} silent"
                     damages = " + ".join(case.damages) or "undamaged"
@@ -96,13 +96,12 @@ def run_sessions(number: int, split: str, only: list[str] | None, *, errors: boo
                 print("    contradictions:", *found, flush=True)
         print(f"{line(kind, rows[-1])} {100 * np.mean(here):9.1f}", flush=True)
         agreed += here
-    print(f"{line('ALL SESSIONS', total(rows))} {100 * np.mean(agreed):9.1f}")
+    print(f"{line('ALL SESSIONS', list(itertools.chain(*rows)))} {100 * np.mean(agreed):9.1f}")
 
 
-def line(name: str, row: ScoreTotals) -> str:
+def line(name: str, scores: list[Score]) -> str:
     """Format a row of the table."""
-    rates = row.rates()
-    return f"{name:34s} {row.cases:5d} " + " ".join(f"{100 * rates[key]:9.1f}" for key in rates)
+    return f"{name:34s} {len(scores):5d} " + " ".join(f"{100 * rate:9.1f}" for rate in rates(scores).values())
 
 
 def main() -> None:
@@ -124,14 +123,14 @@ def main() -> None:
     listed = plans(options.split, options.singles, options.pairs, options.blind)
     if options.kind:
         listed = [p for p in listed if any(text in p.kind for text in options.kind)]
-    rows: dict[tuple[str, str], ScoreTotals] = defaultdict(ScoreTotals)
+    rows: dict[tuple[str, str], list[Score]] = defaultdict(list)
     records, confidences = [], []
     spent = 0.0
     for plan, view, layout, result, seconds in run_maps(listed):
         spent += seconds
         group = plan.group if plan.group == "blind" or result.anchored else "unanchored"
         kind = {"pair": "two damages", "unanchored": UNANCHORED, "blind": BLIND}.get(group, plan.kind)
-        rows[group, kind].add(result)
+        rows[group, kind].append(result)
         if group in {"single", "pair"}:
             confidences += result.confidences
         record = {"group": group, "kind": plan.kind, "seed": plan.seed, "view": view, "layout": layout}
@@ -159,18 +158,17 @@ def report_calibration(confidences: list[tuple[float, bool]]) -> None:
             print(f"{low:5.2f} - {min(high, 1):4.2f} {len(inside):7d} {mean:7.3f} {right:7.3f}")
 
 
-def report(rows: dict[tuple[str, str], ScoreTotals], tsv: Path | None) -> None:
+def report(rows: dict[tuple[str, str], list[Score]], tsv: Path | None) -> None:
     """Print the table by kind and its sums."""
     print(f"{'kind':34s} {'n':>5s} " + " ".join(f"{name:>9s}" for name in _COLUMNS))
     table = [(kind, row) for (group, kind), row in rows.items() if group == "single"]
-    table.append(("ALL SINGLE DAMAGES", total([row for (group, _), row in rows.items() if group == "single"])))
+    table.append(("ALL SINGLE DAMAGES", [s for (group, _), row in rows.items() if group == "single" for s in row]))
     table += [(kind, row) for (group, kind), row in rows.items() if group != "single"]
     for kind, row in table:
         print(line(kind, row))
     if tsv:
-        first = table[0][1].rates()
-        lines = ["\t".join(["kind", "images", *first])]
-        lines += ["\t".join([kind, str(row.cases), *(f"{v:.4f}" for v in row.rates().values())]) for kind, row in table]
+        lines = ["\t".join(["kind", "images", *rates([])])]
+        lines += ["\t".join([kind, str(len(row)), *(f"{v:.4f}" for v in rates(row).values())]) for kind, row in table]
         tsv.write_text("\n".join(lines) + "\n")
 
 

@@ -31,7 +31,7 @@ from labelling_suite import BLIND, UNANCHORED, report
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.evaluation.corruption.cases import LAYOUTS, Plan, make, plans
-from totalspineseg_bids.evaluation.corruption.score import ScoreTotals, score
+from totalspineseg_bids.evaluation.corruption.score import Score, score
 from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.result import LabelledSpine, SpineStatus
 
@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument("--tsv", type=Path, help="write the table")
     options = parser.parse_args()
     listed = plans(options.split, options.singles, options.pairs, options.blind)
-    rows: dict[tuple[str, str], ScoreTotals] = defaultdict(ScoreTotals)
+    rows: dict[tuple[str, str], list[Score]] = defaultdict(list)
     spent = 0.0
     with tempfile.TemporaryDirectory() as folder:
         made: dict[str, list[tuple[int, Plan]]] = defaultdict(list)
@@ -135,7 +135,7 @@ def main() -> None:
                 result = score(case, spine)
                 group = plan.group if plan.group == "blind" or result.anchored else "unanchored"
                 kind = {"pair": "two damages", "unanchored": UNANCHORED, "blind": BLIND}.get(group, plan.kind)
-                rows[group, kind].add(result)
+                rows[group, kind].append(result)
     report(rows, options.tsv)
     print(
         f"the tool took {spent:.0f} s of wall time for {sum(map(len, made.values()))} images, reading and writing too"

@@ -8,7 +8,7 @@ import pytest
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.evaluation.corruption.cases import LAYOUTS, VARIANTS, plans
 from totalspineseg_bids.evaluation.corruption.damage import DAMAGES, blind
-from totalspineseg_bids.evaluation.corruption.score import ScoreTotals, is_anchored, score, total
+from totalspineseg_bids.evaluation.corruption.score import is_anchored, rates, score
 from totalspineseg_bids.evaluation.corruption.subjects import BLIND_VIEWS, make_case, make_subject
 from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling import label_map
@@ -23,7 +23,7 @@ def test_a_clean_view_scores_as_all_right_and_a_shifted_one_as_silently_wrong():
     good = score(case, spine)
     assert good.all_right
     assert good.silent == 0
-    assert good.sure == good.sure_right
+    assert rates([good])["sure_right"] == 1.0
     shift = np.arange(256, dtype=np.uint8)
     for upper, lower in zip(anatomy.REGULAR_DISCS[:-1], anatomy.REGULAR_DISCS[1:], strict=True):
         shift[anatomy.disc(lower).id] = anatomy.disc(upper).id
@@ -32,9 +32,7 @@ def test_a_clean_view_scores_as_all_right_and_a_shifted_one_as_silently_wrong():
     assert bad.wrong >= 5
     assert not bad.all_right
     assert bad.silent > 0
-    row = total([row for row in (ScoreTotals(), ScoreTotals()) if row.add(good) is None and row.add(bad) is None])
-    assert row.rates()["all_right"] == 0.5
-    assert row.rates()["silently_wrong"] == 0.5
+    assert rates([good, bad])["all_right"] == rates([good, bad])["silently_wrong"] == 0.5
 
 
 @pytest.mark.parametrize("kind", sorted(set(DAMAGES) - {"clean", "parity flips", "tilted", "ragged", "thick slices"}))

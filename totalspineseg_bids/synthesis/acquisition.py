@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
 from totalspineseg_bids.imaging.grid import restore_labels
 from totalspineseg_bids.imaging.volume import Affine, Geometry, Volume
@@ -123,25 +124,14 @@ def draw_protocol(field: str, rng: np.random.Generator, *, artefacts: bool = Fal
     )
 
 
-def _rotation(degrees: tuple[float, float, float]) -> NDArray[np.float64]:
-    """Return the rotation about x, then y, then z."""
-    whole = np.eye(3)
-    for axis, angle in enumerate(np.deg2rad(degrees)):
-        turn = np.eye(3)
-        i, j = [k for k in range(3) if k != axis]
-        turn[[i, j], [i, j]] = np.cos(angle)
-        turn[i, j], turn[j, i] = -np.sin(angle), np.sin(angle)
-        whole = turn @ whole
-    return whole
-
-
 def grid_of(field: PlacedField, protocol: Protocol) -> Geometry:
     """Return the grid of an acquisition, axes near RAS, before it is stored in another order."""
     spacing = np.array(protocol.spacing)
     x, y, z = (max(4, int(n)) for n in np.round(field.size / spacing))
     affine = np.eye(4)
     pitch, roll, yaw = protocol.rotation_deg
-    affine[:3, :3] = _rotation((pitch, roll - field.lean_deg, yaw)) * spacing
+    angles = (pitch, field.lean_deg - roll, yaw)
+    affine[:3, :3] = Rotation.from_euler("xyz", angles, degrees=True).as_matrix() * spacing
     affine[:3, 3] = field.center - affine[:3, :3] @ ((np.array([x, y, z]) - 1) / 2)
     return Geometry((x, y, z), affine)
 

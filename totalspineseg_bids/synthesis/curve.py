@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 from scipy.ndimage import gaussian_filter1d
+from scipy.spatial.transform import Rotation
 
 from totalspineseg_bids.anatomy import SpineVariant
 from totalspineseg_bids.synthesis.degeneration import (
@@ -254,21 +255,6 @@ def _tilts(names: list[str], p: SpineParameters, rng: np.random.Generator) -> ND
     return tilts
 
 
-def _rotation(tilt: NDArray[np.float64], lean: NDArray[np.float64], turn: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Compute frames (N, 3, 3) from sagittal tilt, coronal lean and axial turn, degrees."""
-    t, c, r = np.deg2rad(tilt), np.deg2rad(lean), np.deg2rad(turn)
-    zero, one = np.zeros_like(t), np.ones_like(t)
-
-    def stack(rows_: list[list[NDArray[np.float64]]]) -> NDArray[np.float64]:
-        return np.array(rows_).transpose(2, 0, 1)
-
-    sagittal = stack([[one, zero, zero], [zero, np.cos(t), np.sin(t)], [zero, -np.sin(t), np.cos(t)]])
-    coronal = stack([[np.cos(c), zero, np.sin(c)], [zero, one, zero], [-np.sin(c), zero, np.cos(c)]])
-    axial = stack([[np.cos(r), -np.sin(r), zero], [np.sin(r), np.cos(r), zero], [zero, zero, one]])
-    frames: NDArray[np.float64] = coronal @ sagittal @ axial
-    return frames
-
-
 def _by_level(names: list[str], table: Mapping[str, tuple[float, ...]], upto: str) -> NDArray[np.float64]:
     """Interpolate a table over level positions up to a level; shape (levels, columns)."""
     known = [(i, table[_kin(n)]) for i, n in enumerate(names) if _kin(n) in table and n == _kin(n)]
@@ -318,7 +304,8 @@ def _course(
     lean -= 0.9 * np.rad2deg(
         np.arctan2(np.sin(np.deg2rad(lean[balance])).sum(), np.cos(np.deg2rad(lean[balance])).sum())
     )
-    axes = _rotation(tilt, lean, turn)
+    # A sagittal tilt turns about x the other way.
+    axes = Rotation.from_euler("YXZ", np.stack([lean, -tilt, turn], axis=1), degrees=True).as_matrix()
     points = np.cumsum(np.concatenate([np.zeros((1, 3)), -axes[:-1, :, 2] * _STEP]), axis=0)
     anchor = points[round(s1 / _STEP)]
     return spans, line, points - np.array([points[trunk][:, 0].mean(), anchor[1], anchor[2]]), axes

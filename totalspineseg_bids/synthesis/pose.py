@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
 from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.synthesis.arrays import NUMPY, Arrays, Image
@@ -50,16 +51,6 @@ class Pose:
         )
 
 
-def rotation(angles_deg: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the 3x3 rotation about x, then y, then z."""
-    (cx, cy, cz), (sx, sy, sz) = np.cos(np.deg2rad(angles_deg)), np.sin(np.deg2rad(angles_deg))
-    about_x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
-    about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
-    about_z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
-    product: NDArray[np.float64] = about_z @ about_y @ about_x
-    return product
-
-
 @dataclass(frozen=True, slots=True)
 class Warp:
     """Random pose for one output grid."""
@@ -78,7 +69,8 @@ class Warp:
         """Draw a warp for an output grid of a shape and spacing (mm)."""
         extent = np.array(shape) * spacing
         scale = np.exp(rng.normal(0.0, pose.log_scale) + rng.normal(0.0, pose.log_stretch, 3))
-        matrix = rotation(rng.normal(0.0, 1.0, 3) * pose.rotation_deg) * scale
+        angles = rng.normal(0.0, 1.0, 3) * pose.rotation_deg
+        matrix = Rotation.from_euler("xyz", angles, degrees=True).as_matrix() * scale
         if mirror and rng.random() < 0.5:
             matrix = matrix @ np.diag([-1.0, 1.0, 1.0])
         bends = []

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import LANDMARK_DISCS, Structure
@@ -428,11 +429,8 @@ def sacrum_climbs(case: Case, rng: np.random.Generator) -> None:
 
 def tilted(case: Case, rng: np.random.Generator) -> None:
     """Rotate the field of view by 15 to 30 degrees in the sagittal and up to 12 in the coronal plane."""
-    pitch = np.deg2rad(rng.uniform(15, 30) * rng.choice([-1, 1]))
-    roll = np.deg2rad(rng.uniform(-12, 12))
-    about_x = np.array([[1, 0, 0], [0, np.cos(pitch), -np.sin(pitch)], [0, np.sin(pitch), np.cos(pitch)]])
-    about_y = np.array([[np.cos(roll), 0, np.sin(roll)], [0, 1, 0], [-np.sin(roll), 0, np.cos(roll)]])
-    turn = about_x @ about_y
+    pitch = rng.uniform(15, 30) * rng.choice([-1, 1])
+    turn = Rotation.from_euler("XY", [pitch, rng.uniform(-12, 12)], degrees=True).as_matrix()
     shape = np.array(case.truth.shape)
     half = np.abs(turn.T) @ (shape / 2)
     size = np.ceil(2 * half).astype(int)

@@ -15,6 +15,8 @@ from totalspineseg_bids.segmentation.result import LabelledSpine, SpineStatus
 
 #: A structure counts where this share of it is in view and the map shows this share of that.
 _IN_VIEW, _LEFT = 0.6, 0.3
+#: Confidence of a component that is called sure.
+_SURE = 0.9
 _SMALLEST_MM3 = {Structure.DISC: 150.0, Structure.VERTEBRA: 1500.0, Structure.SACRUM: 5000.0}
 
 
@@ -41,9 +43,6 @@ class Score:
     """True if no level of the column is named."""
     anchored: bool = True
     """True if the damaged map has more correct than wrong landmarks."""
-    sure: int = 0
-    sure_right: int = 0
-    """`sure`, `sure_right`: components with a confidence of at least 0.9, and how many of them are right."""
     errors: list[str] = field(default_factory=list)
     """``truth>given`` of each structure that is not right."""
     confidences: list[tuple[float, bool]] = field(default_factory=list)
@@ -89,8 +88,6 @@ def score(case: Case, spine: LabelledSpine) -> Score:
                 result.silent += 1
         if name:
             result.confidences.append((confidence.get(given, 0.0), given == number))
-    result.sure = sum(c >= 0.9 for c, _ in result.confidences)
-    result.sure_right = sum(c >= 0.9 and good for c, good in result.confidences)
     return result
 
 
@@ -118,49 +115,16 @@ def is_anchored(case: Case) -> bool:
     return right > wrong or with_level_prior
 
 
-@dataclass
-class ScoreTotals:
-    """Sums over the cases of a kind."""
-
-    cases: int = 0
-    all_right: int = 0
-    right: int = 0
-    total: int = 0
-    abstained: int = 0
-    silent: int = 0
-    wrong: int = 0
-    sure: int = 0
-    sure_right: int = 0
-
-    def add(self, result: Score) -> None:
-        """Count one case."""
-        self.cases += 1
-        self.all_right += result.all_right
-        self.right += result.right
-        self.total += result.right + result.wrong + result.unnamed
-        self.abstained += result.abstained
-        self.silent += result.silent > 0
-        self.wrong += result.wrong > 0 and not result.abstained
-        self.sure += result.sure
-        self.sure_right += result.sure_right
-
-    def rates(self) -> dict[str, float]:
-        """Rates from 0 to 1 by column."""
-        cases, total = max(self.cases, 1), max(self.total, 1)
-        return {
-            "all_right": self.all_right / cases,
-            "identified": self.right / total,
-            "abstained": self.abstained / cases,
-            "wrong": self.wrong / cases,
-            "silently_wrong": self.silent / cases,
-            "sure_right": self.sure_right / self.sure if self.sure else 1.0,
-        }
-
-
-def total(rows: Sequence[ScoreTotals]) -> ScoreTotals:
-    """Add rows up."""
-    result = ScoreTotals()
-    for row in rows:
-        for name in vars(result):
-            setattr(result, name, getattr(result, name) + getattr(row, name))
-    return result
+def rates(scores: Sequence[Score]) -> dict[str, float]:
+    """Return the rates over some cases by column, 0 to 1."""
+    cases = max(len(scores), 1)
+    structures = max(sum(s.right + s.wrong + s.unnamed for s in scores), 1)
+    sure = [good for s in scores for confidence, good in s.confidences if confidence >= _SURE]
+    return {
+        "all_right": sum(s.all_right for s in scores) / cases,
+        "identified": sum(s.right for s in scores) / structures,
+        "abstained": sum(s.abstained for s in scores) / cases,
+        "wrong": sum(s.wrong > 0 and not s.abstained for s in scores) / cases,
+        "silently_wrong": sum(s.silent > 0 for s in scores) / cases,
+        "sure_right": float(np.mean(sure)) if sure else 1.0,
+    }

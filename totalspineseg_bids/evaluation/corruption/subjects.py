@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
-from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
@@ -101,10 +99,6 @@ def make_subject(seed: int, variant: SpineVariant = SpineVariant(), shape: str =
     shape : str, default 'ordinary'
         ``ordinary``, ``kyphosis``, ``scoliosis`` or ``child``.
     """
-    kept = _kept(f"{seed}-{variant.thoracic}-{variant.lumbar}-{shape}")
-    if kept is not None and kept.exists():
-        with np.load(kept) as stored:
-            return Subject(stored["truth"], stored["affine"], variant)
     rng = np.random.default_rng([_DOMAIN, seed, variant.thoracic, variant.lumbar, len(shape)])
     volume = make_spine(rng, variant=variant, parameters=_parameters(rng, shape))
     truth = np.where(volume.data >= FIRST_SPINE_LABEL, volume.data, 0).astype(np.uint8)
@@ -114,18 +108,7 @@ def make_subject(seed: int, variant: SpineVariant = SpineVariant(), shape: str =
     affine = volume.affine.copy()
     affine[:3, 3] += affine[:3, :3] @ low
     cut = np.ascontiguousarray(truth[low[0] : high[0], low[1] : high[1], low[2] : high[2]])
-    if kept is not None:
-        np.savez(kept, truth=cut, affine=affine)
     return Subject(cut, affine, variant)
-
-
-def _kept(name: str) -> Path | None:
-    """Return the path of a cached subject, or None unless ``LABELLING_SUITE_CACHE`` names a folder."""
-    folder = os.environ.get("LABELLING_SUITE_CACHE")
-    if not folder:
-        return None
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    return Path(folder) / f"{name}.npz"
 
 
 @dataclass
