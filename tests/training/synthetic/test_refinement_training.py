@@ -104,7 +104,7 @@ def test_it_learns_goes_on_and_ships(case, tmp_path, monkeypatch):
     again = train([tmp_path / "a.npz"], steps=80, seed=1, checkpoint=checkpoint)
     assert again.state == trained.state
     write_model(model_folder(tmp_path), trained)
-    shipped = publish_refinement(tmp_path, tmp_path).folder
+    shipped = publish_refinement(tmp_path, tmp_path)
     assert "80 steps" in (shipped / "MODEL_CARD.md").read_text()
     assert "BodyParts3D" not in (shipped / "MODEL_CARD.md").read_text()
     assert resolve(str(shipped), need=(Role.REFINE,)).refine is not None
@@ -122,7 +122,7 @@ def test_it_starts_from_another_network_with_the_same_stages(case, tmp_path, mon
     second = trained("d.pth", 1, start_from=source)
     assert second.state["start"] == "2 steps"
     write_model(model_folder(tmp_path), second)
-    card = (publish_refinement(tmp_path, tmp_path / "bundled").folder / "MODEL_CARD.md").read_text()
+    card = (publish_refinement(tmp_path, tmp_path / "bundled") / "MODEL_CARD.md").read_text()
     assert "trained for 2 steps" in card
     monkeypatch.setattr(refinement_training, "FEATURES", (12, 8, 8, 8))
     with pytest.raises(ModelError, match=r"c\.pth is of a network with other stages"):

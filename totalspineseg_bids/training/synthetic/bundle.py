@@ -12,7 +12,6 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,24 +28,16 @@ from totalspineseg_bids.training.class_maps import DATASET_NAMES, DatasetId, dat
 from totalspineseg_bids.training.synthetic import refinement_training
 from totalspineseg_bids.training.synthetic.label_map_pool import read_pool
 from totalspineseg_bids.training.synthetic.options import describe, finished, model_folder_name, pool_folder
-from totalspineseg_bids.training.synthetic.small_plans import CONFIGURATION, SUBVOXEL, network_class
+from totalspineseg_bids.training.synthetic.small_plans import CONFIGURATION, SUBVOXEL, network_class, write_model_folder
 from totalspineseg_bids.training.synthetic.warm_start import is_image_kernel
 
 #: Weights that ship must not be larger than this, bytes.
-SIZE_LIMIT = 15 * 1024 * 1024
+SIZE_LIMIT_MB = 15.0
 _STEPS: tuple[DatasetId, ...] = (101, 102)
 _STEP2_CHANNELS = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
-    """A published model: its folder and size in bytes."""
-
-    folder: Path
-    size: int
-
-
-def put_in_place(source: Path, destination: Path, name: str, card: str) -> Published:
+def put_in_place(source: Path, destination: Path, name: str, card: str) -> Path:
     """Strip a model and replace the published one atomically.
 
     Parameters
@@ -73,14 +64,17 @@ def put_in_place(source: Path, destination: Path, name: str, card: str) -> Publi
             strip_checkpoint(Path(str(checkpoint)), ready / source.name / fold / "checkpoint_final.pth")
         for file in ("dataset.json", "plans.json"):
             shutil.copyfile(source / file, ready / source.name / file)
-        size = sum(path.stat().st_size for path in ready.rglob("*") if path.is_file())
-        if size > SIZE_LIMIT:
-            msg = f"{name} is {size / 2**20:.1f} MB stripped, over the limit of 15 MB; train a smaller network"
+        if (size := _megabytes(ready)) > SIZE_LIMIT_MB:
+            msg = f"{name} is {size:.1f} MB stripped, over the limit of 15 MB; train a smaller network"
             raise ModelError(msg)
         (ready / "MODEL_CARD.md").write_text(card, encoding="utf-8")
         shutil.rmtree(destination / name, ignore_errors=True)
         ready.replace(destination / name)
-    return Published(destination / name, size)
+    return destination / name
+
+
+def _megabytes(folder: Path) -> float:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 2**20
 
 
 def _render_card(template: str, **values: Any) -> str:  # noqa: ANN401
@@ -133,7 +127,7 @@ def step1_of_step2(weights: StateDict) -> StateDict:
 
 def publish(
     work_dir: Path, destination: Path, *, figures: Mapping[str, Any] | None = None, earlier: Sequence[str] = ()
-) -> list[Published]:
+) -> list[Path]:
     """Strip the trained models of a work folder into a folder of bundled models.
 
     Where step 2 is trained, step 1 is cut out of it (`step1_of_step2`); else it is the network trained for step 1.
@@ -168,22 +162,14 @@ def publish(
     if 102 in checkpoints:
         weights = step1_of_step2(checkpoints[102]["network_weights"])
         checkpoints[101] = {**checkpoints[102], "network_weights": weights}
-    published = [
-        _publish_one(dataset, checkpoint, destination, _Recipe(work_dir, stages, tuple(earlier), figures or {}))
-        for dataset, checkpoint in sorted(checkpoints.items())
-    ]
+    published = []
+    for dataset, checkpoint in sorted(checkpoints.items()):
+        steps = [stage for key, stage in sorted(stages.items()) if key != 103]
+        own = [stages[103]] if dataset == 103 else [*earlier, *steps]
+        pool = pool_folder(work_dir, dataset)
+        published.append(_publish_one(dataset, checkpoint, pool, destination, stages=own, figures=figures or {}))
     write_manifest(destination)
     return published
-
-
-@dataclass(frozen=True, slots=True)
-class _Recipe:
-    """Content common to the model cards of one publication."""
-
-    work_dir: Path
-    stages: Mapping[DatasetId, str]
-    earlier: tuple[str, ...]
-    figures: Mapping[str, Any]
 
 
 def _stage(dataset: DatasetId, checkpoint: Mapping[str, Any]) -> str:
@@ -216,21 +202,22 @@ def _architecture(folder: Path) -> dict[str, Any]:
     return dict(plans["configurations"][CONFIGURATION]["architecture"]["arch_kwargs"])
 
 
-def _publish_one(dataset: DatasetId, checkpoint: dict[str, Any], destination: Path, recipe: _Recipe) -> Published:
+def _publish_one(
+    dataset: DatasetId,
+    checkpoint: dict[str, Any],
+    pool_of: Path,
+    destination: Path,
+    **card_values: Any,  # noqa: ANN401
+) -> Path:
     name = DATASET_NAMES[dataset]
-    pool = sorted(Path(entry.path).stem for entry in read_pool(pool_folder(recipe.work_dir, dataset)))
+    pool = sorted(Path(entry.path).stem for entry in read_pool(pool_of))
     weights = _shared(checkpoint["network_weights"])
     features, convolutions = (checkpoint["architecture"][key] for key in ("features_per_stage", "n_conv_per_stage"))
     description, plans = describe(dataset, len(pool), features=tuple(features), convolutions=convolutions[0])
+    kept = {key: checkpoint[key] for key in ("trainer_name", "inference_allowed_mirroring_axes")}
     with tempfile.TemporaryDirectory(prefix=f"{name}.") as folder:
         source = Path(folder) / model_folder_name(dataset)
-        (source / "fold_all").mkdir(parents=True)
-        (source / "dataset.json").write_text(json.dumps(description, indent=2) + "\n")
-        (source / "plans.json").write_text(json.dumps(plans, indent=2) + "\n")
-        slim = {"network_weights": weights, "trainer_name": checkpoint["trainer_name"]}
-        slim["init_args"] = {"configuration": CONFIGURATION, "fold": "all"}
-        slim["inference_allowed_mirroring_axes"] = checkpoint["inference_allowed_mirroring_axes"]
-        torch.save(slim, source / "fold_all" / "checkpoint_final.pth")
+        write_model_folder(source, description, plans, network_weights=weights, **kept)
         configuration = plans["configurations"][CONFIGURATION]
         real_maps = [entry.removeprefix("real_") for entry in pool if entry.startswith("real_")]
         card = _render_card(
@@ -246,20 +233,12 @@ def _publish_one(dataset: DatasetId, checkpoint: dict[str, Any], destination: Pa
             classes=[label for label in description["labels"] if label != "background"],
             parametric_spines=len(pool) - len(real_maps),
             real_maps=real_maps,
-            stages=_stages_of(dataset, recipe),
-            figures=recipe.figures,
+            **card_values,
         )
         return put_in_place(source, destination, name, card)
 
 
-def _stages_of(dataset: DatasetId, recipe: _Recipe) -> list[str]:
-    """Return the trainings behind a model, in order."""
-    if dataset == 103:
-        return [recipe.stages[103]]
-    return [*recipe.earlier, *(stage for key, stage in sorted(recipe.stages.items()) if key != 103)]
-
-
-def publish_refinement(work_dir: Path, destination: Path) -> Published:
+def publish_refinement(work_dir: Path, destination: Path) -> Path:
     """Strip the trained refinement network of a work folder into a folder of bundled models.
 
     Parameters
@@ -313,8 +292,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             if options.refinement
             else publish(options.work_dir, options.destination, figures=figures, earlier=options.earlier)
         )
-        for item in published:
-            sys.stdout.write(f"{item.folder}: {item.size / 2**20:.1f} MB\n")
+        for folder in published:
+            sys.stdout.write(f"{folder}: {_megabytes(folder):.1f} MB\n")
     except SpineAppError as error:
         sys.stderr.write(f"{error}\n")
         return int(error.exit_code)

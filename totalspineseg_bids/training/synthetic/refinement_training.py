@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import tempfile
 import time
@@ -41,7 +40,7 @@ from totalspineseg_bids.training.class_maps import DATASET_NAMES, REGIONS, descr
 from totalspineseg_bids.training.semantic_targets import semantic_map
 from totalspineseg_bids.training.synthetic.hardware import computes_bfloat16
 from totalspineseg_bids.training.synthetic.refinement_cases import CASE_FORMAT, RefinementCase, make_cases, write_images
-from totalspineseg_bids.training.synthetic.small_plans import CONFIGURATION, PLANS_NAME, small_plans
+from totalspineseg_bids.training.synthetic.small_plans import CONFIGURATION, PLANS_NAME, small_plans, write_model_folder
 
 logger = logging.getLogger(__name__)
 
@@ -326,16 +325,10 @@ def train(
                 "loss": float(np.mean(recent[-200:])),
             }
             logger.info("step %d of %d, loss %.4f", step + 1, steps, state["loss"])
-            _save(
-                checkpoint,
-                {
-                    "network": network.state_dict(),
-                    "average": average.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "state": state,
-                    "architecture": architecture(),
-                },
-            )
+            parts = {"network": network, "average": average, "optimizer": optimizer}
+            content = {name: part.state_dict() for name, part in parts.items()}
+            with atomic_writer(checkpoint) as file:
+                torch.save({**content, "state": state, "architecture": architecture()}, file)
     return Trained(dict(average.module.state_dict()), state)
 
 
@@ -351,11 +344,6 @@ def _start(network: LocalNetwork, source: Path) -> str:
     # Shipped checkpoints have weights only.
     steps = f"{earlier['step']} steps" if earlier else "steps given in its model card"
     return f"{steps}, after {earlier['start']}" if earlier and earlier.get("start") else steps
-
-
-def _save(path: Path, content: dict[str, Any]) -> None:
-    with atomic_writer(path) as file:
-        torch.save(content, file)
 
 
 def refinement_folder(work_dir: Path) -> Path:
@@ -417,26 +405,14 @@ def train_refinement(
 
 
 def write_model(folder: Path, trained: Trained) -> Path:
-    """Write a trained network as an nnU-Net model folder, replacing an existing one.
-
-    Returns
-    -------
-    Path
-        The folder with ``dataset.json``, ``plans.json`` and ``fold_all``.
-    """
-    (folder / "fold_all").mkdir(parents=True, exist_ok=True)
-    texts = {"dataset.json": dataset_json(trained.state["cases"]), "plans.json": plans()}
-    for name, content in texts.items():
-        (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    _save(
-        folder / "fold_all" / "checkpoint_final.pth",
-        {
-            "network_weights": trained.weights,
-            "trainer_name": "nnUNetTrainer",
-            "init_args": {"configuration": CONFIGURATION, "fold": "all"},
-            # Left-right, in nnU-Net's order of axes.
-            "inference_allowed_mirroring_axes": (2,),
-            "refinement": trained.state,
-        },
+    """Write a trained refinement network as a model folder of nnU-Net and return the folder."""
+    write_model_folder(
+        folder,
+        dataset_json(trained.state["cases"]),
+        plans(),
+        network_weights=trained.weights,
+        trainer_name="nnUNetTrainer",
+        inference_allowed_mirroring_axes=(2,),
+        refinement=trained.state,
     )
     return folder

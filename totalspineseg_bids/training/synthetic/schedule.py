@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import torch
-from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 _WARM_UP_STEPS = 100
 _EMA_DECAY = 0.998
@@ -35,22 +36,14 @@ def learning_rate_factor(progress: float, step: int) -> float:
     return float(min(1.0, (step + 1) / _WARM_UP_STEPS) * max(0.0, 1.0 - progress) ** 0.9)
 
 
-class RunningAverage:
-    """Exponential moving average of a network's weights."""
+def running_average(network: torch.nn.Module) -> AveragedModel:
+    """Return an exponential moving average of a network's weights, which starts from them."""
 
-    def __init__(self, network: torch.nn.Module) -> None:
-        self.steps = 0
-        self.weights = {name: value.detach().clone() for name, value in network.state_dict().items()}
+    def update(averaged: Any, current: Any, updates: torch.Tensor | int) -> None:  # noqa: ANN401 - as torch calls it
+        decay = min(_EMA_DECAY, (1 + int(updates)) / (_EMA_DELAY + int(updates)))
+        get_ema_multi_avg_fn(decay)(averaged, current, updates)  # type: ignore[no-untyped-call]
 
-    @torch.no_grad()
-    def update(self, network: torch.nn.Module) -> None:
-        """Update the average with the network's weights."""
-        self.steps += 1
-        decay = min(_EMA_DECAY, (1 + self.steps) / (_EMA_DELAY + self.steps))
-        current = network.state_dict()
-        floating = [name for name, value in current.items() if value.is_floating_point()]
-        # All at once: a GPU would wait for hundreds of small calls.
-        update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-        update([self.weights[name] for name in floating], [current[name] for name in floating], 0)
-        for name in current.keys() - set(floating):
-            self.weights[name].copy_(current[name])
+    average = AveragedModel(network, multi_avg_fn=update)
+    # Else the first update would copy the network.
+    average.n_averaged.fill_(1)
+    return average

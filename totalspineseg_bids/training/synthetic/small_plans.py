@@ -9,8 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
+import torch
+
+from totalspineseg_bids.imaging.atomic import atomic_writer, write_text
 from totalspineseg_bids.inference.pixel_shuffle import STORED_NAME
 
 #: Patch in nnU-Net's axis order (superior-inferior, posterior-anterior, left-right), voxels. It holds 26 cm of the
@@ -112,3 +116,27 @@ def network_class(plans: Mapping[str, Any]) -> str:
     """Return the class of the network that plans in the form of `small_plans` describe."""
     name: str = plans["configurations"][CONFIGURATION]["architecture"]["network_class_name"]
     return name
+
+
+def write_model_folder(
+    folder: Path,
+    description: Mapping[str, Any],
+    plans: Mapping[str, Any],
+    **checkpoint: Any,  # noqa: ANN401
+) -> None:
+    """Write a model folder of nnU-Net with one fold, ``all``.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if absent.
+    description, plans
+        Content of ``dataset.json`` and ``plans.json``.
+    **checkpoint
+        Entries of ``checkpoint_final.pth`` besides ``init_args``.
+    """
+    (folder / "fold_all").mkdir(parents=True, exist_ok=True)
+    for name, content in (("dataset.json", description), ("plans.json", plans)):
+        write_text(folder / name, json.dumps(content, indent=2) + "\n")
+    with atomic_writer(folder / "fold_all" / "checkpoint_final.pth") as file:
+        torch.save({**checkpoint, "init_args": {"configuration": CONFIGURATION, "fold": "all"}}, file)

@@ -18,7 +18,7 @@ from totalspineseg_bids.training.synthetic.label_map_pool import PoolEntry
 from totalspineseg_bids.training.synthetic.options import SyntheticTraining
 from totalspineseg_bids.training.synthetic.patch_dataset import SyntheticPatchDataset
 from totalspineseg_bids.training.synthetic.region_loss import RegionLoss
-from totalspineseg_bids.training.synthetic.schedule import Clock, RunningAverage, learning_rate_factor
+from totalspineseg_bids.training.synthetic.schedule import Clock, learning_rate_factor, running_average
 from totalspineseg_bids.training.synthetic.warm_start import matching_heads, warm_start_weights
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
         )
         self.optimizer, self.lr_scheduler = self.configure_optimizers()
         self._set_batch_size_and_oversample()
-        self.average = RunningAverage(self.network)
+        self.average = running_average(self.network)
         self._prepare_loss()
         self.inference_allowed_mirroring_axes = self.mirrored_axes
         self.was_initialized = True
@@ -118,7 +118,7 @@ class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
         heads = matching_heads(self.dataset_json["labels"], description["labels"])
         own, taken = warm_start_weights(self.network.state_dict(), source, heads)
         self.network.load_state_dict(own)
-        self.average = RunningAverage(self.network)
+        self.average = running_average(self.network)
         self.print_to_log_file(f"{taken} of {len(own)} tensors start from {checkpoint.name}")
 
     def get_dataloaders(self) -> tuple[Iterator[Any], Iterator[Any]]:
@@ -188,7 +188,7 @@ class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
         self.step += 1
         if bool(torch.isfinite(loss + norm)):
             self.optimizer.step()
-            self.average.update(self.network)
+            self.average.update_parameters(self.network)
         else:
             self.skipped += 1
         return {"loss": loss.detach().cpu().numpy()}
@@ -203,7 +203,7 @@ class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
     def save_checkpoint(self, filename: str) -> None:
         """Write nnU-Net's checkpoint with the averaged weights, and beside them what resuming needs."""
         checkpoint = {
-            "network_weights": self.average.weights,
+            "network_weights": self.average.module.state_dict(),
             "training_weights": self.network.state_dict(),
             "optimizer_state": self.optimizer.state_dict(),
             "grad_scaler_state": None,
@@ -217,7 +217,7 @@ class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
                 "seconds": self.clock.seconds,
                 "step": self.step,
                 "skipped": self.skipped,
-                "average_steps": self.average.steps,
+                "average_steps": int(self.average.n_averaged) - 1,
                 "seed": self.training.seed,
                 "minutes": self.training.minutes,
                 "learning_rate": self.training.learning_rate,
@@ -235,12 +235,12 @@ class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
         """Resume from a checkpoint of this class (only from a trusted file: it is unpickled)."""
         super().load_checkpoint(filename_or_checkpoint)
         checkpoint = torch.load(filename_or_checkpoint, map_location=self.device, weights_only=False)
-        self.average.weights = checkpoint["network_weights"]
+        self.average.module.load_state_dict(checkpoint["network_weights"])
         self.network.load_state_dict(checkpoint["training_weights"])
         state = checkpoint["synthetic"]
         self.clock.before = state["seconds"]
         self.step, self.skipped = state["step"], state["skipped"]
-        self.average.steps = state["average_steps"]
+        self.average.n_averaged.fill_(state["average_steps"] + 1)
 
     def on_train_end(self) -> None:
         """Write the final checkpoint; keep the last one, from which a longer training can resume."""
