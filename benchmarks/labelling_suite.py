@@ -82,11 +82,11 @@ def run_sessions(number: int, split: str, only: list[str] | None, *, errors: boo
         here = []
         for seed in range(number):
             session = make_session(kind, seed, split)
-            spines = label_session(session.inputs())
-            scores = [score(case, spine) for case, spine in zip(session.cases, spines, strict=True)]
+            spines = label_session([case.as_input for case in session])
+            scores = [score(case, spine) for case, spine in zip(session, spines, strict=True)]
             found = contradictions(scores, displaced=KINDS[kind].shift_mm[0] > 0)
             here.append(not found)
-            for case, result in zip(session.cases, scores, strict=True):
+            for case, result in zip(session, scores, strict=True):
                 rows[-1].append(result)
                 if errors and (result.wrong or found):
                     state = "abstained" if result.abstained else f"{result.silent} silent"

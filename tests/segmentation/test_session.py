@@ -213,12 +213,12 @@ def test_sure_images_displaced_by_a_level_keep_their_names():
 
 def test_sessions_of_the_suite_repeat_and_lie_in_one_scanner_space():
     session, again = (make_session("one without landmark", 1, "fit") for _ in range(2))
-    names = [label_map(c.semantic, c.affine, c.layout).status for c in session.cases]
+    names = [label_map(c.semantic, c.affine, c.layout).status for c in session]
     assert names == [SpineStatus.ABSTAINED, SpineStatus.LABELLED]
-    for case, same in zip(session.cases, again.cases, strict=True):
+    for case, same in zip(session, again, strict=True):
         np.testing.assert_array_equal(case.semantic, same.semantic)
-    spines = label_session(session.inputs())
-    scores = [score(case, spine) for case, spine in zip(session.cases, spines, strict=True)]
+    spines = label_session([case.as_input for case in session])
+    scores = [score(case, spine) for case, spine in zip(session, spines, strict=True)]
     assert all(result.all_right for result in scores)
     assert contradictions(scores) == []
     other = next(n for n in scores[0].given if n in scores[1].given)

@@ -49,4 +49,4 @@ def test_only_what_a_map_shows_is_possible(spine: Volume) -> None:
 @pytest.mark.parametrize("names", [[], ["lumbar", "knee"]])
 def test_unknown_names(names: list[str]) -> None:
     with pytest.raises(UsageError, match="known are whole"):
-        check_names(names)
+        check_names("field of view", names, FIELDS_OF_VIEW)

@@ -88,9 +88,8 @@ def _arch(canvas: Canvas, level: SpinalLevel, scale: float, rng: np.random.Gener
             ]
         )
         radii = np.array([[thick, 0.8 * tall], [thick, tall], [thick, tall], [thick, 0.85 * tall]])
-        for i in range(3):
-            outward = path[i] + path[i + 1] - 2 * frame.at(0.0, center, 0.0)
-            polyline(canvas, path[i : i + 2], radii[i : i + 2], label, across=outward, cap=thick)
+        outward = path[:-1] + path[1:] - 2 * frame.at(0.0, center, 0.0)
+        polyline(canvas, path, radii, label, across=outward, cap=thick)
         _side_processes(canvas, level, shape, scale=scale, side=side, center=center, wobble=wobble)
     _spinous(canvas, level, shape, scale=scale, root=center - ap - thick, wobble=wobble)
 

@@ -8,9 +8,9 @@ import numpy as np
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
-from totalspineseg_bids.synthesis.curve import SpinalColumn, SpinalLevel, Tube
+from totalspineseg_bids.synthesis.curve import SpinalColumn, Tube
 from totalspineseg_bids.synthesis.degeneration import FLAT, Endplate
-from totalspineseg_bids.synthesis.rasterize import Canvas, LocalFrame, fill, rod
+from totalspineseg_bids.synthesis.rasterize import Canvas, LocalFrame, fill, polyline, rod
 
 #: Labels of tissue around the spine.
 TISSUES = tuple(range(11))
@@ -18,6 +18,9 @@ TISSUES = tuple(range(11))
 SOFT_TISSUE, FAT, ENDPLATE = 1, 9, 10
 #: Epidural space while the spine is drawn: bone does not replace it.
 EPIDURAL = 255
+#: Of the outline of a body and its discs, by region: how much narrower it is in front, and how hollow behind, mm.
+_TAPER = {"C": 0.05, "T": 0.13, "L": 0.05, "S": 0.05}
+_HOLLOW = {"C": 0.4, "T": 1.8, "L": 1.6, "S": 0.5}
 
 
 def draw_block(
@@ -132,19 +135,7 @@ def _end_of_neck(column: SpinalColumn) -> float:
 
 
 def _tube(canvas: Canvas, tube: Tube, label: int, replace: tuple[int, ...]) -> None:
-    """Draw a tube from its points, half axes and left-right directions."""
-    for i in range(len(tube.points) - 1):
-        start, end, across = tube.points[i], tube.points[i + 1], tube.across[i]
-        (a0, b0), (a1, b1) = tube.radii[i], tube.radii[i + 1]
-        rod(canvas, start, end, (a0, b0), (a1, b1), label, across=across, cap=1.2, replace=replace)
-
-
-def _taper(level: SpinalLevel) -> float:
-    return {"C": 0.05, "T": 0.13, "L": 0.05, "S": 0.05}[level.region]
-
-
-def _hollow(level: SpinalLevel) -> float:
-    return {"C": 0.4, "T": 1.8, "L": 1.6, "S": 0.5}[level.region]
+    polyline(canvas, tube.points, tube.radii, label, across=tube.across, cap=1.2, replace=replace)
 
 
 def endplate_thickness(gap: float, factor: float = 1.0) -> float:
@@ -202,8 +193,8 @@ def draw_discs(
                 waist=-0.03,
                 ends=(above.lower, below.upper),
                 outward=True,
-                taper=_taper(above),
-                hollow=_hollow(above),
+                taper=_TAPER[above.region],
+                hollow=_HOLLOW[above.region],
                 power=2.5,
                 grow=grow,
             )
@@ -211,8 +202,8 @@ def draw_discs(
             for bone, top, bottom in ((above, above.bottom, middle), (below, middle, below.top)):
                 label = anatomy.vertebra(bone.name).id
                 draw_block(
-                    canvas, middle, top, bottom, half, label=label, waist=-0.03, grow=0.6, taper=_taper(above),
-                    hollow=_hollow(above), replace=TISSUES,
+                    canvas, middle, top, bottom, half, label=label, waist=-0.03, grow=0.6, taper=_TAPER[above.region],
+                    hollow=_HOLLOW[above.region], replace=TISSUES,
                 )  # fmt: skip
 
 
@@ -232,8 +223,8 @@ def draw_bodies(canvas: Canvas, column: SpinalColumn) -> None:
             label=label,
             waist={"C": 0.07, "T": 0.10, "L": 0.12}[level.region],
             ends=(level.upper, level.lower),
-            taper=_taper(level),
-            hollow=_hollow(level),
+            taper=_TAPER[level.region],
+            hollow=_HOLLOW[level.region],
             replace=give_way,
         )
         if level.region == "C" and level.name != "C2":

@@ -58,7 +58,7 @@ def write_dataset(
     seed: int,
     *,
     fields_of_view: Sequence[str] | None = None,
-    contrasts: Sequence[str] | None = None,
+    contrasts: Sequence[Contrast] | None = None,
     label_maps: Path | None = None,
     variants: bool = False,
     artefacts: bool = False,
@@ -125,8 +125,10 @@ def write_dataset(
     if seed < 0:
         msg = f"the seed must not be negative, it is {seed}"
         raise UsageError(msg)
-    fields = check_names(FIELDS_OF_VIEW if fields_of_view is None else fields_of_view)
-    kinds = _check_contrasts(contrasts)
+    fields = FIELDS_OF_VIEW if fields_of_view is None else tuple(fields_of_view)
+    kinds = _MIXED if contrasts is None else tuple(contrasts)
+    check_names("field of view", fields, FIELDS_OF_VIEW)
+    check_names("contrast", kinds, CONTRASTS)
     atlases = None if label_maps is None else _label_maps(label_maps, fields)
     # Parametric spines vary already; the few label maps need stronger deformation.
     strength = 0.4 if atlases is None else 1.0
@@ -162,17 +164,6 @@ def write_dataset(
         msg = f"cannot write the dataset in {out}: {error.strerror or error}; choose a folder that can be written"
         raise OutputError(msg) from error
     return images
-
-
-def _check_contrasts(contrasts: Sequence[str] | None) -> tuple[Contrast, ...]:
-    if contrasts is None:
-        return _MIXED
-    known = {str(c): c for c in CONTRASTS}
-    unknown = [c for c in contrasts if c not in known]
-    if unknown or not contrasts:
-        msg = f"unknown contrast: {', '.join(unknown) or 'nothing'}; known are {', '.join(CONTRASTS)}"
-        raise UsageError(msg)
-    return tuple(known[c] for c in contrasts)
 
 
 def _label_maps(folder: Path, fields: tuple[str, ...]) -> list[tuple[str, Volume, tuple[str, ...]]]:

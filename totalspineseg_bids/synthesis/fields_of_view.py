@@ -68,20 +68,18 @@ class PlacedField:
     """How far the column leans to the right of vertical toward its top; a technologist turns the slices along."""
 
 
-def check_names(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the names after checking that all are fields of view.
+def check_names(what: str, names: Sequence[str], known: Sequence[str]) -> None:
+    """Check that there are names, and that all are known.
 
     Raises
     ------
     UsageError
         If a name is unknown or there is none.
     """
-    unknown = [name for name in names if name not in FIELDS]
+    unknown = [name for name in names if name not in known]
     if unknown or not names:
-        what = ", ".join(unknown) or "nothing"
-        msg = f"unknown field of view: {what}; known are {', '.join(FIELDS_OF_VIEW)}"
+        msg = f"unknown {what}: {', '.join(unknown) or 'nothing'}; known are {', '.join(known)}"
         raise UsageError(msg)
-    return tuple(names)
 
 
 def level_centers(volume: Volume) -> dict[str, NDArray[np.float64]]:

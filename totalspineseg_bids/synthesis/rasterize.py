@@ -173,16 +173,17 @@ def polyline(
     radii: NDArray[np.float64],
     label: int,
     *,
-    across: Vector3 | None = None,
+    across: NDArray[np.float64] | None = None,
     cap: float | None = None,
     replace: tuple[int, ...] | None = None,
 ) -> None:
-    """Draw rods through points (N, 3) with half axes (N, 2) at each; see `rod`."""
+    """Draw rods through points (N, 3) with half axes (N, 2) at each; ``across`` is one or one a rod; see `rod`."""
     for i in range(len(points) - 1):
         (a0, b0), (a1, b1) = radii[i], radii[i + 1]
+        way = across if across is None or across.ndim == 1 else across[i]
         rod(
             canvas, points[i], points[i + 1], (float(a0), float(b0)), (float(a1), float(b1)), label,
-            across=across, cap=cap, replace=replace,
+            across=way, cap=cap, replace=replace,
         )  # fmt: skip
 
 

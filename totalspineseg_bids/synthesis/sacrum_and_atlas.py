@@ -9,7 +9,7 @@ import numpy as np
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.synthesis.bodies import SOFT_TISSUE, TISSUES, draw_block
 from totalspineseg_bids.synthesis.curve import SpinalColumn, SpinalLevel
-from totalspineseg_bids.synthesis.rasterize import Canvas, Vector3, polyline, rod
+from totalspineseg_bids.synthesis.rasterize import Canvas, polyline, rod
 
 
 def draw_atlas_and_axis(canvas: Canvas, column: SpinalColumn, scale: float) -> None:
@@ -107,10 +107,8 @@ def _sacral_roof(canvas: Canvas, levels: list[SpinalLevel], scale: float) -> Non
             ring = np.array(
                 [frame.at(side * (width + thick) * np.cos(a), center - (ap + thick) * np.sin(a), 0.0) for a in angles]
             )
-            for i in range(3):
-                outward: Vector3 = ring[i] + ring[i + 1] - 2 * frame.at(0.0, center, 0.0)
-                sizes = np.array([[thick, tall], [thick, tall]])
-                polyline(canvas, ring[i : i + 2], sizes, label, across=outward, cap=thick)
+            outward = ring[:-1] + ring[1:] - 2 * frame.at(0.0, center, 0.0)
+            polyline(canvas, ring, np.full((4, 2), [thick, tall]), label, across=outward, cap=thick)
             # Side masses behind the foramina join the wings to the roof.
             beside = frame.at(side * (width + 9 * scale), center + 2 * scale, 0.0)
             near, far = (5.0 * scale, 0.62 * level.height), (5.0 * scale, 0.55 * level.height)

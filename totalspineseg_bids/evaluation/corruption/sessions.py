@@ -5,7 +5,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +15,6 @@ from totalspineseg_bids.evaluation.corruption.damage import DAMAGES, blind, resa
 from totalspineseg_bids.evaluation.corruption.score import Score
 from totalspineseg_bids.evaluation.corruption.subjects import Case, ImpossibleError, make_case, make_subject
 from totalspineseg_bids.segmentation.class_map import ClassMap
-from totalspineseg_bids.segmentation.labelling import LabellingInput
 
 #: Pairs of overlapping views.
 _SAME_VIEW = tuple((view, view) for view in ("whole", "cervical", "thoracolumbar", "lumbar"))
@@ -73,23 +71,7 @@ KINDS: dict[str, SessionKind] = {
 }
 
 
-@dataclass(frozen=True)
-class SessionCase:
-    """Images of one session."""
-
-    kind: str
-    """Name in `KINDS`."""
-    seed: int
-    """Of everything random."""
-    cases: tuple[Case, ...]
-    """Images with their truth."""
-
-    def inputs(self) -> list[LabellingInput]:
-        """Return the images as input of the labelling."""
-        return [LabellingInput(c.semantic, c.affine, c.layout, c.support) for c in self.cases]
-
-
-def make_session(kind: str, seed: int, split: str) -> SessionCase:
+def make_session(kind: str, seed: int, split: str) -> tuple[Case, ...]:
     """Make a session of two images.
 
     Parameters
@@ -109,7 +91,7 @@ def make_session(kind: str, seed: int, split: str) -> SessionCase:
     rng = np.random.default_rng([SPLITS[split], zlib.crc32(kind.encode()), seed])
     for _ in range(12):
         with suppress(ImpossibleError):
-            return SessionCase(kind, seed, _attempt(KINDS[kind], rng, SPLITS[split]))
+            return _attempt(KINDS[kind], rng, SPLITS[split])
     msg = f"no damage can be applied to the views of {kind!r}, seed {seed}"
     raise ValueError(msg)
 

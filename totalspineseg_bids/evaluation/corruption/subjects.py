@@ -11,6 +11,7 @@ from scipy import ndimage
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import LANDMARK_DISCS, SpineVariant, Structure
 from totalspineseg_bids.segmentation.class_map import ClassMap
+from totalspineseg_bids.segmentation.labelling import LabellingInput
 from totalspineseg_bids.synthesis.parametric import SpineParameters, make_spine
 from totalspineseg_bids.synthesis.rasterize import FIRST_SPINE_LABEL
 from totalspineseg_bids.training.semantic_targets import class_table
@@ -140,6 +141,11 @@ class Case:
         """Look up boxes and counts again, after the grid has changed."""
         self.boxes = list(ndimage.find_objects(self.truth))
         self.counts = np.bincount(self.truth.ravel(), minlength=256)
+
+    @property
+    def as_input(self) -> LabellingInput:
+        """The map as input of the labelling."""
+        return LabellingInput(self.semantic, self.affine, self.layout, self.support)
 
     @property
     def table(self) -> np.ndarray:

@@ -325,7 +325,7 @@ def train(
                 "loss": float(np.mean(recent[-200:])),
             }
             logger.info("step %d of %d, loss %.4f", step + 1, steps, state["loss"])
-            parts = {"network": network, "average": average, "optimizer": optimizer}
+            parts: dict[str, Any] = {"network": network, "average": average, "optimizer": optimizer}
             content = {name: part.state_dict() for name, part in parts.items()}
             with atomic_writer(checkpoint) as file:
                 torch.save({**content, "state": state, "architecture": architecture()}, file)
