@@ -89,7 +89,7 @@ class Handler(BaseHTTPRequestHandler):
         super().__init__(*args)  # type: ignore[arg-type]
 
     def do_GET(self) -> None:
-        file = self.folder / self.path.lstrip("/")
+        file = self.folder / self.path.partition("?")[0].lstrip("/")
         self.server.ranges.append(self.headers.get("Range"))
         if not file.is_file():
             self.send_error(404)

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +15,7 @@ from hypothesis import strategies as st
 from tests.images import data, save
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.errors import DatasetError, MissingInputError, NothingSelectedError, OutputError, UsageError
-from totalspineseg_bids.training.cases import TrainingCase, find_cases, parse_name
+from totalspineseg_bids.training.cases import TrainingCase, find_cases
 from totalspineseg_bids.training.class_maps import DATASET_NAMES
 from totalspineseg_bids.training.prepare import prepare
 from totalspineseg_bids.training.semantic_targets import odd_disc_mask, semantic_map
@@ -30,6 +33,10 @@ def own(bids: Path, tmp_path: Path) -> Path:
 def labels_of(root: Path, subject: str, contrast: str = "T2w") -> Path:
     folder = root / "derivatives" / "labels" / subject / "anat"
     return folder / f"{subject}_seg-totalspineseg_desc-{contrast}_dseg.nii.gz"
+
+
+def image_file(root: Path) -> Path:
+    return root / "sub-00" / "anat" / "sub-00_T2w.nii.gz"
 
 
 def test_all_three_datasets(bids: Path, tmp_path: Path) -> None:
@@ -81,63 +88,78 @@ def test_rerun_keeps_what_is_complete_and_redoes_what_changed(own: Path, tmp_pat
     assert not list((work / "nnUNet_raw").rglob("*sub-02*"))
 
 
-def test_orientation_and_resolution_of_the_source_do_not_matter(own: Path, tmp_path: Path) -> None:
-    labels = box_spine()
-    # The same place in space, stored from left to right and with the axes in another order.
+def turned(own: Path) -> None:
+    """Image and labels stored along other axes."""
     affine = np.array([[0, 0, -1, 23], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]], float)
-    turned = np.ascontiguousarray(labels[::-1].transpose(1, 2, 0))
-    image = own / "sub-00" / "anat" / "sub-00_T2w.nii.gz"
-    save(image, np.ascontiguousarray(data(image)[::-1].transpose(1, 2, 0)), affine)
-    save(labels_of(own, "sub-00"), turned, affine)
-    summary = prepare([own], tmp_path / "work", datasets=(103,), test_fraction=0)
-    got = data(summary.folders[103] / "labelsTr" / "own_sub-00_T2w.nii.gz")
-    np.testing.assert_array_equal(got, semantic_map(labels, 103))
+    for path in (image_file(own), labels_of(own, "sub-00")):
+        save(path, np.ascontiguousarray(data(path)[::-1].transpose(1, 2, 0)), affine)
 
 
-def test_labels_on_a_grid_of_their_own(own: Path, tmp_path: Path) -> None:
-    """Labels are often made on a resampled copy; here the image has 2 mm slices and the labels 1 mm."""
+def in_thick_slices(own: Path) -> None:
+    """An image of 2 mm slices, with labels made on a copy of 1 mm."""
     fine = image_of(box_spine(), 0)
-    thick = fine.reshape(12, 2, *fine.shape[1:]).mean(axis=1)
     affine = np.diag([2.0, 1, 1, 1])
     affine[0, 3] = 0.5
-    save(own / "sub-00" / "anat" / "sub-00_T2w.nii.gz", thick, affine)
-    summary = prepare([own], tmp_path / "work", datasets=(101,), test_fraction=0)
+    save(image_file(own), fine.reshape(12, 2, *fine.shape[1:]).mean(axis=1), affine)
+
+
+def with_masks_apart(own: Path) -> None:
+    """Levels in one file; canal (with the cord, as segmented) and cord in others."""
+    path, labels = labels_of(own, "sub-00"), box_spine()
+    canal = np.isin(labels, (anatomy.CORD_ID, anatomy.CANAL_ID))
+    save(path, np.where(canal, 0, labels).astype(np.uint8))
+    save(path.with_name("sub-00_label-canal_desc-T2w_mask.nii.gz"), canal.astype(np.uint8))
+    save(path.with_name("sub-00_label-SC_desc-T2w_mask.nii.gz"), (labels == anatomy.CORD_ID).astype(np.uint8))
+
+
+def in_public_ids(own: Path) -> None:
+    save(labels_of(own, "sub-00"), anatomy.to_scheme(box_spine(), "totalspineseg"))
+
+
+def of_echoes(own: Path) -> None:
+    image = data(image_file(own))
+    save(image_file(own), np.stack([image - 5, image + 5], axis=3))
+
+
+@pytest.mark.parametrize("change", [turned, in_thick_slices, with_masks_apart, in_public_ids, of_echoes])
+def test_how_the_source_is_stored_does_not_matter(own: Path, tmp_path: Path, change: Callable[[Path], None]) -> None:
+    before = data(image_file(own))
+    change(own)
+    summary = prepare([own], tmp_path / "work", datasets=(103,), label_scheme="auto", test_fraction=0)
     assert not summary.refused
-    got = data(summary.folders[101] / "labelsTr" / "own_sub-00_T2w.nii.gz")
-    np.testing.assert_array_equal(got, semantic_map(box_spine(), 101))
+    folder = summary.folders[103]
+    np.testing.assert_array_equal(data(folder / "labelsTr" / "own_sub-00_T2w.nii.gz"), semantic_map(box_spine(), 103))
+    if change is not in_thick_slices:
+        np.testing.assert_allclose(data(folder / "imagesTr" / "own_sub-00_T2w_0000.nii.gz"), before, atol=1e-3)
 
 
-def test_refusals_name_the_file(own: Path, tmp_path: Path) -> None:
-    labels = box_spine()
+MOVED = np.diag([1.0, 1, 1, 1])
+MOVED[:3, 3] = (0, 0, 300)
+#: T10 in one scheme, T5 in the other.
+THORACIC = np.where(box_spine() > 0, 25, 0).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        (None, None, "seed", "no label image"),
+        (box_spine()[:, :, :-1], MOVED, "seed", "outside the image"),
+        (box_spine(), MOVED, "seed", "another affine"),
+        (np.where(box_spine() == 39, 63, box_spine()).astype(np.uint8), None, "seed", "label 63.*totalspineseg"),
+        (THORACIC, None, "auto", "fit both"),
+        (np.where(THORACIC > 0, 60, 0).astype(np.uint8), None, "auto", "label 60"),
+    ],
+)
+def test_refusals_name_the_file(own: Path, tmp_path: Path, case: tuple[Any, ...]) -> None:
+    labels, affine, scheme, reason = case
     labels_of(own, "sub-00").unlink()
-    moved = np.eye(4)
-    moved[:3, 3] = (0, 0, 300)
-    save(labels_of(own, "sub-01"), labels[:, :, :-1], moved)
-    save(labels_of(own, "sub-02"), labels, moved)
-    save(labels_of(own, "sub-03", "T1w"), np.where(labels == 39, 63, labels).astype(np.uint8))
-    summary = prepare([own], tmp_path / "work", datasets=(101,))
-    reasons = {refusal.image.name: refusal.reason for refusal in summary.refused}
-    assert set(reasons) == {"sub-00_T2w.nii.gz", "sub-01_T2w.nii.gz", "sub-02_T2w.nii.gz", "sub-03_T1w.nii.gz"}
-    assert "no label image" in reasons["sub-00_T2w.nii.gz"]
-    assert "outside the image" in reasons["sub-01_T2w.nii.gz"]
-    assert "another affine" in reasons["sub-02_T2w.nii.gz"]
-    assert "label 63" in reasons["sub-03_T1w.nii.gz"]
-    assert "totalspineseg" in reasons["sub-03_T1w.nii.gz"]
+    if labels is not None:
+        save(labels_of(own, "sub-00"), labels, affine)
+    summary = prepare([own], tmp_path / "work", datasets=(101,), label_scheme=scheme)
+    assert [refusal.image.name for refusal in summary.refused] == ["sub-00_T2w.nii.gz"]
+    assert re.search(reason, summary.refused[0].reason)
     table = (tmp_path / "work" / "nnUNet_raw" / DATASET_NAMES[101] / "prepared.tsv").read_text()
-    assert table.count("\trefused\t") == 4
-
-
-def test_cord_and_canal_masks_are_merged(own: Path, tmp_path: Path) -> None:
-    labels = box_spine()
-    levels = np.where(labels >= 200, np.where(labels > 201, labels, 0), labels).astype(np.uint8)
-    save(labels_of(own, "sub-00"), levels)
-    folder = labels_of(own, "sub-00").parent
-    # As segmented: the canal mask includes the cord.
-    save(folder / "sub-00_label-canal_desc-T2w_mask.nii.gz", np.isin(labels, (200, 201)).astype(np.uint8))
-    save(folder / "sub-00_label-SC_desc-T2w_mask.nii.gz", (labels == anatomy.CORD_ID).astype(np.uint8))
-    summary = prepare([own], tmp_path / "work", datasets=(101,), test_fraction=0)
-    got = data(summary.folders[101] / "labelsTr" / "own_sub-00_T2w.nii.gz")
-    np.testing.assert_array_equal(got, semantic_map(labels, 101))
+    assert table.count("\trefused\t") == 1
 
 
 def test_copies_of_other_contrast(bids: Path, tmp_path: Path) -> None:
@@ -188,29 +210,6 @@ def test_content_that_was_not_fetched_is_refused_by_name(own: Path, tmp_path: Pa
     assert summary.training + summary.test == 4
 
 
-def test_series_of_echoes_becomes_its_mean(own: Path, tmp_path: Path) -> None:
-    image = data(own / "sub-00" / "anat" / "sub-00_T2w.nii.gz")
-    save(own / "sub-00" / "anat" / "sub-00_T2w.nii.gz", np.stack([image - 5, image + 5], axis=3))
-    summary = prepare([own], tmp_path / "work", datasets=(101,), test_fraction=0)
-    got = data(summary.folders[101] / "imagesTr" / "own_sub-00_T2w_0000.nii.gz")
-    np.testing.assert_allclose(got, image, atol=1e-3)
-
-
-def test_scheme_is_read_off_each_file(own: Path, tmp_path: Path) -> None:
-    save(labels_of(own, "sub-00"), anatomy.to_scheme(box_spine(), "totalspineseg"))
-    thoracic = np.zeros_like(box_spine())
-    thoracic[6:18, 16:28, 10:30] = 25  # T10 in one scheme, T5 in the other
-    save(labels_of(own, "sub-01"), thoracic)
-    save(labels_of(own, "sub-02"), np.where(thoracic > 0, 60, 0).astype(np.uint8))
-    summary = prepare([own], tmp_path / "work", datasets=(103,), label_scheme="auto", test_fraction=0)
-    for case in ("sub-00_T2w", "sub-03_T2w"):
-        got = data(summary.folders[103] / "labelsTr" / f"own_{case}.nii.gz")
-        np.testing.assert_array_equal(got, semantic_map(box_spine(), 103))
-    reasons = {refusal.image.name: refusal.reason for refusal in summary.refused}
-    assert "fit both" in reasons["sub-01_T2w.nii.gz"]
-    assert "label 60" in reasons["sub-02_T2w.nii.gz"]
-
-
 def test_first_folder_of_labels_that_has_an_image(own: Path, tmp_path: Path) -> None:
     better = np.where(box_spine() == anatomy.vertebra("C5").id, 0, box_spine()).astype(np.uint8)
     name = "sub-00_T2w_space-resampled_label-spine_dseg.nii.gz"
@@ -220,14 +219,6 @@ def test_first_folder_of_labels_that_has_an_image(own: Path, tmp_path: Path) -> 
     assert [case.labels.levels[0].parent.parent.parent.name for case in cases] == ["labels_iso", *["labels"] * 4]
     with pytest.raises(DatasetError, match="derivatives/x or derivatives/y"):
         find_cases([own], ["derivatives/x", "derivatives/y"])
-
-
-def test_public_label_scheme(own: Path, tmp_path: Path) -> None:
-    for path in (own / "derivatives").rglob("*.nii.gz"):
-        save(path, anatomy.to_scheme(box_spine(), "totalspineseg"))
-    summary = prepare([own], tmp_path / "work", datasets=(103,), label_scheme="totalspineseg", test_fraction=0)
-    got = data(summary.folders[103] / "labelsTr" / "own_sub-00_T2w.nii.gz")
-    np.testing.assert_array_equal(got, semantic_map(box_spine(), 103))
 
 
 def test_errors(own: Path, tmp_path: Path) -> None:
@@ -246,62 +237,52 @@ def test_errors(own: Path, tmp_path: Path) -> None:
         prepare([own], tmp_path / "work")
 
 
+def empty_files(root: Path, images: Iterable[str], labels: Iterable[str]) -> None:
+    for folder, names in (("sub-a/anat", images), ("derivatives/labels/sub-a/anat", labels)):
+        (root / folder).mkdir(parents=True)
+        for name in names:
+            (root / folder / f"sub-a_{name}.nii.gz").touch()
+
+
 @pytest.mark.parametrize(
     "label",
     [
-        "sub-1_ses-a_T2w_label-spine_dseg.nii.gz",
-        "sub-1_ses-a_space-resampled_T2w_label-spine_dseg.nii.gz",
-        "sub-1_ses-a_seg-totalspineseg_desc-T2w_dseg.nii.gz",
-        "sub-1_ses-a_desc-T2w_dseg.nii",
+        "T2w_label-spine_dseg",
+        "space-resampled_T2w_label-spine_dseg",
+        "seg-totalspineseg_desc-T2w_dseg",
+        "desc-T2w_dseg",
     ],
 )
 def test_label_names_that_are_found(label: str, tmp_path: Path) -> None:
-    for name in ("sub-1_ses-a_T2w.nii.gz", "sub-1_ses-a_T1w.nii.gz", "sub-1_ses-a_acq-x_T2w.nii.gz"):
-        (tmp_path / "sub-1" / "ses-a" / "anat").mkdir(parents=True, exist_ok=True)
-        (tmp_path / "sub-1" / "ses-a" / "anat" / name).touch()
-    folder = tmp_path / "derivatives" / "labels" / "sub-1" / "ses-a" / "anat"
-    folder.mkdir(parents=True)
-    (folder / label).touch()
-    (folder / "sub-1_ses-a_seg-levels_desc-T2w_dseg.nii.gz").touch()
+    empty_files(tmp_path, ("T2w", "T1w", "acq-x_T2w"), (label, "seg-levels_desc-T2w_dseg"))
     cases, refused = find_cases([tmp_path])
-    assert [(case.image.name, case.labels.levels[0].name) for case in cases] == [("sub-1_ses-a_T2w.nii.gz", label)]
+    found = [(case.image.name, case.labels.levels[0].name) for case in cases]
+    assert found == [("sub-a_T2w.nii.gz", f"sub-a_{label}.nii.gz")]
     assert len(refused) == 2
 
 
 def test_what_public_datasets_keep_beside_the_labels_is_passed_over(tmp_path: Path) -> None:
     """Names as in spine-generic's ``derivatives/labels`` of one subject."""
-    anat, labels = tmp_path / "sub-a" / "anat", tmp_path / "derivatives" / "labels" / "sub-a" / "anat"
-    anat.mkdir(parents=True)
-    labels.mkdir(parents=True)
-    for name in ("T1w", "T2w", "T2star", "flip-1_mt-on_MTS"):
-        (anat / f"sub-a_{name}.nii.gz").touch()
-    for name in (
+    labels = (
         *("T1w_PAM50_seg", "T1w_label-SC_seg", "T1w_label-canal_seg", "T1w_label-discs_dlabel", "T1w_label-spine_dseg"),
         *("T1w_labels-disc-manual", "T1w_seg-manual", "T1w_label-brain_dseg", "T1w_label-lesion_seg"),
         *("T2w_label-rootlets_dseg", "T2w_label-spine_dseg", "T2w_label-SC_seg", "space-other_T2w_label-SC_seg"),
         *("space-other_T2w_label-spine_dseg", "T2star_label-spine_dseg", "flip-1_mt-on_MTS_label-spine_dseg"),
-    ):
-        (labels / f"sub-a_{name}.nii.gz").touch()
+    )
+    empty_files(tmp_path, ("T1w", "T2w", "T2star", "flip-1_mt-on_MTS"), labels)
     cases, refused = find_cases([tmp_path])
     assert not refused
-    found = {case.contrast: case.labels for case in cases}
-    assert set(found) == {"T1w", "T2w", "T2star", "flip-1_mt-on_MTS"}
-    for contrast, files in found.items():
-        assert [path.name for path in files.levels] == [f"sub-a_{contrast}_label-spine_dseg.nii.gz"]
-    assert found["T1w"].cord is not None
-    assert found["T1w"].canal is not None
-    assert found["T2w"].cord is not None
-    assert found["T2w"].cord.name == "sub-a_T2w_label-SC_seg.nii.gz"
-    assert found["T2star"].cord is None
+    found = {case.contrast: [path.name[6:].removesuffix(".nii.gz") for path in case.labels.paths] for case in cases}
+    assert found == {
+        "T1w": ["T1w_label-spine_dseg", "T1w_label-SC_seg", "T1w_label-canal_seg"],
+        "T2w": ["T2w_label-spine_dseg", "T2w_label-SC_seg"],
+        "T2star": ["T2star_label-spine_dseg"],
+        "flip-1_mt-on_MTS": ["flip-1_mt-on_MTS_label-spine_dseg"],
+    }
 
 
 def test_two_masks_for_one_image_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "sub-a" / "anat").mkdir(parents=True)
-    (tmp_path / "sub-a" / "anat" / "sub-a_T2w.nii.gz").touch()
-    labels = tmp_path / "derivatives" / "labels" / "sub-a" / "anat"
-    labels.mkdir(parents=True)
-    for name in ("T2w_label-spine_dseg", "T2w_label-SC_seg", "T2w_label-cord_mask"):
-        (labels / f"sub-a_{name}.nii.gz").touch()
+    empty_files(tmp_path, ("T2w",), ("T2w_label-spine_dseg", "T2w_label-SC_seg", "T2w_label-cord_mask"))
     _, refused = find_cases([tmp_path])
     assert "several label images fit: sub-a_T2w_label-SC_seg.nii.gz, sub-a_T2w_label-cord_mask" in refused[0].reason
 
@@ -313,12 +294,6 @@ def test_traveller_stays_on_one_side(own: Path, tmp_path: Path) -> None:
         summary = prepare([own, other], work, datasets=(101,), test_fraction=0.4, seed=seed, one_person=["traveller"])
         sides = {part for dataset, _, part in summary.strata if dataset == "traveller"}
         assert len(sides) == 1
-
-
-def test_bids_name() -> None:
-    name = parse_name(Path("sub-1_acq-sag_space-x_T2w_label-SC_seg.nii.gz"))
-    assert name.source_entities == {("sub", "1"), ("acq", "sag")}
-    assert (name.source_suffix, name.suffix, name.get("label")) == ("T2w", "seg", "SC")
 
 
 def cases_of(counts: dict[tuple[str, str], int]) -> list[TrainingCase]:

@@ -2,59 +2,13 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
-import threading
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import numpy as np
-import pytest
 
+from tests.models.conftest import server
 
-@dataclass
-class Server:
-    """A web server on the loopback interface that serves bytes by path, ranges too."""
-
-    url: str
-    files: dict[str, bytes] = field(default_factory=dict)
-    #: Path and first byte asked for, of every request.
-    asked: list[tuple[str, int]] = field(default_factory=list)
-    #: Break the connection once after so many bytes of a path.
-    breaks: dict[str, int] = field(default_factory=dict)
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            path = unquote(urlsplit(self.path).path)
-            content = made.files.get(path)
-            start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").split("-")[0])
-            made.asked.append((self.path, start))
-            if content is None:
-                self.send_error(404)
-                return
-            self.send_response(206 if start else 200)
-            self.send_header("Content-Length", str(len(content) - start))
-            self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
-            self.end_headers()
-            end = made.breaks.pop(path, None)
-            self.wfile.write(content[start:end])
-            self.close_connection = True
-
-        def log_message(self, *_: Any) -> None:
-            """Say nothing."""
-
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    made = Server(f"http://127.0.0.1:{httpd.server_port}")
-    thread = threading.Thread(target=httpd.serve_forever, daemon=True)
-    thread.start()
-    yield made
-    httpd.shutdown()
-    httpd.server_close()
+__all__ = ["server"]
 
 
 def git(cwd: Path, *arguments: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import shutil
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from tests.models.conftest import Server
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.cli.tools import main
 from totalspineseg_bids.errors import ImageError, MissingInputError, NothingSelectedError
@@ -22,8 +24,6 @@ from totalspineseg_bids.training.datasets.get import GetOptions, get_dataset, st
 from totalspineseg_bids.training.datasets.labels import merge_labels
 from totalspineseg_bids.training.datasets.spider import label_table, map_labels, read_mha
 from totalspineseg_bids.training.prepare import prepare
-
-from .conftest import Server
 
 sitk = pytest.importorskip("SimpleITK")
 
@@ -76,10 +76,12 @@ def published(server: Server, tmp_path: Path) -> DatasetSource:
         masks[f"masks/{name}.mha"] = mha(bad if name == "14_t2" else mask, tmp_path)
     del masks["masks/13_t2.mha"]
     images["__MACOSX/images/._1_t1.mha"] = b"x"
-    server.files["/files/images.zip"] = zipped(images)
-    server.files["/files/masks.zip"] = zipped(masks)
-    digests = {name: hashlib.sha256(server.files[f"/files/{name}"]).hexdigest() for name in ("images.zip", "masks.zip")}
-    return replace(find_source("spider"), url=f"{server.url}/files", digests=digests)
+    digests = {}
+    for name, members in (("images.zip", images), ("masks.zip", masks)):
+        content = zipped(members)
+        (tmp_path / "served" / name).write_bytes(content)
+        digests[name] = hashlib.sha256(content).hexdigest()
+    return replace(find_source("spider"), url=server.address, digests=digests)
 
 
 def test_values_of_the_masks() -> None:
@@ -148,20 +150,20 @@ def test_get_convert_and_prepare(published: DatasetSource, tmp_path: Path) -> No
 
 def test_stop_and_go_on(published: DatasetSource, server: Server, tmp_path: Path) -> None:
     root = tmp_path / "bids"
-    half = len(server.files["/files/images.zip"]) // 2
-    server.breaks["/files/images.zip"] = half
+    half = (tmp_path / "served" / "images.zip").stat().st_size // 2
+    server.break_after = [half]
     get_dataset(published, root, GetOptions(subjects=("001",)))
-    assert ("/files/images.zip?download=1", half) in server.asked
-    server.asked.clear()
+    assert f"bytes={half}-" in server.ranges
+    server.ranges.clear()
     again = get_dataset(published, root, GetOptions(subjects=("sub-012",)))
-    assert (again.fetched, server.asked) == (1, [])
+    assert (again.fetched, server.ranges) == (1, [])
     assert get_dataset(published, root, GetOptions(verify=True)).fetched == 0
     assert state_of(published, root) == "3 of 5"
     with pytest.raises(NothingSelectedError, match="no series of 999"):
         get_dataset(published, root, GetOptions(subjects=("999",)))
 
 
-def test_digests(published: DatasetSource, server: Server, tmp_path: Path) -> None:
+def test_digests(published: DatasetSource, tmp_path: Path) -> None:
     root = tmp_path / "bids"
     wrong = replace(published, digests={"images.zip": "0" * 64})
     with pytest.raises(ImageError, match=r"images\.zip.*published 0000"):
@@ -177,7 +179,7 @@ def test_digests(published: DatasetSource, server: Server, tmp_path: Path) -> No
         get_dataset(silent, root)
 
 
-def test_without_a_network(published: DatasetSource, server: Server, tmp_path: Path) -> None:
+def test_without_a_network(published: DatasetSource, tmp_path: Path) -> None:
     root = tmp_path / "bids"
     away = replace(published, url="http://127.0.0.1:9/files")
     with pytest.raises(MissingInputError, match=r"without a network here.*images\.zip and run the same command again"):
@@ -185,7 +187,7 @@ def test_without_a_network(published: DatasetSource, server: Server, tmp_path: P
     folder = root / ".downloads" / published.name
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("images.zip", "masks.zip"):
-        (folder / name).write_bytes(server.files[f"/files/{name}"])
+        shutil.copy(tmp_path / "served" / name, folder / name)
     assert get_dataset(away, root).fetched == 3
 
 
@@ -226,11 +228,11 @@ def test_command_line(
 ) -> None:
     monkeypatch.setattr(catalog, "SOURCES", (published,))
     place = "spider-challenge-2023/derivatives/labels_iso/sub-001/anat/z.nii.gz"
-    server.files["/labels.zip"] = zipped({f"bids/{place}": b"labels"})
+    (tmp_path / "served" / "labels.zip").write_bytes(zipped({f"bids/{place}": b"labels"}))
     root = tmp_path / "bids"
     assert main(["datasets", "list", "--to", str(root)]) == 0
     assert "absent" in capsys.readouterr().out
-    get = ["datasets", "get", "spider", "--to", str(root), "--labels", f"{server.url}/labels.zip"]
+    get = ["datasets", "get", "spider", "--to", str(root), "--labels", f"{server.address}/labels.zip"]
     assert main([*get, "--subjects", "1", "12"]) == 0
     out = capsys.readouterr().out
     assert "3 of 3 files, 3 fetched now" in out
