@@ -40,26 +40,10 @@ def both(folders: dict[str, Path]) -> dict[str, Path]:
     return {"two-step": folders["good"], "single": folders["worse"]}
 
 
-def test_figures_are_those_of_evaluate(folders: dict[str, Path]) -> None:
+def test_figures_and_differences(folders: dict[str, Path]) -> None:
     result = compare_models(both(folders), folders["truth"])
     assert len(result.images) == 4
     assert result.without_prediction == {"two-step": 0, "single": 1}
-    for name, evaluation in result.models.items():
-        summary = evaluation.summary()
-        expected = {
-            "dice_levels": summary["dice_levels"],
-            "nsd_levels": summary["nsd_levels"],
-            "dice_spinal_cord": summary["dice"]["spinal_cord"],
-            "nsd_discs": summary["nsd"]["discs"],
-            "identified_levels": summary["identification_rate_levels"],
-            "identified_discs": summary["identification_rate"]["discs"],
-            "localisation_mm": summary["localisation_mm"],
-            "all_levels_right": summary["all_levels_right"],
-            "all_levels_right_with_landmark": summary["all_levels_right_with_landmark"],
-            "silently_wrong": summary["silently_wrong"] / 4,
-        }
-        for key, value in expected.items():
-            assert result.models[name].figure(key) == pytest.approx(value), key
     assert result.models["single"].figure("all_levels_right") == 0.25
     difference = result.difference("all_levels_right", "single")
     assert difference.value == -0.75

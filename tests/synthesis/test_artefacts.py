@@ -91,10 +91,3 @@ def test_only_the_chosen_images_of_a_group_have_an_artefact(name):
     changed = add_artefacts(group, (replace(_ARTEFACTS[name], probability=0.5),), scan)
     count = sum(not torch.equal(one, other) for one, other in zip(changed, group, strict=True))
     assert 4 < count < 16
-
-
-def test_no_artefact_without_probability():
-    image = _block()
-    scan = Scan((4.0, 1.0, 1.0), LEFT_RIGHT, Draws(image.shape, np.random.default_rng(0), NUMPY))
-    never = tuple(replace(artefact, probability=0.0) for artefact in _ARTEFACTS.values())
-    assert add_artefacts(image, never, scan) is image

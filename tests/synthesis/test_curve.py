@@ -75,8 +75,3 @@ def test_conus_ends_at_the_first_lumbar_vertebra() -> None:
     column = _column(_EXACT)
     end = column.cord.points[-1][2]
     assert column.level("L2").frame.origin[2] < end < column.level("T11").frame.origin[2]
-
-
-def test_unknown_level() -> None:
-    with pytest.raises(KeyError):
-        _column(_EXACT).level("L6")

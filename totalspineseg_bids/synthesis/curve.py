@@ -192,10 +192,7 @@ class SpinalColumn:
         KeyError
             If the spine does not have this level.
         """
-        for level in self.levels:
-            if level.name == name:
-                return level
-        raise KeyError(name)
+        return {level.name: level for level in self.levels}[name]
 
     def frame(self, s: float) -> LocalFrame:
         """Return the frame at a distance along the curve (mm from its upper end)."""

@@ -4,30 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
-from dynamic_network_architectures.architectures.unet import PlainConvUNet
 
+from tests.inference.untrained import build_network
+from totalspineseg_bids.training.synthetic.small_plans import small_plans
 from totalspineseg_bids.training.synthetic.warm_start import matching_heads, warm_start_weights
 
 
 def _network(seed, features=(4, 8, 12), *, channels=1, outputs=3):
     torch.manual_seed(seed)
-    stages = len(features)
-    network = PlainConvUNet(
-        input_channels=channels,
-        n_stages=stages,
-        features_per_stage=list(features),
-        conv_op=torch.nn.Conv3d,
-        kernel_sizes=3,
-        strides=[1, 2, 2],
-        n_conv_per_stage=1,
-        num_classes=outputs,
-        n_conv_per_stage_decoder=1,
-        conv_bias=True,
-        norm_op=torch.nn.InstanceNorm3d,
-        norm_op_kwargs={"affine": True},
-        nonlin=torch.nn.LeakyReLU,
-    )
-    for weight in network.parameters():
+    strides = ((1, 1, 1), (2, 2, 2), (2, 2, 2))
+    plans = small_plans("x", ["MRI"] * channels, features=features, strides=strides, convolutions=1)
+    network = build_network(plans, channels, outputs)
+    for weight in network.parameters():  # the layers' own start is zero in places
         weight.data += 0.05 * torch.randn_like(weight)
     return network.eval()
 
