@@ -7,8 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from tests.images import save
 from tests.training.conftest import DISCS, LEVELS, box_spine
@@ -16,7 +14,7 @@ from totalspineseg_bids import anatomy
 from totalspineseg_bids.errors import MissingInputError, NothingSelectedError
 from totalspineseg_bids.evaluation.evaluate import evaluate
 from totalspineseg_bids.evaluation.evaluate_output import evaluation_table, write_evaluation
-from totalspineseg_bids.evaluation.metrics import ImageResult, LevelResult, Outcome, centroids, compare, cut_labels
+from totalspineseg_bids.evaluation.metrics import ImageResult, LevelResult, Outcome, compare, cut_labels
 from totalspineseg_bids.evaluation.pairing import pair_files
 
 EYE = np.eye(4)
@@ -54,6 +52,8 @@ def test_dice_is_that_of_sets() -> None:
     result = row(compare(truth, predicted, EYE), "vertebrae_C3")
     assert result.dice == pytest.approx(2 * (mask & moved).sum() / (mask.sum() + moved.sum()))
     assert result.distance_mm == pytest.approx(2.0)
+    affine = np.diag([2.0, 0.5, 1.0, 1.0])
+    assert row(compare(truth, predicted, affine), "vertebrae_C3").distance_mm == pytest.approx(4.0)
     assert result.truth_mm3 == mask.sum()
     assert 0 < result.nsd < row(compare(truth, predicted, EYE, tolerance_mm=2.0), "vertebrae_C3").nsd == 1.0
 
@@ -124,21 +124,6 @@ def test_cut_levels_do_not_count() -> None:
     result = compare(truth, predicted, EYE)
     assert not row(result, bottom.name).full_view
     assert result.outcome is Outcome.RIGHT
-
-
-@settings(max_examples=20, deadline=None)
-@given(
-    st.tuples(*[st.integers(2, 6)] * 3),
-    st.lists(st.floats(-50, 50), min_size=3, max_size=3),
-    st.integers(0, 2**31),
-)
-def test_centroids_follow_the_affine(shape: tuple[int, int, int], offset: list[float], seed: int) -> None:
-    labels = np.random.default_rng(seed).integers(0, 4, shape).astype(np.uint8)
-    affine = np.diag([2.0, 0.5, 1.0, 1.0])
-    affine[:3, 3] = offset
-    for value, centre in centroids(labels, affine).items():
-        voxels = np.argwhere(labels == value)
-        np.testing.assert_allclose(centre, voxels.mean(axis=0) * [2.0, 0.5, 1.0] + offset, atol=1e-9)
 
 
 def test_files_on_other_grids_and_schemes(tmp_path: Path) -> None:

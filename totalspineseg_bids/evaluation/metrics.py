@@ -12,15 +12,15 @@ other.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 import cc3d
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import AnatomicalLabel, Structure
@@ -141,56 +141,50 @@ def cut_labels(labels: NDArray[np.uint8], affine: Affine) -> frozenset[int]:
     return frozenset(cut - {0})
 
 
-def _joint_counts(truth: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Return the number of voxels of each pair of labels, shape (256, 256), without common background."""
-    where = np.flatnonzero((truth != 0) | (predicted != 0))
-    pairs = truth.ravel()[where].astype(np.int64) * 256 + predicted.ravel()[where]
-    return np.bincount(pairs, minlength=256 * 256).reshape(256, 256)
+class _Found(NamedTuple):
+    """A label in a map."""
+
+    voxels: int
+    centre: NDArray[np.float64]
+    """Centre of mass, RAS+ mm."""
+    box: tuple[slice, ...]
 
 
-def centroids(labels: NDArray[np.uint8], affine: Affine) -> dict[int, NDArray[np.float64]]:
-    """Return the centre of mass of each label, RAS+ mm."""
+def _find_labels(labels: NDArray[np.uint8], affine: Affine) -> dict[int, _Found]:
+    """Return the labels of a map by id, without the background."""
     found = cc3d.statistics(labels)
-    numbers = np.flatnonzero(found["voxel_counts"])
-    return {int(n): affine[:3, :3] @ found["centroids"][n] + affine[:3, 3] for n in numbers if n}
+    counts, centroids, boxes = (found[key] for key in ("voxel_counts", "centroids", "bounding_boxes"))
+    present = (int(number) for number in np.flatnonzero(counts) if number)
+    return {n: _Found(int(counts[n]), affine[:3, :3] @ centroids[n] + affine[:3, 3], boxes[n]) for n in present}
 
 
 def _family(label: AnatomicalLabel) -> Structure:
     return Structure.VERTEBRA if label.structure is Structure.SACRUM else label.structure
 
 
-def _nearest(point: NDArray[np.float64], label: AnatomicalLabel, centres: dict[int, NDArray[np.float64]]) -> int | None:
+def _nearest(point: NDArray[np.float64], label: AnatomicalLabel, found: dict[int, _Found]) -> int | None:
     """Return the named level of the same family whose centre is closest to a point, if it is within 20 mm."""
     distances = {
-        other: float(np.linalg.norm(point - centre))
-        for other, centre in centres.items()
+        other: float(np.linalg.norm(point - there.centre))
+        for other, there in found.items()
         if other in anatomy.BY_ID and anatomy.BY_ID[other].level and _family(anatomy.BY_ID[other]) is _family(label)
     }
-    if not distances:
-        return None
-    closest = min(distances, key=lambda other: distances[other])
-    return closest if distances[closest] <= IDENTIFICATION_MM else None
+    closest = min(distances, key=lambda other: distances[other], default=None)
+    return closest if closest is not None and distances[closest] <= IDENTIFICATION_MM else None
 
 
-def _boxes(truth: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> dict[int, tuple[slice, slice, slice]]:
-    """Return the bounding box of each label in either map, with a margin of one voxel inside the grid."""
-    boxes: dict[int, tuple[slice, slice, slice]] = {}
-    first, second = ndimage.find_objects(truth), ndimage.find_objects(predicted)
-    for number in range(max(len(first), len(second))):
-        found = [box for boxes_of in (first, second) if number < len(boxes_of) and (box := boxes_of[number])]
-        if found:
-            low = [max(0, min(box[axis].start for box in found) - 1) for axis in range(3)]
-            high = [max(box[axis].stop for box in found) + 1 for axis in range(3)]
-            boxes[number + 1] = (slice(low[0], high[0]), slice(low[1], high[1]), slice(low[2], high[2]))
-    return boxes
+def _box(found: Sequence[_Found]) -> tuple[slice, ...]:
+    """Return the box around a label in one map or both, with a margin of one voxel inside the grid."""
+    sides = list(zip(*(each.box for each in found), strict=True))
+    return tuple(slice(max(0, min(s.start for s in side) - 1), max(s.stop for s in side) + 1) for side in sides)
 
 
-def _outcome(levels: Iterable[LevelResult], predicted: NDArray[np.int64]) -> Outcome:
+def _outcome(levels: Iterable[LevelResult], *, empty: bool) -> Outcome:
     named = [row for row in levels if row.in_prediction and row.structure in LEVELLED and row.level]
     if any(row.misnamed for row in levels):
         return Outcome.WRONG
     if not named:
-        return Outcome.ABSTAINED if predicted[1:].any() else Outcome.EMPTY
+        return Outcome.EMPTY if empty else Outcome.ABSTAINED
     wanted = [row for row in levels if row.in_truth and row.full_view and row.structure in LEVELLED]
     return Outcome.RIGHT if all(row.identified for row in wanted) else Outcome.INCOMPLETE
 
@@ -230,24 +224,20 @@ def compare(
     if truth.shape != predicted.shape:
         msg = f"truth {truth.shape} and prediction {predicted.shape} are not on one grid"
         raise ValueError(msg)
-    counts = _joint_counts(truth, predicted)
-    in_truth, in_predicted = counts.sum(axis=1), counts.sum(axis=0)
+    there, here = _find_labels(truth, affine), _find_labels(predicted, affine)
     cut = cut_labels(truth, affine)
-    true_centres, predicted_centres = centroids(truth, affine), centroids(predicted, affine)
     voxel = float(abs(np.linalg.det(affine[:3, :3])))
-    boxes = _boxes(truth, predicted)
     rows: list[LevelResult] = []
     for label in anatomy.LABELS:
-        volume, claim = int(in_truth[label.id]), int(in_predicted[label.id])
-        if (not volume and not claim) or anatomy.is_unnamed(label.id):
+        true, own = there.get(label.id), here.get(label.id)
+        if (true is None and own is None) or anatomy.is_unnamed(label.id):
             continue
         levelled = label.structure in LEVELLED
-        nearest = _nearest(predicted_centres[label.id], label, true_centres) if claim and levelled else None
-        claimed = _nearest(true_centres[label.id], label, predicted_centres) if volume and levelled else None
-        distance = float("nan")
-        box = boxes[label.id]
-        if volume and claim:
-            distance = float(np.linalg.norm(predicted_centres[label.id] - true_centres[label.id]))
+        nearest = _nearest(own.centre, label, there) if own and levelled else None
+        claimed = _nearest(true.centre, label, here) if true and levelled else None
+        box = _box([found for found in (true, own) if found])
+        masks = truth[box] == label.id, predicted[box] == label.id
+        volume, claim = (found.voxels if found else 0 for found in (true, own))
         rows.append(
             LevelResult(
                 name=label.name,
@@ -256,15 +246,13 @@ def compare(
                 in_truth=volume > 0,
                 in_prediction=claim > 0,
                 full_view=volume > 0 and (not levelled or label.id not in cut),
-                dice=2.0 * int(counts[label.id, label.id]) / (volume + claim),
-                nsd=normalised_surface_distance(
-                    truth[box] == label.id, predicted[box] == label.id, affine, tolerance_mm
-                ),
+                dice=2.0 * int(np.count_nonzero(masks[0] & masks[1])) / (volume + claim),
+                nsd=normalised_surface_distance(*masks, affine, tolerance_mm),
                 truth_mm3=volume * voxel,
                 predicted_mm3=claim * voxel,
                 identified=(nearest == claimed == label.id) if levelled and volume else None,
                 misnamed=levelled and claim * voxel >= MIN_CLAIM_MM3 and nearest != label.id,
-                distance_mm=distance,
+                distance_mm=float(np.linalg.norm(own.centre - true.centre)) if true and own else float("nan"),
             )
         )
     landmarks = {anatomy.disc(level).name for level in anatomy.LANDMARK_DISCS}
@@ -272,6 +260,6 @@ def compare(
         name,
         dict(tags or {}),
         tuple(rows),
-        _outcome(rows, in_predicted),
+        _outcome(rows, empty=not here),
         any(row.full_view and row.name in landmarks for row in rows),
     )

@@ -435,15 +435,18 @@ def tilted(case: Case, rng: np.random.Generator) -> None:
     half = np.abs(turn.T) @ (shape / 2)
     size = np.ceil(2 * half).astype(int)
     offset = (shape - 1) / 2 - turn @ ((size - 1) / 2)
-    for name in ("truth", "semantic"):
-        array = ndimage.affine_transform(getattr(case, name), turn, offset, tuple(size), order=0)
-        setattr(case, name, array)
-    case.support = [
-        (ndimage.affine_transform(m, turn, offset, tuple(size), order=0), layout) for m, layout in case.support
-    ]
     motion = np.eye(4)
     motion[:3, :3], motion[:3, 3] = turn, offset
-    case.affine = case.affine @ motion
+    _regrid(
+        case, lambda labels: ndimage.affine_transform(labels, turn, offset, tuple(size), order=0), case.affine @ motion
+    )
+
+
+def _regrid(case: Case, change: Callable[[np.ndarray], np.ndarray], affine: np.ndarray) -> None:
+    """Bring all maps of a case to another grid."""
+    case.truth, case.semantic = change(case.truth), change(case.semantic)
+    case.support = [(change(labels), layout) for labels, layout in case.support]
+    case.affine = affine
     case.refresh()
 
 
@@ -466,15 +469,12 @@ def no_processes(case: Case, rng: np.random.Generator) -> None:
 
 
 def _crop(case: Case, rows: tuple[slice, slice, slice]) -> None:
-    before = np.maximum(np.bincount(case.truth.ravel(), minlength=256), 1)
-    case.truth = np.ascontiguousarray(case.truth[rows])
-    case.semantic = np.ascontiguousarray(case.semantic[rows])
-    case.support = [(np.ascontiguousarray(m[rows]), layout) for m, layout in case.support]
-    case.affine = case.affine.copy()
-    case.affine[:3, 3] += case.affine[:3, :3] @ np.array([s.start or 0 for s in rows], float)
+    before = np.maximum(case.counts, 1)
+    affine = case.affine.copy()
+    affine[:3, 3] += affine[:3, :3] @ np.array([s.start or 0 for s in rows], float)
+    _regrid(case, lambda labels: np.ascontiguousarray(labels[rows]), affine)
     # What the view showed in part, the crop shows in part too.
-    case.whole = case.whole * np.bincount(case.truth.ravel(), minlength=256) / before
-    case.refresh()
+    case.whole = case.whole * case.counts / before
 
 
 def thick_slices(case: Case, rng: np.random.Generator) -> None:
@@ -490,12 +490,9 @@ def resample(case: Case, step: np.ndarray) -> None:
     shape = tuple(int(n) for n in np.maximum(np.array(case.truth.shape) // step, 1))
     scale = np.diag([*step, 1.0])
     target = Geometry((shape[0], shape[1], shape[2]), case.affine @ scale)
-    whole = case.whole / float(np.prod(step))
-    case.semantic = restore_labels(case.semantic, case.affine, target)
-    case.support = [(restore_labels(m, case.affine, target), layout) for m, layout in case.support]
-    case.truth = restore_labels(case.truth, case.affine, target)
-    case.affine, case.whole = target.affine, whole
-    case.refresh()
+    before = case.affine
+    case.whole = case.whole / float(np.prod(step))
+    _regrid(case, lambda labels: restore_labels(labels, before, target), target.affine)
 
 
 def ragged(case: Case, rng: np.random.Generator) -> None:
