@@ -18,7 +18,7 @@ import numpy as np
 
 from totalspineseg_bids.anatomy import DEFAULT_SCHEME, LabelScheme
 from totalspineseg_bids.errors import NothingSelectedError, SpineAppError, UsageError
-from totalspineseg_bids.evaluation.evaluate import METRICS, Evaluation, Group, Metric, compare_files, tags_of
+from totalspineseg_bids.evaluation.evaluate import METRICS, Evaluation, ImageGroup, Metric, compare_files, tags_of
 from totalspineseg_bids.evaluation.metrics import ImageResult
 from totalspineseg_bids.evaluation.pairing import pair_files
 from totalspineseg_bids.evaluation.surface_distance import TOLERANCE_MM
@@ -40,7 +40,7 @@ class Difference:
 class ComparedMetric(NamedTuple):
     """One metric over a group of images."""
 
-    group: Group
+    group: ImageGroup
     metric: Metric
     figures: dict[str, float]
     """Of each model."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from totalspineseg_bids.evaluation.compare import ComparedMetric, Comparison, Difference
-from totalspineseg_bids.evaluation.evaluate import Group, Metric
+from totalspineseg_bids.evaluation.evaluate import ImageGroup, Metric
 from totalspineseg_bids.evaluation.evaluate_output import (
     align_columns,
     environment,
@@ -60,7 +60,7 @@ def comparison_table(comparison: Comparison) -> str:
     return "\n".join([*lines, *_remarks(comparison)]) + "\n"
 
 
-def _by_group(comparison: Comparison) -> Iterator[tuple[Group, list[ComparedMetric]]]:
+def _by_group(comparison: Comparison) -> Iterator[tuple[ImageGroup, list[ComparedMetric]]]:
     """Yield the groups with the metrics that have a figure there."""
     for group, rows in itertools.groupby(comparison.rows(), key=lambda row: row.group):
         yield group, [row for row in rows if not all(math.isnan(figure) for figure in row.figures.values())]

@@ -87,7 +87,7 @@ def _metrics() -> Iterator[Metric]:
 METRICS: tuple[Metric, ...] = tuple(_metrics())
 
 
-class Group(NamedTuple):
+class ImageGroup(NamedTuple):
     """Images that have one value of a tag, such as ``contrast``."""
 
     tag: str
@@ -126,13 +126,14 @@ class Evaluation:
         total, number = (self.sums[key] if chosen is None else self.sums[key][chosen]).sum(axis=0)
         return float(total / number) if number else float("nan")
 
-    def groups(self) -> list[Group]:
+    def groups(self) -> list[ImageGroup]:
         """Return the group of all images, and those of each value of each tag."""
-        found = [Group("all", "all", list(range(len(self.images))))]
+        found = [ImageGroup("all", "all", list(range(len(self.images))))]
         for tag in self.tags():
             values = [image.tags.get(tag, "n/a") for image in self.images]
             found += [
-                Group(tag, value, [n for n in found[0].chosen if values[n] == value]) for value in sorted({*values})
+                ImageGroup(tag, value, [n for n in found[0].chosen if values[n] == value])
+                for value in sorted({*values})
             ]
         return found
 
