@@ -1,8 +1,8 @@
 """Time and memory of the labelling of a full column at 1 mm.
 
-Run ``python benchmarks/bench_labelling.py [MAP.nii.gz --layout NAME]``. Without a map a spine is fabricated (about
-90 x 130 x 750 voxels): ellipsoid discs and bodies along a bent canal, with arches and processes. It prints processor
-time next to wall time, because only the former means something on a busy machine.
+Run ``python benchmarks/bench_labelling.py [MAP.nii.gz --layout NAME]``. Without a map, that of a whole
+synthetic spine is taken. It prints processor time next to wall time, because only the former means something on a busy
+machine.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from totalspineseg_bids.evaluation.corruption.columns import make_column, semantic_of
+from totalspineseg_bids.evaluation.corruption.subjects import make_case, make_subject
 from totalspineseg_bids.imaging.io import read_labels
 from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling import label_map
@@ -27,8 +27,8 @@ def _peak_mb() -> float:
 def main() -> None:
     """Print one line per class map."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("map", nargs="?", type=Path, help="semantic map to label instead of a fabricated one")
-    parser.add_argument("--layout", action="append", help="layout of the map; several for the fabricated spine")
+    parser.add_argument("map", nargs="?", type=Path, help="semantic map to label instead of a synthetic one")
+    parser.add_argument("--layout", action="append", help="layout of the map; several for the synthetic spine")
     parser.add_argument("--repeat", type=int, default=3)
     options = parser.parse_args()
     names = options.layout or ["r20240601-step1", "r20240601-step2", "r20241115-step2"]
@@ -39,10 +39,8 @@ def main() -> None:
             volume = read_labels(options.map)
             semantic, affine = volume.data, volume.affine
         else:
-            column = make_column(scale=1.1)
-            padded = np.zeros((90, 130, column.truth.shape[2]), np.uint8)
-            padded[10:74, 20 : 20 + column.truth.shape[1]] = semantic_of(column.truth, layout)
-            semantic, affine = padded, column.affine
+            case = make_case(make_subject(0), "whole", layout, np.random.default_rng(0))
+            semantic, affine = case.semantic, case.affine
         processor, wall = [], []
         for _ in range(options.repeat):
             start, clock = time.process_time(), time.perf_counter()

@@ -22,7 +22,6 @@ from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.cli.tools_common import bar, positive
 from totalspineseg_bids.errors import SpineAppError
-from totalspineseg_bids.evaluation.corruption.columns import dice
 from totalspineseg_bids.imaging.grid import restore_labels
 from totalspineseg_bids.imaging.io import read_image, read_labels
 from totalspineseg_bids.imaging.volume import Geometry, Volume
@@ -32,6 +31,11 @@ from totalspineseg_bids.synthesis.dataset import write_dataset
 from totalspineseg_bids.training.cases import find_cases
 
 COLUMNS = ("discs", "bodies", "posterior elements", "canal", "cord", "levels", "named")
+
+
+def dice(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the Dice coefficient of two masks."""
+    return 2 * int(np.count_nonzero(a & b)) / max(int(np.count_nonzero(a)) + int(np.count_nonzero(b)), 1)
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:

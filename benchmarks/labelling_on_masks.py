@@ -12,11 +12,10 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from held_out_anatomy import COLUMNS, score
+from held_out_anatomy import COLUMNS, dice, score
 from scipy import ndimage
 
 from totalspineseg_bids import anatomy
-from totalspineseg_bids.evaluation.corruption.columns import dice
 from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling import label_map
 from totalspineseg_bids.synthesis.rasterize import FIRST_SPINE_LABEL

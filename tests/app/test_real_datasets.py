@@ -14,6 +14,7 @@ import pytest
 from nibabel.affines import apply_affine
 from tiny_spine import make_dataset, save, tiny_image  # type: ignore[import-not-found]
 
+from tests.columns import make_column, semantic_of
 from totalspineseg_bids.app.files import find_file_jobs
 from totalspineseg_bids.app.run import run
 from totalspineseg_bids.app.segmenter import LoadedSegmenter
@@ -22,7 +23,6 @@ from totalspineseg_bids.bids.validate import find_validator
 from totalspineseg_bids.cli.bids_app import parse_config
 from totalspineseg_bids.config import RunConfig
 from totalspineseg_bids.errors import UsageError
-from totalspineseg_bids.evaluation.corruption.columns import make_column, semantic_of
 from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling import LabellingInput, label_session
 

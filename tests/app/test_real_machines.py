@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from processes import MAIN_SIDECAR, as_plain_user, config, finish, start  # type: ignore[import-not-found]
 from tiny_spine import UNDECIDED, TinySegmenter, make_dataset, save, tiny_image  # type: ignore[import-not-found]
 
+from tests.columns import make_column, semantic_of
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import LabelScheme
 from totalspineseg_bids.app.crash import read_crashes
@@ -28,7 +29,6 @@ from totalspineseg_bids.app.image import draw_disc_points
 from totalspineseg_bids.app.session import find_companions
 from totalspineseg_bids.bids.names import SourceImage
 from totalspineseg_bids.cli.tools import main as tools
-from totalspineseg_bids.evaluation.corruption.columns import make_column, semantic_of
 from totalspineseg_bids.imaging.grid import to_working_grid
 from totalspineseg_bids.imaging.intensity import clip_outliers
 from totalspineseg_bids.imaging.io import load_image

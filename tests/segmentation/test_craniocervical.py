@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tests.columns import dice, semantic_of
 from totalspineseg_bids import anatomy
-from totalspineseg_bids.evaluation.corruption.columns import dice, semantic_of
 from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling import label_map

@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from totalspineseg_bids.evaluation.corruption.columns import make_column, semantic_of
+from tests.columns import make_column, semantic_of
 from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling import LabellingInput, label_map, label_session
 from totalspineseg_bids.segmentation.labelling.column.direction import FRONT_AND_BACK, HEAD_AND_FEET

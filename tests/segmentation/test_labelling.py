@@ -11,9 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from totalspineseg_bids import anatomy
-from totalspineseg_bids.anatomy import SpineVariant, Structure
-from totalspineseg_bids.evaluation.corruption.columns import (
+from tests.columns import (
     SimpleColumn,
     dice,
     levels_right,
@@ -21,6 +19,8 @@ from totalspineseg_bids.evaluation.corruption.columns import (
     semantic_of,
     without_landmarks,
 )
+from totalspineseg_bids import anatomy
+from totalspineseg_bids.anatomy import SpineVariant, Structure
 from totalspineseg_bids.imaging.grid import restore_labels
 from totalspineseg_bids.imaging.volume import Geometry, Volume
 from totalspineseg_bids.segmentation.api import label, to_grid

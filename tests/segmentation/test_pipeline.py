@@ -16,16 +16,16 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from totalspineseg_bids import anatomy
-from totalspineseg_bids.anatomy import Structure
-from totalspineseg_bids.errors import ModelError, UsageError
-from totalspineseg_bids.evaluation.corruption.columns import (
+from tests.columns import (
     SimpleColumn,
     dice,
     levels_right,
     make_column,
     semantic_of,
 )
+from totalspineseg_bids import anatomy
+from totalspineseg_bids.anatomy import Structure
+from totalspineseg_bids.errors import ModelError, UsageError
 from totalspineseg_bids.imaging.grid import restore_labels
 from totalspineseg_bids.imaging.volume import Geometry, Volume
 from totalspineseg_bids.inference.predictor import CoarsePrediction, Prediction

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from tests.columns import dice, make_column, semantic_of
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
-from totalspineseg_bids.evaluation.corruption.columns import dice, make_column, semantic_of
 from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling import label_map
 from totalspineseg_bids.segmentation.labelling.components.level_prior import LevelPrior

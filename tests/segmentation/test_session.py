@@ -7,15 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from totalspineseg_bids import anatomy
-from totalspineseg_bids.anatomy import Structure
-from totalspineseg_bids.evaluation.corruption.columns import (
+from tests.columns import (
     SimpleColumn,
     levels_right,
     make_column,
     semantic_of,
     without_landmarks,
 )
+from totalspineseg_bids import anatomy
+from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.evaluation.corruption.score import GivenName, score
 from totalspineseg_bids.evaluation.corruption.sessions import contradictions, make_session
 from totalspineseg_bids.segmentation.class_map import ClassMap
