@@ -277,11 +277,7 @@ def _write_exports(
         else:
             write_labels(_beside(target, f"_{product.kind}.nii.gz"), product.labels, grid.affine, image.header)
     if "dicom" in options.export and options.dicom_dir is not None:
-        slices = exports.find_series(options.dicom_dir, grid)
-        if slices is None:
-            logger.warning("%s: %s holds no DICOM series with its voxels", target, options.dicom_dir)
-        else:
-            exports.write_dicom_segmentation(_beside(target, ".dcm"), labels, grid, slices, model=options.model)
+        exports.write_dicom_segmentation(_beside(target, ".dcm"), labels, grid, options.dicom_dir, model=options.model)
 
 
 def segment_files(

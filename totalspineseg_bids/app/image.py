@@ -19,20 +19,18 @@ from totalspineseg_bids.app.segmenter import LoadedSegmenter
 from totalspineseg_bids.app.session import find_companions, read_companions
 from totalspineseg_bids.app.uncorrected import SegmentedImage, read_uncorrected, write_uncorrected
 from totalspineseg_bids.bids.names import PROBABILITIES, RESOLUTIONS, DerivativeNames, SourceImage
-from totalspineseg_bids.bids.publish import is_complete, mark_complete, mark_incomplete, remove_files
+from totalspineseg_bids.bids.publish import is_complete, mark_incomplete, remove_files
 from totalspineseg_bids.bids.sidecar import (
+    LABEL_COLUMNS,
+    LABEL_DICTIONARY,
     Digests,
-    Provenance,
-    derivative_uri,
-    describe_label_columns,
     format_json,
     format_value_table,
-    label_table,
     make_image_sidecar,
     make_label_rows,
-    make_main_sidecar,
-    profile_table,
+    read_software_versions,
 )
+from totalspineseg_bids.bids.tables import format_table
 from totalspineseg_bids.columns import MISSING, describe_columns
 from totalspineseg_bids.config import RunConfig
 from totalspineseg_bids.imaging.atomic import write_text
@@ -46,7 +44,7 @@ from totalspineseg_bids.imaging.io import (
 )
 from totalspineseg_bids.imaging.memory import check_memory
 from totalspineseg_bids.imaging.volume import Geometry, Volume
-from totalspineseg_bids.measurement.levels import PROFILE_COLUMNS
+from totalspineseg_bids.measurement.levels import COLUMNS, PROFILE_COLUMNS
 from totalspineseg_bids.measurement.quality import measure_quality
 from totalspineseg_bids.segmentation.corrections import digest_labels
 from totalspineseg_bids.segmentation.disc_points import draw_disc_points
@@ -123,7 +121,7 @@ def plan_image(
         others, resolution = DerivativeNames.of(localizer), config.resolutions[-1]
         path = config.output_dir / others.labels(".nii.gz", resolution)
         if path.is_file():
-            found = path, derivative_uri(others, resolution)
+            found = path, f"bids::{others.labels('.nii.gz', resolution)}"
             digest = hashlib.sha256(f"{digest} {file_digest(path)}".encode()).hexdigest()
     companions = find_companions(source, session) if config.joint_session else ()
     if companions:
@@ -216,81 +214,86 @@ class _Writer:
         before: SegmentedImage,
         after: SegmentedImage,
     ) -> None:
-        self.job, self.config, self.image, self.before = job, config, image, before
+        self.job, self.config, self.loaded, self.image, self.before = job, config, loaded, image, before
         self.spine, self.native = after.spine, after.native
         self.output, self.names = config.output_dir, job.names
-        self.provenance = Provenance(
-            job.source,
-            loaded.model,
-            loaded.bundled,
-            job.digests,
-            settings={
-                "label_scheme": recorded_scheme(config.label_scheme),
-                "output_resolution": config.output_resolution,
-                "quality": config.quality,
-                "roi": config.roi,
-                "precision": list(before.spine.precisions) or None,
-                "single_step": config.single_step,
-                "step1_only": config.step1_only,
-                "localizer": config.localizer,
-                "joint_with": [companion.relative for companion in job.companions] or None,
-                "volume": config.volume if image.volumes > 1 else None,
-            },
-            notes=image.notes,
-            localizer=job.localizer[1] if job.localizer else None,
-            labels_digest=digest_labels(before.spine) if before.spine.status is not SpineStatus.NO_SPINE else None,
-            corrections=job.corrections.describe(self.output),
-        )
-        self.measures = self._measure()
-        self.rows = make_label_rows(
-            self.spine.components, self.measures.levels if self.measures else [], config.label_scheme
-        )
+        self.has_spine = self.spine.status is not SpineStatus.NO_SPINE
+        self.measures = self._measure() if self.has_spine else None
         self.written: list[str] = []
 
-    def _measure(self) -> SpineMeasures | None:
-        if self.spine.status is SpineStatus.NO_SPINE:
-            return None
-        spine = self.spine
+    def _measure(self) -> SpineMeasures:
         from totalspineseg_bids.measurement.measure import measure_spine  # noqa: PLC0415 - loads scipy
 
-        image = self.image.volume
+        spine, image = self.spine, self.image.volume
         return measure_spine(
             spine.labels, spine.affine, spine.components, spine.centerline_mm, source_affine=image.affine, image=image
         )
 
     def publish(self) -> list[str]:
         """Write all derivatives, the main sidecar last, and return their paths below the output folder."""
+        rows = make_label_rows(
+            self.spine.components, self.measures.levels if self.measures else [], self.config.label_scheme
+        )
         for resolution in self.config.resolutions:
-            if self.spine.status is not SpineStatus.NO_SPINE:
+            if self.has_spine:
                 self._write_images(resolution)
-            self._write_text(self.names.labels(".tsv", resolution), label_table(self.rows))
+            self._write_text(self.names.labels(".tsv", resolution), format_table((*LABEL_COLUMNS, *COLUMNS), rows))
         if self.measures and self.measures.profile:
-            self._write_text(self.names.profile(".tsv"), profile_table(self.measures.profile))
+            areas = [point.as_row() for point in self.measures.profile]
+            self._write_text(self.names.profile(".tsv"), format_table(list(PROFILE_COLUMNS), areas))
             self._write_text(self.names.profile(".json"), format_json(describe_columns(PROFILE_COLUMNS.values())))
-        self._write_uncorrected()
-        if self.config.export and self.spine.status is not SpineStatus.NO_SPINE:
+        if self.has_spine:
+            self._write_uncorrected()
+        if self.has_spine and self.config.export:
             self._write_exports()
         figures = self._write_figures()
         *others, main = self.config.resolutions
+        for resolution in others:
+            self._describe(self.names.labels(".json", resolution), "labels", resolution, **LABEL_DICTIONARY)
+        content = self._main_sidecar(figures)
+        self._describe(self.names.labels(".json", main), "labels", main, **content)
+        # The mark too: a run beside this one may have set it after this one's `mark_incomplete`, as a file of its own.
+        return [*self.written, *figures.values()]
+
+    def _main_sidecar(self, figures: dict[str, str]) -> dict[str, object]:
+        """Return the entries of the sidecar of the label image, whose presence marks the image as complete."""
+        job, config, loaded, spine = self.job, self.config, self.loaded, self.spine
+        corrections = job.corrections.describe(self.output)
         posture = self.measures.posture.as_row() if self.measures else {}
         quality = measure_quality(self.image.volume, self.native).as_row() if self.measures else {}
-        for resolution in others:
-            sidecar = make_image_sidecar(self.provenance, _DESCRIPTIONS["labels"], resolution)
-            self._write_text(
-                self.names.labels(".json", resolution), format_json({**sidecar, **describe_label_columns()})
-            )
-        content = make_main_sidecar(
-            self.provenance,
-            self.spine,
-            outputs=self.written,
-            figures=figures,
-            posture={name: value for name, value in posture.items() if value != MISSING},
-            quality={name: value for name, value in quality.items() if value != MISSING},
-            resolution=main,
-        )
-        mark_complete(self.output, self.names, main, content)
-        # The mark too: a run beside this one may have set it after this one's `mark_incomplete`, as a file of its own.
-        return [*self.written, *figures.values(), self.names.labels(".json", main)]
+        return {
+            "Manual": "EditedMap" in (corrections or {}),
+            "Status": spine.status.value,
+            "Reason": spine.reason,
+            "Flags": list(spine.flags),
+            "InputNotes": list(self.image.notes),
+            "LevelsInView": [c.level for c in spine.components if c.level is not None],
+            "Posture": {name: value for name, value in posture.items() if value != MISSING},
+            "ImageQuality": {name: value for name, value in quality.items() if value != MISSING},
+            "Model": {"Name": loaded.model, "Bundled": loaded.bundled},
+            "Settings": {
+                "label_scheme": recorded_scheme(config.label_scheme),
+                "output_resolution": config.output_resolution,
+                "quality": config.quality,
+                "roi": config.roi,
+                "precision": list(self.before.spine.precisions) or None,
+                "single_step": config.single_step,
+                "step1_only": config.step1_only,
+                "localizer": config.localizer,
+                "joint_with": [companion.relative for companion in job.companions] or None,
+                "volume": config.volume if self.image.volumes > 1 else None,
+            },
+            "Digests": job.digests.as_dict(),
+            # Corrections refer to the map before them.
+            "LabelsDigest": digest_labels(self.before.spine)
+            if self.before.spine.status is not SpineStatus.NO_SPINE
+            else None,
+            "Corrections": corrections,
+            "SoftwareUsed": read_software_versions(),
+            "Outputs": sorted(self.written),
+            "Figures": dict(sorted(figures.items())),
+            **LABEL_DICTIONARY,
+        }
 
     def _write_text(self, name: str, text: str) -> None:
         write_text(self.output / name, text)
@@ -326,8 +329,6 @@ class _Writer:
 
     def _write_uncorrected(self) -> None:
         """Write the result before corrections, or keep it; after the probability maps, for which it vouches."""
-        if self.before.spine.status is SpineStatus.NO_SPINE:
-            return
         name = self.names.uncorrected
         if name not in self.before.kept:
             maps = {self.names.probability(label, ".nii.gz", r) for label in PROBABILITIES for r in RESOLUTIONS}
@@ -340,7 +341,8 @@ class _Writer:
         self.written.append(name)
 
     def _describe(self, name: str, what: str, resolution: str | None, **further: object) -> None:
-        content = make_image_sidecar(self.provenance, _DESCRIPTIONS.get(what, what), resolution)
+        sources = [self.job.source.uri, *([self.job.localizer[1]] if self.job.localizer else [])]
+        content = make_image_sidecar(_DESCRIPTIONS.get(what, what), sources, resolution)
         self._write_text(name, format_json({**content, **further}))
 
     def _write_exports(self) -> None:
@@ -360,21 +362,14 @@ class _Writer:
             self._write_dicom()
 
     def _write_dicom(self) -> None:
-        from totalspineseg_bids.exports import find_series, write_dicom_segmentation  # noqa: PLC0415 - optional package
+        from totalspineseg_bids.exports import write_dicom_segmentation  # noqa: PLC0415 - optional package
 
         folder = self.config.dicom_dir or Path()
-        parts = (f"sub-{self.job.source.participant}", f"ses-{self.job.source.session}")
-        for part in parts:
+        for part in (f"sub-{self.job.source.participant}", f"ses-{self.job.source.session}"):
             folder = folder / part if (folder / part).is_dir() else folder
-        grid = self.image.volume.geometry
-        slices = find_series(folder, grid)
-        if slices is None:
-            logger.warning("%s: %s holds no DICOM series with its voxels", self.job.source.name, folder)
-            return
-        name = self.names.exported_file("dseg.dcm")
-        model = self.provenance.model
-        write_dicom_segmentation(self.output / name, self.native, grid, slices, model=model)
-        self.written.append(name)
+        name, grid = self.names.exported_file("dseg.dcm"), self.image.volume.geometry
+        if write_dicom_segmentation(self.output / name, self.native, grid, folder, model=self.loaded.model):
+            self.written.append(name)
 
     def _write_figures(self) -> dict[str, str]:
         # A figure that cannot be drawn must not prevent the publication of the result.

@@ -192,11 +192,9 @@ def plan_jobs(config: RunConfig, loaded: LoadedSegmenter, sources: Sequence[Sour
         If an input file cannot be read.
     """
     run = _Run(config, loaded, sources)
-    for _, group in itertools.groupby(sources, key=lambda source: source.participant):
-        participant = list(group)
+    for participant in _by_participant(sources):
         for source, localizer in run.in_order(participant):
-            session = _session(source, participant)
-            yield images.plan_image(source, config, loaded, localizer, session, corrections=run.corrections)
+            yield run.plan(source, localizer, participant)
 
 
 def rebuild_reports(config: RunConfig) -> Tally:
@@ -209,13 +207,11 @@ def rebuild_reports(config: RunConfig) -> Tally:
     MissingInputError
         If the content of a result was not fetched.
     """
-    selected = set(config.participant_label)
     labels = [
         label
         for label in list_participants(config.output_dir, config.participant_label)
-        if not selected or label in selected
+        if label not in config.exclude_participant_label
     ]
-    labels = [label for label in labels if label not in config.exclude_participant_label]
     if not labels:
         msg = (
             f"{config.output_dir}: holds no derivatives of the participants asked for; run the participant level first"
@@ -358,15 +354,14 @@ class _Run:
     def _is_open(self, sources: Sequence[SourceImage], chosen: Sequence[SourceImage]) -> bool:
         """Return whether some of the images of a participant are not complete."""
         pairs = [pair for pair in self.in_order(sources) if pair[0] in chosen]
-        return any(self._state(source, near, _session(source, sources)) != "complete" for source, near in pairs)
+        return any(self._state(source, localizer, sources) != "complete" for source, localizer in pairs)
 
     def _schedule(self) -> Iterator[Group]:
         """Yield all images of a participant and those to process; images at which a run was killed come last."""
         wanted = {source for source in self.sources if source.relative in self.wanted}
         killed = {source for source in wanted if was_killed(self.config.output_dir, source)}
         for last in (False, True):
-            for _, group in itertools.groupby(self.sources, key=lambda source: source.participant):
-                sources = list(group)
+            for sources in _by_participant(self.sources):
                 if chosen := [source for source in sources if source in wanted and (source in killed) == last]:
                     yield sources, chosen
 
@@ -378,7 +373,7 @@ class _Run:
             if source not in chosen:
                 continue
             bar.set_description_str(source.name)
-            failed = self._image(source, localizer, _session(source, sources), bar)
+            failed = self._image(source, localizer, sources, bar)
             bar.update()
             if failed and self.config.stop_on_first_crash:
                 logger.error("stopped at the first failure, as asked")
@@ -386,15 +381,14 @@ class _Run:
         return False
 
     def _image(
-        self, source: SourceImage, localizer: SourceImage | None, session: Sequence[SourceImage], bar: tqdm[None]
+        self, source: SourceImage, localizer: SourceImage | None, participant: Sequence[SourceImage], bar: tqdm[None]
     ) -> bool:
         def progress(stage: str, fraction: float) -> None:
             bar.set_postfix_str(f"{stage} {fraction:.0%}")
 
         try:
-            self._check_name(source)
-            job = images.plan_image(source, self.config, self.loaded, localizer, session, corrections=self.corrections)
-            if not self.config.force and images.is_done(job, self.config):
+            job = self.plan(source, localizer, participant)
+            if self._is_done(job):
                 clear_crash(self.config.output_dir, source)
                 clear_mark(self.config.output_dir, source)
                 logger.info("%s: complete, skipped", source.name)
@@ -427,11 +421,20 @@ class _Run:
             logger.error("the failure could not be recorded: %s", problem)  # noqa: TRY400 - without traceback
         return True
 
-    def _check_name(self, source: SourceImage) -> None:
-        if _target(source) in self.ambiguous:
-            twins = " and ".join(s.relative for s in self.sources if _target(s) == _target(source))
+    def plan(
+        self, source: SourceImage, localizer: SourceImage | None, participant: Iterable[SourceImage]
+    ) -> images.ImageJob:
+        """Return the job of an image among those of its participant."""
+        target = _target(source)
+        if target in self.ambiguous:
+            twins = " and ".join(s.relative for s in self.sources if _target(s) == target)
             msg = f"{source.path}: {twins} would give the same output; remove one of them"
             raise ImageError(msg)
+        session = [other for other in participant if other.session == source.session]
+        return images.plan_image(source, self.config, self.loaded, localizer, session, corrections=self.corrections)
+
+    def _is_done(self, job: images.ImageJob) -> bool:
+        return not self.config.force and images.is_done(job, self.config)
 
     def in_order(self, sources: Sequence[SourceImage]) -> list[tuple[SourceImage, SourceImage | None]]:
         """Return the images of a participant with the localizer of each, localizers first."""
@@ -447,32 +450,27 @@ class _Run:
 
     def list_work(self) -> None:
         """List on standard output the images that would be processed."""
-        for _, group in itertools.groupby(self.sources, key=lambda source: source.participant):
-            sources = list(group)
-            for source, localizer in self.in_order(sources):
-                state = self._state(source, localizer, _session(source, sources))
-                sys.stdout.write(f"{state}\t{source.relative}\n")
+        for participant in _by_participant(self.sources):
+            for source, localizer in self.in_order(participant):
+                sys.stdout.write(f"{self._state(source, localizer, participant)}\t{source.relative}\n")
 
-    def _state(self, source: SourceImage, localizer: SourceImage | None, session: Sequence[SourceImage]) -> str:
+    def _state(self, source: SourceImage, localizer: SourceImage | None, participant: Sequence[SourceImage]) -> str:
         if self.config.datalad_get and not is_fetched(source.path):
             return "to do"
         try:
-            self._check_name(source)
-            job = images.plan_image(source, self.config, self.loaded, localizer, session, corrections=self.corrections)
-            done = not self.config.force and images.is_done(job, self.config)
+            return "complete" if self._is_done(self.plan(source, localizer, participant)) else "to do"
         except SpineAppError as error:
             logger.warning("%s", error)
             return "would fail"
-        return "complete" if done else "to do"
 
 
 def _target(source: SourceImage) -> str:
     return DerivativeNames.of(source).labels(".json")
 
 
-def _session(source: SourceImage, sources: Iterable[SourceImage]) -> list[SourceImage]:
-    """Return the images of the same person and session."""
-    return [other for other in sources if (other.participant, other.session) == (source.participant, source.session)]
+def _by_participant(sources: Iterable[SourceImage]) -> Iterator[list[SourceImage]]:
+    for _, group in itertools.groupby(sources, key=lambda source: source.participant):
+        yield list(group)
 
 
 def _nearest(source: SourceImage, localizers: Iterable[SourceImage]) -> SourceImage | None:

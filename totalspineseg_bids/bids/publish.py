@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from totalspineseg_bids.bids.names import LOGS, RESOLUTIONS, DerivativeNames
-from totalspineseg_bids.bids.sidecar import Digests, format_json
+from totalspineseg_bids.bids.sidecar import Digests
 from totalspineseg_bids.errors import MissingInputError
 from totalspineseg_bids.files import read_json
-from totalspineseg_bids.imaging.atomic import remove_stale, write_text
+from totalspineseg_bids.imaging.atomic import remove_stale
 from totalspineseg_bids.imaging.checks import is_fetched
 
 
@@ -135,14 +135,3 @@ def remove_files(output: Path, files: Iterable[str]) -> None:
     for name in files:
         with suppress(FileNotFoundError):
             (output / name).unlink()
-
-
-def mark_complete(output: Path, names: DerivativeNames, resolution: str | None, sidecar: dict[str, Any]) -> None:
-    """Write the sidecar that marks an image as complete.
-
-    Raises
-    ------
-    OSError
-        If it cannot be written.
-    """
-    write_text(output / names.labels(".json", resolution), format_json(sidecar))

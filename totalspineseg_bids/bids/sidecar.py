@@ -9,17 +9,16 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
 from totalspineseg_bids import __version__
 from totalspineseg_bids.anatomy import BY_ID, LabelScheme
-from totalspineseg_bids.bids.names import DerivativeNames, SourceImage
 from totalspineseg_bids.bids.tables import format_table
 from totalspineseg_bids.columns import TableColumn, describe_columns
-from totalspineseg_bids.measurement.levels import COLUMNS, PROFILE_COLUMNS, LevelMeasures, ProfilePoint
-from totalspineseg_bids.segmentation.result import Component, LabelledSpine
+from totalspineseg_bids.measurement.levels import COLUMNS, LevelMeasures
+from totalspineseg_bids.segmentation.result import Component
 
 #: Columns of the label table that come before the measures, by name and in order.
 LABEL_COLUMNS = {
@@ -41,6 +40,8 @@ LABEL_COLUMNS = {
         TableColumn("reason", "Why there is no level, or why it is doubtful"),
     )
 }
+#: Data dictionary of the label table.
+LABEL_DICTIONARY = describe_columns([*LABEL_COLUMNS.values(), *COLUMNS.values()])
 _PACKAGES = ("nnunetv2", "torch", "openvino", "numpy", "scipy", "nibabel")
 
 
@@ -68,35 +69,6 @@ class Digests:
     def of_segmentation(self) -> Digests:
         """Return the digests without what is done after the networks."""
         return Digests(self.input, self.config, self.model)
-
-
-@dataclass(frozen=True, slots=True)
-class Provenance:
-    """Provenance of a result."""
-
-    source: SourceImage
-    """Source image."""
-    model: str
-    """Name of the model set."""
-    bundled: bool
-    """True for the bundled model, which was trained on synthetic images and is meant for trying out the program."""
-    digests: Digests
-    """Digests of input, settings and model."""
-    settings: Mapping[str, object] = field(default_factory=dict)
-    """Settings that change the result, in readable form."""
-    notes: tuple[str, ...] = ()
-    """Oddities of the input file."""
-    localizer: str | None = None
-    """BIDS URI of the localizer labels that were used, if any."""
-    labels_digest: str | None = None
-    """SHA-256 of the label map before corrections, to which corrections refer; ``None`` without a map."""
-    corrections: Mapping[str, object] | None = None
-    """What a reader corrected; ``None`` for nothing."""
-
-    @property
-    def sources(self) -> list[str]:
-        """BIDS URIs of the inputs."""
-        return [self.source.uri, *([self.localizer] if self.localizer else [])]
 
 
 def read_software_versions() -> dict[str, str]:
@@ -151,16 +123,6 @@ def make_label_rows(
     return rows
 
 
-def label_table(rows: Sequence[Mapping[str, str]]) -> str:
-    """Format the label table as text; without rows it consists of its header."""
-    return format_table((*LABEL_COLUMNS, *COLUMNS), rows)
-
-
-def profile_table(points: Sequence[ProfilePoint]) -> str:
-    """Format the table of areas along the column as text."""
-    return format_table(list(PROFILE_COLUMNS), [point.as_row() for point in points])
-
-
 def format_value_table(values: Iterable[tuple[int, str, str]]) -> str:
     r"""Format the look-up table of a label map from value, name and colour of its labels.
 
@@ -171,68 +133,22 @@ def format_value_table(values: Iterable[tuple[int, str, str]]) -> str:
     return format_table(columns, [dict(zip(columns, row, strict=True)) for row in values])
 
 
-def make_main_sidecar(
-    provenance: Provenance,
-    spine: LabelledSpine,
-    *,
-    outputs: Sequence[str],
-    figures: Mapping[str, str],
-    posture: Mapping[str, Any],
-    quality: Mapping[str, Any],
-    resolution: str | None,
-) -> dict[str, Any]:
-    """Return the sidecar of the label image; its presence marks the image as complete.
+def make_image_sidecar(description: str, sources: Sequence[str], resolution: str | None) -> dict[str, Any]:
+    """Return the entries that the sidecars of all derived images contain.
 
     Parameters
     ----------
-    provenance : Provenance
-        Provenance of the result.
-    spine : LabelledSpine
-        Labelled spine.
-    outputs : sequence of str
-        Paths, below the output folder, of the files written for the image.
-    figures : mapping of str to str
-        Path of each figure below the output folder, by kind.
-    posture : mapping of str to object
-        Angles of the whole spine.
-    quality : mapping of str to object
-        Quality of the image.
+    description : str
+        Content of the image.
+    sources : sequence of str
+        BIDS URIs of the inputs, the image first.
     resolution : str or None
         ``res-`` entity of the image; ``None`` for the grid of the source.
     """
-    return {
-        **make_image_sidecar(provenance, "Vertebrae, discs, spinal cord and canal as labels", resolution),
-        "Manual": "EditedMap" in (provenance.corrections or {}),
-        "Status": spine.status.value,
-        "Reason": spine.reason,
-        "Flags": list(spine.flags),
-        "InputNotes": list(provenance.notes),
-        "LevelsInView": [c.level for c in spine.components if c.level is not None],
-        "Posture": dict(posture),
-        "ImageQuality": dict(quality),
-        "Model": {"Name": provenance.model, "Bundled": provenance.bundled},
-        "Settings": dict(provenance.settings),
-        "Digests": provenance.digests.as_dict(),
-        "LabelsDigest": provenance.labels_digest,
-        "Corrections": provenance.corrections,
-        "SoftwareUsed": read_software_versions(),
-        "Outputs": sorted(outputs),
-        "Figures": dict(sorted(figures.items())),
-        **describe_label_columns(),
-    }
-
-
-def describe_label_columns() -> dict[str, Any]:
-    """Return the data dictionary of the label table."""
-    return describe_columns([*LABEL_COLUMNS.values(), *COLUMNS.values()])
-
-
-def make_image_sidecar(provenance: Provenance, description: str, resolution: str | None) -> dict[str, Any]:
-    """Return the entries that the sidecars of all derived images contain."""
-    content: dict[str, Any] = {"Description": description, "Sources": provenance.sources}
+    content: dict[str, Any] = {"Description": description, "Sources": list(sources)}
     if resolution is not None:
         content["Resolution"] = f"{resolution} isotropic, axes along those of the scanner (RAS)"
-    content["SpatialReference"] = provenance.source.uri
+    content["SpatialReference"] = sources[0]
     return content
 
 
@@ -240,8 +156,3 @@ def format_json(content: Mapping[str, Any]) -> str:
     """Format the text of a JSON file; keys without a value are omitted."""
     kept = {key: value for key, value in content.items() if value is not None}
     return json.dumps(kept, indent=2, ensure_ascii=False) + "\n"
-
-
-def derivative_uri(names: DerivativeNames, resolution: str | None) -> str:
-    """Return the BIDS URI of a label image of this dataset."""
-    return f"bids::{names.labels('.nii.gz', resolution)}"

@@ -7,7 +7,7 @@ series. Nothing here knows names or folders of the output.
 from __future__ import annotations
 
 from totalspineseg_bids.exports.body_parts import split_vertebrae
-from totalspineseg_bids.exports.dicom_segmentation import find_series, write_dicom_segmentation
+from totalspineseg_bids.exports.dicom_segmentation import write_dicom_segmentation
 from totalspineseg_bids.exports.markups import make_markups
 from totalspineseg_bids.exports.products import ExportedMap, ExportedText, make_exports
 from totalspineseg_bids.exports.spinal_cord_toolbox import draw_centerline, label_cord
@@ -16,7 +16,6 @@ __all__ = [
     "ExportedMap",
     "ExportedText",
     "draw_centerline",
-    "find_series",
     "label_cord",
     "make_exports",
     "make_markups",

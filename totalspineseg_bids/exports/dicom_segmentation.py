@@ -6,6 +6,7 @@ Source: DICOM PS3.3 A.51 (Segmentation) and PS3.16 CID 7150 and SNOMED CT codes 
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -17,12 +18,14 @@ from numpy.typing import NDArray
 
 from totalspineseg_bids import __version__
 from totalspineseg_bids.anatomy import BY_ID, Structure
-from totalspineseg_bids.errors import ImageError, UsageError
+from totalspineseg_bids.errors import UsageError
 from totalspineseg_bids.imaging.atomic import write_bytes
 from totalspineseg_bids.imaging.volume import Affine, Geometry
 
 if TYPE_CHECKING:
     from pydicom import Dataset
+
+logger = logging.getLogger(__name__)
 
 #: SNOMED CT code and meaning of each structure.
 _CODES: Final = {
@@ -37,32 +40,15 @@ _TOLERANCE_MM: Final = 0.1
 _TO_RAS: Final = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
-def find_series(folder: Path, grid: Geometry) -> list[Dataset] | None:
-    """Return the slices of the series in a folder whose voxels are those of an image; ``None`` if there is none.
-
-    Parameters
-    ----------
-    folder : Path
-        Folder with DICOM files at any depth.
-    grid : Geometry
-        Grid of the image.
-
-    Raises
-    ------
-    UsageError
-        If highdicom is not installed.
-
-    Examples
-    --------
-    >>> slices = find_series(Path("dicom"), Geometry((320, 320, 15), np.eye(4)))  # doctest: +SKIP
-    """
+def _find_series(folder: Path, grid: Geometry) -> tuple[list[Dataset], NDArray[np.intp]] | None:
+    """Return the slices of the series in a folder whose voxels are those of an image, and the indices of these."""
     series: dict[str, list[Dataset]] = {}
     for dataset in _read(folder):
         series.setdefault(str(dataset.SeriesInstanceUID), []).append(dataset)
     for _, slices in sorted(series.items()):
         ordered = _in_order(slices)
-        if ordered is not None and _to_series(grid, ordered) is not None:
-            return ordered
+        if ordered is not None and (index := _to_series(grid, ordered)) is not None:
+            return ordered, index
     return None
 
 
@@ -128,9 +114,9 @@ def _to_series(grid: Geometry, slices: Sequence[Dataset]) -> NDArray[np.intp] | 
 
 
 def write_dicom_segmentation(
-    path: Path, labels: NDArray[np.uint8], grid: Geometry, slices: Sequence[Dataset], *, model: str
-) -> None:
-    """Write labels as a DICOM segmentation that refers to a series; equal labels give equal identifiers.
+    path: Path, labels: NDArray[np.uint8], grid: Geometry, folder: Path, *, model: str
+) -> bool:
+    """Write labels as a DICOM segmentation that refers to the series of an image; equal labels give equal identifiers.
 
     Parameters
     ----------
@@ -140,31 +126,36 @@ def write_dicom_segmentation(
         Canonical ids.
     grid : Geometry
         Grid of the labels.
-    slices : sequence of Dataset
-        Series from `find_series`.
+    folder : Path
+        Folder with DICOM files at any depth.
     model : str
         Name of the model, for the description of the algorithm.
 
+    Returns
+    -------
+    bool
+        Whether the folder holds a series with the voxels of the image; without one, a warning is logged.
+
     Raises
     ------
-    ImageError
-        If the series has another grid.
+    UsageError
+        If highdicom is not installed.
     OSError
         If the file cannot be written.
 
     Examples
     --------
     >>> grid = Geometry((320, 320, 15), np.eye(4))
-    >>> slices = find_series(Path("dicom"), grid)  # doctest: +SKIP
-    >>> write_dicom_segmentation(Path("dseg.dcm"), labels, grid, slices, model="bundled")  # doctest: +SKIP
+    >>> write_dicom_segmentation(Path("dseg.dcm"), labels, grid, Path("dicom"), model="bundled")  # doctest: +SKIP
     """
+    found = _find_series(folder, grid)
+    if found is None:
+        logger.warning("%s: %s holds no DICOM series with its voxels", path.name, folder)
+        return False
     import highdicom as hd  # noqa: PLC0415 - optional
     from highdicom.sr import CodedConcept  # noqa: PLC0415
 
-    index = _to_series(grid, slices)
-    if index is None:
-        msg = f"{path}: the DICOM series has another grid than the image; give the series that it was converted from"
-        raise ImageError(msg)
+    slices, index = found
     values = labels[tuple(np.moveaxis(index, -1, 0))]
     present = [BY_ID[int(value)] for value in np.unique(values) if value]
     algorithm = hd.AlgorithmIdentificationSequence(
@@ -210,6 +201,7 @@ def write_dicom_segmentation(
     stream = BytesIO()
     segmentation.save_as(stream)
     write_bytes(path, stream.getvalue())
+    return True
 
 
 def _uid(slices: Sequence[Dataset], text: str) -> str:
