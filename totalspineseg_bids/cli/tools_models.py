@@ -85,7 +85,7 @@ def _verify(names: list[str]) -> None:
     with bar(len(names), "verify") as progress:
         for name in names:
             try:
-                say(f"{name}: {len(check(name).files)} files as installed")
+                say(f"{name}: {len(check(name))} files as installed")
             except ModelError as error:
                 problems.append(str(error))
             progress.update()

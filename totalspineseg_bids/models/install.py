@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -23,7 +24,6 @@ def install(
     *,
     url: str | Sequence[str] | None = None,
     name: str | None = None,
-    progress: download.ByteProgress | None = None,
     force: bool = False,
     sha256: Collection[str] = (),
 ) -> Path:
@@ -38,8 +38,6 @@ def install(
         Address or addresses of zips, instead of or beside the name of a release.
     name
         Name to install under; by default the release named in the file's name, else the file's name.
-    progress
-        Called during each download.
     force
         Reinstall models that are installed and intact.
     sha256
@@ -73,7 +71,10 @@ def install(
     for address in urls:
         file = downloads / f"{target_name}-{_file_name(address)}"
         try:
-            _download(address, file, progress)
+            download.download(address, file)
+        except OSError as error:
+            msg = f"cannot write to {downloads}: {error}; set {catalog.CACHE_VARIABLE} to a folder that can be written"
+            raise OutputError(msg) from error
         except download.DownloadError as error:
             msg = (
                 f"{error}; on a computer with network fetch {' and '.join(urls)}, copy here and run "
@@ -83,7 +84,7 @@ def install(
         try:
             digest = _checked_digest(file, address, expected)
             archive.copy_models(file, folder)
-            _record(folder, [{"origin": address, "sha256": digest}])
+            _record(folder, {"origin": address, "sha256": digest})
         finally:
             # A complete file that is damaged or refused must be downloaded again next time.
             file.unlink(missing_ok=True)
@@ -100,7 +101,7 @@ def _install_local(source: Path, name: str, expected: frozenset[str]) -> Path:
     for item in archives:
         archive.copy_models(item, folder)
         recorded = {"sha256": digests[item]} if item in digests else {}
-        _record(folder, [{"origin": str(item.resolve()), **recorded}])
+        _record(folder, {"origin": str(item.resolve()), **recorded})
     return folder
 
 
@@ -136,28 +137,19 @@ def _addresses(spec: str | None, url: str | Sequence[str] | None) -> list[str]:
     raise ModelError(msg)
 
 
-def _download(address: str, target: Path, progress: download.ByteProgress | None) -> Path:
-    try:
-        return download.download(address, target, progress)
-    except OSError as error:
-        msg = f"cannot write to {target.parent}: {error}; set {catalog.CACHE_VARIABLE} to a folder that can be written"
-        raise OutputError(msg) from error
-
-
-def _record(folder: Path, sources: Iterable[dict[str, str]]) -> None:
-    added = list(sources)
+def _record(folder: Path, source: dict[str, str]) -> None:
     manifest = verify.read_manifest(folder) or {}
-    origins = {source["origin"] for source in added}
-    kept = [source for source in manifest.get("sources", []) if source.get("origin") not in origins]
-    verify.write_manifest(folder, [*kept, *added])
+    kept = [other for other in manifest.get("sources", []) if other.get("origin") != source["origin"]]
+    verify.write_manifest(folder, [*kept, source])
 
 
 def _is_complete(folder: Path, urls: Sequence[str]) -> bool:
-    manifest = verify.read_manifest(folder)
-    if manifest is None:
-        return False
-    origins = {source.get("origin") for source in manifest.get("sources", [])}
-    return set(urls) <= origins and verify.verify(folder.name).intact
+    manifest = verify.read_manifest(folder) or {}
+    with suppress(ModelError):
+        return {*urls} <= {source.get("origin") for source in manifest.get("sources", [])} and bool(
+            verify.check(folder.name)
+        )
+    return False
 
 
 def _file_name(address: str) -> str:

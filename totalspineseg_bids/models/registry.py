@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from totalspineseg_bids.errors import ModelError, OutputError
 from totalspineseg_bids.inference import folders
@@ -39,14 +40,8 @@ class ModelSet:
 
     def get(self, role: Role | str) -> Path | None:
         """Return the model folder of a role."""
-        folders_by_role: dict[Role, Path | None] = {
-            Role.STEP1: self.step1,
-            Role.STEP2: self.step2,
-            Role.SINGLE: self.single,
-            Role.LEVEL_PRIOR: self.level_prior,
-            Role.REFINE: self.refine,
-        }
-        return folders_by_role[Role(role)]
+        folder: Path | None = getattr(self, Role(role).name.lower())
+        return folder
 
     def roles(self, mode: InferenceMode) -> tuple[Role, ...]:
         """Return the models of the steps of a mode, with level prior and refinement where there are any."""
@@ -114,8 +109,10 @@ def resolve(spec: str = catalog.DEFAULT_MODEL, *, need: Sequence[Role | str] | N
     """
     path = Path(spec).expanduser()
     if spec == catalog.BUNDLED or _installed(spec):
-        verify.require_intact(spec)
-        found = _collect(spec, verify.folder_of(spec))
+        folder = verify.folder_of(spec)
+        if verify.read_manifest(folder) is not None:
+            verify.check(spec)
+        found = _collect(spec, folder)
     elif spec in catalog.RELEASES:
         msg = (
             f"model {spec} is not installed in {catalog.cache_folder()}; "
@@ -190,18 +187,12 @@ def _unpack(sources: Sequence[Path], target: Path) -> None:
             whole = Path(temporary) / target.name
             for source in sources:
                 archive.copy_models(source, whole)
-            _rename_new(whole, target)
+            whole.rename(target)
     except OSError as error:
+        if target.is_dir():
+            return
         msg = f"cannot unpack {sources[0]} to {target.parent}: {error}; unpack it and name the folder"
         raise OutputError(msg) from error
-
-
-def _rename_new(folder: Path, target: Path) -> None:
-    try:
-        folder.rename(target)
-    except OSError:
-        if not target.is_dir():
-            raise
 
 
 def _collect(name: str, folder: Path) -> ModelSet:
@@ -220,18 +211,12 @@ def _collect(name: str, folder: Path) -> ModelSet:
             raise ModelError(msg)
     paths = {role: found[0] for role, found in by_role.items()}
     single = paths.get(Role.SINGLE)
-    prior = single is not None and is_level_prior(
+    if single is not None and is_level_prior(
         *(folders.read_json(single / name) for name in ("dataset.json", "plans.json"))
-    )
-    return ModelSet(
-        name,
-        paths.get(Role.STEP1),
-        paths.get(Role.STEP2),
-        single,
-        level_prior=single if prior else None,
-        refine=paths.get(Role.REFINE),
-        bundled=folder == catalog.BUNDLED_FOLDER,
-    )
+    ):
+        paths[Role.LEVEL_PRIOR] = single
+    by_field: dict[str, Any] = {role.name.lower(): path for role, path in paths.items()}
+    return ModelSet(name, **by_field, bundled=folder == catalog.BUNDLED_FOLDER)
 
 
 def _require_roles(found: ModelSet, spec: str, need: Sequence[Role | str] | None) -> None:

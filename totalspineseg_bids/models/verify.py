@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +16,6 @@ from totalspineseg_bids.inference import folders
 from totalspineseg_bids.models import catalog
 
 MANIFEST = "models.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Verification:
-    """Result of comparing a model with its manifest."""
-
-    name: str
-    """Name of the installed model."""
-    files: tuple[str, ...]
-    """Compared files, relative to the folder of the model."""
-    changed: tuple[str, ...]
-    """Files whose digest differs."""
-    missing: tuple[str, ...]
-    """Files that are missing."""
-
-    @property
-    def intact(self) -> bool:
-        """True if no file changed since the installation."""
-        return not self.changed and not self.missing
 
 
 def folder_of(name: str) -> Path:
@@ -81,7 +61,7 @@ def write_manifest(folder: Path, sources: Iterable[Mapping[str, str]] = ()) -> P
     return folder / MANIFEST
 
 
-def verify(name: str) -> Verification:
+def check(name: str) -> list[str]:
     """Compare an installed model with the digests recorded when it was installed.
 
     Parameters
@@ -89,10 +69,15 @@ def verify(name: str) -> Verification:
     name
         ``bundled``, a release or another installed name.
 
+    Returns
+    -------
+    list of str
+        Compared files, relative to the folder of the model.
+
     Raises
     ------
     ModelError
-        If it is not installed, or was not installed by this program.
+        If a file changed or is gone, or the model was not installed by this program.
     """
     folder = folder_of(name)
     manifest = read_manifest(folder)
@@ -100,35 +85,11 @@ def verify(name: str) -> Verification:
         msg = f"model {name} has no {folder / MANIFEST} to compare with; totalspineseg-tools models install {name}"
         raise ModelError(msg)
     recorded: dict[str, str] = manifest.get("files", {})
-    missing = tuple(file for file in recorded if not (folder / file).is_file())
-    changed = tuple(f for f, digest in recorded.items() if f not in missing and folders.sha256(folder / f) != digest)
-    return Verification(name, tuple(recorded), changed, missing)
-
-
-def check(name: str) -> Verification:
-    """Compare the files of a model with its manifest; raise if one differs.
-
-    Raises
-    ------
-    ModelError
-        If a file changed or is gone, or the model has no manifest.
-    """
-    result = verify(name)
-    if not result.intact:
-        what = ", ".join([*(f"{f} changed" for f in result.changed), *(f"{f} is missing" for f in result.missing)])
+    missing = [file for file in recorded if not (folder / file).is_file()]
+    changed = [f for f, digest in recorded.items() if f not in missing and folders.sha256(folder / f) != digest]
+    if missing or changed:
+        what = ", ".join([*(f"{f} changed" for f in changed), *(f"{f} is missing" for f in missing)])
         again = f"totalspineseg-tools models install {name} --force"
-        msg = f"model {name} in {folder_of(name)} is not as it was installed ({what}); {again}"
+        msg = f"model {name} in {folder} is not as it was installed ({what}); {again}"
         raise ModelError(msg)
-    return result
-
-
-def require_intact(name: str) -> None:
-    """Raise if a model has a manifest and differs from it.
-
-    Raises
-    ------
-    ModelError
-        If a file changed or is gone.
-    """
-    if read_manifest(folder_of(name)) is not None:
-        check(name)
+    return list(recorded)
