@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import shutil
@@ -179,11 +178,6 @@ def test_a_record_reads_back_as_the_same_configuration(dataset: Path, values: di
     path = dataset.parent / "record.toml"
     path.write_text(c.to_toml({"version": "1", "command": 'a "b" \\ c'}), encoding="utf-8", newline="")
     assert RunConfig.from_mapping(read_toml(path)) == c
-
-
-def test_the_record_is_frozen(dataset: Path) -> None:
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        config(dataset).force = True  # type: ignore[misc]
 
 
 def test_localizer_filters() -> None:

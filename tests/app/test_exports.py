@@ -217,22 +217,27 @@ def test_nothing_is_exported_without_content():
 
 def test_the_tool_without_bids_writes_the_same_files(tmp_path, exported):
     job = FileJob(tmp_path / "raw" / IMAGE, tmp_path / "files/labels.nii.gz")
-    (outcome,) = segment_files([job], TinySegmenter(), FileOptions(export=tuple(ALL)))
-    assert outcome.error is None
+    (outcome,) = segment_files([job], TinySegmenter(), FileOptions(export=tuple(ALL), probabilities=True))
+    assert outcome.line == "sub-01_T2w.nii.gz: labelled; 5 levels; look at: test-flag"
     folder = tmp_path / "files"
+    record = json.loads((folder / "labels.json").read_text())
+    assert (record["status"], record["reason"]) == ("labelled", None)
+    assert sorted(c["level"] for c in record["components"] if c["level"]) == ["L2", "L2-L3", "L3", "L3-L4", "L4"]
     for name, other in {
         "labels.nii.gz": f"{STEM}_seg-totalspineseg_desc-T2w_dseg.nii.gz",
         "labels_points.nii.gz": f"{STEM}_seg-levels_desc-T2w_dseg.nii.gz",
         "labels_cordlevels.nii.gz": f"{STEM}_seg-cordlevels_desc-T2w_dseg.nii.gz",
         "labels_centerline.nii.gz": f"{STEM}_seg-centerline_desc-T2w_dseg.nii.gz",
         "labels_vertebralparts.nii.gz": f"{STEM}_seg-vertebralparts_desc-T2w_dseg.nii.gz",
+        "labels_label-SC_probseg.nii.gz": f"{STEM}_label-SC_desc-T2w_probseg.nii.gz",
+        "labels_label-canal_probseg.nii.gz": f"{STEM}_label-canal_desc-T2w_probseg.nii.gz",
         "labels_discs.mrk.json": f"{STEM}_desc-T2w_discs.mrk.json",
         "labels_vertebrae.mrk.json": f"{STEM}_desc-T2w_vertebrae.mrk.json",
         "labels.label": "seg-totalspineseg_dseg.label",
         "labels.ctbl": "seg-totalspineseg_dseg.ctbl",
     }.items():
         assert (folder / name).read_bytes() == (exported / other).read_bytes(), name
-    assert len(list(folder.iterdir())) == 10  # and labels.json
+    assert len(list(folder.iterdir())) == 12  # and labels.json
 
 
 def write_series(folder: Path, image: nib.Nifti1Image) -> None:

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
-from tiny_spine import TinySegmenter, make_dataset, tiny_image  # type: ignore[import-not-found]
 
 from tests.images import block, data, save
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.app.files import FileJob, FileOptions, check_results, describe, find_file_jobs, segment_files
-from totalspineseg_bids.app.participant import run_participants
-from totalspineseg_bids.app.segmenter import SegmenterFactory, StageProgress
-from totalspineseg_bids.config import RunConfig
+from totalspineseg_bids.app.segmenter import StageProgress
 from totalspineseg_bids.errors import ExitCode, ImageError, NothingSelectedError, SpineAppError, UsageError
 from totalspineseg_bids.imaging.grid import to_working_grid
 from totalspineseg_bids.imaging.volume import Volume
@@ -68,6 +64,13 @@ def test_jobs_of_files_and_folders(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(NothingSelectedError):
         find_file_jobs(tmp_path / "empty", out)
+    for hidden in ("in/._a.nii.gz", "in/.cache/b.nii.gz", "bids/sub-1/ses-2/anat/._sub-1_ses-2_T2w.nii.gz"):
+        save(tmp_path / hidden, block())
+    assert [job.source for job in find_file_jobs(tmp_path / "in", out)] == [image, deeper]
+    assert [job.source for job in find_file_jobs(tmp_path / "bids", out)] == [nested]
+    save(tmp_path / "in" / "a.nii", block())
+    with pytest.raises(UsageError, match=r"in: a\.nii and a\.nii\.gz would give the same output"):
+        find_file_jobs(tmp_path / "in", out)
 
 
 def test_one_bad_file_does_not_cost_the_others(tmp_path: Path) -> None:
@@ -99,30 +102,6 @@ def test_one_bad_file_does_not_cost_the_others(tmp_path: Path) -> None:
     with pytest.raises(ImageError):
         check_results(outcomes[1:2])
     assert check_results([outcomes[0], outcomes[2]]) == 0
-
-
-def test_files_without_bids_are_those_of_the_app(
-    tmp_path: Path, configure: Callable[..., RunConfig], factory: SegmenterFactory
-) -> None:
-    stem = "sub-01_T2w"
-    raw = make_dataset(tmp_path / "raw", {f"sub-01/anat/{stem}.nii.gz": tiny_image()}, "PIR")
-    run_participants(configure(output_resolution="native"), factory)
-    options = FileOptions(points=True, probabilities=True)
-    (result,) = segment_files(find_file_jobs(raw, tmp_path / "files"), TinySegmenter(), options)
-    assert result.line == f"{stem}.nii.gz: labelled; 5 levels; look at: test-flag"
-    app, out = tmp_path / "out/sub-01/anat", tmp_path / "files/sub-01/anat"
-    names = {
-        "*_seg-totalspineseg_*dseg.nii.gz": "",
-        "*_seg-levels_*dseg.nii.gz": "_points",
-        "*_label-SC_*probseg.nii.gz": "_label-SC_probseg",
-        "*_label-canal_*probseg.nii.gz": "_label-canal_probseg",
-    }
-    for of_app, ending in names.items():
-        (same,) = app.glob(of_app)
-        assert same.read_bytes() == (out / f"{stem}{ending}.nii.gz").read_bytes()
-    record = json.loads((out / f"{stem}.json").read_text())
-    assert (record["status"], record["reason"]) == ("labelled", None)
-    assert sorted(c["level"] for c in record["components"] if c["level"]) == ["L2", "L2-L3", "L3", "L3-L4", "L4"]
 
 
 def test_doubtful_names_are_in_the_line_of_the_image() -> None:

@@ -15,14 +15,12 @@ from nibabel.affines import apply_affine
 from tiny_spine import make_dataset, save, tiny_image  # type: ignore[import-not-found]
 
 from tests.columns import make_column, semantic_of
-from totalspineseg_bids.app.files import find_file_jobs
 from totalspineseg_bids.app.run import run
 from totalspineseg_bids.app.segmenter import LoadedSegmenter
 from totalspineseg_bids.bids.tables import read_table
 from totalspineseg_bids.bids.validate import find_validator
 from totalspineseg_bids.cli.bids_app import parse_config
 from totalspineseg_bids.config import RunConfig
-from totalspineseg_bids.errors import UsageError
 from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling import LabellingInput, label_session
 
@@ -482,15 +480,6 @@ def test_a_terminal_that_is_not_utf8(tmp_path: Path, environment: dict[str, str]
     assert b"no such file" in done.stderr.splitlines()[-1]
 
 
-def test_hidden_files_are_not_segmented(tmp_path: Path) -> None:
-    for name in ("sub-01/anat/sub-01_T2w.nii.gz", "sub-01/anat/._sub-01_T2w.nii.gz"):
-        save(tmp_path / "nested" / name, tiny_image())
-    for name in ("a.nii.gz", "._a.nii.gz", ".cache/b.nii.gz"):
-        save(tmp_path / "flat" / name, tiny_image())
-    assert [job.source.name for job in find_file_jobs(tmp_path / "nested", tmp_path / "out")] == ["sub-01_T2w.nii.gz"]
-    assert [job.source.name for job in find_file_jobs(tmp_path / "flat", tmp_path / "out")] == ["a.nii.gz"]
-
-
 @pytest.mark.parametrize(("lowest", "status"), [("C2", "labelled"), ("C3", "labelled"), (None, "no-spine")])
 def test_an_image_of_the_head_costs_that_of_the_neck_nothing(lowest: str | None, status: str) -> None:
     step2 = ClassMap.named("r20241115-step2")
@@ -506,10 +495,3 @@ def test_an_image_of_the_head_costs_that_of_the_neck_nothing(lowest: str | None,
     assert beside.status.value == status
     assert [(c.level, c.reason) for c in together.components] == [(c.level, c.reason) for c in alone.components]
     assert together.flags == alone.flags == ()
-
-
-def test_images_that_would_have_one_record_are_refused(tmp_path: Path) -> None:
-    for name in ("a.nii", "a.nii.gz", "b.nii.gz"):
-        save(tmp_path / "in" / name, tiny_image())
-    with pytest.raises(UsageError, match=r"in: a\.nii and a\.nii\.gz would give the same output"):
-        find_file_jobs(tmp_path / "in", tmp_path / "out")

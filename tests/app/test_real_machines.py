@@ -25,18 +25,17 @@ from tests.columns import make_column, semantic_of
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import LabelScheme
 from totalspineseg_bids.app.crash import read_crashes
-from totalspineseg_bids.app.image import draw_disc_points
 from totalspineseg_bids.app.session import find_companions
 from totalspineseg_bids.bids.names import SourceImage
 from totalspineseg_bids.cli.tools import main as tools
 from totalspineseg_bids.imaging.grid import to_working_grid
 from totalspineseg_bids.imaging.intensity import clip_outliers
 from totalspineseg_bids.imaging.io import load_image
-from totalspineseg_bids.imaging.volume import Geometry, Volume
+from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.inference.resources import available_cpus, memory_limit_mb
 from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.localizer import read_localizer
-from totalspineseg_bids.segmentation.result import DiscPoint, LabelledSpine
+from totalspineseg_bids.segmentation.result import LabelledSpine
 
 STEP2 = ClassMap.named("r20241115-step2")
 IMAGE = "sub-01/anat/sub-01_T2w.nii.gz"
@@ -259,11 +258,6 @@ def test_localizer_in_the_other_label_scheme(
     path = label_map_of(tmp_path, anatomy.to_scheme(column.truth, stored), np.uint8)
     np.testing.assert_array_equal(read_localizer(path, expected).data, column.truth)
     assert (f"those of the label scheme {stored}, not {expected}" in caplog.text) == (stored != expected)
-
-
-def test_points_without_a_value_in_the_spinal_cord_toolbox_are_left_out() -> None:
-    points = [DiscPoint("T12-L1", (1, 1, 1)), DiscPoint("T12-T13", (2, 2, 2)), DiscPoint("L5-L6", (3, 3, 3))]
-    assert np.unique(draw_disc_points(points, Geometry((5, 5, 5), np.eye(4)))).tolist() == [0, 20]
 
 
 def _centred(shape: tuple[int, ...]) -> np.ndarray:

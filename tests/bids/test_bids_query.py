@@ -117,22 +117,6 @@ def test_filter_files_are_checked(tmp_path: Path) -> None:
     assert read_filters(path) == {"t2w": {"run": [1, None]}}
 
 
-def test_nothing_selected_says_what_was_asked_for(dataset: Path) -> None:
-    with pytest.raises(NothingSelectedError, match="no participant 99"):
-        names(dataset, participants=("99",))
-    with pytest.raises(NothingSelectedError, match="suffix PDw"):
-        names(dataset, suffixes=("PDw",))
-    assert names(dataset, participants=("99", "010")) == ["sub-010_T2w.nii.gz"]
-
-
-def test_broken_links_are_found_so_that_they_can_be_told(tmp_path: Path) -> None:
-    (tmp_path / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.10.0"}')
-    folder = tmp_path / "sub-01" / "anat"
-    folder.mkdir(parents=True)
-    (folder / "sub-01_T2w.nii.gz").symlink_to(".git/annex/objects/gone")
-    assert names(tmp_path) == ["sub-01_T2w.nii.gz"]
-
-
 def test_folders_named_like_images_are_found_so_that_they_can_be_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -36,23 +36,10 @@ def test_help_is_quick_to_import() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "segment",
-        "label",
-        "models",
-        "synthesize",
-        "prepare",
-        "plan",
-        "train",
-        "evaluate",
-        "compare",
-        "export",
-        "train-bundled",
-        "train-refinement",
-    ],
-)
+COMMANDS = "segment label models synthesize prepare plan train evaluate compare export train-bundled train-refinement"
+
+
+@pytest.mark.parametrize("command", COMMANDS.split())
 def test_every_subcommand_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0
     assert command in capsys.readouterr().out

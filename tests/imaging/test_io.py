@@ -126,40 +126,6 @@ def test_bad_files_are_refused_by_name_in_one_line(tmp_path: Path, kind: str) ->
     assert caught.value.exit_code == (KINDS[kind].code if kind in KINDS else 66 if kind == "absent" else 65)
 
 
-def test_oddities_are_told(tmp_path: Path) -> None:
-    image = nib.Nifti1Image(some_data(), AFFINE)
-    moved = AFFINE.copy()
-    moved[:3, 3] += 20
-    image.set_sform(AFFINE, 1)
-    image.set_qform(moved, 1)
-    nib.save(image, tmp_path / "differ.nii.gz")
-    assert load_image(tmp_path / "differ.nii.gz").notes == ("qform-sform-differ",)
-    np.testing.assert_allclose(read_image(tmp_path / "differ.nii.gz").affine, AFFINE)
-
-    image.set_sform(AFFINE, 0)
-    image.set_qform(AFFINE, 0)
-    nib.save(image, tmp_path / "none.nii.gz")
-    assert load_image(tmp_path / "none.nii.gz").notes == ("no-orientation-in-header",)
-
-    sheared = AFFINE.copy()
-    sheared[0, 0] = 0.4
-    assert "sheared-affine" in load_image(save(tmp_path / "sheared.nii.gz", some_data(), sheared)).notes
-
-
-def test_labels_are_whole_numbers(tmp_path: Path) -> None:
-    labels = some_data(dtype=np.uint8)
-    np.testing.assert_array_equal(read_labels(save(tmp_path / "a.nii.gz", labels.astype(np.float32))).data, labels)
-    assert read_labels(tmp_path / "a.nii.gz").data.dtype == np.uint8
-    for bad in (labels + 0.5, labels.astype(np.int16) + 250, labels.astype(np.int16) - 60):
-        with pytest.raises(ImageError, match="not a label image"):
-            read_labels(save(tmp_path / "b.nii.gz", np.asarray(bad, np.float32)))
-
-
-def test_empty_labels_are_labels(tmp_path: Path) -> None:
-    write_labels(tmp_path / "x.nii.gz", np.zeros((4, 5, 6), np.uint8), AFFINE)
-    assert not read_labels(tmp_path / "x.nii.gz").data.any()
-
-
 @pytest.mark.parametrize("codes", [(0, 2), (1, 1), (2, 1), (0, 0), (1, 0)])
 def test_labels_keep_the_geometry_of_the_source_bit_for_bit(tmp_path: Path, codes: tuple[int, int]) -> None:
     image = nib.Nifti1Image(some_data(), AFFINE)

@@ -152,17 +152,6 @@ def test_nothing_leaves_the_machine_and_no_error_is_logged(browser, site):
         assert browser.run("return window.broken") is None
 
 
-def test_what_comes_from_the_dataset_is_shown_as_text(browser, site):
-    browser.open(site / "group.html")
-    assert browser.find("h1").text == EVIL
-    choose(browser, "#by", "group")
-    assert EVIL in browser.find("#strip-legend").text
-    assert EVIL in browser.find("#compare-table").get_attribute("textContent")
-    browser.open(site / "sub-00.html")
-    assert EVIL in browser.find("main").text
-    assert browser.run("return window.broken") is None
-
-
 def test_search_filter_and_sort(browser, site):
     browser.open(site / "group.html")
     assert shown(browser) == 25

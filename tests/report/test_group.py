@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from totalspineseg_bids.report.environment import json_block, number
 from totalspineseg_bids.report.group import write_group_report
 from totalspineseg_bids.report.outliers import MIN_COUNT, find_outliers
 from totalspineseg_bids.report.thumbnails import inline_thumbnails
@@ -222,11 +221,6 @@ def test_outliers_need_enough_values_and_more_than_rounding(measure, numbers, fo
     outliers = find_outliers(values)
     assert list(outliers["image"]) == found
     assert [deviation > 0 for deviation in outliers["deviation"]] == [n > 20 for n in outliers["value"]]
-
-
-def test_numbers_and_json():
-    assert [number(text) for text in ("1.5", "n/a", "", None, "nan", "inf", "x")] == [1.5, *[None] * 6]
-    assert "<" not in json_block({"a": "</script>\u2028"})
 
 
 def test_image_quality_far_from_that_of_the_others_is_marked(tmp_path):
