@@ -14,7 +14,7 @@ from totalspineseg_bids import __version__
 from totalspineseg_bids.anatomy import LABELS, LabelScheme, itksnap_table, slicer_table
 from totalspineseg_bids.bids.names import FIGURES, PROFILE, SEGMENTATION, UNCORRECTED
 from totalspineseg_bids.bids.tables import format_table
-from totalspineseg_bids.citation import CODE_URL, PROGRAM, make_bibliography, make_citation
+from totalspineseg_bids.citation import CODE_URL, PROGRAM, PUBLICATIONS, make_bibliography, make_citation
 from totalspineseg_bids.files import read_text
 from totalspineseg_bids.imaging.atomic import write_text
 
@@ -26,14 +26,6 @@ CONTAINER_URI = "TOTALSPINESEG_BIDS_CONTAINER_URI"
 #: An image does not contain its own digest. The program that starts it sets this variable, which completes the URI.
 CONTAINER_DIGEST = "TOTALSPINESEG_BIDS_CONTAINER_DIGEST"
 
-_REFERENCES = (
-    (
-        "Warszawer Y, Molinier N, Valošek J, Shirbint E, Benveniste PL, Achiron A, Eshaghi A, Cohen-Adad J. Fully "
-        "Automatic Vertebrae and Spinal Cord Segmentation Using a Hybrid Approach Combining nnU-Net and Iterative "
-        "Algorithm. ISMRM 2024"
-    ),
-    "https://doi.org/10.1038/s41592-020-01008-z",
-)
 _IGNORED = (
     "*.html",
     FIGURES,
@@ -114,7 +106,7 @@ def make_dataset_description(
         "GeneratedBy": [make_generated_by(environment)],
         "SourceDatasets": [{"URL": link}],
         "DatasetLinks": {"raw": link},
-        "ReferencesAndLinks": list(_REFERENCES),
+        "ReferencesAndLinks": [f"{publication.reference} {publication.link}" for publication in PUBLICATIONS],
         "HowToAcknowledge": "Please cite the publications under ReferencesAndLinks.",
     }
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
@@ -122,10 +114,9 @@ def make_dataset_description(
 
 def make_lookup_table(scheme: LabelScheme) -> str:
     """Return the look-up table of all labels as tab-separated text."""
-    rows = sorted((label.id_in(scheme), label) for label in LABELS)
-    lines = ["index\tname\tabbreviation\tcolor"]
-    lines += [f"{index}\t{label.name}\t{label.abbreviation}\t{label.hex_color}" for index, label in rows]
-    return "\n".join(lines) + "\n"
+    names = ("index", "name", "abbreviation", "color")
+    rows = sorted((label.id_in(scheme), label.name, label.abbreviation, label.hex_color) for label in LABELS)
+    return format_table(names, [dict(zip(names, row, strict=True)) for row in rows])
 
 
 def make_readme(raw_name: str | None) -> str:

@@ -119,6 +119,11 @@ def _queries(selection: Selection) -> list[dict[str, Any]]:
         else:
             msg = f"filter '{name}' names none of the suffixes {', '.join(selection.suffixes)} and has no 'suffix'"
             raise UsageError(msg)
+    if selection.filters:
+        known = _import_pybids().Config.load("bids").entities
+        if unknown := sorted({name for query in queries.values() for name in query if name not in known}):
+            msg = f"a filter is not understood: there is no entity {', '.join(unknown)}"
+            raise UsageError(msg)
     return list(queries.values())
 
 
@@ -163,37 +168,9 @@ def _import_pybids() -> ModuleType:
         return importlib.import_module("bids.layout")
 
 
-def _layout(root: Path, ignore: list[re.Pattern[str]], database: Path | None) -> BIDSLayout:
-    pybids = _import_pybids()
-    indexer = pybids.BIDSLayoutIndexer(validate=False, index_metadata=False, ignore=ignore)
-    # Checked here, because the check of pyBIDS creates the folder.
-    if database is not None and not (database / _INDEX).is_file() and not _writable(database):
-        logger.warning("%s: cannot be written; the index is kept in memory", database)
-        database = None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        layout: BIDSLayout = pybids.BIDSLayout(root, validate=False, indexer=indexer, database_path=database)
-    if Path(str(layout.root)) != root and Path(str(layout.root)).resolve() != root.resolve():
-        msg = f"{database}: is the index of {layout.root}, not of {root}; give another folder"
-        raise UsageError(msg)
-    return layout
-
-
 def _writable(folder: Path) -> bool:
     nearest = next(parent for parent in (folder, *folder.parents) if parent.exists())
     return os.access(nearest, os.W_OK)
-
-
-def _translate(filters: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace ``null`` and ``"*"`` in filters by the markers of pyBIDS."""
-    query = _import_pybids().Query
-    markers = {None: query.NONE, "*": query.ANY, "Query.NONE": query.NONE, "Query.ANY": query.ANY}
-    markers["Query.OPTIONAL"] = query.OPTIONAL
-
-    def one(value: object) -> object:
-        return markers.get(value, value) if value is None or isinstance(value, str) else value
-
-    return {key: [one(v) for v in value] if isinstance(value, list) else one(value) for key, value in filters.items()}
 
 
 def find_images(root: Path, selection: Selection, *, database: Path | None = None) -> list[SourceImage]:
@@ -225,68 +202,39 @@ def find_images(root: Path, selection: Selection, *, database: Path | None = Non
     queries = _queries(selection)
     _check_participants(root, selection)
     ignored = _read_bidsignore(root)
-    found: dict[str, SourceImage] = {}
+    found: list[SourceImage] = []
     left_out: dict[str, list[str]] = {".bidsignore": [], "part": []}
     listing = _list_folders(root, selection)
-    named_like_images = _folders_named_like_images(root, listing, selection, queries)
-    candidates = [*_query(root, selection, queries, database), *named_like_images]
-    for relative, query in candidates:
+    # pyBIDS ignores folders named like images silently, but each must fail as an image.
+    folders = (relative for relative, entry in listing.anatomical if entry.is_dir(follow_symlinks=False))
+    for relative in sorted({*_index(root, selection, queries, database), *folders}):
         source = SourceImage(relative, root / relative)
-        if not _selected(source, selection):
+        matching = _matching(source, queries) if is_source_name(relative) else []
+        if not matching or not _selected(source, selection):
             continue
         if ignored.match_file(relative):
             left_out[".bidsignore"].append(relative)
-        elif source.entities.get("part") in _UNUSABLE_PARTS and "part" not in query:
+        elif source.entities.get("part") in _UNUSABLE_PARTS and not any("part" in query for query in matching):
             left_out["part"].append(relative)
         else:
-            found[relative] = source
+            found.append(source)
     if left_out[".bidsignore"]:
         logger.info("%s left out by .bidsignore: %s", *_count(left_out[".bidsignore"], "image"))
     if left_out["part"]:
         logger.info("%s left out, show no anatomy (part-phase, -real, -imag): %s", *_count(left_out["part"], "image"))
-    _report_passed_over(root, listing, queries, found, ignored)
+    _report_passed_over(root, listing, queries, (source.relative for source in found), ignored)
     if not found:
         raise NothingSelectedError(_nothing(root, selection, len(left_out[".bidsignore"])))
-    return sorted(found.values())
+    return found
 
 
-def _query(
-    root: Path, selection: Selection, queries: Sequence[Mapping[str, Any]], database: Path | None
-) -> list[tuple[str, Mapping[str, Any]]]:
-    """Return the paths that pyBIDS finds, each with its query; names that are not valid BIDS are left out."""
+def _index(root: Path, selection: Selection, queries: Sequence[Mapping[str, Any]], database: Path | None) -> list[str]:
+    """Return the images that pyBIDS finds in the folders that may contain selected ones, or in an existing index."""
     scope = Selection() if database is not None else selection
-    found = []
+    labels = {"subject": list(selection.participants)} if selection.participants else {}
     with _opened(root, _ignore_patterns(scope, None if database else _datatypes(queries)), database) as layout:
-        for query in queries:
-            # Participants are filtered again here, because an existing index contains all of them.
-            labels = {"subject": list(selection.participants)} if selection.participants else {}
-            for path in _get(layout, _translate({"extension": list(EXTENSIONS), **labels, **query})):
-                relative = Path(os.path.relpath(path, layout.root)).as_posix()
-                if is_source_name(relative):
-                    found.append((relative, query))
-    return found
-
-
-def _folders_named_like_images(
-    root: Path, listing: _Listing, selection: Selection, queries: Sequence[Mapping[str, Any]]
-) -> list[tuple[str, Mapping[str, Any]]]:
-    """Return folders whose names match selected images; pyBIDS ignores them silently, but each must fail as an image.
-
-    With a filter file, which may not select them, they are reported but not treated as images.
-    """
-    suffixes = _suffixes(queries)
-    found: list[tuple[str, Mapping[str, Any]]] = []
-    for relative, entry in listing.anatomical:
-        if not entry.name.endswith(EXTENSIONS) or not entry.is_dir(follow_symlinks=False):
-            continue
-        source = SourceImage(relative, root / relative) if is_source_name(relative) else None
-        if source is None or source.suffix not in suffixes or not _selected(source, selection):
-            continue
-        if selection.filters:
-            logger.warning("%s: is a folder, not an image", relative)
-        else:
-            found.append((relative, {}))
-    return found
+        paths = layout.get(return_type="filename", extension=list(EXTENSIONS), **labels)
+        return [Path(os.path.relpath(path, layout.root)).as_posix() for path in paths]
 
 
 def _suffixes(queries: Iterable[Mapping[str, Any]]) -> set[str]:
@@ -417,25 +365,27 @@ def _opened(root: Path, ignore: list[re.Pattern[str]], database: Path | None) ->
 
 
 def _read_layout(root: Path, ignore: list[re.Pattern[str]], database: Path | None) -> BIDSLayout:
+    pybids = _import_pybids()
+    # Checked here, because the check of pyBIDS creates the folder.
+    if database is not None and not (database / _INDEX).is_file() and not _writable(database):
+        logger.warning("%s: cannot be written; the index is kept in memory", database)
+        database = None
     try:
-        return _layout(root, ignore, database)
-    except (ValueError, TypeError, OSError) as error:
-        msg = f"{root}: pyBIDS cannot read the dataset ({str(error).splitlines()[0] if str(error) else error!r})"
-        raise DatasetError(msg) from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            indexer = pybids.BIDSLayoutIndexer(validate=False, index_metadata=False, ignore=ignore)
+            layout: BIDSLayout = pybids.BIDSLayout(root, validate=False, indexer=indexer, database_path=database)
     except Exception as error:
         # The errors of pyBIDS and of its database have no common base class.
-        if type(error).__module__.split(".")[0] not in {"bids", "sqlalchemy", "sqlite3", "json"}:
+        foreign = type(error).__module__.split(".")[0] in {"bids", "sqlalchemy", "sqlite3", "json"}
+        if not foreign and not isinstance(error, ValueError | TypeError | OSError):
             raise
-        msg = f"{root}: pyBIDS cannot read the dataset ({str(error).splitlines()[0]})"
+        msg = f"{root}: pyBIDS cannot read the dataset ({str(error).splitlines()[0] if str(error) else error!r})"
         raise DatasetError(msg) from error
-
-
-def _get(layout: BIDSLayout, filters: Mapping[str, Any]) -> list[str]:
-    try:
-        return [str(path) for path in layout.get(return_type="filename", invalid_filters="error", **filters)]
-    except ValueError as error:
-        msg = f"a filter is not understood: {str(error).splitlines()[0]}"
-        raise UsageError(msg) from error
+    if Path(str(layout.root)) != root and Path(str(layout.root)).resolve() != root.resolve():
+        msg = f"{database}: is the index of {layout.root}, not of {root}; give another folder"
+        raise UsageError(msg)
+    return layout
 
 
 def make_filter(selection: Selection) -> Callable[[SourceImage], bool]:
@@ -458,17 +408,16 @@ def make_filter(selection: Selection) -> Callable[[SourceImage], bool]:
     True
     """
     queries = _queries(selection)
-    if selection.filters:
-        known = _import_pybids().Config.load("bids").entities
-        if unknown := sorted({name for query in queries for name in query if name not in known}):
-            msg = f"a filter is not understood: there is no entity {', '.join(unknown)}"
-            raise UsageError(msg)
 
     def matches(source: SourceImage) -> bool:
-        found = (all(_has(source.value_of(name), value) for name, value in query.items()) for query in queries)
-        return _selected(source, selection) and (not queries or any(found))
+        return _selected(source, selection) and (not queries or bool(_matching(source, queries)))
 
     return matches
+
+
+def _matching(source: SourceImage, queries: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the queries whose filters all allow an image."""
+    return [query for query in queries if all(_has(source.value_of(name), value) for name, value in query.items())]
 
 
 def _has(value: str | None, wanted: object) -> bool:
