@@ -11,7 +11,7 @@ import logging
 import os
 import socket
 import traceback
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,18 +77,11 @@ def clear_crash(output: Path, source: SourceImage) -> None:
         (output / DerivativeNames.of(source).crash).unlink()
 
 
-def read_crashes(output: Path, participant: str | None = None) -> dict[str, Failure]:
-    """Return the recorded failures by the path of the image below the raw dataset.
-
-    Parameters
-    ----------
-    output : Path
-        Output folder.
-    participant : str, optional
-        Label of a participant, without ``sub-``; all participants by default.
-    """
+def read_crashes(output: Path, participants: Collection[str] = ()) -> dict[str, Failure]:
+    """Return the recorded failures, of all or the given participants, by the path of the image below the dataset."""
     failures: dict[str, Failure] = {}
-    for path in sorted((output / LOGS).glob(f"crash-sub-{f'{participant}_' if participant else ''}*.json")):
+    patterns = [f"crash-sub-{label}_*.json" for label in participants] or ["crash-sub-*.json"]
+    for path in sorted(path for pattern in patterns for path in (output / LOGS).glob(pattern)):
         content = read_json(path) or {}
         relative = content.get("Source")
         if isinstance(relative, str) and is_source_name(relative):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 
-from totalspineseg_bids.app.crash import read_crashes
 from totalspineseg_bids.app.group_inputs import (
     merge_sessions,
     read_norms,
@@ -26,8 +25,8 @@ from totalspineseg_bids.app.group_tables import (
     make_wide_table,
     write_table,
 )
+from totalspineseg_bids.app.reports import read_images
 from totalspineseg_bids.app.selection import make_selection
-from totalspineseg_bids.bids.derivatives import read_derivatives
 from totalspineseg_bids.bids.description import read_dataset_texts
 from totalspineseg_bids.bids.names import GROUP_PROFILES
 from totalspineseg_bids.bids.publish import clean_root
@@ -48,14 +47,12 @@ PAGE = "group.html"
 def read_tables(config: RunConfig) -> GroupTables:
     """Read the derivatives of the images that a configuration selects; participants without any are logged."""
     selected = make_filter(make_selection(config))
-    derivatives = read_derivatives(config.output_dir, config.participant_label)
-    results = [result for result in derivatives if selected(result.source)]
-    failures = [f for f in read_crashes(config.output_dir).values() if selected(f.source)]
-    found = {source.participant for source in [*(r.source for r in results), *(f.source for f in failures)]}
+    images = [image for image in read_images(config.output_dir, config.participant_label) if selected(image.source)]
+    found = {image.source.participant for image in images}
     absent = [label for label in config.participant_label if label not in found]
     if found and absent:
         logger.warning("%s: has no results of participant %s", config.output_dir, ", ".join(absent))
-    return make_tables(results, failures)
+    return make_tables(images)
 
 
 def run_group(config: RunConfig) -> GroupTables:

@@ -13,7 +13,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from totalspineseg_bids.anatomy import DISC_LEVELS, VERTEBRA_LEVELS
-from totalspineseg_bids.app.crash import FAILED, Failure
 from totalspineseg_bids.app.group_inputs import Demographics, Rating, get_demographics
 from totalspineseg_bids.bids.derivatives import ImageDerivatives
 from totalspineseg_bids.bids.names import SourceImage, report_name
@@ -123,31 +122,10 @@ class GroupTables:
     """One row per label of an image, with `VOLUME_COLUMNS`."""
 
 
-def make_tables(results: Sequence[ImageDerivatives], failures: Iterable[Failure]) -> GroupTables:
-    """Arrange the derivatives of a group in two tables, sorted by image.
-
-    An image that failed after it had been completed counts as failed; its earlier measures are omitted.
-
-    Parameters
-    ----------
-    results : sequence of ImageDerivatives
-        Completed images.
-    failures : iterable of Failure
-        Images that failed.
-    """
-    rows = {result.source.relative: _image_row(result) for result in results}
-    failed = {failure.source.relative: _failed_row(failure) for failure in failures}
-    rows.update(failed)
-    labels = [
-        {**keys, **row}
-        for result in sorted(results, key=lambda result: result.source.relative)
-        if result.source.relative not in failed
-        for keys in [_keys(result.source)]
-        for row in result.rows
-    ]
-    return GroupTables(
-        _frame([rows[relative] for relative in sorted(rows)], IMAGE_COLUMNS), _frame(labels, VOLUME_COLUMNS)
-    )
+def make_tables(images: Sequence[ImageDerivatives]) -> GroupTables:
+    """Arrange the completed and failed images of a group, in order, in two tables."""
+    labels = [{**_keys(image.source), **row} for image in images for row in image.rows]
+    return GroupTables(_frame([_image_row(image) for image in images], IMAGE_COLUMNS), _frame(labels, VOLUME_COLUMNS))
 
 
 def _frame(rows: Sequence[dict[str, str]], columns: Iterable[TableColumn]) -> pd.DataFrame:
@@ -176,17 +154,6 @@ def _image_row(result: ImageDerivatives) -> dict[str, str]:
         "source": result.source.relative,
         "report": report_name(result.source.participant),
         "thumbnail": result.figures.get("thumbnail", MISSING),
-    }
-
-
-def _failed_row(failure: Failure) -> dict[str, str]:
-    return {
-        **_keys(failure.source),
-        "status": FAILED,
-        "reason": failure.reason,
-        "n_levels": "0",
-        "source": failure.source.relative,
-        "report": report_name(failure.source.participant),
     }
 
 

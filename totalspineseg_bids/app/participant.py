@@ -29,7 +29,7 @@ from totalspineseg_bids.app.crash import (
 )
 from totalspineseg_bids.app.fetch import check_datalad, fetch_content, report_absent_content
 from totalspineseg_bids.app.parallel import number_of_jobs, share_of_resources, worker_pool
-from totalspineseg_bids.app.reports import list_participants, write_participant_report
+from totalspineseg_bids.app.reports import read_images, write_participant_report
 from totalspineseg_bids.app.segmenter import LoadedSegmenter, SegmenterFactory, load_segmenter
 from totalspineseg_bids.app.selection import make_selection
 from totalspineseg_bids.bids.description import write_citation, write_root_files
@@ -207,11 +207,8 @@ def rebuild_reports(config: RunConfig) -> Tally:
     MissingInputError
         If the content of a result was not fetched.
     """
-    labels = [
-        label
-        for label in list_participants(config.output_dir, config.participant_label)
-        if label not in config.exclude_participant_label
-    ]
+    found = {image.source.participant for image in read_images(config.output_dir, config.participant_label)}
+    labels = sorted(found - set(config.exclude_participant_label))
     if not labels:
         msg = (
             f"{config.output_dir}: holds no derivatives of the participants asked for; run the participant level first"

@@ -15,19 +15,26 @@ from totalspineseg_bids.imaging.atomic import write_bytes
 _TRIES = 20
 
 
-def read_images(output: Path, participant: str) -> list[ImageDerivatives]:
-    """Return all completed and failed images of a participant, sorted by path.
+def read_images(output: Path, participants: Collection[str] = ()) -> list[ImageDerivatives]:
+    """Return all completed and failed images, of all participants or of those given, sorted by path.
+
+    An image that failed after it had been completed counts as failed.
 
     Raises
     ------
     MissingInputError
         If the content of a result was not fetched.
     """
-    images = {result.source.relative: result for result in read_derivatives(output, (participant,))}
-    check_fetched(output, [output / name for result in images.values() for name in result.figures.values()])
-    for relative, failure in read_crashes(output, participant).items():
+    images = {result.source.relative: result for result in read_derivatives(output, participants)}
+    for relative, failure in read_crashes(output, participants).items():
         images[relative] = ImageDerivatives(failure.source, {"Status": FAILED, "Reason": failure.reason})
     return [images[relative] for relative in sorted(images)]
+
+
+def _read_page(output: Path, participant: str) -> list[ImageDerivatives]:
+    images = read_images(output, (participant,))
+    check_fetched(output, [output / name for image in images for name in image.figures.values()])
+    return images
 
 
 def write_viewer(output: Path) -> None:
@@ -74,7 +81,7 @@ def write_participant_report(output: Path, participant: str, *, self_contained: 
     """
     from totalspineseg_bids.report.subject import write_subject_report  # noqa: PLC0415 - loads plotting libraries
 
-    images = read_images(output, participant)
+    images = _read_page(output, participant)
     if not images:
         return None
     write_viewer(output)
@@ -84,20 +91,7 @@ def write_participant_report(output: Path, participant: str, *, self_contained: 
         write_subject_report(path, f"sub-{participant}", images, band=band, self_contained=self_contained)
         # Another run may have completed an image of the same participant and written its page before this one. The
         # process that writes last must include all images.
-        former, images = images, read_images(output, participant)
+        former, images = images, _read_page(output, participant)
         if images == former:
             break
     return path
-
-
-def list_participants(output: Path, participants: Collection[str] = ()) -> list[str]:
-    """Return the labels of the participants, of all or of those given, with completed or failed images.
-
-    Raises
-    ------
-    MissingInputError
-        If the content of a result was not fetched.
-    """
-    labels = {result.source.participant for result in read_derivatives(output, participants)}
-    failed = {failure.source.participant for failure in read_crashes(output).values()}
-    return sorted(labels | {label for label in failed if not participants or label in participants})

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from totalspineseg_bids.bids.names import SEGMENTATION, DerivativeNames, SourceImage, is_source_name
 from totalspineseg_bids.bids.tables import read_table
@@ -17,6 +17,7 @@ from totalspineseg_bids.imaging.checks import is_fetched
 logger = logging.getLogger(__name__)
 
 _RAW = "bids:raw:"
+_T = TypeVar("_T", dict[str, Any], list[Any])
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,47 +50,43 @@ class ImageDerivatives:
     @property
     def flags(self) -> tuple[str, ...]:
         """Findings about the labelling and the file that should be reviewed."""
-        found: list[str] = []
-        for key in ("Flags", "InputNotes"):
-            value = self.sidecar.get(key)
-            found += [str(item) for item in value] if isinstance(value, list) else []
-        return tuple(found)
+        return tuple(map(str, (*self._entry("Flags", list), *self._entry("InputNotes", list))))
 
     @property
     def levels(self) -> tuple[str, ...]:
         """Names of the visible levels, vertebrae first."""
-        value = self.sidecar.get("LevelsInView")
-        return tuple(str(item) for item in value) if isinstance(value, list) else ()
+        return tuple(map(str, self._entry("LevelsInView", list)))
 
     @property
     def model(self) -> str:
         """Name of the model."""
-        value = self.sidecar.get("Model")
-        return str(value.get("Name", "")) if isinstance(value, dict) else ""
+        return str(self._entry("Model", dict).get("Name", ""))
 
     @property
     def bundled(self) -> bool:
         """True for the bundled model, which is meant for trying out the program."""
-        value = self.sidecar.get("Model")
-        return isinstance(value, dict) and value.get("Bundled") is True
+        return self._entry("Model", dict).get("Bundled") is True
 
     @property
     def corrections(self) -> dict[str, Any]:
         """Corrections by readers; empty without any."""
-        value = self.sidecar.get("Corrections")
-        return value if isinstance(value, dict) else {}
+        return self._entry("Corrections", dict)
 
     @property
     def measures(self) -> dict[str, str]:
         """Angles of the spine and quality of the image, as text."""
-        groups = (self.sidecar.get(key) for key in ("Posture", "ImageQuality"))
-        return {k: str(v) for group in groups if isinstance(group, dict) for k, v in group.items()}
+        values = self._entry("Posture", dict) | self._entry("ImageQuality", dict)
+        return {str(name): str(value) for name, value in values.items()}
 
     @property
     def figures(self) -> dict[str, str]:
         """Paths of the figures below the output folder, by kind."""
-        value = self.sidecar.get("Figures")
-        return {str(k): str(v) for k, v in value.items()} if isinstance(value, dict) else {}
+        return {str(kind): str(path) for kind, path in self._entry("Figures", dict).items()}
+
+    def _entry(self, key: str, kind: type[_T]) -> _T:
+        """Return an entry of the sidecar; empty if it is absent or of another type."""
+        value = self.sidecar.get(key)
+        return value if isinstance(value, kind) else kind()
 
 
 def read_derivatives(output: Path, participants: Collection[str] = ()) -> Iterator[ImageDerivatives]:
