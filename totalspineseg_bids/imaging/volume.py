@@ -7,7 +7,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from nibabel.affines import voxel_sizes
+from nibabel.affines import apply_affine, voxel_sizes
 from numpy.typing import NDArray
 
 Affine = NDArray[np.float64]
@@ -52,6 +52,11 @@ class Geometry:
         """Return whether the axes are not perpendicular."""
         directions = self.affine[:3, :3] / self.spacing
         return bool(np.abs(directions.T @ directions - np.eye(3)).max() > _MAX_SHEAR)
+
+    def index_of(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the voxel indices of points of shape (..., 3), scanner space (RAS+, mm)."""
+        index: NDArray[np.float64] = apply_affine(np.linalg.inv(self.affine), points)
+        return index
 
     def same_grid(self, other: Geometry, tolerance: float = 1e-3) -> bool:
         """Return whether two grids have the same shape and affine; the tolerance is in mm."""

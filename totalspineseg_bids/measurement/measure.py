@@ -198,23 +198,19 @@ class _Measurement:
             if slab is not None:
                 slabs[component.label_id] = slab
         vertebrae = {
-            c.level: c
+            c.level: (mask, slabs[c.label_id])
             for c in self.components
             if c.structure is Structure.VERTEBRA and c.level is not None and c.label_id in slabs
+            if (mask := self.mask_of(c)) is not None
         }
-        bodies = {level: slabs[c.label_id] for level, c in vertebrae.items()}
-        levels = [self._relate(row, slabs, bodies) for row in levels]
-        masks = {c.label_id: mask for c in self.components if (mask := self.mask_of(c)) is not None}
-        around = {level: (masks[c.label_id], slabs[c.label_id]) for level, c in vertebrae.items()}
-        levels = [self._with_foramina(row, slabs, around) for row in levels]
-        if self.signal is not None:
-            levels = [
-                self._with_signal(self.signal, row, masks[row.label_id], slabs[row.label_id], around)
-                if row.structure is Structure.DISC and row.height_mm is not None
-                else row
-                for row in levels
-            ]
-        return SpineMeasures(levels, measure_posture(bodies), self._profile())
+        discs = {c.label_id: self.mask_of(c) for c in self.components if c.structure is Structure.DISC}
+        levels = [
+            self._with_neighbours(row, mask, slabs[row.label_id], vertebrae)
+            if row.label_id in slabs and (mask := discs.get(row.label_id)) is not None
+            else row
+            for row in levels
+        ]
+        return SpineMeasures(levels, measure_posture({k: body for k, (_, body) in vertebrae.items()}), self._profile())
 
     def _profile(self) -> list[ProfilePoint]:
         if self.centerline is None:
@@ -248,10 +244,9 @@ class _Measurement:
         mask = self.mask_of(component) if component.touches_edge else None
         if mask is None or self.centerline is None:
             return component.touches_edge
-        inverse = np.linalg.inv(self.extent.affine)
-        up = inverse[:3, :3] @ self.centerline.direction(self.centerline.nearest(np.asarray(component.centroid_mm)))
-        axis = int(np.abs(up).argmax())
-        index = (mask.points() @ inverse[:3, :3].T + inverse[:3, 3])[:, axis]
+        up = self.centerline.direction(self.centerline.nearest(np.asarray(component.centroid_mm)))
+        axis = int(np.abs(np.linalg.inv(self.extent.affine)[:3, :3] @ up).argmax())
+        index = self.extent.index_of(mask.points())[:, axis]
         return bool(index.min() < 0.5 or index.max() > self.extent.shape[axis] - 1.5)
 
     def disc_fronts(self) -> list[tuple[Vector, Vector]]:
@@ -314,8 +309,7 @@ class _Measurement:
     def _cuts_body(self, mask: Mask, slab: BodyShape, frame: LocalAxes, back: float) -> bool:
         """Return whether the edge of the image cuts the body, and not only the arch and its processes."""
         points = mask.points()
-        inverse = np.linalg.inv(self.extent.affine)
-        index = points @ inverse[:3, :3].T + inverse[:3, 3]
+        index = self.extent.index_of(points)
         at_edge = ((index < 0.5) | (index > np.array(self.extent.shape) - 1.5)).any(axis=1)
         if not at_edge.any():
             return True  # cut inside the image, such as by a mask: the extent of the missing part is unknown
@@ -405,54 +399,43 @@ class _Measurement:
         area = section.area if all(wide) else None
         return (area, ap, lr), None not in (area, ap, lr)
 
-    def _relate(
-        self, row: LevelMeasures, slabs: Mapping[int, BodyShape], bodies: Mapping[str, BodyShape]
+    def _with_neighbours(
+        self, row: LevelMeasures, mask: Mask, disc: BodyShape, vertebrae: Mapping[str, tuple[Mask, BodyShape]]
     ) -> LevelMeasures:
-        """Add the measures of a disc that depend on the adjacent vertebrae: height index and slip."""
-        slab = slabs.get(row.label_id)
-        if row.structure is not Structure.DISC or slab is None or row.level is None:
-            return row
-        upper, lower = _neighbours(row.level, bodies)
-        heights = [bodies[level].height for level in (upper, lower) if level in bodies]
+        """Add the measures of a disc that depend on the adjacent vertebrae, the canal or the image."""
+        upper, lower = _neighbours(row.level or "-", vertebrae)
+        near = [vertebrae[level] for level in (upper, lower) if level in vertebrae]
+        heights = [body.height for _, body in near]
         if heights and row.height_mm is not None and all(math.isfinite(h) for h in heights):
             row = replace(row, height_index=row.height_mm / float(np.mean(heights)))
-        if upper in bodies and lower in bodies and _adjacent(upper, lower):
-            step = float((bodies[upper].back_bottom - bodies[lower].back_top) @ slab.frame.front)
-            voxel = float(np.abs(slab.frame.front @ self.source).max())
+        if len(near) == 2 and _adjacent(upper, lower):
+            step = float((near[0][1].back_bottom - near[1][1].back_top) @ disc.frame.front)
+            voxel = float(np.abs(disc.frame.front @ self.source).max())
             if math.isfinite(step) and voxel <= _MIN_VOXELS:
                 row = replace(row, slip_mm=step)
+            row = self._with_foramina(row, disc, *near)
+        if self.signal is not None and row.height_mm is not None:
+            row = self._with_signal(self.signal, row, mask, disc, near)
         return row
 
     def _with_foramina(
-        self,
-        row: LevelMeasures,
-        slabs: Mapping[int, BodyShape],
-        vertebrae: Mapping[str, tuple[Mask, BodyShape]],
+        self, row: LevelMeasures, disc: BodyShape, upper: tuple[Mask, BodyShape], lower: tuple[Mask, BodyShape]
     ) -> LevelMeasures:
         """Add the heights of the foramina beside a disc."""
-        disc = slabs.get(row.label_id)
-        if row.structure is not Structure.DISC or row.level is None or disc is None or self.centerline is None:
-            return row
-        upper, lower = _neighbours(row.level, vertebrae)
-        if upper not in vertebrae or lower not in vertebrae or not _adjacent(upper, lower):
+        if self.centerline is None:
             return row
         canal = self.centerline.points[self.centerline.nearest(disc.frame.origin)]
-        heights = measure_foramina(vertebrae[upper], vertebrae[lower], disc, canal)
+        heights = measure_foramina(upper, lower, disc, canal)
         left, right = (None if h is None else self._supported(h, disc.frame.up) for h in heights)
         note = row.measure_note if None not in heights else _join(row.measure_note, "no clear pedicles beside the disc")
         return replace(row, foramen_left_mm=left, foramen_right_mm=right, measure_note=note)
 
+    @staticmethod
     def _with_signal(
-        self,
-        signal: SpineSignal,
-        row: LevelMeasures,
-        mask: Mask,
-        shape: BodyShape,
-        vertebrae: Mapping[str, tuple[Mask, BodyShape]],
+        signal: SpineSignal, row: LevelMeasures, mask: Mask, shape: BodyShape, near: Sequence[tuple[Mask, BodyShape]]
     ) -> LevelMeasures:
         """Add the signal of a disc, of its nucleus and relative to CSF and bodies."""
         disc, csf = signal.mean(mask), signal.csf_beside(shape)
-        near = [vertebrae[level] for level in _neighbours(row.level or "-", vertebrae) if level in vertebrae]
         bodies = [value for body in near if (value := signal.mean(*body)) is not None]
         return replace(
             row,

@@ -80,42 +80,35 @@ class CanalMasks:
         """
         if self.canal is None:
             return None, None, False
-        canal = self._sample(self.canal, frame)
+        canal = _sample(self.canal, frame, _PLANES)
         middle = canal[:, :, _PLANES // 2] >= 0.5
         if not middle.any():
             return None, None, False
-        cord = self._sample(self.cord, frame) if self.cord is not None else None
+        cord = _sample(self.cord, frame, _PLANES) if self.cord is not None else None
         return _section(canal), None if cord is None else _section(cord), self._cut_off(middle, frame)
 
     def areas(self, frame: LocalAxes) -> tuple[float | None, float | None]:
         """Return the areas (mm²) of canal and cord in one plane; ``None`` where absent or cut off by the image."""
-        canal = None if self.canal is None else _sample_plane(self.canal, frame)
+        canal = None if self.canal is None else _sample(self.canal, frame, 1)[:, :, 0]
         if canal is None or not (canal >= 0.5).any() or self._cut_off(canal >= 0.5, frame):
             return None, None
-        cord = None if self.cord is None else _sample_plane(self.cord, frame)
+        cord = None if self.cord is None else _sample(self.cord, frame, 1)[:, :, 0]
         cord_area = float(cord.sum()) * _STEP_MM**2 if cord is not None and (cord >= 0.5).any() else None
         return float(canal.sum()) * _STEP_MM**2, cord_area
 
-    def _sample(self, mask: Mask, frame: LocalAxes) -> Samples:
-        n = round(2 * _RADIUS_MM / _STEP_MM) + 1
-        # Planes 1 mm apart on a 0.5 mm grid: every second one.
-        values = mask.sample(
-            frame, np.array([-_RADIUS_MM, -_RADIUS_MM, -(_PLANES - 1) / 2]), (n, n, 2 * _PLANES - 1), _STEP_MM
-        )
-        return values[:, :, ::2]
-
     def _cut_off(self, middle: NDArray[np.bool_], frame: LocalAxes) -> bool:
         at = np.argwhere(middle) * _STEP_MM - _RADIUS_MM
-        points = frame.origin + at[:, :1] * frame.right + at[:, 1:] * frame.front
-        inverse = np.linalg.inv(self.extent.affine)
-        voxels = points @ inverse[:3, :3].T + inverse[:3, 3]
+        voxels = self.extent.index_of(frame.origin + at[:, :1] * frame.right + at[:, 1:] * frame.front)
         last = np.array(self.extent.shape) - 1
         return bool((voxels < 0.25).any() or (voxels > last - 0.25).any())
 
 
-def _sample_plane(mask: Mask, frame: LocalAxes) -> Samples:
+def _sample(mask: Mask, frame: LocalAxes, planes: int) -> Samples:
+    """Sample planes 1 mm apart, perpendicular to ``up``, the middle one through the origin."""
     n = round(2 * _RADIUS_MM / _STEP_MM) + 1
-    return mask.sample(frame, np.array([-_RADIUS_MM, -_RADIUS_MM, 0.0]), (n, n, 1), _STEP_MM)[:, :, 0]
+    start = np.array([-_RADIUS_MM, -_RADIUS_MM, -(planes - 1) / 2])
+    # Every second plane of a 0.5 mm grid.
+    return mask.sample(frame, start, (n, n, 2 * planes - 1), _STEP_MM)[:, :, ::2]
 
 
 def _section(values: Samples) -> Section | None:

@@ -58,7 +58,7 @@ class SpineSignal:
 
     def values(self, points: Vector) -> Vector:
         """Return the finite values of the voxels that hold points of shape (N, 3), mm."""
-        index = np.rint(apply_affine(np.linalg.inv(self.image.affine), points)).astype(np.intp)
+        index = np.rint(self.image.geometry.index_of(points)).astype(np.intp)
         index = index[((index >= 0) & (index < self.image.data.shape)).all(axis=1)]
         found: Vector = self.image.data[tuple(index.T)].astype(np.float64)
         return found[np.isfinite(found)]

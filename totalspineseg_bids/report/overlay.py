@@ -65,7 +65,7 @@ class IntensityWindow:
         if len(voxels) == 0:
             return whole
         points = apply_affine(affine, voxels[:: max(1, len(voxels) // 50_000)])
-        at = np.round(_voxels(points, volume.affine)).astype(np.intp)
+        at = np.round(volume.geometry.index_of(points)).astype(np.intp)
         at = at[((at >= 0) & (at < np.array(volume.data.shape))).all(axis=-1)]
         values = np.asarray(volume.data[tuple(at.T)], np.float64)
         values = values[np.isfinite(values)]
@@ -77,7 +77,7 @@ class IntensityWindow:
 
 def sample_image(volume: Volume, view: Reformat, window: IntensityWindow) -> NDArray[np.uint8]:
     """Sample an image on a reformat: linear interpolation, black outside the field of view."""
-    at = _voxels(view.points, volume.affine)
+    at = volume.geometry.index_of(view.points)
     data = np.asarray(volume.data, np.float32)
     values = ndimage.map_coordinates(data, np.moveaxis(at, -1, 0), order=1, mode="nearest", prefilter=False)
     shown = np.clip((np.nan_to_num(values) - window.low) / (window.high - window.low), 0.0, 1.0) * 255.0
@@ -92,7 +92,7 @@ def sample_labels(labels: NDArray[np.uint8], affine: Affine, view: Reformat) -> 
 
     Each label is interpolated linearly on its own, and a pixel takes the label with the largest share.
     """
-    at = _voxels(view.points, affine)
+    at = Volume(labels, affine).geometry.index_of(view.points)
     nearest = np.round(at).astype(np.intp)
     inside = ((nearest >= 0) & (nearest < np.array(labels.shape))).all(axis=-1)
     coarse = np.zeros(inside.shape, np.uint8)
@@ -122,11 +122,6 @@ def _share(labels: NDArray[np.uint8], at: Points, label_id: int) -> NDArray[np.f
         part.view(np.uint8), np.moveaxis(at - low, -1, 0), output=np.float32, order=1, mode="constant", prefilter=False
     )
     return share
-
-
-def _voxels(points: Points, affine: Affine) -> Points:
-    at: Points = apply_affine(np.linalg.inv(affine), points)
-    return at
 
 
 def draw_areas(picture: LabelSlice) -> Image.Image:
