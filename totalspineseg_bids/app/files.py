@@ -159,9 +159,7 @@ def find_file_jobs(source: Path, target: Path) -> list[FileJob]:
         msg = f"{source}: no such file or folder"
         raise MissingInputError(msg)
     for job in jobs:
-        if job.target.resolve() == job.source.resolve():
-            msg = f"{job.target}: the output would replace the input; choose another place"
-            raise UsageError(msg)
+        check_output(job.source, job.target)
     records = Counter(_beside(job.target, ".json") for job in jobs)
     twins = [job.source.name for job in jobs if records[_beside(job.target, ".json")] > 1]
     if twins:

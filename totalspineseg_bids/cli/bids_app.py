@@ -73,29 +73,6 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(msg)
 
 
-class VersionAction(argparse.Action):
-    """Print the versions of the program and its main libraries, and the default model."""
-
-    def __init__(self, option_strings: Sequence[str], dest: str, **_: object) -> None:
-        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help="show the versions and exit")
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        """Print the versions and exit."""
-        sys.stdout.write(version_text() + "\n")
-        parser.exit()
-
-
-class InfoAction(argparse.Action):
-    """Print a machine-readable description of the program."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        """Print the description as JSON and exit."""
-        from totalspineseg_bids.cli.info import describe_program
-
-        sys.stdout.write(json.dumps(describe_program(), indent=2, ensure_ascii=False) + "\n")
-        parser.exit()
-
-
 def version_text() -> str:
     """Return the versions of the program, of nnU-Net, torch and OpenVINO, and the default model."""
 
@@ -154,13 +131,9 @@ def build_parser() -> Parser:
     groups = {group: parser.add_argument_group(group.value) for group in SettingGroup}
     for setting in options():
         add_setting(groups[setting.group], setting)
-    groups[SettingGroup.RUNNING].add_argument("--version", action=VersionAction)
+    groups[SettingGroup.RUNNING].add_argument("--version", action="store_true", help="show the versions and exit")
     groups[SettingGroup.RUNNING].add_argument(
-        "--info",
-        action=InfoAction,
-        choices=("json",),
-        default=argparse.SUPPRESS,
-        help="print versions, models, devices, labels and output patterns as JSON and exit",
+        "--info", choices=("json",), help="print versions, models, devices, labels and output patterns as JSON and exit"
     )
     groups[SettingGroup.RUNNING].add_argument("-h", "--help", action="help", help="show this help and exit")
     return parser
@@ -209,6 +182,12 @@ def parse_config(argv: Sequence[str]) -> RunConfig:
         If the command line, the TOML file or a value is wrong.
     """
     given: dict[str, Any] = vars(build_parser().parse_intermixed_args(list(argv)))
+    return _config_of(given)
+
+
+def _config_of(given: dict[str, Any]) -> RunConfig:
+    for name in ("version", "info"):
+        given.pop(name)
     config_file, quiet, verbose = given.pop("config_file"), given.pop("quiet"), given.pop("verbose")
     if quiet or verbose:
         given["verbose"] = 2 if verbose else 0
@@ -244,8 +223,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     try:
-        config = parse_config(arguments)
-    except SystemExit as done:  # --help, --version and --info
+        given = vars(build_parser().parse_intermixed_args(arguments))
+        if given["version"]:
+            sys.stdout.write(version_text() + "\n")
+            return int(ExitCode.SUCCESS)
+        if given["info"]:
+            from totalspineseg_bids.cli.info import describe_program
+
+            sys.stdout.write(json.dumps(describe_program(), indent=2, ensure_ascii=False) + "\n")
+            return int(ExitCode.SUCCESS)
+        config = _config_of(given)
+    except SystemExit as done:  # --help
         return int(done.code or 0)
     except SpineAppError as error:
         sys.stderr.write(f"{PROGRAM}: {' '.join(str(error).split())}\n")

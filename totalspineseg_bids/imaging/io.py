@@ -178,6 +178,20 @@ def _clean(path: Path, data: NDArray[Any]) -> tuple[NDArray[np.float32], list[st
     return values, notes
 
 
+def _read(
+    path: Path, choice: VolumeChoice | None = None, *, header_only: bool = False
+) -> tuple[nib.Nifti1Header, Affine, list[str], NDArray[Any], int]:
+    """Return header, affine, notes on its oddities, values and number of volumes of a file, with all checks."""
+    logging.getLogger("nibabel.global").setLevel(logging.ERROR)  # header repairs are reported as notes
+    with _open(path) as stream:
+        image = _load_stream(path, stream)
+        check_size(path, image)
+        shape = check_kind(path, image)
+        affine, notes = check_affine(path, image, shape)
+        data = np.zeros(0) if header_only else _read_data(path, stream, image, choice)
+    return image.header, affine, notes, data, shape[3] if len(shape) == 4 else 1
+
+
 def read_header(path: Path | str) -> nib.Nifti1Header:
     """Read the header of an image, with its checks.
 
@@ -193,13 +207,7 @@ def read_header(path: Path | str) -> nib.Nifti1Header:
     ImageError
         If it is damaged, not NIfTI, not a scalar 3D image or 4D series, or without a usable affine.
     """
-    path = Path(path)
-    logging.getLogger("nibabel.global").setLevel(logging.ERROR)
-    with _open(path) as stream:
-        image = _load_stream(path, stream)
-        check_size(path, image)
-        check_affine(path, image, check_kind(path, image))
-    return image.header
+    return _read(Path(path), header_only=True)[0]
 
 
 def load_image(path: Path | str, *, volume: VolumeChoice | None = None) -> LoadedImage:
@@ -235,18 +243,11 @@ def load_image(path: Path | str, *, volume: VolumeChoice | None = None) -> Loade
     1
     """
     path = Path(path)
-    logging.getLogger("nibabel.global").setLevel(logging.ERROR)  # header repairs are reported as notes
-    with _open(path) as stream:
-        image = _load_stream(path, stream)
-        check_size(path, image)
-        shape = check_kind(path, image)
-        affine, notes = check_affine(path, image, shape)
-        data = _read_data(path, stream, image, volume)
+    header, affine, notes, data, volumes = _read(path, volume)
     values, repairs = _clean(path, data)
-    volumes = shape[3] if len(shape) == 4 else 1
     if volumes > 1:
         notes.append(f"volume:{volume}-of-{volumes}")
-    header = image.header.copy()
+    header = header.copy()
     header.set_data_shape(values.shape)
     return LoadedImage(Volume(values, affine), header, (*notes, *repairs), volumes)
 
@@ -326,14 +327,8 @@ def load_labels(path: Path | str) -> LoadedImage:
         If it is damaged, not 3D, or holds other values.
     """
     path = Path(path)
-    logging.getLogger("nibabel.global").setLevel(logging.ERROR)
-    with _open(path) as stream:
-        image = _load_stream(path, stream)
-        check_size(path, image)
-        shape = check_kind(path, image)
-        affine, notes = check_affine(path, image, shape)
-        data = _read_data(path, stream, image, None)
-    header = image.header.copy()
+    header, affine, notes, data, _ = _read(path)
+    header = header.copy()
     header.set_data_shape(data.shape)
     return LoadedImage(Volume(_whole_numbers(path, data), affine), header, tuple(notes), 1)
 
