@@ -10,14 +10,14 @@ import pytest
 from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.segmentation.labelling.column.rejection import rejection_costs
 from totalspineseg_bids.segmentation.labelling.components.bodies import cut_fused, pieces_between_discs
-from totalspineseg_bids.segmentation.labelling.records import ComponentVoxels, Observation
+from totalspineseg_bids.segmentation.labelling.records import ComponentVoxels, Cut, Observation
 
 #: Lengths of the bodies of a neck with chest along the canal, C3 to T4, mm: those of the chest are twice as long.
 NECK_AND_CHEST = [10, 10, 9, 10, 10, 15, 15, 19, 12]
 
 
-def disc(s, *, volume=2000.0, edge=False):
-    return Observation(Structure.DISC, np.array([0.0, 15.0, -s]), s, s - 3, s + 3, 15.0, 0.0, volume, edge, (), 0)
+def disc(s, *, volume=2000.0, cut=Cut.NONE):
+    return Observation(Structure.DISC, np.array([0.0, 15.0, -s]), s, s - 3, s + 3, 15.0, 0.0, volume, cut, (), 0)
 
 
 def pieces_after_cut(lengths):
@@ -47,8 +47,8 @@ def test_a_block_is_cut_wherever_it_is(place):
 def test_a_sliver_at_the_edge_is_less_sure_than_what_the_edge_cuts_in_half():
     whole = [disc(s) for s in (60.0, 90.0, 120.0)]
     sliver, half, small = (
-        rejection_costs([disc(30.0, volume=volume, edge=edge), *whole])[0]
-        for volume, edge in ((40.0, True), (1000.0, True), (1000.0, False))
+        rejection_costs([disc(30.0, volume=volume, cut=cut), *whole])[0]
+        for volume, cut in ((40.0, Cut.ALONG), (1000.0, Cut.ALONG), (1000.0, Cut.NONE))
     )
     assert sliver < 0.6 * half
     assert small < half
@@ -67,5 +67,5 @@ def test_pieces_of_a_body_where_the_chest_begins_are_one():
 
 def _body(s, part):
     return Observation(
-        Structure.VERTEBRA, np.array([0.0, 15.0, -s]), s, s - 5, s + 5, 15.0, 0.0, 4000.0, False, (), part
+        Structure.VERTEBRA, np.array([0.0, 15.0, -s]), s, s - 5, s + 5, 15.0, 0.0, 4000.0, Cut.NONE, (), part
     )

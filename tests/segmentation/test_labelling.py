@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from tests.columns import (
     SimpleColumn,
@@ -26,7 +27,9 @@ from totalspineseg_bids.imaging.volume import Geometry, Volume
 from totalspineseg_bids.segmentation.api import label, to_grid
 from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling import label_map, odd_discs
+from totalspineseg_bids.segmentation.labelling.labeller import LabellingInput, solve_image
 from totalspineseg_bids.segmentation.labelling.odd_discs import disc_turns
+from totalspineseg_bids.segmentation.labelling.records import Cut
 from totalspineseg_bids.segmentation.result import LabelledSpine, SpineStatus
 
 STEP2 = ClassMap.named("r20240601-step2")
@@ -203,6 +206,51 @@ def test_the_edge_of_the_field_of_view_is_reported():
     edge = {c.level for c in spine.components if c.touches_edge and c.level}
     assert edge <= {"T10-T11", "T11", "S", "L5", "L5-S"}
     assert edge & {"S", "L5"}
+
+
+def _solve_slab(truth, layout, width=None):
+    """Find the levels of a map without landmarks in the middle ``width`` mm from side to side."""
+    middle = truth.shape[0] // 2
+    inside = slice(None) if width is None else slice(middle - width // 2, middle + width // 2)
+    semantic = without_landmarks(semantic_of(truth, layout), layout)[inside]
+    found = solve_image(LabellingInput(np.ascontiguousarray(semantic), np.eye(4), layout)).found
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("width", [40, 25])
+@pytest.mark.parametrize(
+    ("first", "last", "scale", "layout"),
+    [
+        ("C1", "S", 0.9, STEP2),
+        ("C1", "T6", 0.9, STEP2),
+        ("C3", "T12", 0.9, STEP1),
+        ("C4", "T8", 1.1, STEP1),
+        ("T2", "L5", 0.7, STEP2),
+    ],
+)
+def test_a_sagittal_slab_has_the_levels_of_the_whole_column(first, last, scale, layout, width):
+    column = make_column(first=first, last=last, scale=scale)
+    whole, slab = (_solve_slab(column.truth, layout, kept) for kept in (None, width))
+    assert slab.solution.levels == whole.solution.levels
+    assert np.median(slab.solution.confidence) > np.median(whole.solution.confidence) - 0.06
+    assert {o.cut for o in slab.observations[3:-3]} <= {Cut.NONE, Cut.SIDES}
+
+
+@pytest.mark.parametrize("degrees", [0, 50])
+def test_the_direction_of_the_column_tells_which_ends_are_cut(degrees):
+    """Tilted by 50 degrees, the column leaves the field of view at the front and at the back."""
+    column = make_column(first="T4", last="T12")
+    truth = ndimage.rotate(column.truth, degrees, axes=(1, 2), order=0)
+    low, high = (np.argwhere(truth == anatomy.vertebra(level).id).mean(axis=0).astype(int) for level in ("T5", "T11"))
+    axis = 1 if degrees else 2
+    start, stop = sorted((int(low[axis]), int(high[axis])))
+    truth = truth.take(range(start, stop), axis=axis)
+    observations = _solve_slab(truth, STEP2, 30).observations
+    cut = {n for n, o in enumerate(observations) if o.cut is Cut.ALONG}
+    assert {0, len(observations) - 1} <= cut
+    assert cut <= {0, 1, len(observations) - 2, len(observations) - 1}
+    assert {o.cut for o in observations[3:-3]} <= {Cut.NONE, Cut.SIDES}
 
 
 @pytest.mark.parametrize("value", [0, 6])

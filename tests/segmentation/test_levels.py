@@ -16,7 +16,7 @@ from totalspineseg_bids.segmentation.labelling.column.hypotheses import build_hy
 from totalspineseg_bids.segmentation.labelling.column.levels import solve_levels
 from totalspineseg_bids.segmentation.labelling.column.naming import CONTESTED, NO_ANCHOR, name_components
 from totalspineseg_bids.segmentation.labelling.column.parameters import AXIS_PLACE, chain_of
-from totalspineseg_bids.segmentation.labelling.records import CanalExtent, ClassShares, Observation
+from totalspineseg_bids.segmentation.labelling.records import CanalExtent, ClassShares, Cut, Observation
 from totalspineseg_bids.segmentation.result import SpineStatus
 
 STEP2 = ClassMap.named("r20241115-step2")
@@ -25,9 +25,9 @@ USUAL = SpineVariant()
 DISC_LANDMARKS = {"C2-C3", "C7-T1", "T12-L1", "L5-S"}
 
 
-def make_observation(kind, s, *, level=None, parity=(0.0, 0.0), volume=4000.0, layout=STEP2, edge=False):
+def make_observation(kind, s, *, level=None, parity=(0.0, 0.0), volume=4000.0, layout=STEP2, cut=Cut.NONE):
     class_shares = ClassShares({level: 1.0} if level else {}, {}, parity[0], parity[1], 1.0, layout.level_names)
-    return Observation(kind, np.array([0.0, 15.0, -s]), s, s - 3, s + 3, 15.0, 0.0, volume, edge, (class_shares,), 0)
+    return Observation(kind, np.array([0.0, 15.0, -s]), s, s - 3, s + 3, 15.0, 0.0, volume, cut, (class_shares,), 0)
 
 
 def column_of(first="C1", last="S", *, variant=USUAL, scale=0.95, layout=STEP2, landmarks=DISC_LANDMARKS):
@@ -76,7 +76,7 @@ def test_a_piece_at_the_side_of_a_gap_is_no_disc():
     """Seen in a synthetic column, which got a sixth lumbar vertebra."""
     names, observations = column_of("T4", "S", layout=STEP1)
     above = names.index("L2-L3")
-    piece = make_observation(Structure.DISC, observations[above].s + 14.0, volume=2800.0, layout=STEP1, edge=True)
+    piece = make_observation(Structure.DISC, observations[above].s + 14.0, volume=2800.0, layout=STEP1, cut=Cut.ALONG)
     piece = replace(piece, center=piece.center - np.array([18.0, 0.0, 0.0]), lateral=-18.0)
     solution = _solve([*observations[: above + 1], piece, *observations[above + 1 :]])
     assert solution.levels[above + 1] is None
@@ -255,12 +255,12 @@ def test_c2_is_twice_as_large_as_the_vertebrae_below():
     """A fragment of its dens is more likely another vertebra; a C2 that the field of view cuts is no evidence."""
     below = [make_observation(Structure.VERTEBRA, 20.0 * n, volume=4e3) for n in (1, 2, 3)]
 
-    def at_c2(volume, edge=False):
-        first = make_observation(Structure.VERTEBRA, 0.0, volume=volume, edge=edge)
+    def at_c2(volume, cut=Cut.NONE):
+        first = make_observation(Structure.VERTEBRA, 0.0, volume=volume, cut=cut)
         table = emissions([first, *below], build_hypotheses(), CanalExtent(-20.0, 80.0))
         return table[0, :, AXIS_PLACE] - table[0, :, AXIS_PLACE + 2]
 
-    whole, piece, cut = at_c2(8e3), at_c2(1.7e3), at_c2(1.7e3, edge=True)
+    whole, piece, cut = at_c2(8e3), at_c2(1.7e3), at_c2(1.7e3, cut=Cut.ALONG)
     assert (whole - piece > 1.0).all()
     np.testing.assert_allclose(cut, whole)
 

@@ -10,12 +10,14 @@ import pytest
 from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.segmentation.labelling.column.parameters import WEIGHTS
 from totalspineseg_bids.segmentation.labelling.column.rejection import rejection_costs
-from totalspineseg_bids.segmentation.labelling.records import ClassShares, Observation
+from totalspineseg_bids.segmentation.labelling.records import ClassShares, Cut, Observation
 
 
 def _component(kind: Structure, *, level: str | None = None, share: float = 1.0, volume: float = 1500.0) -> Observation:
     class_shares = ClassShares({level: share} if level else {}, {}, 0.0, 0.0, 1.0, frozenset({"C2-C3", "C2"}))
-    return Observation(kind, np.array([0.0, 15.0, 0.0]), 0.0, -3.0, 3.0, 15.0, 0.0, volume, False, (class_shares,), 0)
+    return Observation(
+        kind, np.array([0.0, 15.0, 0.0]), 0.0, -3.0, 3.0, 15.0, 0.0, volume, Cut.NONE, (class_shares,), 0
+    )
 
 
 def _price(component: Observation, peers: int = 2) -> float:
@@ -45,12 +47,10 @@ def test_specks_and_what_lies_out_of_line_are_cheap():
 
 
 def test_a_piece_at_the_edge_is_as_sure_as_a_whole_one_unless_it_is_a_sliver():
-    assert _price(replace(_component(Structure.DISC, volume=300.0), touches_edge=True)) == _price(
+    assert _price(replace(_component(Structure.DISC, volume=300.0), cut=Cut.ALONG)) == _price(
         _component(Structure.DISC)
     )
-    assert _price(replace(_component(Structure.DISC, volume=50.0), touches_edge=True)) < _price(
-        _component(Structure.DISC)
-    )
+    assert _price(replace(_component(Structure.DISC, volume=50.0), cut=Cut.ALONG)) < _price(_component(Structure.DISC))
 
 
 @pytest.mark.parametrize(("scout", "dearer"), [({"S": 1.0}, True), ({"L5": 1.0}, False)])

@@ -16,7 +16,7 @@ from totalspineseg_bids.segmentation.labelling.components.sacrum import (
     relabel_by_prior,
     without_sacrum,
 )
-from totalspineseg_bids.segmentation.labelling.records import Observation
+from totalspineseg_bids.segmentation.labelling.records import Cut, Observation
 from totalspineseg_bids.segmentation.result import SpineStatus
 from totalspineseg_bids.segmentation.semantic_map import SemanticMap
 
@@ -113,7 +113,7 @@ def rest_of_s1_s2(*, with_level_prior):
             15.0,
             0.0,
             volume,
-            False,
+            Cut.NONE,
             (),
             0,
             level_prior=scout if with_level_prior else {},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +48,19 @@ class SessionEvidence:
     """Landmarks that the other image's levels are based on, as `naming.landmarks_of` counts them."""
 
 
+class Cut(IntEnum):
+    """How the field of view cuts a component, in order of what is lost."""
+
+    NONE = 0
+    """Not at all."""
+    SIDES = 1
+    """At its sides only, as in a sagittal slab: its volume is that of the width in view."""
+    FRONT = 2
+    """In front or behind: its volume is unknown."""
+    ALONG = 3
+    """From above or below: its position along the canal is uncertain too."""
+
+
 @dataclass(frozen=True, slots=True)
 class Observation:
     """A disc, a vertebral body or the sacrum, before it has a level."""
@@ -67,8 +81,8 @@ class Observation:
     """Distance of the centre from the midsagittal plane of the canal, mm, signed."""
     volume_mm3: float
     """Volume, mm³."""
-    touches_edge: bool
-    """Whether the field of view cuts it."""
+    cut: Cut
+    """How the field of view cuts it."""
     class_shares: tuple[ClassShares, ...]
     """Class shares in each semantic map."""
     part: int
@@ -77,6 +91,8 @@ class Observation:
     """``"split"`` or ``"joined"`` where the component was repaired."""
     length_mm: float = 0.0
     """Extent along the centreline of all of it, mm (``s_low`` and ``s_high`` of the sacrum are those of its top)."""
+    width_mm: float = np.inf
+    """Extent from side to side in view, mm."""
     localizer_levels: dict[str, float] = field(default_factory=dict)
     """Share of the evidence of a localizer for each level; empty without a localizer."""
     level_prior: dict[str, float] = field(default_factory=dict)

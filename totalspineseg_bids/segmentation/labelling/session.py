@@ -52,7 +52,7 @@ from totalspineseg_bids.segmentation.labelling.parameters import (
     SURE_IMAGE_WEIGHT,
     WRONG_HEADER,
 )
-from totalspineseg_bids.segmentation.labelling.records import LabelledComponents, Observation, SessionEvidence
+from totalspineseg_bids.segmentation.labelling.records import Cut, LabelledComponents, Observation, SessionEvidence
 from totalspineseg_bids.segmentation.result import LabelledSpine
 
 #: `LevelSolution.shift_margin` of a naming whose probability is `BEYOND_DOUBT`, nats.
@@ -190,7 +190,7 @@ def image_evidence(solved: SolvedImage, image: int = 0) -> ImageEvidence | None:
     components = tuple(
         LevelEvidence(n, o.kind, _scanner(solved, found, o), table)
         for n, (o, table) in enumerate(zip(found.observations, found.solution.tables, strict=True))
-        if o.kind is not Structure.SACRUM and not o.touches_edge
+        if o.kind is not Structure.SACRUM and o.cut is not Cut.ALONG
     )
     landmarks = landmarks_of(found.observations, found.solution.levels)
     sure = sum(landmarks.values()) >= ENOUGH_LANDMARKS and found.solution.shift_margin >= _DOUBTFUL_MARGIN

@@ -25,6 +25,8 @@ from totalspineseg_bids.segmentation.labelling.column.parameters import (
     CONUS_CAP,
     CONUS_LEVEL,
     CONUS_SD_LEVELS,
+    DISC_WIDTH_MM,
+    DISC_WIDTH_POWER,
     LUMBAR_STEP_MM,
     MOST_LANDMARKS,
     PRIOR_ANCHOR,
@@ -35,7 +37,7 @@ from totalspineseg_bids.segmentation.labelling.column.parameters import (
     WEIGHTS,
     WRONG_REGION,
 )
-from totalspineseg_bids.segmentation.labelling.records import CanalExtent, ClassShares, Observation
+from totalspineseg_bids.segmentation.labelling.records import CanalExtent, ClassShares, Cut, Observation
 
 #: Log-likelihood of an impossible place; finite, so that differences are defined.
 NEVER = -1e9
@@ -79,8 +81,8 @@ def emissions(observations: Sequence[Observation], hypotheses: Hypotheses, view:
     for n, observation in enumerate(observations):
         side = 1 if observation.kind is Structure.DISC else 0
         result[n][~hypotheses.exists[:, :, side]] = NEVER
-        if observation.kind is Structure.DISC and not observation.touches_edge:
-            result[n] += _size_score(observation, hypotheses.log_volume)
+        if observation.kind is Structure.DISC and observation.cut <= Cut.SIDES:
+            result[n] += _size_score(observation, _volume_in_view(hypotheses.log_volume, observation))
         if observation.kind is Structure.SACRUM:
             result[n][~last] = NEVER
         elif observation.kind is Structure.VERTEBRA:
@@ -245,11 +247,19 @@ def _axis_score(observations: Sequence[Observation], n: int) -> float:
     The volume is compared with the vertebrae below instead of the scale of the subject, so that a false C2 does not
     change the scale.
     """
-    below = [o.volume_mm3 for o in observations[n + 1 :] if o.kind is Structure.VERTEBRA and not o.touches_edge]
-    if observations[n].touches_edge or len(below) < AXIS_NEIGHBOURS:
+    below = [o.volume_mm3 for o in observations[n + 1 :] if o.kind is Structure.VERTEBRA and o.cut <= Cut.SIDES]
+    if observations[n].cut > Cut.SIDES or len(below) < AXIS_NEIGHBOURS:
         return 0.0
     expected = np.log(AXIS_VOLUME * np.median(below[:AXIS_NEIGHBOURS]))
     return float(_size_score(observations[n], expected))
+
+
+def _volume_in_view(log_volume: NDArray[np.float64], disc: Observation) -> NDArray[np.float64]:
+    """Return the logarithm of the part of expected volumes that is in view if the sides of the ellipse are cut off."""
+    if disc.cut is Cut.NONE:
+        return log_volume
+    share = np.minimum(disc.width_mm / (DISC_WIDTH_MM * np.exp(DISC_WIDTH_POWER * log_volume)), 1.0)
+    return np.asarray(log_volume + np.log(2 / np.pi * (share * np.sqrt(1 - share**2) + np.arcsin(share))))
 
 
 def _size_score(observation: Observation, expected: NDArray[np.float64] | float) -> NDArray[np.float64]:

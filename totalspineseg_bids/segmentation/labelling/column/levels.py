@@ -44,7 +44,7 @@ from totalspineseg_bids.segmentation.labelling.column.parameters import (
 )
 from totalspineseg_bids.segmentation.labelling.column.parity import Parities, parity_scores
 from totalspineseg_bids.segmentation.labelling.column.rejection import rejection_costs
-from totalspineseg_bids.segmentation.labelling.records import CanalExtent, LevelSolution, Observation
+from totalspineseg_bids.segmentation.labelling.records import CanalExtent, Cut, LevelSolution, Observation
 
 Table = NDArray[np.float64]
 
@@ -249,7 +249,7 @@ def _step(upper: Observation, lower: Observation, hypotheses: Hypotheses, *, bod
     extra = WEIGHTS.spacing_floor_mm**2 + sum(
         (VERTEBRA_SD_MM**2 if o.kind is Structure.VERTEBRA else 0.0)
         + (SACRUM_SD_MM**2 if o.kind is Structure.SACRUM else 0.0)
-        + (EDGE_SD_MM**2 if o.touches_edge else 0.0)
+        + (EDGE_SD_MM**2 if o.cut is Cut.ALONG else 0.0)
         for o in (upper, lower)
     )
     jumps, logs = [], []

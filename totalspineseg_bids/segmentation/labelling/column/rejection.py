@@ -19,7 +19,7 @@ from totalspineseg_bids.segmentation.labelling.column.parameters import (
     WEIGHTS,
 )
 from totalspineseg_bids.segmentation.labelling.parameters import BODY_SIDE_MM, DISC_FRONT_MM, SLIVER_SHARE
-from totalspineseg_bids.segmentation.labelling.records import Observation, volume_around
+from totalspineseg_bids.segmentation.labelling.records import Cut, Observation, volume_around
 
 
 def rejection_costs(observations: Sequence[Observation]) -> NDArray[np.float64]:
@@ -43,8 +43,8 @@ def rejection_costs(observations: Sequence[Observation]) -> NDArray[np.float64]:
             continue
         base = WEIGHTS.reject_disc if o.kind is Structure.DISC else WEIGHTS.reject_vertebra
         typical = volume_around(o, [p for p in observations if p.kind is o.kind], PEERS_MM)
-        # Components cut by the field of view may be small, but slivers are often false.
-        whole = typical * (SLIVER_SHARE if o.touches_edge else 1.0)
+        # Components cut by the field of view may be small, but slivers are often false. A slab cuts the sides of all.
+        whole = typical * (SLIVER_SHARE if o.cut > Cut.SIDES else 1.0)
         relative = min(o.volume_mm3 / max(whole, 1.0), 1.0)
         cost[n] = LEAST_REJECTION + (base - LEAST_REJECTION) * float(np.sqrt(relative))
         if o.kind is Structure.DISC and (o.anterior < DISC_FRONT_MM or abs(o.lateral) > BODY_SIDE_MM):

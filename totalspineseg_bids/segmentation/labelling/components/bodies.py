@@ -22,6 +22,7 @@ from totalspineseg_bids.segmentation.labelling.components.disc_repair import joi
 from totalspineseg_bids.segmentation.labelling.components.parameters import (
     BODY_END_SHARE,
     BODY_SPECK_MM3,
+    CUT_COSINE,
     DISC_SPECK_MM3,
     FUSED_RATIO,
     LONG_RATIO,
@@ -38,10 +39,11 @@ from totalspineseg_bids.segmentation.labelling.components.parameters import (
     SMALL_DISC_MM3,
 )
 from totalspineseg_bids.segmentation.labelling.disc_planes import disc_plane, slots_between_planes
-from totalspineseg_bids.segmentation.labelling.parameters import DISC_FRONT_MM
+from totalspineseg_bids.segmentation.labelling.parameters import CUT_VOXELS, DISC_FRONT_MM
 from totalspineseg_bids.segmentation.labelling.records import (
     ClassShares,
     ComponentVoxels,
+    Cut,
     Observation,
     SpineContext,
     in_front,
@@ -98,8 +100,8 @@ def measure(
     voxel = context.voxel_mm3 * stride**3
     number = int(part.max()) + 1
     tables = [_tally(m, index, part, number) for m, _ in context.maps]
-    at_edge = ((index <= context.first) | (index > context.last - stride)).any(axis=1)
-    edge_counts = np.bincount(part, at_edge, minlength=number)
+    at_edge = (index <= context.first) | (index > context.last - stride)
+    edge_counts = np.stack([np.bincount(part, side, minlength=number) for side in at_edge.T], axis=1)
     order = np.argsort(part, kind="stable")
     stops = np.cumsum(np.bincount(part, minlength=number))
     found = []
@@ -114,26 +116,36 @@ def measure(
             rows = _sacrum_top(rows, projection)
             s = projection.s[rows]
         low, high = extent(s, 0.05)
+        center = points[rows].mean(axis=0)
         found.append(
             Observation(
                 kind=kind,
-                center=points[rows].mean(axis=0),
+                center=center,
                 s=float(projection.s[rows].mean()),
                 s_low=float(low),
                 s_high=float(high),
                 anterior=float(projection.anterior[rows].mean()),
                 lateral=float(projection.lateral[rows].mean()),
                 volume_mm3=float(stop - start) * voxel,
-                touches_edge=bool(edge_counts[n] * stride**2 > 3),
+                cut=_cut(edge_counts[n] * stride**2 > CUT_VOXELS, center, context),
                 class_shares=tuple(
                     _class_shares(counts[n], m.class_map, weight, kind)
                     for counts, (m, weight) in zip(tables, context.maps, strict=True)
                 ),
                 part=n,
                 length_mm=float(ends[1] - ends[0]) if kind is Structure.SACRUM else float(high - low),
+                width_mm=float(np.ptp(points[rows, 0]) + stride * context.spacing[0]),
             )
         )
     return sorted(found, key=lambda o: o.s)
+
+
+def _cut(cut: NDArray[np.bool_], center: NDArray[np.float64], context: SpineContext) -> Cut:
+    """Return how a component is cut from whether the faces of the field of view across each axis cut it, shape (3,)."""
+    up = context.centerline.direction(context.centerline.nearest(center))
+    if cut[np.abs(up) > CUT_COSINE].any():
+        return Cut.ALONG
+    return Cut.FRONT if cut[1:].any() else Cut(int(cut[0]))
 
 
 def _sacrum_top(rows: NDArray[np.int64], projection: Projection) -> NDArray[np.int64]:
@@ -230,7 +242,7 @@ def disc_parts(
         first = measure(Structure.DISC, index, part, context, place=projection)
     observations = []
     for found in first:
-        if found.volume_mm3 < SMALL_DISC_MM3 and not found.touches_edge:
+        if found.volume_mm3 < SMALL_DISC_MM3 and found.cut is Cut.NONE:
             part[part == found.part] = -1
             continue
         note = "joined" if found.part in joined else "split" if found.part in cut else ""
@@ -313,7 +325,9 @@ def _ordinary(discs: ComponentVoxels) -> list[Observation]:
     """Return the discs that can separate bodies: in front of the canal and not much smaller than their neighbours."""
     found = [d for d in discs.observations if d.anterior > DISC_FRONT_MM and d.volume_mm3 > SMALL_DISC_MM3]
     return [
-        d for d in found if d.touches_edge or d.volume_mm3 > SLIGHT_DISC_SHARE * volume_around(d, found, NEIGHBOURS_MM)
+        d
+        for d in found
+        if d.cut > Cut.SIDES or d.volume_mm3 > SLIGHT_DISC_SHARE * volume_around(d, found, NEIGHBOURS_MM)
     ]
 
 
