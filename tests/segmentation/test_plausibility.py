@@ -32,15 +32,15 @@ def test_what_the_field_of_view_cuts_is_neither_judged_nor_a_measure():
     assert size_outliers({"L4": 30e3, "L5": 9e3, "L3": 2e3}, {"L3"}) == {}
 
 
-def test_a_vertebra_of_which_most_is_missing_is_flagged():
+@pytest.mark.parametrize("sides", [slice(None), slice(16, 48)], ids=["whole", "slab"])
+def test_a_vertebra_of_which_most_is_missing_is_flagged(sides):
     column, layout = make_column(scale=0.9), ClassMap.named("r20240601-step2")
     wanted = anatomy.vertebra("T6").id
     index = np.argwhere(column.truth == wanted)
     lost = index[index[:, 1] < np.percentile(index[:, 1], 70)]
     damaged = column.truth.copy()
     damaged[tuple(lost.T)] = 0
-    whole = label_map(semantic_of(column.truth, layout), column.affine, layout)
-    spine = label_map(semantic_of(damaged, layout), column.affine, layout)
+    whole, spine = (label_map(semantic_of(m[sides], layout), column.affine, layout) for m in (column.truth, damaged))
     assert not [flag for flag in whole.flags if flag.startswith("odd-size")]
     assert "odd-size:T6" in spine.flags
     (reason,) = [c.reason for c in spine.components if c.label_id == wanted]

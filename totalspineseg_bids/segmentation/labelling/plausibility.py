@@ -30,7 +30,8 @@ def size_outliers(volumes: Mapping[str, float], cut: Collection[str]) -> dict[st
     volumes
         Volume of each named vertebra, mm³; the sacrum left out.
     cut
-        Levels that the field of view cuts; they are neither judged nor compared with.
+        Levels of which the field of view leaves another share than of their neighbours; they are neither judged nor
+        compared with.
 
     Returns
     -------

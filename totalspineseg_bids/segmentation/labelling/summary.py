@@ -11,7 +11,7 @@ from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.imaging.grid import Box
 from totalspineseg_bids.imaging.volume import Volume
-from totalspineseg_bids.segmentation.labelling.parameters import CUT_VOXELS
+from totalspineseg_bids.segmentation.labelling.parameters import CUT_VOXELS, END_RATIOS
 from totalspineseg_bids.segmentation.labelling.plausibility import (
     SLIVER,
     TOO_LARGE,
@@ -103,8 +103,9 @@ def _components(
     index, value = np.unravel_index(filled, part.shape), flat[filled]
     counts = np.bincount(value, minlength=256)
     means = np.stack([np.bincount(value, index[k], minlength=256) for k in range(3)], axis=1)
-    edges = _at_edge(part, context)
-    odd_sizes = _odd_sizes(counts, edges > CUT_VOXELS)
+    cut = _count_at_edge(part, context)
+    touches_edge = cut.sum(axis=0) > CUT_VOXELS
+    odd_sizes = _odd_sizes(counts, touches_edge, cut[1:].sum(axis=0) > CUT_VOXELS)
     rows: list[tuple[float, Component]] = []
     for number in np.flatnonzero(counts):
         known = anatomy.BY_ID[int(number)]
@@ -125,7 +126,7 @@ def _components(
             confidence=confidence,
             runner_up=runner_up,
             reason=reason or odd_sizes.get(int(number)),
-            touches_edge=bool(edges[number] > CUT_VOXELS),
+            touches_edge=bool(touches_edge[number]),
             volume_mm3=float(counts[number] * context.voxel_mm3),
             centroid_mm=(float(center[0]), float(center[1]), float(center[2])),
         )
@@ -133,32 +134,43 @@ def _components(
     return tuple(component for _, component in sorted(rows, key=lambda row: row[0]))
 
 
-def _odd_sizes(counts: NDArray[np.int64], cut: NDArray[np.bool_]) -> dict[int, str]:
-    """Return why the size of an id is implausible, by id, from the number of voxels of each id, shape (256,)."""
+def _odd_sizes(counts: NDArray[np.int64], touches_edge: NDArray[np.bool_], cut: NDArray[np.bool_]) -> dict[int, str]:
+    """Return why the size of an id is implausible, by id.
+
+    Parameters
+    ----------
+    counts
+        Number of voxels of each id, shape (256,).
+    touches_edge
+        Whether the field of view cuts it, shape (256,).
+    cut
+        Whether the field of view cuts more than its sides, shape (256,).
+    """
     bones = {v: anatomy.vertebra(v).id for v in anatomy.VERTEBRA_LEVELS if v != "S"}
     discs = {d: anatomy.disc(d).id for d in anatomy.DISC_LEVELS}
     reasons: dict[int, str] = {}
     for ids in (bones, discs):
         volumes = {level: float(counts[label]) for level, label in ids.items() if counts[label]}
-        at_edge = {level for level in volumes if cut[ids[level]]}
+        at_edge = {level for level in volumes if touches_edge[ids[level]]}
         implausible = dict.fromkeys(slivers(volumes, at_edge, tuple(ids)), SLIVER)
         if ids is bones:
-            implausible |= size_outliers(volumes, at_edge)
+            # A slab leaves similar shares of neighbours in view, except for C1 and C2.
+            implausible |= size_outliers(volumes, {v for v in at_edge if v in END_RATIOS or cut[ids[v]]})
         reasons |= {ids[level]: reason for level, reason in implausible.items()}
     return reasons
 
 
-def _at_edge(part: NDArray[np.uint8], context: SpineContext) -> NDArray[np.int64]:
-    """Count the voxels of each id in the outermost layer of the field of view, shape (256,)."""
-    counts = np.zeros(256, np.int64)
+def _count_at_edge(part: NDArray[np.uint8], context: SpineContext) -> NDArray[np.int64]:
+    """Count the voxels of each id in the outermost layers of the field of view across each axis, shape (3, 256)."""
+    counts = np.zeros((3, 256), np.int64)
     rest = part
     for axis in range(3):
         low, high = int(context.first[axis]) + 1, int(context.last[axis])
         layers = np.moveaxis(rest, axis, 0)
         for outer in (layers[: max(low, 0)], layers[max(high, low, 0) :]):
-            counts += np.bincount(outer.ravel(), minlength=256)
+            counts[axis] += np.bincount(outer.ravel(), minlength=256)
         rest = np.moveaxis(layers[max(low, 0) : max(high, low, 0)], 0, axis)
-    counts[0] = 0
+    counts[:, 0] = 0
     return counts
 
 
