@@ -230,6 +230,27 @@ def test_a_cut_arch_leaves_the_body_measured_and_a_cut_body_nothing():
         assert rows[level].measure_note == "cut by the field of view"
 
 
+@pytest.mark.parametrize(("aside", "measured"), [(0, True), (10, False)])
+def test_a_slab_leaves_all_but_the_width(aside, measured):
+    labels, affine, _, line = Phantom(levels=("L3", "L4")).rasterise(ISO)
+    half = round(12 / affine[0, 0])
+    middle = labels.shape[0] // 2 + round(aside / affine[0, 0])
+    cut, moved = labels[middle - half : middle + half], affine.copy()
+    moved[:3, 3] += affine[:3, 0] * (middle - half)
+    levels = ("L3", "L4", "L3-L4")
+    whole = {r.level: r for r in measure_spine(labels, affine, components_of(labels, affine), line).levels}
+    rows = {r.level: r for r in measure_spine(cut, moved, components_of(cut, moved, partial=levels), line).levels}
+    for level in levels:
+        assert rows[level].partial
+        assert rows[level].width_mm is None
+        assert rows[level].foramen_left_mm is None
+        note = "sides cut by the field of view" if measured else "cut by the field of view"
+        assert (rows[level].measure_note or "").startswith(note)
+        for name in ("height_mm", "height_anterior_mm", "depth_mm", "canal_area_mm2"):
+            value = getattr(rows[level], name)
+            assert value == (pytest.approx(getattr(whole[level], name), abs=0.3) if measured else None)
+
+
 def test_canal_cut_by_the_field_of_view_has_no_area():
     labels, affine, _, line = Phantom(levels=("L3", "L4")).rasterise(ISO)
     canal = np.argwhere(labels == CANAL_ID)[:, 1]

@@ -38,7 +38,7 @@ class BodyShape:
     depth: float
     """Anteroposterior extent, mm."""
     width: float
-    """Left-right extent, mm."""
+    """Left-right extent, mm; NaN if the image cuts the sides."""
     top_normal: Vector
     """Unit normal (cranial) of the plane fitted to the upper surface, shape (3,)."""
     bottom_normal: Vector

@@ -43,7 +43,7 @@ def measure_foramina(
     frame = disc.frame
     walls = frame.coordinates(np.stack([upper[1].back_bottom, lower[1].back_top]))[:, 1]
     across, back = (float(c) for c in frame.coordinates(canal)[:2])
-    front, half = float(walls.min()) - _BEHIND_MM, max(upper[1].width, lower[1].width) / 2
+    front, half = float(walls.min()) - _BEHIND_MM, float(np.maximum(upper[1].width, lower[1].width)) / 2
     step = float(np.clip(upper[0].spacing, 0.5, 1.0))
     if not front - back >= step or not half > _BESIDE_MM:
         return None, None

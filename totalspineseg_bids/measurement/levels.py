@@ -50,7 +50,7 @@ class LevelMeasures(TableRow):
     partial: bool = column(
         "Partially in view",
         "true where the field of view cuts the structure: its volume is that of the visible part and is left out of"
-        " statistics; it has shape measures only if it is a vertebra whose body is whole",
+        " statistics; it has shape measures only if the middle of its body is in view at full height and depth",
         kind="flag",
         default=False,
     )

@@ -39,6 +39,8 @@ _MIN_VOXELS_OF_DIAMETER = 8.0
 _CANAL_RADIUS_MM = 7.0
 #: Voxels further than this beside the body belong to a process, mm.
 _BESIDE_MM = 2.0
+#: Largest distance of the middle of a body whose sides are cut from that of the canal, as a share of the width in view.
+_MIDDLE_SHARE = 0.15
 _CUT = "cut by the field of view"
 #: Levels without a regular body: the atlas has none, the axis carries the dens.
 _NO_BODY = {"C1": "C1 has no body", "C2": "the body of C2 goes over into the dens"}
@@ -289,7 +291,7 @@ class _Measurement:
         if component.structure in (Structure.CORD, Structure.CANAL, Structure.SACRUM) or mask is None:
             return row, None
         cut = component.touches_edge
-        if cut and (component.structure is Structure.DISC or self.centerline is None or component.level in _NO_BODY):
+        if cut and (self.centerline is None or component.level in _NO_BODY):
             return replace(row, measure_note=_CUT), None
         if self.centerline is None:
             return replace(row, measure_note="no canal in view"), None
@@ -298,25 +300,41 @@ class _Measurement:
         slab = fit_body_shape(mask, frame, back) if note is None else None
         if slab is None and note is None:
             note = "too little in front of the canal"
-        if cut and (slab is None or self._cuts_body(mask, slab, frame, back)):
-            return replace(row, measure_note=_CUT), None
+        if cut:
+            slab = None if slab is None else self._shape_in_view(mask, slab, frame, back, fronts)
+            if slab is None:
+                return replace(row, measure_note=_CUT), None
         if slab is not None:
             row, note = self._with_shape(row, slab)
-        if cut:
-            note = _join(note, "arch cut by the field of view, the volume is that of the visible part")
+        if cut and slab is not None:
+            part = "sides" if math.isnan(slab.width) else "arch"
+            note = _join(note, f"{part} cut by the field of view, the volume is that of the visible part")
         return self._with_canal(self.centerline, row, slab.frame if slab is not None else frame, note), slab
 
-    def _cuts_body(self, mask: Mask, slab: BodyShape, frame: LocalAxes, back: float) -> bool:
-        """Return whether the edge of the image cuts the body, and not only the arch and its processes."""
+    def _shape_in_view(
+        self, mask: Mask, slab: BodyShape, frame: LocalAxes, back: float, fronts: list[tuple[Vector, Vector]]
+    ) -> BodyShape | None:
+        """Return the shape of a body of which the edge of the image cuts the arch or the sides, ``None`` if more.
+
+        Where the sides are cut, there is no width, and the middle must be in view: beside it, heights differ.
+        """
         points = mask.points()
         index = self.extent.index_of(points)
-        at_edge = ((index < 0.5) | (index > np.array(self.extent.shape) - 1.5)).any(axis=1)
+        at_edge = (index < 0.5) | (index > np.array(self.extent.shape) - 1.5)
         if not at_edge.any():
-            return True  # cut inside the image, such as by a mask: the extent of the missing part is unknown
-        edge = points[at_edge]
-        beside = np.abs(slab.frame.coordinates(edge)[:, 0]) <= slab.width / 2 + _BESIDE_MM
-        in_front = frame.coordinates(edge)[:, 1] >= back
-        return bool((beside & in_front).any())
+            return None  # cut inside the image, such as by a mask: the extent of the missing part is unknown
+        beside = np.abs(slab.frame.coordinates(points)[:, 0]) <= slab.width / 2 + _BESIDE_MM
+        in_front = frame.coordinates(points)[:, 1] >= back
+        cut = at_edge[beside & in_front].any(axis=0)
+        if not cut.any():
+            return slab
+        axes = np.stack([slab.frame.right, slab.frame.front, slab.frame.up], axis=1)
+        faces = np.linalg.inv(self.extent.affine[:3, :3])
+        sides_only = (np.abs(faces @ axes).argmax(axis=1) == 0)[cut].all()
+        # The frame of a vertebra turns with the part of it that is in view.
+        canal = LocalAxes.build(frame.origin, self._front_at(frame.origin, frame.up, fronts), frame.up)
+        aside = abs(float(canal.coordinates(slab.frame.origin)[0]))
+        return replace(slab, width=math.nan) if sides_only and aside <= _MIDDLE_SHARE * slab.width else None
 
     def first_frame(
         self, line: Centerline, mask: Mask, component: Component, fronts: list[tuple[Vector, Vector]]
@@ -414,7 +432,7 @@ class _Measurement:
             if math.isfinite(step) and voxel <= _MIN_VOXELS:
                 row = replace(row, slip_mm=step)
             row = self._with_foramina(row, disc, *near)
-        if self.signal is not None and row.height_mm is not None:
+        if self.signal is not None and row.height_mm is not None and not row.partial:
             row = self._with_signal(self.signal, row, mask, disc, near)
         return row
 
