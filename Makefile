@@ -57,7 +57,7 @@ format: $(STAMP)  ## Bring the code into shape
 	$(BIN)/ruff format .
 
 descriptor: $(STAMP)  ## Generate boutiques.json, its invocation schema and the table of settings in docs/usage.md
-	$(BIN)/python -m totalspineseg_bids.cli.generated
+	$(BIN)/python tools/generate_descriptor.py
 	$(BIN)/python -m pytest tests/cli -k "generated or boutiques or invocation"
 
 dist: $(STAMP)  ## Build wheel and source archive in dist/ and check them

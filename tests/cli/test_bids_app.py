@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from totalspineseg_bids import __version__
-from totalspineseg_bids.cli import bids_app, generated
+from totalspineseg_bids.cli import bids_app
 from totalspineseg_bids.cli.bids_app import build_parser, main, parse_config
 from totalspineseg_bids.config import SETTINGS
 from totalspineseg_bids.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
+generated = SimpleNamespace(**runpy.run_path(str(ROOT / "tools/generate_descriptor.py")))
 
 
 @pytest.fixture

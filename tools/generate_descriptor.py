@@ -1,7 +1,7 @@
 """Files that are generated from the declared settings, so that they cannot disagree with the command line.
 
-``make descriptor`` (``python -m totalspineseg_bids.cli.generated``) writes the Boutiques descriptor (schema 0.5), the
-JSON schema of its invocations, for which the package ``boutiques`` is needed, and the table in the user guide.
+``make descriptor`` writes the Boutiques descriptor (schema 0.5), the JSON schema of its invocations, for which the
+package ``boutiques`` is needed, and the table in the user guide.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from totalspineseg_bids.cli.bids_app import PROGRAM, options
 from totalspineseg_bids.config import DEFAULT_SUFFIXES, MUTUALLY_EXCLUSIVE, Setting, SettingGroup, SettingKind
 from totalspineseg_bids.errors import ExitCode
 
+ROOT = Path(__file__).resolve().parents[1]
 DESCRIPTOR = "boutiques.json"
 INVOCATION_SCHEMA = "docs/platforms/invocation.schema.json"
 USER_GUIDE = "docs/usage.md"
@@ -179,14 +180,12 @@ def guide_text(text: str) -> str:
     return _TABLE.sub(lambda match: f"{match[1]}\n{settings_table()}\n{match[2]}", text)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Write the generated files of a checkout, by default that of the current folder."""
-    arguments = sys.argv[1:] if argv is None else argv
-    root = Path(arguments[0] if arguments else ".")
-    guide = root / USER_GUIDE
+def main() -> int:
+    """Write the generated files of this checkout."""
+    guide = ROOT / USER_GUIDE
     guide.write_text(guide_text(guide.read_text(encoding="utf-8")), encoding="utf-8")
-    (root / DESCRIPTOR).write_text(descriptor_text(), encoding="utf-8")
-    (root / INVOCATION_SCHEMA).write_text(schema_text(), encoding="utf-8")
+    (ROOT / DESCRIPTOR).write_text(descriptor_text(), encoding="utf-8")
+    (ROOT / INVOCATION_SCHEMA).write_text(schema_text(), encoding="utf-8")
     return 0
 
 
