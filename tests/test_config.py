@@ -19,7 +19,6 @@ from totalspineseg_bids.errors import (
     DatasetError,
     MissingInputError,
     OutputError,
-    SpineAppError,
     UnknownLevelError,
     UsageError,
 )
@@ -33,7 +32,7 @@ RECORDS = Path(__file__).parent / "data" / "records"
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def dataset(tmp_path_factory):
     root = tmp_path_factory.mktemp("raw")
     (root / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.10.0"}')
     return root
@@ -44,7 +43,7 @@ def config(dataset: Path, **settings_: Any) -> RunConfig:
     return RunConfig.from_mapping({**base, **settings_})
 
 
-def test_labels_come_without_prefix_once_and_split(dataset: Path) -> None:
+def test_labels_come_without_prefix_once_and_split(dataset):
     c = config(dataset, participant_label=["sub-01", "01", "02 03", 4], session_label="ses-a,b", suffix=[])
     assert c.participant_label == ("01", "02", "03", "4")
     assert c.session_label == ("a", "b")
@@ -79,12 +78,12 @@ def test_labels_come_without_prefix_once_and_split(dataset: Path) -> None:
         ({"bids_dir": 3}, UsageError, "must be a path"),
     ],
 )
-def test_wrong_values_are_refused(dataset: Path, values: dict, error: type[SpineAppError], message: str) -> None:
+def test_wrong_values_are_refused(dataset, values, error, message):
     with pytest.raises(error, match=message):
         config(dataset, **values)
 
 
-def test_places_that_cannot_be_right(dataset: Path, tmp_path: Path) -> None:
+def test_places_that_cannot_be_right(dataset, tmp_path):
     for out in (dataset, dataset.parent, dataset / "out", dataset / "sub-01"):
         with pytest.raises(UsageError):
             config(dataset, output_dir=out)
@@ -101,7 +100,7 @@ def test_places_that_cannot_be_right(dataset: Path, tmp_path: Path) -> None:
     assert config(dataset, bids_dir="/gone", analysis_level="group").analysis_level == "group"
 
 
-def test_only_what_changes_the_result_changes_the_digest(dataset: Path) -> None:
+def test_only_what_changes_the_result_changes_the_digest(dataset):
     digest = config(dataset).digest
     for same in ({"n_cpus": 3}, {"force": True}, {"participant_label": ["01"]}, {"precision": "fp32"}, {"model": "x"}):
         assert config(dataset, **same).digest == digest
@@ -109,13 +108,13 @@ def test_only_what_changes_the_result_changes_the_digest(dataset: Path) -> None:
         assert config(dataset, **other).digest != digest
 
 
-def test_the_resolution_written_last_is_the_native_one_where_there_is_one(dataset: Path) -> None:
+def test_the_resolution_written_last_is_the_native_one_where_there_is_one(dataset):
     assert config(dataset).resolutions == (None,)
     assert config(dataset, output_resolution="1mm").resolutions == ("1mm",)
     assert config(dataset, output_resolution="both").resolutions[-1] is None
 
 
-def test_toml_with_hyphens_and_relative_paths(dataset: Path) -> None:
+def test_toml_with_hyphens_and_relative_paths(dataset):
     path = dataset.parent / "run.toml"
     path.write_text(f'bids-dir = "{dataset.name}"\noutput_dir = "out"\nlevel = "participant"\nn-cpus = 2\n')
     c = RunConfig.from_mapping(read_toml(path))
@@ -128,7 +127,7 @@ def test_toml_with_hyphens_and_relative_paths(dataset: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["run_defaults", "run_all_settings"])
-def test_run_records_of_version_0_1_0_still_load(dataset: Path, tmp_path: Path, name: str) -> None:
+def test_run_records_of_version_0_1_0_still_load(dataset, tmp_path, name):
     shutil.copytree(dataset, tmp_path / "data")
     record = tmp_path / "record.toml"
     shutil.copy(RECORDS / f"{name}.toml", record)
@@ -147,7 +146,7 @@ def test_run_records_of_version_0_1_0_still_load(dataset: Path, tmp_path: Path, 
     assert c.digest == hashlib.sha256(text.encode()).hexdigest()
 
 
-def test_former_names_of_the_level_and_the_label_scheme_are_accepted(dataset: Path) -> None:
+def test_former_names_of_the_level_and_the_label_scheme_are_accepted(dataset):
     base = {"bids_dir": dataset, "output_dir": dataset.parent / "out"}
     for scheme in ("seed", "totalsegmri"):
         c = RunConfig.from_mapping({**base, "level": "participant", "label-scheme": scheme})
@@ -173,21 +172,21 @@ SETTINGS = st.fixed_dictionaries(
 
 @settings(max_examples=40, deadline=None)
 @given(values=SETTINGS)
-def test_a_record_reads_back_as_the_same_configuration(dataset: Path, values: dict[str, Any]) -> None:
+def test_a_record_reads_back_as_the_same_configuration(dataset, values):
     c = config(dataset, **values)
     path = dataset.parent / "record.toml"
     path.write_text(c.to_toml({"version": "1", "command": 'a "b" \\ c'}), encoding="utf-8", newline="")
     assert RunConfig.from_mapping(read_toml(path)) == c
 
 
-def test_localizer_filters() -> None:
+def test_localizer_filters():
     assert localizer_terms("acq-loc_T1w") == {"acq": "loc", "suffix": "T1w"}
     assert localizer_terms("acq=loc, T1w") == {"acq": "loc", "suffix": "T1w"}
     with pytest.raises(UsageError):
         localizer_terms("acq-loc__T1w")
 
 
-def test_environment_variables_set_defaults_and_are_named_in_errors(dataset: Path) -> None:
+def test_environment_variables_set_defaults_and_are_named_in_errors(dataset):
     base = {"bids_dir": dataset, "output_dir": dataset.parent / "out", "analysis_level": "participant"}
     variables = {
         "TOTALSPINESEG_BIDS_MODEL": "bundled",

@@ -138,7 +138,7 @@ def schema_text() -> str:
     ImportError
         If Boutiques is not installed.
     """
-    from boutiques.invocationSchemaHandler import generateInvocationSchema
+    from boutiques.invocationSchemaHandler import generateInvocationSchema  # noqa: PLC0415 - for developers only
 
     return json.dumps(generateInvocationSchema(descriptor()), indent=2, ensure_ascii=False) + "\n"
 

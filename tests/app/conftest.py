@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,28 +14,28 @@ from totalspineseg_bids.config import RunConfig
 
 
 @pytest.fixture
-def segmenter() -> TinySegmenter:
+def segmenter():
     return TinySegmenter()
 
 
 @pytest.fixture
-def factory(segmenter: TinySegmenter) -> Callable[[RunConfig], LoadedSegmenter]:
+def factory(segmenter):
     return lambda config: loaded(segmenter)
 
 
 @pytest.fixture
-def real_figures() -> None:
+def real_figures():
     """Draw the figures of the images; without it, there is one tiny picture an image in their place."""
 
 
 @pytest.fixture(autouse=True)
-def fast_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def fast_figures(request, monkeypatch):
     if "real_figures" not in request.fixturenames:
         monkeypatch.setattr("totalspineseg_bids.report.figures.write_figures", one_dot)
 
 
 @pytest.fixture
-def configure(tmp_path: Path) -> Callable[..., RunConfig]:
+def configure(tmp_path):
     """Make the configuration of a run on the dataset ``raw``."""
 
     def make(level: str = "participant", *, out: str = "out", **settings: Any) -> RunConfig:
@@ -47,7 +46,7 @@ def configure(tmp_path: Path) -> Callable[..., RunConfig]:
 
 
 @pytest.fixture
-def process(configure: Callable[..., RunConfig], factory: Callable[[RunConfig], LoadedSegmenter]) -> Callable[..., int]:
+def process(configure, factory):
     """Run with these settings on the dataset ``raw``, and return the exit code."""
 
     def go(*level: str, factory: Callable[[RunConfig], LoadedSegmenter] = factory, **settings: Any) -> int:

@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import shutil
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +39,7 @@ def stem(kind: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
+def outcome(tmp_path_factory):
     """Run over all kinds of one exit code at a time, with a good image among them, as a user with no privileges."""
     base = tmp_path_factory.mktemp("bad")
     raw = make_dataset(base / "raw", {GOOD: tiny_image(seed=1)})
@@ -64,7 +63,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_each_kind(outcome: Outcome, name: str) -> None:
+def test_each_kind(outcome, name):
     kind = KINDS[name]
     sidecar = read_json(outcome.out / f"{stem(name)}_seg-totalspineseg_desc-T2w_dseg.json")
     failure = read_crashes(outcome.out).get(f"{stem(name)}_T2w.nii.gz")
@@ -85,7 +84,7 @@ def test_each_kind(outcome: Outcome, name: str) -> None:
 
 
 @pytest.mark.parametrize("code", sorted({kind.code for kind in KINDS.values()}))
-def test_exit_code_and_last_line_of_a_run(outcome: Outcome, code: int) -> None:
+def test_exit_code_and_last_line_of_a_run(outcome, code):
     assert outcome.codes[code] == code
     number = sum(kind.code == code for kind in KINDS.values())
     if code:
@@ -94,7 +93,7 @@ def test_exit_code_and_last_line_of_a_run(outcome: Outcome, code: int) -> None:
         assert "_T2w.nii.gz" in outcome.last[code]
 
 
-def test_the_good_image_is_done_and_the_output_valid(outcome: Outcome) -> None:
+def test_the_good_image_is_done_and_the_output_valid(outcome):
     rows = {row["participant"]: row for row in read_table(outcome.out / "group_images.tsv")}
     assert rows["sub-good"]["status"] == "labelled"
     assert {name for name, kind in KINDS.items() if rows[f"sub-{name}"]["status"] == "failed"} == {
@@ -107,7 +106,7 @@ def test_the_good_image_is_done_and_the_output_valid(outcome: Outcome) -> None:
     assert validate(outcome.out) == []
 
 
-def test_two_files_of_one_name_fail_both(tmp_path: Path) -> None:
+def test_two_files_of_one_name_fail_both(tmp_path):
     names = ["sub-01/anat/sub-01_run-1_T2w.nii", "sub-01/anat/sub-01_run-1_T2w.nii.gz"]
     raw = make_dataset(tmp_path / "raw", dict.fromkeys([GOOD, *names], tiny_image()))
     assert as_plain_user(config(raw, tmp_path / "out"), tmp_path / "says") == 65
@@ -115,7 +114,7 @@ def test_two_files_of_one_name_fail_both(tmp_path: Path) -> None:
     assert (tmp_path / "out/sub-good/anat/sub-good_seg-totalspineseg_desc-T2w_dseg.json").is_file()
 
 
-def test_output_that_cannot_be_written(tmp_path: Path) -> None:
+def test_output_that_cannot_be_written(tmp_path):
     raw = dataset(tmp_path / "raw", [GOOD])
     (tmp_path / "out").mkdir(mode=0o555)
     for out in (tmp_path / "out", tmp_path / "out" / "below"):
@@ -147,7 +146,7 @@ def _on_a_small_disk(raw: Path, out: Path, copy: Path, kilobytes: int, says: Pat
 
 
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounting a small disk needs root")
-def test_a_disk_that_fills_up(tmp_path: Path) -> None:
+def test_a_disk_that_fills_up(tmp_path):
     names = ["sub-01/anat/sub-01_T2w.nii.gz", "sub-02/anat/sub-02_T2w.nii.gz"]
     raw = dataset(tmp_path / "raw", names)
     finish(config(raw, tmp_path / "whole"))

@@ -8,7 +8,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from tiny_spine import TinySegmenter, contents, make_dataset, tiny_image  # type: ignore[import-not-found]
+from tiny_spine import contents, make_dataset, tiny_image  # type: ignore[import-not-found]
 
 from totalspineseg_bids.bids.tables import format_table, read_table
 
@@ -259,7 +259,7 @@ def test_an_edited_map_that_does_not_fit_is_refused_by_name(kind, done, process,
     assert str(path) in error
 
 
-def test_without_the_stored_result_the_networks_run_again(done, tmp_path, process, segmenter: TinySegmenter):
+def test_without_the_stored_result_the_networks_run_again(done, tmp_path, process, segmenter):
     out, before = done
     (out / "sub-01/anat/sub-01_desc-T2w_uncorrected.npz").unlink()
     assert process() == 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -32,12 +31,12 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes a
 
 
 @pytest.fixture
-def raw(tmp_path: Path) -> Path:
+def raw(tmp_path):
     return dataset(tmp_path / "raw")
 
 
 @pytest.fixture
-def whole(tmp_path: Path, raw: Path) -> dict[str, bytes]:
+def whole(tmp_path, raw):
     """Return what a run that nothing disturbs writes."""
     finish(config(raw, tmp_path / "whole"))
     return contents(tmp_path / "whole")
@@ -63,15 +62,13 @@ class Appears:
         ("sub-01.html", 1),
     ],
 )
-def test_killed_and_run_again(tmp_path: Path, raw: Path, whole: dict[str, bytes], pattern: str, number: int) -> None:
+def test_killed_and_run_again(tmp_path, raw, whole, pattern, number):
     out = tmp_path / "out"
     complete = kill_and_go_on(config(raw, out), Appears(out, pattern, number), whole)
     assert complete >= (number if pattern == MAIN_SIDECAR else 0)
 
 
-def test_what_a_killed_run_left_half_written_at_the_root_is_removed(
-    tmp_path: Path, raw: Path, whole: dict[str, bytes]
-) -> None:
+def test_what_a_killed_run_left_half_written_at_the_root_is_removed(tmp_path, raw, whole):
     out = tmp_path / "out"
     (out / "logs").mkdir(parents=True)
     for name in (report_name("01"), "group.html", "logs/crash-sub-01_T2w.json"):
@@ -83,7 +80,7 @@ def test_what_a_killed_run_left_half_written_at_the_root_is_removed(
     assert not list((out / "logs").glob(".*"))
 
 
-def test_process_ids_of_another_container_are_not_taken_for_ours(tmp_path: Path) -> None:
+def test_process_ids_of_another_container_are_not_taken_for_ours(tmp_path):
     if sys.platform != "linux":
         pytest.skip("process ids in namespaces are Linux'")
     namespace = Path("/proc/self/ns/pid").readlink().name.removeprefix("pid:[").removesuffix("]")
@@ -99,7 +96,7 @@ EIGHT = tuple(f"sub-{i:02d}/ses-{s}/anat/sub-{i:02d}_ses-{s}_T2w.nii.gz" for i i
 
 
 @pytest.mark.parametrize("share", ["a session each", "all of it each"])
-def test_eight_processes_write_what_one_writes(tmp_path: Path, share: str) -> None:
+def test_eight_processes_write_what_one_writes(tmp_path, share):
     raw = dataset(tmp_path / "raw", EIGHT)
     one, many = tmp_path / "one", tmp_path / "many"
     finish(config(raw, one))
@@ -117,9 +114,7 @@ def test_eight_processes_write_what_one_writes(tmp_path: Path, share: str) -> No
     assert validate(many) == []
 
 
-def test_the_mark_that_another_run_sets_meanwhile_stays(
-    tmp_path: Path, raw: Path, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_mark_that_another_run_sets_meanwhile_stays(tmp_path, raw, whole, monkeypatch):
     taken_back = image.mark_incomplete
 
     def beaten(output: Path, names: DerivativeNames, **options: bool) -> list[str]:
@@ -140,9 +135,7 @@ class Slow(TinySegmenter):
 
 
 @pytest.mark.parametrize("number", STOP_SIGNALS)
-def test_a_signal_keeps_what_is_complete(
-    tmp_path: Path, raw: Path, whole: dict[str, bytes], number: signal.Signals, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_signal_keeps_what_is_complete(tmp_path, raw, whole, number, capfd):
     out = tmp_path / "out"
     process = start(config(raw, out), Slow())
     Appears(out, MAIN_SIDECAR, 2)()
@@ -157,7 +150,7 @@ def test_a_signal_keeps_what_is_complete(
     assert contents(out) == whole
 
 
-def test_a_signal_while_libraries_load_ends_the_same_way(tmp_path: Path, raw: Path) -> None:
+def test_a_signal_while_libraries_load_ends_the_same_way(tmp_path, raw):
     script = (
         "import builtins, os, signal, sys\n"
         "from totalspineseg_bids.cli.bids_app import main\n"
@@ -175,9 +168,7 @@ def test_a_signal_while_libraries_load_ends_the_same_way(tmp_path: Path, raw: Pa
     assert not (tmp_path / "out").exists()
 
 
-def test_the_last_to_write_a_page_has_seen_every_image(
-    tmp_path: Path, raw: Path, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_last_to_write_a_page_has_seen_every_image(tmp_path, raw, whole, monkeypatch):
     """Another run finishes the second session, page and all, while this one writes the page of the first."""
     from totalspineseg_bids.report import subject
 

@@ -43,7 +43,7 @@ def read(path: Path) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def segmenter() -> TinySegmenter:
+def segmenter():
     return TinySegmenter()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -41,7 +40,7 @@ class Threshold:
         return LabelledSpine(labels, working.affine, (component,), SpineStatus.LABELLED)
 
 
-def test_jobs_of_files_and_folders(tmp_path: Path) -> None:
+def test_jobs_of_files_and_folders(tmp_path):
     image = save(tmp_path / "in" / "a.nii.gz", block())
     deeper = save(tmp_path / "in" / "x" / "b.nii", block())
     save(tmp_path / "in" / "derivatives" / "c.nii.gz", block())
@@ -73,7 +72,7 @@ def test_jobs_of_files_and_folders(tmp_path: Path) -> None:
         find_file_jobs(tmp_path / "in", out)
 
 
-def test_one_bad_file_does_not_cost_the_others(tmp_path: Path) -> None:
+def test_one_bad_file_does_not_cost_the_others(tmp_path):
     source, out = tmp_path / "in", tmp_path / "out"
     image = block()
     save(source / "a.nii.gz", np.ascontiguousarray(image[::-1].transpose(1, 2, 0)), TURNED)
@@ -104,7 +103,7 @@ def test_one_bad_file_does_not_cost_the_others(tmp_path: Path) -> None:
     assert check_results([outcomes[0], outcomes[2]]) == 0
 
 
-def test_doubtful_names_are_in_the_line_of_the_image() -> None:
+def test_doubtful_names_are_in_the_line_of_the_image():
     sure = Component(1, Structure.VERTEBRA, "L3", 0.9, "L2", None, False, 1.0, (0, 0, 0))
     doubted = replace(sure, level="L4", reason="a shift by one level cannot be ruled out")
     spine = LabelledSpine(np.zeros((1, 1, 1), np.uint8), np.eye(4), (sure, doubted), SpineStatus.LABELLED)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,11 +15,9 @@ from totalspineseg_bids.bids.tables import read_table
 from totalspineseg_bids.errors import MissingInputError
 from totalspineseg_bids.measurement.levels import PROFILE_COLUMNS
 
-Process = Callable[..., int]
-
 
 @pytest.fixture
-def done(tmp_path: Path, process: Process) -> Path:
+def done(tmp_path, process):
     raw = make_dataset(
         tmp_path / "raw",
         {
@@ -36,7 +32,7 @@ def done(tmp_path: Path, process: Process) -> Path:
     return raw
 
 
-def test_tables_are_tidy_and_described(tmp_path: Path, done: Path, process: Process) -> None:
+def test_tables_are_tidy_and_described(tmp_path, done, process):
     out = tmp_path / "out"
     shutil.rmtree(done)  # the raw data are not needed
     assert process("group") == 0
@@ -74,9 +70,7 @@ def test_tables_are_tidy_and_described(tmp_path: Path, done: Path, process: Proc
         assert all(entry["Description"] for entry in described.values())
 
 
-def test_ratings_are_read_back(
-    tmp_path: Path, done: Path, process: Process, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_ratings_are_read_back(tmp_path, done, process, capsys):
     ratings = tmp_path / "ratings.tsv"
     head = "participant\tsession\timage\trating\tnote\n"
     lines = [
@@ -105,12 +99,12 @@ def test_ratings_are_read_back(
 
 
 @pytest.mark.parametrize("name", ["qc_file", "norms"])
-def test_a_file_that_is_not_there_is_said_before_the_run(tmp_path: Path, process: Process, name: str) -> None:
+def test_a_file_that_is_not_there_is_said_before_the_run(tmp_path, process, name):
     with pytest.raises(MissingInputError, match=r"gone\.tsv: no such file"):
         process("group", **{name: tmp_path / "gone.tsv"})
 
 
-def test_norms_give_scores(tmp_path: Path, done: Path, process: Process, capsys: pytest.CaptureFixture[str]) -> None:
+def test_norms_give_scores(tmp_path, done, process, capsys):
     (tmp_path / "raw" / "participants.tsv").write_text("participant_id\tsex\tage\nsub-01\tF\t40\n")
     norms = tmp_path / "norms.tsv"
     norms.write_text("measure\tlevel\tmean\tsd\tsex\nvolume\tL2-L3\t250\t20\tF\nvolume\tL3-L4\t250\t20\tM\n")
@@ -126,9 +120,7 @@ def test_norms_give_scores(tmp_path: Path, done: Path, process: Process, capsys:
     assert process("group", norms=norms) == 64
 
 
-def test_a_reference_group_is_drawn_and_one_that_is_not_there_is_refused(
-    tmp_path: Path, done: Path, process: Process, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_reference_group_is_drawn_and_one_that_is_not_there_is_refused(tmp_path, done, process, capsys):
     table = "participant_id\tsession_id\tgroup\nsub-01\tses-a\tcontrol\nsub-02\tn/a\tpatient\nsub-09\tn/a\tgone\n"
     (tmp_path / "raw" / "participants.tsv").write_text(table)
     assert process("group", reference="group=control") == 0
@@ -143,7 +135,7 @@ def test_a_reference_group_is_drawn_and_one_that_is_not_there_is_refused(
         assert message in capsys.readouterr().err
 
 
-def test_areas_along_the_column_are_summarised_over_the_images_of_a_group(tmp_path: Path) -> None:
+def test_areas_along_the_column_are_summarised_over_the_images_of_a_group(tmp_path):
     sources = [f"sub-0{n}/anat/sub-0{n}_T2w.nii.gz" for n in range(1, 5)]
     for number, source in enumerate(sources[:3]):
         path = tmp_path / source.replace("_T2w.nii.gz", "_desc-T2w_profile.tsv")
@@ -161,7 +153,7 @@ def test_areas_along_the_column_are_summarised_over_the_images_of_a_group(tmp_pa
     assert set(make_band_table(areas, summarise_profiles(areas, used), used)["images"]) == {"1"}
 
 
-def test_foreign_folders_do_no_harm(tmp_path: Path, done: Path, process: Process) -> None:
+def test_foreign_folders_do_no_harm(tmp_path, done, process):
     out = tmp_path / "out"
     foreign = out / "sub-foreign" / "anat"
     foreign.mkdir(parents=True)
@@ -171,9 +163,7 @@ def test_foreign_folders_do_no_harm(tmp_path: Path, done: Path, process: Process
     assert len(read_table(out / "group_images.tsv")) == 4
 
 
-def test_damaged_results_are_left_out_not_fatal(
-    tmp_path: Path, done: Path, process: Process, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_damaged_results_are_left_out_not_fatal(tmp_path, done, process, capsys):
     out = tmp_path / "out"
     (out / "sub-02/anat/sub-02_seg-totalspineseg_desc-T2w_dseg.json").write_text("{")
     (out / "sub-03/anat/sub-03_seg-totalspineseg_desc-T2w_dseg.tsv").unlink()

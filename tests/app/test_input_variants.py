@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -28,7 +27,7 @@ def sidecar(out: Path, stem: str) -> dict:
     return content
 
 
-def test_a_series_is_meant_or_one_volume_taken_and_the_sidecar_says_which(tmp_path: Path) -> None:
+def test_a_series_is_meant_or_one_volume_taken_and_the_sidecar_says_which(tmp_path):
     raw = make_dataset(tmp_path / "raw", {FIRST: np.stack([tiny_image(spine=False), tiny_image()], axis=3)})
     stem, out = "sub-01/anat/sub-01", tmp_path / "out"
     finish(config(raw, out, volume=1))
@@ -44,7 +43,7 @@ def test_a_series_is_meant_or_one_volume_taken_and_the_sidecar_says_which(tmp_pa
     assert "sub-01_T2w.nii.gz: has no volume 2; its 2 volumes are numbered from 0" in last
 
 
-def test_real_images_give_a_valid_dataset_on_their_own_grids(tmp_path: Path, data_dir: Path) -> None:
+def test_real_images_give_a_valid_dataset_on_their_own_grids(tmp_path, data_dir):
     real, out = data_dir / "real_bids", tmp_path / "out"
     assert run(config(real, out, skip_bids_validation=False), factory=lambda _: loaded(BoxSegmenter())) == 0
     finish(config(real, out, "group"))
@@ -81,7 +80,7 @@ def test_real_images_give_a_valid_dataset_on_their_own_grids(tmp_path: Path, dat
 
 
 @pytest.fixture
-def locked() -> Callable[[Path], None]:
+def locked():
     def lock(folder: Path) -> None:
         for path in [*folder.rglob("*"), folder]:
             path.chmod(0o555 if path.is_dir() else 0o444)
@@ -89,7 +88,7 @@ def locked() -> Callable[[Path], None]:
     return lock
 
 
-def test_an_index_that_cannot_be_written_is_read(tmp_path: Path, locked: Callable[[Path], None]) -> None:
+def test_an_index_that_cannot_be_written_is_read(tmp_path, locked):
     raw = make_dataset(tmp_path / "raw", {FIRST: tiny_image()})
     index = tmp_path / "index"
     finish(config(raw, tmp_path / "out", bids_database_dir=index))
@@ -103,7 +102,7 @@ def test_an_index_that_cannot_be_written_is_read(tmp_path: Path, locked: Callabl
     assert {path: path.stat().st_mtime_ns for path in index.rglob("*")} == before
 
 
-def test_an_index_that_cannot_be_made_is_done_without(tmp_path: Path, locked: Callable[[Path], None]) -> None:
+def test_an_index_that_cannot_be_made_is_done_without(tmp_path, locked):
     raw = make_dataset(tmp_path / "raw", {FIRST: tiny_image()})
     (tmp_path / "theirs").mkdir()
     locked(tmp_path / "theirs")

@@ -13,7 +13,7 @@ import pytest
 from totalspineseg_bids.app.interrupt import Interrupted, stop_on_signal
 
 
-def test_a_signal_becomes_an_exception_that_no_handler_of_errors_swallows() -> None:
+def test_a_signal_becomes_an_exception_that_no_handler_of_errors_swallows():
     former = signal.getsignal(signal.SIGTERM)
 
     def work() -> None:
@@ -29,7 +29,7 @@ def test_a_signal_becomes_an_exception_that_no_handler_of_errors_swallows() -> N
     assert not [thread for thread in threading.enumerate() if thread.name == "signal-watch"]
 
 
-def test_other_threads_are_left_alone() -> None:
+def test_other_threads_are_left_alone():
     entered = []
 
     def work() -> None:
@@ -42,7 +42,7 @@ def test_other_threads_are_left_alone() -> None:
     assert entered == [True]
 
 
-def test_a_deaf_main_thread_does_not_outlive_the_grace() -> None:
+def test_a_deaf_main_thread_does_not_outlive_the_grace():
     script = (
         "import ctypes, os, signal, threading\n"
         "import totalspineseg_bids.app.interrupt as interrupt\n"
@@ -57,7 +57,7 @@ def test_a_deaf_main_thread_does_not_outlive_the_grace() -> None:
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="SIGHUP is POSIX")
-def test_a_run_under_nohup_outlives_its_terminal() -> None:
+def test_a_run_under_nohup_outlives_its_terminal():
     former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with stop_on_signal():

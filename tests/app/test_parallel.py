@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,6 @@ from totalspineseg_bids.app.segmenter import LoadedSegmenter
 from totalspineseg_bids.bids.query import Selection, find_images
 from totalspineseg_bids.config import RunConfig
 
-Configure = Callable[..., RunConfig]
 NAMES = [f"sub-{number:02}/anat/sub-{number:02}_{suffix}.nii.gz" for number in range(1, 5) for suffix in ("T1w", "T2w")]
 
 #: The processes of the pool would not know of others.
@@ -40,7 +38,7 @@ def fatal(_config: RunConfig) -> LoadedSegmenter:
 
 
 @pytest.fixture
-def dataset(tmp_path: Path) -> Path:
+def dataset(tmp_path):
     images = {name: tiny_image(seed=seed) for seed, name in enumerate(NAMES)}
     images["sub-03/anat/sub-03_T2w.nii.gz"] = tiny_image(spine=False)
     return make_dataset(tmp_path / "raw", images)
@@ -51,7 +49,7 @@ def log_of(out: Path) -> str:
 
 
 @pytest.mark.usefixtures("dataset")
-def test_processes_write_the_same_files_and_log_through_the_first(tmp_path: Path, configure: Configure) -> None:
+def test_processes_write_the_same_files_and_log_through_the_first(tmp_path, configure):
     assert run(configure(out="one"), factory=tiny) == 0
     assert run(configure(out="two", jobs=2), factory=tiny) == 0
     one, two = (contents(tmp_path / out) for out in ("one", "two"))
@@ -64,16 +62,14 @@ def test_processes_write_the_same_files_and_log_through_the_first(tmp_path: Path
     assert "0 done, 8 complete before, 0 failed" in log_of(tmp_path / "two")
 
 
-def test_one_failure_does_not_stop_the_others(dataset: Path, tmp_path: Path, configure: Configure) -> None:
+def test_one_failure_does_not_stop_the_others(dataset, tmp_path, configure):
     (dataset / NAMES[2]).write_bytes(b"no image")
     assert run(configure(jobs=2), factory=tiny) == 65
     assert "7 done, 0 complete before, 1 failed" in log_of(tmp_path / "out")
 
 
 @pytest.mark.usefixtures("dataset")
-def test_a_killed_process_ends_the_run_with_a_reason(
-    configure: Configure, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_killed_process_ends_the_run_with_a_reason(configure, monkeypatch, capsys):
     monkeypatch.setenv("TEST_MAIN_PROCESS", str(os.getpid()))
     assert run(configure(jobs=2), factory=fatal) == 75
     assert "fewer --jobs" in capsys.readouterr().err.strip().splitlines()[-1]
@@ -88,9 +84,7 @@ def test_a_killed_process_ends_the_run_with_a_reason(
     ({"jobs": "auto", "n_cpus": 8, "mem_mb": 2000}, 2),
     ({"jobs": "auto", "n_cpus": 8, "mem_mb": 500}, 1),
 ])  # fmt: skip
-def test_jobs_fit_participants_cores_and_memory(
-    settings: dict[str, object], jobs: int, dataset: Path, configure: Configure
-) -> None:
+def test_jobs_fit_participants_cores_and_memory(settings, jobs, dataset, configure):
     sources = find_images(dataset, Selection())
     config = configure(device="cpu", **settings)
     assert number_of_jobs(config, sources, participants=4) == jobs

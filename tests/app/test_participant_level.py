@@ -22,10 +22,6 @@ from totalspineseg_bids.config import RunConfig
 from totalspineseg_bids.errors import ModelError
 from totalspineseg_bids.imaging.io import read_labels
 
-Process = Callable[..., int]
-Configure = Callable[..., RunConfig]
-Factory = Callable[[RunConfig], LoadedSegmenter]
-
 STEM = "sub-01/anat/sub-01"
 LABELS = f"{STEM}_seg-totalspineseg_desc-T2w_dseg"
 
@@ -56,9 +52,7 @@ def of_image(stem: str, suffix: str) -> list[str]:
 
 
 @pytest.mark.usefixtures("real_figures")
-def test_the_output_is_the_golden_list_and_valid(
-    tmp_path: Path, process: Process, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_output_is_the_golden_list_and_valid(tmp_path, process, capsys):
     images = {
         "sub-01/anat/sub-01_T1w.nii.gz": tiny_image(seed=1),
         "sub-01/anat/sub-01_T2w.nii.gz": tiny_image(seed=2),
@@ -111,7 +105,7 @@ def test_the_output_is_the_golden_list_and_valid(
 
 
 @pytest.mark.parametrize("orientation", ["RAS", "PIR", "LSA"])
-def test_labels_lie_on_the_grid_of_the_image(tmp_path: Path, process: Process, orientation: str) -> None:
+def test_labels_lie_on_the_grid_of_the_image(tmp_path, process, orientation):
     raw = dataset(tmp_path, f"{STEM}_T2w.nii.gz", orientation=orientation)
     assert process(output_resolution="both") == 0
     image = nib.load(raw / f"{STEM}_T2w.nii.gz")
@@ -128,9 +122,7 @@ def test_labels_lie_on_the_grid_of_the_image(tmp_path: Path, process: Process, o
     assert (image.get_fdata()[points > 0] == 220).all()
 
 
-def test_sidecar_and_table_tell_where_a_result_comes_from(
-    tmp_path: Path, process: Process, configure: Configure, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sidecar_and_table_tell_where_a_result_comes_from(tmp_path, process, configure, monkeypatch):
     dataset(tmp_path, f"{STEM}_T2w.nii.gz")
     monkeypatch.setenv("TOTALSPINESEG_BIDS_CONTAINER_TAG", "totalspineseg-bids:0.1.0")
     assert process(label_scheme="totalspineseg") == 0
@@ -158,9 +150,7 @@ def test_sidecar_and_table_tell_where_a_result_comes_from(
     assert lookup["vertebrae_L2"]["color"] == rows["vertebrae_L2"]["color"]
 
 
-def test_what_is_complete_is_skipped_and_what_is_not_is_redone(
-    tmp_path: Path, process: Process, segmenter: TinySegmenter
-) -> None:
+def test_what_is_complete_is_skipped_and_what_is_not_is_redone(tmp_path, process, segmenter):
     raw = dataset(tmp_path, f"{STEM}_T2w.nii.gz", "sub-02/anat/sub-02_T2w.nii.gz")
     out = tmp_path / "out"
     assert process() == 0
@@ -188,9 +178,7 @@ def test_what_is_complete_is_skipped_and_what_is_not_is_redone(
     assert segmenter.calls == 6
 
 
-def test_other_settings_leave_nothing_of_the_former_result(
-    tmp_path: Path, process: Process, segmenter: TinySegmenter
-) -> None:
+def test_other_settings_leave_nothing_of_the_former_result(tmp_path, process, segmenter):
     raw = dataset(tmp_path, f"{STEM}_T2w.nii.gz")
     out = tmp_path / "out"
     assert process(output_resolution="both") == 0
@@ -203,9 +191,7 @@ def test_other_settings_leave_nothing_of_the_former_result(
     assert [name for name in tree(out) if "/anat/" in name] == [f"{LABELS}.json", f"{LABELS}.tsv"]
 
 
-def test_a_run_broken_off_anywhere_ends_in_the_same_bytes(
-    tmp_path: Path, process: Process, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_broken_off_anywhere_ends_in_the_same_bytes(tmp_path, process, monkeypatch):
     dataset(tmp_path, f"{STEM}_T2w.nii.gz")
     assert process(out="whole") == 0
     whole = contents(tmp_path / "whole")
@@ -237,9 +223,7 @@ def test_a_run_broken_off_anywhere_ends_in_the_same_bytes(
     assert contents(tmp_path / "broken") == whole
 
 
-def test_failures_of_several_kinds_cost_only_their_images(
-    tmp_path: Path, process: Process, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_failures_of_several_kinds_cost_only_their_images(tmp_path, process, capsys):
     raw = dataset(tmp_path, "sub-good/anat/sub-good_T2w.nii.gz", "sub-empty/anat/sub-empty_T2w.nii.gz")
     (raw / "sub-empty/anat/sub-empty_T2w.nii.gz").write_bytes(b"")
     (raw / "sub-lost/anat").mkdir(parents=True)
@@ -257,7 +241,7 @@ def test_failures_of_several_kinds_cost_only_their_images(
     assert not records["empty"].exists()
 
 
-def test_an_unexpected_error_costs_one_image(tmp_path: Path, process: Process, segmenter: TinySegmenter) -> None:
+def test_an_unexpected_error_costs_one_image(tmp_path, process, segmenter):
     dataset(tmp_path, f"{STEM}_T2w.nii.gz", "sub-02/anat/sub-02_T2w.nii.gz")
 
     class Fragile(TinySegmenter):
@@ -276,20 +260,14 @@ def test_an_unexpected_error_costs_one_image(tmp_path: Path, process: Process, s
     assert (tmp_path / "out/sub-02/anat/sub-02_seg-totalspineseg_desc-T2w_dseg.json").is_file()
 
 
-def test_stop_on_first_crash(tmp_path: Path, process: Process, segmenter: TinySegmenter) -> None:
+def test_stop_on_first_crash(tmp_path, process, segmenter):
     raw = dataset(tmp_path, f"{STEM}_T2w.nii.gz", "sub-02/anat/sub-02_T2w.nii.gz")
     (raw / f"{STEM}_T2w.nii.gz").write_bytes(b"")
     assert process(stop_on_first_crash=True) == 65
     assert segmenter.calls == 0
 
 
-def test_what_concerns_the_run_ends_it(
-    tmp_path: Path,
-    process: Process,
-    configure: Configure,
-    factory: Factory,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_what_concerns_the_run_ends_it(tmp_path, process, configure, factory, capsys):
     raw = dataset(tmp_path, f"{STEM}_T2w.nii.gz")
     assert process(participant_label=["99"]) == 18
     assert "no participant 99" in last_error(capsys)
@@ -315,9 +293,7 @@ def test_what_concerns_the_run_ends_it(
     assert "cannot be written" in last_error(capsys)
 
 
-def test_a_full_disk_ends_the_run(
-    tmp_path: Path, process: Process, segmenter: TinySegmenter, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_ends_the_run(tmp_path, process, segmenter, monkeypatch):
     dataset(tmp_path, f"{STEM}_T2w.nii.gz", "sub-02/anat/sub-02_T2w.nii.gz")
 
     def full(*_: object, **__: object) -> None:
@@ -328,9 +304,7 @@ def test_a_full_disk_ends_the_run(
     assert segmenter.calls == 1
 
 
-def test_a_failure_while_writing_leaves_no_half_result(
-    tmp_path: Path, process: Process, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failure_while_writing_leaves_no_half_result(tmp_path, process, monkeypatch):
     dataset(tmp_path, f"{STEM}_T2w.nii.gz")
     assert process(output_resolution="both") == 0
 
@@ -343,7 +317,7 @@ def test_a_failure_while_writing_leaves_no_half_result(
     assert [name for name in tree(tmp_path / "out") if name.startswith("sub-01/")] == []
 
 
-def test_dry_run_lists_and_writes_nothing(tmp_path: Path, process: Process, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_lists_and_writes_nothing(tmp_path, process, capsys):
     raw = dataset(tmp_path, f"{STEM}_T2w.nii.gz", "sub-02/anat/sub-02_T2w.nii.gz")
     assert process(dry_run=True) == 0
     assert not (tmp_path / "out").exists()
@@ -357,7 +331,7 @@ def test_dry_run_lists_and_writes_nothing(tmp_path: Path, process: Process, caps
     ]
 
 
-def test_reports_only_needs_nothing_but_the_output(tmp_path: Path, process: Process, segmenter: TinySegmenter) -> None:
+def test_reports_only_needs_nothing_but_the_output(tmp_path, process, segmenter):
     dataset(tmp_path, f"{STEM}_T2w.nii.gz", f"{STEM}_T1w.nii.gz")
     out = tmp_path / "out"
     assert process("participant", reports_only=True) == 18
@@ -369,9 +343,7 @@ def test_reports_only_needs_nothing_but_the_output(tmp_path: Path, process: Proc
     assert segmenter.calls == 2
 
 
-def test_a_localizer_is_done_first_and_its_labels_help(
-    tmp_path: Path, process: Process, segmenter: TinySegmenter
-) -> None:
+def test_a_localizer_is_done_first_and_its_labels_help(tmp_path, process, segmenter):
     images = {
         "sub-01/anat/sub-01_acq-ax_T2w.nii.gz": tiny_image(undecided=True),
         "sub-01/anat/sub-01_acq-wide_T2w.nii.gz": tiny_image(seed=1),
@@ -391,9 +363,7 @@ def test_a_localizer_is_done_first_and_its_labels_help(
     assert validate(tmp_path / "out") == []
 
 
-def test_every_run_leaves_a_log_and_a_record_that_can_be_run_again(
-    tmp_path: Path, configure: Configure, factory: Factory
-) -> None:
+def test_every_run_leaves_a_log_and_a_record_that_can_be_run_again(tmp_path, configure, factory):
     dataset(tmp_path, f"{STEM}_T2w.nii.gz")
     config = configure()
     assert run(config, ["totalspineseg-bids", "raw", "out"], factory) == 0
@@ -407,9 +377,7 @@ def test_every_run_leaves_a_log_and_a_record_that_can_be_run_again(
     assert logging.getLogger("totalspineseg_bids").handlers == []
 
 
-def test_images_of_a_session_that_overlap_are_companions(
-    tmp_path: Path, process: Process, segmenter: TinySegmenter
-) -> None:
+def test_images_of_a_session_that_overlap_are_companions(tmp_path, process, segmenter):
     far = tmp_path / "raw/sub-01/anat/sub-01_acq-far_T2w.nii.gz"
     dataset(tmp_path, f"{STEM}_T1w.nii.gz", f"{STEM}_T2w.nii.gz", "sub-02/anat/sub-02_T2w.nii.gz")
     near = nib.load(tmp_path / f"raw/{STEM}_T2w.nii.gz")
@@ -429,15 +397,13 @@ def test_images_of_a_session_that_overlap_are_companions(
     assert segmenter.companions == [1, 1]
 
 
-def test_images_can_be_labelled_each_alone(tmp_path: Path, process: Process, segmenter: TinySegmenter) -> None:
+def test_images_can_be_labelled_each_alone(tmp_path, process, segmenter):
     dataset(tmp_path, f"{STEM}_T1w.nii.gz", f"{STEM}_T2w.nii.gz")
     assert process(joint_session=False) == 0
     assert segmenter.companions == [0, 0]
 
 
-def test_a_companion_that_cannot_be_read_costs_only_itself(
-    tmp_path: Path, process: Process, segmenter: TinySegmenter
-) -> None:
+def test_a_companion_that_cannot_be_read_costs_only_itself(tmp_path, process, segmenter):
     dataset(tmp_path, f"{STEM}_T1w.nii.gz", f"{STEM}_T2w.nii.gz")
     broken = tmp_path / f"raw/{STEM}_T2w.nii.gz"
     broken.write_bytes(broken.read_bytes()[:-200])

@@ -16,16 +16,13 @@ from tiny_spine import make_dataset, save, tiny_image  # type: ignore[import-not
 
 from tests.columns import make_column, semantic_of
 from totalspineseg_bids.app.run import run
-from totalspineseg_bids.app.segmenter import LoadedSegmenter
 from totalspineseg_bids.bids.tables import read_table
 from totalspineseg_bids.bids.validate import find_validator
 from totalspineseg_bids.cli.bids_app import parse_config
-from totalspineseg_bids.config import RunConfig
 from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling import LabellingInput, label_session
 
 GOOD = ("sub-01/anat/sub-01_T2w.nii.gz", "sub-02/anat/sub-02_T2w.nii.gz")
-Factory = Callable[[RunConfig], LoadedSegmenter]
 
 
 def write(name: str, text: str, encoding: str = "utf-8") -> Callable[[Path], object]:
@@ -240,7 +237,7 @@ KINDS = {
 
 @pytest.mark.skipif(find_validator() is None, reason="bids-validator-deno is not installed")
 @pytest.mark.parametrize("name", KINDS)
-def test_each_kind(name: str, tmp_path: Path, factory: Factory, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_kind(name, tmp_path, factory, capsys):
     kind, out = KINDS[name], tmp_path / "out"
     raw = make_dataset(tmp_path / "raw", dict.fromkeys(GOOD, tiny_image()))
     kind.make(raw)
@@ -267,7 +264,7 @@ class Group:
 
 
 @pytest.fixture
-def filter_file(tmp_path: Path) -> str:
+def filter_file(tmp_path):
     path = tmp_path / "filters.json"
     path.write_text('{"t2w": {"acquisition": null}, "t1w": {"session": ["*"]}}')
     return str(path)
@@ -286,9 +283,7 @@ GROUPS = {
 
 
 @pytest.mark.parametrize("name", GROUPS)
-def test_the_selection_acts_at_group_level(
-    name: str, tmp_path: Path, factory: Factory, filter_file: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_selection_acts_at_group_level(name, tmp_path, factory, filter_file, capsys):
     kind, out = GROUPS[name], tmp_path / "out"
     images = ("sub-01/anat/sub-01_T1w", "sub-01/anat/sub-01_UNIT1", "sub-02/ses-a/anat/sub-02_ses-a_acq-sag_T2w")
     raw = make_dataset(tmp_path / "raw", {f"{image}.nii.gz": tiny_image() for image in images})
@@ -346,13 +341,7 @@ FETCHES = {
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the program is a shell script")
 @pytest.mark.parametrize("name", FETCHES)
-def test_images_without_content_are_fetched_where_asked(
-    name: str,
-    tmp_path: Path,
-    factory: Factory,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_images_without_content_are_fetched_where_asked(name, tmp_path, factory, monkeypatch, capsys):
     kind, raw, out = FETCHES[name], annexed(tmp_path), tmp_path / "out"
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin" if kind.installed else str(tmp_path / "nothing"))
     if kind.lost:
@@ -376,9 +365,7 @@ DROPPED = {
 
 
 @pytest.mark.parametrize("name", DROPPED)
-def test_results_whose_content_was_dropped_are_named(
-    name: str, tmp_path: Path, factory: Factory, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_results_whose_content_was_dropped_are_named(name, tmp_path, factory, capsys):
     options, dropped, code = DROPPED[name]
     out = tmp_path / "out"
     raw = make_dataset(tmp_path / "raw", {image: tiny_image() for image in (*GOOD, GOOD[0].replace("T2w", "T1w"))})
@@ -423,9 +410,7 @@ PARTICIPANTS: dict[str, tuple[str | bytes, tuple[str, str], str]] = {
 
 
 @pytest.mark.parametrize("name", PARTICIPANTS)
-def test_tables_of_participants_as_spreadsheets_leave_them(
-    name: str, tmp_path: Path, factory: Factory, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_tables_of_participants_as_spreadsheets_leave_them(name, tmp_path, factory, capsys):
     text, scores, says = PARTICIPANTS[name]
     out = tmp_path / "out"
     images = {f"sub-01/ses-{s}/anat/sub-01_ses-{s}_T2w.nii.gz": tiny_image(seed=i) for i, s in enumerate("ab")}
@@ -445,7 +430,7 @@ def test_tables_of_participants_as_spreadsheets_leave_them(
 
 
 @pytest.mark.parametrize("name", [b"Universit\xe4t", b"it's; my $HOME (2) & `more`"])
-def test_folders_with_unusual_names(name: bytes, tmp_path: Path, factory: Factory) -> None:
+def test_folders_with_unusual_names(name, tmp_path, factory):
     base = tmp_path / name.decode("utf-8", "surrogateescape")
     raw = make_dataset(base / "raw", dict.fromkeys(GOOD, tiny_image()))
     for level in ("participant", "group"):
@@ -458,7 +443,7 @@ def test_folders_with_unusual_names(name: bytes, tmp_path: Path, factory: Factor
 @pytest.mark.parametrize(
     "environment", [{"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, {"PYTHONIOENCODING": "ascii"}]
 )
-def test_a_terminal_that_is_not_utf8(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_a_terminal_that_is_not_utf8(tmp_path, environment):
     raw = make_dataset(tmp_path / "Zürich", {GOOD[0]: tiny_image()})
     arguments = [str(raw), str(tmp_path / "Ausgabe-ß"), "participant", "--model", "bundled", "--dry-run"]
     done = subprocess.run(
@@ -481,7 +466,7 @@ def test_a_terminal_that_is_not_utf8(tmp_path: Path, environment: dict[str, str]
 
 
 @pytest.mark.parametrize(("lowest", "status"), [("C2", "labelled"), ("C3", "labelled"), (None, "no-spine")])
-def test_an_image_of_the_head_costs_that_of_the_neck_nothing(lowest: str | None, status: str) -> None:
+def test_an_image_of_the_head_costs_that_of_the_neck_nothing(lowest, status):
     step2 = ClassMap.named("r20241115-step2")
     column = make_column(last="T4")
     semantic = semantic_of(column.truth, step2)

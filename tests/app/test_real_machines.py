@@ -23,7 +23,6 @@ from tiny_spine import UNDECIDED, TinySegmenter, make_dataset, save, tiny_image 
 
 from tests.columns import make_column, semantic_of
 from totalspineseg_bids import anatomy
-from totalspineseg_bids.anatomy import LabelScheme
 from totalspineseg_bids.app.crash import read_crashes
 from totalspineseg_bids.app.session import find_companions
 from totalspineseg_bids.bids.names import SourceImage
@@ -83,7 +82,7 @@ TOOLS = "from totalspineseg_bids.cli.tools import main; sys.exit(main(sys.argv[1
         (TOOLS, ["models", "--help"], 0, "models"),
     ],
 )
-def test_no_home_folder(tmp_path: Path, code: str, arguments: list[str], exit_code: int, message: str) -> None:
+def test_no_home_folder(tmp_path, code, arguments, exit_code, message):
     raw = make_dataset(tmp_path / "raw", {IMAGE: tiny_image()})
     places = {"RAW": str(raw), "OUT": str(tmp_path / "out")}
     done = without_home(code, *(places.get(word, word) for word in arguments))
@@ -123,9 +122,7 @@ def test_no_home_folder(tmp_path: Path, code: str, arguments: list[str], exit_co
         ("nonsense\n", {"cpu.max": "many"}, None, None),
     ],
 )
-def test_limits_of_containers(
-    tmp_path: Path, own: str, files: dict[str, str], cpus: int | None, megabytes: float | None
-) -> None:
+def test_limits_of_containers(tmp_path, own, files, cpus, megabytes):
     for name, content in files.items():
         path = tmp_path / "groups" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -138,7 +135,7 @@ def test_limits_of_containers(
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="affinity can be set on Linux only")
-def test_affinity_limits_the_default_number_of_threads() -> None:
+def test_affinity_limits_the_default_number_of_threads():
     code = (
         "import os; from totalspineseg_bids.inference.options import InferenceOptions; "
         "os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]); "
@@ -191,7 +188,7 @@ class LabelMap:
     ],
     ids=lambda kind: kind.message,
 )
-def test_label_maps_of_other_tools(tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: LabelMap) -> None:
+def test_label_maps_of_other_tools(tmp_path, capsys, kind):
     column = make_column(first="T10", last="S")
     source = label_map_of(tmp_path, kind.change(semantic_of(column.truth, STEP2).astype(np.float64)), kind.dtype)
     target = tmp_path / "out.nii.gz"
@@ -222,9 +219,7 @@ def segment_with_tiny_segmenter(monkeypatch: pytest.MonkeyPatch, *arguments: str
         (("--volume", "last"), 64, False),
     ],
 )
-def test_series_outside_bids(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, choice: tuple[str, ...], exit_code: int, spine: bool
-) -> None:
+def test_series_outside_bids(tmp_path, monkeypatch, choice, exit_code, spine):
     lean = tiny_image(spine=False)
     series = np.stack([lean, tiny_image(), 2 * tiny_image() - lean], axis=3)
     source = save(tmp_path / "series.nii.gz", series)
@@ -233,7 +228,7 @@ def test_series_outside_bids(
     assert target.exists() == spine
 
 
-def test_no_spine_outside_bids_is_recorded_and_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_spine_outside_bids_is_recorded_and_not_done_again(tmp_path, monkeypatch):
     source = save(tmp_path / "in/a.nii.gz", tiny_image(spine=False))
     save(tmp_path / "in/b.nii.gz", tiny_image())
     folders, record = (str(tmp_path / "in"), str(tmp_path / "out")), tmp_path / "out/a.json"
@@ -251,9 +246,7 @@ def test_no_spine_outside_bids_is_recorded_and_not_done_again(tmp_path: Path, mo
 
 @pytest.mark.parametrize("stored", anatomy.LABEL_SCHEMES)
 @pytest.mark.parametrize("expected", anatomy.LABEL_SCHEMES)
-def test_localizer_in_the_other_label_scheme(
-    tmp_path: Path, stored: LabelScheme, expected: LabelScheme, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_localizer_in_the_other_label_scheme(tmp_path, stored, expected, caplog):
     column = make_column(first="T10", last="S")
     path = label_map_of(tmp_path, anatomy.to_scheme(column.truth, stored), np.uint8)
     np.testing.assert_array_equal(read_localizer(path, expected).data, column.truth)
@@ -270,9 +263,7 @@ def _centred(shape: tuple[int, ...]) -> np.ndarray:
     ("affine", "code", "together"),
     [(None, 1, True), (None, 0, False), (np.eye(4), 1, False), (_centred((18, 24, 40)), 2, False)],
 )
-def test_images_of_unknown_position_are_labelled_alone(
-    tmp_path: Path, affine: np.ndarray | None, code: int, together: bool
-) -> None:
+def test_images_of_unknown_position_are_labelled_alone(tmp_path, affine, code, together):
     sources = []
     for suffix in ("T1w", "T2w"):
         path = save(tmp_path / f"sub-01/anat/sub-01_{suffix}.nii.gz", tiny_image())
@@ -286,9 +277,7 @@ def test_images_of_unknown_position_are_labelled_alone(
 
 
 @pytest.mark.parametrize(("steps", "groups"), [((0, 25, 50), [3, 3, 3]), ((0, 25, 90), [2, 2, 1])])
-def test_images_that_overlap_through_others_are_labelled_together(
-    tmp_path: Path, steps: tuple[int, ...], groups: list[int]
-) -> None:
+def test_images_that_overlap_through_others_are_labelled_together(tmp_path, steps, groups):
     sources = []
     for number, step in enumerate(steps):
         path = save(tmp_path / f"sub-01/anat/sub-01_run-{number}_T2w.nii.gz", tiny_image())
@@ -315,7 +304,7 @@ def _killed() -> TinySegmenter:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the runs are forked")
-def test_an_image_at_which_a_run_was_killed_does_not_stop_the_next_run(tmp_path: Path) -> None:
+def test_an_image_at_which_a_run_was_killed_does_not_stop_the_next_run(tmp_path):
     names = [f"sub-0{number}/anat/sub-0{number}_T2w.nii.gz" for number in (1, 2, 3)]
     images = {name: tiny_image(seed=number) for number, name in enumerate(names)}
     images[names[0]][0, 0, 0] = 2 * UNDECIDED
@@ -333,7 +322,7 @@ def test_an_image_at_which_a_run_was_killed_does_not_stop_the_next_run(tmp_path:
     assert not list((settings.output_dir / "logs").glob("running-*"))
 
 
-def test_hot_pixels_are_clipped_with_a_note(tmp_path: Path) -> None:
+def test_hot_pixels_are_clipped_with_a_note(tmp_path):
     clean = np.kron(tiny_image(), np.ones((2, 2, 2), np.int16)).astype(np.float32)
     hot = clean.copy()
     at = np.random.default_rng(0).random(hot.shape) < 1e-4
@@ -346,7 +335,7 @@ def test_hot_pixels_are_clipped_with_a_note(tmp_path: Path) -> None:
 
 
 @given(scale=st.floats(1, 1e4), tail=st.floats(1, 6), empty=st.floats(0, 0.9), seed=st.integers(0, 99))
-def test_ordinary_intensities_are_not_clipped(scale: float, tail: float, empty: float, seed: int) -> None:
+def test_ordinary_intensities_are_not_clipped(scale, tail, empty, seed):
     rng = np.random.default_rng(seed)
     values = (scale * rng.gamma(2.0, 1.0, 5000)).astype(np.float32)
     values[rng.random(5000) < 0.02] *= tail  # fat near the coil
@@ -369,7 +358,7 @@ def sparse_image(path: Path, size: int) -> Path:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sparse files")
-def test_an_image_too_large_for_the_memory_fails_before_it_is_read(tmp_path: Path) -> None:
+def test_an_image_too_large_for_the_memory_fails_before_it_is_read(tmp_path):
     raw = make_dataset(tmp_path / "raw", {IMAGE: tiny_image()})
     sparse_image(raw / "sub-02/anat/sub-02_T2w.nii", 500)
     settings = config(raw, tmp_path / "out", mem_mb=1500)
@@ -381,7 +370,7 @@ def test_an_image_too_large_for_the_memory_fails_before_it_is_read(tmp_path: Pat
 
 
 @pytest.mark.parametrize(("shear", "noted"), [(1e-7, False), (2e-5, False), (3e-4, True), (0.1, True)])
-def test_images_that_itk_does_not_read_carry_a_note(tmp_path: Path, shear: float, noted: bool) -> None:
+def test_images_that_itk_does_not_read_carry_a_note(tmp_path, shear, noted):
     affine = np.diag([0.5, 0.5, 3.3, 1.0])
     affine[0, 2] = 3.3 * shear
     affine[:3, 3] = 7
@@ -391,7 +380,7 @@ def test_images_that_itk_does_not_read_carry_a_note(tmp_path: Path, shear: float
 
 
 @pytest.mark.parametrize("spacing", [1 - 1e-6, 1 + 1e-7, 1 + 1e-4])
-def test_voxels_of_nearly_1_mm_are_not_resampled(tmp_path: Path, spacing: float) -> None:
+def test_voxels_of_nearly_1_mm_are_not_resampled(tmp_path, spacing):
     data = tiny_image().astype(np.float32)
     nib.save(nib.Nifti1Image(data, np.diag([spacing, 1.0, spacing, 1.0])), tmp_path / "image.nii.gz")
     np.testing.assert_array_equal(to_working_grid(load_image(tmp_path / "image.nii.gz").volume).data, data)

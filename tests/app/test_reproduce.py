@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,25 +11,20 @@ from processes import dataset as make  # type: ignore[import-not-found]
 from totalspineseg_bids.app.reproduce import reproduce
 from totalspineseg_bids.app.run import run
 from totalspineseg_bids.app.segmenter import LoadedSegmenter
-from totalspineseg_bids.config import RunConfig
 from totalspineseg_bids.errors import MissingInputError, UsageError
 from totalspineseg_bids.files import sha256_of
 
 STEM = "sub-01/anat/sub-01"
-Configure = Callable[..., RunConfig]
-Factory = Callable[[RunConfig], LoadedSegmenter]
 
 
 @pytest.fixture
-def record(tmp_path: Path, configure: Configure, factory: Factory) -> Path:
+def record(tmp_path, configure, factory):
     make(tmp_path / "raw", [f"{STEM}_T2w.nii.gz", "sub-02/anat/sub-02_T2w.nii.gz"])
     assert run(configure(), ["totalspineseg-bids"], factory) == 0
     return next((tmp_path / "out/logs").glob("run-*.toml"))
 
 
-def test_the_manifest_lists_the_files_of_each_image(
-    tmp_path: Path, record: Path, configure: Configure, factory: Factory
-) -> None:
+def test_the_manifest_lists_the_files_of_each_image(tmp_path, record, configure, factory):
     (tmp_path / "raw/sub-03/anat").mkdir(parents=True)
     (tmp_path / "raw/sub-03/anat/sub-03_T2w.nii.gz").write_bytes(b"")
     first = json.loads(record.with_suffix(".json").read_text())
@@ -48,14 +42,14 @@ def test_the_manifest_lists_the_files_of_each_image(
     assert states["bids:raw:sub-03/anat/sub-03_T2w.nii.gz"] == "failed"
 
 
-def test_a_run_gives_the_same_bytes_again(tmp_path: Path, record: Path, factory: Factory) -> None:
+def test_a_run_gives_the_same_bytes_again(tmp_path, record, factory):
     result = reproduce(record, tmp_path / "again", factory=factory)
     assert result.identical
     assert result.versions == []
     assert result.compared >= 8
 
 
-def test_what_differs_is_named(tmp_path: Path, record: Path, factory: Factory) -> None:
+def test_what_differs_is_named(tmp_path, record, factory):
     table = tmp_path / "out" / f"{STEM}_seg-totalspineseg_desc-T2w_dseg.tsv"
     table.write_text(table.read_text() + "\n")
     record.write_text(record.read_text().replace("numpy ", "numpy 0."))
@@ -66,9 +60,7 @@ def test_what_differs_is_named(tmp_path: Path, record: Path, factory: Factory) -
 
 
 @pytest.mark.parametrize("change", ["input", "model"])
-def test_a_run_with_another_input_or_model_is_not_repeated(
-    tmp_path: Path, record: Path, factory: Factory, change: str
-) -> None:
+def test_a_run_with_another_input_or_model_is_not_repeated(tmp_path, record, factory, change):
     if change == "input":
         (tmp_path / "raw" / f"{STEM}_T2w.nii.gz").write_bytes(b"another")
     else:
@@ -79,7 +71,7 @@ def test_a_run_with_another_input_or_model_is_not_repeated(
     assert not (tmp_path / "again").exists()
 
 
-def test_a_file_that_is_no_record_is_refused(tmp_path: Path, record: Path, factory: Factory) -> None:
+def test_a_file_that_is_no_record_is_refused(tmp_path, record, factory):
     settings = tmp_path / "settings.toml"
     settings.write_text('model = "bundled"\n')
     with pytest.raises(UsageError, match="not the record of a run"):

@@ -43,7 +43,7 @@ from totalspineseg_bids.citation import PUBLICATIONS
         ),
     ],
 )
-def test_the_container_comes_from_the_environment(environment: dict[str, str], container: dict | None) -> None:
+def test_the_container_comes_from_the_environment(environment, container):
     entry = make_generated_by(environment)
     assert entry["Version"] == __version__
     assert entry.get("Container") == container
@@ -57,7 +57,7 @@ def test_the_container_comes_from_the_environment(environment: dict[str, str], c
         ("/a/b", "/c/d/e", "../../../a/b"),
     ],
 )
-def test_the_link_to_the_raw_dataset_is_relative(raw: str, output: str, link: str) -> None:
+def test_the_link_to_the_raw_dataset_is_relative(raw, output, link):
     content = json.loads(make_dataset_description(Path(raw), Path(output), "Études", {}))
     assert content["DatasetLinks"] == {"raw": link}
     assert content["SourceDatasets"] == [{"URL": link}]
@@ -66,14 +66,14 @@ def test_the_link_to_the_raw_dataset_is_relative(raw: str, output: str, link: st
 
 
 @pytest.mark.parametrize("scheme", ["seed", "totalspineseg"])
-def test_the_look_up_table_holds_every_label_once(scheme: str) -> None:
+def test_the_look_up_table_holds_every_label_once(scheme):
     header, *rows = (line.split("\t") for line in make_lookup_table(scheme).splitlines())  # type: ignore[arg-type]
     assert header == ["index", "name", "abbreviation", "color"]
     assert len({row[0] for row in rows}) == len({row[1] for row in rows}) == len(rows) == len(LABELS)
     assert [int(row[0]) for row in rows] == sorted(int(row[0]) for row in rows)
 
 
-def test_what_is_right_already_is_not_written_again(tmp_path: Path) -> None:
+def test_what_is_right_already_is_not_written_again(tmp_path):
     raw, output = tmp_path / "raw", tmp_path / "out"
     for folder in (raw, output):
         folder.mkdir()
@@ -92,7 +92,7 @@ def test_what_is_right_already_is_not_written_again(tmp_path: Path) -> None:
     assert {name for name in after if after[name] != before[name]} == {".bidsignore"}
 
 
-def test_the_licence_is_that_of_the_source_dataset(tmp_path: Path) -> None:
+def test_the_licence_is_that_of_the_source_dataset(tmp_path):
     for entry, expected in ({"License": "CC-BY-4.0"}, "CC-BY-4.0"), ({}, None):
         (tmp_path / "dataset_description.json").write_text(json.dumps({"Name": "x", **entry}))
         write_root_files(tmp_path, tmp_path / "out", "totalsegmri")
@@ -101,7 +101,7 @@ def test_the_licence_is_that_of_the_source_dataset(tmp_path: Path) -> None:
         assert content["GeneratedBy"][0]["CodeURL"].startswith("https://")
 
 
-def test_the_citation_names_model_and_publications(tmp_path: Path) -> None:
+def test_the_citation_names_model_and_publications(tmp_path):
     write_citation(tmp_path, "some-model")
     text, bibliography = ((tmp_path / f"CITATION.{extension}").read_text() for extension in ("md", "bib"))
     assert "(model some-model)" in text

@@ -32,7 +32,7 @@ FILES = (
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def dataset(tmp_path_factory):
     root = tmp_path_factory.mktemp("raw")
     (root / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.10.0"}')
     for name in FILES:
@@ -46,7 +46,7 @@ def names(dataset: Path, **selection: object) -> list[str]:
     return [s.relative.rsplit("/", 1)[1] for s in find_images(dataset, Selection(**selection))]  # type: ignore[arg-type]
 
 
-def test_anatomical_images_of_the_raw_dataset_only(dataset: Path) -> None:
+def test_anatomical_images_of_the_raw_dataset_only(dataset):
     assert names(dataset) == [
         "sub-01_T1w.nii.gz",
         "sub-01_T2w.nii",
@@ -59,7 +59,7 @@ def test_anatomical_images_of_the_raw_dataset_only(dataset: Path) -> None:
     ]
 
 
-def test_labels_select_whole_names(dataset: Path) -> None:
+def test_labels_select_whole_names(dataset):
     assert names(dataset, participants=("01",)) == ["sub-01_T1w.nii.gz", "sub-01_T2w.nii"]
     assert names(dataset, participants=("010",)) == ["sub-010_T2w.nii.gz"]
     assert "sub-01_T1w.nii.gz" not in names(dataset, excluded=("01",))
@@ -84,20 +84,20 @@ def test_labels_select_whole_names(dataset: Path) -> None:
         ({"bold": {"task": "rest"}, "t2w": {"session": "b", "acquisition": None}}, ["sub-02_ses-b_T2w.nii.gz"]),
     ],
 )
-def test_filters_mean_what_they_mean_in_fmriprep(dataset: Path, filters: dict, expected: list[str]) -> None:
+def test_filters_mean_what_they_mean_in_fmriprep(dataset, filters, expected):
     assert names(dataset, participants=("02",), filters=filters) == expected
     # The group level selects by name, without a query.
     chosen = make_filter(Selection(participants=("02",), filters=filters))
     assert [s.path.name for s in find_images(dataset, Selection()) if chosen(s)] == expected
 
 
-def test_a_filter_may_add_a_query_or_ask_for_parts(dataset: Path) -> None:
+def test_a_filter_may_add_a_query_or_ask_for_parts(dataset):
     assert "sub-01_UNIT1.nii.gz" in names(dataset, filters={"uni": {"suffix": "UNIT1"}})
     assert names(dataset, participants=("03",), filters={"t2w": {"part": "phase"}}) == ["sub-03_part-phase_T2w.nii.gz"]
     assert len(names(dataset, participants=("03",), filters={"phase": {"suffix": "T2w", "part": "phase"}})) == 2
 
 
-def test_a_filter_for_nothing_known_is_an_error(dataset: Path) -> None:
+def test_a_filter_for_nothing_known_is_an_error(dataset):
     with pytest.raises(UsageError, match="names none of the suffixes"):
         names(dataset, filters={"t3w": {"acquisition": "sag"}})
     with pytest.raises(UsageError, match="not understood"):
@@ -106,7 +106,7 @@ def test_a_filter_for_nothing_known_is_an_error(dataset: Path) -> None:
         make_filter(Selection(filters={"t2w": {"acquisitoin": None}}))
 
 
-def test_filter_files_are_checked(tmp_path: Path) -> None:
+def test_filter_files_are_checked(tmp_path):
     path = tmp_path / "f.json"
     with pytest.raises(MissingInputError):
         read_filters(path)
@@ -118,7 +118,7 @@ def test_filter_files_are_checked(tmp_path: Path) -> None:
     assert read_filters(path) == {"t2w": {"run": [1, None]}}
 
 
-def test_folders_named_like_images_are_found_so_that_they_can_be_told(tmp_path: Path) -> None:
+def test_folders_named_like_images_are_found_so_that_they_can_be_told(tmp_path):
     (tmp_path / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.10.0"}')
     for name in ("sub-01/anat/sub-01_T2w.nii.gz", "sub-02/ses-a/anat/sub-02_ses-a_T2w.nii", "sub-02/anat/x.nii.gz"):
         (tmp_path / name).mkdir(parents=True)
@@ -128,7 +128,7 @@ def test_folders_named_like_images_are_found_so_that_they_can_be_told(tmp_path: 
         names(tmp_path, filters={"t2w": {"acquisition": "*"}})
 
 
-def test_an_index_is_made_once_and_then_used(dataset: Path, tmp_path: Path) -> None:
+def test_an_index_is_made_once_and_then_used(dataset, tmp_path):
     database = tmp_path / "index"
     first = find_images(dataset, Selection(participants=("02",)), database=database)
     assert (database / "layout_index.sqlite").is_file()
@@ -156,7 +156,7 @@ def test_an_index_is_made_once_and_then_used(dataset: Path, tmp_path: Path) -> N
         ("../sub-01/anat/sub-01_T2w.nii.gz", False),
     ],
 )
-def test_source_names(relative: str, valid: bool) -> None:
+def test_source_names(relative, valid):
     assert is_source_name(relative) is valid
 
 
@@ -164,7 +164,7 @@ def source(relative: str) -> SourceImage:
     return SourceImage(relative, Path("/raw") / relative)
 
 
-def test_derivatives_keep_the_entities_of_the_source() -> None:
+def test_derivatives_keep_the_entities_of_the_source():
     image = source("sub-02/ses-a/anat/sub-02_ses-a_acq-sag_run-1_chunk-2_T2w.nii.gz")
     assert (image.participant, image.session, image.suffix) == ("02", "a", "T2w")
     assert image.uri == f"bids:raw:{image.relative}"
@@ -185,7 +185,7 @@ LABELS = st.text("abcXYZ019", min_size=1, max_size=4)
     a=st.tuples(LABELS, st.none() | LABELS, st.none() | LABELS, st.sampled_from(["T1w", "T2w"])),
     b=st.tuples(LABELS, st.none() | LABELS, st.none() | LABELS, st.sampled_from(["T1w", "T2w"])),
 )
-def test_different_images_have_different_derivatives(a: tuple, b: tuple) -> None:
+def test_different_images_have_different_derivatives(a, b):
     def make(parts: tuple) -> SourceImage:
         sub, ses, acq, suffix = parts
         folder = f"sub-{sub}" + (f"/ses-{ses}" if ses else "")

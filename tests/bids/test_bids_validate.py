@@ -33,7 +33,7 @@ def images(root: Path, *labels: str) -> list[SourceImage]:
 
 
 @pytest.mark.parametrize("sidecar", ["sub-01/anat/sub-01_T2w.json", "sub-01/sub-01_T2w.json", "T2w.json"])
-def test_errors_of_selected_images_and_their_sidecars_are_fatal(tmp_path: Path, sidecar: str) -> None:
+def test_errors_of_selected_images_and_their_sidecars_are_fatal(tmp_path, sidecar):
     root = make(tmp_path / "raw", "sub-01/anat/sub-01_T2w.nii.gz", "sub-01/anat/sub-01_T1w.nii.gz")
     (root / sidecar).write_text('{"EchoTime": "long"}')
     with pytest.raises(DatasetError, match="1 error in files of"):
@@ -42,7 +42,7 @@ def test_errors_of_selected_images_and_their_sidecars_are_fatal(tmp_path: Path, 
     check_dataset(root, [SourceImage(other, root / other)])
 
 
-def test_damaged_files_are_told_but_do_not_stop(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_damaged_files_are_told_but_do_not_stop(tmp_path, caplog):
     root = make(tmp_path / "raw", "sub-01/anat/sub-01_T2w.nii.gz", "sub-02/anat/sub-02_T2w.nii.gz")
     (root / "sub-01/anat/sub-01_T2w.nii.gz").write_bytes(b"")
     (root / "sub-02/anat/sub-02_T2w.json").write_text("{")
@@ -52,7 +52,7 @@ def test_damaged_files_are_told_but_do_not_stop(tmp_path: Path, caplog: pytest.L
     assert {record.message.split()[2] for record in caplog.records} == {"EMPTY_FILE", "JSON_INVALID", "SYMLINK_BROKEN"}
 
 
-def test_only_the_wanted_participants_are_looked_at(tmp_path: Path) -> None:
+def test_only_the_wanted_participants_are_looked_at(tmp_path):
     root = make(tmp_path / "raw", "sub-01/anat/sub-01_T2w.nii.gz", "sub-02/anat/sub-02_weird_T2w.nii.gz")
     check_dataset(root, images(root, "01"), whole=False, strict=True)
     with pytest.raises(DatasetError):
@@ -63,9 +63,7 @@ def test_only_the_wanted_participants_are_looked_at(tmp_path: Path) -> None:
             check_dataset(root, images(root, "01"))
 
 
-def test_without_a_validator_the_run_goes_on_and_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_without_a_validator_the_run_goes_on_and_says_so(tmp_path, monkeypatch, caplog):
     root = make(tmp_path / "raw")
     monkeypatch.setattr(module, "find_validator", lambda: None)
     check_dataset(root, [])
@@ -78,5 +76,5 @@ def test_without_a_validator_the_run_goes_on_and_says_so(
     assert "exit code 3: oops" in caplog.text
 
 
-def test_the_real_dataset_is_valid(data_dir: Path) -> None:
+def test_the_real_dataset_is_valid(data_dir):
     check_dataset(data_dir / "real_bids", [], strict=True)

@@ -22,7 +22,7 @@ generated = SimpleNamespace(**runpy.run_path(str(ROOT / "tools/generate_descript
 
 
 @pytest.fixture
-def dataset(tmp_path: Path) -> Path:
+def dataset(tmp_path):
     root = tmp_path / "raw"
     (root / "sub-01" / "anat").mkdir(parents=True)
     (root / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.10.0"}')
@@ -30,7 +30,7 @@ def dataset(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def required(dataset: Path, tmp_path: Path) -> list[str]:
+def required(dataset, tmp_path):
     return [str(dataset), str(tmp_path / "out"), "participant"]
 
 
@@ -56,20 +56,18 @@ def required(dataset: Path, tmp_path: Path) -> list[str]:
         (["-v"], "verbose", 2),
     ],
 )
-def test_every_spelling_reaches_its_setting(required: list[str], options: list[str], field: str, value: object) -> None:
+def test_every_spelling_reaches_its_setting(required, options, field, value):
     assert getattr(parse_config([*required, *options]), field) == value
 
 
-def test_options_may_precede_positional_arguments(required: list[str]) -> None:
+def test_options_may_precede_positional_arguments(required):
     config = parse_config(["--force", "--n-cpus", "2", *required])
     assert (config.analysis_level, config.force, config.n_cpus) == ("participant", True, 2)
     config = parse_config([required[0], "--model", "bundled", *required[1:]])
     assert (config.analysis_level, config.model) == ("participant", "bundled")
 
 
-def test_command_line_before_toml_before_environment(
-    required: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_command_line_before_toml_before_environment(required, tmp_path, monkeypatch):
     monkeypatch.setenv("TOTALSPINESEG_BIDS_MODEL", "of-environment")
     monkeypatch.setenv("TOTALSPINESEG_BIDS_DEVICE", "cpu")
     file = tmp_path / "run.toml"
@@ -79,7 +77,7 @@ def test_command_line_before_toml_before_environment(
     assert parse_config([*required, "--model", "of-line", "--config-file", str(file)]).model == "of-line"
 
 
-def test_everything_may_come_from_toml(required: list[str], tmp_path: Path) -> None:
+def test_everything_may_come_from_toml(required, tmp_path):
     file = tmp_path / "run.toml"
     file.write_text(parse_config([*required, "--suffix", "T2w"]).to_toml({"version": "x"}))
     assert parse_config(["--config-file", str(file)]) == parse_config([*required, "--suffix", "T2w"])
@@ -103,9 +101,7 @@ def test_everything_may_come_from_toml(required: list[str], tmp_path: Path) -> N
         (["{raw}", "{out}", "participant", "--skip-bids-validation", "--participant-label", "9"], 18, "no participant"),
     ],
 )
-def test_errors_have_their_exit_code_and_a_last_line(
-    required: list[str], arguments: list[str], code: int, says: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_errors_have_their_exit_code_and_a_last_line(required, arguments, code, says, capsys):
     raw, out, _ = required
     assert main([text.format(raw=raw, out=out) for text in arguments]) == code
     last = capsys.readouterr().err.splitlines()[-1]
@@ -113,9 +109,7 @@ def test_errors_have_their_exit_code_and_a_last_line(
     assert says in last
 
 
-def test_the_real_segmenter_says_which_model_is_missing(
-    dataset: Path, required: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_real_segmenter_says_which_model_is_missing(dataset, required, tmp_path, capsys):
     (dataset / "sub-01/anat/sub-01_T2w.nii.gz").write_bytes(b"x")
     (tmp_path / "empty").mkdir()
     options = ["--skip-bids-validation", "--model"]
@@ -126,7 +120,7 @@ def test_the_real_segmenter_says_which_model_is_missing(
     assert "r00000000" in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_help_and_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_and_version(tmp_path, monkeypatch, capsys):
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
     assert all(
@@ -146,7 +140,7 @@ def test_help_and_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert all(name in version for name in ("torch", "OpenVINO", "default model r20251124)"))
 
 
-def test_info_describes_the_program_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+def test_info_describes_the_program_as_json(capsys):
     assert main(["--info", "json"]) == 0
     described = json.loads(capsys.readouterr().out)
     assert described["Version"] == __version__
@@ -158,7 +152,7 @@ def test_info_describes_the_program_as_json(capsys: pytest.CaptureFixture[str]) 
     assert main(["--info", "xml"]) == 64
 
 
-def test_help_loads_none_of_the_heavy_libraries() -> None:
+def test_help_loads_none_of_the_heavy_libraries():
     script = (
         "import sys; from totalspineseg_bids.cli.bids_app import main; main(['--help']); main(['--version'])\n"
         "heavy = {'torch', 'nnunetv2', 'bids', 'openvino', 'nibabel', 'pandas', 'scipy'} & set(sys.modules)\n"
@@ -168,30 +162,30 @@ def test_help_loads_none_of_the_heavy_libraries() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_python_dash_m_is_the_app() -> None:
+def test_python_dash_m_is_the_app():
     command = [sys.executable, "-m", "totalspineseg_bids", "--version"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0
     assert done.stdout.startswith("totalspineseg-bids")
 
 
-def test_parser_errors_are_usage_errors() -> None:
+def test_parser_errors_are_usage_errors():
     with pytest.raises(UsageError):
         build_parser().parse_args(["--suffix"])
 
 
-def test_boutiques_json_is_current() -> None:
+def test_boutiques_json_is_current():
     assert (ROOT / "boutiques.json").read_text(encoding="utf-8") == generated.descriptor_text(), "run: make descriptor"
 
 
-def test_the_generated_table_of_settings_is_current() -> None:
+def test_the_generated_table_of_settings_is_current():
     guide = (ROOT / generated.USER_GUIDE).read_text(encoding="utf-8")
     assert guide == generated.guide_text(guide), "run: make descriptor"
     for flag in ("--participant-label", "--session-id", "--no-joint-session", "--quiet"):
         assert f"`{flag}`" in generated.settings_table()
 
 
-def test_boutiques_descriptor_is_whole() -> None:
+def test_boutiques_descriptor_is_whole():
     descriptor = generated.descriptor()
     ids = [entry["id"] for entry in descriptor["inputs"]]
     assert {*SETTINGS, "level", "config_file", "quiet"} - {"analysis_level"} == set(ids)
@@ -214,7 +208,7 @@ def test_boutiques_descriptor_is_whole() -> None:
     }
 
 
-def test_boutiques_accepts_the_descriptor_and_builds_command_lines(tmp_path: Path) -> None:
+def test_boutiques_accepts_the_descriptor_and_builds_command_lines(tmp_path):
     pytest.importorskip("boutiques")
     from boutiques import bosh
 
@@ -228,7 +222,7 @@ def test_boutiques_accepts_the_descriptor_and_builds_command_lines(tmp_path: Pat
     assert expected in " ".join(str(done).split())
 
 
-def test_the_invocation_schema_and_its_example_fit_the_descriptor() -> None:
+def test_the_invocation_schema_and_its_example_fit_the_descriptor():
     pytest.importorskip("boutiques")
     jsonschema = pytest.importorskip("jsonschema")
     folder = ROOT / "docs" / "platforms"

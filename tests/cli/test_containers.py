@@ -23,7 +23,7 @@ def sections() -> dict[str, str]:
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
-def test_same_steps_in_the_same_order() -> None:
+def test_same_steps_in_the_same_order():
     docker = re.findall(r"^RUN \S*install\.sh (\w+)", dockerfile(), re.MULTILINE)
     singularity = re.findall(r"install\.sh (\w+)", sections()["post"])
     assert docker == singularity == STEPS
@@ -38,7 +38,7 @@ def test_same_steps_in_the_same_order() -> None:
     ]
 
 
-def test_same_environment() -> None:
+def test_same_environment():
     line = re.findall(r"^ENV (PATH=.*)$", dockerfile(), re.MULTILINE)
     docker = dict(re.findall(r"(\w+)=(\S+)", line[0]))
     singularity = dict(
@@ -51,7 +51,7 @@ def test_same_environment() -> None:
     assert docker["PYTHONNOUSERSITE"] == "1"
 
 
-def test_same_base_arguments_and_labels() -> None:
+def test_same_base_arguments_and_labels():
     text, parts = dockerfile(), sections()
     defaults = dict(re.findall(r"^ARG (\w+)=(.*)$", text, re.MULTILINE))
     arguments = dict(re.findall(r"(\w+)=(.*)", parts["arguments"]))
@@ -64,14 +64,14 @@ def test_same_base_arguments_and_labels() -> None:
     }
 
 
-def test_dependencies_are_installed_before_the_source_is_copied() -> None:
+def test_dependencies_are_installed_before_the_source_is_copied():
     text = dockerfile()
     assert text.index("install.sh dependencies") < text.index("COPY totalspineseg_bids")
     assert 'ENTRYPOINT ["totalspineseg-bids"]' in text
     assert 'exec totalspineseg-bids "$@"' in sections()["runscript"]
 
 
-def test_all_that_is_copied_exists_and_passes_dockerignore() -> None:
+def test_all_that_is_copied_exists_and_passes_dockerignore():
     kept = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
     copied = re.findall(r"^COPY (?!--from)(.*)$", dockerfile(), re.MULTILINE)
     sources = {source for line in copied for source in line.split()[:-1]}
@@ -80,7 +80,7 @@ def test_all_that_is_copied_exists_and_passes_dockerignore() -> None:
     assert all((ROOT / source).exists() for source in sources - {"LICENSE"})
 
 
-def test_apptainers_recipe_as_another_parser_reads_it() -> None:
+def test_apptainers_recipe_as_another_parser_reads_it():
     """Sections that spython reads from Singularity.def agree with the Dockerfile."""
     parser = pytest.importorskip("spython.main.parse.parsers.singularity")
     recipe = parser.SingularityParser(str(ROOT / "Singularity.def")).recipe["spython-base"]

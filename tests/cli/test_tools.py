@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,7 +29,7 @@ def column(shape: tuple[int, int, int] = (40, 60, 120)) -> np.ndarray:
     return labels
 
 
-def test_help_is_quick_to_import() -> None:
+def test_help_is_quick_to_import():
     code = "import sys; from totalspineseg_bids.cli.tools import main; main(['train', '--help']); "
     code += "assert not {'torch', 'nnunetv2', 'nibabel', 'openvino'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
@@ -40,7 +39,7 @@ COMMANDS = "segment label models synthesize prepare plan train evaluate compare 
 
 
 @pytest.mark.parametrize("command", COMMANDS.split())
-def test_every_subcommand_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_subcommand_has_help(command, capsys):
     assert main([command, "--help"]) == 0
     assert command in capsys.readouterr().out
 
@@ -48,18 +47,18 @@ def test_every_subcommand_has_help(command: str, capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize(
     "arguments", [["nonsense"], ["segment"], ["train", "w", "104"], ["train", "w", "101", "--fold", "x"]]
 )
-def test_usage_errors(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_usage_errors(arguments, capsys):
     assert main(arguments) == ExitCode.USAGE
     assert capsys.readouterr().err.strip().splitlines()[-1].startswith("totalspineseg-tools: ")
 
 
-def test_options_of_the_seed_workflow() -> None:
+def test_options_of_the_seed_workflow():
     options = build_parser().parse_args(["train", "work", "102", "--fold", "all", "--c", "--device", "cpu"])
     assert (options.datasets, options.fold, options.resume) == ([102], "all", True)
     assert build_parser().parse_args(["train", "work", "101", "--fold", "3"]).fold == 3
 
 
-def test_missing_input_and_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_input_and_model(tmp_path, capsys):
     assert main(["segment", str(tmp_path / "no.nii.gz"), str(tmp_path / "out.nii.gz")]) == ExitCode.NO_INPUT
     assert "no.nii.gz: no such file" in capsys.readouterr().err.splitlines()[-1]
     image = save(tmp_path / "a.nii.gz", block())
@@ -68,9 +67,7 @@ def test_missing_input_and_model(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert main(["segment", str(image), str(tmp_path / "o"), "--single-step", "--step1-only"]) == ExitCode.USAGE
 
 
-def test_the_environment_sets_defaults(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_environment_sets_defaults(tmp_path, monkeypatch, capsys):
     image, out = str(save(tmp_path / "a.nii.gz", block())), str(tmp_path / "o")
     monkeypatch.setenv("TOTALSPINESEG_BIDS_MODEL", "of-environment")
     assert main(["segment", image, out]) == ExitCode.NO_INPUT
@@ -82,7 +79,7 @@ def test_the_environment_sets_defaults(
     assert "TOTALSPINESEG_BIDS_ENGINE" in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_label_names_levels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_label_names_levels(tmp_path, capsys):
     truth = column()
     semantic = save(tmp_path / "in.nii.gz", semantic_map(truth, 102))
     out, report = tmp_path / "out.nii.gz", tmp_path / "out.json"
@@ -105,7 +102,7 @@ def test_label_names_levels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     np.testing.assert_array_equal(data(out), anatomy.to_scheme(got, "totalspineseg"))
 
 
-def test_label_abstains_without_evidence(tmp_path: Path) -> None:
+def test_label_abstains_without_evidence(tmp_path):
     truth = column()
     truth[np.isin(truth, (anatomy.disc("L5-S").id, anatomy.SACRUM_ID, anatomy.vertebra("L5").id))] = 0
     semantic = save(tmp_path / "in.nii.gz", semantic_map(truth, 101))
@@ -117,7 +114,7 @@ def test_label_abstains_without_evidence(tmp_path: Path) -> None:
     assert all(c["level"] is None for c in content["components"])
 
 
-def test_label_errors(tmp_path: Path) -> None:
+def test_label_errors(tmp_path):
     semantic = save(tmp_path / "in.nii.gz", semantic_map(column(), 101))
     assert main(["label", str(semantic), str(tmp_path / "o.nii.gz"), "--layout", "r1999"]) == ExitCode.USAGE
     assert main(["label", str(semantic), str(semantic), "--layout", "r20240601-step1"]) == ExitCode.USAGE
@@ -126,7 +123,7 @@ def test_label_errors(tmp_path: Path) -> None:
     assert main(arguments) == ExitCode.BAD_DATA
 
 
-def test_prepare_and_evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prepare_and_evaluate(tmp_path, capsys):
     truth = column((36, 57, 60))
     for number in range(2):
         save(tmp_path / "d" / f"sub-{number}" / "anat" / f"sub-{number}_T2w.nii.gz", truth.astype(np.float32))
@@ -147,7 +144,7 @@ def test_prepare_and_evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert main(["evaluate", labels, str(tmp_path / "nowhere")]) == ExitCode.NO_INPUT
 
 
-def test_models_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_models_commands(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("TOTALSPINESEG_BIDS_MODELS", str(tmp_path))
     assert main(["models", "list"]) == 0
     assert "r20251124 (default)" in capsys.readouterr().out
@@ -156,6 +153,6 @@ def test_models_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     assert main(["models"]) == ExitCode.USAGE
 
 
-def test_synthesize(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_synthesize(tmp_path, capsys):
     assert main(["synthesize", str(tmp_path), "--subjects", "1", "--fov", "nonsense"]) == ExitCode.USAGE
     assert main(["synthesize", str(tmp_path), "--subjects", "0"]) == ExitCode.USAGE

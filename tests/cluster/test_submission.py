@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ def load_stub(_: RunConfig) -> LoadedSegmenter:
 
 
 @pytest.fixture
-def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def raw(tmp_path, monkeypatch):
     """Make a dataset of four tiny images, and let jobs segment them by thresholds."""
     monkeypatch.setattr(containers, "TOOLS_COMMAND", (sys.executable, str(STUB)))
     monkeypatch.setattr("totalspineseg_bids.report.figures.write_figures", one_dot)
@@ -49,7 +48,7 @@ def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def configure(raw: Path, tmp_path: Path) -> Callable[..., RunConfig]:
+def configure(raw, tmp_path):
     return lambda out="out", **settings: config(raw, tmp_path / out, model="bundled", **settings)
 
 

@@ -202,7 +202,7 @@ def test_a_pasted_box_restores_the_array():
 
 @pytest.mark.parametrize("shear", [2e-4, 0.05, 0.3])
 @pytest.mark.parametrize("orientation", ORIENTATIONS[::5])
-def test_a_sheared_image_gets_a_working_grid_with_perpendicular_axes(shear: float, orientation: np.ndarray) -> None:
+def test_a_sheared_image_gets_a_working_grid_with_perpendicular_axes(shear, orientation):
     affine = _affine((0.9, 0.9, 1.1), (8, 0, 5))
     affine[:3, 2] += shear * affine[:3, 1]
     there = Geometry((44, 46, 50), affine)

@@ -38,7 +38,7 @@ def save(path: Path, data: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
     return path
 
 
-def test_reads_values_and_affine_in_the_order_of_the_file(tmp_path: Path) -> None:
+def test_reads_values_and_affine_in_the_order_of_the_file(tmp_path):
     data = some_data()
     volume = read_image(save(tmp_path / "x.nii.gz", data))
     assert volume.data.dtype == np.float32
@@ -48,14 +48,14 @@ def test_reads_values_and_affine_in_the_order_of_the_file(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int32, np.uint32, np.int64, np.float32, np.float64])
 @pytest.mark.parametrize("extension", [".nii", ".nii.gz"])
-def test_every_number_type_is_read(tmp_path: Path, dtype: type, extension: str) -> None:
+def test_every_number_type_is_read(tmp_path, dtype, extension):
     data = some_data(dtype=dtype)
     path = tmp_path / f"x{extension}"
     nib.save(nib.Nifti1Image(data, AFFINE, dtype=dtype), path)
     np.testing.assert_array_equal(read_image(path).data, data.astype(np.float32))
 
 
-def test_nifti2_big_endian_and_scaled_values_are_read(tmp_path: Path) -> None:
+def test_nifti2_big_endian_and_scaled_values_are_read(tmp_path):
     data = some_data()
     nib.save(nib.Nifti2Image(data, AFFINE), tmp_path / "two.nii.gz")
     np.testing.assert_array_equal(read_image(tmp_path / "two.nii.gz").data, data)
@@ -68,12 +68,12 @@ def test_nifti2_big_endian_and_scaled_values_are_read(tmp_path: Path) -> None:
     np.testing.assert_allclose(read_image(tmp_path / "scaled.nii.gz").data, data / 3, atol=0.01)
 
 
-def test_trailing_axes_of_one_are_dropped(tmp_path: Path) -> None:
+def test_trailing_axes_of_one_are_dropped(tmp_path):
     data = some_data((6, 7, 8, 1, 1))
     assert read_image(save(tmp_path / "x.nii.gz", data)).data.shape == (6, 7, 8)
 
 
-def test_a_series_needs_a_choice(tmp_path: Path) -> None:
+def test_a_series_needs_a_choice(tmp_path):
     data = some_data((4, 5, 6, 3))
     path = save(tmp_path / "x.nii.gz", data)
     with pytest.raises(ImageError, match="3 volumes"):
@@ -88,7 +88,7 @@ def test_a_series_needs_a_choice(tmp_path: Path) -> None:
         read_image(path, volume=3)
 
 
-def test_nan_becomes_dark_and_inf_bright(tmp_path: Path) -> None:
+def test_nan_becomes_dark_and_inf_bright(tmp_path):
     data = some_data(dtype=np.float32) + 10
     data[0, 0, 0], data[0, 0, 1], data[0, 0, 2] = np.nan, np.inf, -np.inf
     loaded = load_image(save(tmp_path / "x.nii.gz", data))
@@ -114,7 +114,7 @@ NAMED: dict[str, tuple[str, Maker, str]] = {
 
 
 @pytest.mark.parametrize("kind", NAMED)
-def test_bad_files_are_refused_by_name_in_one_line(tmp_path: Path, kind: str) -> None:
+def test_bad_files_are_refused_by_name_in_one_line(tmp_path, kind):
     name, make, message = NAMED[kind]
     path = tmp_path / name
     make(path)
@@ -127,7 +127,7 @@ def test_bad_files_are_refused_by_name_in_one_line(tmp_path: Path, kind: str) ->
 
 
 @pytest.mark.parametrize("codes", [(0, 2), (1, 1), (2, 1), (0, 0), (1, 0)])
-def test_labels_keep_the_geometry_of_the_source_bit_for_bit(tmp_path: Path, codes: tuple[int, int]) -> None:
+def test_labels_keep_the_geometry_of_the_source_bit_for_bit(tmp_path, codes):
     image = nib.Nifti1Image(some_data(), AFFINE)
     rotated = AFFINE.copy()
     rotated[:3, 3] += 3
@@ -144,7 +144,7 @@ def test_labels_keep_the_geometry_of_the_source_bit_for_bit(tmp_path: Path, code
     assert new.get_intent()[0] == "label"
 
 
-def test_written_bytes_do_not_depend_on_name_or_time(tmp_path: Path) -> None:
+def test_written_bytes_do_not_depend_on_name_or_time(tmp_path):
     labels = some_data(dtype=np.uint8)
     write_labels(tmp_path / "a.nii.gz", labels, AFFINE)
     write_labels(tmp_path / "b" / "other.nii.gz", labels, AFFINE)
@@ -159,9 +159,7 @@ def test_written_bytes_do_not_depend_on_name_or_time(tmp_path: Path) -> None:
     seed=st.integers(0, 1000),
     extension=st.sampled_from([".nii", ".nii.gz"]),
 )
-def test_labels_survive_the_way_to_disk_and_back(
-    tmp_path_factory: pytest.TempPathFactory, shape: tuple[int, int, int], seed: int, extension: str
-) -> None:
+def test_labels_survive_the_way_to_disk_and_back(tmp_path_factory, shape, seed, extension):
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 256, shape).astype(np.uint8)
     matrix = np.linalg.qr(rng.normal(size=(3, 3)))[0] * rng.uniform(0.3, 5, 3)
@@ -175,14 +173,14 @@ def test_labels_survive_the_way_to_disk_and_back(
     np.testing.assert_allclose(nib.load(path).get_qform(), affine, atol=1e-2)
 
 
-def test_probabilities_are_kept_to_a_thousandth(tmp_path: Path) -> None:
+def test_probabilities_are_kept_to_a_thousandth(tmp_path):
     p = np.random.default_rng(0).random((5, 6, 7)).astype(np.float32)
     write_probability(tmp_path / "p.nii.gz", p, AFFINE)
     np.testing.assert_allclose(nib.load(tmp_path / "p.nii.gz").get_fdata(), p, atol=0.00051)
     nib.load(tmp_path / "p.nii.gz").header.get_slope_inter()
 
 
-def test_files_appear_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_files_appear_whole_or_not_at_all(tmp_path):
     target = tmp_path / "x.txt"
     atomic.write_text(target, "old")
 
@@ -197,7 +195,7 @@ def test_files_appear_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["x.txt"]
 
 
-def test_permissions_follow_the_umask(tmp_path: Path) -> None:
+def test_permissions_follow_the_umask(tmp_path):
     former = os.umask(0o027)
     try:
         atomic.write_text(tmp_path / "x.txt", "x")
@@ -206,7 +204,7 @@ def test_permissions_follow_the_umask(tmp_path: Path) -> None:
     assert (tmp_path / "x.txt").stat().st_mode & 0o777 == 0o640
 
 
-def test_only_temporary_files_of_dead_processes_are_removed(tmp_path: Path) -> None:
+def test_only_temporary_files_of_dead_processes_are_removed(tmp_path):
     mine = atomic.temporary_name(tmp_path / "a.nii.gz")
     host = mine.name.rsplit(".", 2)[1].split("-")[0]
     dead = tmp_path / f".a.nii.gz.{host}-999999999.tmp"
@@ -221,7 +219,7 @@ def test_only_temporary_files_of_dead_processes_are_removed(tmp_path: Path) -> N
     assert atomic.remove_stale(tmp_path / "absent", now) == []
 
 
-def test_real_images_with_odd_headers_are_read_and_their_geometry_kept(tmp_path: Path, data_dir: Path) -> None:
+def test_real_images_with_odd_headers_are_read_and_their_geometry_kept(tmp_path, data_dir):
     paths = sorted(data_dir.glob("real_bids/sub-*/anat/*.nii.gz"))
     assert len(paths) == 5
     for path in paths:

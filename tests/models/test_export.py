@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from .conftest import dataset_of
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(tmp_path_factory):
     """A model folder with what training leaves in a checkpoint."""
     folder = write_untrained_model(tmp_path_factory.mktemp("trained"), dataset_of("step1"), folds=2)
     for file in folder.rglob("*.pth"):
@@ -29,7 +28,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def stripped(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def stripped(trained, tmp_path_factory):
     folder = tmp_path_factory.mktemp("stripped") / trained.name
     shutil.copytree(trained, folder)
     for file in folder.rglob("*.pth"):
@@ -37,7 +36,7 @@ def stripped(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_small_and_close(trained: Path, stripped: Path) -> None:
+def test_small_and_close(trained, stripped):
     before, after = load_model(trained), load_model(stripped)
     was, size = (sum(file.stat().st_size for file in folder.rglob("*.pth")) for folder in (trained, stripped))
     # Tensors that the network lists under several names are written once.
@@ -49,7 +48,7 @@ def test_small_and_close(trained: Path, stripped: Path) -> None:
         torch.testing.assert_close(after.weights[1][name], weights, rtol=1e-3, atol=1e-3)
 
 
-def test_nnunets_predictor_loads_it(stripped: Path) -> None:
+def test_nnunets_predictor_loads_it(stripped):
     predictor = nnUNetPredictor(device=torch.device("cpu"))
     predictor.initialize_from_trained_model_folder(str(stripped), None, "checkpoint_final.pth")
     assert len(predictor.list_of_parameters) == 2
@@ -59,7 +58,7 @@ def test_nnunets_predictor_loads_it(stripped: Path) -> None:
     assert "optimizer_state" not in content
 
 
-def test_values_beyond_half_precision_are_kept(trained: Path, tmp_path: Path) -> None:
+def test_values_beyond_half_precision_are_kept(trained, tmp_path):
     file = tmp_path / "big.pth"
     checkpoint = torch.load(trained / "fold_0" / "checkpoint_final.pth", weights_only=False)
     key = next(iter(checkpoint["network_weights"]))

@@ -26,7 +26,7 @@ def expected_files(*roles: str) -> set[str]:
     return {MANIFEST, *(f"{NAMES[role]}/{TRAINER}/{name}" for role in roles for name in names)}
 
 
-def test_zips_of_a_release_one_after_the_other(tmp_path: Path, cache: Path) -> None:
+def test_zips_of_a_release_one_after_the_other(tmp_path, cache):
     for role in ("step1", "step2"):
         folder = install(write_zip(tmp_path / f"{NAMES[role]}_r20241115.zip", role))
     assert folder == cache / "r20241115"
@@ -38,7 +38,7 @@ def test_zips_of_a_release_one_after_the_other(tmp_path: Path, cache: Path) -> N
     assert resolve("r20241115").step2 == folder / NAMES["step2"] / TRAINER
 
 
-def test_folder_and_folder_of_zips(tmp_path: Path) -> None:
+def test_folder_and_folder_of_zips(tmp_path):
     folder = install(write_folder(tmp_path / "my models", "step1", "step2"))
     assert folder.name == "my-models"
     assert files_below(folder) == expected_files("step1", "step2")
@@ -47,7 +47,7 @@ def test_folder_and_folder_of_zips(tmp_path: Path) -> None:
     assert files_below(install(tmp_path / "exports", name="other")) == expected_files("step1", "step2")
 
 
-def test_model_at_the_root_of_a_zip(tmp_path: Path) -> None:
+def test_model_at_the_root_of_a_zip(tmp_path):
     path = tmp_path / "flat.zip"
     with zipfile.ZipFile(path, "w") as target:
         for name, content in model_files("single").items():
@@ -55,7 +55,7 @@ def test_model_at_the_root_of_a_zip(tmp_path: Path) -> None:
     assert resolve(install(path).name).single is not None
 
 
-def test_a_changed_file_is_noticed(tmp_path: Path, cache: Path) -> None:
+def test_a_changed_file_is_noticed(tmp_path, cache):
     install(write_zip(tmp_path / "set.zip", "step1", "step2"))
     checkpoint = cache / "set" / NAMES["step1"] / TRAINER / "fold_0" / "checkpoint_final.pth"
     checkpoint.write_bytes(b"something else")
@@ -68,13 +68,13 @@ def test_a_changed_file_is_noticed(tmp_path: Path, cache: Path) -> None:
     assert check("set")
 
 
-def test_verify_needs_a_manifest() -> None:
+def test_verify_needs_a_manifest():
     with pytest.raises(ModelError, match=r"models\.json"):
         check("r20251124")
 
 
 @pytest.mark.parametrize("name", ["../escape", "/absolute", "", ".hidden", "bundled", "a/b"])
-def test_names_stay_in_the_cache_folder(tmp_path: Path, name: str) -> None:
+def test_names_stay_in_the_cache_folder(tmp_path, name):
     archive_path = write_zip(tmp_path / "-.zip", "step1")
     with pytest.raises(ModelError, match="cannot be the name"):
         install(archive_path, name=name or "..")
@@ -106,7 +106,7 @@ def hostile_zip(path: Path, name: str, mode: int = stat.S_IFREG, flags: int = 0)
         ("secret", stat.S_IFREG, 1),
     ],
 )
-def test_hostile_zips_are_refused(tmp_path: Path, cache: Path, name: str, mode: int, flags: int) -> None:
+def test_hostile_zips_are_refused(tmp_path, cache, name, mode, flags):
     path = hostile_zip(tmp_path / "in" / "hostile.zip", name, mode, flags)
     before = files_below(tmp_path)
     with pytest.raises(ModelError, match=r"hostile\.zip is refused"):
@@ -117,7 +117,7 @@ def test_hostile_zips_are_refused(tmp_path: Path, cache: Path, name: str, mode: 
     assert not cache.exists()
 
 
-def test_zip_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_zip_bombs_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(archive, "_RATIO_MATTERS_FROM", 2**20)
     path = write_zip(tmp_path / "bomb.zip", "step1", weights=bytes(4 * 2**20))
     with pytest.raises(ModelError, match="unpacks to"):
@@ -127,7 +127,7 @@ def test_zip_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         install(path)
 
 
-def test_damaged_zips(tmp_path: Path, cache: Path) -> None:
+def test_damaged_zips(tmp_path, cache):
     path = write_zip(tmp_path / "set.zip", "step1", weights=bytes(range(256)) * 40)
     content = bytearray(path.read_bytes())
     (tmp_path / "short.zip").write_bytes(content[: len(content) // 2])
@@ -142,7 +142,7 @@ def test_damaged_zips(tmp_path: Path, cache: Path) -> None:
     assert not list(cache.rglob("*.pth"))
 
 
-def test_what_holds_no_model(tmp_path: Path) -> None:
+def test_what_holds_no_model(tmp_path):
     with zipfile.ZipFile(tmp_path / "other.zip", "w") as target:
         target.writestr("readme.txt", "nothing here")
     with pytest.raises(ModelError, match="no nnU-Net 3d_fullres model"):
@@ -162,7 +162,7 @@ def publish(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(catalog.RELEASES, "r20251124", tuple(urls))
 
 
-def test_release_over_the_network(server: Server, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_release_over_the_network(server, tmp_path, cache, monkeypatch):
     publish(server, tmp_path, monkeypatch)
     folder = install("r20251124")
     assert files_below(cache) == {f"r20251124/{name}" for name in expected_files("step1", "step2")}
@@ -175,9 +175,7 @@ def test_release_over_the_network(server: Server, tmp_path: Path, cache: Path, m
 
 
 @pytest.mark.parametrize("resumable", [True, False])
-def test_a_broken_download_goes_on(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resumable: bool
-) -> None:
+def test_a_broken_download_goes_on(server, tmp_path, monkeypatch, resumable):
     publish(server, tmp_path, monkeypatch)
     server.resumable = resumable
     server.break_after = [700]
@@ -188,7 +186,7 @@ def test_a_broken_download_goes_on(
     assert check("r20251124")
 
 
-def test_a_later_call_resumes(server: Server, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_later_call_resumes(server, tmp_path, cache, monkeypatch):
     publish(server, tmp_path, monkeypatch)
     server.break_after = [100, 100, 100, 100]
     with pytest.raises(ModelError, match=r"cannot download.*bytes came.*models install ZIP --name r20251124"):
@@ -199,9 +197,7 @@ def test_a_later_call_resumes(server: Server, tmp_path: Path, cache: Path, monke
     assert not list((cache / ".downloads").iterdir())
 
 
-def test_a_file_that_changed_meanwhile_is_fetched_anew(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_changed_meanwhile_is_fetched_anew(server, tmp_path, monkeypatch):
     publish(server, tmp_path, monkeypatch)
     server.break_after = [100, 100, 100, 100]
     with pytest.raises(ModelError):
@@ -213,9 +209,7 @@ def test_a_file_that_changed_meanwhile_is_fetched_anew(
     assert resolve("r20251124").step1 is not None
 
 
-def test_offline_says_what_to_copy_where(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path
-) -> None:
+def test_offline_says_what_to_copy_where(server, tmp_path, monkeypatch, cache):
     publish(server, tmp_path, monkeypatch)
     server.shutdown()
     server.server_close()
@@ -229,22 +223,20 @@ def test_offline_says_what_to_copy_where(
     assert files_below(cache) == set()
 
 
-def test_address_that_does_not_exist(server: Server) -> None:
+def test_address_that_does_not_exist(server):
     with pytest.raises(ModelError, match="HTTP 404"):
         install(url=f"{server.address}/missing_r20300101.zip")
     assert len(server.ranges) == 1
 
 
-def test_damaged_download_is_not_kept(server: Server, tmp_path: Path, cache: Path) -> None:
+def test_damaged_download_is_not_kept(server, tmp_path, cache):
     (tmp_path / "served" / "bad.zip").write_bytes(b"<html>not a zip</html>")
     with pytest.raises(ModelError, match="not a readable zip"):
         install(f"{server.address}/bad.zip")
     assert files_below(cache) == set()
 
 
-def test_only_zips_with_the_wanted_digests(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path
-) -> None:
+def test_only_zips_with_the_wanted_digests(server, tmp_path, monkeypatch, cache):
     publish(server, tmp_path, monkeypatch)
     first, second = (sha256(path) for path in sorted((tmp_path / "served").iterdir()))
     with pytest.raises(ModelError, match=f"step2.*SHA-256 is {second}"):

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -15,11 +14,11 @@ from .conftest import NAMES, TRAINER, dataset_of, model_files, write_folder, wri
 
 
 @pytest.mark.parametrize("role", ["step1", "step2", "single"])
-def test_roles_by_label_names(role: str) -> None:
+def test_roles_by_label_names(role):
     assert role_of(dataset_of(role)) is Role(role)
 
 
-def test_roles_of_the_public_releases(data_dir: Path) -> None:
+def test_roles_of_the_public_releases(data_dir):
     expected = {"step1": Role.STEP1, "step2": Role.STEP2, "full": Role.SINGLE}
     files = sorted((data_dir / "layouts").glob("*.json"))
     assert files
@@ -40,7 +39,7 @@ def test_roles_of_the_public_releases(data_dir: Path) -> None:
         {"labels": [], "channel_names": {}},
     ],
 )
-def test_other_models_have_no_role(dataset: dict) -> None:
+def test_other_models_have_no_role(dataset):
     assert role_of(dataset) is None
 
 
@@ -55,9 +54,7 @@ def test_other_models_have_no_role(dataset: dict) -> None:
         (None, "fine", False),
     ],
 )
-def test_dataset_json_makes_a_single_step_model_a_level_prior(
-    tmp_path: Path, entry: object, spacing: object, prior: bool
-) -> None:
+def test_dataset_json_makes_a_single_step_model_a_level_prior(tmp_path, entry, spacing, prior):
     dataset = dataset_of("single") | ({} if entry is None else {"level_prior": entry})
     plans = {"configurations": {"3d_fullres": {"spacing": spacing}}}
     assert is_level_prior(dataset, plans) is prior
@@ -69,7 +66,7 @@ def test_dataset_json_makes_a_single_step_model_a_level_prior(
     assert found.level_prior == (found.single if prior else None)
 
 
-def test_folder_with_misleading_names(tmp_path: Path) -> None:
+def test_folder_with_misleading_names(tmp_path):
     """The labels decide the role of a model: here the folder names are swapped."""
     for role, other in (("step1", "step2"), ("step2", "step1")):
         for name, content in model_files(role, top=NAMES[other]).items():
@@ -83,13 +80,13 @@ def test_folder_with_misleading_names(tmp_path: Path) -> None:
     assert (found.name, found.bundled) == ("set", False)
 
 
-def test_results_tree_of_nnunet(tmp_path: Path) -> None:
+def test_results_tree_of_nnunet(tmp_path):
     write_folder(tmp_path / "data" / "nnUNet" / "results", "step1", "step2", "single")
     found = resolve(str(tmp_path / "data"))
     assert None not in (found.step1, found.step2, found.single)
 
 
-def test_zip_is_unpacked_once(tmp_path: Path, cache: Path) -> None:
+def test_zip_is_unpacked_once(tmp_path, cache):
     archive = write_zip(tmp_path / "both.zip", "step1", "step2")
     first, second = resolve(str(archive)), resolve(str(archive))
     assert first == second
@@ -99,14 +96,14 @@ def test_zip_is_unpacked_once(tmp_path: Path, cache: Path) -> None:
     assert [info.name for info in available() if info.kind == "local"] == []
 
 
-def test_folder_of_zips_as_downloaded(tmp_path: Path) -> None:
+def test_folder_of_zips_as_downloaded(tmp_path):
     for role in ("step1", "step2"):
         write_zip(tmp_path / "exports" / f"{NAMES[role]}.zip", role)
     assert resolve(str(tmp_path / "exports")).step2 is not None
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip"])
-def test_missing_role_is_named(tmp_path: Path, kind: str) -> None:
+def test_missing_role_is_named(tmp_path, kind):
     path = write_folder(tmp_path / "one", "step1") if kind == "folder" else write_zip(tmp_path / "one.zip", "step1")
     with pytest.raises(ModelError, match=r"one.*no step2 model.*vertebrae_O") as caught:
         resolve(str(path))
@@ -114,7 +111,7 @@ def test_missing_role_is_named(tmp_path: Path, kind: str) -> None:
     assert resolve(str(path), need=["step1"]).step1 is not None
 
 
-def test_single_step_model_is_enough_by_itself(tmp_path: Path) -> None:
+def test_single_step_model_is_enough_by_itself(tmp_path):
     found = resolve(str(write_folder(tmp_path / "single", "single")))
     assert found.require("single") == found.single
     with pytest.raises(ModelError, match="no step1 model"):
@@ -123,14 +120,14 @@ def test_single_step_model_is_enough_by_itself(tmp_path: Path) -> None:
         resolve(str(tmp_path / "single"), need=["step2"])
 
 
-def test_two_models_of_one_role(tmp_path: Path) -> None:
+def test_two_models_of_one_role(tmp_path):
     write_folder(tmp_path / "set" / "old", "step1", "step2")
     write_folder(tmp_path / "set" / "new", "step1")
     with pytest.raises(ModelError, match="2 step1 models"):
         resolve(str(tmp_path / "set"))
 
 
-def test_release_that_is_not_installed_tells_both_ways_on() -> None:
+def test_release_that_is_not_installed_tells_both_ways_on():
     with pytest.raises(ModelError) as caught:
         resolve()
     message = str(caught.value)
@@ -139,7 +136,7 @@ def test_release_that_is_not_installed_tells_both_ways_on() -> None:
     assert catalog.DEFAULT_MODEL == "r20251124"
 
 
-def test_unknown_names_and_empty_folders(tmp_path: Path) -> None:
+def test_unknown_names_and_empty_folders(tmp_path):
     with pytest.raises(ModelError, match="neither a file, a folder nor a known name"):
         resolve("r19990101")
     (tmp_path / "empty").mkdir()
@@ -147,7 +144,7 @@ def test_unknown_names_and_empty_folders(tmp_path: Path) -> None:
         resolve(str(tmp_path / "empty"))
 
 
-def test_bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bundled(tmp_path, monkeypatch):
     monkeypatch.setattr(catalog, "BUNDLED_FOLDER", write_folder(tmp_path / "bundled", "step1", "step2"))
     found = resolve("bundled")
     assert found.bundled
@@ -155,7 +152,7 @@ def test_bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert available()[0].installed
 
 
-def test_list(tmp_path: Path) -> None:
+def test_list(tmp_path):
     install(write_zip(tmp_path / "mine.zip", "step1", "step2"), name="mine")
     listed = {info.name: info for info in available()}
     assert list(listed)[:2] == ["bundled", "r20251124"]
@@ -165,7 +162,7 @@ def test_list(tmp_path: Path) -> None:
     assert listed["mine"].roles == (Role.STEP1, Role.STEP2)
 
 
-def test_cache_folder_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_folder_follows_the_environment(tmp_path, monkeypatch):
     monkeypatch.delenv(catalog.CACHE_VARIABLE)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert catalog.cache_folder() == tmp_path / "totalspineseg_bids" / "models"
@@ -174,7 +171,7 @@ def test_cache_folder_follows_the_environment(tmp_path: Path, monkeypatch: pytes
     assert catalog.cache_folder() == tmp_path / "home" / ".cache" / "totalspineseg_bids" / "models"
 
 
-def test_addresses_of_the_releases() -> None:
+def test_addresses_of_the_releases():
     for name, urls in catalog.RELEASES.items():
         suffix = "" if name == "r20240826" else f"_{name}"
         assert [url.rsplit("/", 1)[1] for url in urls] == [

@@ -17,7 +17,7 @@ from totalspineseg_bids.inference.predictor import Predictor
 from totalspineseg_bids.models import catalog
 from totalspineseg_bids.models.registry import resolve
 
-from .conftest import NAMES, Server
+from .conftest import NAMES
 
 
 def publish(folder: Path, served: Path, role: str, family: str, architecture: Architecture) -> str:
@@ -37,13 +37,7 @@ def publish(folder: Path, served: Path, role: str, family: str, architecture: Ar
 
 
 @pytest.mark.parametrize("kind", [("r20241115", "residual"), ("r20240601", "plain")])
-def test_installed_verified_and_run(
-    server: Server,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    kind: tuple[str, Architecture],
-) -> None:
+def test_installed_verified_and_run(server, tmp_path, monkeypatch, capsys, kind):
     family, architecture = kind
     names = [publish(tmp_path / "made", tmp_path / "served", role, family, architecture) for role in ("step1", "step2")]
     urls = tuple(f"{server.address}/{name}" for name in names)
