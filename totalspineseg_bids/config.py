@@ -172,6 +172,14 @@ def _container(name: str, value: object) -> str:
     return str(path)
 
 
+def _choice(name: str, value: object, choices: tuple[str, ...], aliases: Mapping[str, str]) -> object:
+    value = aliases.get(str(value), value)
+    if value not in choices:
+        msg = f"{name} '{value}' is not one of {', '.join(choices)}"
+        raise UsageError(msg)
+    return value
+
+
 def _analysis_level(_: str, value: object) -> object:
     if value not in ANALYSIS_LEVELS:
         msg = f"unknown analysis level '{value}'; choose participant or group"
@@ -188,11 +196,6 @@ class SettingKind(Enum):
     CHOICE = "choice"
     COUNT = "whole number from 1"
     TEXT = "text"
-
-
-_PARSERS: Mapping[SettingKind, Callable[[str, object], object]] = MappingProxyType(
-    {SettingKind.PATH: _path, SettingKind.COUNT: _number, SettingKind.FLAG: partial(_is, kind=bool)}
-)
 
 
 class SettingGroup(Enum):
@@ -241,14 +244,12 @@ class Setting:
     """Environment variable that sets the default."""
     former_name: str | None = None
     """Name in earlier TOML files, which is still read, and id in the Boutiques descriptor."""
-    prefix: str = ""
-    """Prefix that is removed from labels."""
     is_input: bool = False
     """The path is read and must exist."""
     changes_result: bool = False
     """The setting changes the output and is part of the configuration digest."""
-    parse: Callable[[str, object], object] | None = None
-    """Check of a value whose rule is its own, called with the name for messages and the value."""
+    parse: Callable[[str, object], object] = lambda _, value: value
+    """Check of a value, called with the name for messages and the value; returns the value as it is stored."""
 
     def validate(self, value: object, name: str = "") -> object:
         """Return a value as it is stored.
@@ -267,20 +268,7 @@ class Setting:
         UnknownLevelError
             If it is an unknown analysis level.
         """
-        name = name or self.name
-        if value is None and self.default is None:
-            return None
-        if self.parse is not None:
-            return self.parse(name, value)
-        if self.kind in _PARSERS:
-            return _PARSERS[self.kind](name, value)
-        if self.kind is SettingKind.LABELS:
-            return _labels(name, value, self.prefix)
-        value = self.aliases.get(str(value), value)
-        if value not in self.choices:
-            msg = f"{name} '{value}' is not one of {', '.join(self.choices)}"
-            raise UsageError(msg)
-        return value
+        return None if value is None and self.default is None else self.parse(name or self.name, value)
 
     @property
     def required(self) -> bool:
@@ -740,14 +728,23 @@ def _settings() -> Iterator[Setting]:
     for declared in dataclasses.fields(RunConfig):
         details = dict(declared.metadata)
         environment, hidden = details.pop("environment"), details.pop("hidden")
-        name, hint = declared.name, hints[declared.name]
+        name, kind = declared.name, _kind(hints[declared.name])
+        choices = get_args(hints[name]) if kind is SettingKind.CHOICE else ()
+        checks = {
+            SettingKind.PATH: _path,
+            SettingKind.COUNT: _number,
+            SettingKind.FLAG: partial(_is, kind=bool),
+            SettingKind.LABELS: partial(_labels, prefix=details.pop("prefix", "")),
+            SettingKind.CHOICE: partial(_choice, choices=choices, aliases=details.get("aliases", {})),
+        }
+        details.setdefault("parse", checks.get(kind))
         if not hidden and details["group"] is not SettingGroup.REQUIRED:
             details.setdefault("flags", (f"--{name.replace('_', '-')}",))
         yield Setting(
             name=name,
-            kind=_kind(hint),
+            kind=kind,
             default=None if declared.default is dataclasses.MISSING else declared.default,
-            choices=get_args(hint) if _kind(hint) is SettingKind.CHOICE else (),
+            choices=choices,
             variable=f"TOTALSPINESEG_BIDS_{name.upper()}" if environment else None,
             **details,
         )

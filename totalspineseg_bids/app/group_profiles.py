@@ -97,14 +97,15 @@ def make_band_table(
 ) -> pd.DataFrame:
     """Arrange the band of a group with one row per measure, level and part, with `BAND_COLUMNS` as text."""
     counts = np.isfinite(areas if used is None else areas[:, used]).sum(axis=1)
-    rows = []
-    for measure, level, part in np.argwhere(counts > 0):
-        low, median, high = (float(value) for value in band[:, measure, level, part])
-        values = {"position": (part + 0.5) / LEVEL_PARTS, "images": int(counts[measure, level, part])}
-        names = {"level": VERTEBRA_LEVELS[level], "measure": short_name(AREAS[measure])}
-        rows.append({**names, **values, "p5": low, "median": median, "p95": high})
-    return pd.DataFrame(
-        [[c.format(row[c.name]) for c in BAND_COLUMNS] for row in rows],
-        columns=[c.name for c in BAND_COLUMNS],
-        dtype=object,
-    )
+    measure, level, part = np.nonzero(counts)
+    low, median, high = band[:, measure, level, part]
+    values = {
+        "level": np.array(VERTEBRA_LEVELS)[level].tolist(),
+        "position": ((part + 0.5) / LEVEL_PARTS).tolist(),
+        "measure": [short_name(AREAS[number]) for number in measure],
+        "images": counts[measure, level, part].tolist(),
+        "p5": low.tolist(),
+        "median": median.tolist(),
+        "p95": high.tolist(),
+    }
+    return pd.DataFrame({c.name: [c.format(value) for value in values[c.name]] for c in BAND_COLUMNS}, dtype=object)

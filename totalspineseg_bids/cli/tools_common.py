@@ -114,16 +114,16 @@ def fill_model(options: argparse.Namespace) -> None:
         options.threads = found.get("n_cpus")
 
 
-def positive(text: str) -> int:
-    """Parse a whole number above 0."""
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        msg = f"'{text}' is not a whole number above 0"
+def whole_number(text: str, least: int = 1) -> int:
+    """Parse a whole number, by default above 0."""
+    if not text.isdigit() or int(text) < least:
+        msg = f"'{text}' is not a whole number from {least}"
         raise argparse.ArgumentTypeError(msg)
-    return number
+    return int(text)
+
+
+#: Type of an option for a whole number above 0.
+positive = whole_number
 
 
 def bar(total: int, title: str) -> Any:

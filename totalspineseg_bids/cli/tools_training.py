@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from totalspineseg_bids.cli.tools_common import (
     say,
     scheme_name,
     steps_of,
+    whole_number,
 )
 from totalspineseg_bids.errors import ImageError
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from totalspineseg_bids.training.class_maps import DatasetId
 
 _DATASETS = (101, 102, 103)
+_count = partial(whole_number, least=0)
 _PLANS = ("default", "resenc-m", "resenc-l", "small")
 
 
@@ -36,13 +39,6 @@ def add_subcommands(subparsers: Subparsers) -> None:
     _add_export(subparsers)
     _add_train_bundled(subparsers)
     _add_train_refinement(subparsers)
-
-
-def _count(text: str) -> int:
-    if not text.isdigit():
-        msg = f"'{text}' is not a whole number from 0"
-        raise argparse.ArgumentTypeError(msg)
-    return int(text)
 
 
 def _fold(text: str) -> int | str:
@@ -147,7 +143,11 @@ def _add_prepare(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of split and copies (default: %(default)s)")
     parser.add_argument(
-        "--copies", type=_count, default=0, metavar="N", help="copies of other contrast of each training image"
+        "--copies",
+        type=_count,
+        default=0,
+        metavar="N",
+        help="copies of other contrast of each training image",
     )
     parser.add_argument(
         "--one-person",

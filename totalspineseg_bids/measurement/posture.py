@@ -85,26 +85,21 @@ def measure_posture(bodies: Mapping[str, BodyShape]) -> Posture:
     right = np.mean([bodies[level].frame.right for level in ordered], axis=0)
     up = np.cross(right, front)
 
-    def sagittal(upper: str, lower: str, *, top: bool) -> float | None:
+    def kyphosis(upper: str, lower: str, *, top: bool = True, sign: int = 1) -> float | None:
         if upper not in bodies or lower not in bodies:
             return None
         start = bodies[upper].top_normal if top else bodies[upper].bottom_normal
         # Lordosis: the upper end tips backwards against the lower one.
-        return _tilt_deg(start, front, up) - _tilt_deg(bodies[lower].bottom_normal, front, up)
+        return sign * (_tilt_deg(start, front, up) - _tilt_deg(bodies[lower].bottom_normal, front, up))
 
-    kyphosis = sagittal("T4", "T12", top=True)
     angle, ends = _coronal(bodies, ordered, right, up)
     return Posture(
-        cervical_lordosis_deg=_lordosis(sagittal("C3", "C7", top=False)),
-        thoracic_kyphosis_deg=kyphosis,
-        lumbar_lordosis_deg=_lordosis(sagittal("L1", "L5", top=True)),
+        cervical_lordosis_deg=kyphosis("C3", "C7", top=False, sign=-1),
+        thoracic_kyphosis_deg=kyphosis("T4", "T12"),
+        lumbar_lordosis_deg=kyphosis("L1", "L5", sign=-1),
         coronal_cobb_deg=angle,
         coronal_cobb_levels=ends,
     )
-
-
-def _lordosis(forward_tilt: float | None) -> float | None:
-    return None if forward_tilt is None else -forward_tilt
 
 
 def _tilt_deg(normal: Vector, axis: Vector, up: Vector) -> float:
