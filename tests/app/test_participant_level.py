@@ -12,7 +12,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from tiny_spine import TinySegmenter, contents, make_dataset, save, tiny_image, tree  # type: ignore[import-not-found]
+from tiny_spine import TinySegmenter, contents, make_dataset, of_image, save, tiny_image, tree  # type: ignore[import-not-found]
 
 from totalspineseg_bids.app.run import run
 from totalspineseg_bids.app.segmenter import LoadedSegmenter
@@ -32,23 +32,6 @@ def dataset(tmp_path: Path, *names: str, orientation: str = "RAS") -> Path:
 
 def last_error(capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().err.strip().splitlines()[-1]
-
-
-def of_image(stem: str, suffix: str) -> list[str]:
-    return [
-        f"{stem}_desc-{suffix}_profile.json",
-        f"{stem}_desc-{suffix}_profile.tsv",
-        f"{stem}_desc-{suffix}_uncorrected.npz",
-        f"{stem}_label-SC_desc-{suffix}_probseg.json",
-        f"{stem}_label-SC_desc-{suffix}_probseg.nii.gz",
-        f"{stem}_label-canal_desc-{suffix}_probseg.json",
-        f"{stem}_label-canal_desc-{suffix}_probseg.nii.gz",
-        f"{stem}_seg-levels_desc-{suffix}_dseg.json",
-        f"{stem}_seg-levels_desc-{suffix}_dseg.nii.gz",
-        f"{stem}_seg-totalspineseg_desc-{suffix}_dseg.json",
-        f"{stem}_seg-totalspineseg_desc-{suffix}_dseg.nii.gz",
-        f"{stem}_seg-totalspineseg_desc-{suffix}_dseg.tsv",
-    ]
 
 
 @pytest.mark.usefixtures("real_figures")

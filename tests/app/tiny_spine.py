@@ -173,6 +173,14 @@ def tree(folder: Path) -> list[str]:
     return sorted(name for name in files if not name.startswith("logs/"))
 
 
+def of_image(stem: str, suffix: str) -> list[str]:
+    """Files of a labelled image, figures left out."""
+    names = [f"{stem}_desc-{suffix}_{kind}" for kind in ("profile.json", "profile.tsv", "uncorrected.npz")]
+    for kind, end in (("label-SC", "probseg"), ("label-canal", "probseg"), ("seg-levels", "dseg")):
+        names += [f"{stem}_{kind}_desc-{suffix}_{end}.{extension}" for extension in ("json", "nii.gz")]
+    return names + [f"{stem}_seg-totalspineseg_desc-{suffix}_dseg.{kind}" for kind in ("json", "nii.gz", "tsv")]
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     """Bytes of the files below a folder, logs left out."""
     return {name: (folder / name).read_bytes() for name in tree(folder)}

@@ -23,28 +23,17 @@ from totalspineseg_bids.citation import PUBLICATIONS
     ("environment", "container"),
     [
         ({}, None),
-        ({"TOTALSPINESEG_BIDS_CONTAINER_TAG": ""}, None),
-        (
-            {"TOTALSPINESEG_BIDS_CONTAINER_TYPE": "docker", "TOTALSPINESEG_BIDS_CONTAINER_TAG": "spine:1"},
-            {"Type": "docker", "Tag": "spine:1"},
-        ),
-        (
-            {"TOTALSPINESEG_BIDS_CONTAINER_TYPE": "docker", "APPTAINER_CONTAINER": "/images/spine.sif"},
-            {"Type": "singularity"},
-        ),
+        ({"TAG": ""}, None),
+        ({"TYPE": "docker", "TAG": "spine:1"}, {"Type": "docker", "Tag": "spine:1"}),
+        ({"TYPE": "docker", "APPTAINER_CONTAINER": "/images/spine.sif"}, {"Type": "singularity"}),
         ({"SINGULARITY_CONTAINER": "/images/spine.sif"}, {"Type": "singularity"}),
-        (
-            {"TOTALSPINESEG_BIDS_CONTAINER_TYPE": "docker", "TOTALSPINESEG_BIDS_CONTAINER_URI": "docker://x/spine:1"},
-            {"Type": "docker", "URI": "docker://x/spine:1"},
-        ),
-        (
-            {"TOTALSPINESEG_BIDS_CONTAINER_TAG": "spine:1", "TOTALSPINESEG_BIDS_CONTAINER_DIGEST": "sha256:0f"},
-            {"Tag": "spine:1", "URI": "spine:1@sha256:0f"},
-        ),
+        ({"TYPE": "docker", "URI": "docker://x/spine:1"}, {"Type": "docker", "URI": "docker://x/spine:1"}),
+        ({"TAG": "spine:1", "DIGEST": "sha256:0f"}, {"Tag": "spine:1", "URI": "spine:1@sha256:0f"}),
     ],
 )
 def test_the_container_comes_from_the_environment(environment, container):
-    entry = make_generated_by(environment)
+    prefix = "TOTALSPINESEG_BIDS_CONTAINER_"
+    entry = make_generated_by({name if "_" in name else prefix + name: text for name, text in environment.items()})
     assert entry["Version"] == __version__
     assert entry.get("Container") == container
 
