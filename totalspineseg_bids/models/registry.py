@@ -14,7 +14,7 @@ from totalspineseg_bids.errors import ModelError, OutputError
 from totalspineseg_bids.inference import folders
 from totalspineseg_bids.inference.options import InferenceMode
 from totalspineseg_bids.models import archive, catalog, verify
-from totalspineseg_bids.models.roles import Role, is_level_prior, needed_roles, role_of
+from totalspineseg_bids.models.roles import LEVEL_PRIOR_KEY, Role, needed_roles, role_of
 
 _UNPACKED = ".unpacked"
 
@@ -211,9 +211,7 @@ def _collect(name: str, folder: Path) -> ModelSet:
             raise ModelError(msg)
     paths = {role: found[0] for role, found in by_role.items()}
     single = paths.get(Role.SINGLE)
-    if single is not None and is_level_prior(
-        *(folders.read_json(single / name) for name in ("dataset.json", "plans.json"))
-    ):
+    if single is not None and folders.read_json(single / "dataset.json").get(LEVEL_PRIOR_KEY) is True:
         paths[Role.LEVEL_PRIOR] = single
     by_field: dict[str, Any] = {role.name.lower(): path for role, path in paths.items()}
     return ModelSet(name, **by_field, bundled=folder == catalog.BUNDLED_FOLDER)

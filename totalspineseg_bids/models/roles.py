@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
@@ -42,8 +41,6 @@ _NEEDS = {
 _LANDMARKS = {"disc_C2_C3", "disc_C7_T1", "disc_T12_L1", "disc_L5_S"}
 #: Entry of ``dataset.json`` that makes a single-step model a level prior too; nnU-Net ignores it.
 LEVEL_PRIOR_KEY = "level_prior"
-#: Smallest voxel volume of a level prior made by an earlier version, whose ``dataset.json`` lacks the entry, mm³.
-_LEVEL_PRIOR_VOXEL_MM3 = 10.0
 #: The image, six logits and the image measured by four structures (`segmentation.refinement`).
 _REFINE_CHANNELS, _REFINED = 11, {"vertebrae", "disc", "canal", "cord", "vertebrae_O", "vertebrae_E"}
 _NAMED_LEVELS = {"vertebrae_C3", "vertebrae_T6", "vertebrae_L3", "disc_L3_L4"}
@@ -87,28 +84,3 @@ def role_of(dataset: Mapping[str, Any]) -> Role | None:
         return Role.SINGLE
     vertebrae = any(name.startswith("vertebrae") for name in names)
     return Role.STEP1 if {"disc", "canal"} <= names and vertebrae and names & _LANDMARKS else None
-
-
-def is_level_prior(dataset: Mapping[str, Any], plans: Mapping[str, Any]) -> bool:
-    """Decide whether a single-step model provides the level prior of the two steps.
-
-    Parameters
-    ----------
-    dataset
-        Content of its ``dataset.json``; the entry ``level_prior`` decides if it is present.
-    plans
-        Content of its ``plans.json``; without the entry, large voxels decide.
-
-    Examples
-    --------
-    >>> is_level_prior({"level_prior": True}, {})
-    True
-    """
-    if LEVEL_PRIOR_KEY in dataset:
-        return dataset[LEVEL_PRIOR_KEY] is True
-    configurations = plans.get("configurations")
-    configuration = configurations.get("3d_fullres") if isinstance(configurations, Mapping) else None
-    spacing = configuration.get("spacing") if isinstance(configuration, Mapping) else None
-    if not isinstance(spacing, Sequence) or len(spacing) != 3:
-        return False
-    return math.prod(float(step) for step in spacing) >= _LEVEL_PRIOR_VOXEL_MM3

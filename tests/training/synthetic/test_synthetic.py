@@ -17,7 +17,7 @@ from totalspineseg_bids import anatomy
 from totalspineseg_bids.errors import MissingInputError, ModelError, UsageError
 from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.inference.model import load_model
-from totalspineseg_bids.models.roles import Role, is_level_prior, role_of
+from totalspineseg_bids.models.roles import LEVEL_PRIOR_KEY, Role, role_of
 from totalspineseg_bids.synthesis.arrays import TorchArrays
 from totalspineseg_bids.training.class_maps import REGIONS, dataset_json
 from totalspineseg_bids.training.synthetic.augment import acquire, imperfect_discs
@@ -152,7 +152,7 @@ def test_level_prior_names_each_level_and_shares_classes_of_supernumerary_ones()
     assert table[anatomy.disc("L5-L6").id] == IGNORE
     assert set(labels.values()) == set(range(len(labels)))
     assert role_of(level_prior_dataset_json(0)) is Role.SINGLE
-    assert is_level_prior(level_prior_dataset_json(0), {})
+    assert level_prior_dataset_json(0)[LEVEL_PRIOR_KEY] is True
 
 
 def test_odd_discs_of_training_have_faults_but_stay_discs():
