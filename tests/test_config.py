@@ -170,7 +170,7 @@ SETTINGS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(values=SETTINGS)
 def test_a_record_reads_back_as_the_same_configuration(dataset, values):
     c = config(dataset, **values)

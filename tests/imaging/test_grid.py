@@ -62,7 +62,7 @@ angles = st.tuples(*(st.floats(-20, 20) for _ in range(3)))
 spacings = st.tuples(*(st.sampled_from([0.6, 1.0, 1.3]) for _ in range(3)))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.sampled_from(ORIENTATIONS), spacings, angles)
 def test_working_grid_does_not_depend_on_how_voxels_are_stored(orientation, spacing, degrees):
     affine = _affine(spacing, degrees)
@@ -76,7 +76,7 @@ def test_working_grid_does_not_depend_on_how_voxels_are_stored(orientation, spac
     np.testing.assert_allclose(one.spacing, 1.0, atol=1e-6)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.sampled_from(ORIENTATIONS), spacings, angles)
 def test_labels_survive_the_way_to_the_working_grid_and_back(orientation, spacing, degrees):
     native = _store(
@@ -132,7 +132,7 @@ def test_smoothing_before_coarsening_keeps_means_and_removes_aliases():
     assert coarse.data.mean() == pytest.approx(0.5, abs=0.02)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.sampled_from(ORIENTATIONS), spacings, angles)
 def test_probability_follows_a_linear_function(orientation, spacing, degrees):
     working = Geometry((30, 30, 30), _affine((1.0, 1.0, 1.0), degrees))

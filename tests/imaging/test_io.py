@@ -153,7 +153,7 @@ def test_written_bytes_do_not_depend_on_name_or_time(tmp_path):
     assert struct.unpack("<I", (tmp_path / "a.nii.gz").read_bytes()[4:8]) == (0,)  # no time
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     shape=st.tuples(*[st.integers(2, 6)] * 3),
     seed=st.integers(0, 1000),

@@ -47,7 +47,7 @@ def test_labels_and_image_lie_where_they_are(spine):
     assert abs(means[18] - means[201]) > 20
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     st.permutations([0, 1, 2]),
     st.tuples(*[st.sampled_from([-1.0, 1.0])] * 3),
