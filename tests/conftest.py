@@ -21,7 +21,8 @@ if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
     if cores:
         os.sched_setaffinity(0, cores)
 
-# The same examples in every run, without a time limit, so that a failure is due to a change; HYPOTHESIS_PROFILE=explore draws new ones.
+# The same examples in every run, without a time limit, so that a failure is due to a change. HYPOTHESIS_PROFILE=explore
+# draws new ones.
 settings.register_profile("same", derandomize=True, deadline=None)
 settings.register_profile("explore", derandomize=False, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
