@@ -174,6 +174,7 @@ class OpenVinoEngine:
         if threads is not None:
             self._properties["INFERENCE_NUM_THREADS"] = threads
         self._shape: torch.Size | None = None
+        self._compiled_networks: list[Any] = []
         self._requests: list[Any] = []
         key = network_cache.network_key(model, openvino.__version__)
         stored = network_cache.read_networks(self._core, key, len(model.stored_weights))
@@ -189,16 +190,17 @@ class OpenVinoEngine:
     def _compiled(self, shape: torch.Size) -> list[Any]:
         """Compile the networks for a shape of patches; compiling takes 0.1 s, memory about 160 bytes per voxel."""
         if shape != self._shape:
-            self.release()
-            requests = []
+            self._discard()
             for network in self._networks:
                 network.reshape([1, *shape])
                 if tuple(network.output(0).shape)[2:] != tuple(shape[1:]):
                     msg = f"the converted network does not take patches of {tuple(shape[1:])}"
                     raise RuntimeError(msg)
                 compiled = self._core.compile_model(self._with_output_type(network), "CPU", self._properties)
-                requests.append(compiled.create_infer_request())
-            self._shape, self._requests = shape, requests
+                self._compiled_networks.append(compiled)
+            self._shape = shape
+        if not self._requests:
+            self._requests = [network.create_infer_request() for network in self._compiled_networks]
         return self._requests
 
     def _with_output_type(self, network: Any) -> Any:  # noqa: ANN401 - untyped library
@@ -210,8 +212,10 @@ class OpenVinoEngine:
         return steps.build()
 
     def release(self) -> None:
-        """Drop the compiled networks with the memory of their tensors."""
-        self._shape, self._requests = None, []
+        """Free the memory of tensors; the compiled networks stay."""
+        self._requests = []
+        for network in self._compiled_networks:
+            network.release_memory()
 
     def __call__(self, patch: torch.Tensor) -> torch.Tensor:
         """Return logits of a patch."""
@@ -238,8 +242,11 @@ class OpenVinoEngine:
         self.precision_report = f"{precision}: {agreement:.3%} of labels in bf16 as in fp32"
         logger.info("%s", self.precision_report)
 
+    def _discard(self) -> None:
+        self._shape, self._compiled_networks, self._requests = None, [], []
+
     def _use(self, precision: str) -> None:
-        self.release()
+        self._discard()
         self._properties["INFERENCE_PRECISION_HINT"] = _HINTS[precision]
 
     def _decisions(self, logits: torch.Tensor) -> torch.Tensor:

@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 Progress = Callable[[float], None]
 Result = TypeVar("Result")
 _CPU = torch.device("cpu")
+#: Images of more voxels do not keep the memory of one network while the next one runs.
+_LARGE_VOXELS = 4_000_000
 #: Patches of the first image on which an engine decides about its precision.
 _TRIAL_PATCHES = 2
 
@@ -139,11 +141,6 @@ class Predictor:
     def precision_report(self) -> str | None:
         """Precision that the engine chose by its effect on labels; ``None`` if it follows from the options."""
         return None if self._engine is None else self._engine.precision_report
-
-    def release(self) -> None:
-        """Free the memory of the engine, which the next prediction takes again at a cost of about 0.1 s."""
-        if self._engine is not None:
-            self._engine.release()
 
     def predict(
         self,
@@ -316,6 +313,7 @@ class Predictor:
         patch = self._patch(prepared)
         on_cpu = self._sums_on_cpu
         a, b, c = prepared.data.shape[1:]
+        large = a * b * c > _LARGE_VOXELS
         engine.decide(
             lambda: sample_patches(
                 prepared.data, PatchGrid.over((a, b, c), patch, self._step, prepared.roi), _TRIAL_PATCHES
@@ -332,6 +330,8 @@ class Predictor:
             progress=progress,
         ):
             self._check_finite(slab.logits)
+            if large and slab.stop == (a, b, c)[slab.axis]:
+                engine.release()  # before the logits are decoded, which takes memory too
             yield slab
 
     def _patch(self, prepared: PreparedImage) -> Shape3:

@@ -34,16 +34,12 @@ WORKING_SPACING_MM = 1.0
 #: Margin of step 1 around the spine that the level prior sees in voxels of 3 to 5 mm, mm.
 REGION_MARGIN_MM = 20.0
 #: Margin of step 2 around the spine of step 1, which may miss the tips of processes, mm.
-CROP_MARGIN_MM = 20.0
+CROP_MARGIN_MM = 12.0
 #: Other regions overwrite these. A network trained with Dice loss moves the border of two neighbours into the smaller
 #: one, so a voxel that both claim belongs to the smaller, the disc (docs/method.md).
 LOW_PRIORITY_ROLES = ("vertebrae",)
 #: Tissues whose borders are placed between voxels.
 BORDERS = ("vertebrae", "sacrum", "disc", "canal", "cord")
-
-
-#: Images of more voxels do not keep the memory of one network while the next one runs.
-_LARGE_VOXELS = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -335,11 +331,6 @@ class SegmentationNetworks:
             raise ModelError(msg)
         class_map = class_map_of(model)
 
-        def advance(fraction: float) -> None:
-            if fraction == 1 and channels[0].size > _LARGE_VOXELS:
-                predictor.release()  # before the logits are decoded, which takes memory too
-            report(role.value, fraction)
-
         prediction = predictor.predict(
             channels,
             spacing,
@@ -348,7 +339,7 @@ class SegmentationNetworks:
             half=role is Role.STEP1 and self.mode is not InferenceMode.STEP1,
             roi=roi,
             margin=round(margin_mm / WORKING_SPACING_MM),
-            progress=advance,
+            progress=lambda fraction: report(role.value, fraction),
         )
         labels = keep_spine(prediction.labels, class_map)
         return SemanticMap(labels, class_map, prediction.probabilities, prediction.margin)
