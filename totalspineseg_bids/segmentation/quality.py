@@ -48,7 +48,7 @@ class WindowLimits:
 WINDOW_LIMITS: Mapping[Quality, Mapping[Role, WindowLimits]] = MappingProxyType(
     {
         "fast": {
-            Role.STEP1: WindowLimits(step=0.85, growth=2.25),
+            Role.STEP1: WindowLimits(step=0.85, growth=3.0),
             Role.STEP2: WindowLimits(passes=1, step=0.85, growth=2.25),
             Role.REFINE: WindowLimits(passes=1),
         },
