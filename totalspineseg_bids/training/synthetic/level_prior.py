@@ -69,7 +69,7 @@ def level_prior_plans() -> dict[str, Any]:
         convolutions=1,
         kernel=KERNEL,
         transpose=TRANSPOSE,
-        patch_growth=PATCH_GROWTH,
+        inference={"patch_growth": PATCH_GROWTH},
     )
 
 
