@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from collections import defaultdict
@@ -208,55 +207,50 @@ def write_evaluation(evaluation: Evaluation, folder: Path, extra: dict[str, Any]
 
 def align_columns(rows: Sequence[Sequence[str]]) -> list[str]:
     """Return rows of cells as lines, the first column to the left and the others to the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = []
-    for first, *others in rows:
-        cells = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))]
-        lines.append("  ".join(cells).rstrip())
-    return lines
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    padded = ([cell.rjust(width) for cell, width in zip(row, widths, strict=True)] for row in rows)
+    return ["  ".join([row[0].ljust(widths[0]), *cells[1:]]).rstrip() for row, cells in zip(rows, padded, strict=True)]
 
 
 def evaluation_table(evaluation: Evaluation) -> str:
     """Return the figures as text: over all, by each tag, and by level."""
-    out = io.StringIO()
-    head = ("", "images", "levels", *GROUPS.values(), "NSD", "all right", "with landmark", "abstained", "wrong")
-    rows: list[tuple[str, ...]] = [head]
-    for tag, value, chosen in evaluation.groups():
-        figures = evaluation.summary(chosen)
-        outcomes = figures["outcomes"]
-        rows.append(
-            (
-                value if tag == "all" else f"{tag} {value}",
-                str(figures["images"]),
-                format_number(figures["dice_levels"]),
-                *(format_number(figures["dice"][group]) for group in GROUPS.values()),
-                format_number(figures["nsd_levels"]),
-                format_number(figures["all_levels_right"], percent=True),
-                format_number(figures["all_levels_right_with_landmark"], percent=True),
-                str(outcomes[Outcome.ABSTAINED.value] + outcomes[Outcome.EMPTY.value]),
-                str(figures["silently_wrong"]),
-            )
-        )
-    out.write("Dice over structures in full view; normalised surface distance (NSD) of the levels at ")
-    out.write(f"{evaluation.tolerance_mm:g} mm; share of images with every level in full view right\n")
-    out.write("\n".join(align_columns(rows)) + "\n")
-    rows = [("level", "images", "Dice", "NSD", "identified", "distance mm")]
-    rows += [
-        (
-            row["name"],
-            str(row["images"]),
-            format_number(row["dice"]),
-            format_number(row["nsd"]),
-            format_number(row["identification_rate"], percent=True),
-            format_number(row["localisation_mm"]),
-        )
+    share, rate = format_number, partial(format_number, percent=True)
+    groups = {value if tag == "all" else f"{tag} {value}": chosen for tag, value, chosen in evaluation.groups()}
+    figures = {name: evaluation.summary(chosen) for name, chosen in groups.items()}
+    by_group = [
+        {
+            "": name,
+            "images": str(found["images"]),
+            "levels": share(found["dice_levels"]),
+            **{group: share(found["dice"][group]) for group in GROUPS.values()},
+            "NSD": share(found["nsd_levels"]),
+            "all right": rate(found["all_levels_right"]),
+            "with landmark": rate(found["all_levels_right_with_landmark"]),
+            "abstained": str(found["outcomes"][Outcome.ABSTAINED.value] + found["outcomes"][Outcome.EMPTY.value]),
+            "wrong": str(found["silently_wrong"]),
+        }
+        for name, found in figures.items()
+    ]
+    by_level = [
+        {
+            "level": row["name"],
+            "images": str(row["images"]),
+            "Dice": share(row["dice"]),
+            "NSD": share(row["nsd"]),
+            "identified": rate(row["identification_rate"]),
+            "distance mm": share(row["localisation_mm"]),
+        }
         for row in evaluation.by_level()
     ]
-    out.write("\n" + "\n".join(align_columns(rows)) + "\n")
-    figures = evaluation.summary()
-    for group, rate in figures["identification_rate"].items():
-        out.write(f"identified {group}: {format_number(rate, percent=True)}\n")
-    out.write(f"mean distance of centroids: {format_number(figures['localisation_mm'])} mm\n")
-    for name, reason in evaluation.failed:
-        out.write(f"not compared: {name}: {reason}\n")
-    return out.getvalue()
+    tables = [align_columns([list(rows[0]), *(list(row.values()) for row in rows)]) for rows in (by_group, by_level)]
+    nsd = f"normalised surface distance (NSD) of the levels at {evaluation.tolerance_mm:g} mm"
+    lines = [
+        f"Dice over structures in full view; {nsd}; share of images with every level in full view right",
+        *tables[0],
+        "",
+        *tables[1],
+        *(f"identified {group}: {rate(found)}" for group, found in figures["all"]["identification_rate"].items()),
+        f"mean distance of centroids: {share(figures['all']['localisation_mm'])} mm",
+        *(f"not compared: {name}: {reason}" for name, reason in evaluation.failed),
+    ]
+    return "\n".join(lines) + "\n"

@@ -168,12 +168,8 @@ def write_dataset(
 
 def _label_maps(folder: Path, fields: tuple[str, ...]) -> list[tuple[str, Volume, tuple[str, ...]]]:
     """Read the label maps of a folder that cover one of the fields of view."""
-    atlases = []
-    for name, path in label_map_files(folder).items():
-        volume = read_label_map(path)
-        choices = possible(volume, fields)
-        if choices:
-            atlases.append((name, volume, choices))
+    volumes = ((name, read_label_map(path)) for name, path in label_map_files(folder).items())
+    atlases = [(name, volume, found) for name, volume in volumes if (found := possible(volume, fields))]
     if not atlases:
         msg = f"{folder}: no label map that shows {' or '.join(fields)}"
         raise MissingInputError(msg)

@@ -7,14 +7,13 @@ model gives the same bytes.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import tempfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from totalspineseg_bids.bids.tables import format_table, read_table
 from totalspineseg_bids.errors import MissingInputError
 from totalspineseg_bids.imaging.atomic import atomic_writer
 from totalspineseg_bids.models.export import strip_checkpoint
@@ -41,13 +40,8 @@ def _without_files(dataset_file: Path) -> bytes:
 
 def _list_of_images(prepared: Path) -> bytes:
     """Return the table of cases without the paths of this machine."""
-    rows = list(csv.DictReader(prepared.read_text().splitlines(), delimiter="\t"))
-    buffer = io.StringIO()
-    columns = ("case", "dataset", "subject", "contrast", "part", "fold")
-    writer = csv.DictWriter(buffer, columns, delimiter="\t", extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(row for row in rows if row["part"] != "refused")
-    return buffer.getvalue().encode()
+    rows = [row for row in read_table(prepared) if row["part"] != "refused"]
+    return format_table(("case", "dataset", "subject", "contrast", "part", "fold"), rows).encode()
 
 
 def _without_paths(summary: bytes) -> bytes:

@@ -12,6 +12,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from totalspineseg_bids.training.class_maps import CHANNEL_NAMES, DATASET_NAMES, DatasetId
 from totalspineseg_bids.training.nnunet_env import inline_pools, nnunet_environment, quiet
 
@@ -114,4 +116,4 @@ def mean_dice(summary: Path) -> float:
     """Return the mean Dice of the regions in a summary of nnU-Net, those that no test image has left out."""
     means = [row["Dice"] for row in json.loads(summary.read_text())["mean"].values()]
     known = [value for value in means if value is not None and not math.isnan(value)]
-    return sum(known) / len(known) if known else float("nan")
+    return float(np.mean(known)) if known else math.nan

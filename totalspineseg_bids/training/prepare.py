@@ -246,15 +246,9 @@ def _write_descriptions(
 
 def _count_levels(done: Sequence[_Job], shown: dict[str, list[str]]) -> dict[str, tuple[int, int]]:
     """Count the training and test images of each structure."""
-    counts = {
-        part: Counter(name for job in done if job.part == part for name in shown[job.case.case_id])
-        for part in ("train", "test")
-    }
-    return {
-        label.name: (counts["train"][label.name], counts["test"][label.name])
-        for label in anatomy.LABELS
-        if counts["train"][label.name] or counts["test"][label.name]
-    }
+    counts = Counter((name, job.part) for job in done for name in shown[job.case.case_id])
+    pairs = {label.name: (counts[label.name, "train"], counts[label.name, "test"]) for label in anatomy.LABELS}
+    return {name: pair for name, pair in pairs.items() if any(pair)}
 
 
 def _make_case(

@@ -346,14 +346,9 @@ def _start(network: LocalNetwork, source: Path) -> str:
     return f"{steps}, after {earlier['start']}" if earlier and earlier.get("start") else steps
 
 
-def refinement_folder(work_dir: Path) -> Path:
-    """Return the folder of images, cases, checkpoint and model of a training."""
-    return work_dir / "refinement"
-
-
 def model_folder(work_dir: Path) -> Path:
     """Return the nnU-Net model folder that a training leaves."""
-    return refinement_folder(work_dir) / DATASET_NAME / f"nnUNetTrainer__{PLANS_NAME}__{CONFIGURATION}"
+    return work_dir / "refinement" / DATASET_NAME / f"nnUNetTrainer__{PLANS_NAME}__{CONFIGURATION}"
 
 
 def train_refinement(
@@ -393,7 +388,7 @@ def train_refinement(
     Path
         The model folder.
     """
-    folder = refinement_folder(work_dir)
+    folder = work_dir / "refinement"
     datasets = write_images(folder / "images", images, seed, label_maps)
     # What another step 2 made of the images is of no use to this one's.
     of_step2 = networks.digests[Role.STEP2][:12]
