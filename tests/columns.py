@@ -17,12 +17,15 @@ USUAL = SpineVariant()
 
 @dataclass
 class SimpleColumn:
-    """Truth of a simple synthetic spine: canonical ids on a 1 mm RAS grid, and the disc centres (voxels)."""
+    """Truth of a simple synthetic spine: canonical ids on a 1 mm RAS grid."""
 
     truth: np.ndarray
     affine: np.ndarray
-    discs: dict[str, np.ndarray]
-    bodies: dict[str, np.ndarray]
+
+    def centre(self, level: str) -> np.ndarray:
+        """Return the middle of a disc or a vertebra, voxels."""
+        label = anatomy.disc(level) if "-" in level else anatomy.vertebra(level)
+        return np.argwhere(self.truth == label.id).mean(axis=0)
 
 
 def make_column(
@@ -54,11 +57,6 @@ def make_column(
     inside = np.hypot(dx, dy) < 8
     edges = _boundaries(position)
 
-    def place(at: float) -> np.ndarray:
-        z = int(np.clip(round(shape[2] - 1 - (at - top)), 0, shape[2] - 1))
-        return np.array([centre_x[z], centre_y[z] + depth[z] + 8, z])
-
-    discs, bodies = {}, {}
     for n, name in enumerate(chain.vertebrae):
         number = anatomy.vertebra(name).id
         low, high = edges[n]
@@ -69,21 +67,20 @@ def make_column(
             truth[:, :, rows & ~ring] = 0
             dens = (np.abs(dx) < 6) & (dy > 8) & (dy < 18)
             truth[dens & (along >= position[0] - 4) & (along < high)] = anatomy.vertebra("C2").id
-        bodies[name] = place(position[2 * n])
     for n, name in enumerate(chain.discs):
         if not name:
             continue
         thick = np.interp(position[2 * n + 1], [0, 450 * scale], [5, 9])
         rows = np.abs(along - position[2 * n + 1]) < thick / 2
         truth[:, :, rows] = np.where(body[:, :, rows], anatomy.disc(name).id, truth[:, :, rows])
-        discs[name] = place(position[2 * n + 1])
     truth[inside] = anatomy.CANAL_ID
     cord_end = position[2 * chain.vertebrae.index("L1")]
     truth[(np.hypot(dx, dy) < 4.5) & (along < cord_end)] = anatomy.CORD_ID
+    start, stop = edges[chain.vertebrae.index(first)][0] - top, edges[chain.vertebrae.index(last)][1] - top
+    low, high = max(0, int(shape[2] - stop)), min(shape[2], int(shape[2] - start))
     affine = np.eye(4)
-    affine[:3, 3] = (-30.0, 5.0, -200.0)
-    column = SimpleColumn(truth, affine, discs, bodies)
-    return crop(column, edges[chain.vertebrae.index(first)][0] - top, edges[chain.vertebrae.index(last)][1] - top)
+    affine[:3, 3] = (-30.0, 5.0, low - 200.0)
+    return SimpleColumn(truth[:, :, low:high].copy(), affine)
 
 
 def _boundaries(position: np.ndarray) -> list[tuple[float, float]]:
@@ -95,21 +92,6 @@ def _boundaries(position: np.ndarray) -> list[tuple[float, float]]:
     edges += [(discs[n], discs[n + 1]) for n in range(len(discs) - 1)]
     edges.append((discs[-1], vertebrae[-1] + 38))
     return edges
-
-
-def crop(column: SimpleColumn, start: float, stop: float) -> SimpleColumn:
-    """Keep the heights from ``start`` to ``stop`` mm below the top."""
-    size = column.truth.shape[2]
-    low, high = max(0, int(size - stop)), min(size, int(size - start))
-    affine = column.affine.copy()
-    affine[2, 3] += low
-    shift = np.array([0, 0, low])
-    return SimpleColumn(
-        column.truth[:, :, low:high].copy(),
-        affine,
-        {k: v - shift for k, v in column.discs.items()},
-        {k: v - shift for k, v in column.bodies.items()},
-    )
 
 
 def semantic_of(truth: np.ndarray, layout: ClassMap, variant: SpineVariant = USUAL) -> np.ndarray:

@@ -471,7 +471,7 @@ def test_an_image_of_the_head_costs_that_of_the_neck_nothing(lowest, status):
     column = make_column(last="T4")
     semantic = semantic_of(column.truth, step2)
     neck = LabellingInput(semantic, column.affine, step2)
-    bottom = int(column.bodies[lowest][2]) if lowest else 0
+    bottom = int(column.centre(lowest)[2]) if lowest else 0
     affine = column.affine.copy()
     affine[:3, 3] = apply_affine(column.affine, [0, 0, bottom])
     head = LabellingInput(semantic[:, :, bottom:] if lowest else 0 * semantic, affine, step2)

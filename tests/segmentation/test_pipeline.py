@@ -146,7 +146,7 @@ def lumbar() -> SimpleColumn:
     wide[10:74, 12 : 12 + column.truth.shape[1], 20:-10] = column.truth
     affine = column.affine.copy()
     affine[:3, 3] -= (10, 12, 20)
-    return SimpleColumn(wide, affine, {}, {})
+    return SimpleColumn(wide, affine)
 
 
 @pytest.mark.parametrize("mode", [{}, {"single_step": True}, {"step1_only": True}], ids=str)

@@ -73,7 +73,7 @@ def test_a_lone_false_landmark_gives_way_or_disagreement_is_flagged():
     long = make_column(first="T6")
     order = ["T11-T12", "T12-L1", "L1-L2"]
     damaged = without_landmarks(semantic_of(low.truth, STEP2), STEP2)
-    z = low.discs[order[2]]
+    z = low.centre(order[2])
     box = (*(slice(int(k) - 25, int(k) + 26) for k in z[:2]), slice(int(z[2]) - 5, int(z[2]) + 6))
     part = damaged[box]
     part[part == STEP2.values_of("disc")[0]] = STEP2.labels["disc_T12_L1"][0]
@@ -204,7 +204,7 @@ def test_a_lone_landmark_that_another_image_shows_at_two_levels_names_nothing():
 def test_sure_images_displaced_by_a_level_keep_their_names():
     column = make_column(last="T4")
     displaced = replace(_image(column), affine=column.affine.copy())
-    displaced.affine[2, 3] += np.linalg.norm(column.discs["C4-C5"] - column.discs["C5-C6"])
+    displaced.affine[2, 3] += np.linalg.norm(column.centre("C4-C5") - column.centre("C5-C6"))
     for spine in label_session([_image(column), displaced]):
         assert _wrong(spine, column) == []
         assert DISAGREES not in spine.flags

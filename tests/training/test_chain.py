@@ -200,7 +200,7 @@ def test_exported_models_install_and_segment(
     assert f"{len(names)} images, the same for every model" in capsys.readouterr().out
 
 
-def test_what_is_missing_is_said(bids: Path, tmp_path: Path) -> None:
+def test_what_is_missing_is_said(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(MissingInputError, match="prepare"):
         plan_and_preprocess(tmp_path, 101)
     with pytest.raises(MissingInputError, match="plan"):
@@ -209,6 +209,10 @@ def test_what_is_missing_is_said(bids: Path, tmp_path: Path) -> None:
         export_model(tmp_path, 101, tmp_path)
     with pytest.raises(UsageError, match="no plans 'huge'"):
         plan_and_preprocess(tmp_path, 101, "huge")
+    with pytest.raises(UsageError, match="at least three"):
+        plan_and_preprocess(trained, 102, "small", patch=(16, 16, 16), features=(4, 8), batch_size=1)
+    with pytest.raises(UsageError, match="no fold 7"):
+        train(TrainOptions(trained, 102, fold=7, plans="small", device="cpu"))
 
 
 def test_images_that_were_prepared_anew_must_be_planned_anew(trained: Path) -> None:
@@ -234,13 +238,3 @@ def test_fold_all_and_planning_on_the_way(bids: Path, tmp_path: Path, capsys: py
     fold = model_of(tmp_path, "Dataset103_TotalSpineSeg_full").with_name("fold_all")
     assert (fold / "checkpoint_final.pth").exists()
     assert not (fold / "test").exists()
-
-
-def test_too_small_a_network_is_refused(trained: Path) -> None:
-    with pytest.raises(UsageError, match="at least three"):
-        plan_and_preprocess(trained, 102, "small", patch=(16, 16, 16), features=(4, 8), batch_size=1)
-
-
-def test_fold_that_does_not_exist(trained: Path) -> None:
-    with pytest.raises(UsageError, match="no fold 7"):
-        train(TrainOptions(trained, 102, fold=7, plans="small", device="cpu"))

@@ -54,15 +54,6 @@ def test_values_of_the_public_convention(dataset: class_maps.DatasetId, expected
     assert not table[:10].any()
 
 
-def test_swapping_exchanges_parities_and_keeps_landmarks() -> None:
-    table, swapped = semantic_table(102), semantic_table(102, swap_parity=True)
-    exchange = np.arange(18)
-    exchange[[2, 3, 9, 10]] = [3, 2, 10, 9]
-    np.testing.assert_array_equal(swapped, exchange[table])
-    for dataset in (101, 103):
-        np.testing.assert_array_equal(semantic_table(dataset), semantic_table(dataset, swap_parity=True))
-
-
 @pytest.mark.parametrize("thoracic", [11, 12, 13])
 @pytest.mark.parametrize("lumbar", [4, 5, 6])
 @pytest.mark.parametrize("swap", [False, True])
