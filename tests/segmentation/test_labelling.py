@@ -208,9 +208,9 @@ def test_the_edge_of_the_field_of_view_is_reported():
     assert edge & {"S", "L5"}
 
 
-def _solve_slab(truth, layout, width=None):
-    """Find the levels of a map without landmarks in the middle ``width`` mm from side to side."""
-    middle = truth.shape[0] // 2
+def _solve_slab(truth, layout, width=None, aside=0):
+    """Find the levels of a map without landmarks in ``width`` mm from side to side, ``aside`` mm from the middle."""
+    middle = truth.shape[0] // 2 + aside
     inside = slice(None) if width is None else slice(middle - width // 2, middle + width // 2)
     semantic = without_landmarks(semantic_of(truth, layout), layout)[inside]
     found = solve_image(LabellingInput(np.ascontiguousarray(semantic), np.eye(4), layout)).found
@@ -235,6 +235,11 @@ def test_a_sagittal_slab_has_the_levels_of_the_whole_column(first, last, scale, 
     assert slab.solution.levels == whole.solution.levels
     assert np.median(slab.solution.confidence) > np.median(whole.solution.confidence) - 0.06
     assert {o.cut for o in slab.observations[3:-3]} <= {Cut.NONE, Cut.SIDES}
+
+
+def test_volumes_beside_the_middle_of_the_column_are_unknown():
+    observations = _solve_slab(make_column(first="T9").truth, STEP2, 24, aside=14).observations
+    assert {o.cut for o in observations[3:-3] if o.kind is Structure.DISC} == {Cut.ACROSS}
 
 
 @pytest.mark.parametrize("degrees", [0, 50])

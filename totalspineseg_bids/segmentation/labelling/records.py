@@ -55,8 +55,8 @@ class Cut(IntEnum):
     """Not at all."""
     SIDES = 1
     """At its sides only, as in a sagittal slab: its volume is that of the width in view."""
-    FRONT = 2
-    """In front or behind: its volume is unknown."""
+    ACROSS = 2
+    """In front or behind, or on one side up to its middle: its volume is unknown."""
     ALONG = 3
     """From above or below: its position along the canal is uncertain too."""
 

@@ -22,6 +22,7 @@ from totalspineseg_bids.segmentation.labelling.components.disc_repair import joi
 from totalspineseg_bids.segmentation.labelling.components.parameters import (
     BODY_END_SHARE,
     BODY_SPECK_MM3,
+    CUT_ASIDE_SHARE,
     CUT_COSINE,
     DISC_SPECK_MM3,
     FUSED_RATIO,
@@ -116,7 +117,9 @@ def measure(
             rows = _sacrum_top(rows, projection)
             s = projection.s[rows]
         low, high = extent(s, 0.05)
-        center = points[rows].mean(axis=0)
+        center, lateral = points[rows].mean(axis=0), float(projection.lateral[rows].mean())
+        width = float(np.ptp(points[rows, 0]) + stride * context.spacing[0])
+        cut = _cut(edge_counts[n] * stride**2 > CUT_VOXELS, center, context)
         found.append(
             Observation(
                 kind=kind,
@@ -125,16 +128,16 @@ def measure(
                 s_low=float(low),
                 s_high=float(high),
                 anterior=float(projection.anterior[rows].mean()),
-                lateral=float(projection.lateral[rows].mean()),
+                lateral=lateral,
                 volume_mm3=float(stop - start) * voxel,
-                cut=_cut(edge_counts[n] * stride**2 > CUT_VOXELS, center, context),
+                cut=Cut.ACROSS if cut is Cut.SIDES and abs(lateral) > CUT_ASIDE_SHARE * width else cut,
                 class_shares=tuple(
                     _class_shares(counts[n], m.class_map, weight, kind)
                     for counts, (m, weight) in zip(tables, context.maps, strict=True)
                 ),
                 part=n,
                 length_mm=float(ends[1] - ends[0]) if kind is Structure.SACRUM else float(high - low),
-                width_mm=float(np.ptp(points[rows, 0]) + stride * context.spacing[0]),
+                width_mm=width,
             )
         )
     return sorted(found, key=lambda o: o.s)
@@ -145,7 +148,7 @@ def _cut(cut: NDArray[np.bool_], center: NDArray[np.float64], context: SpineCont
     up = context.centerline.direction(context.centerline.nearest(center))
     if cut[np.abs(up) > CUT_COSINE].any():
         return Cut.ALONG
-    return Cut.FRONT if cut[1:].any() else Cut(int(cut[0]))
+    return Cut.ACROSS if cut[1:].any() else Cut(int(cut[0]))
 
 
 def _sacrum_top(rows: NDArray[np.int64], projection: Projection) -> NDArray[np.int64]:
