@@ -57,7 +57,6 @@ MUTUALLY_EXCLUSIVE = (
     ("skip_bids_validation", "strict_validation"),
 )
 
-_DEVICE = re.compile(r"^(auto|cpu|mps|cuda(:\d+)?)$")
 _LABEL = re.compile(r"^[0-9a-zA-Z+]+$")
 _RECORD_TABLE = "record"
 
@@ -118,11 +117,19 @@ def _number(name: str, value: object, least: int = 1, word: str = "") -> int | s
     return int(value)
 
 
-def _device(name: str, value: object) -> str:
-    if not _DEVICE.match(str(value)):
-        msg = f"{name} '{value}' is not one of auto, cpu, cuda, cuda:N, mps"
+def _pattern(name: str, value: object, pattern: str, alternatives: str) -> str:
+    if not re.fullmatch(pattern, str(value)):
+        msg = f"{name} '{value}' is not {alternatives}"
         raise UsageError(msg)
     return str(value)
+
+
+_device = partial(_pattern, pattern=r"auto|cpu|mps|cuda(:\d+)?", alternatives="one of auto, cpu, cuda, cuda:N, mps")
+_executor = partial(
+    _pattern,
+    pattern=r"[a-z0-9]+(-[a-z0-9]+)*",
+    alternatives="the name of a Snakemake executor, such as local, slurm or kubernetes",
+)
 
 
 def _model(name: str, value: object) -> str:
@@ -136,13 +143,6 @@ def _model(name: str, value: object) -> str:
 def _localizer(name: str, value: object) -> object:
     localizer_terms(str(_is(name, value, str)))
     return value
-
-
-def _executor(name: str, value: object) -> str:
-    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", str(value)):
-        msg = f"{name} '{value}' is not the name of a Snakemake executor, such as local, slurm or kubernetes"
-        raise UsageError(msg)
-    return str(value)
 
 
 def _export(name: str, value: object) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ import io
 import json
 import logging
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -157,8 +158,28 @@ def read_text(path: Path) -> str:
     return text
 
 
+def installed_version(package: str) -> str | None:
+    """Return the version of a package without importing it; ``None`` if it is not installed.
+
+    Examples
+    --------
+    >>> installed_version("no-such-package") is None
+    True
+    """
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
 def escape_unencodable_output() -> None:
     """Let standard output and error write characters that the encoding of the terminal lacks as escapes."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def write_reason(program: str, message: str) -> None:
+    """Write the reason of a failure to standard error, as one line."""
+    sys.stderr.write(f"{program}: {' '.join(message.split())}\n")
+    sys.stderr.flush()

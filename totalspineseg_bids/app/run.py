@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,16 +11,11 @@ from totalspineseg_bids.app.runlog import FILE_ONLY, run_log
 from totalspineseg_bids.app.segmenter import SegmenterFactory, load_segmenter
 from totalspineseg_bids.config import RunConfig
 from totalspineseg_bids.errors import ExitCode, SpineAppError
+from totalspineseg_bids.files import write_reason
 
 logger = logging.getLogger(__name__)
 
 PROGRAM = "totalspineseg-bids"
-
-
-def report_failure(message: str) -> None:
-    """Write the reason of a failed run to standard error, as one line."""
-    sys.stderr.write(f"{PROGRAM}: {' '.join(message.split())}\n")
-    sys.stderr.flush()
 
 
 #: Exit code, and the reason of a failure.
@@ -67,7 +61,7 @@ def execute(
     except SpineAppError as error:
         code, reason = int(error.exit_code), str(error)
     if reason is not None:
-        report_failure(reason)
+        write_reason(PROGRAM, reason)
     return code
 
 

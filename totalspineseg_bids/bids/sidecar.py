@@ -10,13 +10,13 @@ import json
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Any
 
 from totalspineseg_bids import __version__
 from totalspineseg_bids.anatomy import BY_ID, LabelScheme
 from totalspineseg_bids.bids.tables import format_table
 from totalspineseg_bids.columns import TableColumn, describe_columns
+from totalspineseg_bids.files import installed_version
 from totalspineseg_bids.measurement.levels import COLUMNS, LevelMeasures
 from totalspineseg_bids.segmentation.result import Component
 
@@ -74,15 +74,8 @@ class Digests:
 def read_software_versions() -> dict[str, str]:
     """Return the versions of the packages that compute the result, without importing them."""
     versions = {"totalspineseg_bids": __version__, "python": platform.python_version()}
-    installed = ((package, _version(package)) for package in _PACKAGES)
+    installed = ((package, installed_version(package)) for package in _PACKAGES)
     return {**versions, **{package: version for package, version in installed if version}}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def make_label_rows(

@@ -7,7 +7,6 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,7 +14,7 @@ from totalspineseg_bids import __version__
 from totalspineseg_bids.app.interrupt import Interrupted, stop_on_signal
 from totalspineseg_bids.config import SETTINGS, RunConfig, Setting, SettingGroup, SettingKind, read_toml
 from totalspineseg_bids.errors import ExitCode, SpineAppError, UsageError
-from totalspineseg_bids.files import escape_unencodable_output
+from totalspineseg_bids.files import escape_unencodable_output, installed_version, write_reason
 from totalspineseg_bids.models.catalog import BUNDLED, CACHE_VARIABLE, DEFAULT_MODEL, find_cache_folder
 
 PROGRAM = "totalspineseg-bids"
@@ -75,15 +74,8 @@ class Parser(argparse.ArgumentParser):
 
 def version_text() -> str:
     """Return the versions of the program, of nnU-Net, torch and OpenVINO, and the default model."""
-
-    def version(package: str) -> str:
-        try:
-            return metadata.version(package)
-        except metadata.PackageNotFoundError:
-            return "not installed"
-
     packages = (("nnU-Net", "nnunetv2"), ("torch", "torch"), ("OpenVINO", "openvino"))
-    parts = [f"{title} {version(package)}" for title, package in packages]
+    parts = [f"{title} {installed_version(package) or 'not installed'}" for title, package in packages]
     model = os.environ.get(str(SETTINGS["model"].variable)) or DEFAULT_MODEL
     cache = find_cache_folder()
     installed = model == BUNDLED or (cache is not None and (cache / model).is_dir()) or Path(model).exists()
@@ -102,9 +94,9 @@ OPTIONS = (
         metavar="TOML",
         is_input=True,
     ),
-    Setting("verbose", SettingKind.FLAG, SettingGroup.RUNNING, "show debug messages", False, flags=("-v", "--verbose")),
-    Setting(
-        "quiet", SettingKind.FLAG, SettingGroup.RUNNING, "show only warnings and errors", False, flags=("-q", "--quiet")
+    *(
+        Setting(name, SettingKind.FLAG, SettingGroup.RUNNING, text, False, flags=(f"-{name[0]}", f"--{name}"))
+        for name, text in (("verbose", "show debug messages"), ("quiet", "show only warnings and errors"))
     ),
 )
 
@@ -217,7 +209,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with stop_on_signal():
             return _run(arguments)
     except Interrupted as stop:
-        sys.stderr.write(f"{PROGRAM}: {stop.as_error()}\n")
+        write_reason(PROGRAM, str(stop.as_error()))
         return int(ExitCode.TRY_AGAIN)
 
 
@@ -236,7 +228,7 @@ def _run(arguments: list[str]) -> int:
     except SystemExit as done:  # --help
         return int(done.code or 0)
     except SpineAppError as error:
-        sys.stderr.write(f"{PROGRAM}: {' '.join(str(error).split())}\n")
+        write_reason(PROGRAM, str(error))
         return int(error.exit_code)
     if config.executor is not None:
         from totalspineseg_bids.cluster.submit import submit

@@ -21,7 +21,7 @@ from totalspineseg_bids.cli import (
 from totalspineseg_bids.cli.bids_app import HelpFormatter, Parser
 from totalspineseg_bids.cli.tools_common import PROGRAM
 from totalspineseg_bids.errors import ExitCode, SpineAppError
-from totalspineseg_bids.files import escape_unencodable_output
+from totalspineseg_bids.files import escape_unencodable_output, write_reason
 
 _EXAMPLES = f"""\
 examples:
@@ -73,11 +73,6 @@ def _log_to_stderr(verbosity: int) -> None:
     logging.getLogger("totalspineseg_bids").setLevel(level)
 
 
-def _print_error(message: str) -> None:
-    sys.stderr.write(f"{PROGRAM}: {' '.join(message.split())}\n")
-    sys.stderr.flush()
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a tool.
 
@@ -101,17 +96,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as done:  # --help and --version
         return int(done.code or 0)
     except SpineAppError as error:
-        _print_error(str(error))
+        write_reason(PROGRAM, str(error))
         return int(error.exit_code)
     except KeyboardInterrupt:
-        _print_error("interrupted; run the same command again to continue")
+        write_reason(PROGRAM, "interrupted; run the same command again to continue")
         return int(ExitCode.TRY_AGAIN)
     except OSError as error:
-        _print_error(f"{error.filename or 'disk'}: {error.strerror or error}")
+        write_reason(PROGRAM, f"{error.filename or 'disk'}: {error.strerror or error}")
         return int(ExitCode.IO_ERROR)
     except Exception as error:
         logging.getLogger(__name__).debug("unexpected", exc_info=True)
-        _print_error(f"unexpected {type(error).__name__}: {error}; run the command with -vv for details")
+        write_reason(PROGRAM, f"unexpected {type(error).__name__}: {error}; run the command with -vv for details")
         return int(ExitCode.UNSPECIFIED)
 
 
