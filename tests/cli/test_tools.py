@@ -7,26 +7,15 @@ import sys
 import numpy as np
 import pytest
 
+from tests.columns import make_column
 from tests.images import block, data, save
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.cli.tools import build_parser, main
 from totalspineseg_bids.errors import ExitCode
 from totalspineseg_bids.training.semantic_targets import semantic_map
 
-
-def column(shape: tuple[int, int, int] = (40, 60, 120)) -> np.ndarray:
-    """L2 to sacrum as boxes with discs between and a canal behind, RAS, 1 mm."""
-    labels = np.zeros(shape, np.uint8)
-    discs = [anatomy.disc(level).id for level in ("L2-L3", "L3-L4", "L4-L5", "L5-S")]
-    vertebrae = [anatomy.vertebra(level).id for level in ("L2", "L3", "L4", "L5", "S")]
-    for number, vertebra in enumerate(vertebrae):
-        top = shape[2] - 2 - 24 * number
-        labels[5:35, 25:55, max(0, top - 17) : top] = vertebra
-        if number < len(discs):
-            labels[5:35, 25:55, max(0, top - 24) : max(0, top - 17)] = discs[number]
-    labels[13:27, 9:23] = anatomy.CANAL_ID
-    labels[16:24, 12:20] = anatomy.CORD_ID
-    return labels
+#: L2 to sacrum.
+TRUTH = make_column(first="L2").truth
 
 
 def test_help_is_quick_to_import():
@@ -80,7 +69,7 @@ def test_the_environment_sets_defaults(tmp_path, monkeypatch, capsys):
 
 
 def test_label_names_levels(tmp_path, capsys):
-    truth = column()
+    truth = TRUTH
     semantic = save(tmp_path / "in.nii.gz", semantic_map(truth, 102))
     out, report = tmp_path / "out.nii.gz", tmp_path / "out.json"
     arguments = ["label", str(semantic), str(out), "--layout", "r20240601-step2", "--report", str(report)]
@@ -103,7 +92,7 @@ def test_label_names_levels(tmp_path, capsys):
 
 
 def test_label_abstains_without_evidence(tmp_path):
-    truth = column()
+    truth = TRUTH.copy()
     truth[np.isin(truth, (anatomy.disc("L5-S").id, anatomy.SACRUM_ID, anatomy.vertebra("L5").id))] = 0
     semantic = save(tmp_path / "in.nii.gz", semantic_map(truth, 101))
     out, report = tmp_path / "out.nii.gz", tmp_path / "out.json"
@@ -115,7 +104,7 @@ def test_label_abstains_without_evidence(tmp_path):
 
 
 def test_label_errors(tmp_path):
-    semantic = save(tmp_path / "in.nii.gz", semantic_map(column(), 101))
+    semantic = save(tmp_path / "in.nii.gz", semantic_map(TRUTH, 101))
     assert main(["label", str(semantic), str(tmp_path / "o.nii.gz"), "--layout", "r1999"]) == ExitCode.USAGE
     assert main(["label", str(semantic), str(semantic), "--layout", "r20240601-step1"]) == ExitCode.USAGE
     image = save(tmp_path / "image.nii.gz", block() + 0.5)
@@ -124,7 +113,7 @@ def test_label_errors(tmp_path):
 
 
 def test_prepare_and_evaluate(tmp_path, capsys):
-    truth = column((36, 57, 60))
+    truth = TRUTH
     for number in range(2):
         save(tmp_path / "d" / f"sub-{number}" / "anat" / f"sub-{number}_T2w.nii.gz", truth.astype(np.float32))
     save(tmp_path / "d" / "derivatives/labels/sub-0/anat/sub-0_T2w_label-spine_dseg.nii.gz", truth)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from tests.measurement.phantom import components_of
 from totalspineseg_bids.anatomy import BY_ID, CANAL_ID, CORD_ID
 from totalspineseg_bids.bids.derivatives import ImageDerivatives
 from totalspineseg_bids.bids.names import SourceImage
+from totalspineseg_bids.bids.sidecar import make_label_rows
 from totalspineseg_bids.bids.tables import format_table
 from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.measurement import measure_spine
@@ -50,26 +52,8 @@ def spine():
 def rows(spine):
     """The rows of its table."""
     _, labels, affine, components = spine
-    found = []
-    for component, row in zip(
-        components, measure_spine(labels, affine, components, np.zeros((0, 3))).levels, strict=True
-    ):
-        label = BY_ID[component.label_id]
-        found.append(
-            {
-                "index": str(label.id),
-                "name": label.name,
-                "abbreviation": label.abbreviation,
-                "color": label.hex_color,
-                "structure": label.structure.text,
-                "level": label.level or "n/a",
-                "confidence": "0.97" if label.level else "n/a",
-                "runner-up": "n/a",
-                "reason": "n/a",
-                **row.as_row(),
-            }
-        )
-    return found
+    measures = measure_spine(labels, affine, components, np.zeros((0, 3))).levels
+    return make_label_rows([replace(c, confidence=0.97) for c in components], measures, "totalsegmri")
 
 
 def derivatives(name: str = "sub-01_T2w", rows: Any = (), **sidecar: object) -> ImageDerivatives:
