@@ -86,8 +86,8 @@ class ImageCorrections:
                 "Label": row.correction.label,
                 "Correction": row.correction.name,
                 "Scope": row.correction.scope.value,
-                "LabelsDigest": row.labels_digest or None,
-                "Note": row.note or None,
+                **({"LabelsDigest": row.labels_digest} if row.labels_digest else {}),
+                **({"Note": row.note} if row.note else {}),
             }
             for row in self.rows
         ]
@@ -95,8 +95,7 @@ class ImageCorrections:
         if self.edited is not None:
             path = Path(os.path.relpath(self.edited, output)).as_posix()
             edited = {"EditedMap": path, "EditedMapDigest": self.edited_digest}
-        filled = [{key: value for key, value in row.items() if value is not None} for row in rows]
-        return {"Files": list(self.files), "Rows": filled, **edited}
+        return {"Files": list(self.files), "Rows": rows, **edited}
 
     @classmethod
     def from_sidecar(cls, sidecar: Mapping[str, Any], folder: Path = Path()) -> ImageCorrections:

@@ -382,6 +382,14 @@ def _write(path: Path, data: NDArray[Any], header: nib.Nifti1Header, compression
             stream.write(payload)
 
 
+def _store(
+    path: Path, data: NDArray[Any], header: nib.Nifti1Header, *, slope: float = 1.0, compression: int = 6
+) -> None:
+    header.set_data_dtype(data.dtype)
+    header.set_slope_inter(slope, 0.0)
+    _write(path, data, header, compression)
+
+
 def write_nifti(path: Path | str, image: nib.Nifti1Image) -> None:
     """Write the raw values and the header of an image atomically, without scaling the values again.
 
@@ -420,10 +428,7 @@ def write_image(path: Path, data: NDArray[Any], affine: Affine) -> None:
         If it cannot be written.
     """
     stored = data.astype(np.int32) if data.dtype.kind in "iu" and data.dtype.itemsize > 4 else data
-    header = _header_for(stored.shape, affine, None)
-    header.set_data_dtype(stored.dtype)
-    header.set_slope_inter(1.0, 0.0)
-    _write(path, stored, header, compression=3)
+    _store(path, stored, _header_for(stored.shape, affine, None), compression=3)
 
 
 def write_labels(
@@ -463,10 +468,8 @@ def write_labels(
     (1.0, 1.0, 3.0)
     """
     header = _header_for(labels.shape, affine, like_header, keep_units=keep_units)
-    header.set_data_dtype(np.uint8)
-    header.set_slope_inter(1.0, 0.0)
     header.set_intent("label")
-    _write(Path(path), np.asarray(labels, np.uint8), header)
+    _store(Path(path), np.asarray(labels, np.uint8), header)
 
 
 def write_probability(
@@ -498,8 +501,5 @@ def write_probability(
     ...     round(float(read_image(Path(folder, "p.nii.gz")).data.max()), 4)
     0.333
     """
-    header = _header_for(probability.shape, affine, like_header)
-    header.set_data_dtype(np.int16)
-    header.set_slope_inter(_PROBABILITY_STEP, 0.0)
     steps = np.rint(np.clip(probability, 0.0, 1.0) / _PROBABILITY_STEP).astype(np.int16)
-    _write(Path(path), steps, header)
+    _store(Path(path), steps, _header_for(steps.shape, affine, like_header), slope=_PROBABILITY_STEP)
