@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
 
 from totalspineseg_bids.imaging import grid
 from totalspineseg_bids.imaging.volume import Geometry, Volume
@@ -19,14 +20,7 @@ ORIENTATIONS = [
 
 
 def _rotation(degrees: tuple[float, float, float]) -> np.ndarray:
-    matrix = np.eye(3)
-    for axis, angle in enumerate(np.deg2rad(degrees)):
-        turn = np.eye(3)
-        a, b = [k for k in range(3) if k != axis]
-        turn[a, a] = turn[b, b] = np.cos(angle)
-        turn[a, b], turn[b, a] = -np.sin(angle), np.sin(angle)
-        matrix = turn @ matrix
-    return matrix
+    return Rotation.from_euler("xyz", degrees, degrees=True).as_matrix()
 
 
 def _affine(spacing: tuple[float, float, float], degrees: tuple[float, float, float]) -> np.ndarray:
