@@ -26,7 +26,7 @@ from totalspineseg_bids.cli.tools import main as tools
 from totalspineseg_bids.cluster import containers
 from totalspineseg_bids.cluster.job import run_job
 from totalspineseg_bids.cluster.plan import JobPlan
-from totalspineseg_bids.cluster.planning import expected_entries, make_plan
+from totalspineseg_bids.cluster.planning import make_plan
 from totalspineseg_bids.cluster.submit import submit
 from totalspineseg_bids.config import RunConfig
 from totalspineseg_bids.errors import ExitCode, ImageError
@@ -154,7 +154,7 @@ def test_a_dry_run_lists_jobs_and_resources_and_writes_nothing(configure, tmp_pa
 def test_participants_share_a_job_where_there_are_many_for_each_job_at_a_time(tmp_path, configure, settings, sizes):
     raw = make_dataset(tmp_path / "many", {f"sub-{i:02d}/anat/sub-{i:02d}_T2w.nii.gz": tiny_image() for i in range(12)})
     config = configure(bids_dir=raw, **settings)
-    jobs = make_plan(config, expected_entries(config, load_stub)).jobs
+    jobs = make_plan(config, load_stub).jobs
     assert [len(job.images) for job in jobs.values()] == sizes
 
 
@@ -230,7 +230,7 @@ def test_only_what_is_not_complete_becomes_a_job(configure, raw, spoil, changed,
     assert run(configure(), factory=load_stub) == 0
     spoil(raw, raw.parent / "out")
     config = configure(executor="local", **changed)
-    assert list(make_plan(config, expected_entries(config, load_stub)).jobs) == jobs
+    assert list(make_plan(config, load_stub).jobs) == jobs
 
 
 def test_corrections_and_exports_reach_the_images_they_change(configure, tmp_path):
@@ -239,7 +239,7 @@ def test_corrections_and_exports_reach_the_images_they_change(configure, tmp_pat
 
     def jobs_of(**settings: Any) -> list[str]:
         config = configure(executor="local", **settings)
-        return list(make_plan(config, expected_entries(config, load_stub)).jobs)
+        return list(make_plan(config, load_stub).jobs)
 
     assert jobs_of(export=["sct"]) == ["sub-01", "sub-02"]
     assert jobs_of(corrections=table) == ["sub-02"]
@@ -277,7 +277,7 @@ def test_planning_lists_each_folder_once_in_pybids_and_at_most_once_more(configu
     config = configure(executor="local")
     assert run(configure(participant_label=["02"]), factory=load_stub) == 0
     listed = record_listings(monkeypatch)
-    assert set(make_plan(config, expected_entries(config, load_stub)).jobs) == {"sub-01"}
+    assert set(make_plan(config, load_stub).jobs) == {"sub-01"}
     times = Counter(path for path in listed if path.is_relative_to(raw.parent))
     assert times.keys() == {raw, *(path for path in raw.rglob("*") if path.is_dir())}
     assert max(times.values()) == 2
@@ -286,7 +286,7 @@ def test_planning_lists_each_folder_once_in_pybids_and_at_most_once_more(configu
 def test_a_job_searches_neither_the_dataset_nor_the_output(configure, tmp_path, monkeypatch):
     config = configure(executor="local", per="image")
     config.output_dir.mkdir()
-    make_plan(config, expected_entries(config, load_stub)).write(tmp_path)
+    make_plan(config, load_stub).write(tmp_path)
     listed = record_listings(monkeypatch)
     assert run_job(tmp_path, "sub-02_T2w", factory=load_stub) == 0
     assert listed

@@ -73,6 +73,8 @@ class JobPlan:
     """All selected images of the participants of the jobs, by label: the levels of a session are found together."""
     group: Resources
     """Resources of the group level."""
+    expected: Mapping[str, Any]
+    """Entries of the sidecar of an image that is complete."""
 
     def config(self) -> RunConfig:
         """Return the settings of the jobs."""

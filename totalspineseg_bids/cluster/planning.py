@@ -30,15 +30,15 @@ from totalspineseg_bids.imaging.memory import MemoryNeed
 from totalspineseg_bids.inference.resources import available_cpus
 
 
-def make_plan(config: RunConfig, expected: Mapping[str, Any] | None = None) -> JobPlan:
+def make_plan(config: RunConfig, factory: SegmenterFactory = load_segmenter) -> JobPlan:
     """Plan the jobs of a dataset.
 
     Parameters
     ----------
     config : RunConfig
         Settings of the run.
-    expected : mapping of str to object
-        Entries of the sidecar of a complete image, by default from `expected_entries`.
+    factory : SegmenterFactory
+        Reports the digest of the model; the networks are not loaded.
 
     Raises
     ------
@@ -46,7 +46,8 @@ def make_plan(config: RunConfig, expected: Mapping[str, Any] | None = None) -> J
         If the dataset is invalid, nothing is selected, or the model is missing.
     """
     sources = select_images(config)
-    left = sources if config.force else find_incomplete(config, sources, expected or expected_entries(config))
+    expected = _expected_entries(config, factory)
+    left = sources if config.force else find_incomplete(config, sources, expected)
     shares: dict[str, list[SourceImage]] = defaultdict(list)
     for source in left:
         shares[share_name(source, config.per)].append(source)
@@ -58,19 +59,12 @@ def make_plan(config: RunConfig, expected: Mapping[str, Any] | None = None) -> J
         jobs=dict(_jobs(shares, sources, config)),
         sources={label: images for label, images in _by_participant(sources).items() if label in labels},
         group=GROUP_RESOURCES,
+        expected=expected,
     )
 
 
-def expected_entries(config: RunConfig, factory: SegmenterFactory = load_segmenter) -> dict[str, Any]:
-    """Return the entries of the sidecar of an image that was made with these settings and this model.
-
-    Parameters
-    ----------
-    config : RunConfig
-        Settings of the run.
-    factory : SegmenterFactory
-        Reports the digest of the model; the networks are not loaded.
-    """
+def _expected_entries(config: RunConfig, factory: SegmenterFactory) -> dict[str, Any]:
+    """Return the entries of the sidecar of an image that was made with these settings and this model."""
     if config.container is not None:
         # The weights are in the image; the jobs compare their digest.
         return {"Digests": {"Configuration": config.digest}, "Model": {"Name": config.model}}
@@ -91,7 +85,7 @@ def find_incomplete(
     sources : sequence of SourceImage
         Images, with all selected ones of their sessions.
     expected : mapping of str to object
-        Entries of the sidecar of a complete image, from `expected_entries`.
+        Entries of the sidecar of a complete image, from the plan.
     since : float
         Results must not be older than this, in seconds since the epoch.
 

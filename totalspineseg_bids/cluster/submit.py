@@ -6,10 +6,9 @@ import importlib.util
 import logging
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from totalspineseg_bids.app.crash import read_crashes
 from totalspineseg_bids.app.participant import prepare_output
@@ -18,7 +17,7 @@ from totalspineseg_bids.app.segmenter import SegmenterFactory, load_segmenter
 from totalspineseg_bids.bids.names import SourceImage
 from totalspineseg_bids.cluster.containers import apptainer_options
 from totalspineseg_bids.cluster.plan import GROUP, PLAN, JobPlan
-from totalspineseg_bids.cluster.planning import expected_entries, find_incomplete, make_plan
+from totalspineseg_bids.cluster.planning import find_incomplete, make_plan
 from totalspineseg_bids.config import RunConfig
 from totalspineseg_bids.errors import ExitCode, MissingInputError, UsageError
 
@@ -50,8 +49,7 @@ def _submit(config: RunConfig, factory: SegmenterFactory, log: Path | None) -> R
     if config.executor != "local" and config.job_limit is None and config.profile is None:
         msg = f"--executor {config.executor} needs --jobs N, or a --profile that limits the number of jobs"
         raise UsageError(msg)
-    expected = expected_entries(config, factory)
-    plan = make_plan(config, expected)
+    plan = make_plan(config, factory)
     if config.dry_run or log is None:
         sys.stdout.writelines(f"{line}\n" for line in plan_table(plan))
         return int(ExitCode.SUCCESS), None
@@ -62,8 +60,7 @@ def _submit(config: RunConfig, factory: SegmenterFactory, log: Path | None) -> R
     require_snakemake()
     if config.container is None:  # otherwise the jobs do it, so that the description names the container
         prepare_output(config)
-    submission = Submission(config, plan, log.with_suffix(""), expected)
-    return submission.go()
+    return Submission(config, plan, log.with_suffix("")).go()
 
 
 def plan_table(plan: JobPlan) -> Iterable[str]:
@@ -98,8 +95,6 @@ class Submission:
     """Jobs."""
     folder: Path
     """Folder in which Snakemake works and the jobs write their logs; it does not exist yet."""
-    expected: Mapping[str, Any]
-    """Entries of the sidecar of a complete image."""
 
     def go(self) -> RunOutcome:
         """Run all jobs, and the group level if asked, and return the outcome."""
@@ -148,7 +143,7 @@ class Submission:
         # With --force, what is older than the plan by the clock of the file system was not processed.
         since = (self.folder / PLAN).stat().st_mtime if config.force else 0.0
         submitted = {image for job in plan.jobs.values() for image in job.images}
-        incomplete = find_incomplete(config, sources, self.expected, since)
+        incomplete = find_incomplete(config, sources, plan.expected, since)
         failed = [source for source in incomplete if source.relative in submitted]
         if failed:
             return self._failure(failed)
