@@ -170,8 +170,11 @@ def test_release_over_the_network(server, tmp_path, cache, monkeypatch):
     asked = len(server.ranges)
     assert install("r20251124") == folder  # nothing is fetched again
     assert len(server.ranges) == asked
+    next(folder.rglob("*.pth")).write_bytes(b"damaged")
+    install("r20251124")
+    assert len(check("r20251124")) == 6
     install("r20251124", force=True)
-    assert len(server.ranges) == asked + 2
+    assert len(server.ranges) == asked + 4
 
 
 @pytest.mark.parametrize("resumable", [True, False])
