@@ -49,7 +49,7 @@ class SessionEvidence:
 
 
 class Cut(IntEnum):
-    """How the field of view cuts a component, in order of what is lost."""
+    """Cuts of components by the field of view, in order of what is lost."""
 
     NONE = 0
     """Not at all."""
