@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_fill_holes
 
 from totalspineseg_bids.errors import ModelError
-from totalspineseg_bids.imaging.grid import foreground_box
+from totalspineseg_bids.imaging.grid import Box, foreground_box
 from totalspineseg_bids.inference.model import NnUNetModel
 from totalspineseg_bids.inference.patch_grid import RegionOfInterest
 from totalspineseg_bids.inference.tta import Shape3
@@ -114,17 +114,17 @@ def prepare(image: Float32, spacing: Sequence[float], model: NnUNetModel) -> Pre
     return PreparedImage(normalised, full, box, (a, b, c))
 
 
-def _nonzero_box(data: Float32) -> tuple[slice, slice, slice]:
+def _nonzero_box(data: Float32) -> Box:
     # nnU-Net fills holes in the mask first; holes are enclosed, so they do not change the bounding box.
-    mask = data[0] != 0
-    for channel in data[1:]:
+    whole = (slice(0, data.shape[1]), slice(0, data.shape[2]), slice(0, data.shape[3]))
+    mask = np.zeros(data.shape[1:], bool)
+    box: Box | None = None
+    for channel in data:
         mask |= channel != 0
-    slices = []
-    for axis in range(3):
-        others = tuple(other for other in range(3) if other != axis)
-        occupied = np.flatnonzero(mask.any(axis=others))
-        slices.append(slice(int(occupied[0]), int(occupied[-1]) + 1) if occupied.size else slice(0, mask.shape[axis]))
-    return slices[0], slices[1], slices[2]
+        box = foreground_box(mask)
+        if box == whole:
+            break
+    return whole if box is None else box
 
 
 def _normalise(data: Float32, model: NnUNetModel) -> Float32:
