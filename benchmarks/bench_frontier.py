@@ -53,7 +53,7 @@ class Setting(NamedTuple):
 
 
 _ALL = WindowLimits()
-_LARGE = WindowLimits(growth=3.0)
+_LARGE = WindowLimits(growth=2.25)
 _ONE, _TWO = (WindowLimits(passes=passes) for passes in (1, 2))
 _LARGE_ONE, _LARGE_TWO = (WindowLimits(passes, 0.85, 2.25) for passes in (1, 2))
 #: The first is ``best``.

@@ -48,12 +48,12 @@ class WindowLimits:
 WINDOW_LIMITS: Mapping[Quality, Mapping[Role, WindowLimits]] = MappingProxyType(
     {
         "fast": {
-            Role.STEP1: WindowLimits(step=0.85, growth=3.0),
+            Role.STEP1: WindowLimits(step=0.85, growth=2.25),
             Role.STEP2: WindowLimits(passes=1, step=0.85, growth=2.25),
             Role.REFINE: WindowLimits(passes=1),
         },
         "standard": {
-            Role.STEP1: WindowLimits(growth=3.0),
+            Role.STEP1: WindowLimits(growth=2.25),
             Role.STEP2: WindowLimits(passes=2, step=0.85, growth=2.25),
             Role.REFINE: WindowLimits(passes=1),
         },

@@ -41,7 +41,7 @@ def keep_spine(semantic: NDArray[np.uint8], class_map: ClassMap) -> NDArray[np.u
     Returns
     -------
     NDArray[np.uint8]
-        The map without what is far; all zero if there is neither canal nor disc.
+        The map without what is far, the map itself if nothing is; all zero if there is neither canal nor disc.
     """
     kinds = class_map.kinds(semantic)
     core = (kinds == Structure.DISC) | (kinds == Structure.CANAL) | (kinds == Structure.CORD)
@@ -55,6 +55,8 @@ def keep_spine(semantic: NDArray[np.uint8], class_map: ClassMap) -> NDArray[np.u
     weight[0] = 0
     kept = weight >= max(_SHARE_OF_LARGEST * float(weight.max()), 1.0)
     mask = kept[numbered]
+    if mask[any_class].all():
+        return semantic
     for axis in range(3):
         mask = np.repeat(mask, _STRIDE, axis=axis)
     mask = mask[: semantic.shape[0], : semantic.shape[1], : semantic.shape[2]]

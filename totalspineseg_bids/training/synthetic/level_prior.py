@@ -28,8 +28,6 @@ TRANSPOSE: tuple[int, int, int] = (2, 0, 1)
 #: In that order, voxels and mm.
 PATCH: tuple[int, int, int] = (1, 192, 64)
 SPACING: tuple[float, float, float] = (5.0, 3.0, 3.5)
-#: A whole spine fits into one patch a slice.
-PATCH_GROWTH = 2.0
 KERNEL: tuple[int, int, int] = (1, 3, 3)
 FEATURES: tuple[int, ...] = (16, 32, 64, 96, 128, 160, 160)
 STRIDES: tuple[tuple[int, int, int], ...] = (
@@ -69,7 +67,6 @@ def level_prior_plans() -> dict[str, Any]:
         convolutions=1,
         kernel=KERNEL,
         transpose=TRANSPOSE,
-        inference={"patch_growth": PATCH_GROWTH},
     )
 
 
