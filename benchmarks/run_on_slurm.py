@@ -9,6 +9,7 @@ root and Slurm packages it says why it does nothing. With ``--container`` all of
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import random
@@ -195,6 +196,8 @@ def main() -> int:
     parser.add_argument("--container", type=Path, help="image in which the app and the jobs run")
     parser.add_argument("--keep", type=Path, help="folder for all of it (default: a temporary one)")
     options = parser.parse_args()
+    if importlib.util.find_spec("snakemake") is None:
+        parser.error("Snakemake is not installed; pip install '.[cluster]'")
     print(f"seed {options.seed}")
     signal.signal(signal.SIGTERM, stop)
     try:
