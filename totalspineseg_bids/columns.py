@@ -91,7 +91,7 @@ def describe_columns(columns: Iterable[TableColumn]) -> dict[str, dict[str, Any]
 
 
 class TableRow:
-    """Base of records whose fields are columns of a table: ``height_mm`` is the column ``height-mm``.
+    """A row of a table, with a field for each column: ``height_mm`` is the column ``height-mm``.
 
     Examples
     --------

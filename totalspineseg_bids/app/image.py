@@ -256,7 +256,7 @@ class _Writer:
         return [*self.written, *figures.values()]
 
     def _main_sidecar(self, figures: dict[str, str]) -> dict[str, object]:
-        """Return the entries of the sidecar of the label image, whose presence marks the image as complete."""
+        """Return the entries of the sidecar of the label image; an image that has this file is complete."""
         job, config, loaded, spine = self.job, self.config, self.loaded, self.spine
         corrections = job.corrections.describe(self.output)
         posture = self.measures.posture.as_row() if self.measures else {}

@@ -416,7 +416,7 @@ def make_filter(selection: Selection) -> Callable[[SourceImage], bool]:
 
 
 def _matching(source: SourceImage, queries: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Return the queries whose filters all allow an image."""
+    """Return the queries that an image matches."""
     return [query for query in queries if all(_has(source.value_of(name), value) for name, value in query.items())]
 
 

@@ -41,7 +41,7 @@ _TO_RAS: Final = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def _find_series(folder: Path, grid: Geometry) -> tuple[list[Dataset], NDArray[np.intp]] | None:
-    """Return the slices of the series in a folder whose voxels are those of an image, and the indices of these."""
+    """Find the DICOM series on the grid of an image; return its slices and the index of each voxel in the image."""
     series: dict[str, list[Dataset]] = {}
     for dataset in _read(folder):
         series.setdefault(str(dataset.SeriesInstanceUID), []).append(dataset)

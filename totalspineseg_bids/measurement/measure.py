@@ -39,7 +39,7 @@ _MIN_VOXELS_OF_DIAMETER = 8.0
 _CANAL_RADIUS_MM = 7.0
 #: Voxels further than this beside the body belong to a process, mm.
 _BESIDE_MM = 2.0
-#: Largest distance of the middle of a body whose sides are cut from that of the canal, as a share of the width in view.
+#: A body with cut sides is measured only if its middle is this close to that of the canal (share of its width in view).
 _MIDDLE_SHARE = 0.15
 _CUT = "cut by the field of view"
 #: Levels without a regular body: the atlas has none, the axis carries the dens.

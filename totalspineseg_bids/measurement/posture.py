@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -15,6 +16,10 @@ from totalspineseg_bids.columns import TableRow, column, columns_of
 if TYPE_CHECKING:
     from totalspineseg_bids.imaging.centerline import Vector
     from totalspineseg_bids.measurement.body_shape import BodyShape
+
+
+#: A column of an angle.
+_angle = partial(column, unit="degree", decimals=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,29 +35,21 @@ class Posture(TableRow):
     '48.2'
     """
 
-    cervical_lordosis_deg: float | None = column(
+    cervical_lordosis_deg: float | None = _angle(
         "Cervical lordosis",
         "Angle between the lower surfaces of C3 and C7 seen from the side; positive: lordosis",
-        "degree",
-        decimals=1,
     )
-    thoracic_kyphosis_deg: float | None = column(
+    thoracic_kyphosis_deg: float | None = _angle(
         "Thoracic kyphosis",
         "Angle between the upper surface of T4 and the lower surface of T12; positive: kyphosis",
-        "degree",
-        decimals=1,
     )
-    lumbar_lordosis_deg: float | None = column(
+    lumbar_lordosis_deg: float | None = _angle(
         "Lumbar lordosis L1-L5",
         "Angle between the upper surface of L1 and the lower surface of L5; positive: lordosis",
-        "degree",
-        decimals=1,
     )
-    coronal_cobb_deg: float | None = column(
+    coronal_cobb_deg: float | None = _angle(
         "Coronal Cobb angle",
         "Largest angle between surfaces of two vertebral bodies seen from the front, whole bodies only",
-        "degree",
-        decimals=1,
     )
     coronal_cobb_levels: str | None = column(
         "End vertebrae of the coronal Cobb angle", "Upper and lower end vertebra", kind="text"

@@ -41,7 +41,7 @@ def keep_spine(semantic: NDArray[np.uint8], class_map: ClassMap) -> NDArray[np.u
     Returns
     -------
     NDArray[np.uint8]
-        The map without what is far, the map itself if nothing is; all zero if there is neither canal nor disc.
+        The map with the spine only (the same array if nothing else is in it); all zero without canal and disc.
     """
     kinds = class_map.kinds(semantic)
     core = (kinds == Structure.DISC) | (kinds == Structure.CANAL) | (kinds == Structure.CORD)

@@ -49,7 +49,7 @@ class SessionEvidence:
 
 
 class Cut(IntEnum):
-    """Cuts of components by the field of view, in order of what is lost."""
+    """Ways in which the field of view cuts a component, from the least to the most harmful."""
 
     NONE = 0
     """Not at all."""

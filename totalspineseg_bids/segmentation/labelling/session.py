@@ -401,7 +401,7 @@ def _outvoted(together: Sequence[SolvedImage], disputes: Sequence[_Dispute]) -> 
 
 
 def _contested_elsewhere(together: Sequence[SolvedImage]) -> set[int]:
-    """Return the images whose landmarks are all contested in another image, which abstains because of them."""
+    """Return the images that rest only on landmarks for which another image abstains."""
     solved = {n: (s.found.observations, s.found.solution) for n, s in enumerate(together) if s.found is not None}
     reasons = {n: abstention_reason(*found) for n, found in solved.items()}
     in_doubt = set()

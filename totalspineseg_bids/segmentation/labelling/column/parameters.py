@@ -23,7 +23,7 @@ DISC_VOLUME_MM3: tuple[float, ...] = (
     *(11000, 12500, 13000, 12500, 14500, 13500),
 )
 #: Width of a disc in mm is this factor times its volume in mm³ to this power: fit to the discs of six segmented adults,
-#: whose widths differ from it by 14 % (standard deviation).
+#: with a residual of 14 % (standard deviation).
 DISC_WIDTH_MM, DISC_WIDTH_POWER = 5.3, 0.23
 #: Volume of C2 in front of the canal (with the dens) relative to the median of C3 to C5: 1.6 and 2.1 in two atlases,
 #: 1.8 to 2.4 in synthetic necks.
