@@ -19,12 +19,13 @@ unnamed disc 1 to 30      151-180    151-180
 
 from __future__ import annotations
 
-import colorsys
+import csv
 import itertools
 from collections.abc import Collection
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cache
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -35,14 +36,6 @@ LABEL_SCHEMES: tuple[LabelScheme, ...] = ("totalsegmri", "totalspineseg")
 DEFAULT_SCHEME: LabelScheme = "totalsegmri"
 #: Former names of label schemes, which are accepted everywhere.
 SCHEME_ALIASES: dict[str, LabelScheme] = {"seed": DEFAULT_SCHEME}
-
-#: Craniocaudal order of the vertebrae, supernumerary levels in their place; ``S`` is the sacrum.
-VERTEBRA_LEVELS: tuple[str, ...] = (
-    *(f"C{i}" for i in range(1, 8)),
-    *(f"T{i}" for i in range(1, 14)),
-    *(f"L{i}" for i in range(1, 7)),
-    "S",
-)
 
 CORD_ID = 200
 CANAL_ID = 201
@@ -82,127 +75,61 @@ class AnatomicalLabel:
     """``"C1"``, ``"C2-C3"``, ``"S"``; empty for cord, canal and unnamed labels."""
     abbreviation: str
     """Short text for figures."""
-    color: tuple[int, int, int]
-    """Red, green, blue, 0 to 255; the same in every output."""
+    hex_color: str
+    """``#rrggbb``; the same in every output. Neighbours differ, also in brightness."""
     public_id: int
     """Id in the scheme of the later public releases."""
 
     @property
-    def hex_color(self) -> str:
-        """The colour as ``#rrggbb``."""
-        return "#{:02x}{:02x}{:02x}".format(*self.color)
+    def color(self) -> tuple[int, int, int]:
+        """Red, green, blue, 0 to 255."""
+        red, green, blue = bytes.fromhex(self.hex_color[1:])
+        return red, green, blue
 
     def id_in(self, scheme: LabelScheme) -> int:
         """Return the id in a label scheme."""
         return self.public_id if scheme == "totalspineseg" else self.id
 
 
-def _rgb(hue: float, saturation: float, value: float) -> tuple[int, int, int]:
-    red, green, blue = colorsys.hsv_to_rgb(hue % 1.0, saturation, value)
-    return round(255 * red), round(255 * green), round(255 * blue)
+def _read_labels() -> tuple[AnatomicalLabel, ...]:
+    with Path(__file__).with_name("labels.tsv").open(encoding="utf-8", newline="") as stream:
+        return tuple(
+            AnatomicalLabel(
+                id=int(row["id"]),
+                name=row["name"],
+                structure=Structure[row["structure"].upper()],
+                level=row["level"],
+                abbreviation=row["abbreviation"],
+                hex_color=row["color"],
+                public_id=int(row["public_id"]),
+            )
+            for row in csv.DictReader(stream, delimiter="\t")
+        )
 
 
-def _vertebra_color(position: int) -> tuple[int, int, int]:
-    # Neighbours differ by cycling through five hues; brightness falls slowly, so that equal hues differ as well.
-    hues = (0.58, 0.08, 0.42, 0.80, 0.15)
-    return _rgb(hues[position % 5] + 0.012 * (position // 5), 0.62, 0.95 - 0.045 * (position // 5))
-
-
-def _disc_color(position: int) -> tuple[int, int, int]:
-    hues = (0.98, 0.52, 0.88, 0.30, 0.68)
-    return _rgb(hues[position % 5] + 0.012 * (position // 5), 0.45, 1.0 - 0.03 * (position // 5))
-
-
-def _vertebra_ids(level: str) -> tuple[int, int]:
-    number = int(level[1:]) if level != "S" else 0
-    if level == "T13":
-        return 230, 33
-    if level == "L6":
-        return 231, 46
-    if level == "S":
-        return SACRUM_ID, 50
-    region = level[0]
-    if region == "C":
-        return 42 - number, 10 + number
-    if region == "T":
-        return 35 - number, 20 + number
-    return 23 - number, 40 + number
-
-
-#: Disc above the second level, named by both neighbours; the disc above L1 is always T12-L1, above S always L5-S.
-_DISC_LEVELS: tuple[tuple[str, str], ...] = (
-    *((f"C{i}", f"C{i + 1}") for i in range(2, 7)),
-    ("C7", "T1"),
-    *((f"T{i}", f"T{i + 1}") for i in range(1, 13)),
-    ("T12", "L1"),
-    *((f"L{i}", f"L{i + 1}") for i in range(1, 6)),
-    ("L5", "S"),
-)
-
-#: Names of all discs in craniocaudal order, supernumerary ones in their place.
-DISC_LEVELS: tuple[str, ...] = tuple(f"{upper}-{lower}" for upper, lower in _DISC_LEVELS)
-
-_REGULAR_DISCS: tuple[str, ...] = tuple(d for d in DISC_LEVELS if d not in {"T12-T13", "L5-L6"})
-
-
-def _disc_ids(level: str) -> tuple[int, int]:
-    if level == "T12-T13":
-        return 232, 83
-    if level == "L5-L6":
-        return 233, 96
-    canonical = 224 - _REGULAR_DISCS.index(level)
-    upper = level.split("-", maxsplit=1)[0]
-    number = int(upper[1:])
-    if level == "C7-T1":
-        return canonical, 71
-    if level == "T12-L1":
-        return canonical, 91
-    if level == "L5-S":
-        return canonical, 100
-    base = {"C": 61, "T": 71, "L": 91}[upper[0]]
-    return canonical, base + number
-
-
-def _build() -> tuple[AnatomicalLabel, ...]:
-    labels: list[AnatomicalLabel] = []
-    for position, level in enumerate(VERTEBRA_LEVELS):
-        canonical, public = _vertebra_ids(level)
-        sacrum = level == "S"
-        name = "sacrum" if sacrum else f"vertebrae_{level}"
-        structure = Structure.SACRUM if sacrum else Structure.VERTEBRA
-        labels.append(AnatomicalLabel(canonical, name, structure, level, level, _vertebra_color(position), public))
-    for position, level in enumerate(DISC_LEVELS):
-        canonical, public = _disc_ids(level)
-        name = "disc_" + level.replace("-", "_")
-        labels.append(AnatomicalLabel(canonical, name, Structure.DISC, level, level, _disc_color(position), public))
-    labels.append(AnatomicalLabel(CORD_ID, "spinal_cord", Structure.CORD, "", "SC", (255, 225, 60), 1))
-    labels.append(AnatomicalLabel(CANAL_ID, "spinal_canal", Structure.CANAL, "", "canal", (70, 150, 255), 2))
-    for number in range(1, MAX_UNNAMED + 1):
-        shade = 0.55 + 0.35 * (number % 2)
-        vertebra, disc = _UNNAMED_VERTEBRA_BASE + number, _UNNAMED_DISC_BASE + number
-        vertebra_rgb, disc_rgb = _rgb(0.09, 0.12, shade), _rgb(0.55, 0.30, shade)
-        v_name, d_name = f"vertebra_unnamed_{number:02d}", f"disc_unnamed_{number:02d}"
-        labels.append(AnatomicalLabel(vertebra, v_name, Structure.VERTEBRA, "", f"V{number}?", vertebra_rgb, vertebra))
-        labels.append(AnatomicalLabel(disc, d_name, Structure.DISC, "", f"D{number}?", disc_rgb, disc))
-    return tuple(labels)
-
-
-#: Every label, vertebrae first, then discs, cord, canal and the unnamed ones.
-LABELS: tuple[AnatomicalLabel, ...] = _build()
+#: Every label (``labels.tsv``): vertebrae, then discs, both in craniocaudal order, cord, canal and the unnamed ones.
+LABELS: tuple[AnatomicalLabel, ...] = _read_labels()
 BY_ID: dict[int, AnatomicalLabel] = {label.id: label for label in LABELS}
 _VERTEBRA_BY_LEVEL = {
     label.level: label for label in LABELS if label.level and label.structure in (Structure.VERTEBRA, Structure.SACRUM)
 }
 _DISC_BY_LEVEL = {label.level: label for label in LABELS if label.level and label.structure is Structure.DISC}
 
+#: Craniocaudal order of the vertebrae, supernumerary levels in their place; ``S`` is the sacrum.
+VERTEBRA_LEVELS: tuple[str, ...] = tuple(_VERTEBRA_BY_LEVEL)
+
+#: Discs in craniocaudal order, supernumerary ones in their place, named by both neighbours; the disc above L1 is always
+#: T12-L1, above S always L5-S.
+DISC_LEVELS: tuple[str, ...] = tuple(_DISC_BY_LEVEL)
+
+#: Regular disc names, C2-C3 to L5-S (23 of them).
+REGULAR_DISCS: tuple[str, ...] = tuple(level for level in DISC_LEVELS if level not in {"T12-T13", "L5-L6"})
+
 #: The four landmark discs of the method.
 LANDMARK_DISCS: tuple[str, ...] = ("C2-C3", "C7-T1", "T12-L1", "L5-S")
 
 #: Discs that step 2 gets as its second channel: every second regular disc counted from C2-C3.
-ODD_DISCS: tuple[str, ...] = _REGULAR_DISCS[0::2]
-
-#: Regular disc names, C2-C3 to L5-S (23 of them).
-REGULAR_DISCS: tuple[str, ...] = _REGULAR_DISCS
+ODD_DISCS: tuple[str, ...] = REGULAR_DISCS[0::2]
 
 
 def vertebra(level: str) -> AnatomicalLabel:
@@ -338,8 +265,8 @@ def level_point_value(disc_level: str) -> int | None:
     """
     if disc_level == "C1-C2":
         return 2
-    if disc_level in _REGULAR_DISCS:
-        return 3 + _REGULAR_DISCS.index(disc_level)
+    if disc_level in REGULAR_DISCS:
+        return 3 + REGULAR_DISCS.index(disc_level)
     return None
 
 

@@ -1,8 +1,10 @@
-"""Publications to cite, and the text for a methods section."""
+"""Publications to cite (``publications.json``), and the text for a methods section."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from totalspineseg_bids import __version__
@@ -19,7 +21,7 @@ class Publication:
     """Key in BibTeX, such as ``isensee2021``."""
     kind: str
     """Type in BibTeX."""
-    authors: tuple[str, ...]
+    authors: list[str]
     """Authors as family name and initials."""
     title: str
     """Title."""
@@ -29,7 +31,7 @@ class Publication:
     """Where it was published, as in a list of references."""
     link: str
     """DOI or address."""
-    bibtex: dict[str, str] = field(default_factory=dict)
+    bibtex: dict[str, str]
     """Further fields in BibTeX."""
 
     @property
@@ -47,34 +49,8 @@ class Publication:
         return f"@{self.kind}{{{self.key},\n{lines}\n}}\n"
 
 
-PUBLICATIONS: Final = (
-    Publication(
-        "warszawer2024",
-        "inproceedings",
-        (
-            *("Warszawer Y", "Molinier N", "Valošek J", "Shirbint E", "Benveniste PL", "Achiron A", "Eshaghi A"),
-            "Cohen-Adad J",
-        ),
-        "Fully automatic vertebrae and spinal cord segmentation using a hybrid approach combining nnU-Net and iterative"
-        " algorithm",
-        2024,
-        "Proceedings of the 32nd Annual Meeting of ISMRM, 2024",
-        "https://github.com/neuropoly/totalspineseg",
-        {
-            "booktitle": "Proceedings of the 32nd Annual Meeting of ISMRM",
-            "url": "https://github.com/neuropoly/totalspineseg",
-        },
-    ),
-    Publication(
-        "isensee2021",
-        "article",
-        ("Isensee F", "Jaeger PF", "Kohl SAA", "Petersen J", "Maier-Hein KH"),
-        "nnU-Net: a self-configuring method for deep learning-based biomedical image segmentation",
-        2021,
-        "Nature Methods 2021;18:203–211",
-        "https://doi.org/10.1038/s41592-020-01008-z",
-        {"journal": "Nature Methods", "volume": "18", "pages": "203--211", "doi": "10.1038/s41592-020-01008-z"},
-    ),
+PUBLICATIONS: Final = tuple(
+    Publication(**entry) for entry in json.loads(Path(__file__).with_name("publications.json").read_text("utf-8"))
 )
 
 
