@@ -123,11 +123,9 @@ def compare_all(outcomes: list[FileResult], bids: Path) -> Evaluation:
     """Compare with the truth; an image without output counts as one in which nothing was found."""
     cases, _ = find_cases([bids])
     truths = {case.image: case.labels.levels[0] for case in cases}
-    return evaluate(
-        [outcome.job.target if outcome.job.target.exists() else None for outcome in outcomes],
-        [truths[outcome.job.source.resolve()] for outcome in outcomes],
-        tags=[tags_of(outcome.job.source) for outcome in outcomes],
-    )
+    jobs = [outcome.job for outcome in outcomes]
+    pairs = [(job.target if job.target.exists() else None, truths[job.source.resolve()]) for job in jobs]
+    return evaluate(pairs, tags=[tags_of(job.source) for job in jobs])
 
 
 def report_path(target: Path) -> Path:

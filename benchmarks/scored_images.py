@@ -31,7 +31,7 @@ def cases_of(bids: Path, images: slice) -> list[TrainingCase]:
 
 def score(labels: Path, case: TrainingCase) -> dict[str, Any]:
     """Return the Dice of each level in full view, and whether all names are right."""
-    (image,) = evaluate([labels], [case.labels.levels[0]]).images
+    (image,) = evaluate([(labels, case.labels.levels[0])]).images
     return {"Dice": _DICE.values(image), "right": image.outcome is Outcome.RIGHT}
 
 

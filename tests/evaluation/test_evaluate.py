@@ -131,7 +131,7 @@ def test_files_on_other_grids_and_schemes(tmp_path: Path) -> None:
     affine = np.array([[0, 0, -1, 23], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]], float)
     turned = anatomy.to_scheme(np.ascontiguousarray(truth[::-1].transpose(1, 2, 0)), "totalspineseg")
     pred, ref = save(tmp_path / "p.nii.gz", turned, affine), save(tmp_path / "t.nii.gz", truth)
-    result = evaluate([pred], [ref], label_scheme="totalspineseg", truth_scheme="seed")
+    result = evaluate([(pred, ref)], label_scheme="totalspineseg", truth_scheme="seed")
     assert not result.failed
     assert result.summary()["dice_levels"] == 1.0
 
@@ -153,7 +153,7 @@ def test_figures_and_files(tmp_path: Path) -> None:
         ("sub-1_seg-totalspineseg_desc-T1w_dseg.nii.gz", "sub-1_T1w_label-spine_dseg.nii.gz"),
         ("sub-1_seg-totalspineseg_desc-T2w_dseg.nii.gz", "sub-1_T2w_label-spine_dseg.nii.gz"),
     ]
-    result = evaluate([p for p, _ in pairs], [t for _, t in pairs])
+    result = evaluate(pairs)
     figures = result.summary()
     assert figures["images"] == figures["images_with_landmark"] == 2
     assert figures["silently_wrong"] == 1
@@ -191,7 +191,7 @@ def test_plain_folders_pair_by_name(tmp_path: Path) -> None:
     save(tmp_path / "pred" / "a.nii.gz", truth)
     pairs = pair_files(tmp_path / "pred", tmp_path / "truth")
     assert [(p and p.name, t.name) for p, t in pairs] == [("a.nii.gz", "a.nii.gz"), (None, "b.nii.gz")]
-    result = evaluate([p for p, _ in pairs], [t for _, t in pairs])
+    result = evaluate(pairs)
     assert [image.outcome for image in result.images] == [Outcome.RIGHT, Outcome.EMPTY]
     assert result.summary()["all_levels_right"] == 0.5
     with pytest.raises(MissingInputError):
@@ -208,7 +208,7 @@ def test_same_subject_of_two_datasets_pairs_by_name(tmp_path: Path) -> None:
         save(tmp_path / "pred" / f"{dataset}_sub-1_T2w.nii.gz", predicted)
     pairs = pair_files(tmp_path / "pred", tmp_path / "truth")
     assert [(p and p.name) for p, _ in pairs] == [t.name for _, t in pairs]
-    result = evaluate([p for p, _ in pairs], [t for _, t in pairs])
+    result = evaluate(pairs)
     assert [image.outcome for image in result.images] == [Outcome.RIGHT, Outcome.WRONG]
     assert [(group.tag, group.value) for group in result.groups()] == [("all", "all"), ("contrast", "T2w")]
 
@@ -227,7 +227,7 @@ def test_bad_file_does_not_stop_the_others(tmp_path: Path) -> None:
     good = save(tmp_path / "good.nii.gz", truth)
     bad = tmp_path / "bad.nii.gz"
     bad.write_bytes(good.read_bytes()[:100])
-    result = evaluate([bad, good], [good, good])
+    result = evaluate([(bad, good), (good, good)])
     assert len(result.images) == 1
     assert "bad.nii.gz" in result.failed[0][1]
     assert "not compared" in evaluation_table(result)

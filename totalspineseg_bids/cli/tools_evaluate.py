@@ -88,9 +88,7 @@ def _evaluate(predicted: Path, truth: Path, missing_as_empty: bool, output: Path
     if not missing_as_empty:
         pairs = [pair for pair in pairs if pair[0] is not None]
     with bar(len(pairs), "evaluate") as progress:
-        result = evaluate(
-            [found for found, _ in pairs], [wanted for _, wanted in pairs], progress=steps_of(progress), **options
-        )
+        result = evaluate(pairs, progress=steps_of(progress), **options)
     if not result.images:
         msg = f"none of {len(pairs)} pairs can be compared; the first: {result.failed[0][1]}"
         raise ImageError(msg)

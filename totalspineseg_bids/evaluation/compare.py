@@ -11,6 +11,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,9 +55,9 @@ class Comparison:
 
     models: dict[str, Evaluation]
     """Evaluation by name; all hold the same images in the same order."""
-    left_out: tuple[tuple[str, str], ...] = ()
+    left_out: tuple[tuple[str, str], ...]
     """Images that could not be compared for every model, with the reason."""
-    without_prediction: dict[str, int] | None = None
+    without_prediction: dict[str, int]
     """By model, how many images it has no prediction for and that count as empty."""
 
     @property
@@ -102,17 +103,6 @@ class Comparison:
                 yield ComparedMetric(group, metric, figures, differences)
 
 
-def _pairs(predictions: Mapping[str, Path], truth: Path) -> tuple[list[Path], dict[str, list[Path | None]]]:
-    """Return the truths, and for each model its prediction for each of them."""
-    truths: list[Path] = []
-    found: dict[str, list[Path | None]] = {}
-    for name, folder in predictions.items():
-        pairs = pair_files(folder, truth)
-        truths = [path for _, path in pairs]
-        found[name] = [path for path, _ in pairs]
-    return truths, found
-
-
 def compare_models(
     predictions: Mapping[str, Path],
     truth: Path,
@@ -155,13 +145,14 @@ def compare_models(
     if len(predictions) < 2:
         msg = "name at least two predictions to compare, each as NAME=FOLDER"
         raise UsageError(msg)
-    truths, found = _pairs(predictions, truth)
+    found = {name: pair_files(folder, truth) for name, folder in predictions.items()}
+    truths = [path for _, path in next(iter(found.values()))]
     results: dict[str, list[ImageResult]] = {name: [] for name in predictions}
     without = dict.fromkeys(predictions, 0)
     left_out: list[tuple[str, str]] = []
-    scheme = truth_scheme or label_scheme
+    measure = partial(compare_files, label_scheme=label_scheme, truth_scheme=truth_scheme, tolerance_mm=tolerance_mm)
     for number, path in enumerate(truths):
-        own = {name: paths[number] for name, paths in found.items()}
+        own = {name: pairs[number][0] for name, pairs in found.items()}
         missing = [name for name, prediction in own.items() if prediction is None]
         if missing and drop_missing:
             left_out.append((path.name, f"no prediction of {', '.join(missing)}"))
@@ -169,10 +160,7 @@ def compare_models(
             # One contrast for all models, so that they have the same groups.
             tags = tags_of(next(iter(own.values())), path)
             try:
-                single = {
-                    name: compare_files(prediction, path, label_scheme, scheme, tags=tags, tolerance_mm=tolerance_mm)
-                    for name, prediction in own.items()
-                }
+                single = {name: measure(prediction, path, tags=tags) for name, prediction in own.items()}
             except SpineAppError as error:
                 logger.warning("left out: %s", error)
                 left_out.append((path.name, str(error)))

@@ -69,7 +69,7 @@ def _by_group(comparison: Comparison) -> Iterator[tuple[ImageGroup, list[Compare
 def _remarks(comparison: Comparison) -> list[str]:
     lines = [
         f"{name}: {number} images without a prediction count as empty"
-        for name, number in (comparison.without_prediction or {}).items()
+        for name, number in comparison.without_prediction.items()
         if number
     ]
     return lines + [f"left out for every model: {name}: {reason}" for name, reason in comparison.left_out]

@@ -7,7 +7,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -205,13 +205,13 @@ def tags_of(prediction: Path | None, truth: Path) -> dict[str, str]:
 def compare_files(
     pred_path: Path | None,
     truth_path: Path,
-    label_scheme: LabelScheme,
-    truth_scheme: LabelScheme,
     *,
+    label_scheme: LabelScheme,
+    truth_scheme: LabelScheme | None,
     tags: dict[str, str],
     tolerance_mm: float,
 ) -> ImageResult:
-    """Compare a labelled image with its truth.
+    """Compare a labelled image with its truth, as `evaluate` does.
 
     Raises
     ------
@@ -219,7 +219,7 @@ def compare_files(
         If one of them cannot be read, or the truth holds no label of the spine.
     """
     truth = read_labels(truth_path)
-    wanted = anatomy.from_scheme(truth.data, truth_scheme)
+    wanted = anatomy.from_scheme(truth.data, truth_scheme or label_scheme)
     if not wanted.any():
         msg = f"{truth_path}: holds no label of the spine"
         raise ImageError(msg)
@@ -234,8 +234,7 @@ def compare_files(
 
 
 def evaluate(
-    pred_paths: Sequence[Path | None],
-    truth_paths: Sequence[Path],
+    pairs: Sequence[tuple[Path | None, Path]],
     *,
     label_scheme: LabelScheme = anatomy.DEFAULT_SCHEME,
     truth_scheme: LabelScheme | None = None,
@@ -250,8 +249,8 @@ def evaluate(
 
     Parameters
     ----------
-    pred_paths, truth_paths
-        Files, in pairs. ``None`` stands for no prediction, which counts as one that finds nothing.
+    pairs : sequence of (Path or None, Path)
+        Prediction and truth of each image. ``None`` stands for no prediction, which counts as one that finds nothing.
     label_scheme : LabelScheme, optional
         Ids of the predictions.
     truth_scheme : LabelScheme, optional
@@ -267,22 +266,14 @@ def evaluate(
     -------
     Evaluation
         Figures of each image.
-
-    Raises
-    ------
-    ValueError
-        If the numbers of files differ.
     """
     images: list[ImageResult] = []
     failed: list[tuple[str, str]] = []
-    pairs = list(zip(pred_paths, truth_paths, strict=True))
+    measure = partial(compare_files, label_scheme=label_scheme, truth_scheme=truth_scheme, tolerance_mm=tolerance_mm)
     for number, (pred_path, truth_path) in enumerate(pairs, start=1):
         own = tags[number - 1] if tags is not None else tags_of(pred_path, truth_path)
         try:
-            scheme = truth_scheme or label_scheme
-            images.append(
-                compare_files(pred_path, truth_path, label_scheme, scheme, tags=own, tolerance_mm=tolerance_mm)
-            )
+            images.append(measure(pred_path, truth_path, tags=own))
         except SpineAppError as error:
             logger.warning("left out: %s", error)
             failed.append((str(pred_path or truth_path), str(error)))

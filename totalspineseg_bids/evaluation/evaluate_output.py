@@ -17,6 +17,7 @@ from totalspineseg_bids.bids.tables import format_table
 from totalspineseg_bids.evaluation.evaluate import Evaluation
 from totalspineseg_bids.evaluation.metrics import GROUPS, Outcome
 from totalspineseg_bids.imaging.atomic import write_text
+from totalspineseg_bids.report.environment import make_environment
 
 _WORST_FIRST = (Outcome.WRONG, Outcome.EMPTY, Outcome.ABSTAINED, Outcome.INCOMPLETE, Outcome.RIGHT)
 #: What each outcome means, for the page.
@@ -49,13 +50,7 @@ def bar(value: float) -> int:
 @cache
 def environment() -> jinja2.Environment:
     """Return the templates of this package, with the filters that they use; undefined names are errors."""
-    made = jinja2.Environment(
-        loader=jinja2.PackageLoader("totalspineseg_bids.evaluation", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    made = make_environment("totalspineseg_bids.evaluation", "templates")
     made.filters.update(three=format_number, percent=partial(format_number, percent=True), mm=millimetres, bar=bar)
     made.globals.update(version=__version__, groups=list(GROUPS.values()))
     return made

@@ -28,16 +28,21 @@ _HEADLINES: Final = {
 }
 
 
-@cache
-def environment() -> jinja2.Environment:
-    """Return the template environment, which escapes all values by default."""
-    jinja = jinja2.Environment(
-        loader=jinja2.PackageLoader(_PACKAGE, "templates"),
-        autoescape=True,
+def make_environment(package: str, folder: str, *, autoescape: bool = True) -> jinja2.Environment:
+    """Return the environment of the templates in a folder of a package; names that they lack are errors."""
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader(package, folder),
+        autoescape=autoescape,  # noqa: S701 - off for Markdown
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+
+
+@cache
+def environment() -> jinja2.Environment:
+    """Return the template environment, which escapes all values by default."""
+    jinja = make_environment(_PACKAGE, "templates")
     jinja.globals.update(version=__version__, style=asset("style.css"), units=unit_symbol, publications=PUBLICATIONS)
     return jinja
 

@@ -262,13 +262,7 @@ def tissue_alike(case: Case) -> np.ndarray:
     """Return a mask of the voxels at which semantic map and truth have the same tissue."""
     kinds = np.zeros(256, np.uint8)
     for label in anatomy.LABELS:
-        kinds[label.id] = {
-            "spinal_cord": Structure.CORD,
-            "spinal_canal": Structure.CANAL,
-            "vertebra": Structure.VERTEBRA,
-            "sacrum": Structure.SACRUM,
-            "disc": Structure.DISC,
-        }[label.structure.text]
+        kinds[label.id] = label.structure
     want, have = kinds[case.truth], case.kinds()
     bone = (want == Structure.SACRUM) & (have == Structure.VERTEBRA)
     return np.asarray((want == have) & (want > 0) | bone)

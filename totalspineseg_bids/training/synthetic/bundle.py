@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import torch
 
 from totalspineseg_bids import __version__
@@ -24,6 +23,7 @@ from totalspineseg_bids.inference.checkpoint import StateDict, read_checkpoint
 from totalspineseg_bids.inference.folders import fold_checkpoints, read_json
 from totalspineseg_bids.models.export import strip_checkpoint
 from totalspineseg_bids.models.verify import write_manifest
+from totalspineseg_bids.report.environment import make_environment
 from totalspineseg_bids.training.class_maps import DATASET_NAMES, DatasetId, dataset_json
 from totalspineseg_bids.training.synthetic import refinement_training
 from totalspineseg_bids.training.synthetic.label_map_pool import read_pool
@@ -78,20 +78,9 @@ def _megabytes(folder: Path) -> float:
 
 
 def _render_card(template: str, **values: Any) -> str:  # noqa: ANN401
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("totalspineseg_bids.training.synthetic", "cards"),
-        autoescape=False,  # noqa: S701 - Markdown
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=False,
-        undefined=jinja2.StrictUndefined,
-    )
-    return (
-        environment.get_template(f"{template}.md.j2").render(
-            version=__version__, torch=torch.__version__.split("+")[0], **values
-        )
-        + "\n"
-    )
+    cards = make_environment("totalspineseg_bids.training.synthetic", "cards", autoescape=False)  # Markdown
+    card = cards.get_template(f"{template}.md.j2")
+    return card.render(version=__version__, torch=torch.__version__.split("+")[0], **values) + "\n"
 
 
 def step1_of_step2(weights: StateDict) -> StateDict:
