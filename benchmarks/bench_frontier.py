@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scored_images import cases_of, image_slice, score, summarize
 
-from totalspineseg_bids.cli.tools_common import bar, positive
+from totalspineseg_bids.cli.tools_common import positive
 from totalspineseg_bids.imaging.grid import to_working_grid
 from totalspineseg_bids.imaging.io import load_image, write_labels
 from totalspineseg_bids.inference import predictor
@@ -30,6 +30,7 @@ from totalspineseg_bids.inference.model import NnUNetModel
 from totalspineseg_bids.inference.options import InferenceOptions
 from totalspineseg_bids.models.registry import resolve
 from totalspineseg_bids.models.roles import Role
+from totalspineseg_bids.progress import bar
 from totalspineseg_bids.segmentation.labelling import label_map, odd_discs
 from totalspineseg_bids.segmentation.networks import (
     CROP_MARGIN_MM,
@@ -168,7 +169,7 @@ def main(argv: list[str] | None = None) -> int:
     stages = Stages(options.model, options.threads)
     file = options.output / "frontier.json"
     scores: dict[str, dict[str, Any]] = json.loads(file.read_text()) if file.exists() else {}
-    with bar(len(cases) * len(SETTINGS), "frontier") as progress:
+    with bar(total=len(cases) * len(SETTINGS), desc="frontier") as progress:
         for case in cases:
             image = load_image(case.image).volume
             stages.next_image()

@@ -18,7 +18,8 @@ from typing import Any
 
 import torch
 
-from totalspineseg_bids.cli.tools_common import bar, positive
+from totalspineseg_bids.cli.tools_common import positive
+from totalspineseg_bids.progress import bar
 from totalspineseg_bids.training.synthetic.hardware import computes_bfloat16
 from totalspineseg_bids.training.synthetic.small_plans import CONFIGURATION, CONVOLUTIONS, FEATURES, PATCH, SPACING
 
@@ -88,7 +89,7 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
     # With odd discs, so that all outputs are asked for.
     batch = next(batch for batch in torch.utils.data.DataLoader(stream) if batch[0][0, 1].any())
     seconds: dict[bool, list[float]] = {False: [], True: []}
-    with bar(2 * (options.steps + 2), "train") as progress:
+    with bar(total=2 * (options.steps + 2), desc="train") as progress:
         for number in range(options.steps + 2):
             for bfloat16 in (False, True):
                 trainer.bfloat16 = bfloat16

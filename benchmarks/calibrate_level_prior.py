@@ -21,13 +21,14 @@ from scipy.optimize import minimize
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
-from totalspineseg_bids.cli.tools_common import bar, positive
+from totalspineseg_bids.cli.tools_common import positive
 from totalspineseg_bids.imaging.grid import to_canonical
 from totalspineseg_bids.imaging.io import read_labels
 from totalspineseg_bids.inference.model import load_model
 from totalspineseg_bids.inference.options import InferenceOptions
 from totalspineseg_bids.inference.predictor import Predictor
 from totalspineseg_bids.models.registry import resolve
+from totalspineseg_bids.progress import bar
 from totalspineseg_bids.segmentation.labelling.column.parameters import PRIOR_END_LEVELS, EvidenceWeights
 from totalspineseg_bids.synthesis.appearance import render
 from totalspineseg_bids.synthesis.dataset import EVALUATION_DOMAIN
@@ -124,7 +125,7 @@ def main() -> int:
     centres = [disc_centres(labels) for labels in maps]
     away: Counter[int] = Counter()
     means = []
-    with bar(options.views, "views") as progress:
+    with bar(total=options.views, desc="views") as progress:
         for number in range(options.views):
             labels, discs = maps[number % len(maps)], centres[number % len(maps)]
             centre, (depth, length) = draw_view(discs, rng)

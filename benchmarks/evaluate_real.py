@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import LABEL_SCHEMES, Structure
 from totalspineseg_bids.app.files import FileJob, segment_files
-from totalspineseg_bids.cli.tools_common import bar, positive
+from totalspineseg_bids.cli.tools_common import positive
 from totalspineseg_bids.errors import NothingSelectedError, SpineAppError
 from totalspineseg_bids.evaluation.evaluate import Evaluation
 from totalspineseg_bids.evaluation.evaluate_output import format_number, write_evaluation
@@ -35,6 +35,7 @@ from totalspineseg_bids.imaging.grid import restore_labels
 from totalspineseg_bids.imaging.io import read_labels
 from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.models.registry import resolve
+from totalspineseg_bids.progress import bar
 from totalspineseg_bids.segmentation.pipeline import SpineSegmenter
 from totalspineseg_bids.training.case_labels import SchemeChoice, load_labels
 from totalspineseg_bids.training.cases import TrainingCase, find_cases
@@ -73,7 +74,7 @@ def segment(options: argparse.Namespace, cases: Sequence[TrainingCase]) -> tuple
             engine=options.engine,
             threads=options.threads,
         )
-    with bar(len(todo), "segment") as progress:
+    with bar(total=len(todo), desc="segment") as progress:
         for job in todo:
             job.target.unlink(missing_ok=True)
             start = time.perf_counter()
@@ -140,7 +141,7 @@ def score(
     present = {int(value) for _, _, truth in truths for value in np.unique(truth.data)} - {0}
     kinds = {anatomy.BY_ID[value].structure for value in present}
     images: list[ImageResult] = []
-    with bar(len(truths), "compare") as progress:
+    with bar(total=len(truths), desc="compare") as progress:
         for case, path, truth in truths:
             predicted = np.zeros_like(truth.data)
             if path.exists():

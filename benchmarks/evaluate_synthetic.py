@@ -21,12 +21,13 @@ from typing import Any
 from recordings import Recorder, save
 
 from totalspineseg_bids.app.files import FileResult, find_file_jobs, segment_files
-from totalspineseg_bids.cli.tools_common import bar, positive
+from totalspineseg_bids.cli.tools_common import positive
 from totalspineseg_bids.errors import SpineAppError
 from totalspineseg_bids.evaluation.evaluate import Evaluation, evaluate
 from totalspineseg_bids.evaluation.evaluate_output import evaluation_table, write_evaluation
 from totalspineseg_bids.imaging.atomic import write_text
 from totalspineseg_bids.models.registry import resolve
+from totalspineseg_bids.progress import bar
 from totalspineseg_bids.synthesis.dataset import write_dataset
 from totalspineseg_bids.training.cases import find_cases
 
@@ -59,18 +60,16 @@ def make_images(options: argparse.Namespace) -> Path:
     mark = folder.with_name("bids.json")
     if mark.exists() and json.loads(mark.read_text()) == recipe:
         return folder
-    with bar(1000, "synthesize") as progress:
-        write_dataset(
-            folder,
-            options.images,
-            options.seed,
-            fields_of_view=options.fov,
-            contrasts=options.contrast,
-            label_maps=options.label_maps,
-            variants=options.variants,
-            most_images=options.images,
-            progress=lambda _what, done: progress.update(round(1000 * done) - progress.n),
-        )
+    write_dataset(
+        folder,
+        options.images,
+        options.seed,
+        fields_of_view=options.fov,
+        contrasts=options.contrast,
+        label_maps=options.label_maps,
+        variants=options.variants,
+        most_images=options.images,
+    )
     write_text(mark, json.dumps(recipe))
     return folder
 
@@ -91,7 +90,7 @@ def segment(options: argparse.Namespace, bids: Path) -> tuple[list[FileResult], 
         job.target.unlink(missing_ok=True)
     outcomes: list[FileResult] = []
     seconds: list[float] = []
-    with bar(len(jobs), "segment") as progress:
+    with bar(total=len(jobs), desc="segment") as progress:
         for job in jobs:
             start = time.perf_counter()
             outcomes += segment_files([job], segmenter)

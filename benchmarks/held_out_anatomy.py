@@ -20,12 +20,13 @@ from scipy.spatial import cKDTree
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
-from totalspineseg_bids.cli.tools_common import bar, positive
+from totalspineseg_bids.cli.tools_common import positive
 from totalspineseg_bids.errors import SpineAppError
 from totalspineseg_bids.imaging.grid import restore_labels
 from totalspineseg_bids.imaging.io import read_image, read_labels
 from totalspineseg_bids.imaging.volume import Geometry, Volume
 from totalspineseg_bids.models.registry import resolve
+from totalspineseg_bids.progress import bar
 from totalspineseg_bids.segmentation.pipeline import SpineSegmenter
 from totalspineseg_bids.synthesis.dataset import write_dataset
 from totalspineseg_bids.training.cases import find_cases
@@ -141,7 +142,7 @@ def main(argv: list[str] | None = None) -> int:
                 write_dataset(bids, options.images, options.seed, label_maps=source, most_images=options.images)
             cases, _ = find_cases([bids])
             rows = []
-            with bar(len(cases), f"label {name}") as progress:
+            with bar(total=len(cases), desc=f"label {name}") as progress:
                 for case in cases:
                     rows.append(segmented(segmenter, case.image, read_labels(case.labels.levels[0])))
                     progress.update()

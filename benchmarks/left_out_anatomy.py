@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
-from totalspineseg_bids.cli.tools_common import bar, positive
+from totalspineseg_bids.cli.tools_common import positive
 from totalspineseg_bids.errors import ModelError, SpineAppError, UsageError
 from totalspineseg_bids.imaging.grid import restore_labels
 from totalspineseg_bids.imaging.io import read_image, read_labels
 from totalspineseg_bids.imaging.masks import apply_table
 from totalspineseg_bids.imaging.volume import Geometry
 from totalspineseg_bids.models.registry import resolve
+from totalspineseg_bids.progress import bar
 from totalspineseg_bids.segmentation.pipeline import SpineSegmenter
 from totalspineseg_bids.synthesis.dataset import write_dataset
 from totalspineseg_bids.training.cases import find_cases
@@ -108,7 +109,7 @@ def measure(options: argparse.Namespace, models: Path, bids: Path) -> dict[str, 
     segmenter = SpineSegmenter(resolve(str(models), need=("step1",)), threads=options.threads, step1_only=True)
     dice: dict[str, list[float]] = {group: [] for group in GROUPS}
     cases, _ = find_cases([bids])
-    with bar(len(cases), f"segment with {models.name}") as progress:
+    with bar(total=len(cases), desc=f"segment with {models.name}") as progress:
         for case in cases:
             spine = segmenter.segment(read_image(case.image))
             truth = read_labels(case.labels.levels[0])

@@ -21,10 +21,10 @@ from evaluate_synthetic import compare_all, print_result, recording, report_path
 from recordings import load, odd_discs_of
 
 from totalspineseg_bids.app.files import FileJob, FileResult, find_file_jobs, segment_files
-from totalspineseg_bids.cli.tools_common import bar
 from totalspineseg_bids.errors import SpineAppError
 from totalspineseg_bids.evaluation.evaluate_output import write_evaluation
 from totalspineseg_bids.imaging.volume import Volume
+from totalspineseg_bids.progress import bar
 from totalspineseg_bids.segmentation.networks import NetworkOutputs
 from totalspineseg_bids.segmentation.pipeline import label_outputs
 from totalspineseg_bids.segmentation.result import LabelledSpine, StageProgress
@@ -95,7 +95,7 @@ def main(argv: list[str] | None = None) -> int:
             job for job in find_file_jobs(folder / "bids", again / "labels") if recording(folder, job.source).exists()
         ]
         outcomes, other_discs = [], []
-        with bar(len(jobs), "label") as progress:
+        with bar(total=len(jobs), desc="label") as progress:
             for job in jobs:
                 perception, odd = load(recording(folder, job.source))
                 outcomes.append(relabel(job, perception))

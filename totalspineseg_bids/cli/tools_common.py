@@ -1,4 +1,4 @@
-"""Options, output and progress bars that the subcommands share."""
+"""Options and output that the subcommands share."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
-
-from tqdm import tqdm
 
 from totalspineseg_bids.anatomy import DEFAULT_SCHEME, LABEL_SCHEMES, SCHEME_ALIASES
 from totalspineseg_bids.cli.bids_app import add_setting
@@ -124,19 +122,3 @@ def whole_number(text: str, least: int = 1) -> int:
 
 #: Type of an option for a whole number above 0.
 positive = whole_number
-
-
-def bar(total: int, title: str) -> Any:
-    """Return a progress bar on standard error, which is only shown on a terminal."""
-    return tqdm(total=total, desc=title, disable=None, leave=False, dynamic_ncols=True)
-
-
-def steps_of(progress: Any) -> Callable[..., None]:
-    """Return the function that moves a progress bar: number done, number in all, name of the item."""
-
-    def show(done: int, total: int, name: str = "") -> None:
-        progress.total = total
-        progress.set_postfix_str(name[-40:], refresh=False)
-        progress.update(done - progress.n)
-
-    return show

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from totalspineseg_bids.cli.tools_common import Subparsers, add_subcommand, bar, positive, say, say_table, steps_of
+from totalspineseg_bids.cli.tools_common import Subparsers, add_subcommand, positive, say, say_table
 from totalspineseg_bids.errors import MissingInputError, UsageError
 
 _ROOT = Path("data/bids")
@@ -71,8 +71,7 @@ def _get(names: list[str], to: Path, labels: str | None, _plain: bool, **options
     choice = GetOptions(**options)
     failed: list[str] = []
     for source in sources:
-        with bar(0, source.name) as progress:
-            result = get_dataset(source, to, choice, steps_of(progress))
+        result = get_dataset(source, to, choice)
         present = result.selected - len(result.failed)
         say(f"{source.name}: {present} of {result.selected} files, {result.fetched} fetched now: {result.folder}")
         failed += [f"{source.name}: {name}: {reason}" for name, reason in result.failed]

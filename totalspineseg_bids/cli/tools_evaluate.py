@@ -7,15 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from totalspineseg_bids.anatomy import LABEL_SCHEMES
-from totalspineseg_bids.cli.tools_common import (
-    Subparsers,
-    add_label_scheme,
-    add_subcommand,
-    bar,
-    say,
-    scheme_name,
-    steps_of,
-)
+from totalspineseg_bids.cli.tools_common import Subparsers, add_label_scheme, add_subcommand, say, scheme_name
 from totalspineseg_bids.errors import ImageError
 
 
@@ -87,8 +79,7 @@ def _evaluate(predicted: Path, truth: Path, missing_as_empty: bool, output: Path
     missing = [wanted for found, wanted in pairs if found is None]
     if not missing_as_empty:
         pairs = [pair for pair in pairs if pair[0] is not None]
-    with bar(len(pairs), "evaluate") as progress:
-        result = evaluate(pairs, progress=steps_of(progress), **options)
+    result = evaluate(pairs, **options)
     if not result.images:
         msg = f"none of {len(pairs)} pairs can be compared; the first: {result.failed[0][1]}"
         raise ImageError(msg)
@@ -104,8 +95,7 @@ def _compare(truth: Path, predictions: list[str], output: Path | None, **options
     from totalspineseg_bids.evaluation.compare import compare_models, parse_predictions
     from totalspineseg_bids.evaluation.compare_output import comparison_table, write_comparison
 
-    with bar(0, "compare") as progress:
-        result = compare_models(parse_predictions(predictions), truth, progress=steps_of(progress), **options)
+    result = compare_models(parse_predictions(predictions), truth, **options)
     say(comparison_table(result))
     if output is not None:
         write_comparison(result, output)

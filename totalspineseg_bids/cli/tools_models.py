@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from totalspineseg_bids.cli.tools_common import Subparsers, add_subcommand, bar, say, say_table
+from totalspineseg_bids.cli.tools_common import Subparsers, add_subcommand, say, say_table
 from totalspineseg_bids.errors import ModelError, UsageError
 
 
@@ -82,13 +82,11 @@ def _verify(names: list[str]) -> None:
 
     names = names or [info.name for info in available() if info.installed]
     problems: list[str] = []
-    with bar(len(names), "verify") as progress:
-        for name in names:
-            try:
-                say(f"{name}: {len(check(name))} files as installed")
-            except ModelError as error:
-                problems.append(str(error))
-            progress.update()
+    for name in names:
+        try:
+            say(f"{name}: {len(check(name))} files as installed")
+        except ModelError as error:
+            problems.append(str(error))
     if problems:
         raise ModelError("; ".join(problems))
 

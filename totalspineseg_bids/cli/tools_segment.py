@@ -14,7 +14,6 @@ from totalspineseg_bids.cli.tools_common import (
     add_label_scheme,
     add_model,
     add_subcommand,
-    bar,
     fill_model,
     say,
 )
@@ -100,6 +99,7 @@ def _segment_files(options: argparse.Namespace) -> int:
     )
     from totalspineseg_bids.app.segmenter import make_segmenter
     from totalspineseg_bids.imaging.io import VolumeChoice
+    from totalspineseg_bids.progress import bar
     from totalspineseg_bids.segmentation.localizer import read_localizer
 
     jobs = find_file_jobs(options.input, options.output)
@@ -119,7 +119,7 @@ def _segment_files(options: argparse.Namespace) -> int:
     fill_model(options)
     segmenter, models = make_segmenter(options)
     outcomes = []
-    with bar(len(jobs), "segment") as progress:
+    with bar(total=len(jobs), desc="segment") as progress:
         outputs = FileOptions(
             *(scheme, localizer, volume, options.points, options.probabilities), export, dicom_dir, models.name
         )

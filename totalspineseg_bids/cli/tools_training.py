@@ -13,11 +13,9 @@ from totalspineseg_bids.cli.tools_common import (
     PROGRAM,
     Subparsers,
     add_subcommand,
-    bar,
     positive,
     say,
     scheme_name,
-    steps_of,
     whole_number,
 )
 from totalspineseg_bids.errors import ImageError
@@ -97,11 +95,7 @@ def _add_synthesize(subparsers: Subparsers) -> None:
 def _synthesize(output: Path, subjects: int, **options: Any) -> None:
     from totalspineseg_bids.synthesis.dataset import write_dataset
 
-    with bar(0, "synthesize") as progress:
-        show = steps_of(progress)
-        images = write_dataset(
-            output, subjects, progress=lambda _what, fraction: show(round(1000 * fraction), 1000), **options
-        )
+    images = write_dataset(output, subjects, **options)
     say(f"{len(images)} images of {subjects} subjects in {output}")
 
 
@@ -162,8 +156,7 @@ def _add_prepare(subparsers: Subparsers) -> None:
 def _prepare(bids_dirs: list[Path], work_dir: Path, strict: bool, **options: Any) -> None:
     from totalspineseg_bids.training.prepare import prepare
 
-    with bar(0, "prepare") as progress:
-        summary = prepare(bids_dirs, work_dir, progress=steps_of(progress), **options)
+    summary = prepare(bids_dirs, work_dir, **options)
     for (dataset, contrast, part), count in sorted(summary.strata.items()):
         say(f"{dataset}  {contrast}  {part}: {count}")
     for refusal in summary.refused:
@@ -367,9 +360,7 @@ def _add_train_refinement(subparsers: Subparsers) -> None:
     parser.add_argument("--seed", type=_count, default=0, metavar="S", help="of images, patches and weights")
 
 
-def _train_refinement(
-    work_dir: Path, model: str, device: str, threads: int | None, images: int, **options: Any
-) -> None:
+def _train_refinement(work_dir: Path, model: str, device: str, threads: int | None, **options: Any) -> None:
     from totalspineseg_bids.inference.options import InferenceOptions
     from totalspineseg_bids.models.registry import resolve
     from totalspineseg_bids.segmentation.networks import SegmentationNetworks
@@ -380,9 +371,4 @@ def _train_refinement(
         InferenceOptions(device=device, threads=threads, quality="best"),
         unrefined=True,
     )
-    with bar(images, "images") as progress:
-        show = steps_of(progress)
-        folder = train_refinement(
-            work_dir, networks, images=images, progress=lambda name, number, total: show(number, total, name), **options
-        )
-    say(f"trained: {folder}")
+    say(f"trained: {train_refinement(work_dir, networks, **options)}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from totalspineseg_bids.evaluation.evaluate import METRICS, Evaluation, ImageGro
 from totalspineseg_bids.evaluation.metrics import ImageResult
 from totalspineseg_bids.evaluation.pairing import pair_files
 from totalspineseg_bids.evaluation.surface_distance import TOLERANCE_MM
+from totalspineseg_bids.progress import track
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +112,6 @@ def compare_models(
     truth_scheme: LabelScheme | None = None,
     drop_missing: bool = False,
     tolerance_mm: float = TOLERANCE_MM,
-    progress: Callable[[int, int], None] | None = None,
 ) -> Comparison:
     """Measure the predictions of several models on the same images.
 
@@ -127,8 +127,6 @@ def compare_models(
         Leave out images that not every model has a prediction for, instead of counting them as empty.
     tolerance_mm : float, optional
         Of the normalised surface distance.
-    progress : callable, optional
-        Called after each image with number done and number of images.
 
     Returns
     -------
@@ -151,25 +149,23 @@ def compare_models(
     without = dict.fromkeys(predictions, 0)
     left_out: list[tuple[str, str]] = []
     measure = partial(compare_files, label_scheme=label_scheme, truth_scheme=truth_scheme, tolerance_mm=tolerance_mm)
-    for number, path in enumerate(truths):
+    for number, path in enumerate(track(truths, "compare")):
         own = {name: pairs[number][0] for name, pairs in found.items()}
         missing = [name for name, prediction in own.items() if prediction is None]
         if missing and drop_missing:
             left_out.append((path.name, f"no prediction of {', '.join(missing)}"))
-        else:
-            # One contrast for all models, so that they have the same groups.
-            tags = tags_of(next(iter(own.values())), path)
-            try:
-                single = {name: measure(prediction, path, tags=tags) for name, prediction in own.items()}
-            except SpineAppError as error:
-                logger.warning("left out: %s", error)
-                left_out.append((path.name, str(error)))
-            else:
-                for name, result in single.items():
-                    results[name].append(result)
-                    without[name] += name in missing
-        if progress is not None:
-            progress(number + 1, len(truths))
+            continue
+        # One contrast for all models, so that they have the same groups.
+        tags = tags_of(next(iter(own.values())), path)
+        try:
+            single = {name: measure(prediction, path, tags=tags) for name, prediction in own.items()}
+        except SpineAppError as error:
+            logger.warning("left out: %s", error)
+            left_out.append((path.name, str(error)))
+            continue
+        for name, result in single.items():
+            results[name].append(result)
+            without[name] += name in missing
     if not any(results.values()):
         msg = f"{truth}: no image can be compared for every model; the first: {left_out[0][0]}: {left_out[0][1]}"
         raise NothingSelectedError(msg)

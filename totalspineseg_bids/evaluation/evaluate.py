@@ -21,6 +21,7 @@ from totalspineseg_bids.evaluation.metrics import GROUPS, LEVELLED, ImageResult,
 from totalspineseg_bids.evaluation.surface_distance import TOLERANCE_MM
 from totalspineseg_bids.imaging.grid import restore_labels
 from totalspineseg_bids.imaging.io import read_labels
+from totalspineseg_bids.progress import track
 from totalspineseg_bids.training.cases import IMAGE_SUFFIXES, parse_name
 
 logger = logging.getLogger(__name__)
@@ -240,7 +241,6 @@ def evaluate(
     truth_scheme: LabelScheme | None = None,
     tags: Sequence[dict[str, str]] | None = None,
     tolerance_mm: float = TOLERANCE_MM,
-    progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Compare labelled images with their truths.
 
@@ -259,8 +259,6 @@ def evaluate(
         Properties of each image to group by; by default the contrast in its name.
     tolerance_mm : float, optional
         Of the normalised surface distance.
-    progress : callable, optional
-        Called after each image with number done and number of images.
 
     Returns
     -------
@@ -270,13 +268,11 @@ def evaluate(
     images: list[ImageResult] = []
     failed: list[tuple[str, str]] = []
     measure = partial(compare_files, label_scheme=label_scheme, truth_scheme=truth_scheme, tolerance_mm=tolerance_mm)
-    for number, (pred_path, truth_path) in enumerate(pairs, start=1):
-        own = tags[number - 1] if tags is not None else tags_of(pred_path, truth_path)
+    given = [tags_of(*pair) for pair in pairs] if tags is None else tags
+    for number, (pred_path, truth_path) in enumerate(track(pairs, "evaluate")):
         try:
-            images.append(measure(pred_path, truth_path, tags=own))
+            images.append(measure(pred_path, truth_path, tags=given[number]))
         except SpineAppError as error:
             logger.warning("left out: %s", error)
             failed.append((str(pred_path or truth_path), str(error)))
-        if progress is not None:
-            progress(number, len(pairs))
     return Evaluation(tuple(images), tuple(failed), tolerance_mm)

@@ -8,17 +8,14 @@ import logging
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from totalspineseg_bids import __version__
 from totalspineseg_bids.errors import ModelError
+from totalspineseg_bids.progress import bar
 
 logger = logging.getLogger(__name__)
-
-#: Called with bytes so far and bytes in all (``None`` where the server does not say).
-ByteProgress = Callable[[int, int | None], None]
 
 
 class DownloadError(ModelError):
@@ -33,7 +30,7 @@ _PARTIAL = 206
 _RANGE_REFUSED = 416
 
 
-def download(url: str, target: Path, progress: ByteProgress | None = None) -> Path:
+def download(url: str, target: Path) -> Path:
     """Fetch a file; ``<target>.part`` grows until it is whole and is then renamed.
 
     A later call goes on where the last stopped if the server still has the same file (RFC 9110, range requests with
@@ -45,8 +42,6 @@ def download(url: str, target: Path, progress: ByteProgress | None = None) -> Pa
         http or https.
     target
         File to write; if it is there already nothing is done.
-    progress
-        Called after every block.
 
     Raises
     ------
@@ -63,7 +58,7 @@ def download(url: str, target: Path, progress: ByteProgress | None = None) -> Pa
     reason = ""
     for attempt in range(_TRIES):
         try:
-            _fetch(url, part, note, progress)
+            _fetch(url, part, note)
         except urllib.error.HTTPError as error:
             reason = f"HTTP {error.code} {error.reason}"
             if error.code == _RANGE_REFUSED:
@@ -84,7 +79,7 @@ def download(url: str, target: Path, progress: ByteProgress | None = None) -> Pa
     raise DownloadError(msg)
 
 
-def _fetch(url: str, part: Path, note: Path, progress: ByteProgress | None) -> None:
+def _fetch(url: str, part: Path, note: Path) -> None:
     request = urllib.request.Request(url, headers={"User-Agent": f"totalspineseg-bids/{__version__}"})  # noqa: S310 - scheme checked
     have = part.stat().st_size if part.exists() else 0
     known = json.loads(note.read_text(encoding="utf-8")) if have and note.is_file() else {}
@@ -102,12 +97,12 @@ def _fetch(url: str, part: Path, note: Path, progress: ByteProgress | None) -> N
         tag = response.headers.get("ETag", "")
         validator = tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified")
         note.write_text(json.dumps({"url": url, "validator": validator}), encoding="utf-8")
-        with part.open("ab" if have else "wb") as sink:
+        shown = bar(desc=part.stem, total=whole, initial=have, unit="B", unit_scale=True)
+        with part.open("ab" if have else "wb") as sink, shown:
             while block := response.read(_BLOCK):
                 sink.write(block)
                 have += len(block)
-                if progress is not None:
-                    progress(have, whole)
+                shown.update(len(block))
     if whole is not None and have < whole:
         msg = f"{have} of {whole} bytes came"
         raise ConnectionError(msg)

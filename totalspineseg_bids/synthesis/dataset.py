@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from totalspineseg_bids.errors import MissingInputError, OutputError, UsageError
 from totalspineseg_bids.imaging.atomic import write_text
 from totalspineseg_bids.imaging.io import write_labels, write_nifti
 from totalspineseg_bids.imaging.volume import Volume
+from totalspineseg_bids.progress import track
 from totalspineseg_bids.synthesis.acquisition import Protocol, acquire, draw_protocol, to_nifti
 from totalspineseg_bids.synthesis.appearance import CONTRASTS, Contrast, render
 from totalspineseg_bids.synthesis.fields_of_view import FIELDS_OF_VIEW, PlacedField, check_names, draw_field, possible
@@ -64,7 +65,6 @@ def write_dataset(
     artefacts: bool = False,
     most_images: int | None = None,
     domain: int = EVALUATION_DOMAIN,
-    progress: Callable[[str, float], None] | None = None,
 ) -> list[Path]:
     """Write a BIDS dataset of synthetic spine images with the truth in ``derivatives/labels``.
 
@@ -92,8 +92,6 @@ def write_dataset(
         Number of images after which no more subjects are generated.
     domain : int
         First entropy word of the seeds; images for training must not use that of datasets.
-    progress : callable, optional
-        Called with the last step and the completed fraction of the work (0 to 1).
 
     Returns
     -------
@@ -132,14 +130,13 @@ def write_dataset(
     atlases = None if label_maps is None else _label_maps(label_maps, fields)
     # Parametric spines vary already; the few label maps need stronger deformation.
     strength = 0.4 if atlases is None else 1.0
-    report = progress or (lambda _what, _part: None)
     images: list[Path] = []
     rows = []
     order = np.random.default_rng(np.random.SeedSequence([domain, seed]))
     field_turn, kind_turn = (int(order.integers(0, n)) for n in (len(fields), len(kinds)))
     try:
         _write_root(out, seed, parametric=atlases is None)
-        for number in range(1, subjects + 1):
+        for number in track(range(1, subjects + 1), "synthesize"):
             rng = np.random.default_rng(np.random.SeedSequence([domain, seed, number]))
             name = f"sub-{number:03d}"
             body, about, choices = _draw_body(rng, atlases, fields, variants)
@@ -152,11 +149,9 @@ def write_dataset(
                     continue
                 taken.add(plan.stem)
                 images.append(_write_image(out, name, body, plan, strength=strength, rng=rng))
-                report(f"{plan.stem}_{plan.suffix}", (number - 0.5) / subjects)
                 if len(images) == most_images:
                     break
             rows.append({"participant_id": name, **about})
-            report(name, number / subjects)
             if len(images) == most_images:
                 break
         _write_participants(out, rows)

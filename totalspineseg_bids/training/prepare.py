@@ -23,7 +23,7 @@ import logging
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from totalspineseg_bids.imaging.atomic import write_text
 from totalspineseg_bids.imaging.checks import check_file
 from totalspineseg_bids.imaging.io import write_image, write_labels
 from totalspineseg_bids.imaging.volume import Volume
+from totalspineseg_bids.progress import track
 from totalspineseg_bids.training.case_labels import SchemeChoice, load_case
 from totalspineseg_bids.training.cases import Refusal, TrainingCase, find_cases
 from totalspineseg_bids.training.class_maps import CHANNEL_NAMES, DATASET_NAMES, DATASETS, DatasetId, dataset_json
@@ -289,7 +290,6 @@ def prepare(
     seed: int = 0,
     copies: int = 0,
     one_person: Sequence[str] = (),
-    progress: Callable[[int, int, str], None] | None = None,
 ) -> PrepareSummary:
     """Write nnU-Net's raw datasets from BIDS datasets with labels.
 
@@ -315,8 +315,6 @@ def prepare(
         Copies of other contrast (`contrast.recontrast`) of each training image.
     one_person : sequence of str, optional
         Names of dataset folders all of whose subjects are one person.
-    progress : callable, optional
-        Called after each image with number done, number of images and case id.
 
     Returns
     -------
@@ -341,7 +339,7 @@ def prepare(
     expected: set[Path] = set()
     shown: dict[str, list[str]] = {}
     written = 0
-    for number, case in enumerate(cases, start=1):
+    for case in track(cases, "prepare"):
         held_out = case.person in test
         job = _Job(case, "test" if held_out else "train", 0 if held_out else copies, seed)
         try:
@@ -353,8 +351,6 @@ def prepare(
             written += made
             done.append(job)
             expected.update(_outputs(job, folders, work_dir))
-        if progress is not None:
-            progress(number, len(cases), case.case_id)
     if not any(job.part == "train" for job in done):
         msg = f"no image is left to train on; the first refused: {refusals[0].image}: {refusals[0].reason}"
         raise NothingSelectedError(msg)

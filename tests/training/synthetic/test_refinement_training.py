@@ -199,11 +199,8 @@ class FakeNetworks:
 
 def test_from_images_to_a_model(tmp_path, monkeypatch):
     monkeypatch.setattr(refinement_training, "PATCH", (16, 16, 16))
-    told, networks = [], FakeNetworks()
-    folder = train_refinement(
-        tmp_path, networks, images=2, steps=2, progress=lambda name, number, of: told.append((name, number, of))
-    )
-    assert [entry[1:] for entry in told] == [(1, 2), (2, 2)]
+    networks = FakeNetworks()
+    folder = train_refinement(tmp_path, networks, images=2, steps=2)
     assert json.loads((folder / "dataset.json").read_text())["numTraining"] == 2
     assert torch.load(folder / "fold_all" / "checkpoint_final.pth", weights_only=True)["refinement"]["real_maps"] == []
     train_refinement(tmp_path, networks, images=2, steps=2)
@@ -212,4 +209,4 @@ def test_from_images_to_a_model(tmp_path, monkeypatch):
 
 def test_images_without_a_spine_are_left_out(tmp_path):
     datasets = write_images(tmp_path / "images", 1, 0, None)
-    assert make_cases(tmp_path / "cases", datasets, FakeNetworks(blind=True), lambda *_: None) == []
+    assert make_cases(tmp_path / "cases", datasets, FakeNetworks(blind=True)) == []

@@ -9,10 +9,11 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from totalspineseg_bids.errors import DatasetError, MissingInputError, OutputError, UsageError
+from totalspineseg_bids.progress import track
 from totalspineseg_bids.training.cases import is_image, is_spine_label
 
 _POINTER = b"/annex/objects/"  # start of an unlocked file whose content is not there
@@ -153,7 +154,6 @@ def get_content(
     *,
     jobs: int = 4,
     verify: bool = False,
-    progress: Callable[[int, int, str], None] | None = None,
 ) -> tuple[int, list[tuple[str, str]]]:
     """Fetch the content of files that is not there yet.
 
@@ -167,8 +167,6 @@ def get_content(
         Number of downloads at the same time.
     verify : bool, default False
         Compare the content that is there with its digests first, and fetch damaged files again.
-    progress : callable, optional
-        Called with the number of files done, the number of files to fetch and the path.
 
     Returns
     -------
@@ -193,12 +191,8 @@ def get_content(
     if not missing:
         return 0, []
     _init(repository)
-    failed: list[tuple[str, str]] = []
-    for number, (name, reason) in enumerate(_get(repository, missing, jobs), start=1):
-        if reason is not None:
-            failed.append((name, reason))
-        if progress is not None:
-            progress(number, len(missing), name)
+    found = track(_get(repository, missing, jobs), repository.name, total=len(missing))
+    failed = [(name, reason) for name, reason in found if reason is not None]
     return len(missing) - len(failed), failed
 
 

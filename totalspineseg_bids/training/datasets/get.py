@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +59,6 @@ def get_dataset(
     source: DatasetSource,
     root: Path,
     options: GetOptions | None = None,
-    progress: Callable[[int, int, str], None] | None = None,
 ) -> GetResult:
     """Fetch a dataset, resuming an earlier call.
 
@@ -71,8 +70,6 @@ def get_dataset(
         Folder of all datasets; this one goes into ``<root>/<name>``.
     options : GetOptions, optional
         How; by default everything.
-    progress : callable, optional
-        Called with files done, files in all and a name.
 
     Returns
     -------
@@ -88,39 +85,26 @@ def get_dataset(
     """
     options = options or GetOptions()
     root = Path(root).resolve()
-    result = (_get_annex if source.kind == "annex" else _get_spider)(source, root, options, progress)
+    result = (_get_annex if source.kind == "annex" else _get_spider)(source, root, options)
     _record(source, root, options, result)
     return result
 
 
-def _get_annex(
-    source: DatasetSource, root: Path, options: GetOptions, progress: Callable[[int, int, str], None] | None
-) -> GetResult:
+def _get_annex(source: DatasetSource, root: Path, options: GetOptions) -> GetResult:
     folder = root / source.name
     commit = clone(options.url or source.url, folder, options.revision)
     files = selected_files(folder, options.subjects)
-    fetched, failed = get_content(folder, files, jobs=options.jobs, verify=options.verify, progress=progress)
+    fetched, failed = get_content(folder, files, jobs=options.jobs, verify=options.verify)
     return GetResult(folder, len(files), fetched, failed, commit)
 
 
-def _get_spider(
-    source: DatasetSource, root: Path, options: GetOptions, progress: Callable[[int, int, str], None] | None
-) -> GetResult:
+def _get_spider(source: DatasetSource, root: Path, options: GetOptions) -> GetResult:
     downloads = root / DOWNLOADS / source.name
     base = (options.url or source.url).rstrip("/")
-
-    def bytes_of(name: str) -> Callable[[int, int | None], None]:
-        def show(done: int, whole: int | None) -> None:
-            if progress is not None:
-                progress(done >> 20, (whole or done) >> 20, f"{name}, MB")
-
-        return show
-
     for name in ARCHIVES:
-        url = f"{base}/{name}?download=1"
-        fetch(url, downloads, source.digests.get(name), bytes_of(name), recheck=options.verify)
+        fetch(f"{base}/{name}?download=1", downloads, source.digests.get(name), recheck=options.verify)
     folder = root / source.name
-    selected, written, failed = convert_spider(source, downloads, folder, subjects=options.subjects, progress=progress)
+    selected, written, failed = convert_spider(source, downloads, folder, subjects=options.subjects)
     known = json.loads((downloads / "digests.json").read_text(encoding="utf-8"))
     version = ", ".join(f"{name} sha256:{known[name]['sha256']}" for name in ARCHIVES)
     return GetResult(folder, selected, written, failed, version)
@@ -184,14 +168,7 @@ logger = logging.getLogger(__name__)
 RECORD = "digests.json"
 
 
-def fetch(
-    url: str,
-    folder: Path,
-    published: str | None = None,
-    progress: Callable[[int, int | None], None] | None = None,
-    *,
-    recheck: bool = False,
-) -> Path:
+def fetch(url: str, folder: Path, published: str | None = None, *, recheck: bool = False) -> Path:
     """Download a file into a folder unless it is there, and check its digest.
 
     An interrupted download is resumed. ``digests.json`` beside the file records address, digest and
@@ -205,8 +182,6 @@ def fetch(
         Gets the file under the last part of the address.
     published : str, optional
         SHA-256 that the file must have; None if none is published.
-    progress : callable, optional
-        Called with the bytes so far and in total.
     recheck : bool, default False
         Read the file and compare its digest, also where that was done before and the file has not changed.
 
@@ -224,7 +199,7 @@ def fetch(
     """
     target = folder / url.split("?", maxsplit=1)[0].rsplit("/", 1)[-1]
     try:
-        download(url, target, progress)
+        download(url, target)
     except DownloadError as error:
         msg = (
             f"{error}; without a network here, download it elsewhere, put it at {target} and run the same command again"

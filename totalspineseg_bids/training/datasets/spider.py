@@ -20,7 +20,7 @@ import re
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -32,6 +32,7 @@ from totalspineseg_bids.errors import ImageError, NothingSelectedError, SpineApp
 from totalspineseg_bids.imaging.atomic import write_text
 from totalspineseg_bids.imaging.io import write_image, write_labels
 from totalspineseg_bids.imaging.volume import Volume
+from totalspineseg_bids.progress import track
 from totalspineseg_bids.training.datasets.catalog import DatasetSource
 
 #: ITK's physical space is LPS, that of NIfTI RAS.
@@ -174,7 +175,6 @@ def convert_spider(
     target: Path,
     *,
     subjects: Sequence[str] = (),
-    progress: Callable[[int, int, str], None] | None = None,
 ) -> tuple[int, int, list[tuple[str, str]]]:
     """Write SPIDER's archives as a BIDS dataset; existing files are kept.
 
@@ -188,8 +188,6 @@ def convert_spider(
         Root of the dataset; labels go to ``derivatives/labels``.
     subjects : sequence of str, optional
         Labels with or without ``sub-``, such as ``002``; all by default.
-    progress : callable, optional
-        Called with series done, series in all, and the name.
 
     Returns
     -------
@@ -220,7 +218,7 @@ def convert_spider(
         zipfile.ZipFile(archives / "images.zip") as image_zip,
         zipfile.ZipFile(archives / "masks.zip") as mask_zip,
     ):
-        for number, key in enumerate(wanted, start=1):
+        for key in track(wanted, source.name):
             stem = bids_stem(*key)
             folder = Path(f"sub-{key[0]:03d}") / "anat"
             image_path = target / folder / f"{stem}.nii.gz"
@@ -239,8 +237,6 @@ def convert_spider(
                 complete += 1
             except (SpineAppError, zipfile.BadZipFile) as error:
                 failed.append((stem, str(error)))
-            if progress is not None:
-                progress(number, len(wanted), stem)
     _list_participants(target)
     return complete + len(failed), written, failed
 

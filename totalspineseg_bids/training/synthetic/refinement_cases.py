@@ -6,7 +6,6 @@ and 2.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from totalspineseg_bids.imaging.atomic import atomic_writer
 from totalspineseg_bids.imaging.grid import restore_labels, to_working_grid
 from totalspineseg_bids.imaging.io import load_image, read_labels
 from totalspineseg_bids.imaging.volume import Geometry
+from totalspineseg_bids.progress import track
 from totalspineseg_bids.segmentation.networks import CROP_MARGIN_MM, WORKING_SPACING_MM, SegmentationNetworks
 from totalspineseg_bids.segmentation.pipeline import run_networks
 from totalspineseg_bids.segmentation.refinement import MARGIN_MM, REFINED_ROLES, crop_inputs
@@ -94,9 +94,7 @@ def write_images(folder: Path, images: int, seed: int, label_maps: Path | None) 
     return datasets
 
 
-def make_cases(
-    folder: Path, datasets: list[Path], networks: SegmentationNetworks, progress: Callable[[str, int, int], None]
-) -> list[Path]:
+def make_cases(folder: Path, datasets: list[Path], networks: SegmentationNetworks) -> list[Path]:
     """Run steps 1 and 2 on each image; existing cases are kept.
 
     Parameters
@@ -107,8 +105,6 @@ def make_cases(
         Of `write_images`.
     networks : SegmentationNetworks
         Those of the two steps, which keep the probabilities that are refined.
-    progress : callable
-        Called with the name of an image, its number from 1, and the number of images.
 
     Returns
     -------
@@ -118,7 +114,7 @@ def make_cases(
     folder.mkdir(parents=True, exist_ok=True)
     found = [(dataset.name, case) for dataset in datasets for case in find_cases([dataset])[0]]
     paths = []
-    for number, (name, case) in enumerate(found, start=1):
+    for name, case in track(found, "images"):
         path = folder / f"{name}_{case.image.name.removesuffix('.nii.gz')}.npz"
         if not path.exists():
             made = _made(case.image, case.labels.levels[0], networks)
@@ -126,7 +122,6 @@ def make_cases(
                 made.save(path)
         if path.exists():
             paths.append(path)
-        progress(path.stem, number, len(found))
     return paths
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -360,7 +360,6 @@ def train_refinement(
     seed: int = 0,
     label_maps: Path | None = None,
     start_from: Path | None = None,
-    progress: Callable[[str, int, int], None] = lambda _name, _number, _of: None,
 ) -> Path:
     """Draw images, run steps 1 and 2 on them, train and write the model; resume an earlier call.
 
@@ -380,8 +379,6 @@ def train_refinement(
         Folder of tissue label maps of real anatomy; a quarter of the images is then drawn from them.
     start_from : Path, optional
         Checkpoint of a refinement network to start from (`train`).
-    progress : callable, optional
-        Called with the name of each image that steps 1 and 2 were run on, its number, and the number of images.
 
     Returns
     -------
@@ -392,7 +389,7 @@ def train_refinement(
     datasets = write_images(folder / "images", images, seed, label_maps)
     # What another step 2 made of the images is of no use to this one's.
     of_step2 = networks.digests[Role.STEP2][:12]
-    paths = make_cases(folder / f"cases_{of_step2}_{CASE_FORMAT}", datasets, networks, progress)
+    paths = make_cases(folder / f"cases_{of_step2}_{CASE_FORMAT}", datasets, networks)
     checkpoint = folder / f"checkpoint_{of_step2}.pth"
     maps = [] if label_maps is None else list(label_map_files(label_maps))
     trained = train(paths, steps=steps, seed=seed, checkpoint=checkpoint, start_from=start_from, real_maps=maps)
