@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -22,7 +23,7 @@ from totalspineseg_bids.training.nnunet_env import nnunet_environment
 from totalspineseg_bids.training.plan import plan_and_preprocess
 from totalspineseg_bids.training.predict_test_set import mean_dice, run_test_set
 from totalspineseg_bids.training.prepare import prepare
-from totalspineseg_bids.training.train import Epoch, TrainOptions, train
+from totalspineseg_bids.training.train import TrainOptions, train
 
 from .conftest import box_spine, image_of
 
@@ -120,10 +121,10 @@ def test_training_goes_on_where_it_stopped(trained: Path) -> None:
     options = TrainOptions(
         trained, 102, plans="small", epochs=2, iterations=1, validation_iterations=1, device="cpu", test=False
     )
-    seen: list[Epoch] = []
+    seen: list[str] = []
     folder = train(options, seen.append)
-    assert [(epoch.number, epoch.total) for epoch in seen] == [(2, 2)]
-    assert math.isfinite(seen[0].train_loss)
+    assert len(seen) == 1
+    assert re.match(r"epoch 2/2  train loss -?\d", seen[0])
     summary = folder / "validation" / "summary.json"
     held_out = {Path(row["reference_file"]).name for row in json.loads(summary.read_text())["metric_per_case"]}
     assert held_out

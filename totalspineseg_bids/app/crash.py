@@ -73,8 +73,7 @@ def write_crash(output: Path, failure: Failure, error: Exception) -> Path:
 
 def clear_crash(output: Path, source: SourceImage) -> None:
     """Remove the record of an earlier failure of an image."""
-    with suppress(FileNotFoundError):
-        (output / DerivativeNames.of(source).crash).unlink()
+    (output / DerivativeNames.of(source).crash).unlink(missing_ok=True)
 
 
 def read_crashes(output: Path, participants: Collection[str] = ()) -> dict[str, Failure]:

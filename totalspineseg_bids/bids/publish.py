@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -109,9 +108,7 @@ def mark_incomplete(output: Path, names: DerivativeNames, *, keep_uncorrected: b
         Files of the image from earlier complete or interrupted runs, below the output folder. Files that the new run
         does not write again must be removed with `remove_files`.
     """
-    for resolution in RESOLUTIONS:
-        with suppress(FileNotFoundError):
-            (output / names.labels(".json", resolution)).unlink()
+    remove_files(output, [names.labels(".json", resolution) for resolution in RESOLUTIONS])
     if not keep_uncorrected:
         # It vouches for the probability maps, which are about to be written again.
         remove_files(output, [names.uncorrected])
@@ -133,5 +130,4 @@ def clean_root(output: Path) -> None:
 def remove_files(output: Path, files: Iterable[str]) -> None:
     """Remove files below the output folder; missing files are ignored."""
     for name in files:
-        with suppress(FileNotFoundError):
-            (output / name).unlink()
+        (output / name).unlink(missing_ok=True)

@@ -242,13 +242,13 @@ def _prepared(work_dir: Path) -> list[DatasetId]:
 def _train(work_dir: Path, datasets: list[DatasetId], **options: Any) -> None:
     from totalspineseg_bids.training.plan import plan_and_preprocess, plans_file
     from totalspineseg_bids.training.predict_test_set import mean_dice
-    from totalspineseg_bids.training.train import Epoch, TrainOptions, describe, train
+    from totalspineseg_bids.training.train import TrainOptions, train
 
     # Training redirects standard output, which nnU-Net fills; this stream is taken before.
     terminal = sys.stdout
 
-    def show(epoch: Epoch) -> None:
-        terminal.write(describe(epoch) + "\n")
+    def show(line: str) -> None:
+        terminal.write(line)
         terminal.flush()
 
     for dataset in datasets or _prepared(work_dir):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -95,17 +96,12 @@ def _row(row: Mapping[str, str], names: Sequence[str], anchor: str) -> dict[str,
     return {
         "anchor": anchor,
         "label": display_name(text),
-        "color": color if _is_color(color) else "#888888",
+        "color": color if re.fullmatch("#[0-9a-fA-F]{6}", color) else "#888888",
         "confidence": confidence,
         "partial": partial,
         "cells": [_cell(row.get(name), name) for name in names],
         "note": "; ".join(remark for remark in dict.fromkeys(remarks) if remark),
     }
-
-
-def _is_color(text: str) -> bool:
-    digits = text.removeprefix("#")
-    return text.startswith("#") and len(digits) == 6 and all(d in "0123456789abcdefABCDEF" for d in digits)
 
 
 def _cell(value: str | None, name: str) -> str:

@@ -224,21 +224,16 @@ def _sort_labels(files: Iterable[Path]) -> LabelFiles | str:
     return LabelFiles(tuple(best) if best else tuple(parts), cord, canal)
 
 
-def _find_labels(image: Path, root: Path, labels_root: Path, *, alone: bool) -> LabelFiles | str:
-    folder = labels_root / image.parent.relative_to(root)
-    image_name = parse_name(image)
-    candidates = sorted(folder.glob("*.nii*")) if folder.is_dir() else []
-    fitting = [path for path in candidates if _belongs(parse_name(path), image_name, alone=alone)]
-    if not fitting:
-        return f"no label image in {folder.relative_to(root)}"
-    return _sort_labels(fitting)
-
-
-def _find_in_any(image: Path, root: Path, labels_roots: Sequence[Path], *, alone: bool) -> LabelFiles | str:
+def _find_labels(image: Path, root: Path, labels_roots: Sequence[Path], *, alone: bool) -> LabelFiles | str:
     """Look through folders of labels in the order of preference; the reason is that of the first."""
+    image_name = parse_name(image)
     reasons: list[str] = []
     for labels_root in labels_roots:
-        found = _find_labels(image, root, labels_root, alone=alone)
+        folder = labels_root / image.parent.relative_to(root)
+        fitting = [
+            path for path in sorted(folder.glob("*.nii*")) if _belongs(parse_name(path), image_name, alone=alone)
+        ]
+        found = _sort_labels(fitting) if fitting else f"no label image in {folder.relative_to(root)}"
         if not isinstance(found, str):
             return found
         reasons.append(found)
@@ -307,7 +302,7 @@ def find_cases(
         images = _images(root)
         twins = [parse_name(path).source_entities for path in images]
         for image, entities in zip(images, twins, strict=True):
-            found = _find_in_any(image, root, labels_roots, alone=twins.count(entities) == 1)
+            found = _find_labels(image, root, labels_roots, alone=twins.count(entities) == 1)
             if isinstance(found, str):
                 refusals.append(Refusal(image, found))
                 continue

@@ -68,22 +68,6 @@ class TrainOptions:
         return model_folder(self.work_dir, self.dataset, self.plans, self.trainer) / f"fold_{self.fold}"
 
 
-@dataclass(frozen=True, slots=True)
-class Epoch:
-    """Figures of one epoch."""
-
-    number: int
-    total: int
-    """`number`, `total`: from 1, and how many there will be."""
-    train_loss: float
-    val_loss: float
-    """`train_loss`, `val_loss`: means over the epoch's steps."""
-    dice: float
-    """Pseudo Dice over the validation patches, mean of the regions; NaN where none is in them."""
-    seconds: float
-    """Time the epoch took."""
-
-
 def _workers(options: TrainOptions, device_type: str) -> int:
     import os  # noqa: PLC0415
 
@@ -129,32 +113,30 @@ def _build(options: TrainOptions, device: Any) -> Any:  # noqa: ANN401 - nnU-Net
     return trainer
 
 
-def _report_epochs(trainer: Any, progress: Callable[[Epoch], None]) -> None:  # noqa: ANN401
-    """Call `progress` at the end of each epoch of a trainer."""
+def _report_epochs(trainer: Any, report: Callable[[str], object]) -> None:  # noqa: ANN401
+    """Report each epoch of a trainer in one line."""
     original = trainer.on_epoch_end
 
     def on_epoch_end() -> None:
         original()
-        log = trainer.logger.get_value
-        start, end = log("epoch_start_timestamps", -1), log("epoch_end_timestamps", -1)
-        progress(
-            Epoch(
-                int(trainer.current_epoch),
-                int(trainer.num_epochs),
-                float(log("train_losses", -1)),
-                float(log("val_losses", -1)),
-                float(log("mean_fg_dice", -1)),
-                float(end - start),
-            )
-        )
+        report(_describe_epoch(trainer))
 
     trainer.on_epoch_end = on_epoch_end
 
 
-def _run(options: TrainOptions, device: Any, progress: Callable[[Epoch], None] | None) -> None:  # noqa: ANN401
+def _describe_epoch(trainer: Any) -> str:  # noqa: ANN401
+    log = trainer.logger.get_value
+    dice = log("mean_fg_dice", -1)
+    return (
+        f"epoch {trainer.current_epoch}/{trainer.num_epochs}  train loss {log('train_losses', -1):.4f}  "
+        f"val loss {log('val_losses', -1):.4f}  pseudo Dice {'n/a' if math.isnan(dice) else f'{dice:.4f}'}  "
+        f"{log('epoch_end_timestamps', -1) - log('epoch_start_timestamps', -1):.0f} s\n"
+    )
+
+
+def _run(options: TrainOptions, device: Any, report: Callable[[str], object]) -> None:  # noqa: ANN401
     trainer = _build(options, device)
-    if progress is not None:
-        _report_epochs(trainer, progress)
+    _report_epochs(trainer, report)
     if trainer.current_epoch < trainer.num_epochs:
         trainer.run_training()
     summary, weights = (
@@ -163,11 +145,6 @@ def _run(options: TrainOptions, device: Any, progress: Callable[[Epoch], None] |
     fresh = summary.exists() and weights.exists() and summary.stat().st_mtime > weights.stat().st_mtime
     if options.validate and not fresh:
         trainer.perform_actual_validation()
-
-
-def _to_terminal(epoch: Epoch) -> None:
-    """Print an epoch from a process of its own, where a callback cannot reach."""
-    sys.stderr.write(describe(epoch) + "\n")
 
 
 def _run_on_gpu(rank: int, options: TrainOptions) -> None:
@@ -180,7 +157,7 @@ def _run_on_gpu(rank: int, options: TrainOptions) -> None:
         setup_ddp(rank, options.gpus)
         torch.cuda.set_device(rank)
         try:
-            _run(options, torch.device("cuda", rank), _to_terminal if rank == 0 else None)
+            _run(options, torch.device("cuda", rank), sys.stderr.write if rank == 0 else logger.debug)
         finally:
             cleanup_ddp()
 
@@ -200,15 +177,15 @@ def _run_on_gpus(options: TrainOptions) -> None:
     spawn(_run_on_gpu, args=(options,), nprocs=options.gpus, join=True)  # type: ignore[no-untyped-call]
 
 
-def train(options: TrainOptions, progress: Callable[[Epoch], None] | None = None) -> Path:
+def train(options: TrainOptions, report: Callable[[str], object] | None = None) -> Path:
     """Train a network with nnU-Net on a planned and preprocessed dataset.
 
     Parameters
     ----------
     options : TrainOptions
         What to train and how long.
-    progress : callable, optional
-        Called after each epoch; with several GPUs, the first process writes to standard error instead.
+    report : callable, optional
+        Called with one line after each epoch. By default, and with several GPUs, lines go to standard error.
 
     Returns
     -------
@@ -242,16 +219,7 @@ def train(options: TrainOptions, progress: Callable[[Epoch], None] | None = None
         pools = contextlib.nullcontext() if device.type == "cuda" else inline_pools()
         workers = _workers(options, device.type)
         with nnunet_environment(options.work_dir, workers=workers), pools, quiet(logger):
-            _run(options, device, progress)
+            _run(options, device, report or sys.stderr.write)
     if options.test:
         run_test_set(options.work_dir, options.dataset, options.folder, device)
     return options.folder
-
-
-def describe(epoch: Epoch) -> str:
-    """Return one line on an epoch, for a terminal or a log."""
-    dice = "n/a" if math.isnan(epoch.dice) else f"{epoch.dice:.4f}"
-    return (
-        f"epoch {epoch.number}/{epoch.total}  train loss {epoch.train_loss:.4f}  "
-        f"val loss {epoch.val_loss:.4f}  pseudo Dice {dice}  {epoch.seconds:.0f} s"
-    )

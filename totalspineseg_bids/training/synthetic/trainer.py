@@ -11,6 +11,7 @@ from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+from totalspineseg_bids.imaging.atomic import atomic_writer
 from totalspineseg_bids.inference.checkpoint import read_checkpoint
 from totalspineseg_bids.training.synthetic.batches import Batch, drawn_in_processes, drawn_in_thread
 from totalspineseg_bids.training.synthetic.hardware import computes_bfloat16, describe_machine
@@ -227,9 +228,8 @@ class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
                 "machine": describe_machine(self.device),
             },
         }
-        temporary = Path(filename + ".tmp")
-        torch.save(checkpoint, temporary)
-        temporary.replace(filename)
+        with atomic_writer(Path(filename)) as file:
+            torch.save(checkpoint, file)
 
     def load_checkpoint(self, filename_or_checkpoint: str) -> None:
         """Resume from a checkpoint of this class (only from a trusted file: it is unpickled)."""
