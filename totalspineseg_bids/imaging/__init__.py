@@ -10,53 +10,7 @@ The package handles arrays and affines. It does not depend on networks or BIDS.
 ((4, 6, 6), 'RAS')
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import lazy_loader
 
-if TYPE_CHECKING:
-    from totalspineseg_bids.imaging.atomic import atomic_writer, write_bytes, write_text
-    from totalspineseg_bids.imaging.centerline import Centerline, Projection
-    from totalspineseg_bids.imaging.grid import (
-        restore_labels,
-        restore_probability,
-        to_canonical,
-        to_working_grid,
-        working_geometry,
-    )
-    from totalspineseg_bids.imaging.io import load_image, read_image, read_labels, write_labels, write_probability
-    from totalspineseg_bids.imaging.volume import Geometry, Volume
-
-__all__ = [
-    "Centerline",
-    "Geometry",
-    "Projection",
-    "Volume",
-    "atomic_writer",
-    "load_image",
-    "read_image",
-    "read_labels",
-    "restore_labels",
-    "restore_probability",
-    "to_canonical",
-    "to_working_grid",
-    "working_geometry",
-    "write_bytes",
-    "write_labels",
-    "write_probability",
-    "write_text",
-]
-
-# Loaded on first use: `atomic` serves the command line, whose start should not wait for scipy and nibabel.
-__getattr__, __dir__, _ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "atomic": ["atomic_writer", "write_bytes", "write_text"],
-        "centerline": ["Centerline", "Projection"],
-        "grid": ["restore_labels", "restore_probability", "to_canonical", "to_working_grid", "working_geometry"],
-        "io": ["load_image", "read_image", "read_labels", "write_labels", "write_probability"],
-        "volume": ["Geometry", "Volume"],
-    },
-)
+# The names in __init__.pyi, loaded on first use: `atomic` serves the command line, which should not wait for scipy.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
