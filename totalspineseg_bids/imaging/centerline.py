@@ -348,9 +348,13 @@ class Centerline:
         used = np.flatnonzero(start >= 0)
         start[used] = np.asarray(self._tree.query(points[start[used]])[1], np.intp)
         nearest: NDArray[np.intp] = start[flat]
+        moving = np.arange(len(points))
         for _ in range(3):
-            along = np.einsum("ij,ij->i", points - self.points[nearest], self.tangent[nearest])
-            nearest = np.clip(nearest + np.rint(along).astype(np.intp), 0, len(self.points) - 1)
+            here = nearest[moving]
+            along = np.einsum("ij,ij->i", points[moving] - self.points[here], self.tangent[here])
+            moved = np.clip(here + np.rint(along).astype(np.intp), 0, len(self.points) - 1)
+            nearest[moving] = moved
+            moving = moving[moved != here]
         return nearest
 
     def nearest(self, point: Vector) -> int:

@@ -8,7 +8,7 @@ interpolation in all directions at once, which blurs the image.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 import nibabel as nib
@@ -206,7 +206,7 @@ def restore_probability(p: NDArray[np.float32], affine: Affine, target: Geometry
         return p.astype(np.float32, copy=True)
     matrix = np.linalg.inv(affine) @ target.affine
     result = np.zeros(target.shape, np.float32)
-    box = _reachable(matrix, [(0, n) for n in p.shape], target.shape)
+    box = reachable_box(matrix, [(0, n) for n in p.shape], target.shape)
     if box is None:
         return result
     offset = matrix[:3, :3] @ np.asarray([s.start for s in box], np.float64) + matrix[:3, 3]
@@ -266,7 +266,7 @@ def restore_labels(
     if extent is None:
         return result
     matrix = np.linalg.inv(affine) @ target.affine
-    box = _reachable(matrix, [(s.start, s.stop) for s in extent], target.shape)
+    box = reachable_box(matrix, [(s.start, s.stop) for s in extent], target.shape)
     if box is None:
         return result
     flat = np.ascontiguousarray(labels).reshape(-1)
@@ -325,8 +325,18 @@ def _vote(
     return winner
 
 
-def _reachable(matrix: Affine, extent: list[tuple[int, int]], shape: tuple[int, int, int]) -> Box | None:
-    """Return the box of target voxels that a box of source voxels can reach (with one voxel of margin)."""
+def reachable_box(matrix: Affine, extent: Iterable[tuple[int, int]], shape: tuple[int, ...]) -> Box | None:
+    """Return the box of target voxels that a box of source voxels can reach (with one voxel of margin).
+
+    Parameters
+    ----------
+    matrix : (4, 4) float
+        Voxel index of the target to that of the source.
+    extent : iterable of (int, int)
+        First source voxel along each axis, and the one after the last.
+    shape : tuple of int
+        Shape of the target.
+    """
     ends = np.array(list(itertools.product(*((start - 1.0, stop) for start, stop in extent))))
     corners = apply_affine(np.linalg.inv(matrix), ends)
     low = np.maximum(np.floor(corners.min(axis=0) - _EPSILON), 0).astype(int)

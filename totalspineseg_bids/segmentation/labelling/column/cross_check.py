@@ -36,15 +36,18 @@ def solve(observations: Sequence[Observation], view: CanalExtent) -> LevelSoluti
         ``disputed`` has the other levels if the column can be named without the prior too. ``contradiction`` is set
         if the anatomy runs against the header; the levels are useless then.
     """
-    solution = solve_levels(observations, view)
-    contradiction = header_contradiction(observations, view, solution)
+    solution = without_prior = solve_levels(observations, view)
+    unprimed = observations
+    if any(o.level_prior for o in observations):
+        unprimed = [replace(o, level_prior={}) for o in observations]
+        without_prior = solve_levels(unprimed, view)
+    # The level prior has seen heads at the top only, so that it follows the header.
+    contradiction = header_contradiction(unprimed, view, without_prior)
     if contradiction is not None:
         # The levels are no evidence for other images either.
         return replace(solution, contradiction=contradiction, anchored=False)
-    if not any(o.level_prior for o in observations):
+    if unprimed is observations:
         return solution
-    unprimed = [replace(o, level_prior={}) for o in observations]
-    without_prior = solve_levels(unprimed, view)
     if abstention_reason(observations, without_prior) is not None:
         return solution
     landmarks_agree = landmark_support(unprimed, without_prior.levels) >= ENOUGH_LANDMARKS

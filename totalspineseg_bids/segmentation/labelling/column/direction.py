@@ -25,7 +25,7 @@ def header_contradiction(observations: Sequence[Observation], view: CanalExtent,
     Parameters
     ----------
     observations
-        Components from cranial to caudal by the header.
+        Components from cranial to caudal by the header, without level prior.
     view
         Extent of the canal in view.
     solution
@@ -35,10 +35,6 @@ def header_contradiction(observations: Sequence[Observation], view: CanalExtent,
     behind = sum(o.volume_mm3 for o in discs if o.anterior < -DISC_FRONT_MM)
     if behind > 0.5 * sum(o.volume_mm3 for o in discs):
         return FRONT_AND_BACK
-    # The level prior has seen heads at the top only, so that it follows the header.
-    if any(o.level_prior for o in observations):
-        observations = [replace(o, level_prior={}) for o in observations]
-        solution = solve_levels(observations, view)
     turned = solve_levels(*turn(observations, view))
     if turned.log_likelihood - solution.log_likelihood > REVERSED_HEADER:
         return HEAD_AND_FEET

@@ -207,19 +207,17 @@ def _landmarks_in_view(named: Sequence[tuple[Observation, str]]) -> dict[str, fl
         if observation.kind is Structure.SACRUM:
             found["S"] = 1.0 if observation.length_mm >= WHOLE_SACRUM_MM else 0.5
             continue
-        best = elsewhere = 0.0
+        best = 0.0
         for k, class_shares in enumerate(observation.class_shares):
             share = class_shares.levels.get(level, 0.0)
             if _names_every_level(class_shares):
                 named_matches[k] += share >= 0.5
-                continue
-            best = max(best, share)
-            others = (o.class_shares[k].levels.get(level, 0.0) for o, _ in named if o is not observation)
-            elsewhere = max(elsewhere, class_shares.weight * max(others, default=0.0))
+            else:
+                best = max(best, share)
         weight = VERTEBRA_LANDMARKS.get(level, 0.5) if observation.kind is Structure.VERTEBRA else 1.0
         if level in {"C2", "C2-C3"} and not whole_axis:
             weight *= 0.5
-        found[level] = weight * max(0.0, best - elsewhere)
+        found[level] = weight * max(0.0, best - _seen_elsewhere(observation, level, named)) if best else 0.0
     for k, number in enumerate(named_matches):
         if number >= 3:
             found[f"map {k}"] = 1.5 if k == 0 else 0.5
@@ -229,6 +227,20 @@ def _landmarks_in_view(named: Sequence[tuple[Observation, str]]) -> dict[str, fl
     if sum(o.level_prior.get(level, 0.0) >= 0.5 for o, level in bare) >= 3:
         found["level prior"] = 0.5
     return found
+
+
+def _seen_elsewhere(observation: Observation, level: str, named: Sequence[tuple[Observation, str]]) -> float:
+    """Return the largest weighted share that a map with landmarks has of a level in another component."""
+    return max(
+        (
+            shares.weight * other.class_shares[k].levels.get(level, 0.0)
+            for k, shares in enumerate(observation.class_shares)
+            if not _names_every_level(shares)
+            for other, _ in named
+            if other is not observation
+        ),
+        default=0.0,
+    )
 
 
 def _has_dens(named: Sequence[tuple[Observation, str]]) -> bool:

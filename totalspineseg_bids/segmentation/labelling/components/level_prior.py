@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from totalspineseg_bids.anatomy import Structure
+from totalspineseg_bids.imaging.grid import foreground_box, reachable_box
 from totalspineseg_bids.imaging.masks import indices_of
 from totalspineseg_bids.imaging.volume import Affine
 from totalspineseg_bids.segmentation.class_map import ClassMap, LabelMeaning
@@ -90,10 +91,13 @@ def sacrum_mask(semantic: NDArray[np.bool_], affine: Affine, level_prior: LevelP
         return result
     probability = level_prior.probabilities[sacral].sum(axis=0)
     seen = (probability > PRIOR_SACRUM) & (probability > level_prior.probabilities[others].sum(axis=0))
-    if not seen.any():
+    extent = foreground_box(seen)
+    to_prior = np.linalg.inv(level_prior.affine) @ affine
+    box = extent and reachable_box(to_prior, [(part.start, part.stop) for part in extent], result.shape)
+    if not box:
         return result
-    index = indices_of(semantic)
-    place, inside = _places(index, np.linalg.inv(level_prior.affine) @ affine, level_prior)
+    index = indices_of(semantic[box]) + np.array([part.start for part in box])
+    place, inside = _places(index, to_prior, level_prior)
     result[tuple(index[inside].T)] = seen[tuple(place[inside].T)]
     return result
 

@@ -179,10 +179,15 @@ class _Heights:
         found = np.isfinite(self._low)
         # C1 has no body; the dens of C2 lies inside its ring.
         bodies = np.setdiff1d(np.flatnonzero(found), anatomy.vertebra("C1").id)
-        self._middles = np.sort((self._low[bodies] + self._high[bodies]) / 2)
-        there = height[:, None]
+        middles = np.sort((self._low[bodies] + self._high[bodies]) / 2)
+        #: Number of middles of bodies above each cell, and above both ends of each instance.
+        self._above, self._above_low, self._above_high = (
+            np.searchsorted(middles, heights) for heights in (height, self._low, self._high)
+        )
         #: Distance of each cell from the height range of the nearest body, mm.
-        self._least = np.maximum(self._low[found] - there, there - self._high[found]).min(axis=1, initial=np.inf)
+        self._least = np.full(len(height), np.inf)
+        for low, high in zip(self._low[found], self._high[found], strict=True):
+            np.minimum(self._least, np.maximum(low - height, height - high), out=self._least)
 
     def fits(self, instance: NDArray[np.int64], most_mm: float) -> NDArray[np.bool_]:
         """Return which cells may belong to an instance by their height, shape (N,).
@@ -203,10 +208,7 @@ class _Heights:
 
     def _beyond_another(self, instance: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return which cells have the middle of another body between them and their instance, shape (N,)."""
-        cell, low, high = (
-            np.searchsorted(self._middles, h) for h in (self._height, self._low[instance], self._high[instance])
-        )
-        return np.asarray((low > cell) | (high < cell))
+        return np.asarray((self._above_low[instance] > self._above) | (self._above_high[instance] < self._above))
 
     def reject_distant(self, instance: NDArray[np.int64], most_mm: float) -> NDArray[np.int64]:
         """Set the instance of cells that do not fit it to 0; ``most_mm`` as in `fits`."""

@@ -167,7 +167,7 @@ def draw_canal(
         return
     whole = whole[box]
     numbered, number = connected_parts(whole)
-    sizes = np.bincount(numbered.ravel())[1:] * context.voxel_mm3
+    sizes = np.bincount(numbered[whole])[1:] * context.voxel_mm3
     speck = np.concatenate([[True], (sizes < CANAL_SPECK_MM3) & (sizes < sizes.max())])
     if number > 1 and speck[1:].any():
         whole = ~speck[numbered]
