@@ -117,7 +117,7 @@ def prepare(image: Float32, spacing: Sequence[float], model: NnUNetModel) -> Pre
 def _nonzero_box(data: Float32) -> Box:
     # nnU-Net fills holes in the mask first; holes are enclosed, so they do not change the bounding box.
     whole = (slice(0, data.shape[1]), slice(0, data.shape[2]), slice(0, data.shape[3]))
-    mask = np.zeros(data.shape[1:], bool)
+    mask = np.zeros_like(data[0], bool)  # in the same order of axes
     box: Box | None = None
     for channel in data:
         mask |= channel != 0

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
-from torch.nn import functional
 
 from totalspineseg_bids.inference.patch_grid import STEP, PatchGrid, RegionOfInterest
 from totalspineseg_bids.inference.tta import IDENTITY, Region, Shape3, TtaTransform
@@ -102,6 +101,7 @@ def slide(
     grid = PatchGrid.over(shape, patch, step, roi)
     source = torch.from_numpy(image).to(device)
     weights = gaussian_weights(patch, device)
+    taken = torch.empty((len(image), *patch), device=device)
 
     main = grid.main_axis
     slab_shape = [min(patch[axis], size) if axis == main else size for axis, size in enumerate(shape)]
@@ -113,16 +113,14 @@ def slide(
         for origin in row.origins:
             lows = [low - by for low, by in zip(origin, grid.before, strict=True)]
             # What lies in the image, as a part of the patch and as a part of the slab.
-            spans = list(zip(lows, patch, shape, strict=True))
-            a, b, c = (slice(max(-low, 0), min(size, length - low)) for low, size, length in spans)
+            part = _fill(taken, source, lows)
             offsets = [low - start if axis == main else low for axis, low in enumerate(lows)]
-            inside = _moved((a, b, c), offsets)
-            taken = _padded_patch(source, origin, grid.before, patch)
+            inside = _moved(part, offsets)
             for transform in transforms:
                 logits = network(transform.apply(taken))
                 if sums is None:
                     sums = torch.zeros((len(logits), *slab_shape), device=device)
-                _add(sums[(slice(None), *inside)], total[inside], logits, weights, transform, (a, b, c))
+                _add(sums[(slice(None), *inside)], total[inside], logits, weights, transform, part)
             done += 1
             if progress is not None:
                 progress(done / grid.count)
@@ -130,9 +128,9 @@ def slide(
         last = position + 1 == len(grid.rows)
         final = (shape[main] if last else grid.rows[position + 1].start) - start
         finished = total.narrow(main, 0, final)
-        logits = sums.narrow(main + 1, 0, final).div_(finished)
-        if roi is not None and bool((nothing := finished == 0).any()):
-            logits.masked_fill_(nothing, _NOTHING)
+        # Sums of nothing are 0. Arithmetic takes a tenth of the time of a mask.
+        nothing = (finished == 0).float()
+        logits = sums.narrow(main + 1, 0, final).div_(finished + nothing).add_(nothing, alpha=_NOTHING)
         yield Slab(main, start, start + final, logits)
         if not last:
             # One output at a time: what overlaps is copied twice.
@@ -168,18 +166,28 @@ def sample_patches(image: NDArray[np.float32], grid: PatchGrid, count: int) -> l
     """Return some patches of an image, shape (C, *patch), spread over the rows of a grid."""
     source = torch.from_numpy(image)
     places = np.unique(np.linspace(0, len(grid.rows), 2 * count + 1)[1::2].astype(int))
-    rows = [grid.rows[place].origins for place in places]
-    return [_padded_patch(source, row[len(row) // 2], grid.before, grid.patch) for row in rows]
+    patches = [torch.empty(len(image), *grid.patch) for _ in places]
+    for patch, place in zip(patches, places, strict=True):
+        row = grid.rows[place].origins
+        _fill(patch, source, [low - by for low, by in zip(row[len(row) // 2], grid.before, strict=True)])
+    return patches
 
 
-def _padded_patch(source: torch.Tensor, origin: Shape3, before: Shape3, patch: Shape3) -> torch.Tensor:
-    """Return a patch of an image (channels, A, B, C) with ``before`` voxels of padding, 0 outside the image."""
-    lows = [low - by for low, by in zip(origin, before, strict=True)]
-    spans = [(low, low + size, length) for low, size, length in zip(lows, patch, source.shape[1:], strict=True)]
-    inside = source[(slice(None), *(slice(max(low, 0), high) for low, high, _ in spans))]
-    # In the order of `pad`: the last axis first.
-    missing = [by for low, high, length in reversed(spans) for by in (max(-low, 0), max(high - length, 0))]
-    return functional.pad(inside, missing) if any(missing) else inside
+def _fill(patch: torch.Tensor, source: torch.Tensor, lows: Sequence[int]) -> Region:
+    """Copy the voxels of an image (channels, A, B, C) from ``lows`` on into a patch, with 0 outside the image.
+
+    Returns
+    -------
+    Region
+        Part of the patch that lies in the image.
+    """
+    spans = zip(lows, patch.shape[1:], source.shape[1:], strict=True)
+    a, b, c = (slice(max(-low, 0), min(size, length - low)) for low, size, length in spans)
+    inside = patch[:, a, b, c]
+    if inside.shape != patch.shape:
+        patch.zero_()
+    inside.copy_(source[(slice(None), *_moved((a, b, c), lows))])
+    return a, b, c
 
 
 def _shift(buffer: torch.Tensor, axis: int, by: int) -> None:

@@ -232,6 +232,10 @@ class ClassMap:
         """Return the `Structure` of each voxel of a map, same shape."""
         return apply_table(labels, self.kind_table)
 
+    def select(self, labels: NDArray[np.uint8], *kinds: Structure) -> NDArray[np.bool_]:
+        """Return which voxels of a map belong to one of some structures, same shape."""
+        return apply_table(labels, np.isin(self.kind_table, kinds)).view(np.bool_)
+
     @property
     def level_names(self) -> frozenset[str]:
         """Levels that have a class of their own."""

@@ -169,19 +169,14 @@ def refinement_channels(
     rows[0] = tensor
     for row, role in zip(PRIOR_CHANNELS, REFINED_ROLES, strict=True):
         rows[row] = _logits(probabilities[role]).div_(PRIOR_SCALE)
-    chance = {role: torch.from_numpy(np.asarray(probabilities[role], np.float32)) for role in TISSUES}
-    outside = torch.ones(image.shape, dtype=torch.bool)
-    for role in TISSUES:
-        outside &= chance[role] < _NONE
-    near = _smooth(_pooled((chance["vertebrae"] > 0.3).float()), _NEAR_SIGMA) > _NEAR_SHARE
-    sure = {
-        "vertebrae": chance["vertebrae"] > _SURE,
-        "disc": chance["disc"] > _SURE,
-        "canal": (chance["canal"] > _SURE) & (chance["cord"] < _NONE),
-        "around": outside,
-    }
+    # Numpy compares several times faster than torch.
+    found = {role: probabilities[role] > np.float32(_SURE) for role in TISSUES}
+    absent = {role: probabilities[role] < np.float32(_NONE) for role in TISSUES}
+    found["canal"] &= absent["cord"]
+    found["around"] = np.logical_and.reduce(list(absent.values()))
+    near = _smooth(_pooled(_floats(probabilities["vertebrae"] > np.float32(0.3))), _NEAR_SIGMA) > _NEAR_SHARE
     for row, name in enumerate(_MEASURES, start=_MEASURED_FROM):
-        weight = sure[name].float()
+        weight = _floats(found[name])
         parts = [_pooled(weight), _pooled(weight.mul_(tensor)), _pooled(weight.mul_(tensor))]
         if name == "around":
             parts = [part * near for part in parts]
@@ -192,6 +187,10 @@ def refinement_channels(
         relative = _full(mean, image.shape).neg_().add_(tensor).div_(_full(spread, image.shape))
         rows[row] = relative.clip_(-_LARGEST, _LARGEST)
     return channels
+
+
+def _floats(mask: NDArray[np.bool_]) -> torch.Tensor:
+    return torch.from_numpy(mask).float()
 
 
 def _pooled(values: torch.Tensor) -> NDArray[np.float32]:
@@ -206,11 +205,17 @@ def _smooth(values: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
 
 
 def _full(blocks: NDArray[np.float32], shape: tuple[int, ...]) -> torch.Tensor:
-    """Interpolate one value per block to the voxels."""
-    fine = functional.interpolate(
-        torch.from_numpy(blocks.astype(np.float32))[None, None], scale_factor=_BLOCK, mode="trilinear"
-    )
-    return fine[0, 0, : shape[0], : shape[1], : shape[2]]
+    """Interpolate one value per block to the voxels, along one axis after the other."""
+    values = torch.from_numpy(blocks)
+    for axis in (2, 1, 0):
+        fine = torch.empty([size * (_BLOCK if k == axis else 1) for k, size in enumerate(values.shape)])
+        ends, between = fine.movedim(axis, 0), values.movedim(axis, 0)
+        ends[0], ends[-1] = between[0], between[-1]
+        low, high = between[:-1], between[1:]
+        torch.add(0.25 * high, low, alpha=0.75, out=ends[1:-1:2])
+        torch.add(0.75 * high, low, alpha=0.25, out=ends[2:-1:2])
+        values = fine.narrow(axis, 0, shape[axis])
+    return values
 
 
 def apply_refinement(
@@ -236,8 +241,7 @@ def apply_refinement(
     """
     result = np.zeros_like(labels)
     for kinds in _KINDS.values():
-        old = apply_table(labels, np.isin(class_map.kind_table, kinds)).view(bool)
-        new = apply_table(refined, np.isin(refined_class_map.kind_table, kinds)).view(bool)
+        old, new = class_map.select(labels, *kinds), refined_class_map.select(refined, *kinds)
         np.copyto(result, labels, where=old & new)
         _take_nearest(result, new & ~old, labels, old, _REACH_MM)
     _take_parities(result, class_map, refined, refined_class_map)

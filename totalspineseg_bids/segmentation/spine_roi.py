@@ -43,11 +43,10 @@ def keep_spine(semantic: NDArray[np.uint8], class_map: ClassMap) -> NDArray[np.u
     NDArray[np.uint8]
         The map with the spine only (the same array if nothing else is in it); all zero without canal and disc.
     """
-    kinds = class_map.kinds(semantic)
-    core = (kinds == Structure.DISC) | (kinds == Structure.CANAL) | (kinds == Structure.CORD)
+    core = class_map.select(semantic, Structure.DISC, Structure.CANAL, Structure.CORD)
     if np.count_nonzero(core) < _SMALLEST_SPINE_MM3:
         return np.zeros_like(semantic)
-    counts, any_class = _blocks(core), _blocks(kinds > 0) > 0
+    counts, any_class = _blocks(core), _blocks(class_map.kinds(semantic) > 0) > 0
     # A few scattered voxels in a block neither found nor join a part.
     joined = ndimage.binary_dilation(any_class, ndimage.generate_binary_structure(3, 2), _JOIN_CELLS)
     numbered, number = ndimage.label(joined, np.ones((3, 3, 3), bool))
@@ -67,7 +66,12 @@ def _blocks(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Count the voxels of a mask in blocks of ``_STRIDE``³."""
     sums = mask.view(np.uint8)  # which holds 4 x 4 x 4
     for axis in range(3):
-        sums = np.add.reduceat(sums, np.arange(0, mask.shape[axis], _STRIDE), axis=axis, dtype=np.uint8)
+        along = sums.swapaxes(0, axis)
+        first = along[::_STRIDE].copy()
+        for offset in range(1, _STRIDE):
+            further = along[offset::_STRIDE]
+            first[: len(further)] += further
+        sums = first.swapaxes(0, axis)
     return sums.astype(np.int64)
 
 

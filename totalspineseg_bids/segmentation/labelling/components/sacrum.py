@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.imaging.grid import foreground_box
-from totalspineseg_bids.imaging.masks import apply_table, connected_parts
+from totalspineseg_bids.imaging.masks import connected_parts
 from totalspineseg_bids.imaging.volume import Affine
 from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling.components.level_prior import LevelPrior, sacrum_mask
@@ -31,10 +31,6 @@ def plain_vertebra_value(layout: ClassMap) -> int | None:
     return next(iter([*plain, *values]), None)
 
 
-def _is_sacrum(semantic: SemanticMap) -> NDArray[np.bool_]:
-    return apply_table(semantic.labels, semantic.class_map.kind_table == Structure.SACRUM).view(np.bool_)
-
-
 def _relabel_as_vertebra(semantic: SemanticMap, mask: NDArray[np.bool_]) -> SemanticMap:
     labels = semantic.labels.copy()
     labels[mask] = plain_vertebra_value(semantic.class_map) or 0
@@ -43,7 +39,7 @@ def _relabel_as_vertebra(semantic: SemanticMap, mask: NDArray[np.bool_]) -> Sema
 
 def keep_largest_sacrum(semantic: SemanticMap) -> SemanticMap:
     """Keep the largest connected piece of the sacrum; the others become vertebra without a level."""
-    mask = _is_sacrum(semantic)
+    mask = semantic.class_map.select(semantic.labels, Structure.SACRUM)
     if not mask.any():
         return semantic
     box = foreground_box(mask)
@@ -64,7 +60,7 @@ def relabel_by_prior(semantic: SemanticMap, affine: Affine, level_prior: LevelPr
     values = semantic.class_map.values_of("sacrum")
     if not values:
         return semantic
-    bone = apply_table(semantic.labels, semantic.class_map.kind_table == Structure.VERTEBRA).view(bool)
+    bone = semantic.class_map.select(semantic.labels, Structure.VERTEBRA)
     sacral = sacrum_mask(bone, affine, level_prior)
     if not sacral.any():
         return semantic
@@ -75,7 +71,7 @@ def relabel_by_prior(semantic: SemanticMap, affine: Affine, level_prior: LevelPr
 
 def without_sacrum(semantic: SemanticMap) -> SemanticMap:
     """Relabel the sacrum as vertebra without a level."""
-    return _relabel_as_vertebra(semantic, _is_sacrum(semantic))
+    return _relabel_as_vertebra(semantic, semantic.class_map.select(semantic.labels, Structure.SACRUM))
 
 
 def is_plausible(observations: Sequence[Observation], levels: Sequence[str | None]) -> bool:
