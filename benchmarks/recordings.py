@@ -37,6 +37,8 @@ def save(path: Path, outputs: NetworkOutputs) -> None:
         metadata["support"] = [outputs.support.class_map.name, dict(outputs.support.class_map.labels)]
     if outputs.final.margin is not None:
         arrays["margin"] = outputs.final.margin
+    if outputs.padding is not None:
+        arrays["padding"] = outputs.padding
     if outputs.level_prior is not None:
         arrays["scout"] = outputs.level_prior.probabilities.astype(np.float16)
         arrays["scout_affine"] = outputs.level_prior.affine
@@ -68,9 +70,10 @@ def load(path: Path) -> tuple[NetworkOutputs, NDArray[np.uint8] | None]:
             level_prior = LevelPrior(stored["scout"].astype(np.float32), meanings, stored["scout_affine"])
         support = semantic("support") if "support" in metadata else None
         final = replace(semantic("final"), margin=stored.get("margin"))
-        return NetworkOutputs(stored["affine"], final, support, level_prior, tuple(metadata["flags"])), stored.get(
-            "odd"
+        outputs = NetworkOutputs(
+            stored["affine"], final, support, level_prior, tuple(metadata["flags"]), padding=stored.get("padding")
         )
+        return outputs, stored.get("odd")
 
 
 class Recorder(SpineSegmenter):

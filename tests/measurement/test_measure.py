@@ -230,6 +230,26 @@ def test_a_cut_arch_leaves_the_body_measured_and_a_cut_body_nothing():
         assert rows[level].measure_note == "cut by the field of view"
 
 
+@pytest.mark.parametrize("normal", [(0.0, 0.0, 1.0), (0.0, 0.5, 0.87), (0.3, 0.3, 0.9)], ids=str)
+def test_padding_leaves_nothing_of_what_it_cuts_and_all_of_the_rest(normal):
+    labels, affine, components, line = Phantom(THREE).rasterise(ISO)
+    middle = np.argwhere(labels == vertebra("L3").id).mean(axis=0)
+    place = np.stack(np.meshgrid(*map(np.arange, labels.shape), indexing="ij"), axis=-1)
+    padding = (place - middle) @ normal > 0
+    seen = np.where(padding, 0, labels).astype(np.uint8)
+    whole = measure_spine(labels, affine, components, line)
+    found = measure_spine(seen, affine, components_of(seen, affine, partial=("L3",)), line, padding=padding)
+    before, after = ({r.level: r for r in m.levels if r.level} for m in (whole, found))
+    assert after["L3"].partial
+    assert (after["L3"].height_mm, after["L3"].width_mm, after["L3"].canal_area_mm2) == (None, None, None)
+    assert after["L3"].measure_note == "cut by the field of view"
+    for name in ("height_mm", "depth_mm", "width_mm", "canal_area_mm2"):
+        assert getattr(after["L4"], name) == pytest.approx(getattr(before["L4"], name), abs=0.1)
+    near = max(np.abs(before["L4"].canal_area_mm2 - p.canal_area_mm2) for p in found.profile if p.canal_area_mm2)
+    assert near < 0.05 * before["L4"].canal_area_mm2
+    assert len(found.profile) < len(whole.profile)
+
+
 @pytest.mark.parametrize(("aside", "measured"), [(0, True), (10, False)])
 def test_a_slab_leaves_all_but_the_width(aside, measured):
     labels, affine, _, line = Phantom(levels=("L3", "L4")).rasterise(ISO)

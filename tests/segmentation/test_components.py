@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from totalspineseg_bids.anatomy import Structure
+from totalspineseg_bids.imaging.field_of_view import Cut
 from totalspineseg_bids.segmentation.labelling.column.rejection import rejection_costs
 from totalspineseg_bids.segmentation.labelling.components.bodies import cut_fused, pieces_between_discs
-from totalspineseg_bids.segmentation.labelling.records import ComponentVoxels, Cut, Observation
+from totalspineseg_bids.segmentation.labelling.records import ComponentVoxels, Observation
 
 #: Lengths of the bodies of a neck with chest along the canal, C3 to T4, mm: those of the chest are twice as long.
 NECK_AND_CHEST = [10, 10, 9, 10, 10, 15, 15, 19, 12]

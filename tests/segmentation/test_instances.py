@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from totalspineseg_bids.imaging.centerline import Centerline
+from totalspineseg_bids.imaging.field_of_view import AcquiredRegion
+from totalspineseg_bids.imaging.volume import Geometry
 from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling.instances.vertebrae import draw_vertebrae
 from totalspineseg_bids.segmentation.labelling.records import SpineContext
@@ -20,7 +22,7 @@ def label_vertebrae(values, seeds, canal_at):
     length = values.shape[2]
     canal = np.stack([np.full(length, 20.0), np.full(length, canal_at), np.arange(float(length))], axis=1)
     line = Centerline.from_canal(canal, 20.0)
-    context = SpineContext((), np.ones(3), np.zeros(3, int), np.array(values.shape) - 1, line)
+    context = SpineContext((), np.ones(3), AcquiredRegion(Geometry(values.shape, np.eye(4))), np.zeros(3, int), line)
     coarse = np.zeros([n // 2 for n in values.shape], np.uint8)
     for block, label in seeds:
         coarse[block] = label

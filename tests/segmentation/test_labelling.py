@@ -22,6 +22,7 @@ from tests.columns import (
 )
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import SpineVariant, Structure
+from totalspineseg_bids.imaging.field_of_view import Cut
 from totalspineseg_bids.imaging.grid import restore_labels
 from totalspineseg_bids.imaging.volume import Geometry, Volume
 from totalspineseg_bids.segmentation.api import label, to_grid
@@ -29,7 +30,6 @@ from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling import label_map, odd_discs
 from totalspineseg_bids.segmentation.labelling.labeller import LabellingInput, solve_image
 from totalspineseg_bids.segmentation.labelling.odd_discs import disc_turns
-from totalspineseg_bids.segmentation.labelling.records import Cut
 from totalspineseg_bids.segmentation.result import LabelledSpine, SpineStatus
 
 STEP2 = ClassMap.named("r20240601-step2")

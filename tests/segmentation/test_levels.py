@@ -10,13 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from totalspineseg_bids.anatomy import SpineVariant, Structure
+from totalspineseg_bids.imaging.field_of_view import Cut
 from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling.column.evidence import emissions
 from totalspineseg_bids.segmentation.labelling.column.hypotheses import build_hypotheses
 from totalspineseg_bids.segmentation.labelling.column.levels import solve_levels
 from totalspineseg_bids.segmentation.labelling.column.naming import CONTESTED, NO_ANCHOR, name_components
 from totalspineseg_bids.segmentation.labelling.column.parameters import AXIS_PLACE, chain_of
-from totalspineseg_bids.segmentation.labelling.records import CanalExtent, ClassShares, Cut, Observation
+from totalspineseg_bids.segmentation.labelling.records import CanalExtent, ClassShares, Observation
 from totalspineseg_bids.segmentation.result import SpineStatus
 
 STEP2 = ClassMap.named("r20241115-step2")

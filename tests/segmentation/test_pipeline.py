@@ -169,9 +169,32 @@ def test_every_mode_labels_the_column(mode):
     assert set(segmenter.digests) == used
 
 
+def _with_noise(truth: np.ndarray) -> np.ndarray:
+    """Return an image of canonical ids whose background does not count as padding."""
+    return truth + np.random.default_rng(0).uniform(-0.4, 0.4, truth.shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("mode", [{}, {"single_step": True}, {"step1_only": True}], ids=str)
+def test_voxels_without_an_image_hold_no_label_and_cut_what_they_meet(mode):
+    column = lumbar()
+    place = np.stack(np.meshgrid(*map(np.arange, column.truth.shape), indexing="ij"), axis=-1)
+    outside = (place - column.centre("L1")) @ (0.0, 0.4, 0.9) > 0
+    volume = Volume(np.where(outside, np.float32(-1), _with_noise(column.truth)), column.affine)
+    spine = _segmenter(**mode)[0].segment(volume)
+    assert spine.padding is not None
+    assert np.mean(spine.padding == outside) > 0.99
+    assert not spine.labels[spine.padding].any()
+    edge = {c.level for c in spine.components if c.touches_edge}
+    assert "L1" in edge
+    assert not edge & {"L2-L3", "L3", "L4"}
+    double = to_grid(spine, Geometry((45, 55, 146), volume.affine @ np.diag([2.0, 2.0, 2.0, 1.0])))
+    assert double.padding is not None
+    assert np.mean(double.padding == spine.padding[::2, ::2, ::2]) > 0.95
+
+
 def test_a_refining_network_moves_borders_and_names_nothing():
     column = lumbar()
-    volume = Volume(column.truth.astype(np.float32), column.affine)
+    volume = Volume(_with_noise(column.truth), column.affine)
     plain = _segmenter()[0].segment(volume)
     models = ModelSet("stand-in", step1=Path("one"), step2=Path("two"), refine=Path("r"))
     segmenter = SpineSegmenter(models)

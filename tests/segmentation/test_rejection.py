@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from totalspineseg_bids.anatomy import Structure
+from totalspineseg_bids.imaging.field_of_view import Cut
 from totalspineseg_bids.segmentation.labelling.column.parameters import WEIGHTS
 from totalspineseg_bids.segmentation.labelling.column.rejection import rejection_costs
-from totalspineseg_bids.segmentation.labelling.records import ClassShares, Cut, Observation
+from totalspineseg_bids.segmentation.labelling.records import ClassShares, Observation
 
 
 def _component(kind: Structure, *, level: str | None = None, share: float = 1.0, volume: float = 1500.0) -> Observation:

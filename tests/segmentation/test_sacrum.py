@@ -6,6 +6,7 @@ import pytest
 from tests.columns import dice, make_column, semantic_of
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
+from totalspineseg_bids.imaging.field_of_view import Cut
 from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling import label_map
 from totalspineseg_bids.segmentation.labelling.components.level_prior import LevelPrior
@@ -16,7 +17,7 @@ from totalspineseg_bids.segmentation.labelling.components.sacrum import (
     relabel_by_prior,
     without_sacrum,
 )
-from totalspineseg_bids.segmentation.labelling.records import Cut, Observation
+from totalspineseg_bids.segmentation.labelling.records import Observation
 from totalspineseg_bids.segmentation.result import SpineStatus
 from totalspineseg_bids.segmentation.semantic_map import SemanticMap
 

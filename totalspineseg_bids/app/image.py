@@ -226,7 +226,13 @@ class _Writer:
 
         spine, image = self.spine, self.image.volume
         return measure_spine(
-            spine.labels, spine.affine, spine.components, spine.centerline_mm, source_affine=image.affine, image=image
+            spine.labels,
+            spine.affine,
+            spine.components,
+            spine.centerline_mm,
+            source_affine=image.affine,
+            image=image,
+            padding=spine.padding,
         )
 
     def publish(self) -> list[str]:

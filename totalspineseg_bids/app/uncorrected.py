@@ -72,6 +72,7 @@ def write_uncorrected(
         native=image.native,
         affine=spine.affine,
         centerline=spine.centerline_mm,
+        padding=np.zeros(0, np.bool_) if spine.padding is None else spine.padding,
     )
     write_bytes(output / names.uncorrected, stream.getvalue())
 
@@ -85,6 +86,7 @@ def read_uncorrected(output: Path, names: DerivativeNames, digests: Digests) -> 
             if not valid or not all((output / name).is_file() for name in content["Files"]):
                 return None
             arrays = {name: file[name] for name in ("working", "native", "affine", "centerline")}
+            padding = file.get("padding")
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError):
         return None
     hypothesis = content["Hypothesis"]
@@ -97,6 +99,7 @@ def read_uncorrected(output: Path, names: DerivativeNames, digests: Digests) -> 
         flags=tuple(content["Flags"]),
         centerline_mm=arrays["centerline"],
         disc_points=tuple(DiscPoint(p["level"], _position(p["position_mm"])) for p in content["DiscPoints"]),
+        padding=padding if padding is not None and padding.size else None,
         hypothesis=None if hypothesis is None else ColumnHypothesis(**hypothesis),
     )
     return SegmentedImage(spine, arrays["native"], tuple(content["Files"]))

@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from totalspineseg_bids.anatomy import VERTEBRA_LEVELS, Structure
 from totalspineseg_bids.imaging.centerline import Centerline, Vector, orthogonal, unit
+from totalspineseg_bids.imaging.field_of_view import AcquiredRegion, Cut, cut_kinds
 from totalspineseg_bids.imaging.grid import foreground_box
 from totalspineseg_bids.imaging.volume import Affine, Geometry, Volume
 from totalspineseg_bids.measurement.body_shape import BodyShape, fit_body_shape
@@ -72,6 +73,7 @@ def measure_spine(
     *,
     source_affine: Affine | None = None,
     image: Volume | None = None,
+    padding: NDArray[np.bool_] | None = None,
 ) -> SpineMeasures:
     """Measure a labelled spine.
 
@@ -91,6 +93,8 @@ def measure_spine(
         direction is not given, unless they are smaller than 1.5 mm.
     image : Volume, optional
         Image on any grid, for the signal of discs; without it, they have none.
+    padding : (X, Y, Z) bool, optional
+        Voxels outside the acquired field of view.
 
     Returns
     -------
@@ -115,7 +119,9 @@ def measure_spine(
     >>> row.volume_mm3, row.height_mm
     (6400.0, 20.0)
     """
-    return _Measurement(labels, affine, components, centerline_mm, source_affine=source_affine, image=image).run()
+    return _Measurement(
+        labels, affine, components, centerline_mm, source_affine=source_affine, image=image, padding=padding
+    ).run()
 
 
 def find_body_fronts(
@@ -175,6 +181,7 @@ class _Measurement:
         *,
         source_affine: Affine | None = None,
         image: Volume | None = None,
+        padding: NDArray[np.bool_] | None = None,
     ) -> None:
         whole = np.asarray(affine, np.float64)
         box = foreground_box(labels > 0) or (slice(0, 1),) * 3
@@ -183,10 +190,10 @@ class _Measurement:
         self.components = components
         self.source = np.asarray(source_affine if source_affine is not None else affine, np.float64)[:3, :3]
         x, y, z = labels.shape
-        self.extent = extent = Geometry((x, y, z), whole)
-        self.voxel_mm3 = extent.voxel_volume
+        self.field_of_view = AcquiredRegion(Geometry((x, y, z), whole), padding)
+        self.voxel_mm3 = self.field_of_view.geometry.voxel_volume
         self.centerline = Centerline.from_polyline(centerline_mm) or Centerline.from_labels(self.labels, self.affine)
-        self.canal = CanalMasks.from_labels(self.labels, self.affine, extent)
+        self.canal = CanalMasks.from_labels(self.labels, self.affine, self.field_of_view)
         self.signal = SpineSignal.from_labels(image, self.labels, self.affine) if image is not None else None
         self.boxes: Sequence[tuple[slice, ...] | None] = ndimage.find_objects(self.labels)
 
@@ -242,14 +249,15 @@ class _Measurement:
         return spans
 
     def _is_shortened(self, component: Component) -> bool:
-        """Return whether the edge of the image cuts a component from above or below."""
+        """Return whether the field of view cuts a component from above or below."""
         mask = self.mask_of(component) if component.touches_edge else None
         if mask is None or self.centerline is None:
             return component.touches_edge
-        up = self.centerline.direction(self.centerline.nearest(np.asarray(component.centroid_mm)))
-        axis = int(np.abs(np.linalg.inv(self.extent.affine)[:3, :3] @ up).argmax())
-        index = self.extent.index_of(mask.points())[:, axis]
-        return bool(index.min() < 0.5 or index.max() > self.extent.shape[axis] - 1.5)
+        index = self._voxels(mask.points())
+        return self.field_of_view.cut_of(index, self.centerline, np.asarray(component.centroid_mm)) is Cut.ALONG
+
+    def _voxels(self, points: Vector) -> NDArray[np.int64]:
+        return np.rint(self.field_of_view.geometry.index_of(points)).astype(np.int64)
 
     def disc_fronts(self) -> list[tuple[Vector, Vector]]:
         """Return centre and anterior direction (from the canal) of all discs."""
@@ -314,23 +322,20 @@ class _Measurement:
     def _shape_in_view(
         self, mask: Mask, slab: BodyShape, frame: LocalAxes, back: float, fronts: list[tuple[Vector, Vector]]
     ) -> BodyShape | None:
-        """Return the shape of a body of which the edge of the image cuts the arch or the sides, ``None`` if more.
+        """Return the shape of a body of which the field of view cuts the arch or the sides, ``None`` if more.
 
         Where the sides are cut, there is no width, and the middle must be in view: beside it, heights differ.
         """
         points = mask.points()
-        index = self.extent.index_of(points)
-        at_edge = (index < 0.5) | (index > np.array(self.extent.shape) - 1.5)
-        if not at_edge.any():
-            return None  # cut inside the image, such as by a mask: the extent of the missing part is unknown
+        rows, normals = self.field_of_view.edges(self._voxels(points))
+        if not len(rows):
+            return None  # flagged by a reader or a caller: the extent of the missing part is unknown
         beside = np.abs(slab.frame.coordinates(points)[:, 0]) <= slab.width / 2 + _BESIDE_MM
         in_front = frame.coordinates(points)[:, 1] >= back
-        cut = at_edge[beside & in_front].any(axis=0)
-        if not cut.any():
+        of_body = (beside & in_front)[rows]
+        if not of_body.any():
             return slab
-        axes = np.stack([slab.frame.right, slab.frame.front, slab.frame.up], axis=1)
-        faces = np.linalg.inv(self.extent.affine[:3, :3])
-        sides_only = (np.abs(faces @ axes).argmax(axis=1) == 0)[cut].all()
+        sides_only = (cut_kinds(normals[of_body], slab.frame.up, slab.frame.front) == Cut.SIDES).all()
         # The frame of a vertebra turns with the part of it that is in view.
         canal = LocalAxes.build(frame.origin, self._front_at(frame.origin, frame.up, fronts), frame.up)
         aside = abs(float(canal.coordinates(slab.frame.origin)[0]))

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from totalspineseg_bids.anatomy import CANAL_ID, CORD_ID
-from totalspineseg_bids.imaging.volume import Affine, Geometry
+from totalspineseg_bids.imaging.field_of_view import AcquiredRegion
+from totalspineseg_bids.imaging.volume import Affine
 from totalspineseg_bids.measurement.sampling import LocalAxes, Mask, Samples, at_middle, run_edges
 
 _RADIUS_MM = 24.0
@@ -45,20 +46,20 @@ class CanalMasks:
     """Canal including the cord; ``None`` without canal and cord."""
     cord: Mask | None
     """Cord, cropped to the same box."""
-    extent: Geometry
-    """Grid of the whole image."""
+    field_of_view: AcquiredRegion
+    """Field of view of the image."""
 
     @classmethod
-    def from_labels(cls, labels: NDArray[np.uint8], affine: Affine, extent: Geometry) -> CanalMasks:
+    def from_labels(cls, labels: NDArray[np.uint8], affine: Affine, field_of_view: AcquiredRegion) -> CanalMasks:
         """Crop cord (200) and canal (201) from a label map of shape (X, Y, Z), itself part of a larger image."""
         canal = (labels == CANAL_ID) | (labels == CORD_ID)
         boxes = ndimage.find_objects(canal.view(np.uint8))
         if not boxes or boxes[0] is None:
-            return cls(None, None, extent)
+            return cls(None, None, field_of_view)
         box = boxes[0]
         cord = labels[box] == CORD_ID
         cord_mask = Mask.cut(cord, box, affine) if cord.any() else None
-        return cls(Mask.cut(canal[box], box, affine), cord_mask, extent)
+        return cls(Mask.cut(canal[box], box, affine), cord_mask, field_of_view)
 
     def front_wall(self, frame: LocalAxes) -> float | None:
         """Return the distance (mm) from the origin to the front wall of the canal; ``None`` without canal."""
@@ -98,9 +99,10 @@ class CanalMasks:
 
     def _cut_off(self, middle: NDArray[np.bool_], frame: LocalAxes) -> bool:
         at = np.argwhere(middle) * _STEP_MM - _RADIUS_MM
-        voxels = self.extent.index_of(frame.origin + at[:, :1] * frame.right + at[:, 1:] * frame.front)
-        last = np.array(self.extent.shape) - 1
-        return bool((voxels < 0.25).any() or (voxels > last - 0.25).any())
+        grid = self.field_of_view.geometry
+        voxels = grid.index_of(frame.origin + at[:, :1] * frame.right + at[:, 1:] * frame.front)
+        at_face = (voxels < 0.25) | (voxels > np.array(grid.shape) - 1.25)
+        return bool(at_face.any() or self.field_of_view.is_near_padding(np.rint(voxels).astype(np.int64)).any())
 
 
 def _sample(mask: Mask, frame: LocalAxes, planes: int) -> Samples:

@@ -11,7 +11,7 @@ import numpy as np
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import LabelScheme
-from totalspineseg_bids.imaging.grid import restore_probability
+from totalspineseg_bids.imaging.grid import restore_labels, restore_probability
 from totalspineseg_bids.imaging.io import VolumeChoice, read_image, read_labels
 from totalspineseg_bids.imaging.volume import Geometry, Volume
 from totalspineseg_bids.inference.options import EngineName, InferenceOptions, Precision, Quality, RoiMode
@@ -171,6 +171,9 @@ def to_grid(spine: LabelledSpine, target: Geometry) -> LabelledSpine:
         affine=target.affine,
         cord_probability=None if cord is None else restore_probability(cord, spine.affine, target),
         canal_probability=None if canal is None else restore_probability(canal, spine.affine, target),
+        padding=None
+        if spine.padding is None
+        else restore_labels(spine.padding.view(np.uint8), spine.affine, target).view(np.bool_),
         # The margin is defined on the voxels of its own grid only.
         margin=None,
     )

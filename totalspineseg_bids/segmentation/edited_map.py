@@ -12,10 +12,10 @@ from scipy import ndimage
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import CANAL_ID, CORD_ID, Structure
 from totalspineseg_bids.imaging.centerline import Centerline, Points
+from totalspineseg_bids.imaging.field_of_view import CUT_VOXELS, AcquiredRegion
 from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.segmentation.corrections import CORRECTED, CorrectionError
 from totalspineseg_bids.segmentation.disc_points import TOP_JOINT, locate_discs, sort_points
-from totalspineseg_bids.segmentation.labelling.parameters import CUT_VOXELS
 from totalspineseg_bids.segmentation.result import Component, LabelledSpine, SpineStatus
 
 _EDITED = f"{CORRECTED}: edited"
@@ -124,7 +124,7 @@ def _describe(spine: LabelledSpine, labels: NDArray[np.uint8]) -> LabelledSpine:
 def _component(spine: LabelledSpine, labels: NDArray[np.uint8], label: int, former: dict[int, Component]) -> Component:
     """Measure an edited label; its name is certain unless it is that of before."""
     voxels = np.argwhere(labels == label)
-    at_edge = ((voxels == 0) | (voxels == np.array(labels.shape) - 1)).any(axis=1)
+    at_edge = AcquiredRegion(Volume(labels, spine.affine).geometry, spine.padding).edges(voxels)[0]
     x, y, z = (float(v) for v in apply_affine(spine.affine, voxels.mean(axis=0)))
     known, before = anatomy.BY_ID[label], former.get(label)
     same = before is not None and before.label_id == label
@@ -136,7 +136,7 @@ def _component(spine: LabelledSpine, labels: NDArray[np.uint8], label: int, form
         confidence=before.confidence if same and before else 1.0 if named else 0.0,
         runner_up=before.runner_up if same and before else None,
         reason=f"{CORRECTED}, was {anatomy.BY_ID[before.label_id].abbreviation}" if before and not same else _EDITED,
-        touches_edge=int(np.count_nonzero(at_edge)) > CUT_VOXELS,
+        touches_edge=len(np.unique(at_edge)) > CUT_VOXELS,
         volume_mm3=len(voxels) * float(abs(np.linalg.det(spine.affine[:3, :3]))),
         centroid_mm=(x, y, z),
     )

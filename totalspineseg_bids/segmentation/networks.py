@@ -58,12 +58,14 @@ class NetworkOutputs:
     """Findings that a person should check."""
     precisions: tuple[str, ...] = ()
     """Networks whose precision was chosen by its effect, with the share of equal labels."""
+    padding: NDArray[np.bool_] | None = None
+    """Voxels of the working grid outside the acquired field of view; ``None`` if there are none."""
 
     def as_session_image(self, localizer: Volume | None = None) -> LabellingInput:
         """Return the input of the labelling."""
         support = () if self.support is None else ((self.support.labels, self.support.class_map),)
         return LabellingInput(
-            self.final.labels, self.affine, self.final.class_map, support, localizer, self.level_prior
+            self.final.labels, self.affine, self.final.class_map, support, localizer, self.level_prior, self.padding
         )
 
 

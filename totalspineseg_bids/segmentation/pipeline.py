@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from totalspineseg_bids.imaging.field_of_view import find_padding
 from totalspineseg_bids.imaging.grid import to_working_grid
 from totalspineseg_bids.imaging.intensity import clip_outliers
 from totalspineseg_bids.imaging.volume import Volume
@@ -70,11 +71,12 @@ def run_networks(
     # Files are clipped when they are read; this is for images in memory.
     values, _ = clip_outliers(np.asarray(volume.data, np.float32))
     image = to_working_grid(Volume(values, volume.affine), WORKING_SPACING_MM)
+    padding = find_padding(image.data)
     report("resample", 1.0)
     if networks.mode is InferenceMode.SINGLE_STEP:
         _, region = networks.locate(image, report)
         coarse = (COARSE_MODEL,) if networks.models.level_prior is not None else ()
-        return NetworkOutputs(image.affine, networks.single_step(image, region, report), flags=coarse)
+        return NetworkOutputs(image.affine, networks.single_step(image, region, report), padding=padding, flags=coarse)
 
     prior, region = networks.locate(image, report)
     first = networks.step1(image, region, report)
@@ -82,11 +84,17 @@ def run_networks(
     if box is None:
         return NetworkOutputs(image.affine, first.measured())
     if networks.mode is InferenceMode.STEP1:
-        return NetworkOutputs(image.affine, first.measured(), level_prior=prior)
+        return NetworkOutputs(image.affine, first.measured(), level_prior=prior, padding=padding)
 
     report("discs", 0.0)
     discs = label_map(
-        first.labels, image.affine, first.class_map, localizer=localizer, level_prior=prior, discs_only=True
+        first.labels,
+        image.affine,
+        first.class_map,
+        localizer=localizer,
+        level_prior=prior,
+        padding=padding,
+        discs_only=True,
     )
     odd = odd_discs(discs)
     report("discs", 1.0)
@@ -96,11 +104,13 @@ def run_networks(
     channels = np.stack([intensities, odd[box].astype(np.float32)])
     second = networks.step2(channels, image.spacing, cropped.labels > 0, report)
     if not second.labels.any():
-        return NetworkOutputs(image.affine, first.measured(), level_prior=prior, flags=("step2-empty",))
+        return NetworkOutputs(
+            image.affine, first.measured(), level_prior=prior, padding=padding, flags=("step2-empty",)
+        )
     del discs, odd, channels  # the refinement needs the most memory
     refined = networks.refine(intensities, image.spacing, cropped, second, report)
     whole = refined.paste(box, image.geometry.shape)
-    return NetworkOutputs(image.affine, whole, networks.as_support(first), prior)
+    return NetworkOutputs(image.affine, whole, networks.as_support(first), prior, padding=padding)
 
 
 def label_outputs(outputs: NetworkOutputs, localizer: Volume | None = None) -> LabelledSpine:
@@ -133,6 +143,7 @@ def add_network_results(spine: LabelledSpine, outputs: NetworkOutputs) -> Labell
         cord_probability=outputs.final.probabilities.get("cord"),
         canal_probability=outputs.final.probabilities.get("canal"),
         margin=outputs.final.margin,
+        padding=outputs.padding,
     )
 
 

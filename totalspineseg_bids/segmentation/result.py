@@ -113,6 +113,8 @@ class LabelledSpine:
     """Logit margin of each voxel to the next kind of tissue, float16, on the grid of ``labels``; ``None`` if it was not
     kept.
     """
+    padding: NDArray[np.bool_] | None = None
+    """Voxels outside the acquired field of view, on the grid of ``labels``; ``None`` if there are none."""
     precisions: tuple[str, ...] = ()
     """Networks whose precision was chosen by its effect, with the share of equal labels."""
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.imaging.centerline import Centerline
+from totalspineseg_bids.imaging.field_of_view import AcquiredRegion
 from totalspineseg_bids.imaging.grid import Box, foreground_box, restore_labels, working_geometry
 from totalspineseg_bids.imaging.volume import Affine, Geometry, Volume
 from totalspineseg_bids.segmentation.class_map import ClassMap
@@ -70,6 +71,8 @@ class LabellingInput:
     """Labelled image (canonical ids) that overlaps in scanner space."""
     level_prior: LevelPrior | None = None
     """Level probabilities of a coarse network."""
+    padding: NDArray[np.bool_] | None = None
+    """Voxels outside the field of view, shape (X, Y, Z); ``None`` if there are none."""
     acquisition: str = ""
     """Name that the reconstructions and repetitions of one acquisition share; empty if unknown."""
 
@@ -82,6 +85,7 @@ def label_map(
     support: Sequence[tuple[NDArray[np.uint8], ClassMap]] = (),
     localizer: Volume | None = None,
     level_prior: LevelPrior | None = None,
+    padding: NDArray[np.bool_] | None = None,
     discs_only: bool = False,
 ) -> LabelledSpine:
     """Label a semantic map of the spine with anatomical levels.
@@ -101,6 +105,8 @@ def label_map(
         Labelled image (canonical ids) that overlaps in scanner space; its levels count as evidence.
     level_prior
         Probabilities of a coarse model that names every level; they count as evidence.
+    padding
+        Voxels outside the field of view, shape (X, Y, Z), bool; ``None`` if there are none.
     discs_only
         Leave the voxels of all other structures 0, which takes half of the time. Flags of drawn vertebrae are absent.
 
@@ -120,7 +126,7 @@ def label_map(
     >>> spine.status.value, [component.structure.text for component in spine.components]
     ('abstained', ['disc', 'disc', 'spinal_canal'])
     """
-    image = LabellingInput(semantic, affine, layout, support, localizer, level_prior)
+    image = LabellingInput(semantic, affine, layout, support, localizer, level_prior, padding)
     return build_labelled_spine(solve_image(image), discs_only=discs_only)
 
 
@@ -169,20 +175,30 @@ def solve_image(image: LabellingInput) -> SolvedImage:
     """
     native = Geometry(_shape(image.semantic), np.asarray(image.affine, np.float64))
     maps = [(np.asarray(m, np.uint8), lay) for m, lay in ((image.semantic, image.layout), *image.support)]
+    padding = None if image.padding is None else image.padding.view(np.uint8)
     if np.allclose(native.spacing, 1.0, atol=SPACING_TOLERANCE_MM) and not native.is_sheared:
         orientation = nib.orientations.io_orientation(native.affine)
         turned = [SemanticMap(nib.orientations.apply_orientation(m, orientation), lay) for m, lay in maps]
         inverse = nib.orientations.inv_ornt_aff(orientation, native.shape)
         grid = SolvedImage(native, np.asarray(native.affine @ inverse), _shape(turned[0].labels), orientation)
-        return _search(grid, turned, image)
+        if padding is not None:
+            padding = nib.orientations.apply_orientation(padding, orientation)
+        return _search(grid, turned, image, padding)
     working = working_geometry(native)
     moved = [SemanticMap(restore_labels(m, native.affine, working), lay) for m, lay in maps]
-    return _search(SolvedImage(native, working.affine, working.shape, None), moved, image)
+    if padding is not None:
+        padding = restore_labels(padding, native.affine, working)
+    return _search(SolvedImage(native, working.affine, working.shape, None), moved, image, padding)
 
 
-def _search(grid: SolvedImage, maps: Sequence[SemanticMap], image: LabellingInput) -> SolvedImage:
+def _search(
+    grid: SolvedImage, maps: Sequence[SemanticMap], image: LabellingInput, padding: NDArray[np.uint8] | None
+) -> SolvedImage:
     """Find components and levels on the working grid."""
     layout = maps[0].class_map
+    if padding is not None:
+        # Networks continue structures a few voxels into the padding, where there is no image.
+        maps = [replace(m, labels=np.where(padding, np.uint8(0), m.labels)) for m in maps]
     box = foreground_box(layout.kinds(maps[0].labels) > 0, margin=FOREGROUND_MARGIN)
     if box is None:
         return replace(grid, reason="the map holds no class of the spine")
@@ -194,7 +210,9 @@ def _search(grid: SolvedImage, maps: Sequence[SemanticMap], image: LabellingInpu
     kinds = layout.kinds(cropped[0].labels)
     spacing = np.asarray(Geometry(_shape(kinds), grid.affine).spacing)
     discs = label_discs(kinds == Structure.DISC, float(np.prod(spacing)))
-    context = _context(cropped, kinds, spacing, discs, box=box, shape=grid.shape)
+    local = Geometry(grid.shape, np.diag([*spacing, 1.0]))
+    field = AcquiredRegion(local, None if padding is None else padding.view(np.bool_))
+    context = _context(cropped, kinds, discs, start=np.array([s.start for s in box]), field=field)
     if context is None:
         return replace(grid, box=None, reason="neither a spinal canal nor a disc is in view")
     parts = disc_parts(*discs, context)
@@ -281,13 +299,13 @@ def _shape(array: NDArray[np.uint8]) -> tuple[int, int, int]:
 def _context(
     maps: Sequence[SemanticMap],
     kinds: NDArray[np.uint8],
-    spacing: NDArray[np.float64],
     discs: tuple[NDArray[np.int64], NDArray[np.int64]],
     *,
-    box: Box,
-    shape: tuple[int, ...],
+    start: NDArray[np.int64],
+    field: AcquiredRegion,
 ) -> SpineContext | None:
     """Fit the centreline and collect the data that all stages share; ``None`` without canal and disc."""
+    spacing = np.asarray(field.geometry.spacing)
     coarse = kinds[::STRIDE, ::STRIDE, ::STRIDE]
     canal = np.argwhere((coarse == Structure.CANAL) | (coarse == Structure.CORD)) * (STRIDE * spacing)
     line = Centerline.from_canal(canal, float(np.prod(spacing)) * STRIDE**3)
@@ -298,9 +316,8 @@ def _context(
         line = line.extend_along_discs(centers)
     if line is None:
         return None
-    first = -np.array([s.start for s in box])
     weighted = [(m, 1.0 if n == 0 else WEIGHTS.support_weight) for n, m in enumerate(maps)]
-    return SpineContext(tuple(weighted), spacing, first, first + np.array(shape) - 1, line)
+    return SpineContext(tuple(weighted), spacing, field, start, line)
 
 
 def _centers(points: NDArray[np.float64], part: NDArray[np.int64]) -> NDArray[np.float64]:

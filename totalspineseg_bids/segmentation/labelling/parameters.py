@@ -24,8 +24,9 @@ CORD_STRIDE = 4
 #: Fewest voxels of a disc whose centre supports the centreline.
 CENTERLINE_DISC_VOXELS = 80
 
-#: Number of voxels in the outermost layer of the field of view above which the field of view cuts a structure.
-CUT_VOXELS = 3
+#: Distance of the part in view of a structure from the middle of the canal, as a share of its width, above which the
+#: volume of the structure is unknown.
+CUT_ASIDE_SHARE = 0.25
 #: Volume relative to the median of the neighbours below which a component at the edge of the field of view is a sliver:
 #: too little of its shape is in view to find its border, and its size is no evidence.
 SLIVER_SHARE = 0.1

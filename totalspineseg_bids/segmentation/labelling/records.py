@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
 from totalspineseg_bids.anatomy import SpineVariant, Structure
 from totalspineseg_bids.imaging.centerline import Centerline, Projection
-from totalspineseg_bids.segmentation.labelling.parameters import BODY_FRONT_MM, BODY_SIDE_MM
+from totalspineseg_bids.imaging.field_of_view import AcquiredRegion, Cut
+from totalspineseg_bids.segmentation.labelling.parameters import BODY_FRONT_MM, BODY_SIDE_MM, CUT_ASIDE_SHARE
 from totalspineseg_bids.segmentation.result import SpineStatus
 from totalspineseg_bids.segmentation.semantic_map import SemanticMap
 
@@ -46,19 +46,6 @@ class SessionEvidence:
     """Weight of the table's logarithm."""
     landmarks: Mapping[str, float]
     """Landmarks that the other image's levels are based on, as `naming.landmarks_of` counts them."""
-
-
-class Cut(IntEnum):
-    """Ways in which the field of view cuts a component, from the least to the most harmful."""
-
-    NONE = 0
-    """Not at all."""
-    SIDES = 1
-    """At its sides only, as in a sagittal slab: its volume is that of the width in view."""
-    ACROSS = 2
-    """In front or behind, or on one side up to its middle: its volume is unknown."""
-    ALONG = 3
-    """From above or below: its position along the canal is uncertain too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +126,10 @@ class SpineContext:
     """Semantic maps on one grid with their weights; the first is the one that is labelled."""
     spacing: NDArray[np.float64]
     """Voxel size, mm, shape (3,)."""
-    first: NDArray[np.int64]
-    """First voxel index of the field of view on each axis, shape (3,); negative where the maps are a crop."""
-    last: NDArray[np.int64]
-    """Last voxel index of the field of view on each axis, shape (3,)."""
+    field_of_view: AcquiredRegion
+    """Field of view in local coordinates, of which the maps are a crop."""
+    start: NDArray[np.int64]
+    """First voxel of the maps in the field of view, shape (3,)."""
     centerline: Centerline
     """Canal centreline in local coordinates (voxel index times voxel size)."""
 
@@ -150,6 +137,23 @@ class SpineContext:
     def voxel_mm3(self) -> float:
         """Volume of a voxel, mm³."""
         return float(np.prod(self.spacing))
+
+    def cut_of(self, index: NDArray[np.int64], center: NDArray[np.float64], aside: float, stride: int = 1) -> Cut:
+        """Return how the field of view cuts a component.
+
+        Parameters
+        ----------
+        index
+            Its voxels, shape (N, 3).
+        center
+            Its centre, local mm, shape (3,).
+        aside
+            Distance of the centre from the middle of the canal, as a share of the width in view.
+        stride
+            Step of the subsample that the voxels come from.
+        """
+        cut = self.field_of_view.cut_of(index + self.start, self.centerline, center, stride)
+        return Cut.ACROSS if cut is Cut.SIDES and abs(aside) > CUT_ASIDE_SHARE else cut
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from totalspineseg_bids.anatomy import Structure
+from totalspineseg_bids.imaging.field_of_view import Cut
 from totalspineseg_bids.segmentation.labelling.column.naming import (
     CONTESTED,
     abstention_reason,
@@ -52,7 +53,7 @@ from totalspineseg_bids.segmentation.labelling.parameters import (
     SURE_IMAGE_WEIGHT,
     WRONG_HEADER,
 )
-from totalspineseg_bids.segmentation.labelling.records import Cut, LabelledComponents, Observation, SessionEvidence
+from totalspineseg_bids.segmentation.labelling.records import LabelledComponents, Observation, SessionEvidence
 from totalspineseg_bids.segmentation.result import LabelledSpine
 
 #: `LevelSolution.shift_margin` of a naming whose probability is `BEYOND_DOUBT`, nats.

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
+from totalspineseg_bids.imaging.field_of_view import Cut
 from totalspineseg_bids.imaging.grid import Box
 from totalspineseg_bids.imaging.volume import Volume
-from totalspineseg_bids.segmentation.labelling.parameters import CUT_VOXELS, END_RATIOS
+from totalspineseg_bids.segmentation.labelling.parameters import END_RATIOS
 from totalspineseg_bids.segmentation.labelling.plausibility import (
     SLIVER,
     TOO_LARGE,
@@ -100,18 +102,20 @@ def _components(
     by_id = {label: n for n, label in enumerate(naming.ids) if label is not None}
     flat = part.ravel()
     filled = np.flatnonzero(flat)
-    index, value = np.unravel_index(filled, part.shape), flat[filled]
+    value = flat[filled]
+    order = np.argsort(value, kind="stable")
     counts = np.bincount(value, minlength=256)
-    means = np.stack([np.bincount(value, index[k], minlength=256) for k in range(3)], axis=1)
-    cut = _count_at_edge(part, context)
-    touches_edge = cut.sum(axis=0) > CUT_VOXELS
-    odd_sizes = _odd_sizes(counts, touches_edge, cut[1:].sum(axis=0) > CUT_VOXELS)
+    stops = np.cumsum(counts)
+    cuts: dict[int, Cut] = {}
     rows: list[tuple[float, Component]] = []
     for number in np.flatnonzero(counts):
+        index = np.stack(np.unravel_index(filled[order[stops[number] - counts[number] : stops[number]]], part.shape), 1)
         known = anatomy.BY_ID[int(number)]
-        mean = means[number] / counts[number]
-        place = float(context.centerline.project((mean * context.spacing)[None]).s[0])
-        center = to_scanner((mean * context.spacing)[None])[0]
+        local = index.mean(axis=0) * context.spacing
+        projection = context.centerline.project(local[None])
+        width = (np.ptp(index[:, 0]) + 1) * context.spacing[0]
+        cuts[int(number)] = context.cut_of(index, local, float(projection.lateral[0] / width))
+        place, center = float(projection.s[0]), to_scanner(local[None])[0]
         n = by_id.get(int(number))
         level = known.level or None
         confidence, runner_up, reason = 1.0, None, None
@@ -125,53 +129,39 @@ def _components(
             level=level,
             confidence=confidence,
             runner_up=runner_up,
-            reason=reason or odd_sizes.get(int(number)),
-            touches_edge=bool(touches_edge[number]),
+            reason=reason,
+            touches_edge=cuts[int(number)] is not Cut.NONE,
             volume_mm3=float(counts[number] * context.voxel_mm3),
             centroid_mm=(float(center[0]), float(center[1]), float(center[2])),
         )
         rows.append((place, component))
-    return tuple(component for _, component in sorted(rows, key=lambda row: row[0]))
+    odd_sizes = _odd_sizes(counts, cuts)
+    ordered = [component for _, component in sorted(rows, key=lambda row: row[0])]
+    return tuple(replace(c, reason=c.reason or odd_sizes.get(c.label_id)) for c in ordered)
 
 
-def _odd_sizes(counts: NDArray[np.int64], touches_edge: NDArray[np.bool_], cut: NDArray[np.bool_]) -> dict[int, str]:
+def _odd_sizes(counts: NDArray[np.int64], cuts: Mapping[int, Cut]) -> dict[int, str]:
     """Return why the size of an id is implausible, by id.
 
     Parameters
     ----------
     counts
         Number of voxels of each id, shape (256,).
-    touches_edge
-        Whether the field of view cuts it, shape (256,).
-    cut
-        Whether the field of view cuts more than its sides, shape (256,).
+    cuts
+        How the field of view cuts each id that has voxels.
     """
     bones = {v: anatomy.vertebra(v).id for v in anatomy.VERTEBRA_LEVELS if v != "S"}
     discs = {d: anatomy.disc(d).id for d in anatomy.DISC_LEVELS}
     reasons: dict[int, str] = {}
     for ids in (bones, discs):
         volumes = {level: float(counts[label]) for level, label in ids.items() if counts[label]}
-        at_edge = {level for level in volumes if touches_edge[ids[level]]}
+        at_edge = {level for level in volumes if cuts[ids[level]] is not Cut.NONE}
         implausible = dict.fromkeys(slivers(volumes, at_edge, tuple(ids)), SLIVER)
         if ids is bones:
             # A slab leaves similar shares of neighbours in view, except for C1 and C2.
-            implausible |= size_outliers(volumes, {v for v in at_edge if v in END_RATIOS or cut[ids[v]]})
+            implausible |= size_outliers(volumes, {v for v in at_edge if v in END_RATIOS or cuts[ids[v]] > Cut.SIDES})
         reasons |= {ids[level]: reason for level, reason in implausible.items()}
     return reasons
-
-
-def _count_at_edge(part: NDArray[np.uint8], context: SpineContext) -> NDArray[np.int64]:
-    """Count the voxels of each id in the outermost layers of the field of view across each axis, shape (3, 256)."""
-    counts = np.zeros((3, 256), np.int64)
-    rest = part
-    for axis in range(3):
-        low, high = int(context.first[axis]) + 1, int(context.last[axis])
-        layers = np.moveaxis(rest, axis, 0)
-        for outer in (layers[: max(low, 0)], layers[max(high, low, 0) :]):
-            counts[axis] += np.bincount(outer.ravel(), minlength=256)
-        rest = np.moveaxis(layers[max(low, 0) : max(high, low, 0)], 0, axis)
-    counts[:, 0] = 0
-    return counts
 
 
 def _certainty(

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from totalspineseg_bids.anatomy import Structure
+from totalspineseg_bids.imaging.field_of_view import Cut
 from totalspineseg_bids.segmentation.labelling.column.hypotheses import (
     NO_PLACE,
     Hypotheses,
@@ -37,7 +38,7 @@ from totalspineseg_bids.segmentation.labelling.column.parameters import (
     WEIGHTS,
     WRONG_REGION,
 )
-from totalspineseg_bids.segmentation.labelling.records import CanalExtent, ClassShares, Cut, Observation
+from totalspineseg_bids.segmentation.labelling.records import CanalExtent, ClassShares, Observation
 
 #: Log-likelihood of an impossible place; finite, so that differences are defined.
 NEVER = -1e9

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from totalspineseg_bids.anatomy import SpineVariant, Structure
+from totalspineseg_bids.imaging.field_of_view import Cut
 from totalspineseg_bids.segmentation.labelling.column.decoding import expected_naming
 from totalspineseg_bids.segmentation.labelling.column.evidence import anchors, emissions
 from totalspineseg_bids.segmentation.labelling.column.hypotheses import Hypotheses, build_hypotheses
@@ -44,7 +45,7 @@ from totalspineseg_bids.segmentation.labelling.column.parameters import (
 )
 from totalspineseg_bids.segmentation.labelling.column.parity import Parities, parity_scores
 from totalspineseg_bids.segmentation.labelling.column.rejection import rejection_costs
-from totalspineseg_bids.segmentation.labelling.records import CanalExtent, Cut, LevelSolution, Observation
+from totalspineseg_bids.segmentation.labelling.records import CanalExtent, LevelSolution, Observation
 
 Table = NDArray[np.float64]
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from totalspineseg_bids.anatomy import Structure
+from totalspineseg_bids.imaging.field_of_view import Cut
 from totalspineseg_bids.segmentation.labelling.column.parameters import (
     LANDMARK_VERTEBRA,
     LEAST_FALSE_SACRUM,
@@ -19,7 +20,7 @@ from totalspineseg_bids.segmentation.labelling.column.parameters import (
     WEIGHTS,
 )
 from totalspineseg_bids.segmentation.labelling.parameters import BODY_SIDE_MM, DISC_FRONT_MM, SLIVER_SHARE
-from totalspineseg_bids.segmentation.labelling.records import Cut, Observation, volume_around
+from totalspineseg_bids.segmentation.labelling.records import Observation, volume_around
 
 
 def rejection_costs(observations: Sequence[Observation]) -> NDArray[np.float64]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.imaging.centerline import Projection
+from totalspineseg_bids.imaging.field_of_view import Cut
 from totalspineseg_bids.imaging.grid import foreground_box
 from totalspineseg_bids.imaging.masks import connected_parts, indices_of
 from totalspineseg_bids.segmentation.class_map import ClassMap, Parity
@@ -22,8 +23,6 @@ from totalspineseg_bids.segmentation.labelling.components.disc_repair import joi
 from totalspineseg_bids.segmentation.labelling.components.parameters import (
     BODY_END_SHARE,
     BODY_SPECK_MM3,
-    CUT_ASIDE_SHARE,
-    CUT_COSINE,
     DISC_SPECK_MM3,
     FUSED_RATIO,
     LONG_RATIO,
@@ -40,11 +39,10 @@ from totalspineseg_bids.segmentation.labelling.components.parameters import (
     SMALL_DISC_MM3,
 )
 from totalspineseg_bids.segmentation.labelling.disc_planes import disc_plane, slots_between_planes
-from totalspineseg_bids.segmentation.labelling.parameters import CUT_VOXELS, DISC_FRONT_MM
+from totalspineseg_bids.segmentation.labelling.parameters import DISC_FRONT_MM
 from totalspineseg_bids.segmentation.labelling.records import (
     ClassShares,
     ComponentVoxels,
-    Cut,
     Observation,
     SpineContext,
     in_front,
@@ -101,8 +99,6 @@ def measure(
     voxel = context.voxel_mm3 * stride**3
     number = int(part.max()) + 1
     tables = [_tally(m, index, part, number) for m, _ in context.maps]
-    at_edge = (index <= context.first) | (index > context.last - stride)
-    edge_counts = np.stack([np.bincount(part, side, minlength=number) for side in at_edge.T], axis=1)
     order = np.argsort(part, kind="stable")
     stops = np.cumsum(np.bincount(part, minlength=number))
     found = []
@@ -110,7 +106,7 @@ def measure(
         start = stops[n - 1] if n else 0
         if stop == start:
             continue
-        rows = order[start:stop]
+        whole = rows = order[start:stop]
         s = projection.s[rows]
         ends = extent(s, 0.01) if kind is Structure.SACRUM else (0.0, 0.0)
         if kind is Structure.SACRUM:
@@ -119,7 +115,7 @@ def measure(
         low, high = extent(s, 0.05)
         center, lateral = points[rows].mean(axis=0), float(projection.lateral[rows].mean())
         width = float(np.ptp(points[rows, 0]) + stride * context.spacing[0])
-        cut = _cut(edge_counts[n] * stride**2 > CUT_VOXELS, center, context)
+        cut = context.cut_of(index[whole], center, lateral / width, stride)
         found.append(
             Observation(
                 kind=kind,
@@ -130,7 +126,7 @@ def measure(
                 anterior=float(projection.anterior[rows].mean()),
                 lateral=lateral,
                 volume_mm3=float(stop - start) * voxel,
-                cut=Cut.ACROSS if cut is Cut.SIDES and abs(lateral) > CUT_ASIDE_SHARE * width else cut,
+                cut=cut,
                 class_shares=tuple(
                     _class_shares(counts[n], m.class_map, weight, kind)
                     for counts, (m, weight) in zip(tables, context.maps, strict=True)
@@ -141,14 +137,6 @@ def measure(
             )
         )
     return sorted(found, key=lambda o: o.s)
-
-
-def _cut(cut: NDArray[np.bool_], center: NDArray[np.float64], context: SpineContext) -> Cut:
-    """Return how a component is cut from whether the faces of the field of view across each axis cut it, shape (3,)."""
-    up = context.centerline.direction(context.centerline.nearest(center))
-    if cut[np.abs(up) > CUT_COSINE].any():
-        return Cut.ALONG
-    return Cut.ACROSS if cut[1:].any() else Cut(int(cut[0]))
 
 
 def _sacrum_top(rows: NDArray[np.int64], projection: Projection) -> NDArray[np.int64]:

@@ -13,12 +13,6 @@ DISC_SPECK_MM3 = 25.0
 SMALL_DISC_MM3 = 80.0
 BODY_SPECK_MM3 = 350.0
 SACRUM_SPECK_MM3 = 1500.0
-#: Cosine of the angle between the canal and the normal of a face of the field of view above which that face cuts a
-#: component from above or below.
-CUT_COSINE = 0.5
-#: Distance of the part in view of a component from the middle of the canal, as a share of its width, above which the
-#: volume of the component is unknown.
-CUT_ASIDE_SHARE = 0.25
 #: Volume relative to that of the discs around it below which a disc cuts no body: the joint between the dens and the
 #: body of C2 may have the class disc, with an eighth of the volume of C2-C3.
 SLIGHT_DISC_SHARE = 0.2
