@@ -36,7 +36,12 @@ def measure(path: Path) -> dict[str, dict[str, float]]:
     image = read_image(path)
     spine = segment(image, "bundled", device="cpu", precision="fp32", resolution="1mm")
     measures = measure_spine(
-        spine.labels, spine.affine, spine.components, spine.centerline_mm, source_affine=image.affine
+        spine.labels,
+        spine.affine,
+        spine.components,
+        spine.centerline_mm,
+        source_affine=image.affine,
+        padding=spine.padding,
     )
     rows = make_label_rows(spine.components, measures.levels, anatomy.DEFAULT_SCHEME)
     return {
