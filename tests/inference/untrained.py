@@ -15,10 +15,10 @@ import torch
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
 from totalspineseg_bids.inference.decode import Heads
+from totalspineseg_bids.training.synthetic.small_plans import small_plans
 
 Architecture = Literal["plain", "residual"]
 _CLASSES = {"plain": "PlainConvUNet", "residual": "ResidualEncoderUNet"}
-_IMPORTS = ["conv_op", "norm_op", "dropout_op", "nonlin"]
 
 
 def write_untrained_model(
@@ -99,57 +99,26 @@ def _plans(
         nnU-Net's ``transpose_forward``.
     """
     stages = len(features)
-    convolutions = "n_conv_per_stage" if architecture == "plain" else "n_blocks_per_stage"
-    channels = list(dataset["channel_names"].values())
-    resampling = {"is_seg": False, "order_z": 0, "force_separate_z": None}
-    configuration = {
-        "data_identifier": "nnUNetPlans_3d_fullres",
-        "preprocessor_name": "DefaultPreprocessor",
-        "batch_size": 2,
-        "patch_size": list(patch_size),
-        "spacing": list(spacing),
-        "normalization_schemes": ["NoNormalization" if c == "noNorm" else "ZScoreNormalization" for c in channels],
-        "use_mask_for_norm": [False] * len(channels),
-        "resampling_fn_data": "resample_data_or_seg_to_shape",
-        "resampling_fn_data_kwargs": {**resampling, "order": 3},
-        "resampling_fn_seg": "resample_data_or_seg_to_shape",
-        "resampling_fn_seg_kwargs": {**resampling, "is_seg": True, "order": 1},
-        "resampling_fn_probabilities": "resample_data_or_seg_to_shape",
-        "resampling_fn_probabilities_kwargs": {**resampling, "order": 1},
-        "architecture": {
-            "network_class_name": f"dynamic_network_architectures.architectures.unet.{_CLASSES[architecture]}",
-            "arch_kwargs": {
-                "n_stages": stages,
-                "features_per_stage": list(features),
-                "conv_op": "torch.nn.modules.conv.Conv3d",
-                "kernel_sizes": [[3, 3, 3]] * stages,
-                "strides": [[1, 1, 1]] + [[2, 2, 2]] * (stages - 1),
-                convolutions: list(blocks or [2] * stages),
-                "n_conv_per_stage_decoder": [1] * (stages - 1),
-                "conv_bias": True,
-                "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
-                "norm_op_kwargs": {"eps": 1e-05, "affine": True},
-                "dropout_op": None,
-                "dropout_op_kwargs": None,
-                "nonlin": "torch.nn.LeakyReLU",
-                "nonlin_kwargs": {"inplace": True},
-            },
-            "_kw_requires_import": _IMPORTS,
-        },
-        "batch_dice": True,
-    }
-    statistics = {"mean": 100.0, "std": 50.0, "percentile_00_5": 0.0, "percentile_99_5": 400.0}
-    return {
-        "dataset_name": str(dataset.get("name", "Dataset999_Untrained")),
-        "plans_name": "nnUNetPlans",
-        "original_median_spacing_after_transp": list(spacing),
-        "image_reader_writer": "NibabelIO",
-        "transpose_forward": list(transpose),
-        "transpose_backward": [list(transpose).index(axis) for axis in range(3)],
-        "configurations": {"3d_fullres": configuration, "3d_fullres_small_batch": {"inherits_from": "3d_fullres"}},
-        "label_manager": "LabelManager",
-        "foreground_intensity_properties_per_channel": {str(i): statistics for i in range(len(channels))},
-    }
+    plans = small_plans(
+        str(dataset.get("name", "Dataset999_Untrained")),
+        dataset["channel_names"].values(),
+        patch=tuple(patch_size),
+        spacing=tuple(spacing),
+        features=tuple(features),
+        strides=((1, 1, 1), *[(2, 2, 2)] * (stages - 1)),
+        transpose=tuple(transpose),
+        network=f"dynamic_network_architectures.architectures.unet.{_CLASSES[architecture]}",
+    )
+    plans["plans_name"] = "nnUNetPlans"
+    configuration = plans["configurations"]["3d_fullres"]
+    for kind, order in (("data", 3), ("seg", 1), ("probabilities", 1)):
+        configuration[f"resampling_fn_{kind}_kwargs"] |= {"order": order, "force_separate_z": None}
+    arguments = configuration["architecture"]["arch_kwargs"]
+    convolutions = arguments.pop("n_conv_per_stage")
+    arguments["n_conv_per_stage" if architecture == "plain" else "n_blocks_per_stage"] = list(blocks or convolutions)
+    arguments["n_conv_per_stage_decoder"] = [1] * (stages - 1)
+    plans["configurations"]["3d_fullres_small_batch"] = {"inherits_from": "3d_fullres"}
+    return plans
 
 
 def build_network(plans: Mapping[str, Any], channels: int, outputs: int, **options: Any) -> torch.nn.Module:
