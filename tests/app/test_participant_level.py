@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import logging
-import os
-from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -172,38 +170,6 @@ def test_other_settings_leave_nothing_of_the_former_result(tmp_path, process, se
     save(raw / f"{STEM}_T2w.nii.gz", tiny_image(spine=False))
     assert process() == 0
     assert [name for name in tree(out) if "/anat/" in name] == [f"{LABELS}.json", f"{LABELS}.tsv"]
-
-
-def test_a_run_broken_off_anywhere_ends_in_the_same_bytes(tmp_path, process, monkeypatch):
-    dataset(tmp_path, f"{STEM}_T2w.nii.gz")
-    assert process(out="whole") == 0
-    whole = contents(tmp_path / "whole")
-    real, steps = os.replace, 0
-    real_path_replace = Path.replace
-
-    class Killed(BaseException):
-        pass
-
-    def until(limit: int) -> Callable[[Path, Path], Path]:
-        def replace(self: Path, target: Path) -> Path:
-            nonlocal steps
-            steps += 1
-            if steps > limit:
-                raise Killed
-            return real_path_replace(self, target)
-
-        return replace
-
-    for limit in (1, 3, 5, 7, 9):
-        steps = 0
-        monkeypatch.setattr(Path, "replace", until(limit))
-        with pytest.raises(Killed):
-            process(out="broken", output_resolution="both" if limit < 8 else "native")
-        assert not (tmp_path / "broken" / f"{LABELS}.json").exists()
-        monkeypatch.setattr(Path, "replace", real_path_replace)
-    assert os.replace is real
-    assert process(out="broken") == 0
-    assert contents(tmp_path / "broken") == whole
 
 
 def test_failures_of_several_kinds_cost_only_their_images(tmp_path, process, capsys):

@@ -13,9 +13,8 @@ import pytest
 
 from totalspineseg_bids import __version__
 from totalspineseg_bids.cli import bids_app
-from totalspineseg_bids.cli.bids_app import build_parser, main, parse_config
+from totalspineseg_bids.cli.bids_app import main, parse_config
 from totalspineseg_bids.config import SETTINGS
-from totalspineseg_bids.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
 generated = SimpleNamespace(**runpy.run_path(str(ROOT / "tools/generate_descriptor.py")))
@@ -160,18 +159,6 @@ def test_help_loads_none_of_the_heavy_libraries():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-
-
-def test_python_dash_m_is_the_app():
-    command = [sys.executable, "-m", "totalspineseg_bids", "--version"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0
-    assert done.stdout.startswith("totalspineseg-bids")
-
-
-def test_parser_errors_are_usage_errors():
-    with pytest.raises(UsageError):
-        build_parser().parse_args(["--suffix"])
 
 
 def test_boutiques_json_is_current():

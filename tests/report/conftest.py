@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.measurement.phantom import components_of
-from totalspineseg_bids.anatomy import BY_ID, CANAL_ID, CORD_ID
+from tests.measurement.phantom import Phantom
+from totalspineseg_bids.anatomy import BY_ID
 from totalspineseg_bids.bids.derivatives import ImageDerivatives
 from totalspineseg_bids.bids.names import SourceImage
 from totalspineseg_bids.bids.sidecar import make_label_rows
@@ -18,34 +18,14 @@ from totalspineseg_bids.measurement import measure_spine
 from totalspineseg_bids.report.figures import write_figures
 
 
-def label_map() -> np.ndarray:
-    """Three lumbar vertebrae of boxes (36 x 28 x 24 mm) with discs, canal and cord, a little scoliotic; 2 mm voxels."""
-    labels = np.zeros((40, 56, 66), np.uint8)
-    for z in range(66):
-        x = 20 + round(2 * np.sin(z / 12))
-        rest = (z - 3) % 17
-        number = (z - 3) // 17
-        level = 20 - min(max(number, 0), 2)
-        inside = 3 <= z < 3 + 17 * 2 + 12
-        if inside and rest < 12:
-            labels[x - 9 : x + 9, 34:48, 65 - z] = level
-            labels[x - 2 : x + 2, 12:20, 65 - z] = level
-        elif inside and 13 <= rest < 16:
-            labels[x - 9 : x + 9, 34:48, 65 - z] = 204 - number
-        labels[x - 5 : x + 5, 23:32, 65 - z] = CANAL_ID
-        labels[x - 3 : x + 3, 25:30, 65 - z] = CORD_ID
-    return labels
-
-
 @pytest.fixture(scope="session")
 def spine():
-    """A small labelled spine: image on its own, thicker grid, labels and affine."""
-    labels, affine = label_map(), np.diag([2.0, 2.0, 2.0, 1.0])
-    affine[:3, 3] = (-40.0, -60.0, 100.0)
+    """A small labelled spine, a little scoliotic: image on its own, thicker grid, labels, affine and components."""
+    labels, affine, components, _ = Phantom(("L3", "L4", "L5"), width=36.0, bend_right=1 / 400).rasterise((2.0,) * 3)
     grey = np.array([BY_ID[i].color[0] if i in BY_ID else 20 for i in range(256)], np.float32)[labels]
     noise = np.random.default_rng(0).normal(0, 8, labels.shape).astype(np.float32)
     image = Volume((grey + noise)[::2], affine @ np.diag([2.0, 1.0, 1.0, 1.0]))
-    return image, labels, affine, components_of(labels, affine)
+    return image, labels, affine, components
 
 
 @pytest.fixture(scope="session")

@@ -301,22 +301,19 @@ def segment_files(
         One result per image, in order.
     """
     for job in jobs:
-        yield _segment_safely(job, segmenter, options)
-
-
-def _segment_safely(job: FileJob, segmenter: Segmenter, options: FileOptions) -> FileResult:
-    try:
-        spine = _segment_one(job, segmenter, options)
-    except SpineAppError as error:
-        return FileResult(job, f"failed: {error}", error)
-    except OSError:
-        # A full disk or a missing folder is no problem of this image and affects the following ones too.
-        raise
-    except Exception as error:
-        logger.debug("segmenting failed", exc_info=True)
-        failure = ImageError(f"{job.source}: {type(error).__name__}: {error}")
-        return FileResult(job, f"failed: {failure}", failure)
-    return FileResult(job, describe(job.source.name, spine))
+        try:
+            spine = _segment_one(job, segmenter, options)
+        except SpineAppError as error:
+            yield FileResult(job, f"failed: {error}", error)
+        except OSError:
+            # A full disk or a missing folder is no problem of this image and affects the following ones too.
+            raise
+        except Exception as error:
+            logger.debug("segmenting failed", exc_info=True)
+            failure = ImageError(f"{job.source}: {type(error).__name__}: {error}")
+            yield FileResult(job, f"failed: {failure}", failure)
+        else:
+            yield FileResult(job, describe(job.source.name, spine))
 
 
 def _segment_one(job: FileJob, segmenter: Segmenter, options: FileOptions) -> LabelledSpine:
