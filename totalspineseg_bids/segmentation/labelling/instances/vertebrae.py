@@ -24,6 +24,8 @@ from totalspineseg_bids.segmentation.labelling.records import ComponentVoxels, S
 
 _IN_PLANE = np.zeros((3, 3, 3), bool)
 _IN_PLANE[1, :, 1] = _IN_PLANE[:, 1, 1] = True
+#: Axial slices that are filled together.
+_SLICES = 32
 
 
 def _nearest(
@@ -172,15 +174,27 @@ def draw_canal(
     if number > 1 and speck[1:].any():
         whole = ~speck[numbered]
     filled = close_gaps(np.pad(whole, 1), 2)
-    # Holes in axial slices are background that is not connected to the border within its slice.
-    outside, _ = ndimage.label(~filled, _IN_PLANE)
-    at_border = np.zeros(int(outside.max()) + 1, bool)
-    for edge in (outside[0], outside[-1], outside[:, 0], outside[:, -1]):
-        at_border[edge.ravel()] = True
-    filled |= ~at_border[outside]
+    _fill_axial_slices(filled)
     filled = filled[1:-1, 1:-1, 1:-1]
     region, kind = out[box], kinds[box]
     cord = whole & (kind == Structure.CORD)
     free = (region == 0) & (kind == Structure.NONE)
     region[(whole & ~cord) | (filled & free)] = canal_id
     region[cord] = cord_id
+
+
+def _fill_axial_slices(mask: NDArray[np.bool_]) -> None:
+    """Fill background that is not connected to the border of the array within its axial slice.
+
+    The box of a few slices is much smaller than that of a curved canal.
+    """
+    for start in range(0, mask.shape[2], _SLICES):
+        slices = mask[:, :, start : start + _SLICES]
+        box = foreground_box(slices, margin=1)
+        if box is None:
+            continue
+        outside, number = ndimage.label(~slices[box], _IN_PLANE)
+        at_border = np.zeros(number + 1, bool)
+        for edge in (outside[0], outside[-1], outside[:, 0], outside[:, -1]):
+            at_border[edge.ravel()] = True
+        slices[box] |= ~at_border[outside]
