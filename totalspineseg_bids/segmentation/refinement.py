@@ -212,8 +212,8 @@ def _full(blocks: NDArray[np.float32], shape: tuple[int, ...]) -> torch.Tensor:
         ends, between = fine.movedim(axis, 0), values.movedim(axis, 0)
         ends[0], ends[-1] = between[0], between[-1]
         low, high = between[:-1], between[1:]
-        torch.add(0.25 * high, low, alpha=0.75, out=ends[1:-1:2])
-        torch.add(0.75 * high, low, alpha=0.25, out=ends[2:-1:2])
+        torch.mul(high, 0.25, out=ends[1:-1:2]).add_(low, alpha=0.75)
+        torch.mul(high, 0.75, out=ends[2:-1:2]).add_(low, alpha=0.25)
         values = fine.narrow(axis, 0, shape[axis])
     return values
 
