@@ -27,6 +27,9 @@ from totalspineseg_bids.training.train import TrainOptions, train
 
 from .conftest import box_spine, image_of
 
+# Levels that no held-out case of a fold has.
+pytestmark = pytest.mark.filterwarnings("ignore:Mean of empty slice")
+
 SMALL = {"patch": (32, 16, 16), "features": (4, 8, 8), "batch_size": 1}
 
 
@@ -66,6 +69,17 @@ def trained(bids: Path, clinic: Path, tmp_path_factory: pytest.TempPathFactory) 
     train = ["train", str(work), "--plans", "small", "--epochs", "1", "--iterations", "2", "--val-iterations", "1"]
     assert main([*train, "--device", "cpu", "--no-validation"]) == 0
     return work
+
+
+@pytest.fixture(scope="module")
+def continued(trained: Path) -> tuple[TrainOptions, list[str]]:
+    """Dataset102 trained for a second epoch, with validation: options, and the lines that its training reported."""
+    seen: list[str] = []
+    options = TrainOptions(
+        trained, 102, plans="small", epochs=2, iterations=1, validation_iterations=1, device="cpu", test=False
+    )
+    train(options, seen.append)
+    return options, seen
 
 
 def model_of(work: Path, name: str = "Dataset102_TotalSpineSeg_step2") -> Path:
@@ -116,15 +130,11 @@ def test_second_plan_does_nothing(trained: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in data.iterdir()} == before
 
 
-@pytest.mark.filterwarnings("ignore:Mean of empty slice")  # levels that no held-out case of the fold has
-def test_training_goes_on_where_it_stopped(trained: Path) -> None:
-    options = TrainOptions(
-        trained, 102, plans="small", epochs=2, iterations=1, validation_iterations=1, device="cpu", test=False
-    )
-    seen: list[str] = []
-    folder = train(options, seen.append)
+def test_training_goes_on_where_it_stopped(continued: tuple[TrainOptions, list[str]], trained: Path) -> None:
+    options, seen = continued
     assert len(seen) == 1
     assert re.match(r"epoch 2/2  train loss -?\d", seen[0])
+    folder = model_of(trained)
     summary = folder / "validation" / "summary.json"
     held_out = {Path(row["reference_file"]).name for row in json.loads(summary.read_text())["metric_per_case"]}
     assert held_out
@@ -149,6 +159,7 @@ def test_test_set_goes_on_where_it_stopped(trained: Path) -> None:
     assert not (fold / "test" / "stranger.nii.gz").exists()
 
 
+@pytest.mark.usefixtures("continued")  # which leaves the summary of the validation
 def test_export_loads(trained: Path, tmp_path: Path) -> None:
     from totalspineseg_bids.inference.model import load_model
 
