@@ -205,6 +205,25 @@ def test_openvino_reports_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_a_signal_after_a_segmentation_reaches_its_handler() -> None:
+    """In a fresh process; a signal crashed it when the engines of several networks were freed one after the other."""
+    pytest.importorskip("openvino")
+    program = (
+        "import signal, numpy as np\n"
+        "from totalspineseg_bids.imaging.volume import Volume\n"
+        "from totalspineseg_bids.segmentation.api import segment\n"
+        "noise = np.random.default_rng(0).random((24, 24, 24), np.float32)\n"
+        "segment(Volume(noise, np.eye(4)), engine='openvino', step1_only=True)\n"
+        "caught = []\n"
+        "signal.signal(signal.SIGUSR1, lambda number, frame: caught.append(number))\n"
+        "signal.raise_signal(signal.SIGUSR1)\n"
+        "assert caught\n"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment, timeout=600)
+
+
 def test_predictor_refuses_what_does_not_fit(model: NnUNetModel) -> None:
     predictor = Predictor(model, InferenceOptions(device="cpu", engine="torch"))
     with pytest.raises(ModelError, match="takes 2 channel"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import logging
 import math
@@ -128,6 +129,16 @@ def import_openvino() -> ModuleType:
         sys.modules.update(hidden)
 
 
+@functools.cache
+def _openvino_core() -> Any:  # noqa: ANN401 - untyped library
+    """Return OpenVINO's core, one for the process.
+
+    A core gives the thread that made it a stack for signals and frees it at its end. Of several, the stack of the one
+    freed first may come back into use, and the next signal then crashes the process.
+    """
+    return import_openvino().Core()
+
+
 class OpenVinoEngine:
     """The network converted for OpenVINO's CPU plugin, and compiled again when the shape of patches changes.
 
@@ -154,7 +165,7 @@ class OpenVinoEngine:
 
     def __init__(self, model: NnUNetModel, threads: int | None = None, precision: Precision = "auto") -> None:
         openvino = import_openvino()
-        self._core = openvino.Core()
+        self._core = _openvino_core()
         self._openvino = openvino
         self._native = "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         self._open = False
