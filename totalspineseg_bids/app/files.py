@@ -303,7 +303,7 @@ def segment_files(
     for job in jobs:
         try:
             spine = _segment_one(job, segmenter, options)
-        except SpineAppError as error:
+        except SpineAppError as error:  # noqa: PERF203 - costs no other image its result
             yield FileResult(job, f"failed: {error}", error)
         except OSError:
             # A full disk or a missing folder is no problem of this image and affects the following ones too.

@@ -269,10 +269,10 @@ def evaluate(
     failed: list[tuple[str, str]] = []
     measure = partial(compare_files, label_scheme=label_scheme, truth_scheme=truth_scheme, tolerance_mm=tolerance_mm)
     given = [tags_of(*pair) for pair in pairs] if tags is None else tags
-    for number, (pred_path, truth_path) in enumerate(track(pairs, "evaluate")):
+    for (pred_path, truth_path), own in zip(track(pairs, "evaluate"), given, strict=True):
         try:
-            images.append(measure(pred_path, truth_path, tags=given[number]))
-        except SpineAppError as error:
+            images.append(measure(pred_path, truth_path, tags=own))
+        except SpineAppError as error:  # noqa: PERF203 - costs no other image its comparison
             logger.warning("left out: %s", error)
             failed.append((str(pred_path or truth_path), str(error)))
     return Evaluation(tuple(images), tuple(failed), tolerance_mm)

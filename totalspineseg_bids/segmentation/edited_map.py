@@ -95,8 +95,9 @@ def _describe(spine: LabelledSpine, labels: NDArray[np.uint8]) -> LabelledSpine:
     former = {int(table[c.label_id]): c for c in spine.components if table[c.label_id]}
     differ = labels != spine.labels
     changed = {int(label) for label in np.unique(np.concatenate([labels[differ], spine.labels[differ]]))}
+    field = AcquiredRegion(Volume(labels, spine.affine).geometry, spine.padding)
     found = [
-        former[label] if label in former and label not in changed else _component(spine, labels, label, former)
+        former[label] if label in former and label not in changed else _component(field, labels, label, former)
         for label in (int(label) for label in np.unique(labels[labels > 0]))
     ]
     line = spine.centerline_mm
@@ -121,11 +122,11 @@ def _describe(spine: LabelledSpine, labels: NDArray[np.uint8]) -> LabelledSpine:
     )
 
 
-def _component(spine: LabelledSpine, labels: NDArray[np.uint8], label: int, former: dict[int, Component]) -> Component:
+def _component(field: AcquiredRegion, labels: NDArray[np.uint8], label: int, former: dict[int, Component]) -> Component:
     """Measure an edited label; its name is certain unless it is that of before."""
     voxels = np.argwhere(labels == label)
-    at_edge = AcquiredRegion(Volume(labels, spine.affine).geometry, spine.padding).edges(voxels)[0]
-    x, y, z = (float(v) for v in apply_affine(spine.affine, voxels.mean(axis=0)))
+    at_edge, _ = field.edges(voxels)
+    x, y, z = (float(v) for v in apply_affine(field.geometry.affine, voxels.mean(axis=0)))
     known, before = anatomy.BY_ID[label], former.get(label)
     same = before is not None and before.label_id == label
     named = known.level or not anatomy.is_unnamed(label)
@@ -137,7 +138,7 @@ def _component(spine: LabelledSpine, labels: NDArray[np.uint8], label: int, form
         runner_up=before.runner_up if same and before else None,
         reason=f"{CORRECTED}, was {anatomy.BY_ID[before.label_id].abbreviation}" if before and not same else _EDITED,
         touches_edge=len(np.unique(at_edge)) > CUT_VOXELS,
-        volume_mm3=len(voxels) * float(abs(np.linalg.det(spine.affine[:3, :3]))),
+        volume_mm3=len(voxels) * field.geometry.voxel_volume,
         centroid_mm=(x, y, z),
     )
 

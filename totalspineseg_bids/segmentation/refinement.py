@@ -205,17 +205,9 @@ def _smooth(values: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
 
 
 def _full(blocks: NDArray[np.float32], shape: tuple[int, ...]) -> torch.Tensor:
-    """Interpolate one value per block to the voxels, along one axis after the other."""
-    values = torch.from_numpy(blocks)
-    for axis in (2, 1, 0):
-        fine = torch.empty([size * (_BLOCK if k == axis else 1) for k, size in enumerate(values.shape)])
-        ends, between = fine.movedim(axis, 0), values.movedim(axis, 0)
-        ends[0], ends[-1] = between[0], between[-1]
-        low, high = between[:-1], between[1:]
-        torch.mul(high, 0.25, out=ends[1:-1:2]).add_(low, alpha=0.75)
-        torch.mul(high, 0.75, out=ends[2:-1:2]).add_(low, alpha=0.25)
-        values = fine.narrow(axis, 0, shape[axis])
-    return values
+    """Interpolate one value per block to the voxels."""
+    fine = functional.interpolate(torch.from_numpy(blocks)[None, None], scale_factor=_BLOCK, mode="trilinear")
+    return fine[0, 0, : shape[0], : shape[1], : shape[2]]
 
 
 def apply_refinement(
