@@ -170,7 +170,7 @@ def test_every_mode_labels_the_column(mode):
 
 
 def _with_noise(truth: np.ndarray) -> np.ndarray:
-    """Return an image of canonical ids whose background does not count as padding."""
+    """Return a label map as an image, with noise so that its background is not taken for padding."""
     return truth + np.random.default_rng(0).uniform(-0.4, 0.4, truth.shape).astype(np.float32)
 
 

@@ -23,11 +23,12 @@ from totalspineseg_bids.imaging.volume import Geometry
 CUT_VOXELS = 3
 #: Cosine of the angle between the canal and the normal of an edge above which the edge cuts from above or below.
 CUT_COSINE = 0.5
-#: Size of the smallest block of padding. Air whose noise was cut off at 0 has smaller ones.
+#: Edge length of the smallest block of equal values that counts as padding. Air in which noise was clipped at 0 has
+#: smaller blocks.
 _BLOCK = 5
 #: Distance from padding within which a voxel lies at the edge: resampling mixes the outermost voxels with the padding.
 _REACH = 2
-#: Standard deviation of the Gaussian whose gradient is normal to the border of padding.
+#: Standard deviation of the Gaussian filter that smooths padding before its gradient gives the normal of its border.
 _SMOOTHING = 1.5
 
 

@@ -133,8 +133,8 @@ def import_openvino() -> ModuleType:
 def _openvino_core() -> Any:  # noqa: ANN401 - untyped library
     """Return OpenVINO's core, one for the process.
 
-    A core gives the thread that made it a stack for signals and frees it at its end. Of several, the stack of the one
-    freed first may come back into use, and the next signal then crashes the process.
+    Each core installs a signal stack in the thread that creates it, and frees this stack when it is destroyed. With
+    several cores, a stack that is already freed can be installed again, and the next signal crashes the process.
     """
     return import_openvino().Core()
 

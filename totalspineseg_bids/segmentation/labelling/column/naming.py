@@ -125,7 +125,7 @@ def _names_every_level(class_shares: ClassShares) -> bool:
 
 
 def contested_levels(observations: Sequence[Observation], levels: Sequence[str | None]) -> set[str]:
-    """Return the landmarks whose class is about as strong on another component as on the one at their level.
+    """Return the landmarks whose class another component has about as strongly as the component with their name.
 
     The first map is the most accurate one and is checked on its own; then all maps are added up with their weights.
     """
