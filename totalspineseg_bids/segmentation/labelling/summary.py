@@ -12,6 +12,7 @@ from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.imaging.field_of_view import Cut
 from totalspineseg_bids.imaging.grid import Box
+from totalspineseg_bids.imaging.masks import indices_of, rows_by_value
 from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.segmentation.labelling.parameters import END_RATIOS
 from totalspineseg_bids.segmentation.labelling.plausibility import (
@@ -100,23 +101,20 @@ def _components(
     to_scanner: Callable[[NDArray[np.float64]], NDArray[np.float64]],
 ) -> tuple[Component, ...]:
     by_id = {label: n for n, label in enumerate(naming.ids) if label is not None}
-    flat = part.ravel()
-    filled = np.flatnonzero(flat)
-    value = flat[filled]
-    order = np.argsort(value, kind="stable")
+    drawn = indices_of(part > 0)
+    value = part[tuple(drawn.T)]
     counts = np.bincount(value, minlength=256)
-    stops = np.cumsum(counts)
     cuts: dict[int, Cut] = {}
     rows: list[tuple[float, Component]] = []
-    for number in np.flatnonzero(counts):
-        index = np.stack(np.unravel_index(filled[order[stops[number] - counts[number] : stops[number]]], part.shape), 1)
-        known = anatomy.BY_ID[int(number)]
+    for number, label_rows in rows_by_value(value).items():
+        index = drawn[label_rows]
+        known = anatomy.BY_ID[number]
         local = index.mean(axis=0) * context.spacing
         projection = context.centerline.project(local[None])
         width = (np.ptp(index[:, 0]) + 1) * context.spacing[0]
-        cuts[int(number)] = context.cut_of(index, local, float(projection.lateral[0] / width))
+        cuts[number] = context.cut_of(index, local, float(projection.lateral[0] / width))
         place, center = float(projection.s[0]), to_scanner(local[None])[0]
-        n = by_id.get(int(number))
+        n = by_id.get(number)
         level = known.level or None
         confidence, runner_up, reason = 1.0, None, None
         if known.structure in (Structure.VERTEBRA, Structure.DISC, Structure.SACRUM):
@@ -124,13 +122,13 @@ def _components(
         else:
             place += 1e6 + number
         component = Component(
-            label_id=int(number),
+            label_id=number,
             structure=known.structure,
             level=level,
             confidence=confidence,
             runner_up=runner_up,
             reason=reason,
-            touches_edge=cuts[int(number)] is not Cut.NONE,
+            touches_edge=cuts[number] is not Cut.NONE,
             volume_mm3=float(counts[number] * context.voxel_mm3),
             centroid_mm=(float(center[0]), float(center[1]), float(center[2])),
         )

@@ -17,7 +17,7 @@ from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.imaging.centerline import Projection
 from totalspineseg_bids.imaging.field_of_view import Cut
 from totalspineseg_bids.imaging.grid import foreground_box
-from totalspineseg_bids.imaging.masks import connected_parts, indices_of
+from totalspineseg_bids.imaging.masks import connected_parts, indices_of, rows_by_value
 from totalspineseg_bids.segmentation.class_map import ClassMap, Parity
 from totalspineseg_bids.segmentation.labelling.components.disc_repair import join_pieces, split_bridged
 from totalspineseg_bids.segmentation.labelling.components.parameters import (
@@ -99,14 +99,9 @@ def measure(
     voxel = context.voxel_mm3 * stride**3
     number = int(part.max()) + 1
     tables = [_tally(m, index, part, number) for m, _ in context.maps]
-    order = np.argsort(part, kind="stable")
-    stops = np.cumsum(np.bincount(part, minlength=number))
     found = []
-    for n, stop in enumerate(stops):
-        start = stops[n - 1] if n else 0
-        if stop == start:
-            continue
-        whole = rows = order[start:stop]
+    for n, whole in rows_by_value(part).items():
+        rows = whole
         s = projection.s[rows]
         ends = extent(s, 0.01) if kind is Structure.SACRUM else (0.0, 0.0)
         if kind is Structure.SACRUM:
@@ -125,7 +120,7 @@ def measure(
                 s_high=float(high),
                 anterior=float(projection.anterior[rows].mean()),
                 lateral=lateral,
-                volume_mm3=float(stop - start) * voxel,
+                volume_mm3=len(whole) * voxel,
                 cut=cut,
                 class_shares=tuple(
                     _class_shares(counts[n], m.class_map, weight, kind)
