@@ -1,7 +1,5 @@
 """Kinds of input files that cannot be used, or only in part, shared by the tests of reading and of whole runs."""
 
-from __future__ import annotations
-
 import gzip
 from collections.abc import Callable
 from dataclasses import dataclass

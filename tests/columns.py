@@ -1,7 +1,5 @@
 """Simple synthetic spines for tests: truth with canonical ids, and the semantic maps of a perfect model."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

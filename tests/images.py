@@ -1,7 +1,5 @@
 """Images of tests, written to disk and read back."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import nibabel as nib

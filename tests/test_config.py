@@ -1,7 +1,5 @@
 """One record of a run: what it refuses, how it is written and read back."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil
@@ -15,13 +13,7 @@ from hypothesis import strategies as st
 
 from totalspineseg_bids import __version__
 from totalspineseg_bids.config import DEFAULT_SUFFIXES, RunConfig, localizer_terms, read_toml
-from totalspineseg_bids.errors import (
-    DatasetError,
-    MissingInputError,
-    OutputError,
-    UnknownLevelError,
-    UsageError,
-)
+from totalspineseg_bids.errors import DatasetError, MissingInputError, OutputError, UnknownLevelError, UsageError
 
 if sys.version_info >= (3, 11):
     import tomllib

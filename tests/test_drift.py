@@ -1,7 +1,5 @@
 """Measures of stored images change only where the changelog says so."""
 
-from __future__ import annotations
-
 import copy
 import json
 import runpy

@@ -1,7 +1,5 @@
 """Locked versions, release notes and workflows agree with the project's files."""
 
-from __future__ import annotations
-
 import re
 import runpy
 import shutil

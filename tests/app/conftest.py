@@ -1,7 +1,5 @@
 """Fixtures of a run on tiny images."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

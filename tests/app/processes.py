@@ -3,8 +3,6 @@
 The processes are forked, so that fifty of them do not load the libraries fifty times; what they do is the real run.
 """
 
-from __future__ import annotations
-
 import ctypes
 import importlib
 import multiprocessing

@@ -1,7 +1,5 @@
 """Bad input files: the exit code and message of each kind, and that valid images beside them are processed."""
 
-from __future__ import annotations
-
 import ctypes
 import multiprocessing
 import os

@@ -1,7 +1,5 @@
 """Corrections of readers: applied without the networks, kept by reruns, undone without a trace."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

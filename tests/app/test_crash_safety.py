@@ -1,7 +1,5 @@
 """Runs that are killed, stopped by a signal, or set side by side in one output folder."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
@@ -10,15 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from processes import (  # type: ignore[import-not-found]
-    IMAGES,
-    MAIN_SIDECAR,
-    config,
-    dataset,
-    finish,
-    kill_and_go_on,
-    start,
-)
+from processes import IMAGES, MAIN_SIDECAR, config, dataset, finish, kill_and_go_on, start  # type: ignore[import-not-found]
 from tiny_spine import TinySegmenter, contents  # type: ignore[import-not-found]
 
 from totalspineseg_bids.app import image

@@ -1,7 +1,5 @@
 """Files for other tools, read back by the libraries of these tools."""
 
-from __future__ import annotations
-
 import datetime
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Files and folders of images without BIDS: what is paired with what, and what a bad file costs."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """The group level: tidy tables made from the derivatives alone."""
 
-from __future__ import annotations
-
 import json
 import shutil
 

@@ -1,7 +1,5 @@
 """Datasets as they come: series, sessions and chunks, links of DataLad, an index that others own."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

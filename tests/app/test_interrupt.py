@@ -1,7 +1,5 @@
 """Signals, also where the main thread cannot hear them."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """Participants processed at the same time."""
 
-from __future__ import annotations
-
 import os
 import signal
 from pathlib import Path

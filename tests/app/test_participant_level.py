@@ -1,7 +1,5 @@
 """The participant level on tiny images: what is written, when it is written again, and what a failure costs."""
 
-from __future__ import annotations
-
 import errno
 import json
 import logging

@@ -1,7 +1,5 @@
 """Datasets as people have them: what surrounds the images must not cost the run."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """Machines and files as people have them: no home folder, limits of containers, label maps of other tools."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """The manifest of a run, and runs that are repeated from their record."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Tiny datasets, and a segmenter that reads the truth off the intensities."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Files at the root of the output: the same whatever run writes them, and true about where they come from."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Selection of images by suffixes, labels and filters."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The reference validator before a run: what stops the run, what is only reported and what is ignored."""
 
-from __future__ import annotations
-
 import gzip
 import logging
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The command line: spellings, precedence, exit codes and last lines."""
 
-from __future__ import annotations
-
 import json
 import runpy
 import subprocess

@@ -1,7 +1,5 @@
 """Both container recipes follow the same steps and set the same environment."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

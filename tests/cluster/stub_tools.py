@@ -1,7 +1,5 @@
 """``totalspineseg-tools run-job`` and the BIDS App with the segmenter of tiny images, and with failures on demand."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

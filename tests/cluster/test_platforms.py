@@ -1,7 +1,5 @@
 """A Slurm array, Nipoppy and BABS run the app as in ``docs/platforms``; ``make platform-test`` installs the two."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Resources of jobs, from image headers."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import nibabel as nib

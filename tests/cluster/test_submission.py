@@ -1,7 +1,5 @@
 """Participants as jobs of Snakemake on this machine, with a segmenter of tiny images."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import re

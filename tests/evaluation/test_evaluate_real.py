@@ -1,7 +1,5 @@
 """``benchmarks/evaluate_real.py`` on a dataset of boxes, with predictions that are wrong in known ways."""
 
-from __future__ import annotations
-
 import importlib.util
 from pathlib import Path
 from types import ModuleType

@@ -3,8 +3,6 @@
 ``FUZZ_EXAMPLES`` is the number of inputs a test (``make fuzz``); by default a short run.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import os

@@ -1,7 +1,5 @@
 """The acquired field of view, and how its edges cut structures."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy import ndimage

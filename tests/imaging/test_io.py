@@ -1,7 +1,5 @@
 """Reading and writing of NIfTI: what is refused, what is repaired, and that what is written is reproducible."""
 
-from __future__ import annotations
-
 import gzip
 import os
 import re

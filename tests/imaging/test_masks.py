@@ -1,7 +1,5 @@
 """Fast work on masks agrees with numpy and scipy."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given

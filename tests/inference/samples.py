@@ -1,7 +1,5 @@
 """Small datasets and images for the tests of inference and models."""
 
-from __future__ import annotations
-
 import json
 from importlib import resources
 from typing import Any

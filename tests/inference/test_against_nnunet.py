@@ -1,7 +1,5 @@
 """The same weights in nnUNetPredictor and here."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The network that corrects what another one found."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """Logit margins that predictions return beside the labels."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Positions of patches in an image."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given, settings

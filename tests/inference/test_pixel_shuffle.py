@@ -1,7 +1,5 @@
 """The U-Net on voxels twice as wide as the image's."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

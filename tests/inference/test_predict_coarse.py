@@ -1,7 +1,5 @@
 """Probabilities on the network's own grid."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

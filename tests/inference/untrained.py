@@ -4,8 +4,6 @@ The weights are random but fixed by a seed, and the last layer is scaled so that
 every class rather than one constant.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path

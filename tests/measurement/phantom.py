@@ -1,7 +1,5 @@
 """Spines of boxes, plates and tubes whose every measure is known."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import numpy as np

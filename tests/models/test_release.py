@@ -1,7 +1,5 @@
 """From a release on a server to predictions: zips shaped like the public ones, with networks that really run."""
 
-from __future__ import annotations
-
 import zipfile
 from pathlib import Path
 

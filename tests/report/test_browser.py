@@ -1,7 +1,5 @@
 """The pages as a person uses them, in headless Chromium: clicks, keys, widths, and what leaves the machine."""
 
-from __future__ import annotations
-
 import io
 import itertools
 import shutil

@@ -1,7 +1,5 @@
 """The data of the full-resolution viewer."""
 
-from __future__ import annotations
-
 import base64
 import gzip
 import json

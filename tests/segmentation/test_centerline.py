@@ -1,11 +1,7 @@
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
-from totalspineseg_bids.imaging.centerline import (
-    Centerline,
-)
+from totalspineseg_bids.imaging.centerline import Centerline
 
 
 def _tube(curve: np.ndarray, radius: float = 8.0, step: float = 2.0) -> np.ndarray:

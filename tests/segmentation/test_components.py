@@ -1,7 +1,5 @@
 """Components found in a map, and the cost of rejecting them."""
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The border between C1 and C2 where the classes of the map do not draw it."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """Structures that the field of view cuts, at the faces of the array or inside it."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy import ndimage

@@ -1,7 +1,5 @@
 """One naming out of posterior probabilities."""
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Headers that turn the body: names counted from the wrong end are not given."""
 
-from __future__ import annotations
-
 import nibabel as nib
 import numpy as np
 import pytest

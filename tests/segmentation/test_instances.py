@@ -1,7 +1,5 @@
 """Assignment of voxels to vertebrae."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """Semantic map in, labelled spine out."""
 
-from __future__ import annotations
-
 import itertools
 from functools import cache
 
@@ -12,14 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from tests.columns import (
-    SimpleColumn,
-    dice,
-    levels_right,
-    make_column,
-    semantic_of,
-    without_landmarks,
-)
+from tests.columns import SimpleColumn, dice, levels_right, make_column, semantic_of, without_landmarks
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import SpineVariant, Structure
 from totalspineseg_bids.imaging.field_of_view import Cut

@@ -1,7 +1,5 @@
 """Evidence of a level prior."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Levels of artificial components by dynamic programming."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Names of a real neck under changes that leave its anatomy as it is."""
 
-from __future__ import annotations
-
 import importlib
 from pathlib import Path
 from types import ModuleType

@@ -4,8 +4,6 @@ The stand-in networks are exact models of images whose grey values are the canon
 around the networks, and that the second one gets what it was promised.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -16,13 +14,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from tests.columns import (
-    SimpleColumn,
-    dice,
-    levels_right,
-    make_column,
-    semantic_of,
-)
+from tests.columns import SimpleColumn, dice, levels_right, make_column, semantic_of
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.errors import ModelError, UsageError

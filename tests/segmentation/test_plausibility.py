@@ -1,7 +1,5 @@
 """Sizes of vertebrae against their neighbours."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

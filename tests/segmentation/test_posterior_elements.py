@@ -1,7 +1,5 @@
 """Heights and regions expected for posterior bone."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from totalspineseg_bids import anatomy

@@ -1,7 +1,5 @@
 """Passes and overlap of the networks by quality."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Inputs of the refining network, and how its output is applied."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

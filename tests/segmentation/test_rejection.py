@@ -1,7 +1,5 @@
 """Cost of rejecting a component."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,19 +1,11 @@
 """Images of one session, labelled together."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from tests.columns import (
-    SimpleColumn,
-    levels_right,
-    make_column,
-    semantic_of,
-    without_landmarks,
-)
+from tests.columns import SimpleColumn, levels_right, make_column, semantic_of, without_landmarks
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.evaluation.corruption.score import GivenName, score

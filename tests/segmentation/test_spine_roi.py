@@ -1,7 +1,5 @@
 """Region in which the first network runs."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """A small part of the corruption suite; ``benchmarks/labelling_suite.py`` runs the whole."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """Images come out alike in numpy and in torch."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

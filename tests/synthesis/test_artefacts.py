@@ -1,7 +1,5 @@
 """Each artefact does what its name says, in numpy and in torch, alone and in a group."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
@@ -9,13 +7,7 @@ import pytest
 import torch
 
 from totalspineseg_bids.synthesis.arrays import NUMPY, Draws, TorchArrays
-from totalspineseg_bids.synthesis.artefacts import (
-    LEFT_RIGHT,
-    SIGNAL_ARTEFACTS,
-    STORED_ARTEFACTS,
-    Scan,
-    add_artefacts,
-)
+from totalspineseg_bids.synthesis.artefacts import LEFT_RIGHT, SIGNAL_ARTEFACTS, STORED_ARTEFACTS, Scan, add_artefacts
 
 _ARTEFACTS = {artefact.name: artefact for artefact in (*SIGNAL_ARTEFACTS, *STORED_ARTEFACTS)}
 

@@ -1,7 +1,5 @@
 """Bright-line checks of docs/definitions.md: the ranges are those measured on eight manual masks of SPIDER."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

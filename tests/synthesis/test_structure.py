@@ -1,7 +1,5 @@
 """Images show changes inside the tissues: degeneration, endplate changes, atrophy, veins, metal."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """BIDS -> prepare -> plan -> train -> resume -> export -> load, and through the command line to install and segment."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

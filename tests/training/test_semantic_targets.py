@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
@@ -7,12 +5,7 @@ from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import SpineVariant
 from totalspineseg_bids.training import class_maps
 from totalspineseg_bids.training.class_maps import dataset_json
-from totalspineseg_bids.training.semantic_targets import (
-    odd_disc_mask,
-    semantic_map,
-    semantic_table,
-    spine_variant,
-)
+from totalspineseg_bids.training.semantic_targets import odd_disc_mask, semantic_map, semantic_table, spine_variant
 
 
 def column(variant: SpineVariant) -> np.ndarray:

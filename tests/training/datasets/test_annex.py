@@ -1,7 +1,5 @@
 """Datasets in git-annex repositories."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil

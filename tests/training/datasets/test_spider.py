@@ -1,7 +1,5 @@
 """SPIDER's archives from a web server into a BIDS dataset that ``prepare`` takes."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

@@ -1,7 +1,5 @@
 """A model comes to its place whole, or not at all."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.inference.untrained import write_untrained_model

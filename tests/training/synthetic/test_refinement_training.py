@@ -1,7 +1,5 @@
 """The training of the network that refines the borders of step 2."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The loss of steps 1 and 2: nnU-Net's for regions, and that of regions within others."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss

@@ -24,12 +24,7 @@ from totalspineseg_bids.training.synthetic.augment import acquire, imperfect_dis
 from totalspineseg_bids.training.synthetic.batches import drawn_in_thread
 from totalspineseg_bids.training.synthetic.bundle import publish, step1_of_step2
 from totalspineseg_bids.training.synthetic.label_map_pool import PoolRecipe, build_pool
-from totalspineseg_bids.training.synthetic.level_prior import (
-    IGNORE,
-    PATCH,
-    level_prior_dataset_json,
-    level_prior_table,
-)
+from totalspineseg_bids.training.synthetic.level_prior import IGNORE, PATCH, level_prior_dataset_json, level_prior_table
 from totalspineseg_bids.training.synthetic.level_prior_patches import LevelPriorPatchDataset
 from totalspineseg_bids.training.synthetic.options import SyntheticTraining
 from totalspineseg_bids.training.synthetic.patch_dataset import SyntheticPatchDataset

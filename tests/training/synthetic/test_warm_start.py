@@ -1,7 +1,5 @@
 """A network that starts from another computes what that one did."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 
