@@ -16,6 +16,7 @@ from totalspineseg_bids.imaging.field_of_view import AcquiredRegion
 from totalspineseg_bids.imaging.grid import Box, foreground_box, restore_labels, working_geometry
 from totalspineseg_bids.imaging.volume import Affine, Geometry, Volume
 from totalspineseg_bids.segmentation.class_map import ClassMap
+from totalspineseg_bids.segmentation.labelling import parameters
 from totalspineseg_bids.segmentation.labelling.column.cross_check import solve
 from totalspineseg_bids.segmentation.labelling.column.naming import name_components
 from totalspineseg_bids.segmentation.labelling.column.parameters import WEIGHTS
@@ -25,15 +26,6 @@ from totalspineseg_bids.segmentation.labelling.components.level_prior import Lev
 from totalspineseg_bids.segmentation.labelling.components.localizer import with_localizer_levels
 from totalspineseg_bids.segmentation.labelling.instances.label_image import draw_discs, draw_label_image
 from totalspineseg_bids.segmentation.labelling.instances.parameters import STRIDE
-from totalspineseg_bids.segmentation.labelling.parameters import (
-    CENTERLINE_DISC_VOXELS,
-    CONUS_ROOM_MM,
-    CORD_STRIDE,
-    FOREGROUND_MARGIN,
-    LEAST_CORD_MM,
-    LEAST_CORD_MM3,
-    SPACING_TOLERANCE_MM,
-)
 from totalspineseg_bids.segmentation.labelling.records import (
     CanalExtent,
     ComponentVoxels,
@@ -176,7 +168,7 @@ def solve_image(image: LabellingInput) -> SolvedImage:
     native = Geometry(_shape(image.semantic), np.asarray(image.affine, np.float64))
     maps = [(np.asarray(m, np.uint8), lay) for m, lay in ((image.semantic, image.layout), *image.support)]
     padding = None if image.padding is None else image.padding.view(np.uint8)
-    if np.allclose(native.spacing, 1.0, atol=SPACING_TOLERANCE_MM) and not native.is_sheared:
+    if np.allclose(native.spacing, 1.0, atol=parameters.SPACING_TOLERANCE_MM) and not native.is_sheared:
         orientation = nib.orientations.io_orientation(native.affine)
         turned = [SemanticMap(nib.orientations.apply_orientation(m, orientation), lay) for m, lay in maps]
         inverse = nib.orientations.inv_ornt_aff(orientation, native.shape)
@@ -199,7 +191,7 @@ def _search(
     if padding is not None:
         # Networks continue structures a few voxels into the padding, where there is no image.
         maps = [replace(m, labels=np.where(padding, np.uint8(0), m.labels)) for m in maps]
-    box = foreground_box(layout.kinds(maps[0].labels) > 0, margin=FOREGROUND_MARGIN)
+    box = foreground_box(layout.kinds(maps[0].labels) > 0, margin=parameters.FOREGROUND_MARGIN)
     if box is None:
         return replace(grid, reason="the map holds no class of the spine")
     grid = replace(grid, box=box, acquisition=image.acquisition)
@@ -326,7 +318,7 @@ def _centers(points: NDArray[np.float64], part: NDArray[np.int64]) -> NDArray[np
     if not used.any():
         return np.zeros((0, 3))
     counts = np.bincount(part[used])
-    large = counts > CENTERLINE_DISC_VOXELS
+    large = counts > parameters.CENTERLINE_DISC_VOXELS
     sums = np.stack([np.bincount(part[used], points[used, k]) for k in range(3)], axis=1)
     return np.asarray(sums[large] / counts[large, None])
 
@@ -350,15 +342,15 @@ def _find(
 
 def _canal_extent(context: SpineContext, kinds: NDArray[np.uint8]) -> CanalExtent:
     line = context.centerline
-    coarse = kinds[::CORD_STRIDE, ::CORD_STRIDE, ::CORD_STRIDE]
-    cord = np.argwhere(coarse == Structure.CORD) * (CORD_STRIDE * context.spacing)
+    coarse = kinds[:: parameters.CORD_STRIDE, :: parameters.CORD_STRIDE, :: parameters.CORD_STRIDE]
+    cord = np.argwhere(coarse == Structure.CORD) * (parameters.CORD_STRIDE * context.spacing)
     conus = cord_start = None
-    if len(cord) * CORD_STRIDE**3 * context.voxel_mm3 > LEAST_CORD_MM3:
+    if len(cord) * parameters.CORD_STRIDE**3 * context.voxel_mm3 > parameters.LEAST_CORD_MM3:
         s = np.sort(line.project(cord).s)
         tail = max(3, len(s) // 400)
         end, start = float(s[-tail]), float(s[tail - 1])
-        if line.length - end > CONUS_ROOM_MM and end - float(s[0]) > LEAST_CORD_MM:
+        if line.length - end > parameters.CONUS_ROOM_MM and end - float(s[0]) > parameters.LEAST_CORD_MM:
             conus = end
-        if start > CONUS_ROOM_MM and float(s[-1]) - start > LEAST_CORD_MM:
+        if start > parameters.CONUS_ROOM_MM and float(s[-1]) - start > parameters.LEAST_CORD_MM:
             cord_start = start
     return CanalExtent(0.0, line.length, conus, cord_start)

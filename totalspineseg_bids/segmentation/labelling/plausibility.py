@@ -7,15 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from totalspineseg_bids.anatomy import VERTEBRA_LEVELS
-from totalspineseg_bids.segmentation.labelling.parameters import (
-    ATLAS_TO_AXIS_RATIO,
-    END_NEIGHBOURS,
-    END_RATIOS,
-    LARGE_RATIO,
-    NEIGHBOUR_LEVELS,
-    SLIVER_SHARE,
-    SMALL_RATIO,
-)
+from totalspineseg_bids.segmentation.labelling import parameters
 
 TOO_LARGE = "larger than its neighbours: may hold parts of them"
 TOO_SMALL = "smaller than its neighbours: parts of it may be missing"
@@ -43,19 +35,21 @@ def size_outliers(volumes: Mapping[str, float], cut: Collection[str]) -> dict[st
     for level, volume in whole.items():
         at = VERTEBRA_LEVELS.index(level)
         near = (
-            VERTEBRA_LEVELS[max(0, at - NEIGHBOUR_LEVELS) : at + NEIGHBOUR_LEVELS + 1]
-            if level not in END_RATIOS
-            else END_NEIGHBOURS
+            VERTEBRA_LEVELS[max(0, at - parameters.NEIGHBOUR_LEVELS) : at + parameters.NEIGHBOUR_LEVELS + 1]
+            if level not in parameters.END_RATIOS
+            else parameters.END_NEIGHBOURS
         )
-        others = [whole[other] for other in near if other in whole and other != level and other not in END_RATIOS]
+        others = [
+            whole[other] for other in near if other in whole and other != level and other not in parameters.END_RATIOS
+        ]
         if len(others) < 2:
             continue
-        ratio = volume / (float(np.median(others)) * END_RATIOS.get(level, 1.0))
-        if ratio > LARGE_RATIO:
+        ratio = volume / (float(np.median(others)) * parameters.END_RATIOS.get(level, 1.0))
+        if ratio > parameters.LARGE_RATIO:
             reasons[level] = TOO_LARGE
-        elif ratio < SMALL_RATIO:
+        elif ratio < parameters.SMALL_RATIO:
             reasons[level] = TOO_SMALL
-    if {"C1", "C2"} <= whole.keys() and whole["C1"] > ATLAS_TO_AXIS_RATIO * whole["C2"]:
+    if {"C1", "C2"} <= whole.keys() and whole["C1"] > parameters.ATLAS_TO_AXIS_RATIO * whole["C2"]:
         reasons |= {"C1": TOO_LARGE, "C2": TOO_SMALL}
     return reasons
 
@@ -82,8 +76,8 @@ def slivers(volumes: Mapping[str, float], cut: Collection[str], order: Sequence[
     for at, level in enumerate(order):
         if level not in volumes or level not in cut:
             continue
-        near = order[max(0, at - NEIGHBOUR_LEVELS) : at + NEIGHBOUR_LEVELS + 1]
+        near = order[max(0, at - parameters.NEIGHBOUR_LEVELS) : at + parameters.NEIGHBOUR_LEVELS + 1]
         others = [volumes[other] for other in near if other in volumes and other != level]
-        if others and volumes[level] < SLIVER_SHARE * float(np.median(others)):
+        if others and volumes[level] < parameters.SLIVER_SHARE * float(np.median(others)):
             found.append(level)
     return tuple(found)

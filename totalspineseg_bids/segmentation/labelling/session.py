@@ -19,17 +19,14 @@ from numpy.typing import NDArray
 
 from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.imaging.field_of_view import Cut
+from totalspineseg_bids.segmentation.labelling import parameters as shared
+from totalspineseg_bids.segmentation.labelling.column import parameters
 from totalspineseg_bids.segmentation.labelling.column.naming import (
     CONTESTED,
     abstention_reason,
     contested_levels,
     landmark_support,
     landmarks_of,
-)
-from totalspineseg_bids.segmentation.labelling.column.parameters import (
-    BEYOND_DOUBT,
-    ENOUGH_LANDMARKS,
-    SURE,
 )
 from totalspineseg_bids.segmentation.labelling.labeller import (
     LabellingInput,
@@ -38,26 +35,11 @@ from totalspineseg_bids.segmentation.labelling.labeller import (
     solve_image,
     solve_with,
 )
-from totalspineseg_bids.segmentation.labelling.parameters import (
-    CENTER_SD_MM,
-    CERTAIN_ALIGNMENT,
-    HEADER_SD_MM,
-    LARGEST_DISPLACEMENT_MM,
-    MATCH_GAIN,
-    MOTION_SD_MM,
-    NAMES_DIFFER,
-    NEGLIGIBLE_ALIGNMENT,
-    SAME_ALIGNMENT_MM,
-    SESSION_ASIDE_MM,
-    SESSION_NEAR_MM,
-    SURE_IMAGE_WEIGHT,
-    WRONG_HEADER,
-)
 from totalspineseg_bids.segmentation.labelling.records import LabelledComponents, Observation, SessionEvidence
 from totalspineseg_bids.segmentation.result import LabelledSpine
 
 #: `LevelSolution.shift_margin` of a naming whose probability is `BEYOND_DOUBT`, nats.
-_DOUBTFUL_MARGIN = float(np.log(BEYOND_DOUBT / (1.0 - BEYOND_DOUBT)))
+_DOUBTFUL_MARGIN = float(np.log(parameters.BEYOND_DOUBT / (1.0 - parameters.BEYOND_DOUBT)))
 DISAGREES = "session-disagrees"
 OUTVOTED = "another image of the session gives the same levels other names and is surer of them"
 FROM_SESSION = "the name comes from another image of the session"
@@ -194,7 +176,7 @@ def image_evidence(solved: SolvedImage, image: int = 0) -> ImageEvidence | None:
         if o.kind is not Structure.SACRUM and o.cut is not Cut.ALONG
     )
     landmarks = landmarks_of(found.observations, found.solution.levels)
-    sure = sum(landmarks.values()) >= ENOUGH_LANDMARKS and found.solution.shift_margin >= _DOUBTFUL_MARGIN
+    sure = sum(landmarks.values()) >= parameters.ENOUGH_LANDMARKS and found.solution.shift_margin >= _DOUBTFUL_MARGIN
     return ImageEvidence(image, components, landmarks, sure, solved.acquisition or f"image {image}")
 
 
@@ -227,7 +209,7 @@ def _solve_together(n: int, solved: SolvedImage, evidence: Mapping[int, ImageEvi
     observations = list(found.observations)
     for m in givers:
         alignment = aligned[m]
-        strength = SURE_IMAGE_WEIGHT if evidence[m].sure and alignment.certain else 1.0
+        strength = shared.SURE_IMAGE_WEIGHT if evidence[m].sure and alignment.certain else 1.0
         for row, table in alignment.tables.items():
             # The levels of one image are right or wrong together, so they count as one piece of evidence.
             weight = strength / len(alignment.tables) / repetitions[evidence[m].acquisition]
@@ -250,26 +232,29 @@ def _align(solved: SolvedImage, found: LabelledComponents, other: ImageEvidence,
     distance = _distances(solved, found, rows, other)
     levels = found.solution.levels
     equal = np.array([[_same_name(levels[n], w) for w in other.components] for n in rows], bool)
-    displacements = np.arange(-LARGEST_DISPLACEMENT_MM, LARGEST_DISPLACEMENT_MM + 1)
+    displacements = np.arange(-shared.LARGEST_DISPLACEMENT_MM, shared.LARGEST_DISPLACEMENT_MM + 1)
     scores = _displacement_prior(displacements)
     pairings = [_nearest_pairs(np.abs(distance - displacement)) for displacement in displacements]
     low, high = _reach(distance)
     for k, pairs in enumerate(pairings):
         expected = int(np.count_nonzero((low <= displacements[k]) & (high >= displacements[k])))
-        gain = -MATCH_GAIN * max(expected - len(pairs), 0)
+        gain = -shared.MATCH_GAIN * max(expected - len(pairs), 0)
         if pairs:
             at = tuple(np.array(pairs).T)
-            misfit = 0.5 * ((distance[at] - displacements[k]) / CENTER_SD_MM) ** 2
-            gain += MATCH_GAIN * float(np.maximum(1.0 - misfit, -1.0).sum())
-            scores[k] -= NAMES_DIFFER * compare_names * float(np.mean(~equal[at]))
+            misfit = 0.5 * ((distance[at] - displacements[k]) / shared.CENTER_SD_MM) ** 2
+            gain += shared.MATCH_GAIN * float(np.maximum(1.0 - misfit, -1.0).sum())
+            scores[k] -= shared.NAMES_DIFFER * compare_names * float(np.mean(~equal[at]))
         scores[k] += gain
     shares = np.exp(scores - scores.max())
     shares /= shares.sum()
     best = int(np.argmax(scores))
-    certain = shares[np.abs(displacements - displacements[best]) <= SAME_ALIGNMENT_MM].sum() >= CERTAIN_ALIGNMENT
+    certain = (
+        shares[np.abs(displacements - displacements[best]) <= shared.SAME_ALIGNMENT_MM].sum()
+        >= shared.CERTAIN_ALIGNMENT
+    )
     tables: dict[int, dict[str | None, float]] = {}
     for share, pairs in zip(shares, pairings, strict=True):
-        if share > NEGLIGIBLE_ALIGNMENT:
+        if share > shared.NEGLIGIBLE_ALIGNMENT:
             for a, b in pairs:
                 table = tables.setdefault(rows[a], {})
                 for level, probability in other.components[b].table.items():
@@ -292,7 +277,7 @@ def _distances(
     own = np.array([[o.s, o.anterior, o.lateral] for o in (found.observations[n] for n in rows)])[:, :, None]
     aside = np.hypot(place.anterior - own[:, 1], place.lateral - own[:, 2])
     alike = np.array([[w.kind is found.observations[n].kind for w in other.components] for n in rows])
-    return np.where(alike & (aside < SESSION_ASIDE_MM), place.s - own[:, 0], np.inf)
+    return np.where(alike & (aside < shared.SESSION_ASIDE_MM), place.s - own[:, 0], np.inf)
 
 
 def _reach(distance: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -310,7 +295,12 @@ def _displacement_prior(displacement: NDArray[np.int64]) -> NDArray[np.float64]:
     def density(sd: float) -> NDArray[np.float64]:
         return np.asarray(np.exp(-0.5 * (displacement / sd) ** 2) / sd)
 
-    return np.asarray(np.log((1.0 - WRONG_HEADER) * density(MOTION_SD_MM) + WRONG_HEADER * density(HEADER_SD_MM)))
+    return np.asarray(
+        np.log(
+            (1.0 - shared.WRONG_HEADER) * density(shared.MOTION_SD_MM)
+            + shared.WRONG_HEADER * density(shared.HEADER_SD_MM)
+        )
+    )
 
 
 def _nearest_pairs(away: NDArray[np.float64]) -> list[tuple[int, int]]:
@@ -318,7 +308,7 @@ def _nearest_pairs(away: NDArray[np.float64]) -> list[tuple[int, int]]:
     pairs: list[tuple[int, int]] = []
     used_rows: set[int] = set()
     used_columns: set[int] = set()
-    near = np.argwhere(away < SESSION_NEAR_MM)
+    near = np.argwhere(away < shared.SESSION_NEAR_MM)
     for a, b in near[np.argsort(away[tuple(near.T)], kind="stable")].tolist():
         if a not in used_rows and b not in used_columns:
             pairs.append((a, b))
@@ -345,7 +335,7 @@ def _names_from_session(alone: SolvedImage, together: SolvedImage) -> dict[int, 
     return {
         n: FROM_SESSION
         for n, level in enumerate(after.solution.levels)
-        if not decided or before.solution.levels[n] != level or before.solution.confidence[n] < SURE
+        if not decided or before.solution.levels[n] != level or before.solution.confidence[n] < parameters.SURE
     }
 
 
@@ -395,7 +385,10 @@ def _outvoted(together: Sequence[SolvedImage], disputes: Sequence[_Dispute]) -> 
         if own is None or other is None or dispute.share <= 0.5 or not dispute.certain:
             continue
         margin = own.solution.shift_margin
-        weak = margin < _DOUBTFUL_MARGIN or landmark_support(own.observations, own.solution.levels) < ENOUGH_LANDMARKS
+        weak = (
+            margin < _DOUBTFUL_MARGIN
+            or landmark_support(own.observations, own.solution.levels) < parameters.ENOUGH_LANDMARKS
+        )
         if weak and margin < other.solution.shift_margin:
             outvoted.add(dispute.image)
     return outvoted
@@ -413,6 +406,6 @@ def _contested_elsewhere(together: Sequence[SolvedImage]) -> set[int]:
     for n, (observations, solution) in solved.items():
         landmarks = landmarks_of(observations, solution.levels)
         found = {level for level, count in landmarks.items() if count > 0.0}
-        if reasons[n] is None and sum(landmarks.values()) < ENOUGH_LANDMARKS and found and found <= in_doubt:
+        if reasons[n] is None and sum(landmarks.values()) < parameters.ENOUGH_LANDMARKS and found and found <= in_doubt:
             single.add(n)
     return single

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.imaging.field_of_view import Cut
+from totalspineseg_bids.segmentation.labelling.column import parameters
 from totalspineseg_bids.segmentation.labelling.column.hypotheses import (
     NO_PLACE,
     Hypotheses,
@@ -18,26 +19,7 @@ from totalspineseg_bids.segmentation.labelling.column.hypotheses import (
     levels_away,
     owners,
 )
-from totalspineseg_bids.segmentation.labelling.column.parameters import (
-    ANCHOR_SHARE,
-    AXIS_NEIGHBOURS,
-    AXIS_PLACE,
-    AXIS_VOLUME,
-    CONUS_CAP,
-    CONUS_LEVEL,
-    CONUS_SD_LEVELS,
-    DISC_WIDTH_MM,
-    DISC_WIDTH_POWER,
-    LUMBAR_STEP_MM,
-    MOST_LANDMARKS,
-    PRIOR_ANCHOR,
-    PRIOR_END_LEVELS,
-    SEEN_SHARE,
-    UNINFORMATIVE_PRIOR,
-    VOLUME_CAP,
-    WEIGHTS,
-    WRONG_REGION,
-)
+from totalspineseg_bids.segmentation.labelling.column.parameters import WEIGHTS
 from totalspineseg_bids.segmentation.labelling.records import CanalExtent, ClassShares, Observation
 
 #: Log-likelihood of an impossible place; finite, so that differences are defined.
@@ -50,10 +32,10 @@ def anchors(observations: Sequence[Observation]) -> list[int]:
         n
         for n, o in enumerate(observations)
         if o.kind is Structure.SACRUM
-        or max((s for v in o.class_shares for s in v.levels.values()), default=0.0) >= ANCHOR_SHARE
+        or max((s for v in o.class_shares for s in v.levels.values()), default=0.0) >= parameters.ANCHOR_SHARE
         or o.localizer_levels
         or o.session_evidence
-        or max(o.level_prior.values(), default=0.0) >= PRIOR_ANCHOR
+        or max(o.level_prior.values(), default=0.0) >= parameters.PRIOR_ANCHOR
     ]
 
 
@@ -88,7 +70,7 @@ def emissions(observations: Sequence[Observation], hypotheses: Hypotheses, view:
             result[n][~last] = NEVER
         elif observation.kind is Structure.VERTEBRA:
             result[n][last] = NEVER
-            result[n][:, AXIS_PLACE] += _axis_score(observations, n)
+            result[n][:, parameters.AXIS_PLACE] += _axis_score(observations, n)
     if view.conus is not None:
         _add_conus(result, observations, hypotheses, view.conus)
     return result
@@ -127,7 +109,7 @@ def _missed(observations: Sequence[Observation]) -> list[dict[str, float]]:
         for o in observations:
             for level in o.class_shares[k].known:
                 shares[level] = max(shares.get(level, 0.0), o.class_shares[k].levels.get(level, 0.0))
-        unseen = {level for level, share in shares.items() if share < SEEN_SHARE}
+        unseen = {level for level, share in shares.items() if share < parameters.SEEN_SHARE}
         others = {level for level in shares if level != "S"} - unseen
         unknown = WEIGHTS.landmark_unknown[0 if others else 1]
         cost = float(np.log(unknown + (1.0 - unknown) * (1.0 - WEIGHTS.landmark_hit)))
@@ -165,7 +147,9 @@ def _add_level_prior(score: NDArray[np.float64], observations: Sequence[Observat
     """
     informed = [n for n, o in enumerate(observations) if o.level_prior and o.kind is not Structure.SACRUM]
     ends = {
-        n for n in informed if max(observations[n].level_prior.items(), key=lambda item: item[1])[0] in PRIOR_END_LEVELS
+        n
+        for n in informed
+        if max(observations[n].level_prior.items(), key=lambda item: item[1])[0] in parameters.PRIOR_END_LEVELS
     }
     end_weight = min(WEIGHTS.prior_end_weight, WEIGHTS.prior_end_budget / max(len(ends), 1))
     between_weight = min(1.0, WEIGHTS.prior_budget / max(len(informed) - len(ends), 1))
@@ -180,7 +164,7 @@ def _add_level_prior(score: NDArray[np.float64], observations: Sequence[Observat
         logs[row] = np.log(np.maximum(likelihood, WEIGHTS.prior_slip[-1]))
     # An uninformative prior, as in a view of two vertebrae, is no evidence against single components.
     usual = float(np.median(logs.max(axis=(1, 2)))) if informed else 0.0
-    if usual < np.log(UNINFORMATIVE_PRIOR):
+    if usual < np.log(parameters.UNINFORMATIVE_PRIOR):
         logs -= usual
     for row, n in enumerate(informed):
         score[n] += (end_weight if n in ends else between_weight) * logs[row]
@@ -209,7 +193,7 @@ def _map_scores(
     weight = class_shares[0].weight * _tempering(class_shares, known, kind)
     # Each landmark exists once, so a class that is found all along the column is weak evidence of a level.
     trust = {level: min(1.0, WEIGHTS.landmark_repeats / total) ** 2 for level, total in seen.items() if total > 0}
-    named = len(known) > MOST_LANDMARKS
+    named = len(known) > parameters.MOST_LANDMARKS
     if named:
         trust = {}
     # Missing landmarks are weak evidence in such a map too.
@@ -227,7 +211,7 @@ def _map_scores(
             moved = min(1.0, seen[level] - shares_here.levels.get(level, 0.0))
             score[n] += (1.0 - min(named_share, 1.0)) * (1.0 - moved) * unseen_cost[level]
         for region, share in shares_here.regions.items():
-            score[n] -= WRONG_REGION * share * elsewhere(region, kind)
+            score[n] -= parameters.WRONG_REGION * share * elsewhere(region, kind)
     return weight * score
 
 
@@ -237,7 +221,7 @@ def _tempering(class_shares: Sequence[ClassShares], known: Sequence[str], kind: 
     A map that names every level is shifted for a run of neighbours at once. All its names of one kind together count as
     ``named_budget`` independent ones.
     """
-    if len(known) <= MOST_LANDMARKS:
+    if len(known) <= parameters.MOST_LANDMARKS:
         return 1.0 if kind is Structure.DISC else WEIGHTS.vertebra_landmark_weight
     return min(WEIGHTS.named_weight, WEIGHTS.named_budget / max(len(class_shares), 1))
 
@@ -249,9 +233,9 @@ def _axis_score(observations: Sequence[Observation], n: int) -> float:
     change the scale.
     """
     below = [o.volume_mm3 for o in observations[n + 1 :] if o.kind is Structure.VERTEBRA and o.cut <= Cut.SIDES]
-    if observations[n].cut > Cut.SIDES or len(below) < AXIS_NEIGHBOURS:
+    if observations[n].cut > Cut.SIDES or len(below) < parameters.AXIS_NEIGHBOURS:
         return 0.0
-    expected = np.log(AXIS_VOLUME * np.median(below[:AXIS_NEIGHBOURS]))
+    expected = np.log(parameters.AXIS_VOLUME * np.median(below[: parameters.AXIS_NEIGHBOURS]))
     return float(_size_score(observations[n], expected))
 
 
@@ -259,13 +243,15 @@ def _volume_in_view(log_volume: NDArray[np.float64], disc: Observation) -> NDArr
     """Return the logarithm of the part of expected volumes that is in view if the sides of the ellipse are cut off."""
     if disc.cut is Cut.NONE:
         return log_volume
-    share = np.minimum(disc.width_mm / (DISC_WIDTH_MM * np.exp(DISC_WIDTH_POWER * log_volume)), 1.0)
+    share = np.minimum(
+        disc.width_mm / (parameters.DISC_WIDTH_MM * np.exp(parameters.DISC_WIDTH_POWER * log_volume)), 1.0
+    )
     return np.asarray(log_volume + np.log(2 / np.pi * (share * np.sqrt(1 - share**2) + np.arcsin(share))))
 
 
 def _size_score(observation: Observation, expected: NDArray[np.float64] | float) -> NDArray[np.float64]:
     deviation = (np.log(observation.volume_mm3) - expected) / WEIGHTS.volume_sd
-    return np.asarray(-WEIGHTS.volume_weight * np.minimum(0.5 * deviation**2, VOLUME_CAP))
+    return np.asarray(-WEIGHTS.volume_weight * np.minimum(0.5 * deviation**2, parameters.VOLUME_CAP))
 
 
 def _add_conus(
@@ -279,8 +265,10 @@ def _add_conus(
     below = conus - observations[nearest].s
     for v, chain in enumerate(hypotheses.chains):
         rows = hypotheses.variant == v
-        target = chain.vertebrae.index(CONUS_LEVEL)
+        target = chain.vertebrae.index(parameters.CONUS_LEVEL)
         # Offset in levels; a disc lies half a level below the centre of its vertebra.
-        step = LUMBAR_STEP_MM * hypotheses.scale[rows][:, None]
+        step = parameters.LUMBAR_STEP_MM * hypotheses.scale[rows][:, None]
         offset = np.arange(hypotheses.places)[None] + 0.5 + below / step - target
-        result[nearest, rows] -= WEIGHTS.conus_weight * np.minimum(0.5 * (offset / CONUS_SD_LEVELS) ** 2, CONUS_CAP)
+        result[nearest, rows] -= WEIGHTS.conus_weight * np.minimum(
+            0.5 * (offset / parameters.CONUS_SD_LEVELS) ** 2, parameters.CONUS_CAP
+        )

@@ -13,13 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from totalspineseg_bids.anatomy import Structure
-from totalspineseg_bids.segmentation.labelling.column.parameters import (
-    LONGEST_STEP,
-    SCALES,
-    VARIANT_PRIOR,
-    Chain,
-    chain_of,
-)
+from totalspineseg_bids.segmentation.labelling.column import parameters
+from totalspineseg_bids.segmentation.labelling.column.parameters import Chain, chain_of
 
 #: Entry of ``levels_away`` where a chain lacks the level, one after those of the slips.
 NO_PLACE = 4
@@ -54,7 +49,7 @@ class Hypotheses:
             [
                 [
                     (self.position[:, q:, b] - self.position[:, : self.places - q, a]).astype(np.float32)
-                    for q in range(LONGEST_STEP + 1)
+                    for q in range(parameters.LONGEST_STEP + 1)
                 ]
                 for b in (0, 1)
             ]
@@ -69,7 +64,7 @@ class Hypotheses:
             [
                 [
                     (float(inside.min()), float(inside.max())) if inside.size else (np.inf, np.inf)
-                    for q in range(LONGEST_STEP + 1)
+                    for q in range(parameters.LONGEST_STEP + 1)
                     for inside in [self.steps[a][b][q][ends[:, q:, b] & ends[:, : self.places - q, a]]]
                 ]
                 for b in (0, 1)
@@ -89,7 +84,7 @@ class Hypotheses:
 @cache
 def build_hypotheses() -> Hypotheses:
     """Combine all variants with all scales."""
-    chains = tuple(chain_of(v) for v in VARIANT_PRIOR)
+    chains = tuple(chain_of(v) for v in parameters.VARIANT_PRIOR)
     places = max(len(c.vertebrae) for c in chains)
     base = np.zeros((len(chains), places, 2))
     exists = np.zeros((len(chains), places, 2), bool)
@@ -102,9 +97,9 @@ def build_hypotheses() -> Hypotheses:
         exists[v, :count, 0] = True
         exists[v, 1 : count - 1, 1] = True
     variant, scale, prior = [], [], []
-    scale_total = sum(w for _, w in SCALES)
-    for v, share in enumerate(VARIANT_PRIOR.values()):
-        for factor, weight in SCALES:
+    scale_total = sum(w for _, w in parameters.SCALES)
+    for v, share in enumerate(parameters.VARIANT_PRIOR.values()):
+        for factor, weight in parameters.SCALES:
             variant.append(v)
             scale.append(factor)
             prior.append(np.log(share) + np.log(weight / scale_total))

@@ -22,27 +22,11 @@ from numpy.typing import NDArray
 
 from totalspineseg_bids.anatomy import SpineVariant, Structure
 from totalspineseg_bids.imaging.field_of_view import Cut
+from totalspineseg_bids.segmentation.labelling.column import parameters
 from totalspineseg_bids.segmentation.labelling.column.decoding import expected_naming
 from totalspineseg_bids.segmentation.labelling.column.evidence import anchors, emissions
 from totalspineseg_bids.segmentation.labelling.column.hypotheses import Hypotheses, build_hypotheses
-from totalspineseg_bids.segmentation.labelling.column.parameters import (
-    EDGE_SD_MM,
-    END_ROOM_MM,
-    FURTHER_MISSING,
-    HOPELESS,
-    LARGEST_SKIP,
-    LONGEST_STEP,
-    NEGLIGIBLE_HYPOTHESIS,
-    NEXT_DISC_MM,
-    REJECT_BELOW,
-    SACRUM_SD_MM,
-    STRAIGHT_MM,
-    TOP_SD_MM,
-    VERTEBRA_SD_MM,
-    WEIGHTS,
-    WINDOW,
-    Chain,
-)
+from totalspineseg_bids.segmentation.labelling.column.parameters import WEIGHTS, Chain
 from totalspineseg_bids.segmentation.labelling.column.parity import Parities, parity_scores
 from totalspineseg_bids.segmentation.labelling.column.rejection import rejection_costs
 from totalspineseg_bids.segmentation.labelling.records import CanalExtent, LevelSolution, Observation
@@ -101,7 +85,7 @@ def solve_levels(observations: Sequence[Observation], view: CanalExtent) -> Leve
     if solution is not None:
         return solution
     costs = rejection_costs(observations)
-    for least in REJECT_BELOW:
+    for least in parameters.REJECT_BELOW:
         kept = [n for n, cost in enumerate(costs) if cost >= least]
         solution = _solve([observations[n] for n in kept], view) if kept else None
         if solution is not None:
@@ -210,11 +194,11 @@ def _build_lattice(observations: Sequence[Observation], hypotheses: Hypotheses, 
     for n, observation in enumerate(observations):
         ahead, after = float(before[n]), float(before[-1] - before[n + 1])
         first = last = None
-        if ahead < 2 * LARGEST_SKIP:
+        if ahead < 2 * parameters.LARGEST_SKIP:
             above = _end_costs(hypotheses, side[n], observation.s - view.top, upwards=True)
             prior = hypotheses.prior[:, None] - above - ahead
             first = _scaled(prior[:, None] + parities.prior[None, :, None])
-        if after < 2 * LARGEST_SKIP:
+        if after < 2 * parameters.LARGEST_SKIP:
             below = _end_costs(hypotheses, side[n], view.bottom - observation.s, upwards=False)
             last = _scaled(np.broadcast_to((-below - after)[:, None], (count, phases, places)))
         start.append(first)
@@ -222,9 +206,9 @@ def _build_lattice(observations: Sequence[Observation], hypotheses: Hypotheses, 
     steps = {}
     bodies = side.count(0) > 2
     for n in range(len(observations)):
-        for m in range(max(0, n - WINDOW), n):
+        for m in range(max(0, n - parameters.WINDOW), n):
             skipped = float(before[n] - before[m + 1])
-            if skipped < LARGEST_SKIP:
+            if skipped < parameters.LARGEST_SKIP:
                 step = _step(observations[m], observations[n], hypotheses, bodies=bodies)
                 steps[m, n] = step._replace(scale=step.scale - skipped)
     return _Lattice(emission, start, end, steps, parities.flips, (count, phases, places))
@@ -235,7 +219,11 @@ def _end_costs(hypotheses: Hypotheses, side: int, room: float, *, upwards: bool)
     here = hypotheses.position[:, :, side][:, :, None]
     discs = hypotheses.position[:, None, :, 1]
     distance = here - discs if upwards else discs - here
-    seen = (distance > NEXT_DISC_MM) & (distance < room - END_ROOM_MM) & hypotheses.exists[:, None, :, 1]
+    seen = (
+        (distance > parameters.NEXT_DISC_MM)
+        & (distance < room - parameters.END_ROOM_MM)
+        & hypotheses.exists[:, None, :, 1]
+    )
     return np.asarray(np.minimum(seen.sum(axis=2) * WEIGHTS.end_level, WEIGHTS.end_limit))
 
 
@@ -245,12 +233,12 @@ def _step(upper: Observation, lower: Observation, hypotheses: Hypotheses, *, bod
     # A piece at the side of a disc is not farther along the column than its middle.
     straight = np.square(lower.center - upper.center).sum() - (lower.lateral - upper.lateral) ** 2
     distance = float(np.sqrt(max(straight, 0.0)))
-    if distance > STRAIGHT_MM:
+    if distance > parameters.STRAIGHT_MM:
         distance = max(distance, lower.s - upper.s)
     extra = WEIGHTS.spacing_floor_mm**2 + sum(
-        (VERTEBRA_SD_MM**2 if o.kind is Structure.VERTEBRA else 0.0)
-        + (SACRUM_SD_MM**2 if o.kind is Structure.SACRUM else 0.0)
-        + (EDGE_SD_MM**2 if o.cut is Cut.ALONG else 0.0)
+        (parameters.VERTEBRA_SD_MM**2 if o.kind is Structure.VERTEBRA else 0.0)
+        + (parameters.SACRUM_SD_MM**2 if o.kind is Structure.SACRUM else 0.0)
+        + (parameters.EDGE_SD_MM**2 if o.cut is Cut.ALONG else 0.0)
         for o in (upper, lower)
     )
     jumps, logs = [], []
@@ -259,7 +247,7 @@ def _step(upper: Observation, lower: Observation, hypotheses: Hypotheses, *, bod
         variance = np.square(np.float32(WEIGHTS.spacing_sd) * np.maximum(expected, np.float32(1.0))) + np.float32(extra)
         # The class of the dens and of the ring of C1 varies.
         if a == 0 or b == 0:
-            variance[:, : max(0, 2 + (b == 1) - q)] += TOP_SD_MM**2
+            variance[:, : max(0, 2 + (b == 1) - q)] += parameters.TOP_SD_MM**2
         deviation = np.square(np.float32(distance) - expected) / (2 * variance)
         jumps.append(q)
         logs.append(-np.minimum(deviation, WEIGHTS.spacing_cap) - _gap(q, (a, b), hypotheses.places, bodies=bodies))
@@ -271,13 +259,13 @@ def _plausible(distance: float, sides: tuple[int, int], extra: float, hypotheses
     """Return the numbers of places that a distance may span under any hypothesis."""
     costs = {}
     a, b = sides
-    for q in range(1 if b <= a else 0, LONGEST_STEP + 1):
+    for q in range(1 if b <= a else 0, parameters.LONGEST_STEP + 1):
         low, high = hypotheses.reach[a][b][q]
         nearest = min(max(distance, low), high)
-        variance = (WEIGHTS.spacing_sd * nearest) ** 2 + extra + TOP_SD_MM**2
+        variance = (WEIGHTS.spacing_sd * nearest) ** 2 + extra + parameters.TOP_SD_MM**2
         costs[q] = 0.5 * (distance - nearest) ** 2 / variance
     least = min(costs.values())
-    return tuple(q for q, cost in costs.items() if cost <= max(HOPELESS, least))
+    return tuple(q for q, cost in costs.items() if cost <= max(parameters.HOPELESS, least))
 
 
 @cache
@@ -298,7 +286,7 @@ def _gap(q: int, sides: tuple[int, int], places: int, *, bodies: bool) -> NDArra
 
 
 def _affine(number: Table, first: float) -> Table:
-    return np.where(number > 0, first * (1 + FURTHER_MISSING * (number - 1)), 0.0)
+    return np.where(number > 0, first * (1 + parameters.FURTHER_MISSING * (number - 1)), 0.0)
 
 
 def _apply_flips(values: Table, flips: Table) -> Table:
@@ -333,7 +321,7 @@ def _forward(lattice: _Lattice) -> list[_Scaled]:
         first = lattice.start[n]
         if first is not None:
             parts.append(_Scaled(np.broadcast_to(first.table, lattice.shape), first.scale))
-        for m in range(max(0, n - WINDOW), n):
+        for m in range(max(0, n - parameters.WINDOW), n):
             step = lattice.steps.get((m, n))
             if step is None:
                 continue
@@ -352,7 +340,7 @@ def _plausible_hypotheses(lattice: _Lattice, forward: list[_Scaled]) -> NDArray[
     finals = [(f, e) for f, e in zip(forward, lattice.end, strict=True) if e is not None]
     top = max(f.scale + e.scale for f, e in finals)
     mass = sum(np.einsum("hfp,hfp->h", f.table, e.table) * np.exp(f.scale + e.scale - top) for f, e in finals)
-    return np.flatnonzero(np.asarray(mass) > NEGLIGIBLE_HYPOTHESIS * np.sum(mass))
+    return np.flatnonzero(np.asarray(mass) > parameters.NEGLIGIBLE_HYPOTHESIS * np.sum(mass))
 
 
 def _select(lattice: _Lattice, rows: NDArray[np.int64]) -> _Lattice:
@@ -381,7 +369,7 @@ def _backward(lattice: _Lattice) -> list[_Scaled]:
         last = lattice.end[m]
         if last is not None:
             parts.append(last)
-        for n in range(m + 1, min(count, m + 1 + WINDOW)):
+        for n in range(m + 1, min(count, m + 1 + parameters.WINDOW)):
             step = lattice.steps.get((m, n))
             if step is None:
                 continue

@@ -8,23 +8,8 @@ import numpy as np
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import SpineVariant, Structure
-from totalspineseg_bids.segmentation.labelling.column.parameters import (
-    BEYOND_DOUBT,
-    DENS_LENGTH,
-    ENOUGH_FOR_VARIANT,
-    ENOUGH_LANDMARKS,
-    LANDMARK_SEEN,
-    LANDMARK_SEEN_ELSEWHERE,
-    LEAST_CLEAR_LANDMARKS,
-    LEAST_EXPLAINED,
-    MOST_LANDMARKS,
-    SURE,
-    SURE_COLUMN,
-    VARIANT_EVIDENCE,
-    VERTEBRA_LANDMARKS,
-    WHOLE_SACRUM_MM,
-    chain_of,
-)
+from totalspineseg_bids.segmentation.labelling.column import parameters
+from totalspineseg_bids.segmentation.labelling.column.parameters import chain_of
 from totalspineseg_bids.segmentation.labelling.records import ClassShares, LevelSolution, Naming, Observation
 from totalspineseg_bids.segmentation.result import SpineStatus
 
@@ -61,7 +46,7 @@ def name_components(
     cautions = cautions or {}
     kept = [n for n, level in enumerate(solution.levels) if level is not None]
     reason = unnamed or abstention_reason(observations, solution)
-    doubt = ONE_LANDMARK if landmark_support(observations, solution.levels) < ENOUGH_LANDMARKS else None
+    doubt = ONE_LANDMARK if landmark_support(observations, solution.levels) < parameters.ENOUGH_LANDMARKS else None
     rare = _rare_variant(observations, solution)
     ids: list[int | None] = [None] * len(observations)
     reasons: list[str | None] = [None] * len(observations)
@@ -72,7 +57,7 @@ def name_components(
             ids[n] = anatomy.SACRUM_ID
             continue
         numbers[kind] += 1
-        if reason is not None or solution.confidence[n] < SURE:
+        if reason is not None or solution.confidence[n] < parameters.SURE:
             ids[n] = anatomy.unnamed(kind, min(numbers[kind], anatomy.MAX_UNNAMED)).id
             reasons[n] = reason or SHIFT_POSSIBLE
         else:
@@ -106,22 +91,22 @@ def abstention_reason(observations: Sequence[Observation], solution: LevelSoluti
         if level is not None and observations[n].kind is not Structure.SACRUM
     ]
     volumes = {n: o.volume_mm3 for n, o in enumerate(observations) if o.kind is not Structure.SACRUM}
-    if sum(volumes[n] for n in bare) < LEAST_EXPLAINED * sum(volumes.values()):
+    if sum(volumes[n] for n in bare) < parameters.LEAST_EXPLAINED * sum(volumes.values()):
         return UNEXPLAINED
     landmarks = landmarks_of(observations, solution.levels)
-    if sum(landmarks.values()) < ENOUGH_LANDMARKS:
+    if sum(landmarks.values()) < parameters.ENOUGH_LANDMARKS:
         contested = contested_levels(observations, solution.levels)
         clear = sum(count for level, count in landmarks.items() if level not in contested)
-        if contested and clear < LEAST_CLEAR_LANDMARKS:
+        if contested and clear < parameters.LEAST_CLEAR_LANDMARKS:
             return CONTESTED
-    if bare and np.median([solution.confidence[n] for n in bare]) < SURE_COLUMN:
+    if bare and np.median([solution.confidence[n] for n in bare]) < parameters.SURE_COLUMN:
         return _doubt(solution, bare)
     return None
 
 
 def _names_every_level(class_shares: ClassShares) -> bool:
     """Return whether a map has classes for all levels instead of landmarks only."""
-    return len(class_shares.known) > 2 * MOST_LANDMARKS
+    return len(class_shares.known) > 2 * parameters.MOST_LANDMARKS
 
 
 def contested_levels(observations: Sequence[Observation], levels: Sequence[str | None]) -> set[str]:
@@ -136,7 +121,9 @@ def contested_levels(observations: Sequence[Observation], levels: Sequence[str |
         for maps in (1, None):
             own = _landmark_share(observation, level, maps)
             others = (_landmark_share(o, level, maps) for o in observations if o is not observation)
-            if own and max(others, default=0.0) >= max(LANDMARK_SEEN, LANDMARK_SEEN_ELSEWHERE * own):
+            if own and max(others, default=0.0) >= max(
+                parameters.LANDMARK_SEEN, parameters.LANDMARK_SEEN_ELSEWHERE * own
+            ):
                 contested.add(level)
     return contested
 
@@ -205,7 +192,7 @@ def _landmarks_in_view(named: Sequence[tuple[Observation, str]]) -> dict[str, fl
     named_matches = [0] * max((len(o.class_shares) for o, _ in named), default=0)
     for observation, level in named:
         if observation.kind is Structure.SACRUM:
-            found["S"] = 1.0 if observation.length_mm >= WHOLE_SACRUM_MM else 0.5
+            found["S"] = 1.0 if observation.length_mm >= parameters.WHOLE_SACRUM_MM else 0.5
             continue
         best = 0.0
         for k, class_shares in enumerate(observation.class_shares):
@@ -214,7 +201,7 @@ def _landmarks_in_view(named: Sequence[tuple[Observation, str]]) -> dict[str, fl
                 named_matches[k] += share >= 0.5
             else:
                 best = max(best, share)
-        weight = VERTEBRA_LANDMARKS.get(level, 0.5) if observation.kind is Structure.VERTEBRA else 1.0
+        weight = parameters.VERTEBRA_LANDMARKS.get(level, 0.5) if observation.kind is Structure.VERTEBRA else 1.0
         if level in {"C2", "C2-C3"} and not whole_axis:
             weight *= 0.5
         found[level] = weight * max(0.0, best - _seen_elsewhere(observation, level, named)) if best else 0.0
@@ -246,13 +233,13 @@ def _seen_elsewhere(observation: Observation, level: str, named: Sequence[tuple[
 def _has_dens(named: Sequence[tuple[Observation, str]]) -> bool:
     """Return whether C2 is so much longer along the canal than C3 that its dens is in view."""
     length = {level: o.s_high - o.s_low for o, level in named if o.kind is Structure.VERTEBRA}
-    return length.get("C2", 0.0) >= DENS_LENGTH * length.get("C3", np.inf)
+    return length.get("C2", 0.0) >= parameters.DENS_LENGTH * length.get("C3", np.inf)
 
 
 def _caution(observation: Observation, n: int, solution: LevelSolution) -> str | None:
     """Return why the level of a component is doubtful; ``None`` if it is not."""
     level, other = solution.levels[n], solution.runner_up[n]
-    if solution.confidence[n] < BEYOND_DOUBT:
+    if solution.confidence[n] < parameters.BEYOND_DOUBT:
         return f"{SHIFT_POSSIBLE}: may be {other}" if other else "may be no part of the column"
     for class_shares in observation.class_shares[:1]:
         for name, share in class_shares.levels.items():
@@ -269,7 +256,10 @@ def _rare_variant(observations: Sequence[Observation], solution: LevelSolution) 
     """
     found = landmarks_of(observations, solution.levels)
     variant = solution.variant
-    if variant == SpineVariant() or sum(found.get(name, 0.0) for name in VARIANT_EVIDENCE) >= ENOUGH_FOR_VARIANT:
+    if (
+        variant == SpineVariant()
+        or sum(found.get(name, 0.0) for name in parameters.VARIANT_EVIDENCE) >= parameters.ENOUGH_FOR_VARIANT
+    ):
         return {}
     chain = chain_of(variant)
     last = chain.vertebrae.index("T11")

@@ -19,25 +19,8 @@ from totalspineseg_bids.imaging.field_of_view import Cut
 from totalspineseg_bids.imaging.grid import foreground_box
 from totalspineseg_bids.imaging.masks import connected_parts, indices_of, rows_by_value
 from totalspineseg_bids.segmentation.class_map import ClassMap, Parity
+from totalspineseg_bids.segmentation.labelling.components import parameters
 from totalspineseg_bids.segmentation.labelling.components.disc_repair import join_pieces, split_bridged
-from totalspineseg_bids.segmentation.labelling.components.parameters import (
-    BODY_END_SHARE,
-    BODY_SPECK_MM3,
-    DISC_SPECK_MM3,
-    FUSED_RATIO,
-    LONG_RATIO,
-    NEIGHBOURING_BODIES,
-    NEIGHBOURS_MM,
-    ONE_BODY_GAP_RATIO,
-    PIECE_OFFSET_MM,
-    PIECE_OFFSET_RATIO,
-    PIECE_OVERLAP,
-    SACRUM_BODY_SHARE,
-    SACRUM_SPECK_MM3,
-    SACRUM_TOP_MM,
-    SLIGHT_DISC_SHARE,
-    SMALL_DISC_MM3,
-)
 from totalspineseg_bids.segmentation.labelling.disc_planes import disc_plane, slots_between_planes
 from totalspineseg_bids.segmentation.labelling.parameters import DISC_FRONT_MM
 from totalspineseg_bids.segmentation.labelling.records import (
@@ -137,10 +120,10 @@ def measure(
 def _sacrum_top(rows: NDArray[np.int64], projection: Projection) -> NDArray[np.int64]:
     """Return the rows of the upper end of the body of a sacrum; its wings and arches reach above the disc L5-S."""
     body = rows[in_front(projection.rows(rows))]
-    if len(body) < SACRUM_BODY_SHARE * len(rows):
+    if len(body) < parameters.SACRUM_BODY_SHARE * len(rows):
         body = rows
     s = projection.s[body]
-    return body[s <= extent(s, 0.01)[0] + SACRUM_TOP_MM]
+    return body[s <= extent(s, 0.01)[0] + parameters.SACRUM_TOP_MM]
 
 
 def _tally(semantic: SemanticMap, index: NDArray[np.int64], part: NDArray[np.int64], number: int) -> NDArray[np.int64]:
@@ -194,7 +177,7 @@ def label_discs(mask: NDArray[np.bool_], voxel_mm3: float) -> tuple[NDArray[np.i
     """
     index, part = connected(mask)
     counts = np.bincount(part) if len(part) else np.zeros(0, np.int64)
-    large = counts * voxel_mm3 >= DISC_SPECK_MM3
+    large = counts * voxel_mm3 >= parameters.DISC_SPECK_MM3
     renumbered = np.where(large, np.cumsum(large) - 1, -1)
     return index, renumbered[part] if len(part) else part
 
@@ -228,7 +211,7 @@ def disc_parts(
         first = measure(Structure.DISC, index, part, context, place=projection)
     observations = []
     for found in first:
-        if found.volume_mm3 < SMALL_DISC_MM3 and found.cut is Cut.NONE:
+        if found.volume_mm3 < parameters.SMALL_DISC_MM3 and found.cut is Cut.NONE:
             part[part == found.part] = -1
             continue
         note = "joined" if found.part in joined else "split" if found.part in cut else ""
@@ -279,7 +262,7 @@ def body_parts(
     for value in separating:
         rows = front[classes == value]
         mine = coarse[rows]
-        if len(mine) * voxel < BODY_SPECK_MM3:
+        if len(mine) * voxel < parameters.BODY_SPECK_MM3:
             continue
         low = mine.min(axis=0)
         grid = np.zeros(mine.max(axis=0) - low + 1, bool)
@@ -287,7 +270,7 @@ def body_parts(
         grid[local[:, 0], local[:, 1], local[:, 2]] = True
         numbered, number = connected_parts(grid)
         part = np.asarray(numbered[local[:, 0], local[:, 1], local[:, 2]], np.int64) - 1
-        part[np.bincount(part, minlength=number)[part] * voxel < BODY_SPECK_MM3] = -1
+        part[np.bincount(part, minlength=number)[part] * voxel < parameters.BODY_SPECK_MM3] = -1
         row_lists.append(rows[part >= 0])
         part_lists.append(part[part >= 0] + offset)
         offset += number
@@ -309,11 +292,12 @@ def body_parts(
 
 def _ordinary(discs: ComponentVoxels) -> list[Observation]:
     """Return the discs that can separate bodies: in front of the canal and not much smaller than their neighbours."""
-    found = [d for d in discs.observations if d.anterior > DISC_FRONT_MM and d.volume_mm3 > SMALL_DISC_MM3]
+    found = [d for d in discs.observations if d.anterior > DISC_FRONT_MM and d.volume_mm3 > parameters.SMALL_DISC_MM3]
     return [
         d
         for d in found
-        if d.cut > Cut.SIDES or d.volume_mm3 > SLIGHT_DISC_SHARE * volume_around(d, found, NEIGHBOURS_MM)
+        if d.cut > Cut.SIDES
+        or d.volume_mm3 > parameters.SLIGHT_DISC_SHARE * volume_around(d, found, parameters.NEIGHBOURS_MM)
     ]
 
 
@@ -337,8 +321,9 @@ def _cut_long(
         if len(rows) == 0:
             continue
         low, high = extent(s[rows], 0.03)
-        inside = np.flatnonzero((places > low + BODY_END_SHARE * step) & (places < high - BODY_END_SHARE * step))
-        if high - low < LONG_RATIO * step or len(inside) == 0:
+        end = parameters.BODY_END_SHARE * step
+        inside = np.flatnonzero((places > low + end) & (places < high - end))
+        if high - low < parameters.LONG_RATIO * step or len(inside) == 0:
             continue
         cuts = [disc_plane(discs.index[discs.part == ordinary[k].part], context) for k in inside]
         slot = slots_between_planes(index[rows] * context.spacing, cuts, context)
@@ -387,12 +372,13 @@ def cut_fused(
         if len(near) < 3:
             continue
         typical = max(float(np.median(near)), 1.0)
-        inside = (places > low + BODY_END_SHARE * typical) & (places < high - BODY_END_SHARE * typical)
-        between = (places < low + BODY_END_SHARE * typical).any() and (places > high - BODY_END_SHARE * typical).any()
-        first = not any(e[1] < low + BODY_END_SHARE * typical for m, e in ends.items() if m != n)
+        end = parameters.BODY_END_SHARE * typical
+        inside = (places > low + end) & (places < high - end)
+        between = (places < low + end).any() and (places > high - end).any()
+        first = not any(e[1] < low + end for m, e in ends.items() if m != n)
         # The height of the missing discs is part of the block.
         pieces = max(2, round((float(length) + thick) / (typical + thick)))
-        if first or length < FUSED_RATIO * typical or pieces > 3 or inside.any() or not between:
+        if first or length < parameters.FUSED_RATIO * typical or pieces > 3 or inside.any() or not between:
             continue
         rows = np.flatnonzero(part == n)
         slot = np.clip(((s[rows] - low) / length * pieces).astype(np.int64), 0, pieces - 1)
@@ -405,7 +391,7 @@ def cut_fused(
 def _nearest(place: float, others: Sequence[tuple[float, float]]) -> list[float]:
     """Return the values of the `NEIGHBOURING_BODIES` places nearest to a place; ``others`` are places and values."""
     near = sorted((abs(at - place), value) for at, value in others)
-    return [value for distance, value in near[:NEIGHBOURING_BODIES] if distance < NEIGHBOURS_MM]
+    return [value for distance, value in near[: parameters.NEIGHBOURING_BODIES] if distance < parameters.NEIGHBOURS_MM]
 
 
 def _merge_groups(part: NDArray[np.int64], groups: Sequence[Sequence[Observation]]) -> NDArray[np.int64]:
@@ -436,8 +422,11 @@ def _join_bodies(
                 continue
             common = min(small.s_high, large.s_high) - max(small.s_low, large.s_low)
             share = common / max(small.s_high - small.s_low, 1.0)
-            near = abs(small.s - large.s) < PIECE_OFFSET_RATIO * (large.s_high - large.s_low) + PIECE_OFFSET_MM
-            if share > PIECE_OVERLAP and near and (best is None or share > best[0]):
+            near = (
+                abs(small.s - large.s)
+                < parameters.PIECE_OFFSET_RATIO * (large.s_high - large.s_low) + parameters.PIECE_OFFSET_MM
+            )
+            if share > parameters.PIECE_OVERLAP and near and (best is None or share > best[0]):
                 best = share, large
         if best is not None:
             target[target == small.part] = target[best[1].part]
@@ -469,7 +458,7 @@ def pieces_between_discs(bodies: Sequence[Observation], discs: ComponentVoxels) 
     for n, gap in enumerate(gaps):
         # Gaps grow from the neck to the chest, so the nearest ones on both sides are compared.
         around = _nearest(middles[n], [(middles[m], g) for m, g in enumerate(gaps) if m != n])
-        if not around or gap > ONE_BODY_GAP_RATIO * float(np.median(around)):
+        if not around or gap > parameters.ONE_BODY_GAP_RATIO * float(np.median(around)):
             continue
         pieces = [o for o in bodies if places[n] < o.s < places[n + 1]]
         if len(pieces) > 1:
@@ -505,7 +494,7 @@ def _sacrum_parts(
     largest = int(np.argmax(np.bincount(part)))
     part = np.where(part == largest, 0, -1)
     volume = np.count_nonzero(part == 0) * context.voxel_mm3 * stride**3
-    if volume < SACRUM_SPECK_MM3:
+    if volume < parameters.SACRUM_SPECK_MM3:
         part = np.full_like(part, -1)
     found = measure(Structure.SACRUM, index * stride, part, context, stride)
     return ComponentVoxels(index * stride, part, tuple(found))

@@ -9,22 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from totalspineseg_bids.segmentation.labelling.components.parameters import (
-    NOTABLE_MM3,
-    ONE_DISC_MM,
-    ONE_DISC_RATIO,
-    PEAKS_APART_RATIO,
-    PIECES_APART_MM,
-    PIECES_NEAR_LIMITS_MM,
-    PIECES_NEAR_MM,
-    PIECES_NEAR_RATIO,
-    PITCHES,
-    ROLLS,
-    STEP_DISC_SHARE,
-    STEP_LIMITS_MM,
-    USUAL_LEAST_STEP_MM,
-    WAIST_RATIO,
-)
+from totalspineseg_bids.segmentation.labelling.components import parameters
 from totalspineseg_bids.segmentation.labelling.parameters import LEAST_STEP_MM
 from totalspineseg_bids.segmentation.labelling.records import Observation
 
@@ -62,7 +47,7 @@ def split_bridged(
     fresh = max(queue, default=-1) + 1
     while queue:
         n = queue.pop()
-        if n in spread and spread[n] < ONE_DISC_RATIO * step + ONE_DISC_MM:
+        if n in spread and spread[n] < parameters.ONE_DISC_RATIO * step + parameters.ONE_DISC_MM:
             continue
         rows = np.flatnonzero(part == n)
         side = _waist(s[rows], anterior[rows], lateral[rows], step)
@@ -79,23 +64,27 @@ def split_bridged(
 def _typical_step(part: NDArray[np.int64], s: NDArray[np.float64], numbers: list[int]) -> float:
     """Return the smallest plausible distance between neighbouring discs in this image, mm."""
     if len(numbers) < 4:
-        return USUAL_LEAST_STEP_MM
+        return parameters.USUAL_LEAST_STEP_MM
     used = part >= 0
     sizes = np.bincount(part[used])
     centers = np.bincount(part[used], s[used]) / np.maximum(sizes, 1)
-    centers = np.sort(centers[sizes > STEP_DISC_SHARE * np.median(sizes[sizes > 0])])
+    centers = np.sort(centers[sizes > parameters.STEP_DISC_SHARE * np.median(sizes[sizes > 0])])
     steps = np.diff(centers)
     steps = steps[steps > LEAST_STEP_MM]
-    return float(np.clip(np.percentile(steps, 20), *STEP_LIMITS_MM)) if len(steps) else USUAL_LEAST_STEP_MM
+    return (
+        float(np.clip(np.percentile(steps, 20), *parameters.STEP_LIMITS_MM))
+        if len(steps)
+        else parameters.USUAL_LEAST_STEP_MM
+    )
 
 
 def _waist(
     s: NDArray[np.float64], anterior: NDArray[np.float64], lateral: NDArray[np.float64], step: float
 ) -> NDArray[np.bool_] | None:
     """Return which voxels lie below the deepest valley along the canal, or ``None`` if there is only one peak."""
-    best_ratio, best_side = WAIST_RATIO, None
-    for pitch in PITCHES:
-        for roll in ROLLS:
+    best_ratio, best_side = parameters.WAIST_RATIO, None
+    for pitch in parameters.PITCHES:
+        for roll in parameters.ROLLS:
             height = s + pitch * (anterior - anterior.mean()) + roll * (lateral - lateral.mean())
             start = float(height.min()) - 2.0
             bins = np.floor(height - start).astype(np.int64)
@@ -110,7 +99,11 @@ def _waist(
             if ratio[place] >= best_ratio:
                 continue
             side = bins > place
-            if side.any() and not side.all() and height[side].mean() - height[~side].mean() > PEAKS_APART_RATIO * step:
+            if (
+                side.any()
+                and not side.all()
+                and height[side].mean() - height[~side].mean() > parameters.PEAKS_APART_RATIO * step
+            ):
                 best_ratio, best_side = float(ratio[place]), side
     return best_side
 
@@ -144,14 +137,14 @@ def join_pieces(
             a, b = items[k], items[k + 1]
             around = [g for g in gaps[max(0, k - 3) : k + 4] if g > LEAST_STEP_MM]
             limit = (
-                float(np.clip(PIECES_NEAR_RATIO * np.median(around), *PIECES_NEAR_LIMITS_MM))
+                float(np.clip(parameters.PIECES_NEAR_RATIO * np.median(around), *parameters.PIECES_NEAR_LIMITS_MM))
                 if around
-                else PIECES_NEAR_MM
+                else parameters.PIECES_NEAR_MM
             )
             apart = float(np.hypot(a[3] - b[3], a[4] - b[4]))
             if (
                 gap < limit
-                and apart < PIECES_APART_MM
+                and apart < parameters.PIECES_APART_MM
                 and not (a[2] in cut and b[2] in cut)
                 and (best is None or gap < best[0])
             ):
@@ -163,7 +156,7 @@ def join_pieces(
         volume = a[1] + b[1]
         mean = [(a[m] * a[1] + b[m] * b[1]) / volume for m in (0, 3, 4)]
         target[target == b[2]] = a[2]
-        if min(a[1], b[1]) > NOTABLE_MM3:
+        if min(a[1], b[1]) > parameters.NOTABLE_MM3:
             joined.add(a[2])
         items[k : k + 2] = [(mean[0], volume, a[2], mean[1], mean[2])]
     renumbered = np.where(part >= 0, target[part], -1) if len(target) else part

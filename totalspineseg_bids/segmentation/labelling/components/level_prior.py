@@ -17,11 +17,7 @@ from totalspineseg_bids.imaging.grid import foreground_box, reachable_box
 from totalspineseg_bids.imaging.masks import indices_of
 from totalspineseg_bids.imaging.volume import Affine
 from totalspineseg_bids.segmentation.class_map import ClassMap, LabelMeaning
-from totalspineseg_bids.segmentation.labelling.components.parameters import (
-    PRIOR_FEWEST_VOXELS,
-    PRIOR_FULL_CREDIT,
-    PRIOR_SACRUM,
-)
+from totalspineseg_bids.segmentation.labelling.components import parameters
 from totalspineseg_bids.segmentation.labelling.records import ComponentVoxels, Observation
 
 
@@ -90,7 +86,7 @@ def sacrum_mask(semantic: NDArray[np.bool_], affine: Affine, level_prior: LevelP
     if not sacral:
         return result
     probability = level_prior.probabilities[sacral].sum(axis=0)
-    seen = (probability > PRIOR_SACRUM) & (probability > level_prior.probabilities[others].sum(axis=0))
+    seen = (probability > parameters.PRIOR_SACRUM) & (probability > level_prior.probabilities[others].sum(axis=0))
     extent = foreground_box(seen)
     to_prior = np.linalg.inv(level_prior.affine) @ affine
     box = extent and reachable_box(to_prior, [(part.start, part.stop) for part in extent], result.shape)
@@ -157,12 +153,12 @@ def _shares(
 ) -> dict[str, float]:
     """Return the mean probability of each level over the voxels of a component."""
     place, inside = _places(index, to_prior, level_prior)
-    if not rows or np.count_nonzero(inside) < min(PRIOR_FEWEST_VOXELS, len(index)):
+    if not rows or np.count_nonzero(inside) < min(parameters.PRIOR_FEWEST_VOXELS, len(index)):
         return {}
     x, y, z = place[inside].T
     mean = level_prior.probabilities[np.array(list(rows.values()))[:, None], x, y, z].mean(axis=1)
     total = float(mean.sum())
     if total < 1e-3:
         return {}
-    credit = min(1.0, total / PRIOR_FULL_CREDIT)
+    credit = min(1.0, total / parameters.PRIOR_FULL_CREDIT)
     return {level: float(credit * share / total) for level, share in zip(rows, mean, strict=True) if share > 1e-4}

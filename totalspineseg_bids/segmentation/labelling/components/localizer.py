@@ -11,13 +11,7 @@ from scipy import ndimage
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.imaging.volume import Affine, Volume
-from totalspineseg_bids.segmentation.labelling.components.parameters import (
-    LOCALIZER_ANTERIOR_MM,
-    LOCALIZER_ASIDE_MM,
-    LOCALIZER_BEHIND_MM,
-    LOCALIZER_NEAR_MM,
-    LOCALIZER_SMALLEST_MM3,
-)
+from totalspineseg_bids.segmentation.labelling.components import parameters
 from totalspineseg_bids.segmentation.labelling.parameters import BODY_FRONT_MM
 from totalspineseg_bids.segmentation.labelling.records import Observation, SpineContext
 
@@ -54,16 +48,18 @@ def with_localizer_levels(
         if box is None or known is None or known.structure not in _WITH_LEVELS or not known.level:
             continue
         index = np.argwhere(labels[box] == number) + np.array([s.start for s in box])
-        if len(index) * voxel < LOCALIZER_SMALLEST_MM3:
+        if len(index) * voxel < parameters.LOCALIZER_SMALLEST_MM3:
             continue
         points = (index @ to_local[:3, :3].T + to_local[:3, 3]) * context.spacing
         projection = context.centerline.project(points)
         kind = known.structure
-        front = projection.anterior > (BODY_FRONT_MM if kind is Structure.VERTEBRA else LOCALIZER_BEHIND_MM)
+        front = projection.anterior > (BODY_FRONT_MM if kind is Structure.VERTEBRA else parameters.LOCALIZER_BEHIND_MM)
         if kind is Structure.SACRUM or not front.any():
             continue
         aside = float(
-            np.hypot(projection.anterior[front].mean() - LOCALIZER_ANTERIOR_MM, projection.lateral[front].mean())
+            np.hypot(
+                projection.anterior[front].mean() - parameters.LOCALIZER_ANTERIOR_MM, projection.lateral[front].mean()
+            )
         )
         places.append((kind, known.level, float(projection.s[front].mean()), aside))
     result = []
@@ -71,7 +67,9 @@ def with_localizer_levels(
         near = [
             (abs(s - observation.s), level)
             for kind, level, s, aside in places
-            if kind is observation.kind and abs(s - observation.s) < LOCALIZER_NEAR_MM and aside < LOCALIZER_ASIDE_MM
+            if kind is observation.kind
+            and abs(s - observation.s) < parameters.LOCALIZER_NEAR_MM
+            and aside < parameters.LOCALIZER_ASIDE_MM
         ]
         level = min(near)[1] if near else None
         result.append(replace(observation, localizer_levels={level: 1.0}) if level is not None else observation)

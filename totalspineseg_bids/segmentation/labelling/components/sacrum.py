@@ -13,12 +13,8 @@ from totalspineseg_bids.imaging.grid import foreground_box
 from totalspineseg_bids.imaging.masks import connected_parts
 from totalspineseg_bids.imaging.volume import Affine
 from totalspineseg_bids.segmentation.class_map import ClassMap
+from totalspineseg_bids.segmentation.labelling.components import parameters
 from totalspineseg_bids.segmentation.labelling.components.level_prior import LevelPrior, sacrum_mask
-from totalspineseg_bids.segmentation.labelling.components.parameters import (
-    LOWEST_DISC_BELOW_SACRUM_MM,
-    PRIOR_NO_DISC,
-    SMALL_DISC_SHARE,
-)
 from totalspineseg_bids.segmentation.labelling.parameters import BODY_SIDE_MM, DISC_FRONT_MM
 from totalspineseg_bids.segmentation.labelling.records import Observation
 from totalspineseg_bids.segmentation.semantic_map import SemanticMap
@@ -89,10 +85,10 @@ def is_plausible(observations: Sequence[Observation], levels: Sequence[str | Non
         return False
     discs = [o for o in observations if o.kind is Structure.DISC]
     if any(observations[n].level_prior for n in sacra):
-        discs = [o for o in discs if sum(o.level_prior.values()) >= PRIOR_NO_DISC]
+        discs = [o for o in discs if sum(o.level_prior.values()) >= parameters.PRIOR_NO_DISC]
     typical = float(np.median([o.volume_mm3 for o in discs])) if discs else 0.0
     lowest = max((o.s for o in discs if _is_disc_of_column(o, typical)), default=-np.inf)
-    return all(observations[n].s > lowest - LOWEST_DISC_BELOW_SACRUM_MM for n in sacra)
+    return all(observations[n].s > lowest - parameters.LOWEST_DISC_BELOW_SACRUM_MM for n in sacra)
 
 
 def _is_disc_of_column(disc: Observation, typical_mm3: float) -> bool:
@@ -100,5 +96,5 @@ def _is_disc_of_column(disc: Observation, typical_mm3: float) -> bool:
     return (
         disc.anterior > DISC_FRONT_MM
         and abs(disc.lateral) < BODY_SIDE_MM
-        and disc.volume_mm3 > SMALL_DISC_SHARE * typical_mm3
+        and disc.volume_mm3 > parameters.SMALL_DISC_SHARE * typical_mm3
     )

@@ -9,19 +9,7 @@ from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.imaging.centerline import Projection
 from totalspineseg_bids.imaging.masks import indices_of
-from totalspineseg_bids.segmentation.labelling.instances.parameters import (
-    ATLAS_AXIS_JOINT_MM,
-    ATLAS_BONE_FROM_MM,
-    ATLAS_SIDE_MM,
-    ATLAS_TOP_MM,
-    AXIS_CLASS_SHARE,
-    DENS_BACK_MM,
-    DENS_FRONT_MM,
-    DENS_HALF_WIDTH_MM,
-    DENS_TOP_MM,
-    LEAST_ATLAS_MM3,
-    MISPLACED_SHARE,
-)
+from totalspineseg_bids.segmentation.labelling.instances import parameters
 from totalspineseg_bids.segmentation.labelling.records import LabelledComponents, Naming
 
 
@@ -49,22 +37,22 @@ def separate_atlas_and_axis(
     index = indices_of((out == axis) | (out == atlas) | ((out == 0) & (kinds == Structure.VERTEBRA)))
     place = context.centerline.project(index * context.spacing)
     above = (disc.s - place.s) / scale
-    near = (above < ATLAS_TOP_MM) & (np.abs(place.lateral) < ATLAS_SIDE_MM * scale)
+    near = (above < parameters.ATLAS_TOP_MM) & (np.abs(place.lateral) < parameters.ATLAS_SIDE_MM * scale)
     ids = out[index[:, 0], index[:, 1], index[:, 2]]
-    dens = _dens(place, disc.anterior, scale) & (above < DENS_TOP_MM)
-    ours = near & (above > ATLAS_AXIS_JOINT_MM) & ~dens
+    dens = _dens(place, disc.anterior, scale) & (above < parameters.DENS_TOP_MM)
+    ours = near & (above > parameters.ATLAS_AXIS_JOINT_MM) & ~dens
     theirs = near & ~ours
     own = _has_class_of_axis(index, found) if atlas in named else np.zeros(len(index), bool)
-    if _share(own, theirs) > AXIS_CLASS_SHARE and _share(own, ours) < MISPLACED_SHARE:
+    if _share(own, theirs) > parameters.AXIS_CLASS_SHARE and _share(own, ours) < parameters.MISPLACED_SHARE:
         # Where the class separates the two, it does so better than shape.
-        ours = near & (above > ATLAS_BONE_FROM_MM) & ~own
+        ours = near & (above > parameters.ATLAS_BONE_FROM_MM) & ~own
         theirs = near & own
     else:
         astray = (_share(theirs, ids == atlas), _share(ours, ids == axis))
-        if atlas in named and max(astray) < MISPLACED_SHARE:
+        if atlas in named and max(astray) < parameters.MISPLACED_SHARE:
             return
     # If C1 is out of view, the voxels above the joint are too few for a vertebra.
-    if np.count_nonzero(ours) * context.voxel_mm3 <= LEAST_ATLAS_MM3 * scale**3:
+    if np.count_nonzero(ours) * context.voxel_mm3 <= parameters.LEAST_ATLAS_MM3 * scale**3:
         return
     for rows, label in ((ours, atlas), (theirs & (ids == atlas), axis)):
         out[index[rows, 0], index[rows, 1], index[rows, 2]] = label
@@ -83,7 +71,7 @@ def _share(part: NDArray[np.bool_], whole: NDArray[np.bool_]) -> float:
 
 def _dens(place: Projection, front: float, scale: float) -> NDArray[np.bool_]:
     return (
-        (np.abs(place.lateral) < DENS_HALF_WIDTH_MM * scale)
-        & (place.anterior > DENS_BACK_MM * scale)
-        & (place.anterior < front + DENS_FRONT_MM * scale)
+        (np.abs(place.lateral) < parameters.DENS_HALF_WIDTH_MM * scale)
+        & (place.anterior > parameters.DENS_BACK_MM * scale)
+        & (place.anterior < front + parameters.DENS_FRONT_MM * scale)
     )

@@ -17,14 +17,7 @@ from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.imaging.centerline import Centerline, Projection
 from totalspineseg_bids.segmentation.class_map import ClassMap
-from totalspineseg_bids.segmentation.labelling.instances.parameters import (
-    HEIGHT_TOLERANCE_MM,
-    LARGEST_DISTANCE_MM,
-    LARGEST_SLIP_MM3,
-    POSTERIOR_FROM_MM,
-    PROFILE_ANTERIOR_MM,
-    PROFILE_BELOW_BODY_MM,
-)
+from totalspineseg_bids.segmentation.labelling.instances import parameters
 from totalspineseg_bids.segmentation.labelling.instances.voxel_graph import VoxelGraph
 
 
@@ -46,10 +39,10 @@ def body_height(place: Projection, region: NDArray[np.str_]) -> tuple[NDArray[np
         Whether the point lies behind the bodies, shape (N,).
     """
     below = np.zeros(len(region))
-    for name, profile in PROFILE_BELOW_BODY_MM.items():
+    for name, profile in parameters.PROFILE_BELOW_BODY_MM.items():
         here = region == name
-        below[here] = np.interp(place.anterior[here], PROFILE_ANTERIOR_MM, profile)
-    return place.s - below, place.anterior < POSTERIOR_FROM_MM
+        below[here] = np.interp(place.anterior[here], parameters.PROFILE_ANTERIOR_MM, profile)
+    return place.s - below, place.anterior < parameters.POSTERIOR_FROM_MM
 
 
 _REGION_OF_ID = {
@@ -136,7 +129,7 @@ def assign(bone: VertebraVoxels, seeds: NDArray[np.int64], layout: ClassMap) -> 
     meanings = layout.meanings
     loose = np.array([v for v, m in meanings.items() if m.kind is Structure.VERTEBRA and not m.parity and not m.level])
     heights = _Heights(seeds, bone.height, bone.behind)
-    near, far = HEIGHT_TOLERANCE_MM
+    near, far = parameters.HEIGHT_TOLERANCE_MM
     graph = VoxelGraph(bone.cells, bone.classes, loose, bone.height / bone.cell_mm)
     first = graph.grow(seeds)
     instance = heights.reject_distant(first, near)
@@ -238,15 +231,17 @@ def _assign_to_nearest(
         Heights of the bodies.
     """
     result = instance.copy()
-    nearest = np.full(len(instance), LARGEST_DISTANCE_MM)
+    nearest = np.full(len(instance), parameters.LARGEST_DISTANCE_MM)
     for number in np.unique(instance[instance > 0]):
-        rest = left & heights.fits(number, HEIGHT_TOLERANCE_MM[0])
+        rest = left & heights.fits(number, parameters.HEIGHT_TOLERANCE_MM[0])
         for group in np.unique(groups[rest]):
             known = np.flatnonzero((instance == number) & (groups == group))
             candidates = np.flatnonzero(rest & (groups == group))
             if len(known):
                 distance = np.asarray(
-                    cKDTree(points[known]).query(points[candidates], distance_upper_bound=LARGEST_DISTANCE_MM)[0]
+                    cKDTree(points[known]).query(
+                        points[candidates], distance_upper_bound=parameters.LARGEST_DISTANCE_MM
+                    )[0]
                 )
                 closer = distance < nearest[candidates]
                 result[candidates[closer]] = number
@@ -270,5 +265,5 @@ def _large_pieces(
     grid = np.zeros(cells[rows].max(axis=0) - low + 1, np.uint8)
     grid[at] = classes[rows]
     piece = cc3d.connected_components(grid, connectivity=26)[at]
-    result[rows] = np.bincount(piece)[piece] * cell_mm3 > LARGEST_SLIP_MM3
+    result[rows] = np.bincount(piece)[piece] * cell_mm3 > parameters.LARGEST_SLIP_MM3
     return result
