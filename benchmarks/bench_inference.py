@@ -154,7 +154,7 @@ def in_child(engine: str, model: Path, scratch: Path, arguments: argparse.Namesp
     """Run one engine in a process of its own."""
     from totalspineseg_bids.inference import folders  # noqa: PLC0415
 
-    folder = folders.select_model_folder(folders.open_node(model))
+    folder = folders.select_model_folder(model)
     checkpoints = folders.fold_checkpoints(folder)
     options = {
         "threads": arguments.threads,
@@ -163,8 +163,8 @@ def in_child(engine: str, model: Path, scratch: Path, arguments: argparse.Namesp
         "out": str(scratch),
         "folder": str(folder),
         # Left to itself, nnU-Net does not find a model that was trained on all folds.
-        "folds": [name.removeprefix("fold_") for name, _ in checkpoints],
-        "checkpoint": str(checkpoints[0][1].name),
+        "folds": [file.parent.name.removeprefix("fold_") for file in checkpoints],
+        "checkpoint": str(checkpoints[0].name),
     }
     command = [sys.executable, __file__, "--run", engine, "--options", json.dumps(options), "--model", str(model)]
     command += ["--shape", *map(str, arguments.shape), "--spacing", str(arguments.spacing)]

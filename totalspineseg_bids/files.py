@@ -10,7 +10,7 @@ import logging
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 logger = logging.getLogger(__name__)
 
@@ -45,32 +45,10 @@ def sha256_of(path: Path) -> str:
     ...     sha256_of(path)[:12]
     'ba7816bf8f01'
     """
-    with path.open("rb") as stream:
-        return sha256_of_stream(stream)
-
-
-def sha256_of_stream(stream: BinaryIO) -> str:
-    """Compute the SHA-256 of the rest of a binary stream, such as a member of a zip.
-
-    Parameters
-    ----------
-    stream : BinaryIO
-        Open for reading; it is read to its end in blocks of 1 MiB.
-
-    Returns
-    -------
-    str
-        64 hexadecimal digits.
-
-    Examples
-    --------
-    >>> from io import BytesIO
-    >>> sha256_of_stream(BytesIO(b"abc"))[:12]
-    'ba7816bf8f01'
-    """
     digest = hashlib.sha256()
-    while block := stream.read(1 << 20):
-        digest.update(block)
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
     return digest.hexdigest()
 
 

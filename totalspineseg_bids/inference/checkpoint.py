@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import pickle
 import re
 from collections.abc import Mapping
@@ -13,7 +12,6 @@ import numpy as np
 import torch
 
 from totalspineseg_bids.errors import ModelError
-from totalspineseg_bids.inference.folders import Node
 
 StateDict = dict[str, torch.Tensor]
 
@@ -34,13 +32,13 @@ _SAFE_GLOBALS: list[Any] = [
 ]
 
 
-def read_checkpoint(file: Node) -> dict[str, Any]:
+def read_checkpoint(file: Path) -> dict[str, Any]:
     """Read a checkpoint with torch's weights-only reader and an allow-list of numpy scalars.
 
     Parameters
     ----------
     file
-        A file on disk or in a zip.
+        ``checkpoint_*.pth`` of a fold.
 
     Returns
     -------
@@ -53,10 +51,8 @@ def read_checkpoint(file: Node) -> dict[str, Any]:
         If the file is damaged, holds no weights, or holds anything that would have to be executed.
     """
     try:
-        # A member of a zip cannot be searched quickly, so it is read whole.
-        source: Any = file if isinstance(file, Path) else io.BytesIO(cast("bytes", file.open("rb").read()))
         with torch.serialization.safe_globals(_SAFE_GLOBALS):
-            content = torch.load(source, map_location="cpu", weights_only=True)
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if refused := re.search(r"GLOBAL ([\w.]+)", str(error)):
             msg = (

@@ -176,15 +176,13 @@ class NnUNetModel:
         return [_build_network(self, weights) for weights in self.weights]
 
 
-def load_model(path: Path | str, *, dataset_id: int | None = None) -> NnUNetModel:
+def load_model(path: Path | str) -> NnUNetModel:
     """Load an nnU-Net v2 3D model; its trainer class need not be installed.
 
     Parameters
     ----------
     path
-        A model folder, a folder or an export zip that holds exactly one.
-    dataset_id
-        Number of the dataset to take, where there are several.
+        A model folder, or a folder that holds exactly one.
 
     Returns
     -------
@@ -197,12 +195,12 @@ def load_model(path: Path | str, *, dataset_id: int | None = None) -> NnUNetMode
         If there is no such model, a file is damaged or refused, or the model is not a plain 3D one.
     """
     path = Path(path)
-    folder = folders.select_model_folder(folders.open_node(path), dataset_id)
-    dataset, plans = (folders.read_json(folder.joinpath(name)) for name in ("dataset.json", "plans.json"))
+    folder = folders.select_model_folder(path)
+    dataset, plans = (folders.read_json(folder / name) for name in ("dataset.json", "plans.json"))
     folds = folders.fold_checkpoints(folder)
-    checkpoints = [read_checkpoint(file) for _, file in folds]
-    digests = [folders.sha256(file) for _, file in folds]
-    configuration_name = _configuration_name(str(folder.name), checkpoints[0])
+    checkpoints = [read_checkpoint(file) for file in folds]
+    digests = [folders.sha256(file) for file in folds]
+    configuration_name = _configuration_name(folder.name, checkpoints[0])
     configuration = _configuration(plans, configuration_name, folder)
     try:
         transpose = tuple(int(i) for i in plans.get("transpose_forward", (0, 1, 2)))
@@ -253,7 +251,7 @@ def _configuration_name(folder_name: str, checkpoint: dict[str, Any]) -> str:
     return parts[2] if len(parts) == 3 else "3d_fullres"
 
 
-def _configuration(plans: dict[str, Any], name: str, folder: folders.Node) -> dict[str, Any]:
+def _configuration(plans: dict[str, Any], name: str, folder: Path) -> dict[str, Any]:
     try:
         configuration: dict[str, Any] = plans["configurations"][name]
         if "inherits_from" in configuration or "architecture" not in configuration:

@@ -6,14 +6,14 @@ written, and only the few files of a model are copied, never an archive as a who
 
 from __future__ import annotations
 
+import lzma
 import re
 import shutil
 import stat
 import tempfile
 import zipfile
-from collections.abc import Iterator
+import zlib
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, cast
 
 from totalspineseg_bids.errors import ModelError, OutputError
 from totalspineseg_bids.inference import folders
@@ -25,7 +25,10 @@ _MAX_BYTES = 16 * 2**30
 _MAX_RATIO = 100
 _RATIO_MATTERS_FROM = 64 * 2**20
 _EXTRAS = ("dataset_fingerprint.json", "README.md", "LICENSE", "MODEL_CARD.md")
+_FILES = ("dataset.json", "plans.json", *_EXTRAS)
 _ENCRYPTED = 0x1
+#: What reading a damaged zip raises.
+_DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, ValueError)
 
 
 def check_zip(path: Path) -> None:
@@ -40,7 +43,7 @@ def check_zip(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
-    except folders.READ_ERRORS as error:
+    except (OSError, *_DAMAGED) as error:
         msg = f"{path} is not a readable zip ({error}); download or copy it again"
         raise ModelError(msg) from error
     if reason := _reason_to_refuse(entries):
@@ -87,67 +90,65 @@ def copy_models(source: Path, target: Path) -> list[Path]:
     """
     if source.is_file():
         check_zip(source)
-    root = folders.open_node(source)
-    models = [model for model in folders.find_model_folders(root) if folders.is_full_resolution_3d(model)]
-    if not models:
-        msg = f"no nnU-Net 3d_fullres model in {source} (dataset.json, plans.json and fold_X/checkpoint_final.pth)"
-        raise ModelError(msg)
     written: list[Path] = []
     try:
         target.mkdir(parents=True, exist_ok=True)
-        for model in models:
-            final = target / _dataset_name(model) / _model_name(model)
-            with tempfile.TemporaryDirectory(dir=target, prefix=".part-") as temporary:
+        with tempfile.TemporaryDirectory(dir=target, prefix=".part-") as temporary:
+            root = source if source.is_dir() else _unpack(source, Path(temporary) / "zip" / source.name)
+            models = [model for model in folders.find_model_folders(root) if folders.is_full_resolution_3d(model)]
+            if not models:
+                what = "dataset.json, plans.json and fold_X/checkpoint_final.pth"
+                msg = f"no nnU-Net 3d_fullres model in {source} ({what})"
+                raise ModelError(msg)
+            for model in models:
+                final = target / _dataset_name(model) / _model_name(model)
                 copy = Path(temporary) / final.name
                 _copy_model(model, copy)
                 final.parent.mkdir(exist_ok=True)
                 shutil.rmtree(final, ignore_errors=True)
                 copy.replace(final)
-            written.append(final)
+                written.append(final)
     except OSError as error:
         msg = f"cannot write models to {target}: {error}"
         raise OutputError(msg) from error
     return written
 
 
-def _dataset_name(model: folders.Node) -> str:
+def _unpack(source: Path, folder: Path) -> Path:
+    """Unpack the files that may be of a model, and return the folder."""
+    names = {*_FILES, *folders.CHECKPOINT_NAMES}
+    folder.mkdir(parents=True)
+    try:
+        # zipfile checks each member's checksum while it is read to its end.
+        with zipfile.ZipFile(source) as archive:
+            archive.extractall(folder, [name for name in archive.namelist() if PurePosixPath(name).name in names])
+    except _DAMAGED as error:
+        msg = f"{source} cannot be read ({error}); download or copy it again"
+        raise ModelError(msg) from error
+    return folder
+
+
+def _dataset_name(model: Path) -> str:
     found: list[str] = re.findall(r"Dataset\d{3,4}_[\w.-]+", str(model))
     if found:
         return found[-1]
-    role = role_of(folders.read_json(model.joinpath("dataset.json")))
+    role = role_of(folders.read_json(model / "dataset.json"))
     return f"Dataset_{role.value}" if role else "Dataset_other"
 
 
-def _model_name(model: folders.Node) -> str:
-    name = str(model.name)
+def _model_name(model: Path) -> str:
+    name = model.name
     return name if len(name.split("__")) == 3 and re.fullmatch(r"[\w.-]+", name) else "Trainer__Plans__3d_fullres"
 
 
-def _copy_model(model: folders.Node, target: Path) -> None:
+def _copy_model(model: Path, target: Path) -> None:
     target.mkdir(parents=True)
-    for name in ("dataset.json", "plans.json", *_EXTRAS):
-        file = model.joinpath(name)
+    files = [model / name for name in _FILES]
+    for file in (*files, *folders.fold_checkpoints(model)):
         if file.is_file():
-            _copy_file(file, target / name)
-    for fold, checkpoint in folders.fold_checkpoints(model):
-        (target / fold).mkdir()
-        _copy_file(checkpoint, target / fold / str(checkpoint.name))
-
-
-def _copy_file(file: folders.Node, target: Path) -> None:
-    with target.open("wb") as sink:
-        sink.writelines(_pieces(file))
-
-
-def _pieces(file: folders.Node) -> Iterator[bytes]:
-    # zipfile checks each member's checksum while it is read to its end.
-    try:
-        with cast("BinaryIO", file.open("rb")) as source:
-            while piece := source.read(2**20):
-                yield piece
-    except folders.READ_ERRORS as error:
-        msg = f"{file} cannot be read ({error}); download or copy it again"
-        raise ModelError(msg) from error
+            copy = target / file.relative_to(model)
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copyfile(file, copy)
 
 
 def zips_with_models(path: Path) -> list[Path]:

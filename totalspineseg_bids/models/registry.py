@@ -140,11 +140,11 @@ def _info(name: str) -> ModelInfo:
     folder = verify.folder_of(name)
     kind = "bundled" if name == catalog.BUNDLED else "release" if name in catalog.RELEASES else "local"
     roles: set[Role | None] = set()
-    models: list[folders.Node] = []
+    models: list[Path] = []
     # A damaged model must not keep the others off the list; it is named when it is used.
     with contextlib.suppress(ModelError):
         models = folders.find_model_folders(folder) if folder.is_dir() else []
-        roles = {role_of(folders.read_json(model.joinpath("dataset.json"))) for model in models}
+        roles = {role_of(folders.read_json(model / "dataset.json")) for model in models}
     return ModelInfo(
         name, kind, bool(models), name == catalog.DEFAULT_MODEL, folder, tuple(role for role in Role if role in roles)
     )
@@ -201,9 +201,9 @@ def _collect(name: str, folder: Path) -> ModelSet:
     for model in models:
         if not folders.is_full_resolution_3d(model):
             continue
-        role = role_of(folders.read_json(model.joinpath("dataset.json")))
+        role = role_of(folders.read_json(model / "dataset.json"))
         if role is not None:
-            by_role.setdefault(role, []).append(Path(str(model)))
+            by_role.setdefault(role, []).append(model)
     for role, found in by_role.items():
         if len(found) > 1:
             names = ", ".join(str(item.relative_to(folder)) for item in found)

@@ -27,9 +27,7 @@ def model_files(folder: Path) -> list[Path]:
     """List the files of all models below a folder that affect predictions."""
     files: list[Path] = []
     for model in folders.find_model_folders(folder):
-        root = Path(str(model))
-        files += [root / "dataset.json", root / "plans.json"]
-        files += [Path(str(checkpoint)) for _, checkpoint in folders.fold_checkpoints(model)]
+        files += [model / "dataset.json", model / "plans.json", *folders.fold_checkpoints(model)]
     return files
 
 

@@ -59,9 +59,10 @@ def put_in_place(source: Path, destination: Path, name: str, card: str) -> Path:
     destination.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=destination, prefix=f".{name}.") as folder:
         ready = Path(folder) / "ready"
-        for fold, checkpoint in fold_checkpoints(source):
-            (ready / source.name / fold).mkdir(parents=True)
-            strip_checkpoint(Path(str(checkpoint)), ready / source.name / fold / "checkpoint_final.pth")
+        for checkpoint in fold_checkpoints(source):
+            stripped = ready / source.name / checkpoint.parent.name / "checkpoint_final.pth"
+            stripped.parent.mkdir(parents=True)
+            strip_checkpoint(checkpoint, stripped)
         for file in ("dataset.json", "plans.json"):
             shutil.copyfile(source / file, ready / source.name / file)
         if (size := _megabytes(ready)) > SIZE_LIMIT_MB:
