@@ -80,6 +80,20 @@ def test_off_by_one_is_wrong_and_never_identified() -> None:
     assert not row(result, "vertebrae_C6").in_truth
 
 
+def test_found_part_of_a_cut_vertebra_is_not_misnamed() -> None:
+    truth = np.zeros((10, 60, 40), np.uint8)
+    body, process = np.s_[2:8, 40:58, 36:40], np.s_[2:8, 2:20, 34:40]
+    truth[body] = truth[process] = anatomy.vertebra("T4").id
+    truth[2:8, 40:58, 20:34] = anatomy.vertebra("T5").id
+    predicted = truth.copy()
+    predicted[process] = 0
+    sliver = row(compare(truth, predicted, EYE), "vertebrae_T4")
+    assert not sliver.identified
+    assert not sliver.misnamed
+    predicted[truth == anatomy.vertebra("T5").id] = anatomy.vertebra("T4").id
+    assert row(compare(truth, predicted, EYE), "vertebrae_T4").misnamed
+
+
 def test_missing_level_is_incomplete() -> None:
     truth = box_spine()
     predicted = np.where(truth == anatomy.disc("C3-C4").id, 0, truth).astype(np.uint8)

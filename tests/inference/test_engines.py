@@ -27,11 +27,16 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> NnUNetModel:
     return load_model(write_untrained_model(tmp_path_factory.mktemp("model"), STEP2, folds=2))
 
 
-def test_auto_takes_openvino_on_cpu_and_it_agrees_with_torch(model: NnUNetModel) -> None:
+@pytest.mark.parametrize("outputs", [3, 20])
+def test_auto_takes_openvino_on_cpu_and_it_agrees_with_torch(outputs: int, tmp_path: Path) -> None:
+    """With many outputs OpenVINO gives channels last."""
     pytest.importorskip("openvino")
+    dataset = STEP2 | {"labels": {"background": 0} | {f"class_{n}": n for n in range(1, outputs)}}
+    dataset.pop("regions_class_order", None)
+    model = load_model(write_untrained_model(tmp_path, dataset, folds=2))
     patch = torch.from_numpy(image(2, (16, 16, 16)) / 100)
     expected = make_engine(model, InferenceOptions(device="cpu", engine="torch"))(patch)
-    engine = make_engine(model, InferenceOptions(device="cpu", threads=1))
+    engine = make_engine(model, InferenceOptions(device="cpu", threads=1, precision="fp32"))
     assert engine.name == "openvino"
     np.testing.assert_allclose(engine(patch), expected, atol=1e-3)
     np.testing.assert_allclose(engine(patch), expected, atol=1e-3)

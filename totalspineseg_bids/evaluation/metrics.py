@@ -82,7 +82,9 @@ class LevelResult:
     identified: bool | None
     """VerSe's criterion; ``None`` for cord and canal, and for what is not in the truth."""
     misnamed: bool
-    """The prediction names this level where another, or none, is."""
+    """The prediction names this level where another, or none, is: its centre is not nearest to that of this level
+    (within 20 mm), and less than half of its voxels belong to this level. Of a vertebra that the edge of the image cuts
+    into a process and a part of the body, one may be found without the other, with a centre far from that of both."""
     distance_mm: float
     """Between the centroids, where both maps have the label; NaN otherwise."""
 
@@ -238,6 +240,7 @@ def compare(
         box = _box([found for found in (true, own) if found])
         masks = truth[box] == label.id, predicted[box] == label.id
         volume, claim = (found.voxels if found else 0 for found in (true, own))
+        common = int(np.count_nonzero(masks[0] & masks[1]))
         rows.append(
             LevelResult(
                 name=label.name,
@@ -246,12 +249,12 @@ def compare(
                 in_truth=volume > 0,
                 in_prediction=claim > 0,
                 full_view=volume > 0 and (not levelled or label.id not in cut),
-                dice=2.0 * int(np.count_nonzero(masks[0] & masks[1])) / (volume + claim),
+                dice=2.0 * common / (volume + claim),
                 nsd=normalised_surface_distance(*masks, affine, tolerance_mm),
                 truth_mm3=volume * voxel,
                 predicted_mm3=claim * voxel,
                 identified=(nearest == claimed == label.id) if levelled and volume else None,
-                misnamed=levelled and claim * voxel >= MIN_CLAIM_MM3 and nearest != label.id,
+                misnamed=(levelled and claim * voxel >= MIN_CLAIM_MM3 and nearest != label.id and 2 * common < claim),
                 distance_mm=float(np.linalg.norm(own.centre - true.centre)) if true and own else float("nan"),
             )
         )

@@ -9,7 +9,7 @@ classifies vertebrae as odd or even again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -43,6 +43,8 @@ _SHARE_OF_STEP1 = 1 / 3
 MARGIN_MM = 8.0
 
 _BLOCK = 2
+#: Whole blocks of the last axis that are computed at a time.
+_PART_VOXELS = 64
 #: Standard deviation of the neighbourhood in blocks (of 2 mm).
 _SIGMA = 2.0
 _SURE, _NONE = 0.85, 0.15
@@ -165,28 +167,58 @@ def refinement_channels(
     channels = np.empty((CHANNELS, *image.shape[::-1]), np.float32).transpose(0, 3, 2, 1)
     # Torch copies between orders of axes on all threads.
     rows = torch.from_numpy(channels)
-    tensor = torch.from_numpy(np.ascontiguousarray(image))
-    rows[0] = tensor
     for row, role in zip(PRIOR_CHANNELS, REFINED_ROLES, strict=True):
         rows[row] = _logits(probabilities[role]).div_(PRIOR_SCALE)
-    # Numpy compares several times faster than torch.
-    found = {role: probabilities[role] > np.float32(_SURE) for role in TISSUES}
-    absent = {role: probabilities[role] < np.float32(_NONE) for role in TISSUES}
-    found["canal"] &= absent["cord"]
-    found["around"] = np.logical_and.reduce(list(absent.values()))
-    near = _smooth(_pooled(_floats(probabilities["vertebrae"] > np.float32(0.3))), _NEAR_SIGMA) > _NEAR_SHARE
-    for row, name in enumerate(_MEASURES, start=_MEASURED_FROM):
-        weight = _floats(found[name])
-        parts = [_pooled(weight), _pooled(weight.mul_(tensor)), _pooled(weight.mul_(tensor))]
-        if name == "around":
-            parts = [part * near for part in parts]
-        count, first, second = (_smooth(part, _SIGMA) for part in parts)
-        count = count + _LEAST_WEIGHT
-        mean = first / count
-        spread = np.sqrt(np.maximum(second / count - mean * mean, _LEAST_VARIANCE))
-        relative = _full(mean, image.shape).neg_().add_(tensor).div_(_full(spread, image.shape))
-        rows[row] = relative.clip_(-_LARGEST, _LARGEST)
+    statistics = _local_statistics(image, probabilities)
+    for part in _parts(image.shape[2]):
+        tensor = torch.from_numpy(image[..., part])
+        here = rows[..., part]
+        here[0] = tensor
+        for row, (mean, spread) in enumerate(statistics, start=_MEASURED_FROM):
+            relative = _full(mean, image.shape, part).neg_().add_(tensor).div_(_full(spread, image.shape, part))
+            here[row] = relative.clip_(-_LARGEST, _LARGEST)
     return channels
+
+
+def _local_statistics(
+    image: NDArray[np.float32], probabilities: Mapping[str, NDArray[np.floating]]
+) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Return local mean and standard deviation of each measure, one value per block."""
+    blocks = [-(-length // _BLOCK) for length in image.shape]
+    # Weight, weighted intensity and its square of each measure; bone.
+    sums = np.empty((len(_MEASURES), 3, *blocks), np.float32)
+    bone = np.empty(blocks, np.float32)
+    for part in _parts(image.shape[2]):
+        here = slice(part.start // _BLOCK, -(-part.stop // _BLOCK))
+        tensor = torch.from_numpy(image[..., part])
+        # Numpy compares several times faster than torch.
+        found = {role: probabilities[role][..., part] > np.float32(_SURE) for role in TISSUES}
+        absent = {role: probabilities[role][..., part] < np.float32(_NONE) for role in TISSUES}
+        found["canal"] &= absent["cord"]
+        found["around"] = np.logical_and.reduce(list(absent.values()))
+        bone[..., here] = _pooled(_floats(probabilities["vertebrae"][..., part] > np.float32(0.3)))
+        for measure, name in zip(sums, _MEASURES, strict=True):
+            weight = _floats(found[name])
+            for values in measure:
+                values[..., here] = _pooled(weight)
+                weight.mul_(tensor)
+    sums[_MEASURES.index("around")] *= _smooth(bone, _NEAR_SIGMA) > _NEAR_SHARE
+    return [_mean_and_spread(*measure) for measure in sums]
+
+
+def _mean_and_spread(
+    count: NDArray[np.float32], first: NDArray[np.float32], second: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    count, first, second = (_smooth(values, _SIGMA) for values in (count, first, second))
+    count += _LEAST_WEIGHT
+    mean = first / count
+    return mean, np.sqrt(np.maximum(second / count - mean * mean, _LEAST_VARIANCE))
+
+
+def _parts(length: int) -> Iterator[slice]:
+    """Divide the last axis into parts of whole blocks, whose temporary arrays fit into the cache of a processor."""
+    for start in range(0, length, _PART_VOXELS):
+        yield slice(start, min(start + _PART_VOXELS, length))
 
 
 def _floats(mask: NDArray[np.bool_]) -> torch.Tensor:
@@ -204,10 +236,13 @@ def _smooth(values: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
     return smooth
 
 
-def _full(blocks: NDArray[np.float32], shape: tuple[int, ...]) -> torch.Tensor:
-    """Interpolate one value per block to the voxels."""
-    fine = functional.interpolate(torch.from_numpy(blocks)[None, None], scale_factor=_BLOCK, mode="trilinear")
-    return fine[0, 0, : shape[0], : shape[1], : shape[2]]
+def _full(blocks: NDArray[np.float32], shape: tuple[int, ...], part: slice) -> torch.Tensor:
+    """Interpolate one value per block to the voxels of a part along the last axis."""
+    first = max(part.start // _BLOCK - 1, 0)
+    known = torch.from_numpy(blocks[..., first : -(-part.stop // _BLOCK) + 1])
+    fine = functional.interpolate(known[None, None], scale_factor=_BLOCK, mode="trilinear")[0, 0]
+    start = part.start - first * _BLOCK
+    return fine[: shape[0], : shape[1], start : start + part.stop - part.start]
 
 
 def apply_refinement(
