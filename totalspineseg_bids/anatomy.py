@@ -110,6 +110,8 @@ def _read_labels() -> tuple[AnatomicalLabel, ...]:
 #: Every label (``labels.tsv``): vertebrae, then discs, both in craniocaudal order, cord, canal and the unnamed ones.
 LABELS: tuple[AnatomicalLabel, ...] = _read_labels()
 BY_ID: dict[int, AnatomicalLabel] = {label.id: label for label in LABELS}
+#: Structure of each canonical id, shape (256,); ``Structure.NONE`` for ids that are no label.
+STRUCTURES: NDArray[np.uint8] = np.array([BY_ID[n].structure if n in BY_ID else 0 for n in range(256)], np.uint8)
 _VERTEBRA_BY_LEVEL = {
     label.level: label for label in LABELS if label.level and label.structure in (Structure.VERTEBRA, Structure.SACRUM)
 }
@@ -127,9 +129,6 @@ REGULAR_DISCS: tuple[str, ...] = tuple(level for level in DISC_LEVELS if level n
 
 #: The four landmark discs of the method.
 LANDMARK_DISCS: tuple[str, ...] = ("C2-C3", "C7-T1", "T12-L1", "L5-S")
-
-#: Discs that step 2 gets as its second channel: every second regular disc counted from C2-C3.
-ODD_DISCS: tuple[str, ...] = REGULAR_DISCS[0::2]
 
 
 def vertebra(level: str) -> AnatomicalLabel:

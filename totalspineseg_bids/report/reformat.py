@@ -87,36 +87,26 @@ def curved_plane(labels: NDArray[np.uint8], affine: Affine) -> CurvedPlane | Non
         return None
     ids = labels[tuple(voxels.T)]
     mm = apply_affine(affine, voxels)
-    kinds = _kinds()
+    structures = anatomy.STRUCTURES[ids]
     is_canal = (ids == CANAL_ID) | (ids == CORD_ID)
-    is_disc = kinds[ids] == 1
+    is_disc = structures == Structure.DISC
+    of_column = is_disc | np.isin(structures, (Structure.VERTEBRA, Structure.SACRUM))
     base = float(mm[:, 2].min())
     bins = np.floor((mm[:, 2] - base) / _BIN_MM).astype(np.intp)
     count = int(bins.max()) + 1
     z: Points = base + (np.arange(count, dtype=np.float64) + 0.5) * _BIN_MM
     canal = _track(mm[is_canal], bins[is_canal], z) if is_canal.any() else None
     if canal is not None:
-        in_front = (kinds[ids] > 0) & (mm[:, 1] > np.interp(mm[:, 2], z, canal[:, 1]) + 7.0)
+        in_front = of_column & (mm[:, 1] > np.interp(mm[:, 2], z, canal[:, 1]) + 7.0)
         near = np.abs(mm[:, 0] - np.interp(mm[:, 2], z, canal[:, 0])) < 30.0
         chosen = in_front & near
     else:
-        chosen = is_disc if is_disc.any() else kinds[ids] > 0
+        chosen = is_disc if is_disc.any() else of_column
     between = np.array([0.0, _CANAL_TO_BODY_MM])
     body = canal + between if canal is not None and not chosen.any() else _track(mm[chosen], bins[chosen], z)
     if canal is None:
         canal = body - between
     return CurvedPlane(z, canal, body, mm.min(axis=0), mm.max(axis=0))
-
-
-def _kinds() -> NDArray[np.uint8]:
-    """Return a lookup table by canonical id: 1 disc, 2 vertebra or sacrum, 0 anything else."""
-    kinds = np.zeros(256, np.uint8)
-    for label in anatomy.LABELS:
-        if label.structure is Structure.DISC:
-            kinds[label.id] = 1
-        elif label.structure in (Structure.VERTEBRA, Structure.SACRUM):
-            kinds[label.id] = 2
-    return kinds
 
 
 def _track(mm: Points, bins: NDArray[np.intp], z: Points) -> Points:

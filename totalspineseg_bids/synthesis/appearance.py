@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from totalspineseg_bids import anatomy
-from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.synthesis.arrays import NUMPY, Arrays, Draws, Image
 from totalspineseg_bids.synthesis.structure import Tissue, add_structure, label_factors
 
@@ -61,25 +60,12 @@ _WATER_LOSS: dict[Contrast, tuple[float, float]] = {
 _GRADIENT_ECHO = 0.25
 
 
-def _group_table() -> NDArray[np.uint8]:
-    table = np.zeros(256, np.uint8)
-    table[: len(_TISSUES)] = np.arange(len(_TISSUES))
-    marrow, disc, csf, cord = range(len(_TISSUES), len(_GROUPS))
-    for label in anatomy.LABELS:
-        group = {
-            Structure.VERTEBRA: marrow,
-            Structure.SACRUM: marrow,
-            Structure.DISC: disc,
-            Structure.CANAL: csf,
-            Structure.CORD: cord,
-        }[label.structure]
-        table[label.id] = group
-    return table
-
-
-#: Tissue group of each label id, shape (256,).
-GROUP_OF_LABEL: NDArray[np.uint8] = _group_table()
 _G = {name: index for index, name in enumerate(_GROUPS)}
+#: Group of each `Structure`, in its order.
+_GROUP_OF_STRUCTURE = np.array([_G[name] for name in ("air", "disc", "marrow", "marrow", "csf", "cord")], np.uint8)
+#: Tissue group of each label id, shape (256,).
+GROUP_OF_LABEL: NDArray[np.uint8] = _GROUP_OF_STRUCTURE[anatomy.STRUCTURES]
+GROUP_OF_LABEL[: len(_TISSUES)] = np.arange(len(_TISSUES))
 
 
 def draw_contrast(contrast: Contrast, rng: np.random.Generator) -> dict[str, float]:

@@ -111,7 +111,7 @@ def draw_foraminal_fat(canvas: Canvas, column: SpinalColumn) -> None:
 def draw_tubes(canvas: Canvas, column: SpinalColumn) -> None:
     """Draw epidural space, dural sac and cord; the cord only inside the sac."""
     # Bulging discs narrow both.
-    all_but_discs = tuple(set(range(256)) - {label.id for label in anatomy.LABELS if label.structure is Structure.DISC})
+    all_but_discs = tuple(np.flatnonzero(anatomy.STRUCTURES != Structure.DISC).tolist())
     _tube(canvas, column.canal, EPIDURAL, all_but_discs)
     _tube(canvas, column.sac, anatomy.CANAL_ID, all_but_discs)
     # In front of the sac lie veins and a ligament; there is fat only below L4.
@@ -209,7 +209,7 @@ def draw_discs(
 
 def draw_bodies(canvas: Canvas, column: SpinalColumn) -> None:
     """Draw the vertebral bodies C2 to the last lumbar one over tissue and discs."""
-    give_way = (*TISSUES, *(label.id for label in anatomy.LABELS if label.structure is Structure.DISC))
+    give_way = (*TISSUES, *np.flatnonzero(anatomy.STRUCTURES == Structure.DISC).tolist())
     for level in column.levels:
         if level.region == "S" or level.name == "C1":
             continue
@@ -254,8 +254,7 @@ def draw_osteophytes(canvas: Canvas, column: SpinalColumn, rng: np.random.Genera
 
 def open_facet_joints(canvas: Canvas) -> None:
     """Separate neighbouring vertebrae that touch by cartilage, one voxel thick."""
-    bones = np.zeros(256, bool)
-    bones[[label.id for label in anatomy.LABELS if label.structure in {Structure.VERTEBRA, Structure.SACRUM}]] = True
+    bones = np.isin(anatomy.STRUCTURES, (Structure.VERTEBRA, Structure.SACRUM))
     labels = canvas.labels
     for axis in range(3):
         first = [slice(None)] * 3

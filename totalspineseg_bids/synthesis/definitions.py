@@ -20,16 +20,9 @@ from totalspineseg_bids.synthesis.fields_of_view import level_centers
 from totalspineseg_bids.synthesis.morphometry import SAC
 from totalspineseg_bids.synthesis.rasterize import FIRST_SPINE_LABEL, LocalFrame
 
-
-def _ids(*structures: Structure) -> NDArray[np.bool_]:
-    table = np.zeros(256, bool)
-    table[[label.id for label in anatomy.LABELS if label.structure in structures]] = True
-    return table
-
-
-_VERTEBRAE = _ids(Structure.VERTEBRA, Structure.SACRUM)
-_DISCS = _ids(Structure.DISC)
-_CANAL = _ids(Structure.CANAL, Structure.CORD)
+_VERTEBRAE = np.isin(anatomy.STRUCTURES, (Structure.VERTEBRA, Structure.SACRUM))
+_DISCS = anatomy.STRUCTURES == Structure.DISC
+_CANAL = np.isin(anatomy.STRUCTURES, (Structure.CANAL, Structure.CORD))
 _LUMBAR_DISCS = ("T12-L1", "L1-L2", "L2-L3", "L3-L4", "L4-L5", "L5-S")
 _STEP = 0.25  # mm between samples of a line
 #: Tissue nearer than this to both a disc and a body is endplate, mm.

@@ -30,16 +30,6 @@ _MARGIN = 4  # voxels; beyond them the filter's kernel is cut off
 _PERCENTILES = (1.0, 99.0)
 
 
-def _kind_table() -> NDArray[np.uint8]:
-    """Return the kind (from 1) of each canonical id; 0 for other ids."""
-    table = np.zeros(256, np.uint8)
-    for number, structures in enumerate(_KINDS, start=1):
-        for label in anatomy.LABELS:
-            if label.structure in structures:
-                table[label.id] = number
-    return table
-
-
 def _curve(values: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
     """Return values in [0, 1] under a random gamma, inverted at times."""
     curved = np.clip(values, 0, 1) ** np.float32(np.exp(rng.uniform(-0.5, 0.5)))
@@ -80,17 +70,17 @@ def recontrast(image: NDArray[np.float32], labels: NDArray[np.uint8], rng: np.ra
         low, high = float(image.min()), float(image.max())
     scale = (high - low) or 1.0
     values = ((image - low) / scale).astype(np.float32)
-    kinds = _kind_table()[labels]
     mixed = _curve(values, rng)
-    for number in range(1, len(_KINDS) + 1):
+    for structures in _KINDS:
         # Drawn for every kind, there or not, so that what one image lacks does not shift the draws of another.
         mean, gain, kept = rng.uniform(0.05, 1.0), rng.uniform(0.3, 1.5), rng.random() < _KEPT
-        found = ndimage.find_objects(kinds == number, max_label=1)[0]
+        whole = np.isin(anatomy.STRUCTURES, structures)[labels]
+        found = ndimage.find_objects(whole, max_label=1)[0]
         if found is None:
             continue
         # The structure and as far around it as its soft edge reaches.
         box = tuple(slice(max(0, span.start - _MARGIN), span.stop + _MARGIN) for span in found)
-        mask, before = kinds[box] == number, values[box]
+        mask, before = whole[box], values[box]
         own = before[mask].mean()
         redrawn = np.float32(own if kept else mean) + np.float32(gain) * (before - own)
         weight = ndimage.gaussian_filter(mask.astype(np.float32), _EDGE_MM)

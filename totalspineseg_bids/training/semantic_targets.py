@@ -6,7 +6,7 @@ Step 2 distinguishes neighbours by alternating the classes of discs and vertebra
 the public label maps of the method (neuropoly/totalspineseg, ``resources/labels_maps/nnunet_step2.json``):
 
 * Discs are counted from C2-C3, which is the first and *odd*: C2-C3, C4-C5, C6-C7, T1-T2, … L5-S are odd
-  (``anatomy.ODD_DISCS``). These are the second input channel.
+  (`odd_discs`). These are the second input channel.
 * Vertebrae are counted from C1, which is the first and *odd*: C1, C3, C5, … T12, L2, L4. A vertebra so has the parity
   of the disc *above* it (C3 below C2-C3).
 * C2, T1, T12 and the sacrum, and the discs C2-C3, C7-T1, T12-L1 and L5-S, have a class of their own and no parity

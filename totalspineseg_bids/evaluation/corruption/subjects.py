@@ -260,9 +260,6 @@ def _body_rows(subject: Subject, number: int) -> tuple[int, int]:
 
 def tissue_alike(case: Case) -> np.ndarray:
     """Return a mask of the voxels at which semantic map and truth have the same tissue."""
-    kinds = np.zeros(256, np.uint8)
-    for label in anatomy.LABELS:
-        kinds[label.id] = label.structure
-    want, have = kinds[case.truth], case.kinds()
+    want, have = anatomy.STRUCTURES[case.truth], case.kinds()
     bone = (want == Structure.SACRUM) & (have == Structure.VERTEBRA)
     return np.asarray((want == have) & (want > 0) | bone)

@@ -147,10 +147,7 @@ def targets(truth: NDArray[np.uint8], probabilities: Mapping[str, NDArray[np.flo
     probabilities : mapping of str to float array
         What the steps found (`RefinementCase.probabilities`): odd is what they call odd.
     """
-    table = np.zeros((len(TISSUES), 256), bool)
-    for label in anatomy.LABELS:
-        for row, role in enumerate(TISSUES):
-            table[row, label.id] = label.structure in _STRUCTURES[role]
+    tissues = [np.isin(anatomy.STRUCTURES, _STRUCTURES[role])[truth] for role in TISSUES]
     parity = parities(semantic_map(truth, 102), _STEP2)
     odd, even = (parity == wanted for wanted in PARITIES.values())
     is_odd = probabilities["vertebrae_O"] > probabilities["vertebrae_E"]
@@ -158,7 +155,7 @@ def targets(truth: NDArray[np.uint8], probabilities: Mapping[str, NDArray[np.flo
     # Where no landmark is in view the steps count from the first disc there is.
     if found.any() and (is_odd == odd)[found].mean() < 0.5:
         odd, even = even, odd
-    return np.concatenate([table[:, truth], np.stack([odd, even])])
+    return np.stack([*tissues, odd, even])
 
 
 class _Patches:
