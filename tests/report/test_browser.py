@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from totalspineseg_bids.anatomy import VERTEBRA_LEVELS
-from totalspineseg_bids.app.group_inputs import Rating, read_ratings
+from totalspineseg_bids.app.group_inputs import read_ratings
 from totalspineseg_bids.app.reports import write_viewer
 from totalspineseg_bids.report.group import write_group_report
 from totalspineseg_bids.report.subject import write_subject_report
@@ -207,10 +207,10 @@ def test_ratings_by_key_and_by_list_come_back_through_the_file(browser, site):
     path = browser.downloaded("ratings.tsv")
     names = browser.run("return JSON.parse(document.getElementById('data').textContent).images.image")
     assert read_ratings(path, names) == {
-        "sub-00_ses-1_T2w": Rating("doubtful", "look again"),
-        "sub-00_ses-2_T2w": Rating("bad"),
-        "sub-01_ses-1_T2w": Rating("good"),
-        "sub-02_ses-1_T2w": Rating("bad", "sub-luxation 123"),
+        "sub-00_ses-1_T2w": ("doubtful", "look again"),
+        "sub-00_ses-2_T2w": ("bad", ""),
+        "sub-01_ses-1_T2w": ("good", ""),
+        "sub-02_ses-1_T2w": ("bad", "sub-luxation 123"),
     }
     # They stay in the browser.
     browser.open(site / "group.html")

@@ -31,15 +31,15 @@ def placed(layout, index) -> np.ndarray:
 
 def test_labels_and_image_lie_where_they_are(spine):
     image, labels, affine, *_ = spine
-    files = viewer_files(image, labels, affine, IntensityWindow.from_data(image.data))
-    layout, ids = read_layout(files.labels)
+    jpeg, png = viewer_files(image, labels, affine, IntensityWindow.from_data(image.data))
+    layout, ids = read_layout(png)
     assert ids == [int(i) for i in np.unique(labels) if i]
-    volume = unpack(files.labels, layout)
+    volume = unpack(png, layout)
     for label in ids:
         there = np.argwhere(labels == label).mean(axis=0) @ affine[:3, :3].T + affine[:3, 3]
         # The voxels of the image are 4 mm wide.
         assert placed(layout, np.argwhere(volume == label).mean(axis=0)) == pytest.approx(there, abs=1.5)
-    grey = unpack(files.grey, layout).astype(float)
+    grey = unpack(jpeg, layout).astype(float)
     # Each structure has its own grey in the phantom; JPEG and noise blur it a little.
     means = {label: grey[volume == label].mean() for label in (18, 201)}
     assert abs(means[18] - means[201]) > 20
@@ -57,19 +57,19 @@ def test_any_orientation_and_voxel_size(axes, signs, spacing):
     affine = np.eye(4)
     affine[:3, :3] = np.eye(3)[:, list(axes)] * np.array(signs) * np.array(spacing)
     labels = (data > 0).astype(np.uint8) * 20
-    files = viewer_files(Volume(data, affine), labels, affine, IntensityWindow(0.0, 100.0))
-    layout, _ = read_layout(files.labels)
+    _jpeg, png = viewer_files(Volume(data, affine), labels, affine, IntensityWindow(0.0, 100.0))
+    layout, _ = read_layout(png)
     there = np.argwhere(labels).mean(axis=0) @ affine[:3, :3].T + affine[:3, 3]
-    seen = placed(layout, np.argwhere(unpack(files.labels, layout) == 20).mean(axis=0))
+    seen = placed(layout, np.argwhere(unpack(png, layout) == 20).mean(axis=0))
     # Half a voxel of the viewer, which has none finer than 0.7 mm.
     assert np.abs(seen - there).max() <= 0.51 * max(0.7, *spacing)
 
 
 def test_a_large_image_fits_the_budget():
     data = np.zeros((200, 300, 500), np.float16)
-    files = viewer_files(Volume(data, np.diag([0.5, 0.5, 0.5, 1.0])), np.zeros((1, 1, 1), np.uint8), np.eye(4),
+    _jpeg, png = viewer_files(Volume(data, np.diag([0.5, 0.5, 0.5, 1.0])), np.zeros((1, 1, 1), np.uint8), np.eye(4),
                          IntensityWindow(0.0, 1.0))  # fmt: skip
-    layout, ids = read_layout(files.labels)
+    layout, ids = read_layout(png)
     assert ids == []
     assert np.prod(layout["shape"]) <= MAX_VOXELS
     assert np.array(layout["shape"]) * layout["step"] == pytest.approx([100, 150, 250], rel=0.03)

@@ -5,20 +5,17 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Collection, Hashable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from totalspineseg_bids.bids.names import label_number
 from totalspineseg_bids.bids.tables import read_given_table, read_table, strip_missing
 from totalspineseg_bids.columns import MISSING
 from totalspineseg_bids.config import RunConfig
 from totalspineseg_bids.errors import UsageError
-from totalspineseg_bids.imaging.centerline import Vector
 from totalspineseg_bids.measurement.norms import Norms, parse_age, parse_norms, parse_sex
 
 logger = logging.getLogger(__name__)
@@ -29,27 +26,7 @@ RATINGS: Final = ("good", "doubtful", "bad")
 _SHOWN_VALUES: Final = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Rating:
-    """Rating of an image by a reader."""
-
-    rating: str
-    """One of `RATINGS`; empty if there is only a remark."""
-    note: str = ""
-    """A remark; empty for none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Demographics:
-    """Sex and age of N persons, on which reference values depend."""
-
-    sex: NDArray[np.object_]
-    """``"M"``, ``"F"``, or ``None`` where unknown, shape (N,)."""
-    age: Vector
-    """Years; NaN where unknown, shape (N,)."""
-
-
-def read_ratings(path: Path | None, images: Iterable[str]) -> dict[str, Rating]:
+def read_ratings(path: Path | None, images: Iterable[str]) -> dict[str, tuple[str, str]]:
     """Read the ratings that were downloaded from a group page.
 
     Parameters
@@ -62,7 +39,7 @@ def read_ratings(path: Path | None, images: Iterable[str]) -> dict[str, Rating]:
     Returns
     -------
     dict
-        Rating by image. The last of several ratings of one image is used.
+        Rating (one of `RATINGS`) and remark by image, each possibly empty. The last of several of one image is used.
 
     Raises
     ------
@@ -74,7 +51,7 @@ def read_ratings(path: Path | None, images: Iterable[str]) -> dict[str, Rating]:
     if path is None:
         return {}
     rows, known = read_given_table(path), set(images)
-    found: dict[str, Rating] = {}
+    found: dict[str, tuple[str, str]] = {}
     for line, row in enumerate(rows, start=2):
         if not {"image", "rating"} <= set(row):
             msg = f"{path}: has no column image or rating; give a table downloaded from the group page"
@@ -86,7 +63,7 @@ def read_ratings(path: Path | None, images: Iterable[str]) -> dict[str, Rating]:
             msg = f"{path}: line {line}: rating '{rating}' is not one of {', '.join(RATINGS)}; correct it"
             raise UsageError(msg)
         if row["image"] in known:
-            found[row["image"]] = Rating(rating, note)
+            found[row["image"]] = rating, note
         else:
             logger.warning("%s: line %d: there is no image %s, left out", path, line, row["image"])
     return found
@@ -163,7 +140,7 @@ def _with_full_ids(path: Path, table: pd.DataFrame, names: Collection[str]) -> p
     return table.assign(participant_id=[full.get(name, name) for name in ids])
 
 
-def get_demographics(participants: pd.DataFrame, rows: pd.DataFrame) -> Demographics:
+def get_demographics(participants: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     """Look up sex and age of the persons in the rows of a table.
 
     If a participant has several rows, one per session, that of the session is used. Without such a row, values that
@@ -175,6 +152,11 @@ def get_demographics(participants: pd.DataFrame, rows: pd.DataFrame) -> Demograp
         Rows of ``participants.tsv``.
     rows : pd.DataFrame
         Table with the columns ``participant`` and ``session``, N rows.
+
+    Returns
+    -------
+    pd.DataFrame
+        N rows: ``sex``, which is ``"M"``, ``"F"`` or ``None`` where unknown, and ``age``, years or NaN.
     """
     known: dict[tuple[str, str], tuple[str | None, float]] = {}
     for table, keyed_by_session in ((participants, True), (merge_sessions(participants), False)):
@@ -188,7 +170,7 @@ def get_demographics(participants: pd.DataFrame, rows: pd.DataFrame) -> Demograp
         known.get((name, session.removeprefix("ses-")), known.get((name, ""), unknown))
         for name, session in zip(rows["participant"], rows["session"], strict=True)
     ]
-    return Demographics(np.array([sex for sex, _ in found], object), np.array([age for _, age in found], float))
+    return pd.DataFrame({"sex": np.array([s for s, _ in found], object), "age": [a for _, a in found]})
 
 
 def select_reference(reference: str | None, participants: pd.DataFrame, images: pd.DataFrame) -> set[str] | None:

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from totalspineseg_bids.anatomy import DISC_LEVELS, VERTEBRA_LEVELS
-from totalspineseg_bids.app.group_inputs import Demographics, Rating, get_demographics
+from totalspineseg_bids.app.group_inputs import get_demographics
 from totalspineseg_bids.bids.derivatives import ImageDerivatives
 from totalspineseg_bids.bids.names import SourceImage, report_name
 from totalspineseg_bids.bids.sidecar import LABEL_COLUMNS
@@ -157,10 +157,10 @@ def _image_row(result: ImageDerivatives) -> dict[str, str]:
     }
 
 
-def add_ratings(images: pd.DataFrame, ratings: dict[str, Rating]) -> None:
+def add_ratings(images: pd.DataFrame, ratings: dict[str, tuple[str, str]]) -> None:
     """Enter the ratings of a reader in the table of images."""
-    for column, field in (("rating", "rating"), ("rating-note", "note")):
-        found = {image: format_cell(getattr(rating, field)) for image, rating in ratings.items()}
+    for place, column in enumerate(("rating", "rating-note")):
+        found = {image: format_cell(rating[place]) for image, rating in ratings.items()}
         images[column] = images["image"].map(found).fillna(MISSING)
 
 
@@ -201,7 +201,7 @@ def add_scores(tables: GroupTables, norms: Norms | None, participants: pd.DataFr
         images[SCORE + column] = _score(norms, angle, images[column], no_level, persons)
 
 
-def _score(norms: Norms, measure: str, cells: pd.Series[str], levels: pd.Series[str], persons: Demographics) -> Cells:
+def _score(norms: Norms, measure: str, cells: pd.Series[str], levels: pd.Series[str], persons: pd.DataFrame) -> Cells:
     """Return the z-scores of a column as text."""
     scores = np.full(len(cells), MISSING, dtype=object)
     found = np.flatnonzero(cells != MISSING)
@@ -209,7 +209,8 @@ def _score(norms: Norms, measure: str, cells: pd.Series[str], levels: pd.Series[
     for level in norms.levels_of(measure):
         rows = found[rows_of.get(level, np.array([], int))]
         values = cells.to_numpy(object)[rows].astype(float)
-        z = norms.z(measure, level, values, sex=persons.sex[rows], age=persons.age[rows])
+        sex, age = persons["sex"].to_numpy(object)[rows], persons["age"].to_numpy(float)[rows]
+        z = norms.z(measure, level, values, sex=sex, age=age)
         scores[rows] = [f"{score:.2f}" if np.isfinite(score) else MISSING for score in z]
     return scores
 

@@ -11,7 +11,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ _TRIED_FROM_VOXELS = 500_000
 _MANY_OUTPUTS = 16
 
 
-class Engine(Protocol):
+class Engine:
     """Runs a network, all folds averaged, on one patch.
 
     Attributes
@@ -45,26 +45,26 @@ class Engine(Protocol):
         ``"openvino"`` or ``"torch"``.
     device
         Device of the patches and of the logits.
+    precision_report
+        Precision that was chosen by its effect, and how much of the labels stayed the same; ``None`` otherwise.
     """
 
     name: str
     device: torch.device
+    precision_report: str | None = None
 
     def __call__(self, patch: torch.Tensor) -> torch.Tensor:
         """Return logits (outputs, A, B, C) of a patch (channels, A, B, C)."""
+        raise NotImplementedError
 
     def release(self) -> None:
-        """Free the memory that the next patch needs again."""
+        """Free the memory that the next patch needs again; that of torch belongs to its allocator."""
 
     def decide(self, patches: Callable[[], Sequence[torch.Tensor]]) -> None:
         """Choose the precision, if that is still open, by its effect on patches of an image."""
 
-    @property
-    def precision_report(self) -> str | None:
-        """Precision that was chosen by its effect, and how much of the labels stayed the same; ``None`` otherwise."""
 
-
-class TorchEngine:
+class TorchEngine(Engine):
     """The network as nnU-Net runs it.
 
     Parameters
@@ -101,14 +101,6 @@ class TorchEngine:
                 logits = logits.float() + network(patch[None])[0].float()
         return logits if len(self._networks) == 1 else logits / len(self._networks)
 
-    precision_report: str | None = None
-
-    def release(self) -> None:
-        """Keep everything: the memory of patches belongs to torch's allocator."""
-
-    def decide(self, patches: Callable[[], Sequence[torch.Tensor]]) -> None:
-        """Keep the precision, which is that of the options."""
-
 
 def import_openvino() -> ModuleType:
     """Import OpenVINO without its usage reporting.
@@ -142,7 +134,7 @@ def _openvino_core() -> Any:  # noqa: ANN401 - untyped library
     return import_openvino().Core()
 
 
-class OpenVinoEngine:
+class OpenVinoEngine(Engine):
     """The network converted for OpenVINO's CPU plugin, and compiled again when the shape of patches changes.
 
     Parameters
@@ -178,7 +170,6 @@ class OpenVinoEngine:
             self._open = self._native and large and "use_bfloat16" not in model.configuration
             precision = "bf16" if model.use_bfloat16 and self._native else "fp32"
         self._regions = model.heads.regions
-        self.precision_report: str | None = None
         self._properties: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": _HINTS[precision],
             "PERFORMANCE_HINT": "LATENCY",

@@ -157,9 +157,9 @@ def write_figures(
     if axial:
         tiles = [(r, sample_image(image, r, window), sample_labels(labels, affine, r)) for r in axial]
         writer.save_layers("axial", *_strip(tiles))
-    files = viewer.viewer_files(image, labels, affine, window)
-    writer.save_bytes(viewer.GREY, ".jpg", files.grey)
-    writer.save_bytes(viewer.LABELS, ".png", files.labels)
+    jpeg, png = viewer.viewer_files(image, labels, affine, window)
+    writer.save_bytes(viewer.GREY, ".jpg", jpeg)
+    writer.save_bytes(viewer.LABELS, ".png", png)
     if full_resolution and viewer_assets():
         writer.save_bytes(VOLUME, ".js", volume_script(stem, image, labels, affine))
     return writer.files

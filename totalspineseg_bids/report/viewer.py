@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import json
 import math
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -35,17 +34,9 @@ _WIDEST_PX = 8000
 _QUALITY = 80
 
 
-@dataclass(frozen=True, slots=True)
-class ViewerFiles:
-    """Content of the two files."""
-
-    grey: bytes
-    """JPEG of the image."""
-    labels: bytes
-    """PNG of the labels."""
-
-
-def viewer_files(image: Volume, labels: NDArray[np.uint8], affine: Affine, window: IntensityWindow) -> ViewerFiles:
+def viewer_files(
+    image: Volume, labels: NDArray[np.uint8], affine: Affine, window: IntensityWindow
+) -> tuple[bytes, bytes]:
     """Resample an image and its labels for the viewer.
 
     Parameters
@@ -61,8 +52,9 @@ def viewer_files(image: Volume, labels: NDArray[np.uint8], affine: Affine, windo
 
     Returns
     -------
-    ViewerFiles
-        On the axes of the image, reordered to RAS. Equal arguments give equal bytes.
+    grey, labels : bytes
+        JPEG of the image and PNG of the labels, on the axes of the image reordered to RAS. Equal arguments give equal
+        bytes.
     """
     canonical = to_canonical(image)
     grid = _grid(canonical.geometry, labels, affine)
@@ -83,7 +75,7 @@ def viewer_files(image: Volume, labels: NDArray[np.uint8], affine: Affine, windo
     picture, mask = io.BytesIO(), io.BytesIO()
     Image.fromarray(_mosaic(grey, columns)).save(picture, "JPEG", quality=_QUALITY, optimize=True)
     Image.fromarray(_mosaic(ids.astype(np.uint8), columns)).save(mask, "PNG", pnginfo=notes, compress_level=9)
-    return ViewerFiles(picture.getvalue(), mask.getvalue())
+    return picture.getvalue(), mask.getvalue()
 
 
 def read_layout(labels: bytes) -> tuple[dict[str, Any], list[int]] | None:

@@ -34,6 +34,8 @@ class Arrays:
     Images have the shape (X, Y, Z); with torch also groups, (N, X, Y, Z), whose images are processed separately.
     """
 
+    #: The library, for functions that both have under one name.
+    xp: Any = np
     #: Number of axial sheets of coordinates computed at a time; limits memory.
     sheets = 64
 
@@ -112,28 +114,6 @@ class Arrays:
         """Return the length of complex values."""
         return np.sqrt(real * real + imaginary * imaginary)
 
-    def exp(self, values: Image) -> Image:
-        """Return the exponential of values."""
-        return np.exp(values)
-
-    def as_float(self, mask: Image) -> Image:
-        """Return a mask as 32-bit 0 and 1."""
-        return mask.astype(np.float32)
-
-    def mask(self, shape: ArrayShape, parts: tuple[slice, ...]) -> Image:
-        """Return a mask that is true in a box."""
-        inside = np.zeros(shape, bool)
-        inside[parts] = True
-        return inside
-
-    def stack(self, images: Sequence[Image], axis: int = 0) -> Image:
-        """Stack images along a new axis."""
-        return np.stack(images, axis)
-
-    def joined(self, images: Sequence[Image], axis: int) -> Image:
-        """Put images one after the other along an axis."""
-        return np.concatenate(images, axis)
-
     def contiguous(self, image: Image) -> Image:
         """Return the image in C-contiguous memory."""
         return np.ascontiguousarray(image)
@@ -150,6 +130,7 @@ class TorchArrays(Arrays):
         Seed of the noise; equal seeds give equal noise on the same kind of device.
     """
 
+    xp = torch
     #: A GPU has the memory for all sheets, and each part would need as many calls as the whole.
     sheets = 4096
 
@@ -243,23 +224,6 @@ class TorchArrays(Arrays):
 
     def magnitude(self, real: Image, imaginary: Image) -> Image:  # noqa: D102
         return torch.hypot(real, imaginary)
-
-    def exp(self, values: Image) -> Image:  # noqa: D102
-        return values.exp()
-
-    def as_float(self, mask: Image) -> Image:  # noqa: D102
-        return mask.float()
-
-    def mask(self, shape: ArrayShape, parts: tuple[slice, ...]) -> Image:  # noqa: D102
-        inside = torch.zeros(shape, dtype=torch.bool, device=self.device)
-        inside[parts] = True
-        return inside
-
-    def stack(self, images: Sequence[Image], axis: int = 0) -> Image:  # noqa: D102
-        return torch.stack(list(images), axis)
-
-    def joined(self, images: Sequence[Image], axis: int) -> Image:  # noqa: D102
-        return torch.cat(list(images), axis)
 
     def contiguous(self, image: Image) -> Image:  # noqa: D102
         return image.contiguous()

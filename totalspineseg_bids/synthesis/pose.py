@@ -136,7 +136,7 @@ def sample(
             inside = (index >= 0) & (index < size) & inside
             flat = flat * size + index
         sheets.append(arrays.at(labels, flat, inside))
-    return arrays.joined(sheets, 2)
+    return arrays.xp.concatenate(sheets, 2)
 
 
 def deform(volume: Volume, rng: np.random.Generator, *, strength: float = 1.0) -> Volume:

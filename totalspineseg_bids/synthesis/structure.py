@@ -164,7 +164,7 @@ def _marrow(image: Image, tissue: Tissue) -> Image:
         # The vein leaves a body in the middle of its back: in front of the canal and far from the discs.
         canal = tissue.of("csf", "cord")
         reach = min(max(1, round(float(rng.uniform(4.0, 14.0) / tissue.mm[1]))), canal.shape[-2] - 1)
-        in_front = arrays.joined([canal[..., -reach:, :], canal[..., :-reach, :]], -2)
+        in_front = arrays.xp.concatenate([canal[..., -reach:, :], canal[..., :-reach, :]], -2)
         veins = marrow & in_front & (tissue.nearness(tissue.of("disc"), 5.0) < draws.uniform(0.01, 0.05))
         image = arrays.blend(image, veins, some * draws.uniform(0.1, 0.7), tissue.mean("csf"))
     return image
@@ -213,7 +213,8 @@ def _canal(image: Image, tissue: Tissue) -> Image:
         fat = soft & (near > 0.02) & (tissue.noise(12.0) > draws.uniform(-0.5, 1.0))
         image = arrays.blend(image, fat, fatty * draws.uniform(0.3, 0.9), tissue.mean("fat"))
     # The dura is thin; where no fat is beside it, ligaments are as dark.
-    rim = ((near - 0.3 * arrays.as_float(tissue.of("fat"))) / 0.5).clip(0.0, 1.0) * (~canal & ~tissue.of("marrow"))
+    fat = arrays.xp.asarray(tissue.of("fat"), dtype=arrays.xp.float32)
+    rim = ((near - 0.3 * fat) / 0.5).clip(0.0, 1.0) * (~canal & ~tissue.of("marrow"))
     ligament = draws.uniform(0.02, 0.2)
     image += draws.uniform(0.0, 0.9) * rim * (ligament - image)
     roots = tissue.noise((2.5, 2.5, 60.0), cutoff=1)

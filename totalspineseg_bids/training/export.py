@@ -26,9 +26,8 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
     info = zipfile.ZipInfo(name, date_time=_EPOCH)
-    info.compress_type = zipfile.ZIP_DEFLATED
     info.external_attr = 0o644 << 16
-    archive.writestr(info, content)
+    archive.writestr(info, content, zipfile.ZIP_DEFLATED)
 
 
 def _without_files(dataset_file: Path) -> bytes:

@@ -8,7 +8,7 @@ contexts here set the one and replace the other, and put everything back afterwa
 from __future__ import annotations
 
 import contextlib
-import importlib
+import io
 import logging
 import os
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TextIO
+from unittest import mock
 
 #: Modules of nnU-Net that start pools through ``multiprocessing.get_context("spawn")``.
 _POOL_USERS = (
@@ -45,16 +45,8 @@ def nnunet_environment(work_dir: Path, *, workers: int = 0) -> Iterator[None]:
     settings["nnUNet_n_proc_DA"] = str(workers)
     # torch.compile takes minutes to start and needs a compiler; those who want it set it themselves.
     settings["nnUNet_compile"] = os.environ.get("nnUNet_compile", "f")  # noqa: SIM112 - nnU-Net's spelling
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
-    try:
+    with mock.patch.dict(os.environ, settings):
         yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 @contextmanager
@@ -65,18 +57,13 @@ def inline_pools() -> Iterator[None]:
     """
     one_thread = SimpleNamespace(Pool=lambda _processes=None: ThreadPool(1))
     stand_in = SimpleNamespace(get_context=lambda _method=None: one_thread)
-    modules = [importlib.import_module(name) for name in _POOL_USERS]
-    before = [module.multiprocessing for module in modules]
-    for module in modules:
-        module.multiprocessing = stand_in  # type: ignore[attr-defined]
-    try:
+    with contextlib.ExitStack() as replaced:
+        for name in _POOL_USERS:
+            replaced.enter_context(mock.patch(f"{name}.multiprocessing", stand_in))
         yield
-    finally:
-        for module, original in zip(modules, before, strict=True):
-            module.multiprocessing = original  # type: ignore[attr-defined]
 
 
-class _Chatter:
+class _LogStream(io.TextIOBase):
     """Text stream that writes whole lines to a log."""
 
     def __init__(self, logger: logging.Logger) -> None:
@@ -88,9 +75,6 @@ class _Chatter:
                 self._logger.debug("nnU-Net: %s", line.rstrip())
         return len(text)
 
-    def flush(self) -> None:
-        """Nothing is held back."""
-
 
 @contextmanager
 def quiet(logger: logging.Logger) -> Iterator[None]:
@@ -101,6 +85,5 @@ def quiet(logger: logging.Logger) -> Iterator[None]:
     logger : logging.Logger
         Of the module that calls nnU-Net.
     """
-    stream: TextIO = _Chatter(logger)  # type: ignore[assignment]
-    with contextlib.redirect_stdout(stream):
+    with contextlib.redirect_stdout(_LogStream(logger)):
         yield

@@ -93,15 +93,15 @@ def test_it_learns_goes_on_and_ships(case, tmp_path, monkeypatch):
     checkpoint = tmp_path / "checkpoint.pth"
     monkeypatch.setattr(refinement_training, "PATCH", (32, 32, 32))
     monkeypatch.setattr(refinement_training, "FEATURES", (8, 8, 8, 8))
-    first = train([tmp_path / "a.npz"], steps=10, seed=1, checkpoint=checkpoint)
-    trained = train([tmp_path / "a.npz"], steps=80, seed=1, checkpoint=checkpoint)
-    assert (first.state["step"], trained.state["step"]) == (10, 80)
-    assert trained.state["seconds"] > first.state["seconds"]
-    assert trained.state["loss"] < 0.9 * first.state["loss"]
+    _, first = train([tmp_path / "a.npz"], steps=10, seed=1, checkpoint=checkpoint)
+    weights, state = train([tmp_path / "a.npz"], steps=80, seed=1, checkpoint=checkpoint)
+    assert (first["step"], state["step"]) == (10, 80)
+    assert state["seconds"] > first["seconds"]
+    assert state["loss"] < 0.9 * first["loss"]
     # What is done already is not done again, and keeps what is known of it.
-    again = train([tmp_path / "a.npz"], steps=80, seed=1, checkpoint=checkpoint)
-    assert again.state == trained.state
-    write_model(model_folder(tmp_path), trained)
+    _, again = train([tmp_path / "a.npz"], steps=80, seed=1, checkpoint=checkpoint)
+    assert again == state
+    write_model(model_folder(tmp_path), weights, state)
     shipped = publish_refinement(tmp_path, tmp_path)
     assert "80 steps" in (shipped / "MODEL_CARD.md").read_text()
     assert "BodyParts3D" not in (shipped / "MODEL_CARD.md").read_text()
@@ -116,10 +116,10 @@ def test_it_starts_from_another_network_with_the_same_stages(case, tmp_path, mon
         return train([tmp_path / "a.npz"], steps=steps, seed=0, checkpoint=tmp_path / name, **source)
 
     monkeypatch.setattr(refinement_training, "FEATURES", (8, 8, 8, 8))
-    source = write_model(tmp_path / "one", trained("c.pth", 2)) / "fold_all" / "checkpoint_final.pth"
+    source = write_model(tmp_path / "one", *trained("c.pth", 2)) / "fold_all" / "checkpoint_final.pth"
     second = trained("d.pth", 1, start_from=source)
-    assert second.state["start"] == "2 steps"
-    write_model(model_folder(tmp_path), second)
+    assert second[1]["start"] == "2 steps"
+    write_model(model_folder(tmp_path), *second)
     card = (publish_refinement(tmp_path, tmp_path / "bundled") / "MODEL_CARD.md").read_text()
     assert "trained for 2 steps" in card
     monkeypatch.setattr(refinement_training, "FEATURES", (12, 8, 8, 8))
@@ -143,7 +143,7 @@ def test_a_wrong_parity_costs_more_than_a_border():
 def test_untrained_it_gives_back_what_step_2_found(tmp_path):
     network = untrained()
     state = {"cases": 1, "real_maps": []}
-    write_model(tmp_path / "m", refinement_training.Trained(network.state_dict(), state))
+    write_model(tmp_path / "m", network.state_dict(), state)
     model = load_model(tmp_path / "m")
     channels = np.random.default_rng(0).standard_normal((CHANNELS, *SHAPE)).astype(np.float32)
     found = Predictor(model, InferenceOptions(engine="torch", precision="fp32"), step=model.tile_step).predict(

@@ -13,10 +13,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from totalspineseg_bids.errors import DatasetError, MissingInputError, OutputError, UsageError
+from totalspineseg_bids.imaging.checks import is_fetched
 from totalspineseg_bids.progress import track
 from totalspineseg_bids.training.cases import is_image, is_spine_label
 
-_POINTER = b"/annex/objects/"  # start of an unlocked file whose content is not there
 _CHUNK = 100  # paths per call of git-annex, well below the limit of a command line
 #: git asks for no password here, and git-annex commits to its own branch under this name.
 _ENVIRONMENT = {
@@ -138,14 +138,7 @@ def missing_files(repository: Path, files: Sequence[str]) -> list[str]:
     A locked file is a link into the annex, which leads nowhere until the content is there; an unlocked file is a
     pointer until then (https://git-annex.branchable.com/internals/pointer_file).
     """
-    return [name for name in files if not _is_present(repository / name)]
-
-
-def _is_present(path: Path) -> bool:
-    if not path.is_file():
-        return False
-    with path.open("rb") as stream:
-        return stream.read(len(_POINTER)) != _POINTER
+    return [name for name in files if not ((repository / name).is_file() and is_fetched(repository / name))]
 
 
 def get_content(

@@ -90,9 +90,7 @@ def label_table() -> dict[int, int]:
 
     Vertebrae that the image shows in part (101-124) are the same vertebrae. Values above C1 and C2-C3 do not occur.
     """
-    upwards = (
-        [f"L{n}" for n in range(5, 0, -1)] + [f"T{n}" for n in range(12, 0, -1)] + [f"C{n}" for n in range(7, 0, -1)]
-    )
+    upwards = reversed(anatomy.SpineVariant().vertebrae()[:-1])
     table = {_CANAL: anatomy.CANAL_ID}
     for number, level in enumerate(upwards, start=1):
         table[number] = table[_CANAL + number] = anatomy.vertebra(level).id
@@ -237,13 +235,9 @@ def convert_spider(
                 complete += 1
             except (SpineAppError, zipfile.BadZipFile) as error:
                 failed.append((stem, str(error)))
-    _list_participants(target)
-    return complete + len(failed), written, failed
-
-
-def _list_participants(target: Path) -> None:
     names = sorted(path.name for path in target.glob("sub-*") if path.is_dir())
     write_text(target / "participants.tsv", "\n".join(["participant_id", *names]) + "\n")
+    return complete + len(failed), written, failed
 
 
 def _describe(source: DatasetSource, target: Path) -> None:

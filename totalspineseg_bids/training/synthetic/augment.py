@@ -82,7 +82,7 @@ def _sensitivity(shape: tuple[int, ...], spacing: tuple[float, float, float], co
     scale = draws.uniform(0.0, 0.3)
     bias = scale * smooth_noise(shape, rng.uniform(44, 122, 3) / spacing, rng, arrays=arrays)
     slope = draws.uniform(-0.3, 1.6) * arrays.on(np.linspace(1.0, 0.0, shape[-2], dtype=np.float32))[:, None]
-    return arrays.exp(coils * (bias + slope))
+    return arrays.xp.exp(coils * (bias + slope))
 
 
 def imperfect_discs(
@@ -115,4 +115,5 @@ def imperfect_discs(
             row[label_id] = rng.random() >= 0.04
     soft = arrays.blurred(arrays.lookup(seen.reshape(draws.table(256)), labels), rng.uniform(0.5, 1.6) / spacing)
     uneven = smooth_noise(tuple(labels.shape), 5.0 / spacing, rng, arrays=arrays)
-    return arrays.as_float(soft + draws.uniform(0.0, 0.12) * uneven > draws.uniform(0.35, 0.6))
+    found = soft + draws.uniform(0.0, 0.12) * uneven > draws.uniform(0.35, 0.6)
+    return arrays.xp.asarray(found, dtype=arrays.xp.float32)

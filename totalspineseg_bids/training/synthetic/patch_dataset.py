@@ -123,7 +123,7 @@ class SyntheticPatchDataset(IterableDataset[tuple[Image, Image]]):
         while True:
             drawn = list(itertools.islice(poses, -(-size // _RENDERS_PER_POSE)))
             each = [pose for pose in drawn for _ in range(_RENDERS_PER_POSE)][:size]
-            posed = arrays.stack([labels for labels, _entry in each])
+            posed = arrays.xp.stack([labels for labels, _entry in each])
             yield self._drawn(posed, [entry.variant for _labels, entry in each], rng, arrays)
 
     def _poses(self, rng: np.random.Generator, arrays: Arrays) -> Iterator[tuple[Image, PoolEntry]]:
@@ -177,12 +177,13 @@ class SyntheticPatchDataset(IterableDataset[tuple[Image, Image]]):
         ends = [rng.random() < _ENDS_WITHIN_SHARE for _ in variants]
         if any(ends):
             # The field of view ends within the patch: nnU-Net pads with 0 after normalisation.
-            whole = (slice(None),) * 3
-            views = [arrays.mask(self.shape, _field_of_view(self.shape, rng) if within else whole) for within in ends]
-            inside = arrays.stack(views).reshape(shape)
+            views = np.zeros((len(ends), *self.shape), bool)
+            for view, within in zip(views, ends, strict=True):
+                view[_field_of_view(self.shape, rng) if within else ...] = True
+            inside = arrays.on(views.reshape(shape))
             channels = [channel * inside for channel in channels]
             target = target * inside
-        data = arrays.stack([channel.swapaxes(-3, -1) for channel in channels], -4)
+        data = arrays.xp.stack([channel.swapaxes(-3, -1) for channel in channels], -4)
         return arrays.contiguous(data), arrays.contiguous(target.swapaxes(-3, -1))
 
 

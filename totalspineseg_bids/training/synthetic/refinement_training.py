@@ -6,7 +6,6 @@ import logging
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.errors import ModelError
 from totalspineseg_bids.imaging.atomic import atomic_writer
-from totalspineseg_bids.inference.checkpoint import read_checkpoint
+from totalspineseg_bids.inference.checkpoint import StateDict, read_checkpoint
 from totalspineseg_bids.inference.local_network import LocalNetwork
 from totalspineseg_bids.models.roles import Role
 from totalspineseg_bids.segmentation.class_map import ClassMap
@@ -73,16 +72,6 @@ _STRUCTURES: dict[str, tuple[Structure, ...]] = {
     "canal": (Structure.CANAL, Structure.CORD),
     "cord": (Structure.CORD,),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """A trained network with its training state."""
-
-    weights: dict[str, torch.Tensor]
-    """A running average."""
-    state: dict[str, Any]
-    """Steps, seconds, seed, cases, last loss."""
 
 
 def dataset_json(num_training: int) -> dict[str, Any]:
@@ -237,7 +226,7 @@ def train(
     checkpoint: Path,
     start_from: Path | None = None,
     real_maps: Sequence[str] = (),
-) -> Trained:
+) -> tuple[StateDict, dict[str, Any]]:
     """Train for a number of steps, resuming from a checkpoint if there is one.
 
     Parameters
@@ -257,8 +246,10 @@ def train(
 
     Returns
     -------
-    Trained
-        The running average of the weights.
+    weights : dict of str to Tensor
+        Their running average.
+    state : dict
+        Steps, seconds, seed, cases, last loss.
 
     Raises
     ------
@@ -287,7 +278,7 @@ def train(
     rate = LEARNING_RATE if state["start"] is None else _LATER_RATE
     done = int(state["step"])
     if done >= steps:
-        return Trained(dict(average.module.state_dict()), state)
+        return dict(average.module.state_dict()), state
     start = time.perf_counter() - float(state["seconds"])
     recent: list[float] = []
     patches = iter(_Patches(map(RefinementCase.load, paths), seed + done, checkpoint.parent))
@@ -326,7 +317,7 @@ def train(
             content = {name: part.state_dict() for name, part in parts.items()}
             with atomic_writer(checkpoint) as file:
                 torch.save({**content, "state": state, "architecture": architecture()}, file)
-    return Trained(dict(average.module.state_dict()), state)
+    return dict(average.module.state_dict()), state
 
 
 def _start(network: LocalNetwork, source: Path) -> str:
@@ -389,19 +380,19 @@ def train_refinement(
     paths = make_cases(folder / f"cases_{of_step2}_{CASE_FORMAT}", datasets, networks)
     checkpoint = folder / f"checkpoint_{of_step2}.pth"
     maps = [] if label_maps is None else list(label_map_files(label_maps))
-    trained = train(paths, steps=steps, seed=seed, checkpoint=checkpoint, start_from=start_from, real_maps=maps)
-    return write_model(model_folder(work_dir), trained)
+    weights, state = train(paths, steps=steps, seed=seed, checkpoint=checkpoint, start_from=start_from, real_maps=maps)
+    return write_model(model_folder(work_dir), weights, state)
 
 
-def write_model(folder: Path, trained: Trained) -> Path:
+def write_model(folder: Path, weights: StateDict, state: Mapping[str, Any]) -> Path:
     """Write a trained refinement network as a model folder of nnU-Net and return the folder."""
     write_model_folder(
         folder,
-        dataset_json(trained.state["cases"]),
+        dataset_json(state["cases"]),
         plans(),
-        network_weights=trained.weights,
+        network_weights=weights,
         trainer_name="nnUNetTrainer",
         inference_allowed_mirroring_axes=(2,),
-        refinement=trained.state,
+        refinement=state,
     )
     return folder
