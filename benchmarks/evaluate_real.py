@@ -204,8 +204,8 @@ def image_table(result: Evaluation) -> str:
     """Return the table by contrast: images by the outcome of the names."""
     rows = []
     every, *contrasts = result.groups()
-    for _tag, contrast, chosen in (*contrasts, every):
-        images = [result.images[number] for number in chosen]
+    for _tag, contrast, part in (*contrasts, every):
+        images = part.images
         outcomes = [image.outcome for image in images]
         nameless = outcomes.count(Outcome.ABSTAINED) + outcomes.count(Outcome.EMPTY)
         levels = [row.dice for image in images for row in image.levels if row.in_truth and row.full_view and row.level]

@@ -171,7 +171,7 @@ def test_figures_and_files(tmp_path: Path) -> None:
     assert figures["silently_wrong"] == 1
     assert figures["all_levels_right_with_landmark"] == 0.5
     assert figures["identification_rate"]["discs"] == 0.5
-    assert [(group.value, result.figure("all_levels_right", group.chosen)) for group in result.groups()[1:]] == [
+    assert [(value, part.figure("all_levels_right")) for _, value, part in result.groups()[1:]] == [
         ("T1w", 1.0),
         ("T2w", 0.0),
     ]
@@ -222,7 +222,7 @@ def test_same_subject_of_two_datasets_pairs_by_name(tmp_path: Path) -> None:
     assert [(p and p.name) for p, _ in pairs] == [t.name for _, t in pairs]
     result = evaluate(pairs)
     assert [image.outcome for image in result.images] == [Outcome.RIGHT, Outcome.WRONG]
-    assert [(group.tag, group.value) for group in result.groups()] == [("all", "all"), ("contrast", "T2w")]
+    assert [group[:2] for group in result.groups()] == [("all", "all"), ("contrast", "T2w")]
 
 
 def test_plainest_name_of_several_predictions_counts(tmp_path: Path) -> None:

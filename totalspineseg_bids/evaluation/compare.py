@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +19,7 @@ import numpy as np
 
 from totalspineseg_bids.anatomy import DEFAULT_SCHEME, LabelScheme
 from totalspineseg_bids.errors import NothingSelectedError, SpineAppError, UsageError
-from totalspineseg_bids.evaluation.evaluate import METRICS, Evaluation, ImageGroup, Metric, compare_files, tags_of
+from totalspineseg_bids.evaluation.evaluate import METRICS, Evaluation, Metric, compare_files, tags_of
 from totalspineseg_bids.evaluation.metrics import ImageResult
 from totalspineseg_bids.evaluation.pairing import pair_files
 from totalspineseg_bids.evaluation.surface_distance import TOLERANCE_MM
@@ -40,9 +40,8 @@ class Difference:
 
 
 class ComparedMetric(NamedTuple):
-    """One metric over a group of images."""
+    """One metric of several models."""
 
-    group: ImageGroup
     metric: Metric
     figures: dict[str, float]
     """Of each model."""
@@ -71,22 +70,13 @@ class Comparison:
         """Evaluation of the first model."""
         return next(iter(self.models.values()))
 
-    def difference(self, key: str, model: str, chosen: Sequence[int] | None = None) -> Difference:
-        """Return a metric of a model less that of the first model.
-
-        Parameters
-        ----------
-        key, model : str
-            What to compare.
-        chosen : sequence of int, optional
-            Numbers of the images; all by default.
-        """
-        numbers = range(len(self.images)) if chosen is None else chosen
-        own, other = (evaluation.sums[key][numbers] for evaluation in (self.models[model], self.reference))
-        value = self.models[model].figure(key, numbers) - self.reference.figure(key, numbers)
-        if math.isnan(value) or len(numbers) < 2:
+    def difference(self, key: str, model: str) -> Difference:
+        """Return a metric of a model less that of the first model."""
+        own, other = (evaluation.sums[key] for evaluation in (self.models[model], self.reference))
+        value = self.models[model].figure(key) - self.reference.figure(key)
+        if math.isnan(value) or len(own) < 2:
             return Difference(value, float("nan"), float("nan"))
-        draws = np.random.default_rng(0).integers(0, len(numbers), (_DRAWS, len(numbers)))
+        draws = np.random.default_rng(0).integers(0, len(own), (_DRAWS, len(own)))
         sums, others = own[draws].sum(axis=1), other[draws].sum(axis=1)
         with np.errstate(invalid="ignore", divide="ignore"):
             spread = sums[:, 0] / sums[:, 1] - others[:, 0] / others[:, 1]
@@ -94,14 +84,18 @@ class Comparison:
         low, high = np.percentile(spread, [2.5, 97.5]) if len(spread) else (np.nan, np.nan)
         return Difference(value, float(low), float(high))
 
+    def groups(self) -> Iterator[tuple[str, str, Comparison]]:
+        """Yield tag, value and comparison over all images and over the images of each value of each tag."""
+        groups = {name: evaluation.groups() for name, evaluation in self.models.items()}
+        for number, (tag, value, _) in enumerate(self.reference.groups()):
+            yield tag, value, replace(self, models={name: found[number][2] for name, found in groups.items()})
+
     def rows(self) -> Iterator[ComparedMetric]:
-        """Yield each metric over all images and over the images of each value of each tag."""
-        for group in self.reference.groups():
-            for metric in METRICS:
-                figures = {name: found.figure(metric.key, group.chosen) for name, found in self.models.items()}
-                others = list(self.models)[1:]
-                differences = {name: self.difference(metric.key, name, group.chosen) for name in others}
-                yield ComparedMetric(group, metric, figures, differences)
+        """Yield each metric."""
+        for metric in METRICS:
+            figures = {name: found.figure(metric.key) for name, found in self.models.items()}
+            differences = {name: self.difference(metric.key, name) for name in list(self.models)[1:]}
+            yield ComparedMetric(metric, figures, differences)
 
 
 def compare_models(

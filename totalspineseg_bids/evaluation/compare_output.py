@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from totalspineseg_bids.evaluation.compare import ComparedMetric, Comparison, Difference
-from totalspineseg_bids.evaluation.evaluate import ImageGroup, Metric
+from totalspineseg_bids.evaluation.evaluate import Metric
 from totalspineseg_bids.evaluation.evaluate_output import (
     align_columns,
     environment,
@@ -49,9 +47,9 @@ def comparison_table(comparison: Comparison) -> str:
     lines = [
         f"{len(comparison.images)} images, the same for every model; NSD at {comparison.reference.tolerance_mm:g} mm"
     ]
-    for (tag, value, chosen), compared in _by_group(comparison):
-        rows = [["all" if tag == "all" else f"{tag} {value} ({len(chosen)})", *head]]
-        for row in compared:
+    for tag, value, part in comparison.groups():
+        rows = [["all" if tag == "all" else f"{tag} {value} ({len(part.images)})", *head]]
+        for row in _rows_with_figures(part):
             if tag == "all" or row.metric.key in _MAIN:
                 figures = [format_figure(row.metric, figure) for figure in row.figures.values()]
                 differences = [format_difference(row.metric, found) for found in row.differences.values()]
@@ -60,10 +58,8 @@ def comparison_table(comparison: Comparison) -> str:
     return "\n".join([*lines, *_remarks(comparison)]) + "\n"
 
 
-def _by_group(comparison: Comparison) -> Iterator[tuple[ImageGroup, list[ComparedMetric]]]:
-    """Yield the groups with the metrics that have a figure there."""
-    for group, rows in itertools.groupby(comparison.rows(), key=lambda row: row.group):
-        yield group, [row for row in rows if not all(math.isnan(figure) for figure in row.figures.values())]
+def _rows_with_figures(comparison: Comparison) -> list[ComparedMetric]:
+    return [row for row in comparison.rows() if not all(math.isnan(figure) for figure in row.figures.values())]
 
 
 def _remarks(comparison: Comparison) -> list[str]:
@@ -77,12 +73,13 @@ def _remarks(comparison: Comparison) -> list[str]:
 
 def _metric_rows(comparison: Comparison) -> list[dict[str, Any]]:
     first, rows = next(iter(comparison.models)), []
-    for (tag, value, chosen), metric, figures, differences in comparison.rows():
-        row = {"group_by": tag, "value": value, "images": len(chosen), "metric": metric.key, **figures}
-        for name, found in differences.items():
-            for end, number in (("", found.value), ("_low", found.low), ("_high", found.high)):
-                row[f"{name}_minus_{first}{end}"] = number
-        rows.append(row)
+    for tag, value, part in comparison.groups():
+        for metric, figures, differences in part.rows():
+            row = {"group_by": tag, "value": value, "images": len(part.images), "metric": metric.key, **figures}
+            for name, found in differences.items():
+                for end, number in (("", found.value), ("_low", found.low), ("_high", found.high)):
+                    row[f"{name}_minus_{first}{end}"] = number
+            rows.append(row)
     return rows
 
 
@@ -105,13 +102,12 @@ def _level_rows(comparison: Comparison) -> list[dict[str, Any]]:
 def _image_rows(comparison: Comparison) -> list[dict[str, Any]]:
     rows = []
     for number, image in enumerate(comparison.images):
-        own = {name: evaluation.images[number] for name, evaluation in comparison.models.items()}
+        own = {name: evaluation.part([number]) for name, evaluation in comparison.models.items()}
         row: dict[str, Any] = {"image": image.name, **image.tags}
-        row |= {f"outcome_{name}": found.outcome.value for name, found in own.items()}
-        for key in ("dice", "nsd"):
-            row |= {
-                f"{key}_{name}": found.figure(f"{key}_levels", [number]) for name, found in comparison.models.items()
-            }
+        row |= {f"outcome_{name}": found.images[0].outcome.value for name, found in own.items()}
+        row |= {
+            f"{key}_{name}": found.figure(f"{key}_levels") for key in ("dice", "nsd") for name, found in own.items()
+        }
         rows.append(row)
     return rows
 
@@ -144,7 +140,7 @@ def comparison_page(comparison: Comparison) -> str:
         names=names,
         tolerance=comparison.reference.tolerance_mm,
         images=len(comparison.images),
-        parts=[(group, [_page_row(row) for row in rows]) for group, rows in _by_group(comparison)],
+        parts=[(*group, [_page_row(row) for row in _rows_with_figures(group[2])]) for group in comparison.groups()],
         levels=levels,
         group_names=[name for name in GROUPS.values() if any(row["group"] == name for row in levels)],
         image_rows=_image_rows(comparison),

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,16 +88,6 @@ def _metrics() -> Iterator[Metric]:
 METRICS: tuple[Metric, ...] = tuple(_metrics())
 
 
-class ImageGroup(NamedTuple):
-    """Images that have one value of a tag, such as ``contrast``."""
-
-    tag: str
-    value: str
-    """`tag`, `value`: of the images; ``"all"`` for every image, and value ``"n/a"`` for those without the tag."""
-    chosen: list[int]
-    """Numbers of the images."""
-
-
 @dataclass(frozen=True)
 class Evaluation:
     """Results of a set of images."""
@@ -118,34 +108,37 @@ class Evaluation:
             found[metric.key] = np.array([(sum(values), len(values)) for values in finite], float).reshape(-1, 2)
         return found
 
-    def figure(self, key: str, chosen: Sequence[int] | None = None) -> float:
-        """Return a metric over all images, or over those of some numbers; NaN over nothing.
+    def figure(self, key: str) -> float:
+        """Return a metric; NaN over nothing.
 
         Means are over structures in full view in the truth, each structure of each image counting once, a missed one
         as 0.
         """
-        total, number = (self.sums[key] if chosen is None else self.sums[key][chosen]).sum(axis=0)
+        total, number = self.sums[key].sum(axis=0)
         return float(total / number) if number else float("nan")
 
-    def groups(self) -> list[ImageGroup]:
-        """Return the group of all images, and those of each value of each tag."""
-        found = [ImageGroup("all", "all", list(range(len(self.images))))]
+    def part(self, chosen: Collection[int]) -> Evaluation:
+        """Return the evaluation of the images of some numbers."""
+        return replace(self, images=tuple(self.images[number] for number in chosen))
+
+    def groups(self) -> list[tuple[str, str, Evaluation]]:
+        """Return tag, value and evaluation of each value of each tag, first those of ``"all"``, which every image has.
+
+        Images without a tag have its value ``"n/a"``.
+        """
+        found = [("all", "all", self)]
         for tag in self.tags():
-            values = [image.tags.get(tag, "n/a") for image in self.images]
-            found += [
-                ImageGroup(tag, value, [n for n in found[0].chosen if values[n] == value])
-                for value in sorted({*values})
-            ]
+            values = np.array([image.tags.get(tag, "n/a") for image in self.images])
+            found += [(tag, value, self.part(np.flatnonzero(values == value))) for value in sorted({*values.tolist()})]
         return found
 
     def tags(self) -> list[str]:
         """Return the names of the tags that images have."""
         return sorted({tag for image in self.images for tag in image.tags})
 
-    def summary(self, chosen: Sequence[int] | None = None) -> dict[str, Any]:
-        """Return the figures over all images, or over those of some numbers."""
-        figures = {metric.key: self.figure(metric.key, chosen) for metric in METRICS}
-        images = self._chosen(chosen)
+    def summary(self) -> dict[str, Any]:
+        """Return the figures."""
+        figures, images = {metric.key: self.figure(metric.key) for metric in METRICS}, self.images
         outcomes = Counter(image.outcome for image in images)
 
         def by_group(what: str) -> dict[str, float]:
@@ -168,13 +161,13 @@ class Evaluation:
             "silently_wrong": outcomes[Outcome.WRONG],
         }
 
-    def by_level(self, chosen: Sequence[int] | None = None) -> list[dict[str, Any]]:
-        """Return figures for each label, in the order of ``anatomy.LABELS``, over all images or over some of them.
+    def by_level(self) -> list[dict[str, Any]]:
+        """Return figures for each label, in the order of ``anatomy.LABELS``.
 
         A label that the predictions have and no truth shows in full view has no row.
         """
         rows: dict[str, list[LevelResult]] = defaultdict(list)
-        for row in (row for image in self._chosen(chosen) for row in image.levels if row.full_view):
+        for row in (row for image in self.images for row in image.levels if row.full_view):
             rows[row.name].append(row)
         return [
             {
@@ -189,9 +182,6 @@ class Evaluation:
             for label in anatomy.LABELS
             if (found := rows.get(label.name))
         ]
-
-    def _chosen(self, chosen: Sequence[int] | None) -> Sequence[ImageResult]:
-        return self.images if chosen is None else [self.images[number] for number in chosen]
 
 
 def tags_of(prediction: Path | None, truth: Path) -> dict[str, str]:

@@ -14,7 +14,7 @@ import jinja2
 
 from totalspineseg_bids import __version__
 from totalspineseg_bids.bids.tables import format_table
-from totalspineseg_bids.evaluation.evaluate import Evaluation
+from totalspineseg_bids.evaluation.evaluate import METRICS, Evaluation
 from totalspineseg_bids.evaluation.metrics import GROUPS, Outcome
 from totalspineseg_bids.imaging.atomic import write_text
 from totalspineseg_bids.report.environment import make_environment
@@ -63,7 +63,7 @@ def _image_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
             "name": image.name,
             "outcome": image.outcome.value,
             "tags": image.tags,
-            "figures": evaluation.summary([number]),
+            "figures": evaluation.part([number]).summary(),
             "misnamed": [row.level for row in image.levels if row.misnamed],
             "missed": [row.level for row in image.levels if row.full_view and row.identified is False],
         }
@@ -88,18 +88,16 @@ def evaluation_page(evaluation: Evaluation, extra: dict[str, Any] | None = None)
         A whole page; it holds styles and figures, no script, and names no other file.
     """
     groups = evaluation.groups()
-    contrasts = [group for group in groups if group.tag == "contrast"]
+    contrasts = [group for group in groups if group[0] == "contrast"]
     columns = groups[:1] + (contrasts if len(contrasts) > 1 else [])
-    levels = {group.value: evaluation.by_level(group.chosen) for group in columns}
+    levels = {value: part.by_level() for _, value, part in columns}
     template = environment().get_template("evaluation.html.j2")
     return template.render(
         title="Evaluation",
         extra={key: value for key, value in (extra or {}).items() if isinstance(value, str | int | float)},
         tolerance=evaluation.tolerance_mm,
         summary=evaluation.summary(),
-        parts=[
-            ("all images" if tag == "all" else f"{tag}: {value}", evaluation.summary(n)) for tag, value, n in groups
-        ],
+        parts=[("all images" if tag == "all" else f"{tag}: {value}", part.summary()) for tag, value, part in groups],
         level_columns=[(value, {row["name"]: row for row in rows}) for value, rows in levels.items()],
         levels=levels["all"],
         images=_image_rows(evaluation),
@@ -157,20 +155,21 @@ def write_evaluation(evaluation: Evaluation, folder: Path, extra: dict[str, Any]
     images, structures = [], []
     for number, image in enumerate(evaluation.images):
         own = {tag: image.tags.get(tag, "n/a") for tag in tags}
-        figures = evaluation.summary([number])
+        part = evaluation.part([number])
         images.append(
             {
                 "image": image.name,
                 **own,
                 "outcome": image.outcome.value,
                 "landmark_in_view": image.landmark_in_view,
-                "dice_levels": figures["dice_levels"],
-                **{f"dice_{name}": value for name, value in figures["dice"].items()},
-                "nsd_levels": figures["nsd_levels"],
-                **{f"nsd_{name}": value for name, value in figures["nsd"].items()},
-                "levels_in_full_view": figures["levels_in_full_view"],
-                "identification_rate": figures["identification_rate_levels"],
-                "localisation_mm": figures["localisation_mm"],
+                **{
+                    metric.key: part.figure(metric.key)
+                    for metric in METRICS
+                    if metric.key.startswith(("dice_", "nsd_"))
+                },
+                "levels_in_full_view": image.levels_in_full_view,
+                "identification_rate": part.figure("identified_levels"),
+                "localisation_mm": part.figure("localisation_mm"),
             }
         )
         structures += [
@@ -180,10 +179,10 @@ def write_evaluation(evaluation: Evaluation, folder: Path, extra: dict[str, Any]
     by_tag: dict[str, dict[str, Any]] = defaultdict(dict)
     levels_by_tag: dict[str, dict[str, Any]] = defaultdict(dict)
     levels: list[dict[str, Any]] = []
-    for tag, value, chosen in evaluation.groups():
-        by_tag[f"by_{tag}"][value] = evaluation.summary(chosen)
-        levels_by_tag[f"levels_by_{tag}"][value] = evaluation.by_level(chosen)
-        levels += [{"group_by": tag, "value": value, **row} for row in evaluation.by_level(chosen)]
+    for tag, value, part in evaluation.groups():
+        by_tag[f"by_{tag}"][value] = part.summary()
+        levels_by_tag[f"levels_by_{tag}"][value] = part.by_level()
+        levels += [{"group_by": tag, "value": value, **row} for row in part.by_level()]
     content = {
         **(extra or {}),
         "nsd_tolerance_mm": evaluation.tolerance_mm,
@@ -210,8 +209,8 @@ def align_columns(rows: Sequence[Sequence[str]]) -> list[str]:
 def evaluation_table(evaluation: Evaluation) -> str:
     """Return the figures as text: over all, by each tag, and by level."""
     share, rate = format_number, partial(format_number, percent=True)
-    groups = {value if tag == "all" else f"{tag} {value}": chosen for tag, value, chosen in evaluation.groups()}
-    figures = {name: evaluation.summary(chosen) for name, chosen in groups.items()}
+    groups = evaluation.groups()
+    figures = {value if tag == "all" else f"{tag} {value}": part.summary() for tag, value, part in groups}
     by_group = [
         {
             "": name,
