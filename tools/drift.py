@@ -35,14 +35,7 @@ def measure(path: Path) -> dict[str, dict[str, float]]:
     """Return the measures of an image by label and column, segmented with the bundled model in fp32."""
     image = read_image(path)
     spine = segment(image, "bundled", device="cpu", precision="fp32", resolution="1mm")
-    measures = measure_spine(
-        spine.labels,
-        spine.affine,
-        spine.components,
-        spine.centerline_mm,
-        source_affine=image.affine,
-        padding=spine.padding,
-    )
+    measures = measure_spine(spine, image)
     rows = make_label_rows(spine.components, measures.levels, anatomy.DEFAULT_SCHEME)
     return {
         row["name"]: {name: float(row[name]) for name in TOLERANCES if row.get(name) not in {None, "", "n/a"}}

@@ -8,7 +8,8 @@ from scipy.spatial.transform import Rotation
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import CANAL_ID, CORD_ID, Structure
-from totalspineseg_bids.segmentation.result import Component
+from totalspineseg_bids.measurement import SpineMeasures, measure_spine
+from totalspineseg_bids.segmentation.result import Component, LabelledSpine, SpineStatus
 
 LEVELS = ("L1", "L2", "L3", "L4", "L5")
 
@@ -149,3 +150,9 @@ def of_structure(rows, structure: Structure):
 
 def rotation(axis: str, degrees: float) -> np.ndarray:
     return np.asarray(Rotation.from_euler(axis, degrees, degrees=True).as_matrix())
+
+
+def measure(labels, affine, components, line, *, image=None, padding=None) -> SpineMeasures:
+    """Measure a label map with its components and centreline."""
+    spine = LabelledSpine(labels, affine, components, SpineStatus.LABELLED, centerline_mm=line, padding=padding)
+    return measure_spine(spine, image)

@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 
 from totalspineseg_bids.anatomy import CANAL_ID, Structure, vertebra
-from totalspineseg_bids.measurement import COLUMNS, POSTURE_COLUMNS, LevelMeasures, measure_spine
+from totalspineseg_bids.imaging.volume import Volume
+from totalspineseg_bids.measurement import COLUMNS, POSTURE_COLUMNS, LevelMeasures
 
-from .phantom import Phantom, components_of, of_structure, rotation
+from .phantom import Phantom, components_of, measure, of_structure, rotation
 
 NO_LINE = np.zeros((0, 3))
 ISO = (1.0, 1.0, 1.0)
@@ -32,7 +33,7 @@ CASES = {
 def case(request):
     phantom, spacing, axes = CASES[request.param]
     labels, affine, components, line = phantom.rasterise(spacing, axes)
-    return phantom, affine, measure_spine(labels, affine, components, line)
+    return phantom, affine, measure(labels, affine, components, line)
 
 
 def half_voxel(affine: np.ndarray, direction: int) -> float:
@@ -83,11 +84,11 @@ def test_each_foramen_has_its_own_height_and_none_without_pedicles():
     levels = np.argwhere(pedicle & behind)[:, 2]
     raised = labels.copy()
     raised[pedicle & behind & (right > 0) & (np.arange(labels.shape[2]) < levels.min() + 4)] = 0
-    row = next(r for r in measure_spine(raised, affine, components, line).levels if r.level == "L3-L4")
+    row = next(r for r in measure(raised, affine, components, line).levels if r.level == "L3-L4")
     assert row.foramen_left_mm == pytest.approx(24.0, abs=0.6)
     assert row.foramen_right_mm == pytest.approx(28.0, abs=0.6)
     raised[pedicle & behind & (right < 0)] = 0
-    row = next(r for r in measure_spine(raised, affine, components, line).levels if r.level == "L3-L4")
+    row = next(r for r in measure(raised, affine, components, line).levels if r.level == "L3-L4")
     assert row.foramen_left_mm is None
     assert row.foramen_right_mm == pytest.approx(28.0, abs=0.6)
 
@@ -151,7 +152,7 @@ def test_curves_of_neck_and_chest_within_two_degrees(levels, forward, right, tur
     phantom = Phantom(levels, height=height, gap=gap, disc_height=disc_height, bend_forward=forward, bend_right=right,
                       rotation=turned, **SMALL)  # fmt: skip
     labels, affine, components, line = phantom.rasterise((1.5, 1.5, 1.5) if not cervical else ISO)
-    posture = measure_spine(labels, affine, components, line).posture
+    posture = measure(labels, affine, components, line).posture
     angle = phantom.angle_between(0, len(levels) - 1, forward)
     if cervical:
         assert posture.cervical_lordosis_deg == pytest.approx(-angle, abs=2.0)
@@ -165,7 +166,7 @@ def test_curves_of_neck_and_chest_within_two_degrees(levels, forward, right, tur
 def test_wedge_and_slip():
     phantom = Phantom(levels=("L2", "L3", "L4"), wedge=6.0)
     labels, affine, components, line = phantom.rasterise(ISO)
-    row = next(r for r in measure_spine(labels, affine, components, line).levels if r.level == "L3")
+    row = next(r for r in measure(labels, affine, components, line).levels if r.level == "L3")
     assert row.wedge_deg == pytest.approx(-np.degrees(2 * np.arctan(3.0 / phantom.depth)), abs=2.0)
     assert row.height_anterior_mm == pytest.approx(phantom.height - 6.0 * 0.875, abs=0.5)
     assert row.height_posterior_mm == pytest.approx(phantom.height - 6.0 * 0.125, abs=0.5)
@@ -173,7 +174,7 @@ def test_wedge_and_slip():
     moved = np.where(labels == 20, 0, labels)
     forward = np.roll(labels == 20, 4, axis=1)
     moved[forward & (moved == 0)] = 20
-    rows = measure_spine(moved, affine, components_of(moved, affine), line).levels
+    rows = measure(moved, affine, components_of(moved, affine), line).levels
     slips = {r.level: r.slip_mm for r in rows if r.slip_mm is not None}
     assert slips["L2-L3"] == pytest.approx(-4.0, abs=1.0)
     assert slips["L3-L4"] == pytest.approx(4.0, abs=1.0)
@@ -181,7 +182,7 @@ def test_wedge_and_slip():
 
 def test_centreline_is_found_in_the_map_when_none_is_given():
     labels, affine, components, line = Phantom(bend_forward=1 / 200).rasterise((1.5, 1.5, 1.5))
-    given, found = (measure_spine(labels, affine, components, points).levels for points in (line, NO_LINE))
+    given, found = (measure(labels, affine, components, points).levels for points in (line, NO_LINE))
     for a, b in zip(given, found, strict=True):
         assert (a.height_mm is None) == (b.height_mm is None)
         if a.height_mm is not None and b.height_mm is not None:
@@ -193,7 +194,7 @@ def test_centreline_is_found_in_the_map_when_none_is_given():
 def test_cut_levels_have_a_volume_and_no_shape():
     labels, affine, _, line = Phantom(levels=("L3", "L4", "L5")).rasterise((1.5, 1.5, 1.5))
     components = components_of(labels, affine, partial=("L3",))
-    rows = {row.level: row for row in measure_spine(labels, affine, components, line).levels}
+    rows = {row.level: row for row in measure(labels, affine, components, line).levels}
     assert rows["L3"].partial
     assert rows["L3"].volume_mm3 > 0
     assert rows["L3"].height_mm is None
@@ -211,7 +212,7 @@ def test_a_cut_arch_leaves_the_body_measured_and_a_cut_body_nothing():
     behind = int(canal.min()) - 6
     cut, moved = labels[:, behind:], affine.copy()
     moved[:3, 3] += affine[:3, 1] * behind
-    rows = {r.level: r for r in measure_spine(cut, moved, components_of(cut, moved, partial=("L3", "L4")), line).levels}
+    rows = {r.level: r for r in measure(cut, moved, components_of(cut, moved, partial=("L3", "L4")), line).levels}
     for level in ("L3", "L4"):
         assert rows[level].partial
         assert rows[level].height_mm == pytest.approx(24.0, abs=0.5)
@@ -220,9 +221,7 @@ def test_a_cut_arch_leaves_the_body_measured_and_a_cut_body_nothing():
 
     front = int(np.argwhere(labels == 19)[:, 1].max()) - 8
     cut = labels[:, :front]
-    rows = {
-        r.level: r for r in measure_spine(cut, affine, components_of(cut, affine, partial=("L3", "L4")), line).levels
-    }
+    rows = {r.level: r for r in measure(cut, affine, components_of(cut, affine, partial=("L3", "L4")), line).levels}
     for level in ("L3", "L4"):
         assert rows[level].height_mm is None
         assert rows[level].measure_note == "cut by the field of view"
@@ -235,8 +234,8 @@ def test_padding_leaves_nothing_of_what_it_cuts_and_all_of_the_rest(normal):
     place = np.stack(np.meshgrid(*map(np.arange, labels.shape), indexing="ij"), axis=-1)
     padding = (place - middle) @ normal > 0
     seen = np.where(padding, 0, labels).astype(np.uint8)
-    whole = measure_spine(labels, affine, components, line)
-    found = measure_spine(seen, affine, components_of(seen, affine, partial=("L3",)), line, padding=padding)
+    whole = measure(labels, affine, components, line)
+    found = measure(seen, affine, components_of(seen, affine, partial=("L3",)), line, padding=padding)
     before, after = ({r.level: r for r in m.levels if r.level} for m in (whole, found))
     assert after["L3"].partial
     assert (after["L3"].height_mm, after["L3"].width_mm, after["L3"].canal_area_mm2) == (None, None, None)
@@ -256,8 +255,8 @@ def test_a_slab_leaves_all_but_the_width(aside, measured):
     cut, moved = labels[middle - half : middle + half], affine.copy()
     moved[:3, 3] += affine[:3, 0] * (middle - half)
     levels = ("L3", "L4", "L3-L4")
-    whole = {r.level: r for r in measure_spine(labels, affine, components_of(labels, affine), line).levels}
-    rows = {r.level: r for r in measure_spine(cut, moved, components_of(cut, moved, partial=levels), line).levels}
+    whole = {r.level: r for r in measure(labels, affine, components_of(labels, affine), line).levels}
+    rows = {r.level: r for r in measure(cut, moved, components_of(cut, moved, partial=levels), line).levels}
     for level in levels:
         assert rows[level].partial
         assert rows[level].width_mm is None
@@ -275,7 +274,7 @@ def test_canal_cut_by_the_field_of_view_has_no_area():
     cut = (int(canal.min()) + int(canal.max())) // 2 - 2
     labels, affine = labels[:, cut:], affine.copy()
     affine[:3, 3] += affine[:3, 1] * cut
-    row = next(r for r in measure_spine(labels, affine, components_of(labels, affine), line).levels if r.level == "L3")
+    row = next(r for r in measure(labels, affine, components_of(labels, affine), line).levels if r.level == "L3")
     assert row.canal_area_mm2 is None
     assert "canal cut" in (row.measure_note or "")
     assert row.height_mm == pytest.approx(24.0, abs=0.6)
@@ -284,7 +283,7 @@ def test_canal_cut_by_the_field_of_view_has_no_area():
 def test_without_canal_there_is_only_a_volume():
     labels, affine, _, _ = Phantom(levels=("L3", "L4")).rasterise((2.0, 2.0, 2.0))
     labels = np.where(labels >= 200, np.where(labels < 202, 0, labels), labels).astype(np.uint8)
-    rows = measure_spine(labels, affine, components_of(labels, affine), NO_LINE).levels
+    rows = measure(labels, affine, components_of(labels, affine), NO_LINE).levels
     assert rows
     assert all(row.height_mm is None and row.volume_mm3 > 0 and row.measure_note for row in rows)
 
@@ -292,7 +291,7 @@ def test_without_canal_there_is_only_a_volume():
 def test_source_resolution_decides_what_is_given():
     labels, affine, components, line = Phantom(levels=("L3", "L4", "L5")).rasterise(ISO)
     source = np.diag([0.5, 0.5, 5.0, 1.0])
-    rows = {r.level: r for r in measure_spine(labels, affine, components, line, source_affine=source).levels}
+    rows = {r.level: r for r in measure(labels, affine, components, line, image=Volume(labels, source)).levels}
     assert rows["L4"].height_mm is not None
     assert rows["L4-L5"].height_mm is None
     assert rows["L4-L5"].depth_mm is not None
@@ -301,10 +300,10 @@ def test_source_resolution_decides_what_is_given():
 
 def test_nothing_and_tiny_labels():
     empty = np.zeros((8, 8, 8), np.uint8)
-    assert measure_spine(empty, np.eye(4), (), NO_LINE).levels == []
+    assert measure(empty, np.eye(4), (), NO_LINE).levels == []
     tiny = empty.copy()
     tiny[4, 6, 4], tiny[4, 2, 1:7] = 20, CANAL_ID
-    rows = measure_spine(tiny, np.eye(4), components_of(tiny, np.eye(4)), NO_LINE).levels
+    rows = measure(tiny, np.eye(4), components_of(tiny, np.eye(4)), NO_LINE).levels
     assert [row.volume_mm3 for row in rows] == [1.0, 6.0]
     assert rows[0].height_mm is None
     assert rows[0].measure_note
@@ -312,7 +311,7 @@ def test_nothing_and_tiny_labels():
 
 def test_atlas_and_axis_have_no_body_heights():
     labels, affine, _, line = _c2()
-    rows = {r.level: r for r in measure_spine(labels, affine, components_of(labels, affine), line).levels}
+    rows = {r.level: r for r in measure(labels, affine, components_of(labels, affine), line).levels}
     assert rows["C2"].height_mm is None
     assert "dens" in (rows["C2"].measure_note or "")
     assert rows["C2"].canal_area_mm2 is not None

@@ -2,9 +2,8 @@ import numpy as np
 import pytest
 
 from totalspineseg_bids.anatomy import CORD_ID, vertebra
-from totalspineseg_bids.measurement import measure_spine
 
-from .phantom import Phantom, components_of, rotation
+from .phantom import Phantom, components_of, measure, rotation
 
 PHANTOMS = {
     "straight": Phantom(),
@@ -17,7 +16,7 @@ PHANTOMS = {
 def test_areas_along_the_column_are_those_of_the_phantom(name):
     phantom = PHANTOMS[name]
     labels, affine, components, line = phantom.rasterise((1.0, 1.0, 1.0))
-    points = measure_spine(labels, affine, components, line).profile
+    points = measure(labels, affine, components, line).profile
     assert np.diff([point.distance_mm for point in points]) == pytest.approx(1.0)
     inner = points[6:-6]
     assert len(inner) > 60
@@ -29,7 +28,7 @@ def test_areas_along_the_column_are_those_of_the_phantom(name):
 def test_levels_go_from_disc_to_disc_and_as_far_at_the_ends():
     phantom = PHANTOMS["straight"]
     labels, affine, components, line = phantom.rasterise((1.0, 1.0, 1.0))
-    points = measure_spine(labels, affine, components, line).profile
+    points = measure(labels, affine, components, line).profile
     for level in ("L2", "L3", "L4"):
         own = [point for point in points if point.level == level]
         assert len(own) == pytest.approx(phantom.pitch, abs=1)
@@ -38,10 +37,10 @@ def test_levels_go_from_disc_to_disc_and_as_far_at_the_ends():
     assert all(10 < len(own) <= phantom.pitch + 4 for own in ends)
     # A slab from side to side keeps the levels, an edge that cuts the last vertebra from below does not.
     cut = components_of(labels, affine, partial=("L1", "L5"))
-    assert {p.level for p in measure_spine(labels, affine, cut, line).profile} >= {"L1", "L5"}
+    assert {p.level for p in measure(labels, affine, cut, line).profile} >= {"L1", "L5"}
     lowest = int(np.argwhere(labels == vertebra("L5").id)[:, 2].min())
     lower = affine @ np.array([[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, lowest + 3], [0, 0, 0, 1]])
-    rows = measure_spine(labels[:, :, lowest + 3 :], lower, cut, line).profile
+    rows = measure(labels[:, :, lowest + 3 :], lower, cut, line).profile
     assert "L5" not in {p.level for p in rows}
 
 
@@ -54,16 +53,16 @@ def test_a_narrowing_shows_where_it_is_and_no_cord_gives_no_area():
     canal = np.isin(narrowed[:, :, planes], (200, 201))
     canal[int(middle[0]) - 5 : int(middle[0]) + 6] = False
     narrowed[:, :, planes][canal] = 0
-    points = measure_spine(narrowed, affine, components, line).profile
+    points = measure(narrowed, affine, components, line).profile
     areas = [point.canal_area_mm2 for point in points]
     assert min(areas[6:-6]) < 0.8 * np.pi * np.prod(phantom.canal)
     assert points[int(np.argmin(areas[6:-6])) + 6].level == "L3"
     without = np.where(labels == CORD_ID, np.uint8(201), labels)
-    assert all(p.cord_area_mm2 is None for p in measure_spine(without, affine, components, line).profile)
+    assert all(p.cord_area_mm2 is None for p in measure(without, affine, components, line).profile)
 
 
 def test_without_canal_there_is_no_profile():
     labels, affine, components, line = Phantom(("L3", "L4")).rasterise((2.0, 2.0, 2.0))
     labels = np.where(np.isin(labels, (200, 201)), np.uint8(0), labels)
-    assert measure_spine(labels, affine, components, np.zeros((0, 3))).profile == []
-    assert measure_spine(labels, affine, components, line).profile == []
+    assert measure(labels, affine, components, np.zeros((0, 3))).profile == []
+    assert measure(labels, affine, components, line).profile == []

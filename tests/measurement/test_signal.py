@@ -3,9 +3,8 @@ import pytest
 
 from totalspineseg_bids.anatomy import CANAL_ID, CORD_ID, Structure, disc, vertebra
 from totalspineseg_bids.imaging.volume import Volume
-from totalspineseg_bids.measurement import measure_spine
 
-from .phantom import Phantom, components_of, of_structure
+from .phantom import Phantom, components_of, measure, of_structure
 
 LEVELS = ("L3", "L4", "L5")
 CSF, BODY, ANNULUS, NUCLEUS = 300.0, 150.0, 60.0, 180.0
@@ -32,7 +31,7 @@ def discs_of(spine, image, labels=None, partial=()):
     own, affine, line, _ = spine
     labels = own if labels is None else labels
     found = components_of(labels, affine, partial=partial)
-    return of_structure(measure_spine(labels, affine, found, line, image=image).levels, Structure.DISC)
+    return of_structure(measure(labels, affine, found, line, image=image).levels, Structure.DISC)
 
 
 def bias(shape, share, axis):

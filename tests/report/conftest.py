@@ -14,6 +14,7 @@ from totalspineseg_bids.bids.tables import format_table
 from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.measurement import measure_spine
 from totalspineseg_bids.report.figures import write_figures
+from totalspineseg_bids.segmentation.result import LabelledSpine, SpineStatus
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +31,7 @@ def spine():
 def rows(spine):
     """The rows of its table."""
     _, labels, affine, components = spine
-    measures = measure_spine(labels, affine, components, np.zeros((0, 3))).levels
+    measures = measure_spine(LabelledSpine(labels, affine, components, SpineStatus.LABELLED)).levels
     return make_label_rows([replace(c, confidence=0.97) for c in components], measures, "totalsegmri")
 
 

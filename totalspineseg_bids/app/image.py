@@ -224,16 +224,7 @@ class _Writer:
     def _measure(self) -> SpineMeasures:
         from totalspineseg_bids.measurement.measure import measure_spine  # noqa: PLC0415 - loads scipy
 
-        spine, image = self.spine, self.image.volume
-        return measure_spine(
-            spine.labels,
-            spine.affine,
-            spine.components,
-            spine.centerline_mm,
-            source_affine=image.affine,
-            image=image,
-            padding=spine.padding,
-        )
+        return measure_spine(self.spine, self.image.volume)
 
     def publish(self) -> list[str]:
         """Write all derivatives, the main sidecar last, and return their paths below the output folder."""

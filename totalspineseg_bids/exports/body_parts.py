@@ -73,7 +73,7 @@ def split_vertebrae(spine: LabelledSpine, labels: NDArray[np.uint8], affine: Aff
     [0, 23]
     """
     result = np.zeros(labels.shape, np.uint8)
-    fronts = find_body_fronts(spine.labels, spine.affine, spine.components, spine.centerline_mm)
+    fronts = find_body_fronts(spine)
     for component in spine.components:
         value = _body_value(BY_ID[component.label_id])
         if value is None or (component.label_id not in fronts and component.level != "C1"):

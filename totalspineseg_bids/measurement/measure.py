@@ -14,7 +14,7 @@ from totalspineseg_bids.anatomy import VERTEBRA_LEVELS, Structure
 from totalspineseg_bids.imaging.centerline import Centerline, Vector, orthogonal, unit
 from totalspineseg_bids.imaging.field_of_view import AcquiredRegion, Cut, cut_kinds
 from totalspineseg_bids.imaging.grid import foreground_box
-from totalspineseg_bids.imaging.volume import Affine, Geometry, Volume
+from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.measurement.body_shape import BodyShape, fit_body_shape
 from totalspineseg_bids.measurement.foramen import measure_foramina
 from totalspineseg_bids.measurement.levels import LevelMeasures, ProfilePoint
@@ -23,7 +23,7 @@ from totalspineseg_bids.measurement.profile import measure_profile
 from totalspineseg_bids.measurement.sampling import LocalAxes, Mask
 from totalspineseg_bids.measurement.section import CanalMasks, Section
 from totalspineseg_bids.measurement.signal import SpineSignal, ratio
-from totalspineseg_bids.segmentation.result import Component
+from totalspineseg_bids.segmentation.result import Component, LabelledSpine
 
 _ANTERIOR = np.array([0.0, 1.0, 0.0])
 #: Measures of images with voxels up to this size are always given, mm.
@@ -65,36 +65,17 @@ class SpineMeasures:
     """Areas of canal and cord along the column."""
 
 
-def measure_spine(
-    labels: NDArray[np.uint8],
-    affine: Affine,
-    components: Sequence[Component],
-    centerline_mm: NDArray[np.float64],
-    *,
-    source_affine: Affine | None = None,
-    image: Volume | None = None,
-    padding: NDArray[np.bool_] | None = None,
-) -> SpineMeasures:
+def measure_spine(spine: LabelledSpine, image: Volume | None = None) -> SpineMeasures:
     """Measure a labelled spine.
 
     Parameters
     ----------
-    labels : ndarray of uint8
-        uint8, shape (X, Y, Z), canonical ids, on any grid.
-    affine : (4, 4) float
-        Voxel index to scanner space (RAS+, mm).
-    components : sequence of Component
-        Components to measure.
-    centerline_mm : ndarray of float64
-        Canal centreline from cranial to caudal, shape (N, 3), scanner space (RAS+, mm). If it is empty, it
-        is computed from canal and cord of the label map.
-    source_affine : (4, 4) float, optional
-        Affine of the image that was segmented. A measure that spans fewer than three voxels of that image along its
-        direction is not given, unless they are smaller than 1.5 mm.
+    spine : LabelledSpine
+        Canonical ids on any grid. If it has no centreline, this is computed from canal and cord of the label map.
     image : Volume, optional
-        Image on any grid, for the signal of discs; without it, they have none.
-    padding : (X, Y, Z) bool, optional
-        Voxels outside the acquired field of view.
+        Image that was segmented, on any grid, for the signal of discs; without it, they have none. A measure that spans
+        fewer than three of its voxels along its direction is not given, unless they are smaller than 1.5 mm. Without
+        it, the voxels are those of the label map.
 
     Returns
     -------
@@ -110,35 +91,25 @@ def measure_spine(
     Examples
     --------
     >>> from totalspineseg_bids.anatomy import CANAL_ID, CORD_ID, Structure, vertebra
-    >>> from totalspineseg_bids.segmentation.result import Component
+    >>> from totalspineseg_bids.segmentation.result import Component, SpineStatus
     >>> labels = np.zeros((20, 40, 30), np.uint8)
     >>> labels[4:16, 4:14], labels[8:12, 7:11] = CANAL_ID, CORD_ID
     >>> labels[2:18, 16:36, 5:25] = vertebra("L3").id
     >>> body = Component(vertebra("L3").id, Structure.VERTEBRA, "L3", 1.0, None, None, False, 6400.0, (9.5, 25.5, 14.5))
-    >>> row = measure_spine(labels, np.eye(4), [body], np.zeros((0, 3))).levels[0]
+    >>> row = measure_spine(LabelledSpine(labels, np.eye(4), (body,), SpineStatus.LABELLED)).levels[0]
     >>> row.volume_mm3, row.height_mm
     (6400.0, 20.0)
     """
-    return _Measurement(
-        labels, affine, components, centerline_mm, source_affine=source_affine, image=image, padding=padding
-    ).run()
+    return _Measurement(spine, image).run()
 
 
-def find_body_fronts(
-    labels: NDArray[np.uint8], affine: Affine, components: Sequence[Component], centerline_mm: NDArray[np.float64]
-) -> dict[int, tuple[LocalAxes, float]]:
+def find_body_fronts(spine: LabelledSpine) -> dict[int, tuple[LocalAxes, float]]:
     """Return where the body of each vertebra begins, in front of the canal, by label.
 
     Parameters
     ----------
-    labels : (X, Y, Z) uint8
-        Canonical ids.
-    affine : (4, 4) float
-        Voxel index to scanner space (RAS+, mm).
-    components : sequence of Component
-        Components of the map.
-    centerline_mm : (N, 3) float
-        Canal centreline from cranial to caudal, scanner space (RAS+, mm).
+    spine : LabelledSpine
+        Canonical ids on any grid.
 
     Returns
     -------
@@ -149,21 +120,21 @@ def find_body_fronts(
     Examples
     --------
     >>> from totalspineseg_bids.anatomy import CANAL_ID, CORD_ID, Structure, vertebra
-    >>> from totalspineseg_bids.segmentation.result import Component
+    >>> from totalspineseg_bids.segmentation.result import Component, SpineStatus
     >>> labels = np.zeros((20, 40, 30), np.uint8)
     >>> labels[4:16, 4:14], labels[8:12, 7:11] = CANAL_ID, CORD_ID
     >>> labels[2:18, 16:36, 5:25] = vertebra("L3").id
     >>> body = Component(vertebra("L3").id, Structure.VERTEBRA, "L3", 1.0, None, None, False, 6400.0, (9.5, 25.5, 14.5))
-    >>> [*find_body_fronts(labels, np.eye(4), [body], np.zeros((0, 3)))] == [body.label_id]
+    >>> [*find_body_fronts(LabelledSpine(labels, np.eye(4), (body,), SpineStatus.LABELLED))] == [body.label_id]
     True
     """
-    measurement = _Measurement(labels, affine, components, centerline_mm)
+    measurement = _Measurement(spine)
     line, fronts = measurement.centerline, measurement.disc_fronts()
     if line is None:
         return {}
     return {
         component.label_id: measurement.first_frame(line, mask, component, fronts)
-        for component in components
+        for component in spine.components
         if component.structure is Structure.VERTEBRA and component.level != "C1"
         if (mask := measurement.mask_of(component)) is not None
     }
@@ -172,27 +143,18 @@ def find_body_fronts(
 class _Measurement:
     """State of the measurement of one image."""
 
-    def __init__(
-        self,
-        labels: NDArray[np.uint8],
-        affine: Affine,
-        components: Sequence[Component],
-        centerline_mm: NDArray[np.float64],
-        *,
-        source_affine: Affine | None = None,
-        image: Volume | None = None,
-        padding: NDArray[np.bool_] | None = None,
-    ) -> None:
-        whole = np.asarray(affine, np.float64)
-        box = foreground_box(labels > 0) or (slice(0, 1),) * 3
-        self.labels, self.affine = labels[box], whole.copy()
-        self.affine[:3, 3] += whole[:3, :3] @ [part.start for part in box]
-        self.components = components
-        self.source = np.asarray(source_affine if source_affine is not None else affine, np.float64)[:3, :3]
-        x, y, z = labels.shape
-        self.field_of_view = AcquiredRegion(Geometry((x, y, z), whole), padding)
+    def __init__(self, spine: LabelledSpine, image: Volume | None = None) -> None:
+        whole = Volume(spine.labels, np.asarray(spine.affine, np.float64))
+        box = foreground_box(spine.labels > 0) or (slice(0, 1),) * 3
+        self.labels, self.affine = spine.labels[box], whole.affine.copy()
+        self.affine[:3, 3] += whole.affine[:3, :3] @ [part.start for part in box]
+        self.components = spine.components
+        self.source = np.asarray((image or whole).affine, np.float64)[:3, :3]
+        self.field_of_view = AcquiredRegion(whole.geometry, spine.padding)
         self.voxel_mm3 = self.field_of_view.geometry.voxel_volume
-        self.centerline = Centerline.from_polyline(centerline_mm) or Centerline.from_labels(self.labels, self.affine)
+        self.centerline = Centerline.from_polyline(spine.centerline_mm) or Centerline.from_labels(
+            self.labels, self.affine
+        )
         self.canal = CanalMasks.from_labels(self.labels, self.affine, self.field_of_view)
         self.signal = SpineSignal.from_labels(image, self.labels, self.affine) if image is not None else None
         self.boxes: Sequence[tuple[slice, ...] | None] = ndimage.find_objects(self.labels)
