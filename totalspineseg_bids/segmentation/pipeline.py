@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import importlib
 import threading
@@ -282,9 +283,16 @@ class SpineSegmenter:
 
 
 def _import_predictor() -> None:
+    # Modules stay: looking for garbage among their 150 000 objects takes a third of a second. What else is unreachable
+    # at this moment stays too.
+    collect = gc.isenabled()
+    gc.disable()
     # Loading the first network repeats the import and raises the error that is suppressed here.
     with contextlib.suppress(Exception):
         importlib.import_module("totalspineseg_bids.inference.predictor")
+    if collect:
+        gc.freeze()
+        gc.enable()
 
 
 def _fingerprint(volume: Volume, localizer: Volume | None) -> str:
