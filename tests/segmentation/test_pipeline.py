@@ -4,6 +4,8 @@ The stand-in networks are exact models of images whose grey values are the canon
 around the networks, and that the second one gets what it was promised.
 """
 
+import gc
+import threading
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -356,6 +358,20 @@ def test_models_that_do_not_fit():
     column = lumbar()
     with pytest.raises(ModelError, match="channel"):
         segmenter.segment(Volume(column.truth.astype(np.float32), column.affine))
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_preloading_leaves_garbage_collection_as_it_was(collects):
+    try:
+        (gc.enable if collects else gc.disable)()
+        before = set(threading.enumerate())
+        SpineSegmenter(SET).preload()
+        for thread in set(threading.enumerate()) - before:
+            thread.join()
+        assert gc.isenabled() == collects
+    finally:
+        gc.unfreeze()
+        gc.enable()
 
 
 def test_specks_far_from_the_spine_go():

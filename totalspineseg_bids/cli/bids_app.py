@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import sys
@@ -201,6 +202,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit code.
     """
     escape_unencodable_output()
+    # By default Python looks for garbage after each 700 objects; the modules of a run consist of 300 000.
+    gc.set_threshold(50_000)
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments:
         arguments = ["--help"]
