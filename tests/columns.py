@@ -1,13 +1,19 @@
 """Simple synthetic spines for tests: truth with canonical ids, and the semantic maps of a perfect model."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from nibabel.affines import from_matvec
 
 from totalspineseg_bids import anatomy
-from totalspineseg_bids.anatomy import SpineVariant
+from totalspineseg_bids.anatomy import AnatomicalLabel, SpineVariant
+from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.segmentation.class_map import ClassMap
+from totalspineseg_bids.segmentation.labelling import label_map
 from totalspineseg_bids.segmentation.labelling.column.parameters import chain_of
+from totalspineseg_bids.segmentation.result import LabelledSpine
 from totalspineseg_bids.training.semantic_targets import class_table
 
 USUAL = SpineVariant()
@@ -22,8 +28,26 @@ class SimpleColumn:
 
     def centre(self, level: str) -> np.ndarray:
         """Return the middle of a disc or a vertebra, voxels."""
-        label = anatomy.disc(level) if "-" in level else anatomy.vertebra(level)
-        return np.argwhere(self.truth == label.id).mean(axis=0)
+        return np.argwhere(self.truth == label_of(level).id).mean(axis=0)
+
+    def labelled(self, layout: ClassMap, **options: Any) -> LabelledSpine:
+        """Return the spine that the labelling makes of the semantic map of a perfect model."""
+        return label_map(semantic_of(self.truth, layout), self.affine, layout, **options)
+
+    @property
+    def image(self) -> Volume:
+        """Return an image whose grey values are the ids."""
+        return Volume(self.truth.astype(np.float32), self.affine)
+
+
+def label_of(level: str) -> AnatomicalLabel:
+    """Return the label of a disc or a vertebra."""
+    return anatomy.disc(level) if "-" in level else anatomy.vertebra(level)
+
+
+def half_space(shape: tuple[int, ...], point: Sequence[float], normal: Sequence[float]) -> np.ndarray:
+    """Return the voxels that lie beyond the plane through a point."""
+    return np.tensordot(normal, np.indices(shape), 1) > np.dot(normal, point)
 
 
 def make_column(
@@ -76,8 +100,7 @@ def make_column(
     truth[(np.hypot(dx, dy) < 4.5) & (along < cord_end)] = anatomy.CORD_ID
     start, stop = edges[chain.vertebrae.index(first)][0] - top, edges[chain.vertebrae.index(last)][1] - top
     low, high = max(0, int(shape[2] - stop)), min(shape[2], int(shape[2] - start))
-    affine = np.eye(4)
-    affine[:3, 3] = (-30.0, 5.0, low - 200.0)
+    affine = from_matvec(np.eye(3), (-30.0, 5.0, low - 200.0))
     return SimpleColumn(truth[:, :, low:high].copy(), affine)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nibabel.affines import from_matvec
 from processes import MAIN_SIDECAR, as_plain_user, config, finish, start  # type: ignore[import-not-found]
 from tiny_spine import UNDECIDED, TinySegmenter, make_dataset, save, tiny_image  # type: ignore[import-not-found]
 
@@ -145,8 +146,7 @@ def test_affinity_limits_the_default_number_of_threads():
 
 def label_map_of(tmp_path: Path, data: np.ndarray, dtype: type, slope: float = 1.0) -> Path:
     """Write values as another tool would, with offsets, codes and units of its own."""
-    affine = np.eye(4)
-    affine[:3, 3] = (31.25, -7.5, -120.125)
+    affine = from_matvec(np.eye(3), (31.25, -7.5, -120.125))
     image = nib.Nifti1Image(data.astype(dtype), affine)
     image.header.set_slope_inter(slope, 0.0)
     image.set_sform(affine, 4)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from nibabel.affines import from_matvec
 
 from tests.measurement.phantom import components_of
 from totalspineseg_bids.anatomy import BY_ID, CANAL_ID, CORD_ID, Structure, unnamed
@@ -40,8 +41,7 @@ def tiny_image(*, spine: bool = True, undecided: bool = False, seed: int = 0) ->
 
 def save(path: Path, data: np.ndarray, orientation: str = "RAS") -> Path:
     """Write an image in 1 mm voxels, its axes in the given orientation."""
-    affine = np.diag([1.0, 1, 1, 1])
-    affine[:3, 3] = (-9, -12, 30)
+    affine = from_matvec(np.diag([1.0, 1, 1]), (-9, -12, 30))
     image = nib.Nifti1Image(data, affine)
     if orientation != "RAS":
         start = nib.orientations.axcodes2ornt("RAS")

@@ -76,14 +76,13 @@ def test_apptainers_recipe_as_another_parser_reads_it():
     parser = pytest.importorskip("spython.main.parse.parsers.singularity")
     recipe = parser.SingularityParser(str(ROOT / "Singularity.def")).recipe["spython-base"]
     assert recipe.fromHeader == "{{ base_image }}"
-    copied = {line.split()[0] for line in recipe.files}
-    lines = re.findall(r"^COPY (?!--from)(.*)$", dockerfile(), re.MULTILINE)
-    assert copied == {source for line in lines for source in line.split()[:-1]}
-    steps = [line.split()[1] for line in recipe.install if line.startswith("containers/install.sh")]
-    assert steps == re.findall(r"^RUN \S*install\.sh (\w+)", dockerfile(), re.MULTILINE)
-    settings = {line.split("=", 1)[0] for line in recipe.environ}
-    docker = set(re.findall(r"(\w+)=", re.findall(r"^ENV (PATH=.*)$", dockerfile(), re.MULTILINE)[0]))
-    assert settings == docker - {"HOME"}
+    assert {line.split()[0] for line in recipe.files} == {
+        line.split()[0] for line in sections()["files"].strip().splitlines()
+    }
+    assert [line.split()[1] for line in recipe.install if line.startswith("containers/install.sh")] == STEPS
+    assert {line.split("=", 1)[0] for line in recipe.environ} == set(
+        re.findall(r"export (\w+)=", sections()["environment"])
+    )
     exported = " ".join(line for line in recipe.install if line.startswith("export "))
     arguments = re.findall(r"^ARG (VARIANT|PIP_OPTIONS|MODELS|MODEL_SHA256)\b", dockerfile(), re.MULTILINE)
     assert all(f'{name}="{{{{ {name.lower()} }}}}"' in exported for name in arguments)

@@ -3,11 +3,10 @@ import math
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from tests.images import save
-from tests.training.conftest import box_spine
+from tests.training.conftest import box_spine, without
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.cli.tools import main
 from totalspineseg_bids.errors import NothingSelectedError, UsageError
@@ -22,7 +21,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Four images: one model is right, the other names a column wrongly, misses a disc and has no fourth image."""
     root = tmp_path_factory.mktemp("compare")
     truth = box_spine()
-    hole = np.where(truth == anatomy.disc("C3-C4").id, 0, truth).astype(np.uint8)
+    hole = without(truth, anatomy.disc("C3-C4").id)
     worse = (shifted(truth), hole, truth, None)
     for number, other in enumerate(worse):
         contrast = "T1w" if number < 2 else "T2w"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.images import save
-from tests.training.conftest import DISCS, LEVELS, box_spine
+from tests.training.conftest import DISCS, LEVELS, box_spine, turned, without
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.errors import MissingInputError, NothingSelectedError
 from totalspineseg_bids.evaluation.evaluate import evaluate
@@ -96,7 +96,7 @@ def test_found_part_of_a_cut_vertebra_is_not_misnamed() -> None:
 
 def test_missing_level_is_incomplete() -> None:
     truth = box_spine()
-    predicted = np.where(truth == anatomy.disc("C3-C4").id, 0, truth).astype(np.uint8)
+    predicted = without(truth, anatomy.disc("C3-C4").id)
     result = compare(truth, predicted, EYE)
     assert result.outcome is Outcome.INCOMPLETE
     assert row(result, "disc_C3_C4").dice == 0.0
@@ -125,14 +125,13 @@ def test_what_the_field_of_view_cuts() -> None:
     labels[0, 5, 5], labels[5, 0, 5], labels[5, 5, 9], labels[5, 5, 5] = 20, 21, 22, 23
     assert cut_labels(labels, EYE) == {21, 22}
     # Stored with the axes in another order, the same labels are cut.
-    affine = np.array([[0, 0, -1, 9], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]], float)
-    assert cut_labels(np.ascontiguousarray(labels[::-1].transpose(1, 2, 0)), affine) == {21, 22}
+    assert cut_labels(*turned(labels)) == {21, 22}
 
 
 def test_cut_levels_do_not_count() -> None:
     truth = box_spine()[:, :, 5:]
     bottom = anatomy.vertebra("C5")
-    predicted = np.where(truth == bottom.id, 0, truth).astype(np.uint8)
+    predicted = without(truth, bottom.id)
     result = compare(truth, predicted, EYE)
     assert not row(result, bottom.name).full_view
     assert result.outcome is Outcome.RIGHT
@@ -140,9 +139,8 @@ def test_cut_levels_do_not_count() -> None:
 
 def test_files_on_other_grids_and_schemes(tmp_path: Path) -> None:
     truth = box_spine()
-    affine = np.array([[0, 0, -1, 23], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]], float)
-    turned = anatomy.to_scheme(np.ascontiguousarray(truth[::-1].transpose(1, 2, 0)), "totalspineseg")
-    pred, ref = save(tmp_path / "p.nii.gz", turned, affine), save(tmp_path / "t.nii.gz", truth)
+    predicted, affine = turned(anatomy.to_scheme(truth, "totalspineseg"))
+    pred, ref = save(tmp_path / "p.nii.gz", predicted, affine), save(tmp_path / "t.nii.gz", truth)
     result = evaluate([(pred, ref)], label_scheme="totalspineseg", truth_scheme="seed")
     assert not result.failed
     assert result.summary()["dice_levels"] == 1.0
@@ -230,7 +228,6 @@ def test_plainest_name_of_several_predictions_counts(tmp_path: Path) -> None:
     for added in ("res-1mm_seg-x_desc-T2w", "seg-x_desc-T2w"):
         save(tmp_path / "pred" / f"sub-1_{added}_dseg.nii.gz", box_spine())
     ((predicted, _),) = pair_files(tmp_path / "pred", truth.parent)
-    assert predicted is not None
     assert predicted.name == "sub-1_seg-x_desc-T2w_dseg.nii.gz"
 
 

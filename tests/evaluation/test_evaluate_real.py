@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.images import save
-from tests.training.conftest import box_spine, image_of
+from tests.training.conftest import box_spine, image_of, without
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
 
@@ -18,8 +18,6 @@ _SCRIPT = Path(__file__).parents[2] / "benchmarks" / "evaluate_real.py"
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
     spec = importlib.util.spec_from_file_location("evaluate_real", _SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -32,10 +30,6 @@ def _dataset(folder: Path, truth: np.ndarray) -> Path:
         name = f"{subject}_acq-lowresSag_seg-spider_desc-{suffix}_dseg.nii.gz"
         save(folder / "derivatives" / "labels" / subject / "anat" / name, truth)
     return folder
-
-
-def _without(labels: np.ndarray, *ids: int) -> np.ndarray:
-    return np.where(np.isin(labels, ids), 0, labels).astype(np.uint8)
 
 
 def _run(script, tmp_path, truth, predicted) -> None:
@@ -67,7 +61,7 @@ _BEYOND = np.where((_SPIDER == 0) & (np.arange(56) < 6), anatomy.vertebra("C7").
     [
         (_BOXES, _BOXES, (("discs", "cervical"), ["6", "1.000", "1.000", "6 of 6"])),
         (_BOXES, _BOXES, (("spinal cord", "all"), ["2", "1.000", "1.000", "-"])),
-        (_BOXES, _without(_BOXES, _DISC), (("discs", "cervical"), ["6", "0.833", "0.833", "5 of 6"])),
+        (_BOXES, without(_BOXES, _DISC), (("discs", "cervical"), ["6", "0.833", "0.833", "5 of 6"])),
         (_BOXES, _SHIFTED, (("acq-lowresSag_T2w",), ["1", "0.571", "0", "0", "0", "1"])),
         (_BOXES, np.zeros_like(_BOXES), (("acq-lowresSag_T2w",), ["1", "0.000", "0", "0", "1", "0"])),
         # Without a cord in the truth, the canal includes it; a sacrum and levels beyond the truth are not asked for.

@@ -124,36 +124,50 @@ def read(reader: Callable[[Path], Any], path: Path) -> Any:
     return None
 
 
+def check_image(loaded):
+    assert loaded.volume.data.ndim == 3
+    assert loaded.volume.data.dtype == np.float32
+    assert np.isfinite(loaded.volume.data).all()
+    assert np.isfinite(loaded.volume.affine).all()
+
+
+def check_labels(labels):
+    assert labels.data.dtype == np.uint8
+
+
+def check_weights(checkpoint):
+    assert all(torch.is_tensor(value) for value in checkpoint["network_weights"].values())
+
+
+def check_filters(filters):
+    assert isinstance(filters, dict)
+
+
+def check_settings(settings_of_a_run):
+    with suppress(SpineAppError):
+        RunConfig.from_mapping(settings_of_a_run)
+
+
+#: Reader of a file, damaged contents of it, and a check of what is read in spite of the damage.
+FILES = {
+    "image.nii": (load_image, damaged(nifti(np.int16), header=352), check_image),
+    "labels.nii": (read_labels, damaged(nifti(np.float32), header=352), check_labels),
+    "checkpoint_final.pth": (read_checkpoint, damaged(checkpoint()), check_weights),
+    "filter.json": (read_filters, st.binary(max_size=60) | JSON.map(lambda v: json.dumps(v).encode()), check_filters),
+    "run.toml": (read_toml, damaged(RECORD) | st.binary(max_size=60), check_settings),
+    "record.toml": (read_run_record, damaged(RECORD) | st.binary(max_size=60), lambda record: None),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
 @fuzz
-@given(content=damaged(nifti(np.int16), header=352))
-def test_images(folder: Path, content: bytes) -> None:
-    path = folder / "image.nii"
-    path.write_bytes(content)
-    loaded = read(load_image, path)
-    if loaded is not None:
-        assert loaded.volume.data.ndim == 3
-        assert loaded.volume.data.dtype == np.float32
-        assert np.isfinite(loaded.volume.data).all()
-        assert np.isfinite(loaded.volume.affine).all()
-
-
-@fuzz
-@given(content=damaged(nifti(np.float32), header=352))
-def test_label_maps(folder: Path, content: bytes) -> None:
-    path = folder / "labels.nii"
-    path.write_bytes(content)
-    labels = read(read_labels, path)
-    if labels is not None:
-        assert labels.data.dtype == np.uint8
-
-
-@fuzz
-@given(content=damaged(checkpoint()))
-def test_checkpoints(folder: Path, content: bytes) -> None:
-    path = folder / "checkpoint_final.pth"
-    path.write_bytes(content)
-    weights = read(read_checkpoint, path)
-    assert weights is None or all(torch.is_tensor(value) for value in weights["network_weights"].values())
+@given(data=st.data())
+def test_a_damaged_file_is_refused_by_name_or_read(folder, name, data):
+    reader, contents, check = FILES[name]
+    (folder / name).write_bytes(data.draw(contents))
+    found = read(reader, folder / name)
+    if found is not None:
+        check(found)
 
 
 @fuzz
@@ -204,24 +218,3 @@ def test_tables(folder: Path, rows: list[list[str]], data: st.DataObject) -> Non
         data.draw(st.sampled_from([text.encode(), text.encode("utf-16"), text.encode("cp1252", "replace")]))
     )
     read(reader, path)
-
-
-@fuzz
-@given(content=st.binary(max_size=60) | st.builds(lambda value: json.dumps(value).encode(), JSON))
-def test_filter_files(folder: Path, content: bytes) -> None:
-    path = folder / "filter.json"
-    path.write_bytes(content)
-    found = read(read_filters, path)
-    assert found is None or isinstance(found, dict)
-
-
-@fuzz
-@given(content=damaged(RECORD) | st.binary(max_size=60))
-def test_settings_and_run_records(folder: Path, content: bytes) -> None:
-    path = folder / "run.toml"
-    path.write_bytes(content)
-    found = read(read_toml, path)
-    if found is not None:
-        with suppress(SpineAppError):
-            RunConfig.from_mapping(found)
-    read(read_run_record, path)

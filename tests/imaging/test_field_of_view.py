@@ -4,19 +4,26 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from tests.columns import half_space
 from totalspineseg_bids.imaging.centerline import Centerline
 from totalspineseg_bids.imaging.field_of_view import AcquiredRegion, Cut, find_padding
 from totalspineseg_bids.imaging.grid import to_working_grid
 from totalspineseg_bids.imaging.volume import Geometry, Volume
 
 SHAPE = (40, 60, 70)
-PLACE = np.stack(np.meshgrid(*map(np.arange, SHAPE), indexing="ij"), axis=-1)
+MIDDLE = np.array(SHAPE) / 2
+X, Y, Z = np.indices(SHAPE)
+BALL = (X - 20) ** 2 + (Y - 30) ** 2 + (Z - 35) ** 2 < 12**2
 
 
 def beyond(normal, distance=0.0):
     """Return the voxels beyond a plane at a distance from the middle of the array."""
     unit = np.array(normal) / np.linalg.norm(normal)
-    return (PLACE - np.array(SHAPE) / 2) @ unit > distance
+    return half_space(SHAPE, MIDDLE + distance * unit, unit)
+
+
+def with_constant(where, value=0.0):
+    return np.where(where, np.float32(value), tissue())
 
 
 def tissue():
@@ -26,9 +33,9 @@ def tissue():
 PADDED = {
     "rotated": beyond((0.0, 0.4, 0.9)),
     "rotated slab": beyond((0.97, 0.0, 0.2), 12) | beyond((-0.97, 0.0, -0.2), 12),
-    "distortion corrected": np.hypot(PLACE[..., 1] - 30, PLACE[..., 2] - 90) > 85,
-    "stitched": ((PLACE[..., 2] < 35) & (PLACE[..., 1] < 15)) | ((PLACE[..., 2] >= 35) & (PLACE[..., 1] >= 50)),
-    "defaced": (PLACE[..., 1] > 40) & (PLACE[..., 2] > 40),
+    "distortion corrected": np.hypot(Y - 30, Z - 90) > 85,
+    "stitched": ((Z < 35) & (Y < 15)) | ((Z >= 35) & (Y >= 50)),
+    "defaced": (Y > 40) & (Z > 40),
     "one corner": beyond((1.0, 1.0, 1.0), 35),
 }
 
@@ -37,7 +44,7 @@ PADDED = {
 @pytest.mark.parametrize("kind", PADDED)
 def test_padding_of_any_shape_and_value_is_found(kind, value):
     outside = PADDED[kind]
-    found = find_padding(np.where(outside, np.float32(value), tissue()))
+    found = find_padding(with_constant(outside, value))
     assert found is not None
     # Corners of the padding that are narrower than a block are left out.
     assert not (found & ~outside).any()
@@ -46,23 +53,18 @@ def test_padding_of_any_shape_and_value_is_found(kind, value):
 
 def test_padding_survives_resampling():
     outside = PADDED["rotated"]
-    image = to_working_grid(Volume(np.where(outside, np.float32(0), tissue()), np.diag([0.7, 0.8, 1.3, 1.0])))
+    image = to_working_grid(Volume(with_constant(outside), np.diag([0.7, 0.8, 1.3, 1.0])))
     found = find_padding(image.data)
     zoom = [n / m for n, m in zip(image.data.shape, SHAPE, strict=True)]
     inside = ndimage.binary_erosion(ndimage.zoom(outside, zoom, order=0), iterations=4, border_value=1)
-    assert found is not None
     assert found[inside].all()
     assert found.mean() < 1.05 * outside.mean()
-
-
-def with_constant(where, value=0.0):
-    return np.where(where, np.float32(value), tissue())
 
 
 NOT_PADDED = {
     "tissue": tissue(),
     "clipped noise of air": with_constant(np.random.default_rng(1).random(SHAPE) < 0.9),
-    "flow void": with_constant(np.hypot(PLACE[..., 0] - 20, PLACE[..., 1] - 30) < 8),
+    "flow void": with_constant(np.hypot(X - 20, Y - 30) < 8),
     "clipped fat": with_constant(PADDED["one corner"], 5000),
     "one value": np.zeros(SHAPE, np.float32),
     "small": np.zeros((1, 2, 3), np.float32),
@@ -90,8 +92,7 @@ FACES = {
 
 
 def cut_of(field, up, structure):
-    middle = np.array(SHAPE) / 2
-    line = Centerline.from_polyline(middle + np.linspace(60, -60, 40)[:, None] * up / np.linalg.norm(up))
+    line = Centerline.from_polyline(MIDDLE + np.linspace(60, -60, 40)[:, None] * up / np.linalg.norm(up))
     assert line is not None
     index = np.argwhere(structure)
     return field.cut_of(index, line, index.mean(axis=0))
@@ -100,9 +101,10 @@ def cut_of(field, up, structure):
 @pytest.mark.parametrize("kind", FACES)
 def test_the_direction_of_the_canal_decides_how_a_face_of_the_array_cuts(kind):
     up, axis, last, expected = FACES[kind]
-    low = (np.array(SHAPE) - 9) // 2
+    low = (MIDDLE - 4.5).astype(int)
     low[axis] = SHAPE[axis] - 9 if last else 0
-    structure = ((low <= PLACE) & (low + 9 > PLACE)).all(axis=-1)
+    structure = np.zeros(SHAPE, bool)
+    structure[tuple(slice(start, start + 9) for start in low)] = True
     field = AcquiredRegion(Geometry(SHAPE, np.eye(4)))
     assert cut_of(field, up, structure) is expected
     inwards = np.roll(structure, -3 if last else 3, axis=axis)
@@ -125,15 +127,17 @@ PLANES = {
 def test_padding_cuts_as_its_own_border_runs(kind):
     up, normal, expected = PLANES[kind]
     outside = beyond(normal)
-    ball = ((PLACE - np.array(SHAPE) / 2) ** 2).sum(axis=-1) < 12**2
     field = AcquiredRegion(Geometry(SHAPE, np.eye(4)), outside)
-    assert cut_of(field, up, ball & ~outside) is expected
-    assert cut_of(field, up, ball & ~beyond(normal, -4)) is Cut.NONE
+    assert cut_of(field, up, BALL & ~outside) is expected
+    assert cut_of(field, up, BALL & ~beyond(normal, -4)) is Cut.NONE
 
 
-def test_slabs_cut_both_sides_and_corners_most_harmfully():
-    slab = AcquiredRegion(Geometry(SHAPE, np.eye(4)), beyond((1, 0, 0.2), 6) | beyond((-1, 0, -0.2), 6))
-    corner = AcquiredRegion(Geometry(SHAPE, np.eye(4)), beyond(RIGHT) | beyond(UP))
-    ball = ((PLACE - np.array(SHAPE) / 2) ** 2).sum(axis=-1) < 12**2
-    assert cut_of(slab, UP, ball & ~slab.padding) is Cut.SIDES
-    assert cut_of(corner, UP, ball & ~corner.padding) is Cut.ALONG
+@pytest.mark.parametrize(
+    ("padding", "expected"),
+    [
+        pytest.param(beyond((1, 0, 0.2), 6) | beyond((-1, 0, -0.2), 6), Cut.SIDES, id="slab"),
+        pytest.param(beyond((1, 0, 0)) | beyond((0, 0, 1)), Cut.ALONG, id="corner"),
+    ],
+)
+def test_slabs_cut_both_sides_and_corners_most_harmfully(padding, expected):
+    assert cut_of(AcquiredRegion(Geometry(SHAPE, np.eye(4)), padding), UP, BALL & ~padding) is expected

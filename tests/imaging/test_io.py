@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nibabel.affines import from_matvec
 
 from tests.bad_images import KINDS, Maker, cut, write
 from totalspineseg_bids.errors import ImageError, SpineAppError
@@ -55,15 +56,15 @@ def test_every_number_type_is_read(tmp_path, dtype, extension):
 
 def test_nifti2_big_endian_and_scaled_values_are_read(tmp_path):
     data = some_data()
-    nib.save(nib.Nifti2Image(data, AFFINE), tmp_path / "two.nii.gz")
-    np.testing.assert_array_equal(read_image(tmp_path / "two.nii.gz").data, data)
-    big = nib.Nifti1Image(data, AFFINE, nib.Nifti1Header(endianness=">"))
-    nib.save(big, tmp_path / "big.nii")
-    np.testing.assert_array_equal(read_image(tmp_path / "big.nii").data, data)
     scaled = nib.Nifti1Image(data.astype(np.float32) / 3, AFFINE)
     scaled.set_data_dtype(np.int16)
-    nib.save(scaled, tmp_path / "scaled.nii.gz")
-    np.testing.assert_allclose(read_image(tmp_path / "scaled.nii.gz").data, data / 3, atol=0.01)
+    for name, image, expected in (
+        ("two.nii.gz", nib.Nifti2Image(data, AFFINE), data),
+        ("big.nii", nib.Nifti1Image(data, AFFINE, nib.Nifti1Header(endianness=">")), data),
+        ("scaled.nii.gz", scaled, data / 3),
+    ):
+        nib.save(image, tmp_path / name)
+        np.testing.assert_allclose(read_image(tmp_path / name).data, expected, atol=0.01)
 
 
 def test_trailing_axes_of_one_are_dropped(tmp_path):
@@ -161,8 +162,7 @@ def test_labels_survive_the_way_to_disk_and_back(tmp_path_factory, shape, seed, 
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 256, shape).astype(np.uint8)
     matrix = np.linalg.qr(rng.normal(size=(3, 3)))[0] * rng.uniform(0.3, 5, 3)
-    affine = np.eye(4)
-    affine[:3, :3], affine[:3, 3] = matrix, rng.uniform(-100, 100, 3)
+    affine = from_matvec(matrix, rng.uniform(-100, 100, 3))
     path = tmp_path_factory.mktemp("labels") / f"x{extension}"
     write_labels(path, labels, affine)
     back = read_labels(path)

@@ -3,6 +3,11 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from tests.inference.untrained import write_untrained_model
+from totalspineseg_bids.inference.model import load_model
+
+from .samples import STEP2
+
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
@@ -10,3 +15,9 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory):
+    """Two folds of a model of regions that takes two channels."""
+    return load_model(write_untrained_model(tmp_path_factory.mktemp("model"), STEP2, folds=2))

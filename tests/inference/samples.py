@@ -7,7 +7,12 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from totalspineseg_bids.inference.options import InferenceOptions
 from totalspineseg_bids.segmentation import class_maps
+
+ISO = (1.0, 1.0, 1.0)
+TORCH = InferenceOptions(device="cpu", engine="torch")
+OPENVINO = InferenceOptions(device="cpu", engine="openvino", threads=1)
 
 
 def release(name: str) -> dict[str, Any]:
@@ -19,18 +24,7 @@ def release(name: str) -> dict[str, Any]:
 
 
 STEP1, STEP2 = release("r20240601-step1"), release("r20241115-step2")
-SOFTMAX: dict[str, Any] = {
-    "channel_names": {"0": "MRI"},
-    "labels": {"background": 0, "disc": 1, "canal": 2, "cord": 3},
-}
-NAMED: dict[str, Any] = {
-    "channel_names": {"0": "MRI"},
-    "labels": {
-        "background": 0,
-        **{f"vertebrae_{level}": i for i, level in enumerate(["C3", "T6", "L3"], 1)},
-        "disc_L3_L4": 4,
-    },
-}
+SOFTMAX = {"channel_names": {"0": "MRI"}, "labels": {"background": 0, "disc": 1, "canal": 2, "cord": 3}}
 
 
 def image(channels: int = 1, shape: tuple[int, int, int] = (24, 30, 36), seed: int = 0) -> np.ndarray:

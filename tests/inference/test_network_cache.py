@@ -8,21 +8,14 @@ from tests.inference.untrained import write_untrained_model
 from totalspineseg_bids.inference.engines import make_engine
 from totalspineseg_bids.inference.model import NnUNetModel, load_model
 from totalspineseg_bids.inference.network_cache import CACHE_VARIABLE, cache_folder
-from totalspineseg_bids.inference.options import InferenceOptions
 
-from .samples import STEP2, image
+from .samples import OPENVINO, STEP2, image
 
 pytest.importorskip("openvino")
-OPTIONS = InferenceOptions(device="cpu", engine="openvino", threads=1)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> NnUNetModel:
-    return load_model(write_untrained_model(tmp_path_factory.mktemp("model"), STEP2, folds=2))
 
 
 def outputs(model: NnUNetModel) -> list[np.ndarray]:
-    engine = make_engine(model, OPTIONS)
+    engine = make_engine(model, OPENVINO)
     return [engine(torch.from_numpy(image(2, shape) / 100)).numpy().copy() for shape in ((16, 16, 16), (20, 16, 24))]
 
 
@@ -30,9 +23,7 @@ def unbuildable(_model: NnUNetModel) -> list[torch.nn.Module]:
     pytest.fail("the network was built again")
 
 
-def test_a_converted_network_is_used_again_with_the_same_output(
-    model: NnUNetModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_converted_network_is_used_again_with_the_same_output(model, tmp_path, monkeypatch):
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "networks"))
     first = outputs(model)
     assert len(list((tmp_path / "networks").iterdir())) == 1
@@ -41,28 +32,17 @@ def test_a_converted_network_is_used_again_with_the_same_output(
         np.testing.assert_array_equal(found, expected)
 
 
-def damage(folder: Path) -> None:
-    for file in folder.rglob("*.xml"):
-        file.write_text("no network")
-
-
-def lock(folder: Path) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    folder.write_text("a file where the folder should be")
-
-
 @pytest.mark.parametrize("case", ["off", "damaged", "not writable", "other weights"])
-def test_without_a_usable_entry_the_network_is_converted(
-    case: str, model: NnUNetModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_usable_entry_the_network_is_converted(case, model, tmp_path, monkeypatch):
     folder = tmp_path / "networks"
     monkeypatch.setenv(CACHE_VARIABLE, "off" if case == "off" else str(folder))
     expected = None
     if case == "damaged":
         expected = outputs(model)
-        damage(folder)
+        for file in folder.rglob("*.xml"):
+            file.write_text("no network")
     elif case == "not writable":
-        lock(folder)
+        folder.write_text("a file where the folder should be")
     elif case == "other weights":
         outputs(load_model(write_untrained_model(tmp_path / "other", STEP2, seed=1)))
     found = outputs(model)
@@ -79,9 +59,7 @@ def test_without_a_usable_entry_the_network_is_converted(
     ({"XDG_CACHE_HOME": "/c"}, Path("/c/totalspineseg_bids/networks")),
     ({"HOME": "/h"}, Path("/h/.cache/totalspineseg_bids/networks")),
 ])  # fmt: skip
-def test_the_folder_follows_the_environment(
-    variables: dict[str, str], expected: Path | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_folder_follows_the_environment(variables, expected, monkeypatch):
     for name in (CACHE_VARIABLE, "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():

@@ -5,21 +5,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from tests.inference.untrained import build_network
+from tests.inference.untrained import small_network
 from totalspineseg_bids.inference.pixel_shuffle import PixelShuffleUNet, depth_to_space, space_to_depth
-from totalspineseg_bids.training.synthetic.small_plans import PLAIN, SUBVOXEL, small_plans
-
-
-def network(kind, channels=2, outputs=3, seed=0):
-    torch.manual_seed(seed)
-    plans = small_plans(
-        "x",
-        ["MRI"] * channels,
-        features=(4, 6, 8),
-        strides=((1, 1, 1), (2, 2, 2), (2, 2, 2)),
-        network=kind,
-    )
-    return build_network(plans, channels, outputs).eval()
+from totalspineseg_bids.training.synthetic.small_plans import SUBVOXEL
 
 
 def test_voxels_become_channels_of_a_wide_one_and_come_back():
@@ -32,14 +20,13 @@ def test_voxels_become_channels_of_a_wide_one_and_come_back():
 
 
 def test_the_network_takes_and_gives_the_voxels_of_the_image():
-    built = network(SUBVOXEL)
+    built = small_network(2, network=SUBVOXEL)
     assert isinstance(built, PixelShuffleUNet)
     assert built(torch.zeros(1, 2, 16, 16, 16)).shape == (1, 3, 16, 16, 16)
-    assert built.encoder.stages[0][0].convs[0].conv.in_channels == 16
 
 
 def test_it_tells_voxels_of_one_block_apart():
-    built = network(SUBVOXEL)
+    built = small_network(2, network=SUBVOXEL)
     given = built(torch.randn(1, 2, 16, 16, 16))
     assert not torch.equal(
         functional.avg_pool3d(given, 2).repeat_interleave(2, 2)[0, 0, :, ::2, ::2], given[0, 0, :, ::2, ::2]
@@ -49,8 +36,3 @@ def test_it_tells_voxels_of_one_block_apart():
 def test_deep_supervision_is_refused():
     with pytest.raises(ValueError, match="deep supervision"):
         PixelShuffleUNet(1, num_classes=2, deep_supervision=True)
-
-
-def test_plans_name_the_class():
-    assert PLAIN != SUBVOXEL
-    assert SUBVOXEL.startswith("totalspineseg_bids.inference.")

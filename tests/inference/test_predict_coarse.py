@@ -1,6 +1,6 @@
 """Probabilities on the network's own grid."""
 
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,21 +9,20 @@ from scipy.special import softmax
 
 from tests.inference.untrained import write_untrained_model
 from totalspineseg_bids.inference.model import load_model
-from totalspineseg_bids.inference.options import InferenceOptions
 from totalspineseg_bids.inference.predictor import Predictor
 
-from .samples import SOFTMAX, STEP1, image
+from .samples import ISO, SOFTMAX, STEP1, TORCH, image
 
 
 @pytest.mark.parametrize("transpose", [(0, 1, 2), (1, 2, 0)])
 @pytest.mark.parametrize("dataset", [SOFTMAX, STEP1])
-def test_coarse_probabilities_are_those_of_the_full_grid(tmp_path: Path, dataset: dict, transpose: tuple) -> None:
+def test_coarse_probabilities_are_those_of_the_full_grid(tmp_path, dataset, transpose):
     """Their logits, brought to the image's grid by linear interpolation, give the probabilities of ``predict``."""
     model = load_model(write_untrained_model(tmp_path, dataset, spacing=(2.0, 1.5, 1.0), transpose=transpose))
-    predictor = Predictor(model, InferenceOptions(engine="torch", device="cpu", precision="fp32"))
+    predictor = Predictor(model, replace(TORCH, precision="fp32"))
     data = image()
-    full = predictor.predict(data, (1.0, 1.0, 1.0), keep=("cord",)).probabilities["cord"]
-    coarse = predictor.predict_coarse(data, (1.0, 1.0, 1.0))
+    full = predictor.predict(data, ISO, keep=("cord",)).probabilities["cord"]
+    coarse = predictor.predict_coarse(data, ISO)
     assert coarse.probabilities.shape[0] == len(coarse.names)
     coarse_values = np.clip(coarse.probabilities.astype(np.float64), 1e-38, 1 - 1e-12)
     logits = np.log(coarse_values)

@@ -13,7 +13,7 @@ import torch
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
 from totalspineseg_bids.inference.decode import Heads
-from totalspineseg_bids.training.synthetic.small_plans import small_plans
+from totalspineseg_bids.training.synthetic.small_plans import PLAIN, small_plans
 
 Architecture = Literal["plain", "residual"]
 _CLASSES = {"plain": "PlainConvUNet", "residual": "ResidualEncoderUNet"}
@@ -26,6 +26,7 @@ def write_untrained_model(
     folds: int = 1,
     seed: int = 0,
     trainer: str = "nnUNetTrainer",
+    configuration: Mapping[str, Any] | None = None,
     **plans_options: Any,
 ) -> Path:
     """Write ``dataset.json``, ``plans.json`` and one checkpoint per fold.
@@ -42,6 +43,8 @@ def write_untrained_model(
         Random seed of the weights.
     trainer
         Name of the trainer class to record.
+    configuration
+        Entries of the plans' configuration to set.
     **plans_options
         Options of `_plans`.
 
@@ -52,6 +55,7 @@ def write_untrained_model(
     """
     target = folder / f"{trainer}__nnUNetPlans__3d_fullres"
     plans = _plans(dataset, **plans_options)
+    plans["configurations"]["3d_fullres"].update(configuration or {})
     target.mkdir(parents=True)
     (target / "plans.json").write_text(json.dumps(plans, indent=1), encoding="utf-8")
     (target / "dataset.json").write_text(
@@ -148,3 +152,12 @@ def _weights(plans: Mapping[str, Any], dataset: Mapping[str, Any], seed: int) ->
                 layer.bias.fill_(-8.0 if heads.regions else 0.0)
     weights: dict[str, torch.Tensor] = network.state_dict()
     return weights
+
+
+def small_network(
+    channels: int = 1, outputs: int = 3, *, features: Sequence[int] = (4, 6, 8), network: str = PLAIN, **options: Any
+) -> torch.nn.Module:
+    """Build an untrained network of three stages."""
+    strides = ((1, 1, 1), (2, 2, 2), (2, 2, 2))
+    plans = small_plans("x", ["MRI"] * channels, features=features, strides=strides, network=network, **options)
+    return build_network(plans, channels, outputs).eval()

@@ -156,3 +156,10 @@ def measure(labels, affine, components, line, *, image=None, padding=None) -> Sp
     """Measure a label map with its components and centreline."""
     spine = LabelledSpine(labels, affine, components, SpineStatus.LABELLED, centerline_mm=line, padding=padding)
     return measure_spine(spine, image)
+
+
+def rows_of(labels, affine, line=None, *, partial: tuple[str, ...] = (), **options):
+    """Return the measures of each level of a label map; those of the levels in ``partial`` touch the edge."""
+    line = np.zeros((0, 3)) if line is None else line
+    measured = measure(labels, affine, components_of(labels, affine, partial=partial), line, **options)
+    return {row.level: row for row in measured.levels if row.level}

@@ -4,6 +4,7 @@ import io
 import itertools
 import shutil
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,7 @@ from .conftest import derivatives, draw_figures, write_profile
 By = pytest.importorskip("selenium.webdriver.common.by").By
 Keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
 
+PAGES = ("group.html", "sub-00.html")
 EVIL = "<script>window.broken=1</script>"
 WIDTHS = {"phone": 390, "laptop": 1366, "wide": 2200}
 
@@ -30,24 +32,13 @@ WIDTHS = {"phone": 390, "laptop": 1366, "wide": 2200}
 def site(spine, rows, tmp_path_factory):
     """A subject page and a group page of 24 images in two sessions, with everything a page can have."""
     folder = tmp_path_factory.mktemp("site")
-    first = derivatives(
-        "sub-00_T2w",
-        rows,
-        Flags=["T13"],
-        Figures=draw_figures(folder, spine),
-        Model={"Name": "m"},
-        Posture={"lumbar-lordosis-deg": "41.3"},
-        ImageQuality={"snr": "12.5"},
-    )
+    measures = {"Posture": {"lumbar-lordosis-deg": "41.3"}, "ImageQuality": {"snr": "12.5"}}
+    content = {"Flags": ["T13"], "Figures": draw_figures(folder, spine), "Model": {"Name": "m"}, **measures}
+    first = derivatives("sub-00_T2w", rows, **content)
     areas = {"level": "L3", "cord-area-mm2": "60"}
-    write_profile(
-        folder,
-        first,
-        [
-            {"distance-mm": f"{mm}", "position": f"{mm / 40}", "canal-area-mm2": f"{200 + mm}", **areas}
-            for mm in range(40)
-        ],
-    )
+    places = [{"distance-mm": f"{mm}", "position": f"{mm / 40}", "canal-area-mm2": f"{200 + mm}"} for mm in range(40)]
+    profile = [place | areas for place in places]
+    write_profile(folder, first, profile)
     content = dict.fromkeys(("Status", "Reason"), EVIL) | {"Flags": [EVIL], "Settings": {EVIL: EVIL}}
     odd = derivatives("sub-00_PDw", [{"name": EVIL, "reason": EVIL}], **content)
     write_profile(folder, odd, [{"distance-mm": f"{mm}", "level": EVIL, "canal-area-mm2": "200"} for mm in range(40)])
@@ -61,13 +52,8 @@ def site(spine, rows, tmp_path_factory):
         thumbnail = f"{name}/figures/{session}.png"
         (folder / thumbnail).parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (40, 80), 30 * number % 255).save(folder / thumbnail)
-        state = {
-            "status": "labelled",
-            "levels": "L3,L4,L5,L3-L4,L4-L5",
-            "report": f"{name}.html",
-            "lumbar-lordosis": "40",
-            "snr": f"{30 + number % 3}.0" if number != 3 else "4.0",
-        }
+        state = {"status": "labelled", "levels": "L3,L4,L5,L3-L4,L4-L5", "report": f"{name}.html"}
+        state |= {"lumbar-lordosis": "40", "snr": f"{30 + number % 3}.0" if number != 3 else "4.0"}
         images.append({**keys, **state, "thumbnail": thumbnail, "flags": "T13" if number == 5 else ""})
         for row in rows:
             scaled = {
@@ -142,7 +128,7 @@ def point_of(browser, canvas: str) -> None:
 
 
 def test_nothing_leaves_the_machine_and_no_error_is_logged(browser, site):
-    for page in ("group.html", "sub-00.html"):
+    for page in PAGES:
         browser.open(site / page)
         browser.run("scrollTo(0, document.body.scrollHeight)")
         assert browser.requests() <= {"file", "data", "blob"}
@@ -159,12 +145,10 @@ def test_search_filter_and_sort(browser, site):
     browser.find("#flagged").click()
     assert shown(browser) == 2
     browser.find("#flagged").click()
-    choose(browser, "#status", "failed")
-    assert shown(browser) == 1
-    choose(browser, "#status", "")
-    choose(browser, "#rated", "doubtful")
-    assert shown(browser) == 1
-    choose(browser, "#rated", "")
+    for selector, value in (("#status", "failed"), ("#rated", "doubtful")):
+        choose(browser, selector, value)
+        assert shown(browser) == 1
+        choose(browser, selector, "")
     # Not innerText: that of a row which was only just moved into view is empty until the next frame.
     first = "return document.querySelector('#image-list tbody tr td:nth-child(2)').textContent"
     button = browser.find("th[data-key='participant'] button")
@@ -392,14 +376,14 @@ def test_layers_palette_and_zoom(browser, site):
 
 
 @pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS)
-@pytest.mark.parametrize("page", ["group.html", "sub-00.html"])
+@pytest.mark.parametrize("page", PAGES)
 def test_no_page_is_wider_than_the_screen(browser, site, page, width):
     browser.open(site / page, width)
     assert browser.run("return document.documentElement.scrollWidth") <= width
     assert browser.console() == []
 
 
-@pytest.mark.parametrize("page", ["group.html", "sub-00.html"])
+@pytest.mark.parametrize("page", PAGES)
 def test_everything_has_a_name_for_a_screen_reader(browser, site, page):
     browser.open(site / page)
     assert browser.run("return document.documentElement.lang") == "en"
@@ -440,36 +424,37 @@ CONTRAST = """
 """
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("page", ["group.html", "sub-00.html"])
-def test_text_stands_out_in_light_and_dark(browser, site, page, scheme):
-    features = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-    browser.window.execute_cdp_cmd("Emulation.setEmulatedMedia", features)
+@contextmanager
+def emulated(browser, what, state, former):
+    """Let the browser emulate something for a while."""
+    browser.window.execute_cdp_cmd(f"Emulation.set{what}", state)
     try:
+        yield
+    finally:
+        browser.window.execute_cdp_cmd(f"Emulation.set{what}", former)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("page", PAGES)
+def test_text_stands_out_in_light_and_dark(browser, site, page, scheme):
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    with emulated(browser, "EmulatedMedia", {"features": features}, {"features": []}):
         browser.open(site / page)
         ground = browser.run("return getComputedStyle(document.body).backgroundColor")
         assert (sum(int(v) for v in ground[4:-1].split(",")) < 200) == (scheme == "dark")
         assert browser.run(CONTRAST) == []
-    finally:
-        browser.window.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
 def test_print_leaves_controls_out(browser, site):
-    browser.window.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
-    try:
+    with emulated(browser, "EmulatedMedia", {"media": "print"}, {"media": ""}):
         browser.open(site / "group.html")
         assert not any(e.is_displayed() for e in browser.all("nav.bar, .controls"))
         assert browser.find("#image-list").is_displayed()
-    finally:
-        browser.window.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
 
 
 def test_a_page_without_scripts_still_shows_pictures_and_tables(browser, site):
-    browser.window.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
-    try:
+    with emulated(browser, "ScriptExecutionDisabled", {"value": True}, {"value": False}):
         browser.open(site / "sub-00.html")
         assert browser.find(".views img").is_displayed()
         assert browser.find("table.levels").is_displayed()
         assert not browser.find("[data-open-viewer]").is_displayed()
-    finally:
-        browser.window.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})

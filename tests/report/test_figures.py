@@ -101,10 +101,8 @@ def test_little_or_nothing_labelled(spine, tmp_path, what):
 
 
 def test_the_spine_is_lit_beside_bright_fat():
-    data = np.zeros((20, 20, 20), np.float32)
-    labels = np.zeros(data.shape, np.uint8)
-    data[:, :5], data[8:12, 8:12] = 1000.0, 100.0
-    labels[8:12, 8:12] = 20
+    labels, data = np.zeros((20, 20, 20), np.uint8), np.zeros((20, 20, 20), np.float32)
+    data[:, :5], data[8:12, 8:12], labels[8:12, 8:12] = 1000.0, 100.0, 20
     image = Volume(data, np.eye(4))
     assert IntensityWindow.from_data(data).high == 1000.0
     assert IntensityWindow.from_labels(image, labels, np.eye(4)).high == pytest.approx(120.0)
@@ -115,10 +113,8 @@ def test_window_survives_odd_intensities():
     assert IntensityWindow.from_data(np.full((4, 4, 4), np.nan, np.float32)) == IntensityWindow(0.0, 1.0)
     flat = IntensityWindow.from_data(np.full((4, 4, 4), 7.0, np.float32))
     assert flat.high > flat.low
-    image = Volume(
-        np.where(np.arange(64) % 7 == 0, np.nan, np.arange(64)).reshape(4, 4, 4).astype(np.float32), np.eye(4)
-    )
-    assert np.isfinite(IntensityWindow.from_data(image.data).high)
+    holes = np.where(np.arange(64) % 7, np.arange(64), np.nan).reshape(4, 4, 4).astype(np.float32)
+    assert np.isfinite(IntensityWindow.from_data(holes).high)
 
 
 def test_a_given_centreline_replaces_the_one_of_the_labels(spine, drawn, tmp_path):

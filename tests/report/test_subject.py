@@ -46,34 +46,24 @@ def test_one_file_with_everything(image):
     for row in report.rows:
         text = {"SC": "Spinal cord", "canal": "Spinal canal"}.get(row["abbreviation"], row["abbreviation"])
         assert f"</span>{text}</th>" in page
-    for expected in (
-        "missing-disc:L3-L4",
-        "sheared-affine: the axes in the header",
-        "r20251124",
-        "Warszawer",
-        "Isensee",
-        'href="group.html"',
-        "Canal area",
-    ):
+    flags, references = ("missing-disc:L3-L4", "sheared-affine: the axes in the header"), ("Warszawer", "Isensee")
+    for expected in (*flags, *references, "r20251124", 'href="group.html"', "Canal area"):
         assert expected in page
+    assert f"totalspineseg_bids {__version__} (model r20251124)" in page[page.index('id="methods"') :]
     assert "Bundled model" not in page
     assert [path.name for path in folder.iterdir() if path.is_file()] == ["sub-01.html"]
 
 
-def test_angles_are_shown_with_the_measures(image):
+def test_angles_are_shown_with_the_measures_and_a_bundled_model_on_top(image):
     folder, report = image
     angles = {"lumbar-lordosis-deg": "41.3", "coronal-cobb-deg": "12.4", "coronal-cobb-levels": "T5-L1"}
-    page = write(folder, [changed(report, Posture=angles)])
+    bundled = {"Name": "bundled", "Bundled": True}
+    page = write(folder, [changed(report, Posture=angles, Model=bundled)])
+    assert "Bundled model: trained on synthetic images, for trying out" in page
+    assert page.index("Bundled model:") < page.index("<main")
     assert "Lumbar lordosis L1-L5 <b>41°</b>" in page
     assert "<b>12° (T5-L1)</b>" in page
     assert "lumbar-lordosis-deg" not in page
-
-
-def test_bundled_model_is_said_on_top(image):
-    folder, report = image
-    page = write(folder, [changed(report, Model={"Name": "bundled", "Bundled": True})])
-    assert "Bundled model: trained on synthetic images, for trying out" in page
-    assert page.index("Bundled model:") < page.index("<main")
 
 
 @pytest.mark.parametrize("status", ["abstained", "no-spine", "failed", "something new"])
@@ -110,13 +100,6 @@ def test_confidence_of_each_level_comes_first(image):
         assert f'<tr id="{anchor}"' in page
 
 
-def test_methods_text_names_version_and_model(image):
-    folder, report = image
-    page = write(folder, [report])
-    methods = page[page.index('id="methods"') :]
-    assert f"totalspineseg_bids {__version__} (model r20251124)" in methods
-
-
 def test_damaged_viewer_files_cost_the_viewer_only(image, tmp_path):
     folder, report = image
     for name in report.figures.values():
@@ -134,19 +117,19 @@ def test_no_image_and_missing_figures(tmp_path):
     assert "gone.png" not in page
 
 
-def _profile_rows():
-    """Two levels of 20 mm with a gap of the cord between them."""
-    for mm in range(40):
-        level, position = ("C3", mm / 20) if mm < 20 else ("C4", (mm - 20) / 20)
-        cord = "n/a" if 15 <= mm < 25 else "80.0"
-        names = ("distance-mm", "level", "position", "canal-area-mm2", "cord-area-mm2")
-        yield dict(zip(names, (str(mm), level, f"{position:.3f}", "200.0", cord), strict=True))
-
-
 def test_areas_along_the_column_are_drawn_with_the_band_of_the_group(tmp_path):
     report = derivatives()
     assert "Canal and cord along the column" not in write(tmp_path, [report])
-    write_profile(tmp_path, report, list(_profile_rows()))
+    # Two levels of 20 mm with a gap of the cord between them.
+    write_profile(
+        tmp_path,
+        report,
+        [
+            {"distance-mm": f"{mm}", "level": ("C3", "C4")[mm // 20], "position": f"{mm % 20 / 20:.3f}"}
+            | {"canal-area-mm2": "200.0", "cord-area-mm2": "n/a" if 15 <= mm < 25 else "80.0"}
+            for mm in range(40)
+        ],
+    )
     alone = write(tmp_path, [report])
     assert (alone.count('class="line"'), alone.count('class="band"')) == (3, 0)
     assert "<title>C3; Canal area 200 mm²; Cord area 80 mm²</title>" in alone

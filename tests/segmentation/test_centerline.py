@@ -1,18 +1,15 @@
 import numpy as np
 import pytest
+from scipy.spatial import cKDTree
 
 from totalspineseg_bids.imaging.centerline import Centerline
 
 
-def _tube(curve: np.ndarray, radius: float = 8.0, step: float = 2.0) -> np.ndarray:
+def _tube(curve, radius=8.0, step=2.0):
     """Grid points within ``radius`` of a densely sampled curve."""
     low, high = curve.min(axis=0) - radius, curve.max(axis=0) + radius
-    axes = [np.arange(a, b, step) for a, b in zip(low, high, strict=True)]
-    points = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
-    from scipy.spatial import cKDTree
-
-    distance, _ = cKDTree(curve).query(points)
-    return points[distance < radius]
+    points = low + step * np.argwhere(np.ones(np.ceil((high - low) / step).astype(int)))
+    return points[cKDTree(curve).query(points)[0] < radius]
 
 
 def _arc(length: float, turn_degrees: float, plane: str, tilt: float = 0.0) -> np.ndarray:
@@ -33,7 +30,6 @@ def _arc(length: float, turn_degrees: float, plane: str, tilt: float = 0.0) -> n
 def test_curve_follows_bends_and_tilts(turn, plane, tilt):
     curve = _arc(400, turn, plane, tilt)
     line = Centerline.from_canal(_tube(curve), 8.0)
-    assert line is not None
     assert line.length == pytest.approx(400, rel=0.08)
     true_s = np.linspace(0, 400, 400)
     found = line.project(curve[20:-20:10]).s
@@ -48,10 +44,7 @@ def test_gaps_and_blobs_elsewhere_do_not_matter():
     height = tube[:, 2]
     gap = (height < -150) & (height > -210)
     blob = np.array([120.0, 90.0, -200.0]) + np.random.default_rng(0).uniform(-4, 4, (30, 3))
-    whole = Centerline.from_canal(tube, 8.0)
-    holed = Centerline.from_canal(np.vstack([tube[~gap], blob]), 8.0)
-    assert whole is not None
-    assert holed is not None
+    whole, holed = (Centerline.from_canal(points, 8.0) for points in (tube, np.vstack([tube[~gap], blob])))
     assert holed.length == pytest.approx(whole.length, rel=0.03)
     middle = curve[200:201]
     assert np.hypot(holed.project(middle).anterior, holed.project(middle).lateral)[0] < 10
@@ -64,8 +57,6 @@ def test_a_vessel_beside_the_canal_is_no_part_of_it(at, sideways, forward):
     tube = _tube(curve)
     vessel = _tube(curve[at - 25 : at + 25] + np.array([sideways, forward, 0]), radius=5)
     alone, both = (Centerline.from_canal(points, 8.0) for points in (tube, np.vstack([tube, vessel])))
-    assert alone is not None
-    assert both is not None
     np.testing.assert_array_equal(both.points, alone.points)
 
 
@@ -73,15 +64,12 @@ def test_a_vessel_beside_the_canal_is_no_part_of_it(at, sideways, forward):
 @pytest.mark.parametrize(("first", "last"), [(160, 250), (40, 130), (60, 90)])
 def test_parts_of_a_torn_canal_are_joined(turn, plane, first, last):
     curve = _arc(400, turn, plane)
-    parts = np.vstack([_tube(curve[:first]), _tube(curve[last:])])
-    line = Centerline.from_canal(parts, 8.0)
-    assert line is not None
+    line = Centerline.from_canal(np.vstack([_tube(curve[:first]), _tube(curve[last:])]), 8.0)
     assert line.length == pytest.approx(400, rel=0.08)
 
 
 def test_front_is_front():
     line = Centerline.from_canal(_tube(_arc(200, 40, "sagittal")), 8.0)
-    assert line is not None
     point = line.at(100.0)
     seen = line.project(point + np.array([[0, 20, 0], [15, 0, 0], [0, -10, 0]]))
     assert seen.anterior[0] > 15
@@ -92,7 +80,6 @@ def test_front_is_front():
 def test_a_short_canal_is_ordered_by_height():
     tube = _tube(_arc(24, 0, "sagittal"), radius=9)
     line = Centerline.from_canal(tube, 8.0)
-    assert line is not None
     assert line.project(np.array([[0.0, 20.0, -2.0]])).s[0] < line.project(np.array([[0.0, 20.0, -20.0]])).s[0]
 
 
@@ -100,11 +87,9 @@ def test_without_canal_the_discs_make_the_curve():
     centers = _arc(300, 70, "sagittal")[::25] + np.array([0, 18, 0])
     shuffled = centers[np.random.default_rng(1).permutation(len(centers))]
     line = Centerline.from_discs(shuffled)
-    assert line is not None
     assert (np.diff(line.project(centers).s) > 5).all()
     assert Centerline.from_discs(np.zeros((0, 3))) is None
     single = Centerline.from_discs(centers[:1])
-    assert single is not None
     assert single.project(centers[:1]).anterior[0] > 10
 
 
@@ -112,24 +97,21 @@ def test_discs_beyond_the_canal_bend_the_curve():
     curve = _arc(400, 100, "sagittal")
     centers = curve[::30] + np.array([0, 18, 0])
     half = Centerline.from_canal(_tube(curve[:200]), 8.0)
-    assert half is not None
     longer = half.extend_along_discs(centers)
     assert longer.length > half.length + 120
     assert (np.diff(longer.project(centers).s) > 10).all()
 
 
-def test_too_little_canal_is_none():
-    assert Centerline.from_canal(np.zeros((3, 3)), 8.0) is None
-    assert Centerline.from_canal(np.zeros((0, 3)), 8.0) is None
+@pytest.mark.parametrize("points", [0, 3])
+def test_too_little_canal_is_none(points):
+    assert Centerline.from_canal(np.zeros((points, 3)), 8.0) is None
 
 
 def test_many_points_are_projected_like_few():
     curve = _arc(400, 100, "sagittal", 15)
     line = Centerline.from_canal(_tube(curve), 8.0)
-    assert line is not None
-    points = curve[np.random.default_rng(0).integers(0, 400, 5000)] + np.random.default_rng(1).uniform(
-        -30, 30, (5000, 3)
-    )
+    rng = np.random.default_rng(0)
+    points = curve[rng.integers(0, 400, 5000)] + rng.uniform(-30, 30, (5000, 3))
     many = line.project(points)
     few = [line.project(part) for part in np.array_split(points, 5)]
     for one, other in zip(many, zip(*few, strict=True), strict=True):

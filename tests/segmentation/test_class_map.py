@@ -23,14 +23,32 @@ def test_every_release_has_what_the_labelling_needs(name):
 
 def test_specific_names_override_the_regions_that_hold_them():
     layout = ClassMap.named("r20240601-step2")
-    assert layout.meanings[1].kind is Structure.DISC
+    kinds = {1: Structure.DISC, 14: Structure.SACRUM, 15: Structure.CANAL, 16: Structure.CANAL, 17: Structure.CORD}
+    assert {value: layout.meanings[value].kind for value in kinds} == kinds
     assert layout.meanings[2].parity is Parity.ODD
     assert layout.meanings[5].level == "C7-T1"
-    assert layout.meanings[14].kind is Structure.SACRUM
-    assert layout.meanings[15].kind is layout.meanings[16].kind is Structure.CANAL
-    assert layout.meanings[17].kind is Structure.CORD
     assert 14 not in layout.values_of("vertebrae")
     assert layout.values_of("canal") == (15, 16, 17)
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "message"),
+    [
+        (None, MissingInputError, r"map\.json"),
+        ("{", UsageError, "not JSON"),
+        ("[]", UsageError, r"not a dataset\.json"),
+    ],
+)
+def test_files_that_are_no_class_map(tmp_path, content, error, message):
+    if content:
+        (tmp_path / "map.json").write_text(content)
+    with pytest.raises(error, match=message):
+        ClassMap.from_file(tmp_path / "map.json")
+
+
+def test_unknown_names():
+    with pytest.raises(UsageError, match="r20240601-step2"):
+        ClassMap.named("r1999-step1")
 
 
 def test_order_of_the_names_does_not_matter():
@@ -60,16 +78,3 @@ def test_useless_labels_are_refused_in_one_line(labels):
     with pytest.raises(UsageError) as caught:
         ClassMap.from_dataset_json({"labels": labels})
     assert "\n" not in str(caught.value)
-
-
-def test_unknown_names_and_files(tmp_path):
-    with pytest.raises(UsageError, match="r20240601-step2"):
-        ClassMap.named("r1999-step1")
-    with pytest.raises(MissingInputError, match=r"none\.json"):
-        ClassMap.from_file(tmp_path / "none.json")
-    (tmp_path / "bad.json").write_text("{")
-    with pytest.raises(UsageError, match="not JSON"):
-        ClassMap.from_file(tmp_path / "bad.json")
-    (tmp_path / "list.json").write_text("[]")
-    with pytest.raises(UsageError, match=r"not a dataset\.json"):
-        ClassMap.from_file(tmp_path / "list.json")

@@ -17,25 +17,6 @@ def _names(places, sides, chain):
     return {n: (chain.discs if sides[n] else chain.vertebrae)[place] for n, place in places.items()}
 
 
-def test_each_component_gets_its_most_probable_level_where_they_are_in_order():
-    tables = [{"C2": 0.9, None: 0.1}, {"C2-C3": 0.8, "C3-C4": 0.1, None: 0.1}, {"C3": 1.0, None: 0.0}]
-    number, places = expected_naming(tables, [0, 1, 0], [REGULAR], [1.0])
-    assert number == 0
-    assert _names(places, [0, 1, 0], REGULAR) == {0: "C2", 1: "C2-C3", 2: "C3"}
-
-
-def test_no_level_is_given_twice_and_none_out_of_order():
-    tables = [{"L2": 0.6, "L1": 0.4, None: 0.0}, {"L2": 0.55, "L3": 0.45, None: 0.0}, {"L1": 0.9, "L4": 0.1, None: 0.0}]
-    _, places = expected_naming(tables, [0, 0, 0], [REGULAR], [1.0])
-    assert _names(places, [0, 0, 0], REGULAR) == {0: "L2", 1: "L3", 2: "L4"}
-
-
-def test_a_component_that_is_probably_none_is_left_out():
-    tables = [{"T5": 0.9, None: 0.1}, {"T5-T6": 0.2, None: 0.8}, {"T5-T6": 0.7, None: 0.3}]
-    _, places = expected_naming(tables, [0, 1, 1], [REGULAR], [1.0])
-    assert _names(places, [0, 1, 1], REGULAR) == {0: "T5", 2: "T5-T6"}
-
-
 def test_a_disc_of_unknown_level_is_still_a_disc():
     levels = REGULAR.discs[4:14]
     tables = [{None: 0.3} | dict.fromkeys(levels, 0.07), {None: 0.6} | dict.fromkeys(levels, 0.04)]

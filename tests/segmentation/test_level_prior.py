@@ -16,7 +16,7 @@ from totalspineseg_bids.segmentation.labelling.components.level_prior import Lev
 from totalspineseg_bids.segmentation.labelling.records import ComponentVoxels
 from totalspineseg_bids.segmentation.result import SpineStatus
 
-from .test_levels import canal_extent, column_of, make_observation
+from .observations import canal_extent, column_of, make_observation
 
 NAMES = ("background", "disc_L3_L4", "disc_L4_L5", "vertebrae_L4", "canal")
 LAYOUT = ClassMap.from_labels({name: value for value, name in enumerate(NAMES)})
@@ -31,46 +31,37 @@ def _grid(affine=None):
         probabilities[row, :, :, part] = 0.7
         probabilities[1 if row == 2 else 2, :, :, part] = 0.1
         probabilities[0, :, :, part] = 0.2
-    return LevelPrior.from_classes(
-        probabilities, NAMES, LAYOUT, np.diag([5.0, 4.0, 3.0, 1.0]) if affine is None else affine
-    )
+    affine = np.eye(4) if affine is None else affine
+    return LevelPrior.from_classes(probabilities, NAMES, LAYOUT, affine @ np.diag([5.0, 4.0, 3.0, 1.0]))
 
 
-def _parts(low, high):
-    index = np.argwhere(np.ones((10, 10, high - low), bool)) + np.array([8, 3, low])
-    return ComponentVoxels(index, np.zeros(len(index), np.int64), ())
+def _levels_of(kind, rows, prior=None, affine=None):
+    """Return what a prior says of a component of a kind between two rows of the image."""
+    empty = ComponentVoxels(np.zeros((0, 3), np.int64), np.zeros(0, np.int64), ())
+    index = np.argwhere(np.ones((10, 10, rows[1] - rows[0]), bool)) + np.array([8, 3, rows[0]])
+    own = ComponentVoxels(index, np.zeros(len(index), np.int64), ())
+    parts = tuple(own if k is kind else empty for k in (Structure.DISC, Structure.VERTEBRA, Structure.SACRUM))
+    affine = np.eye(4) if affine is None else affine
+    (found,) = with_level_prior([make_observation(kind, 10.0)], parts, affine, prior or _grid())
+    return found.level_prior
 
 
-NO_SACRUM = _parts(0, 1)
+TURNED = np.array([[0, -1, 0, 40.0], [1, 0, 0, 7.0], [0, 0, 1, -3.0], [0, 0, 0, 1.0]])
 
 
-def test_components_get_the_mean_probability_of_their_kind():
-    observation = make_observation(Structure.DISC, 10.0)
-    (found,) = with_level_prior([observation], (_parts(37, 40), _parts(0, 1), NO_SACRUM), np.eye(4), _grid())
-    assert found.level_prior["L3-L4"] == pytest.approx(7 / 8, abs=1e-5)
-    assert found.level_prior["L4-L5"] == pytest.approx(1 / 8, abs=1e-5)
-    vertebra = replace(observation, kind=Structure.VERTEBRA)
-    (found,) = with_level_prior([vertebra], (_parts(0, 1), _parts(14, 30), NO_SACRUM), np.eye(4), _grid())
-    assert found.level_prior == pytest.approx({"L4": 1.0})
-
-
-def test_the_grids_need_share_nothing_but_scanner_space():
-    turn = np.array([[0, -1, 0, 40.0], [1, 0, 0, 7.0], [0, 0, 1, -3.0], [0, 0, 0, 1.0]])
-    straight = with_level_prior(
-        [make_observation(Structure.DISC, 10.0)], (_parts(37, 40), _parts(0, 1), NO_SACRUM), np.eye(4), _grid()
-    )
-    turned_grid = _grid(turn @ np.diag([5.0, 4.0, 3.0, 1.0]))
-    turned = with_level_prior(
-        [make_observation(Structure.DISC, 10.0)], (_parts(37, 40), _parts(0, 1), NO_SACRUM), turn, turned_grid
-    )
-    assert turned[0].level_prior == pytest.approx(straight[0].level_prior)
-
-
-def test_what_lies_outside_or_on_background_is_not_told():
-    observation = make_observation(Structure.DISC, 10.0)
-    for part in (_parts(500, 520), _parts(0, 3)):
-        (found,) = with_level_prior([observation], (part, NO_SACRUM, NO_SACRUM), np.eye(4), _grid())
-        assert found.level_prior == {}
+@pytest.mark.parametrize(
+    ("kind", "rows", "expected"),
+    [
+        pytest.param(Structure.DISC, (37, 40), {"L3-L4": 7 / 8, "L4-L5": 1 / 8}, id="disc"),
+        pytest.param(Structure.VERTEBRA, (14, 30), {"L4": 1.0}, id="vertebra"),
+        pytest.param(Structure.DISC, (500, 520), {}, id="outside"),
+        pytest.param(Structure.DISC, (0, 3), {}, id="on background"),
+    ],
+)
+def test_components_get_the_mean_probability_of_their_kind_at_their_place_in_the_scanner(kind, rows, expected):
+    assert _levels_of(kind, rows) == pytest.approx(expected, abs=1e-5)
+    # The grids need share nothing but scanner space.
+    assert _levels_of(kind, rows, _grid(TURNED), TURNED) == pytest.approx(expected, abs=1e-5)
 
 
 def test_names_that_no_level_has_are_no_level():
@@ -91,18 +82,16 @@ def _solve(observations):
 def test_a_scout_names_a_column_without_landmarks():
     names, observations = _without_landmarks("T4", "T11")
     assert _solve(observations)[1].status is SpineStatus.ABSTAINED
-    informed = [replace(o, level_prior={name: 0.85}) for name, o in zip(names, observations, strict=True)]
-    solution, naming = _solve(informed)
+    solution, naming = _solve([replace(o, level_prior={n: 0.85}) for n, o in zip(names, observations, strict=True)])
     assert naming.status is SpineStatus.LABELLED
     assert list(solution.levels) == names
 
 
 def test_a_scout_that_hesitates_between_neighbours_does_not_decide():
     _names, observations = _without_landmarks("T4", "T11")
-    informed = [o for o in observations if o.kind is Structure.VERTEBRA]
-    for n, observation in enumerate(informed):
-        informed[n] = replace(observation, level_prior={f"T{4 + n}": 0.5, f"T{5 + n}": 0.5})
-    mixed = sorted([*informed, *(o for o in observations if o.kind is Structure.DISC)], key=lambda o: o.s)
+    bodies = [o for o in observations if o.kind is Structure.VERTEBRA]
+    priors = {o.s: {f"T{4 + n}": 0.5, f"T{5 + n}": 0.5} for n, o in enumerate(bodies)}
+    mixed = [replace(o, level_prior=priors.get(o.s, {})) for o in observations]
     assert _solve(mixed)[1].status is SpineStatus.ABSTAINED
 
 
@@ -156,15 +145,14 @@ def test_without_a_scout_nothing_is_disputed():
 def test_a_sacrum_is_told_from_more_vertebrae():
     names = ("background", "sacrum", "vertebrae_L5", "canal")
     layout = ClassMap.from_labels({name: value for value, name in enumerate(names)})
-    probabilities = np.full((4, 6, 4, 20), 0.05, np.float32)
-    probabilities[1] = 0.6
-    probabilities[2] = 0.2
+    probabilities = np.broadcast_to(np.float32([0.05, 0.6, 0.2, 0.05])[:, None, None, None], (4, 6, 4, 20))
     scout = LevelPrior.from_classes(probabilities, names, layout, np.diag([5.0, 4.0, 3.0, 1.0]))
-    sacrum = make_observation(Structure.SACRUM, 10.0)
-    (found,) = with_level_prior([sacrum], (NO_SACRUM, NO_SACRUM, _parts(14, 30)), np.eye(4), scout)
-    assert found.level_prior == pytest.approx({"S": 0.75, "L5": 0.25})
-    doubted = replace(found, level_prior={"S": 0.1, "L5": 0.9})
-    sure, neutral, doubtful = (rejection_costs([o])[0] for o in (found, sacrum, doubted))
+    seen = _levels_of(Structure.SACRUM, (14, 30), scout)
+    assert seen == pytest.approx({"S": 0.75, "L5": 0.25})
+    sure, neutral, doubtful = (
+        rejection_costs([make_observation(Structure.SACRUM, 10.0, level_prior=prior)])[0]
+        for prior in (seen, {}, {"S": 0.1, "L5": 0.9})
+    )
     assert sure == pytest.approx(neutral + EvidenceWeights().prior_sacrum / 2)
     assert doubtful < neutral
 

@@ -11,12 +11,12 @@ from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
-import nibabel as nib
 import numpy as np
 import pytest
 from scipy import ndimage
 
-from tests.columns import SimpleColumn, dice, levels_right, make_column, semantic_of
+from tests.columns import SimpleColumn, dice, half_space, label_of, levels_right, make_column, semantic_of
+from tests.images import stored_along
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.errors import ModelError, UsageError
@@ -33,6 +33,9 @@ from totalspineseg_bids.segmentation.spine_roi import keep_spine
 from totalspineseg_bids.training.synthetic.refinement_training import dataset_json
 
 SET = ModelSet("stand-in", step1=Path("one"), step2=Path("two"), single=Path("three"))
+
+
+MODES = [{}, {"single_step": True}, {"step1_only": True}]
 
 
 class StandIn:
@@ -105,23 +108,6 @@ class Thickener(StandIn):
         return Prediction(labels, {role: np.full(image.shape[1:], 0.25, np.float32) for role in keep}, margin)
 
 
-class CoarseReader(StandIn):
-    """A perfect coarse network for images of canonical ids; ``share`` of the column is what it sees."""
-
-    model = SimpleNamespace(labels={"background": (0,), "vertebrae_L3": (1,), "disc": (2,)}, path=Path("c"), name="c")
-
-    def __init__(self, share: float = 1.0) -> None:
-        self.share = share
-
-    def predict_coarse(self, image, spacing, *, progress=None):
-        seen = (image[0, 2::4, 2::4, 2::4] > 0).astype(np.float32)
-        seen[..., round(self.share * seen.shape[2]) :] = 0
-        return CoarsePrediction(np.stack([1 - seen, seen]), ("background", "vertebrae_L3"), _COARSE)
-
-
-_COARSE = np.array([[4.0, 0, 0, 2], [0, 4, 0, 2], [0, 0, 4, 2], [0, 0, 0, 1]])
-
-
 def _segmenter(second: TruthReader | None = None, **mode) -> tuple[SpineSegmenter, dict[str, TruthReader]]:
     segmenter = SpineSegmenter(SET, **{"roi": "off", **mode})
     readers = {
@@ -143,18 +129,15 @@ def lumbar() -> SimpleColumn:
     return SimpleColumn(wide, affine)
 
 
-@pytest.mark.parametrize("mode", [{}, {"single_step": True}, {"step1_only": True}], ids=str)
+@pytest.mark.parametrize("mode", MODES, ids=str)
 def test_every_mode_labels_the_column(mode):
     column = lumbar()
     segmenter, readers = _segmenter(**mode)
     stages: list[str] = []
-    volume = Volume(column.truth.astype(np.float32), column.affine)
-    spine = segmenter.segment(volume, progress=lambda stage, _part: stages.append(stage))
+    spine = segmenter.segment(column.image, progress=lambda stage, _part: stages.append(stage))
     assert spine.status is SpineStatus.LABELLED
     assert all(levels_right(spine.labels, column).values())
-    assert spine.cord_probability is not None
     assert dice(spine.cord_probability > 0.5, column.truth == anatomy.CORD_ID) > 0.99
-    assert spine.canal_probability is not None
     assert spine.canal_probability.shape == spine.labels.shape
     used = {role for role, reader in readers.items() if reader.seen}
     assert used == {"step1", "step2"} if not mode else {"single" if "single_step" in mode else "step1"} == used
@@ -168,11 +151,10 @@ def _with_noise(truth: np.ndarray) -> np.ndarray:
     return truth + np.random.default_rng(0).uniform(-0.4, 0.4, truth.shape).astype(np.float32)
 
 
-@pytest.mark.parametrize("mode", [{}, {"single_step": True}, {"step1_only": True}], ids=str)
+@pytest.mark.parametrize("mode", MODES, ids=str)
 def test_voxels_without_an_image_hold_no_label_and_cut_what_they_meet(mode):
     column = lumbar()
-    place = np.stack(np.meshgrid(*map(np.arange, column.truth.shape), indexing="ij"), axis=-1)
-    outside = (place - column.centre("L1")) @ (0.0, 0.4, 0.9) > 0
+    outside = half_space(column.truth.shape, column.centre("L1"), (0.0, 0.4, 0.9))
     volume = Volume(np.where(outside, np.float32(-1), _with_noise(column.truth)), column.affine)
     spine = _segmenter(**mode)[0].segment(volume)
     assert spine.padding is not None
@@ -190,12 +172,8 @@ def test_a_refining_network_moves_borders_and_names_nothing():
     column = lumbar()
     volume = Volume(_with_noise(column.truth), column.affine)
     plain = _segmenter()[0].segment(volume)
-    models = ModelSet("stand-in", step1=Path("one"), step2=Path("two"), refine=Path("r"))
-    segmenter = SpineSegmenter(models)
-    thickener = Thickener()
-    segmenter.networks.predictors.update(
-        {"step1": TruthReader("r20240601-step1"), "step2": TruthReader("r20240601-step2", 2), "refine": thickener}
-    )
+    segmenter, thickener = SpineSegmenter(replace(SET, refine=Path("r"))), Thickener()
+    segmenter.networks.predictors.update({**_segmenter()[1], "refine": thickener})
     spine = segmenter.segment(volume)
     assert list(segmenter.digests) == ["step1", "step2", "refine"]
     assert len(thickener.seen) == 1
@@ -207,15 +185,13 @@ def test_a_refining_network_moves_borders_and_names_nothing():
     assert spine.canal_probability is not None
     assert set(np.unique(spine.canal_probability)) <= {0.0, 0.25, 1.0}
     # Borders are where the refining network has them.
-    assert spine.margin is not None
     assert set(np.unique(spine.margin[spine.labels > 0])) == {0.125}
 
 
-@pytest.mark.parametrize("mode", [{}, {"single_step": True}, {"step1_only": True}])
+@pytest.mark.parametrize("mode", MODES, ids=str)
 def test_the_margin_of_the_last_step_draws_borders_on_other_grids(mode):
     column = lumbar()
-    spine = _segmenter(**mode)[0].segment(Volume(column.truth.astype(np.float32), column.affine))
-    assert spine.margin is not None
+    spine = _segmenter(**mode)[0].segment(column.image)
     assert spine.margin.shape == spine.labels.shape
     found = spine.labels > 0
     np.testing.assert_array_equal(spine.margin[found], _sure(column.truth)[found])
@@ -227,28 +203,25 @@ def test_the_margin_of_the_last_step_draws_borders_on_other_grids(mode):
 
 
 def test_a_refining_network_is_left_out_where_there_is_no_step_2():
-    models = ModelSet("stand-in", step1=Path("one"), step2=Path("two"), single=Path("three"), refine=Path("r"))
-    assert "refine" not in SpineSegmenter(models, step1_only=True).roles
-    assert "refine" not in SpineSegmenter(models, single_step=True).roles
-    assert "refine" in SpineSegmenter(models).roles
+    models = replace(SET, refine=Path("r"))
+    assert ["refine" in SpineSegmenter(models, **mode).roles for mode in MODES] == [True, False, False]
 
 
 def test_images_of_a_session_help_each_other():
     chest, low = make_column(first="T6", last="T11"), make_column(first="T8", last="L4")
-    volumes = [Volume(c.truth.astype(np.float32), c.affine) for c in (chest, low)]
+    volumes = [chest.image, low.image]
     segmenter, _ = _segmenter()
     assert segmenter.segment(volumes[0]).status is SpineStatus.ABSTAINED
     for volume, other, column in ((*volumes, chest), (*volumes[::-1], low)):
         spine = segmenter.segment(volume, companions=[other])
         assert spine.status is SpineStatus.LABELLED
         assert all(levels_right(spine.labels, column).values())
-        assert spine.cord_probability is not None
         assert spine.cord_probability.shape == spine.labels.shape
 
 
 def test_an_image_without_landmarks_takes_its_levels_from_its_companion():
     column = lumbar()
-    whole = Volume(column.truth.astype(np.float32), column.affine)
+    whole = column.image
     rows = np.argwhere(np.isin(column.truth, [anatomy.vertebra(level).id for level in ("L2", "L3", "L4")]))[:, 2]
     low, high = int(rows.min()) + 8, int(rows.max()) - 8
     affine = column.affine.copy()
@@ -262,8 +235,8 @@ def test_an_image_without_landmarks_takes_its_levels_from_its_companion():
     named = {c.level for c in together.components if c.level}
     assert {"L3", "L2-L3", "L3-L4"} <= named
     for level in ("L3", "L2-L3"):
-        label = anatomy.disc(level) if "-" in level else anatomy.vertebra(level)
-        assert dice(together.labels == label.id, column.truth[:, :, low:high] == label.id) > 0.9
+        number = label_of(level).id
+        assert dice(together.labels == number, column.truth[:, :, low:high] == number) > 0.9
     other = segmenter.segment(whole, companions=[part])
     assert other.status is SpineStatus.LABELLED
     # Each image is segmented once for the session, in whatever turn it comes.
@@ -273,7 +246,7 @@ def test_an_image_without_landmarks_takes_its_levels_from_its_companion():
 def test_step_2_gets_the_box_and_the_odd_discs():
     column = lumbar()
     segmenter, readers = _segmenter()
-    segmenter.segment(Volume(column.truth.astype(np.float32), column.affine))
+    segmenter.segment(column.image)
     image, odd = readers["step2"].seen[0]
     assert image.size < column.truth.size
     assert set(np.unique(odd)) == {0.0, 1.0}
@@ -286,48 +259,53 @@ def test_step_2_gets_the_box_and_the_odd_discs():
 
 
 @pytest.mark.parametrize(("share", "runs"), [(1.0, ["region"]), (0.3, ["region", "whole"]), (0.0, ["whole"])])
-@pytest.mark.parametrize("mode", [{}, {"single_step": True}, {"step1_only": True}], ids=str)
+@pytest.mark.parametrize("mode", MODES, ids=str)
 def test_the_first_network_runs_where_the_level_prior_sees_all_of_a_spine(mode, share, runs):
     column = lumbar()
     segmenter, readers = _segmenter(roi="auto", **mode)
-    segmenter.networks.predictors["scout"] = CoarseReader(share)
-    spine = segmenter.segment(Volume(column.truth.astype(np.float32), column.affine))
-    assert spine.status is SpineStatus.LABELLED
+
+    class CoarseReader(StandIn):
+        """A perfect coarse network for images of canonical ids; ``share`` of the column is what it sees."""
+
+        model = SimpleNamespace(
+            labels={"background": (0,), "vertebrae_L3": (1,), "disc": (2,)}, path=Path("c"), name="c"
+        )
+
+        def predict_coarse(self, image, spacing, *, progress=None):
+            seen = (image[0, 2::4, 2::4, 2::4] > 0).astype(np.float32)
+            seen[..., round(share * seen.shape[2]) :] = 0
+            to_image = np.array([[4.0, 0, 0, 2], [0, 4, 0, 2], [0, 0, 4, 2], [0, 0, 0, 1]])
+            return CoarsePrediction(np.stack([1 - seen, seen]), ("background", "vertebrae_L3"), to_image)
+
+    segmenter.networks.predictors["scout"] = CoarseReader()
+    assert segmenter.segment(column.image).status is SpineStatus.LABELLED
     first = readers["single" if mode.get("single_step") else "step1"]
     assert ["whole" if roi is None else "region" for roi in first.roi] == runs
 
 
 def test_a_level_prior_as_single_step_model_is_flagged():
     column = lumbar()
-    segmenter, _ = _segmenter(single_step=True)
-    segmenter.networks.models = replace(SET, level_prior=SET.single)
-    spine = segmenter.segment(Volume(column.truth.astype(np.float32), column.affine))
-    assert "coarse-model" in spine.flags
-    whole, _ = _segmenter(single_step=True)
-    assert "coarse-model" not in whole.segment(Volume(column.truth.astype(np.float32), column.affine)).flags
+    for models, flagged in ((SET, False), (replace(SET, level_prior=SET.single), True)):
+        segmenter, _ = _segmenter(single_step=True)
+        segmenter.networks.models = models
+        assert ("coarse-model" in segmenter.segment(column.image).flags) is flagged
 
 
 def test_native_orientation_and_thick_slices():
     column = lumbar()
     thick = Geometry((22, 110, column.truth.shape[2]), column.affine @ np.diag([4.0, 1.0, 1.0, 1.0]))
-    orientation = np.array([[2, 1], [0, -1], [1, 1]])
     # Slice k shows what lies 4 k + 1 voxels from the left.
-    data = nib.orientations.apply_orientation(column.truth[1:88:4], orientation)
-    affine = thick.affine @ nib.orientations.inv_ornt_aff(orientation, thick.shape)
-    segmenter, _ = _segmenter()
+    data, affine = stored_along(column.truth[1:88:4], thick.affine, [[2, 1], [0, -1], [1, 1]])
     # Ids between two structures are no grey value of either: repeat slices instead of interpolating them.
     fine = affine @ np.diag([1.0, 1.0, 0.25, 1.0])
     fine[:3, 3] = (affine @ (0.0, 0.0, -0.375, 1.0))[:3]
-    whole = Volume(np.repeat(data, 4, axis=2).astype(np.float32), fine)
-    spine = segmenter.segment(whole)
+    spine = _segmenter()[0].segment(Volume(np.repeat(data, 4, axis=2).astype(np.float32), fine))
     assert spine.status is SpineStatus.LABELLED
     native = to_grid(spine, Volume(data, affine).geometry)
-    assert native.labels.shape == data.shape
     for level in ("L1", "L3", "L5"):
         number = anatomy.vertebra(level).id
         assert dice(native.labels == number, data == number) > 0.7
-    assert native.cord_probability is not None
-    assert native.cord_probability.shape == data.shape
+    assert native.labels.shape == native.cord_probability.shape == data.shape
 
 
 def test_no_spine_in_view_is_a_status():
@@ -343,7 +321,7 @@ def test_no_spine_in_view_is_a_status():
 def test_an_empty_step_2_leaves_step_1():
     column = lumbar()
     segmenter, _ = _segmenter(TruthReader("r20240601-step2", 2, blind=True))
-    spine = segmenter.segment(Volume(column.truth.astype(np.float32), column.affine))
+    spine = segmenter.segment(column.image)
     assert spine.status is SpineStatus.LABELLED
     assert "step2-empty" in spine.flags
     assert all(levels_right(spine.labels, column).values())
@@ -357,7 +335,7 @@ def test_models_that_do_not_fit():
     segmenter, _ = _segmenter(TruthReader("r20240601-step2", 1))
     column = lumbar()
     with pytest.raises(ModelError, match="channel"):
-        segmenter.segment(Volume(column.truth.astype(np.float32), column.affine))
+        segmenter.segment(column.image)
 
 
 @pytest.mark.parametrize("collects", [True, False])

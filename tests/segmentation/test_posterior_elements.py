@@ -4,10 +4,7 @@ import numpy as np
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.imaging.centerline import Projection
-from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling.instances.posterior_elements import (
-    VertebraVoxels,
-    assign,
     body_height,
     regions_along_canal,
 )
@@ -32,17 +29,3 @@ def test_the_region_is_that_of_the_nearest_body_with_a_name():
     s = np.array([0.0, 20.0, 40.0, 4.0, 24.0, 36.0])
     assert regions_along_canal(s, np.array([*ids, 0, 0, 0])).tolist() == ["C", "T", "", "C", "T", ""]
     assert regions_along_canal(s, np.zeros(6, np.int64)).tolist() == [""] * 6
-
-
-def test_bone_beyond_a_neighbour_is_no_part_of_a_vertebra_of_the_same_class():
-    step2 = ClassMap.named("r20241115-step2")
-    odd, even = step2.labels["vertebrae_O"][0], step2.labels["vertebrae_E"][0]
-    c4, c5 = anatomy.vertebra("C4").id, anatomy.vertebra("C5").id
-    cells = np.argwhere(np.ones((6, 6, 14), bool))
-    z = cells[:, 2]
-    classes = np.where((z >= 5) & (z < 9), even, odd).astype(np.uint8)
-    seeds = np.select([(z >= 5) & (z < 9), z >= 9], [c4, c5], 0)
-    bone = VertebraVoxels(cells, cells * 2.0, classes, z * 2.0, np.zeros(len(z), bool), 2.0)
-    found = assign(bone, seeds, step2)
-    assert set(found[z < 5]) == {0}
-    np.testing.assert_array_equal(found[z >= 5], seeds[z >= 5])

@@ -6,7 +6,6 @@ import pytest
 from tests.columns import dice, make_column, semantic_of
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
-from totalspineseg_bids.imaging.field_of_view import Cut
 from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling import label_map
 from totalspineseg_bids.segmentation.labelling.components.level_prior import LevelPrior
@@ -17,43 +16,31 @@ from totalspineseg_bids.segmentation.labelling.components.sacrum import (
     relabel_by_prior,
     without_sacrum,
 )
-from totalspineseg_bids.segmentation.labelling.records import Observation
 from totalspineseg_bids.segmentation.result import SpineStatus
 from totalspineseg_bids.segmentation.semantic_map import SemanticMap
+
+from .observations import make_observation
 
 LAYOUT = ClassMap.named("r20240601-step2")
 SACRUM = LAYOUT.labels["sacrum"][0]
 
 
-def two_pieces():
+@pytest.mark.parametrize("name", ["r20240601-step2", "r20241115-step2", "r20241115-step1"])
+def test_undecided_vertebra_has_neither_level_nor_parity(name):
+    layout = ClassMap.named(name)
+    meaning = layout.meanings[plain_vertebra_value(layout)]
+    assert (meaning.level, bool(meaning.parity)) == (None, False)
+
+
+def test_only_the_largest_piece_stays_sacrum_and_no_voxel_is_lost():
     labels = np.zeros((20, 20, 20), np.uint8)
-    labels[2:12, 2:12, 0:8] = SACRUM
-    labels[4:8, 4:8, 14:18] = SACRUM
-    return SemanticMap(labels, LAYOUT)
-
-
-def test_undecided_vertebra_has_neither_level_nor_parity():
-    for name in ("r20240601-step2", "r20241115-step2", "r20241115-step1"):
-        layout = ClassMap.named(name)
-        meaning = layout.meanings[plain_vertebra_value(layout)]
-        assert meaning.level is None
-        assert not meaning.parity
-
-
-def test_only_the_largest_piece_stays_sacrum():
-    cleaned = keep_largest_sacrum(two_pieces()).labels
+    labels[2:12, 2:12, 0:8] = labels[4:8, 4:8, 14:18] = SACRUM
+    pieces = SemanticMap(labels.copy(), LAYOUT)
+    cleaned, without = (change(pieces).labels for change in (keep_largest_sacrum, without_sacrum))
     assert (cleaned == SACRUM).sum() == 800
     assert (cleaned[4:8, 4:8, 14:18] == plain_vertebra_value(LAYOUT)).all()
-
-
-def test_without_sacrum_loses_no_voxel():
-    before = two_pieces().labels
-    after = without_sacrum(two_pieces()).labels
-    assert not (after == SACRUM).any()
-    np.testing.assert_array_equal(before > 0, after > 0)
-
-
-def test_a_map_without_sacrum_is_left_alone():
+    assert not (without == SACRUM).any()
+    np.testing.assert_array_equal(without > 0, labels > 0)
     semantic = SemanticMap(np.zeros((4, 4, 4), np.uint8), LAYOUT)
     assert keep_largest_sacrum(semantic) is semantic
 
@@ -100,33 +87,15 @@ def test_without_a_class_of_its_own_no_sacrum_is_lent():
     assert relabel_by_prior(semantic, column.affine, scout_of(column.truth, column.affine)) is semantic
 
 
-def rest_of_s1_s2(*, with_level_prior):
-    """Return the components of a lumbar column whose sacrum contains a disc, and their levels."""
-
-    def component(kind, s, volume, scout):
-        centre = np.array([0.0, 15.0, -s])
-        return Observation(
-            kind,
-            centre,
-            s,
-            s - 3,
-            s + 3,
-            15.0,
-            0.0,
-            volume,
-            Cut.NONE,
-            (),
-            0,
-            level_prior=scout if with_level_prior else {},
-        )
-
-    levels = ("L3-L4", "L4-L5", "L5-S")
-    discs = [component(Structure.DISC, 40.0 * n, 12_000.0, {level: 0.8}) for n, level in enumerate(levels)]
-    sacrum = component(Structure.SACRUM, 95.0, 90_000.0, {"S": 0.9})
-    inside = component(Structure.DISC, 115.0, 5_000.0, {"L5-S": 0.03})
-    return [*discs, sacrum, inside], (*levels, "S", None)
-
-
-def test_a_disc_within_the_sacrum_does_not_refute_it_where_a_scout_sees_none_there():
-    assert is_plausible(*rest_of_s1_s2(with_level_prior=True))
-    assert not is_plausible(*rest_of_s1_s2(with_level_prior=False))
+@pytest.mark.parametrize("scout", [True, False])
+def test_a_disc_within_the_sacrum_does_not_refute_it_where_a_scout_sees_none_there(scout):
+    """A lumbar column whose sacrum contains a disc."""
+    levels = ("L3-L4", "L4-L5", "L5-S", "S", None)
+    kinds = (*[Structure.DISC] * 3, Structure.SACRUM, Structure.DISC)
+    places, volumes = (0.0, 40.0, 80.0, 95.0, 115.0), (12e3, 12e3, 12e3, 90e3, 5e3)
+    priors = ({"L3-L4": 0.8}, {"L4-L5": 0.8}, {"L5-S": 0.8}, {"S": 0.9}, {"L5-S": 0.03})
+    column = [
+        make_observation(kind, s, volume=volume, level_prior=prior if scout else {})
+        for kind, s, volume, prior in zip(kinds, places, volumes, priors, strict=True)
+    ]
+    assert is_plausible(column, levels) is scout

@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
+import torch
 
 from totalspineseg_bids.imaging.volume import Volume
+from totalspineseg_bids.synthesis.arrays import TorchArrays
 from totalspineseg_bids.synthesis.curve import SpineParameters
 from totalspineseg_bids.synthesis.parametric import make_spine
 
@@ -24,3 +26,8 @@ def column() -> np.ndarray:
     labels[12:28, 14:26] = 201
     labels[16:24, 17:23] = 200
     return labels
+
+
+@pytest.fixture
+def tensors() -> TorchArrays:
+    return TorchArrays(torch.device("cpu"), 1)

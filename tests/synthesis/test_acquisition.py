@@ -3,7 +3,9 @@ from dataclasses import replace
 import nibabel as nib
 import numpy as np
 import pytest
+from nibabel.affines import from_matvec
 
+from tests.columns import dice
 from totalspineseg_bids.imaging.volume import Geometry, Volume
 from totalspineseg_bids.synthesis.acquisition import (
     Protocol,
@@ -16,6 +18,7 @@ from totalspineseg_bids.synthesis.acquisition import (
 )
 from totalspineseg_bids.synthesis.fields_of_view import PlacedField
 
+_THICK = from_matvec(np.diag([4.0, 1.0, 1.0]), (1.5, 0, 0))
 _PLAIN = Protocol("sagittal", 1.0, 3.0, (4.0, -3.0, 5.0), 0.002, 0.02, False, "PIR", "int16", False)
 
 
@@ -24,24 +27,25 @@ def _ball() -> Volume:
     x, y, z = np.ogrid[:60, :70, :80]
     labels = np.where((x - 30) ** 2 + (y - 35) ** 2 + (z - 30) ** 2 < 14**2, 20, 2).astype(np.uint8)
     labels[(x - 30) ** 2 + (y - 35) ** 2 + (z - 60) ** 2 < 8**2] = 204
-    affine = np.diag([1.0, 1.0, 1.0, 1.0])
-    affine[:3, 3] = -30, -40, 200
+    affine = from_matvec(np.diag([1.0, 1.0, 1.0]), (-30, -40, 200))
     return Volume(labels, affine)
+
+
+def _acquire(seed=0, **protocol):
+    """Return the body, and image and truth of it in which the ball is bright."""
+    body = _ball()
+    signal = Volume((body.data == 20).astype(np.float32), body.affine)
+    field = PlacedField("lumbar", np.array([0.0, -5.0, 240.0]), np.array([50.0, 56.0, 64.0]))
+    return body, *acquire(signal, body, field, replace(_PLAIN, **protocol), np.random.default_rng(seed))
 
 
 @pytest.mark.parametrize("orientation", ["RAS", "PIR", "ASL", "LPS", "SAR"])
 @pytest.mark.parametrize("plane", ["sagittal", "axial", "isotropic"])
-def test_truth_lies_on_the_image(orientation: str, plane: str) -> None:
-    body = _ball()
-    signal = Volume((body.data == 20).astype(np.float32), body.affine)
-    field = PlacedField("lumbar", np.array([0.0, -5.0, 240.0]), np.array([50.0, 56.0, 64.0]))
-    protocol = replace(_PLAIN, orientation=orientation, plane=plane)  # type: ignore[arg-type]
-    image, truth = acquire(signal, body, field, protocol, np.random.default_rng(0))
+def test_truth_lies_on_the_image(orientation, plane):
+    body, image, truth = _acquire(orientation=orientation, plane=plane)
     assert image.geometry.same_grid(truth.geometry)
     assert image.geometry.orientation == orientation
-    seen = image.data > 0.5 * image.data.max()
-    overlap = 2 * np.sum(seen & (truth.data == 20)) / (np.sum(seen) + np.sum(truth.data == 20))
-    assert overlap > 0.95
+    assert dice(image.data > 0.5 * image.data.max(), truth.data == 20) > 0.95
     # Nothing moved: the ball's centre is where it was in scanner space.
     center = nib.affines.apply_affine(truth.affine, np.argwhere(truth.data == 20).mean(axis=0))
     assert np.allclose(center, [0.0, -5.0, 230.0], atol=0.7)
@@ -53,19 +57,13 @@ def test_truth_lies_on_the_image(orientation: str, plane: str) -> None:
 def test_truth_is_what_fills_most_of_a_voxel() -> None:
     labels = np.full((12, 6, 6), 2, np.uint8)
     labels[0:3], labels[4:5], labels[8:12] = 20, 21, 22
-    truth = sample_truth(Volume(labels, np.eye(4)), Geometry((3, 6, 6), _thick(4.0)))
+    truth = sample_truth(Volume(labels, np.eye(4)), Geometry((3, 6, 6), _THICK))
     assert np.array_equal(truth[:, 3, 3], [20, 0, 22])
-
-
-def _thick(size: float) -> np.ndarray:
-    affine = np.diag([size, 1.0, 1.0, 1.0])
-    affine[0, 3] = (size - 1) / 2
-    return affine
 
 
 def test_thick_slices_average() -> None:
     ramp = np.broadcast_to(np.arange(12, dtype=np.float32)[:, None, None], (12, 6, 6))
-    sampled = sample_image(Volume(ramp, np.eye(4)), Geometry((3, 6, 6), _thick(4.0)))
+    sampled = sample_image(Volume(ramp, np.eye(4)), Geometry((3, 6, 6), _THICK))
     assert np.allclose(sampled[:, 2:4, 2:4], np.array([1.5, 5.5, 9.5])[:, None, None], atol=1e-4)
 
 
@@ -98,14 +96,10 @@ def test_drawn_protocols_cover_what_is_used() -> None:
     assert all(p.plane != "axial" for p in drawn[:150])
 
 
-def test_artefacts_change_the_image_but_not_the_truth() -> None:
-    body = _ball()
-    signal = Volume((body.data == 20).astype(np.float32), body.affine)
-    field = PlacedField("lumbar", np.array([0.0, -5.0, 240.0]), np.array([50.0, 56.0, 64.0]))
+def test_artefacts_change_the_image_but_not_the_truth():
     changed = 0
     for seed in range(8):
-        image, truth = acquire(signal, body, field, _PLAIN, np.random.default_rng(seed))
-        other, same = acquire(signal, body, field, replace(_PLAIN, artefacts=True), np.random.default_rng(seed))
+        (_, image, truth), (_, other, same) = (_acquire(seed, artefacts=artefacts) for artefacts in (False, True))
         assert np.array_equal(truth.data, same.data)
         assert image.geometry.same_grid(other.geometry)
         changed += bool(np.abs(other.data - image.data).max() > 0.1)

@@ -15,12 +15,13 @@ from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.synthesis.dataset import EVALUATION_DOMAIN, TRAINING_DOMAIN, write_dataset
 
 _VALIDATOR = Path(sys.executable).parent / "bids-validator-deno"
+CHOICE = {"fields_of_view": ["cervical", "lumbar"], "contrasts": ["T2w", "STIR"]}
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
     out = tmp_path_factory.mktemp("synthetic") / "bids"
-    images = write_dataset(out, 2, 7, fields_of_view=["cervical", "lumbar"], contrasts=["T2w", "STIR"])
+    images = write_dataset(out, 2, 7, **CHOICE)
     return out, images
 
 
@@ -64,7 +65,7 @@ def test_truth_is_on_the_grid_of_its_image_and_shows_the_levels_of_its_field(dat
 def test_same_seed_same_bytes(dataset: tuple[Path, list[Path]], tmp_path: Path) -> None:
     out, images = dataset
     # The first subject does not depend on how many follow.
-    again = write_dataset(tmp_path, 1, 7, fields_of_view=["cervical", "lumbar"], contrasts=["T2w", "STIR"])
+    again = write_dataset(tmp_path, 1, 7, **CHOICE)
     first = [path for path in images if "sub-001" in path.name]
     assert [path.name for path in again] == [path.name for path in first]
     for one, two in zip(first, again, strict=True):
@@ -88,31 +89,33 @@ def test_label_maps_are_posed(spine: Volume, tmp_path: Path) -> None:
     assert rows == ["participant_id\tanatomy\tthoracic\tlumbar", "sub-001\tneck_1mm\tn/a\tn/a"]
 
 
-def test_bad_arguments(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="at least 1"):
-        write_dataset(tmp_path, 0, 1)
-    with pytest.raises(UsageError, match="negative"):
-        write_dataset(tmp_path, 1, -1)
-    with pytest.raises(UsageError, match="unknown field of view: knee"):
-        write_dataset(tmp_path, 1, 1, fields_of_view=["knee"])
-    with pytest.raises(UsageError, match="unknown contrast: CT"):
-        write_dataset(tmp_path, 1, 1, contrasts=["CT"])
-    for folder in (tmp_path, tmp_path / "absent"):
-        with pytest.raises(MissingInputError, match="holds no label map"):
-            write_dataset(tmp_path, 1, 1, label_maps=folder)
-    blocked = tmp_path / "file"
-    blocked.write_text("")
+@pytest.mark.parametrize(
+    ("numbers", "options", "error", "message"),
+    [
+        ((0, 1), {}, UsageError, "at least 1"),
+        ((1, -1), {}, UsageError, "negative"),
+        ((1, 1), {"fields_of_view": ["knee"]}, UsageError, "unknown field of view: knee"),
+        ((1, 1), {"contrasts": ["CT"]}, UsageError, "unknown contrast: CT"),
+        ((1, 1), {"label_maps": Path(__file__).parent}, MissingInputError, "holds no label map"),
+        ((1, 1), {"label_maps": Path("absent")}, MissingInputError, "holds no label map"),
+    ],
+)
+def test_bad_arguments(numbers, options, error, message, tmp_path):
+    with pytest.raises(error, match=message):
+        write_dataset(tmp_path, *numbers, **options)
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write"):
-        write_dataset(blocked / "bids", 1, 1)
+        write_dataset(tmp_path / "file" / "bids", 1, 1)
 
 
-def test_training_seeds_are_never_dataset_seeds() -> None:
-    training = {
-        tuple(np.random.SeedSequence([TRAINING_DOMAIN + s, n]).generate_state(4)) for s in (0, 2024) for n in range(50)
-    }
-    dataset = {
-        tuple(np.random.SeedSequence([EVALUATION_DOMAIN, s, n]).generate_state(4)) for s in (0, 2024) for n in range(50)
-    }
+def test_training_seeds_are_never_dataset_seeds():
+    training, dataset = (
+        {tuple(np.random.SeedSequence(stream(s, n)).generate_state(4)) for s in (0, 2024) for n in range(50)}
+        for stream in (lambda s, n: [TRAINING_DOMAIN + s, n], lambda s, n: [EVALUATION_DOMAIN, s, n])
+    )
     assert not training & dataset
     assert TRAINING_DOMAIN + 10**9 < EVALUATION_DOMAIN
 
@@ -127,10 +130,10 @@ def test_stops_at_the_number_of_images_asked_for(tmp_path: Path) -> None:
 def test_fewer_subjects_into_a_fuller_folder_leave_it_valid(dataset: tuple[Path, list[Path]], tmp_path: Path) -> None:
     out = shutil.copytree(dataset[0], tmp_path / "bids")
     before = (out / "participants.tsv").read_text()
-    write_dataset(out, 1, 7, fields_of_view=["cervical", "lumbar"], contrasts=["T2w", "STIR"])
+    write_dataset(out, 1, 7, **CHOICE)
     assert (out / "participants.tsv").read_text() == before
     assert _errors(out) == []
     # A subject whose folder is gone is none of the dataset any more.
     shutil.rmtree(out / "sub-002")
-    write_dataset(out, 1, 7, fields_of_view=["cervical", "lumbar"], contrasts=["T2w", "STIR"])
+    write_dataset(out, 1, 7, **CHOICE)
     assert "sub-002" not in (out / "participants.tsv").read_text()

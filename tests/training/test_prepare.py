@@ -3,12 +3,12 @@ import re
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nibabel.affines import from_matvec
 
 from tests.images import data, save
 from totalspineseg_bids import anatomy
@@ -19,7 +19,7 @@ from totalspineseg_bids.training.prepare import prepare
 from totalspineseg_bids.training.semantic_targets import odd_disc_mask, semantic_map
 from totalspineseg_bids.training.split import folds, held_out_persons
 
-from .conftest import box_spine, image_of
+from .conftest import box_spine, image_of, turned, without
 
 
 @pytest.fixture
@@ -73,24 +73,23 @@ def test_test_cases_with_every_level(bids: Path, tmp_path: Path) -> None:
 
 
 def test_rerun_keeps_what_is_complete_and_redoes_what_changed(own: Path, tmp_path: Path) -> None:
-    work = tmp_path / "work"
-    prepare([own], work, datasets=(101,))
-    again = prepare([own], work, datasets=(101,))
-    assert (again.written, again.kept) == (0, 5)
+    def again():
+        summary = prepare([own], tmp_path / "work", datasets=(101,))
+        return summary.written, summary.kept, summary.training + summary.test
+
+    assert again() == (5, 0, 5)
+    assert again() == (0, 5, 5)
     save(own / "sub-01" / "anat" / "sub-01_T2w.nii.gz", image_of(box_spine(), 99))
-    changed = prepare([own], work, datasets=(101,))
-    assert (changed.written, changed.kept) == (1, 4)
+    assert again() == (1, 4, 5)
     shutil.rmtree(own / "sub-02")
-    fewer = prepare([own], work, datasets=(101,))
-    assert fewer.training + fewer.test == 4
-    assert not list((work / "nnUNet_raw").rglob("*sub-02*"))
+    assert again()[2] == 4
+    assert not list((tmp_path / "work" / "nnUNet_raw").rglob("*sub-02*"))
 
 
-def turned(own: Path) -> None:
+def along_other_axes(own):
     """Image and labels stored along other axes."""
-    affine = np.array([[0, 0, -1, 23], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]], float)
     for path in (image_file(own), labels_of(own, "sub-00")):
-        save(path, np.ascontiguousarray(data(path)[::-1].transpose(1, 2, 0)), affine)
+        save(path, *turned(data(path)))
 
 
 def in_thick_slices(own: Path) -> None:
@@ -101,13 +100,13 @@ def in_thick_slices(own: Path) -> None:
     save(image_file(own), fine.reshape(12, 2, *fine.shape[1:]).mean(axis=1), affine)
 
 
-def with_masks_apart(own: Path) -> None:
+def with_masks_apart(own):
     """Levels in one file; canal (with the cord, as segmented) and cord in others."""
     path, labels = labels_of(own, "sub-00"), box_spine()
-    canal = np.isin(labels, (anatomy.CORD_ID, anatomy.CANAL_ID))
-    save(path, np.where(canal, 0, labels).astype(np.uint8))
-    save(path.with_name("sub-00_label-canal_desc-T2w_mask.nii.gz"), canal.astype(np.uint8))
-    save(path.with_name("sub-00_label-SC_desc-T2w_mask.nii.gz"), (labels == anatomy.CORD_ID).astype(np.uint8))
+    parts = {"canal": (anatomy.CORD_ID, anatomy.CANAL_ID), "SC": (anatomy.CORD_ID,)}
+    save(path, without(labels, *parts["canal"]))
+    for name, ids in parts.items():
+        save(path.with_name(f"sub-00_label-{name}_desc-T2w_mask.nii.gz"), np.isin(labels, ids).astype(np.uint8))
 
 
 def in_public_ids(own: Path) -> None:
@@ -119,7 +118,7 @@ def of_echoes(own: Path) -> None:
     save(image_file(own), np.stack([image - 5, image + 5], axis=3))
 
 
-@pytest.mark.parametrize("change", [turned, in_thick_slices, with_masks_apart, in_public_ids, of_echoes])
+@pytest.mark.parametrize("change", [along_other_axes, in_thick_slices, with_masks_apart, in_public_ids, of_echoes])
 def test_how_the_source_is_stored_does_not_matter(own: Path, tmp_path: Path, change: Callable[[Path], None]) -> None:
     before = data(image_file(own))
     change(own)
@@ -131,33 +130,47 @@ def test_how_the_source_is_stored_does_not_matter(own: Path, tmp_path: Path, cha
         np.testing.assert_allclose(data(folder / "imagesTr" / "own_sub-00_T2w_0000.nii.gz"), before, atol=1e-3)
 
 
-MOVED = np.diag([1.0, 1, 1, 1])
-MOVED[:3, 3] = (0, 0, 300)
 #: T10 in one scheme, T5 in the other.
 THORACIC = np.where(box_spine() > 0, 25, 0).astype(np.uint8)
+MOVED = from_matvec(np.eye(3), (0, 0, 300))
+REFUSED = {
+    "no label image": (None, None, "seed", "no label image"),
+    "another shape and place": (box_spine()[:, :, :-1], MOVED, "seed", "outside the image"),
+    "another affine": (box_spine(), MOVED, "seed", "another affine"),
+    "an id of the other scheme": (
+        np.where(box_spine() == 39, 63, box_spine()).astype(np.uint8),
+        None,
+        "seed",
+        "label 63.*totalspineseg",
+    ),
+    "ids of both schemes": (THORACIC, None, "auto", "fit both"),
+    "an unknown id": (np.where(THORACIC > 0, 60, 0).astype(np.uint8), None, "auto", "label 60"),
+    "content that was not fetched": ("annex", None, "seed", "not fetched"),
+}
 
 
-@pytest.mark.parametrize(
-    "case",
-    [
-        (None, None, "seed", "no label image"),
-        (box_spine()[:, :, :-1], MOVED, "seed", "outside the image"),
-        (box_spine(), MOVED, "seed", "another affine"),
-        (np.where(box_spine() == 39, 63, box_spine()).astype(np.uint8), None, "seed", "label 63.*totalspineseg"),
-        (THORACIC, None, "auto", "fit both"),
-        (np.where(THORACIC > 0, 60, 0).astype(np.uint8), None, "auto", "label 60"),
-    ],
-)
-def test_refusals_name_the_file(own: Path, tmp_path: Path, case: tuple[Any, ...]) -> None:
-    labels, affine, scheme, reason = case
-    labels_of(own, "sub-00").unlink()
-    if labels is not None:
-        save(labels_of(own, "sub-00"), labels, affine)
+@pytest.mark.parametrize("case", REFUSED)
+def test_refusals_name_the_file(own, tmp_path, case):
+    labels, affine, scheme, reason = REFUSED[case]
+    path = image_file(own) if case == "content that was not fetched" else labels_of(own, "sub-00")
+    path.unlink()
+    if isinstance(labels, str):
+        path.symlink_to("../../.git/annex/objects/aa/bb/SHA256E-s1--0.nii.gz")
+    elif labels is not None:
+        save(path, labels, affine)
     summary = prepare([own], tmp_path / "work", datasets=(101,), label_scheme=scheme)
     assert [refusal.image.name for refusal in summary.refused] == ["sub-00_T2w.nii.gz"]
     assert re.search(reason, summary.refused[0].reason)
+    assert summary.training + summary.test == 4
     table = (tmp_path / "work" / "nnUNet_raw" / DATASET_NAMES[101] / "prepared.tsv").read_text()
     assert table.count("\trefused\t") == 1
+
+
+#: Endings of the names that labels of sub-a_T2w may have.
+LABEL_NAMES = (
+    *("T2w_label-spine_dseg", "space-resampled_T2w_label-spine_dseg", "seg-totalspineseg_desc-T2w_dseg"),
+    "desc-T2w_dseg",
+)
 
 
 def test_copies_of_other_contrast(bids: Path, tmp_path: Path) -> None:
@@ -171,10 +184,10 @@ def test_copies_of_other_contrast(bids: Path, tmp_path: Path) -> None:
         assert description["numTraining"] == len(names)
         for split in json.loads((folder / "splits_final.json").read_text()):
             assert not any("aug" in name for name in split["val"])
-            held_out = {name.split("_aug")[0].split("_odd")[0].split("_even")[0] for name in split["val"]}
-            assert not any(
-                name.split("_aug")[0].split("_odd")[0].split("_even")[0] in held_out for name in split["train"]
+            held_out, trained_on = (
+                {re.split("_aug|_odd|_even", name)[0] for name in split[part]} for part in ("val", "train")
             )
+            assert not held_out & trained_on
             assert set(split["train"]) < names
     images = summary.folders[101] / "imagesTr"
     original = sorted(path for path in images.iterdir() if "aug" not in path.name)[0]
@@ -189,8 +202,7 @@ def test_copies_of_other_contrast(bids: Path, tmp_path: Path) -> None:
 
 
 def test_numbers_by_structure(own: Path, tmp_path: Path) -> None:
-    without = np.where(box_spine() == anatomy.vertebra("C5").id, 0, box_spine()).astype(np.uint8)
-    save(labels_of(own, "sub-00"), without)
+    save(labels_of(own, "sub-00"), without(box_spine(), anatomy.vertebra("C5").id))
     for _ in range(2):  # counts of kept cases are those of made ones
         summary = prepare([own], tmp_path / "work", datasets=(101,), test_fraction=0)
         assert summary.levels["vertebrae_C4"] == (5, 0)
@@ -198,18 +210,8 @@ def test_numbers_by_structure(own: Path, tmp_path: Path) -> None:
     assert "vertebrae_C5\t4\t0" in (tmp_path / "work" / "prepared" / "levels.tsv").read_text()
 
 
-def test_content_that_was_not_fetched_is_refused_by_name(own: Path, tmp_path: Path) -> None:
-    image = own / "sub-00" / "anat" / "sub-00_T2w.nii.gz"
-    image.unlink()
-    image.symlink_to("../../.git/annex/objects/aa/bb/SHA256E-s1--0.nii.gz")
-    summary = prepare([own], tmp_path / "work", datasets=(101,))
-    assert [refusal.image.name for refusal in summary.refused] == ["sub-00_T2w.nii.gz"]
-    assert "not fetched" in summary.refused[0].reason
-    assert summary.training + summary.test == 4
-
-
 def test_first_folder_of_labels_that_has_an_image(own: Path, tmp_path: Path) -> None:
-    better = np.where(box_spine() == anatomy.vertebra("C5").id, 0, box_spine()).astype(np.uint8)
+    better = without(box_spine(), anatomy.vertebra("C5").id)
     name = "sub-00_T2w_space-resampled_label-spine_dseg.nii.gz"
     save(own / "derivatives" / "labels_iso" / "sub-00" / "anat" / name, better)
     cases, refused = find_cases([own], ["derivatives/labels_iso", "derivatives/labels"])
@@ -242,16 +244,8 @@ def empty_files(root: Path, images: Iterable[str], labels: Iterable[str]) -> Non
             (root / folder / f"sub-a_{name}.nii.gz").touch()
 
 
-@pytest.mark.parametrize(
-    "label",
-    [
-        "T2w_label-spine_dseg",
-        "space-resampled_T2w_label-spine_dseg",
-        "seg-totalspineseg_desc-T2w_dseg",
-        "desc-T2w_dseg",
-    ],
-)
-def test_label_names_that_are_found(label: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("label", LABEL_NAMES)
+def test_label_names_that_are_found(label, tmp_path):
     empty_files(tmp_path, ("T2w", "T1w", "acq-x_T2w"), (label, "seg-levels_desc-T2w_dseg"))
     cases, refused = find_cases([tmp_path])
     found = [(case.image.name, case.labels.levels[0].name) for case in cases]
@@ -279,10 +273,15 @@ def test_what_public_datasets_keep_beside_the_labels_is_passed_over(tmp_path: Pa
     }
 
 
-def test_two_masks_for_one_image_are_refused(tmp_path: Path) -> None:
+def test_two_masks_for_one_image_are_refused(tmp_path):
     empty_files(tmp_path, ("T2w",), ("T2w_label-spine_dseg", "T2w_label-SC_seg", "T2w_label-cord_mask"))
     _, refused = find_cases([tmp_path])
     assert "several label images fit: sub-a_T2w_label-SC_seg.nii.gz, sub-a_T2w_label-cord_mask" in refused[0].reason
+
+
+def case_of(dataset, person, contrast, session=0):
+    case_id = f"{dataset}-{person}-{session}-{contrast}"
+    return TrainingCase(case_id, dataset, str(person), contrast, Path(case_id), None)
 
 
 def test_traveller_stays_on_one_side(own: Path, tmp_path: Path) -> None:
@@ -294,14 +293,13 @@ def test_traveller_stays_on_one_side(own: Path, tmp_path: Path) -> None:
         assert len(sides) == 1
 
 
-def cases_of(counts: dict[tuple[str, str], int]) -> list[TrainingCase]:
-    out = []
-    for (dataset, contrast), count in counts.items():
-        for number in range(count):
-            for session in range(1 + number % 2):
-                case_id = f"{dataset}-{number}-{session}-{contrast}"
-                out.append(TrainingCase(case_id, dataset, str(number), contrast, Path(case_id), None))  # type: ignore[arg-type]
-    return out
+def cases_of(counts):
+    return [
+        case_of(dataset, number, contrast, session)
+        for (dataset, contrast), count in counts.items()
+        for number in range(count)
+        for session in range(1 + number % 2)
+    ]
 
 
 def test_split_is_stratified_by_person_and_stable() -> None:
@@ -321,11 +319,7 @@ def test_split_is_stratified_by_person_and_stable() -> None:
     st.integers(0, 99),
 )
 def test_no_contrast_lacks_a_person(persons: list[set[str]], fraction: float, seed: int) -> None:
-    cases = [
-        TrainingCase(f"{n}{c}", f"d{n % 2}", str(n), c, Path(f"{n}{c}"), None)  # type: ignore[arg-type]
-        for n, contrasts in enumerate(persons)
-        for c in contrasts
-    ]
+    cases = [case_of(f"d{n % 2}", n, contrast) for n, contrasts in enumerate(persons) for contrast in contrasts]
     test = held_out_persons(cases, fraction, seed)
     assert 1 <= len(test) < len(persons)
     strata = {(case.dataset, case.contrast) for case in cases}
@@ -337,10 +331,9 @@ def test_no_contrast_lacks_a_person(persons: list[set[str]], fraction: float, se
             assert len(own & test) > fraction * len(own) - 0.5 - 1e-9
 
 
-def test_split_of_few_persons() -> None:
-    assert len(held_out_persons(cases_of({("a", "T1w"): 2}), 0.1)) == 1
-    assert held_out_persons(cases_of({("a", "T1w"): 1}), 0.5) == frozenset()
-    assert held_out_persons(cases_of({("a", "T1w"): 9}), 0) == frozenset()
+def test_split_of_few_persons():
+    for persons, fraction, held_out in ((2, 0.1, 1), (1, 0.5, 0), (9, 0, 0)):
+        assert len(held_out_persons(cases_of({("a", "T1w"): persons}), fraction)) == held_out
     with pytest.raises(UsageError, match="share of the test set"):
         held_out_persons([], 1.0)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.inference.untrained import build_network
+from tests.inference.untrained import small_network
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.errors import MissingInputError, ModelError, UsageError
 from totalspineseg_bids.imaging.volume import Volume
@@ -221,14 +221,7 @@ def test_plans_name_the_channels_that_are_not_normalised():
 
 def network(dataset, kind):
     labels = dataset_json(dataset, 1)
-    plans = small_plans(
-        "x",
-        labels["channel_names"].values(),
-        features=(4, 6, 8),
-        strides=((1, 1, 1), (2, 2, 2), (2, 2, 2)),
-        network=kind,
-    )
-    return build_network(plans, len(labels["channel_names"]), len(labels["labels"]) - 1).eval()
+    return small_network(len(labels["channel_names"]), len(labels["labels"]) - 1, network=kind)
 
 
 @pytest.mark.parametrize("kind", [PLAIN, SUBVOXEL])

@@ -3,19 +3,16 @@
 import pytest
 import torch
 
-from tests.inference.untrained import build_network
-from totalspineseg_bids.training.synthetic.small_plans import small_plans
+from tests.inference.untrained import small_network
 from totalspineseg_bids.training.synthetic.warm_start import matching_heads, warm_start_weights
 
 
 def _network(seed, features=(4, 8, 12), *, channels=1, outputs=3):
     torch.manual_seed(seed)
-    strides = ((1, 1, 1), (2, 2, 2), (2, 2, 2))
-    plans = small_plans("x", ["MRI"] * channels, features=features, strides=strides, convolutions=1)
-    network = build_network(plans, channels, outputs)
+    network = small_network(channels, outputs, features=features, convolutions=1)
     for weight in network.parameters():  # the layers' own start is zero in places
         weight.data += 0.05 * torch.randn_like(weight)
-    return network.eval()
+    return network
 
 
 @pytest.mark.parametrize("features", [(4, 8, 12), (7, 8, 12), (8, 16, 16)])
