@@ -1,3 +1,4 @@
+import gc
 import hashlib
 import json
 import os
@@ -279,3 +280,10 @@ def test_missing_and_unreadable_paths(tmp_path: Path) -> None:
     for name in ("nowhere", "text.zip"):
         with pytest.raises(ModelError, match="cannot look for models"):
             load_model(tmp_path / name)
+
+
+def test_properties_of_a_model_leave_no_garbage_that_holds_the_arrays_of_their_callers(tmp_path: Path) -> None:
+    model = load_model(write_untrained_model(tmp_path, STEP2))
+    gc.collect()
+    assert model.patch_multiple
+    assert gc.collect() == 0

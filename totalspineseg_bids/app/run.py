@@ -12,6 +12,7 @@ from totalspineseg_bids.app.segmenter import SegmenterFactory, load_segmenter
 from totalspineseg_bids.config import RunConfig
 from totalspineseg_bids.errors import ExitCode, SpineAppError
 from totalspineseg_bids.files import write_reason
+from totalspineseg_bids.importing import modules_stay
 
 logger = logging.getLogger(__name__)
 
@@ -83,8 +84,9 @@ def _log_errors(work: Callable[[Path | None], RunOutcome], log: Path | None) -> 
 def run_level(config: RunConfig, factory: SegmenterFactory, log: Path | None = None) -> RunOutcome:
     """Run an analysis level and return its outcome; the manifest is written beside the log."""
     # The levels import pyBIDS and pandas, which take long to load.
-    from totalspineseg_bids.app.manifest import write_manifest  # noqa: PLC0415
-    from totalspineseg_bids.app.participant import run_participants  # noqa: PLC0415
+    with modules_stay():
+        from totalspineseg_bids.app.manifest import write_manifest  # noqa: PLC0415
+        from totalspineseg_bids.app.participant import run_participants  # noqa: PLC0415
 
     if config.analysis_level == "group":
         from totalspineseg_bids.app.group import run_group  # noqa: PLC0415

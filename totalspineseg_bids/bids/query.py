@@ -27,6 +27,7 @@ from totalspineseg_bids.bids.names import SourceImage, is_source_name, label_num
 from totalspineseg_bids.errors import DatasetError, MissingInputError, NothingSelectedError, UsageError
 from totalspineseg_bids.files import read_text
 from totalspineseg_bids.home import home_folder
+from totalspineseg_bids.importing import modules_stay
 
 if TYPE_CHECKING:
     from bids.layout import BIDSLayout
@@ -164,7 +165,7 @@ def _datatypes(queries: Iterable[Mapping[str, Any]]) -> list[str] | None:
 
 def _import_pybids() -> ModuleType:
     # Imported at its first use, because this takes a second that --help would wait for.
-    with home_folder():  # pyBIDS reads settings from there while it is imported
+    with modules_stay(), home_folder():  # pyBIDS reads settings from there while it is imported
         return importlib.import_module("bids.layout")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import os
 import sys
@@ -16,6 +15,7 @@ from totalspineseg_bids.app.interrupt import Interrupted, stop_on_signal
 from totalspineseg_bids.config import SETTINGS, RunConfig, Setting, SettingGroup, SettingKind, read_toml
 from totalspineseg_bids.errors import ExitCode, SpineAppError, UsageError
 from totalspineseg_bids.files import escape_unencodable_output, installed_version, write_reason
+from totalspineseg_bids.importing import modules_stay
 from totalspineseg_bids.models.catalog import BUNDLED, CACHE_VARIABLE, DEFAULT_MODEL, find_cache_folder
 
 PROGRAM = "totalspineseg-bids"
@@ -202,8 +202,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit code.
     """
     escape_unencodable_output()
-    # By default Python looks for garbage after each 700 objects; the modules of a run consist of 300 000.
-    gc.set_threshold(50_000)
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments:
         arguments = ["--help"]
@@ -237,6 +235,7 @@ def _run(arguments: list[str]) -> int:
         from totalspineseg_bids.cluster.submit import submit
 
         return submit(config, [PROGRAM, *arguments])
-    from totalspineseg_bids.app.run import run
+    with modules_stay():
+        from totalspineseg_bids.app.run import run
 
     return run(config, [PROGRAM, *arguments])

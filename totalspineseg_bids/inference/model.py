@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import math
-import pydoc
 import re
 import warnings
 from dataclasses import dataclass, field
@@ -106,7 +106,7 @@ class NnUNetModel:
     @property
     def voxel_block(self) -> int:
         """Voxels along each axis that the network takes as one: 2 for the networks of this package, else 1."""
-        network = pydoc.locate(str(self.configuration["architecture"]["network_class_name"]))
+        network = _locate(str(self.configuration["architecture"]["network_class_name"]))
         return FACTOR if network in _BLOCK_NETWORKS else 1
 
     @property
@@ -289,16 +289,26 @@ def _channel_names(dataset: dict[str, Any]) -> tuple[str, ...]:
     return tuple(str(channels[key]) for key in sorted(channels, key=int))
 
 
+def _locate(name: str) -> object:
+    """Return what a dotted name in plans stands for, ``None`` if it is not among what plans may name."""
+    # Not `pydoc.locate`: the exceptions that it keeps hold the arrays of all callers until the next search for garbage.
+    module, _, attribute = name.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), attribute, None) if name.startswith(_IMPORTABLE) else None
+    except ImportError:
+        return None
+
+
 def _checked_class(architecture: dict[str, Any], model: NnUNetModel) -> str:
     # Plans name the classes to build; only networks and layers are let through, so that plans stay data.
     name = str(architecture["network_class_name"])
     last = name.rsplit(".", maxsplit=1)[-1]
-    if not name.startswith(_IMPORTABLE) or pydoc.locate(name) is None:
+    if _locate(name) is None:
         # Architectures moved between releases of their package.
         name = f"{known_architectures.__name__}.{last}"
     layers = [architecture["arch_kwargs"].get(key) for key in architecture["_kw_requires_import"]]
     for wanted in (name, *(str(layer) for layer in layers if layer is not None)):
-        located = pydoc.locate(wanted) if wanted.startswith(_IMPORTABLE) else None
+        located = _locate(wanted)
         if not (isinstance(located, type) and issubclass(located, torch.nn.Module)):
             original = architecture["network_class_name"] if wanted == name else wanted
             msg = f"{model.path}: plans.json names {original}, which is not a network or layer known here"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import hashlib
 import importlib
 import threading
@@ -18,6 +17,7 @@ from totalspineseg_bids.imaging.field_of_view import find_padding
 from totalspineseg_bids.imaging.grid import to_working_grid
 from totalspineseg_bids.imaging.intensity import clip_outliers
 from totalspineseg_bids.imaging.volume import Volume
+from totalspineseg_bids.importing import modules_stay
 from totalspineseg_bids.inference.options import InferenceMode, InferenceOptions
 from totalspineseg_bids.segmentation.labelling import label_map, label_session, odd_discs
 from totalspineseg_bids.segmentation.networks import (
@@ -283,16 +283,9 @@ class SpineSegmenter:
 
 
 def _import_predictor() -> None:
-    # Modules stay: looking for garbage among their 150 000 objects takes a third of a second. What else is unreachable
-    # at this moment stays too.
-    collect = gc.isenabled()
-    gc.disable()
     # Loading the first network repeats the import and raises the error that is suppressed here.
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(Exception), modules_stay():
         importlib.import_module("totalspineseg_bids.inference.predictor")
-    if collect:
-        gc.freeze()
-        gc.enable()
 
 
 def _fingerprint(volume: Volume, localizer: Volume | None) -> str:
