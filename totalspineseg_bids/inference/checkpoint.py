@@ -33,13 +33,15 @@ _SAFE_GLOBALS: list[Any] = [
 ]
 
 
-def read_checkpoint(file: Path) -> dict[str, Any]:
+def read_checkpoint(file: Path, *, mapped: bool = False) -> dict[str, Any]:
     """Read a checkpoint with torch's weights-only reader and an allow-list of numpy scalars.
 
     Parameters
     ----------
     file
         ``checkpoint_*.pth`` of a fold.
+    mapped
+        Read weights only when they are used; the file must not change meanwhile.
 
     Returns
     -------
@@ -53,7 +55,8 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     """
     try:
         with torch.serialization.safe_globals(_SAFE_GLOBALS):
-            content = torch.load(file, map_location="cpu", weights_only=True)
+            mapped = mapped and zipfile.is_zipfile(file)  # not in torch's older format
+            content = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         if refused := re.search(r"GLOBAL ([\w.]+)", str(error)):
             msg = (

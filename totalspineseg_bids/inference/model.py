@@ -198,7 +198,8 @@ def load_model(path: Path | str) -> NnUNetModel:
     folder = folders.select_model_folder(path)
     dataset, plans = (folders.read_json(folder / name) for name in ("dataset.json", "plans.json"))
     folds = folders.fold_checkpoints(folder)
-    checkpoints = [read_checkpoint(file) for file in folds]
+    # A network that is stored in converted form needs no weights.
+    checkpoints = [read_checkpoint(file, mapped=True) for file in folds]
     digests = [folders.sha256(file) for file in folds]
     configuration_name = _configuration_name(folder.name, checkpoints[0])
     configuration = _configuration(plans, configuration_name, folder)
