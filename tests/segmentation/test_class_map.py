@@ -76,5 +76,5 @@ def test_a_plain_dataset_json_is_enough(tmp_path):
 )
 def test_useless_labels_are_refused_in_one_line(labels):
     with pytest.raises(UsageError) as caught:
-        ClassMap.from_dataset_json({"labels": labels})
+        ClassMap.resolve({"labels": labels})
     assert "\n" not in str(caught.value)

@@ -103,14 +103,19 @@ class ClassMap:
             raise UsageError(msg)
 
     @classmethod
-    def from_labels(cls, labels: Mapping[str, int | Sequence[int]], name: str = "labels") -> ClassMap:
-        """Build a class map from a mapping of names to one integer or several.
+    def from_labels(cls, labels: Mapping[str, int | Sequence[int]] | None, name: str = "labels") -> ClassMap:
+        """Build a class map from a mapping of names to one integer or several (a region).
+
+        Source: nnU-Net v2, ``documentation/region_based_training.md``.
 
         Raises
         ------
         UsageError
             If no name is known, or a value is not an integer from 1 to 255.
         """
+        if not isinstance(labels, Mapping) or not labels:
+            msg = f"{name}: no 'labels' entry as in nnU-Net's dataset.json"
+            raise UsageError(msg)
         resolved: dict[str, tuple[int, ...]] = {}
         for role, value in labels.items():
             if role in {"background", "ignore"}:
@@ -121,23 +126,6 @@ class ClassMap:
                 raise UsageError(msg)
             resolved[role] = tuple(int(v) for v in values)
         return cls(name, resolved)
-
-    @classmethod
-    def from_dataset_json(cls, dataset: Mapping[str, Any], name: str = "dataset.json") -> ClassMap:
-        """Build a class map from the content of nnU-Net's ``dataset.json``.
-
-        Source: nnU-Net v2, ``documentation/region_based_training.md`` (a region lists its integers).
-
-        Raises
-        ------
-        UsageError
-            If there is no usable ``labels`` entry.
-        """
-        labels = dataset.get("labels")
-        if not isinstance(labels, Mapping) or not labels:
-            msg = f"{name}: no 'labels' entry as in nnU-Net's dataset.json"
-            raise UsageError(msg)
-        return cls.from_labels(labels, name)
 
     @classmethod
     def from_file(cls, path: str | Path) -> ClassMap:
@@ -161,7 +149,7 @@ class ClassMap:
         if not isinstance(content, Mapping):
             msg = f"layout {path} is not a dataset.json"
             raise UsageError(msg)
-        return cls.from_dataset_json(content, str(path))
+        return cls.from_labels(content.get("labels"), str(path))
 
     @classmethod
     def named(cls, name: str) -> ClassMap:
@@ -172,11 +160,14 @@ class ClassMap:
         UsageError
             If there is no class map of this name; the message lists the names.
         """
-        stored = _SAME_AS.get(name, name)
-        if stored not in _stored_names():
+        if name not in class_map_names():
             msg = f"unknown layout '{name}'; known are {', '.join(class_map_names())}, or give a dataset.json"
             raise UsageError(msg)
-        text = importlib.resources.files(f"{__package__}.class_maps").joinpath(f"{stored}.json").read_text("utf-8")
+        text = (
+            importlib.resources.files(f"{__package__}.class_maps")
+            .joinpath(f"{_SAME_AS.get(name, name)}.json")
+            .read_text("utf-8")
+        )
         return cls.from_labels(json.loads(text)["labels"], name)
 
     @classmethod
@@ -185,7 +176,7 @@ class ClassMap:
         if isinstance(spec, ClassMap):
             return spec
         if isinstance(spec, Mapping):
-            return cls.from_dataset_json(spec) if isinstance(spec.get("labels"), Mapping) else cls.from_labels(spec)
+            return cls.from_labels(spec.get("labels", spec))
         if isinstance(spec, Path) or str(spec).endswith(".json"):
             return cls.from_file(spec)
         return cls.named(spec)
@@ -254,11 +245,7 @@ class ClassMap:
 
 
 @cache
-def _stored_names() -> tuple[str, ...]:
-    folder = importlib.resources.files(f"{__package__}.class_maps")
-    return tuple(sorted(f.name.removesuffix(".json") for f in folder.iterdir() if f.name.endswith(".json")))
-
-
 def class_map_names() -> tuple[str, ...]:
     """Return the names that :meth:`ClassMap.named` knows."""
-    return tuple(sorted({*_stored_names(), *_SAME_AS}))
+    files = importlib.resources.files(f"{__package__}.class_maps").iterdir()
+    return tuple(sorted({*_SAME_AS, *(f.name.removesuffix(".json") for f in files if f.name.endswith(".json"))}))

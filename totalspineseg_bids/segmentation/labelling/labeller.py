@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import nibabel as nib
 import numpy as np
@@ -165,22 +166,22 @@ def solve_image(image: LabellingInput) -> SolvedImage:
     SolvedImage
         ``found`` is ``None`` if there is neither a canal nor a disc.
     """
-    native = Geometry(_shape(image.semantic), np.asarray(image.affine, np.float64))
-    maps = [(np.asarray(m, np.uint8), lay) for m, lay in ((image.semantic, image.layout), *image.support)]
-    padding = None if image.padding is None else image.padding.view(np.uint8)
+    native = Volume(image.semantic, np.asarray(image.affine, np.float64)).geometry
     if np.allclose(native.spacing, 1.0, atol=parameters.SPACING_TOLERANCE_MM) and not native.is_sheared:
         orientation = nib.orientations.io_orientation(native.affine)
-        turned = [SemanticMap(nib.orientations.apply_orientation(m, orientation), lay) for m, lay in maps]
+        to_working = partial(nib.orientations.apply_orientation, ornt=orientation)
         inverse = nib.orientations.inv_ornt_aff(orientation, native.shape)
-        grid = SolvedImage(native, np.asarray(native.affine @ inverse), _shape(turned[0].labels), orientation)
-        if padding is not None:
-            padding = nib.orientations.apply_orientation(padding, orientation)
-        return _search(grid, turned, image, padding)
-    working = working_geometry(native)
-    moved = [SemanticMap(restore_labels(m, native.affine, working), lay) for m, lay in maps]
-    if padding is not None:
-        padding = restore_labels(padding, native.affine, working)
-    return _search(SolvedImage(native, working.affine, working.shape, None), moved, image, padding)
+        working = Volume(to_working(image.semantic), np.asarray(native.affine @ inverse)).geometry
+    else:
+        orientation, working = None, working_geometry(native)
+        to_working = partial(restore_labels, affine=native.affine, target=working)
+    maps = ((image.semantic, image.layout), *image.support)
+    return _search(
+        SolvedImage(native, working.affine, working.shape, orientation),
+        [SemanticMap(to_working(np.asarray(labels, np.uint8)), layout) for labels, layout in maps],
+        image,
+        None if image.padding is None else to_working(image.padding.view(np.uint8)),
+    )
 
 
 def _search(
@@ -200,7 +201,7 @@ def _search(
         cropped = [sacrum.relabel_by_prior(m, grid.local, image.level_prior) for m in cropped]
     cropped = [sacrum.keep_largest_sacrum(m) for m in cropped]
     kinds = layout.kinds(cropped[0].labels)
-    spacing = np.asarray(Geometry(_shape(kinds), grid.affine).spacing)
+    spacing = np.asarray(Volume(kinds, grid.affine).geometry.spacing)
     discs = label_discs(kinds == Structure.DISC, float(np.prod(spacing)))
     local = Geometry(grid.shape, np.diag([*spacing, 1.0]))
     field = AcquiredRegion(local, None if padding is None else padding.view(np.bool_))
@@ -268,24 +269,13 @@ def build_labelled_spine(
         labels[box] = out
         spine = summarize(Volume(labels, solved.affine), box, found, naming)
     if solved.orientation is not None:
-        turned = _turn_back(spine.labels, solved.orientation)
+        back = nib.orientations.ornt_transform(nib.orientations.axcodes2ornt("RAS"), solved.orientation)
+        turned = np.ascontiguousarray(nib.orientations.apply_orientation(spine.labels, back))
         return replace(spine, labels=turned, affine=solved.native.affine)
     native = restore_labels(spine.labels, solved.affine, solved.native)
     present = set(np.flatnonzero(np.bincount(native.ravel(), minlength=256)).tolist())
     components = tuple(c for c in spine.components if c.label_id in present)
     return replace(spine, labels=native, affine=solved.native.affine, components=components)
-
-
-def _turn_back(labels: NDArray[np.uint8], orientation: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Undo ``apply_orientation``."""
-    axes = orientation[:, 0].astype(int)
-    flips = [orientation[int(np.flatnonzero(axes == k)[0]), 1] for k in range(3)]
-    unflipped = labels[tuple(slice(None, None, -1) if f < 0 else slice(None) for f in flips)]
-    return np.ascontiguousarray(np.transpose(unflipped, axes))
-
-
-def _shape(array: NDArray[np.uint8]) -> tuple[int, int, int]:
-    return array.shape[0], array.shape[1], array.shape[2]
 
 
 def _context(
