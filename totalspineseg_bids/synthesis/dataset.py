@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 import totalspineseg_bids
 from totalspineseg_bids import anatomy
@@ -314,10 +314,16 @@ def _write_root(out: Path, seed: int, *, parametric: bool) -> None:
 
 
 def _write_participants(out: Path, rows: list[dict[str, Any]]) -> None:
-    keys = list(rows[0])
-    rows = sorted([*rows, *_earlier_participants(out, rows)], key=lambda row: str(row["participant_id"]))
-    lines = ["\t".join(keys), *("\t".join(str(row[key]) for key in keys) for row in rows)]
-    write_text(out / "participants.tsv", "\n".join(lines) + "\n")
+    """Write the table of subjects, with those of earlier calls that this one did not write."""
+    path, table = out / "participants.tsv", pd.DataFrame(rows, dtype=object)
+    if path.exists():
+        # A table from elsewhere in another encoding is ignored.
+        earlier = pd.read_csv(path, sep="\t", dtype=str, encoding_errors="replace").reindex(columns=table.columns)
+        names = earlier["participant_id"].fillna("")
+        present = names.map(lambda name: name != "" and (out / name).is_dir()).astype(bool)
+        table = pd.concat([table, earlier[present & ~names.isin(table["participant_id"])]])
+    text = table.sort_values("participant_id").to_csv(sep="\t", index=False, na_rep="n/a", lineterminator="\n")
+    write_text(path, text)
     _write_json(
         out / "participants.json",
         {
@@ -326,18 +332,3 @@ def _write_participants(out: Path, rows: list[dict[str, Any]]) -> None:
             "lumbar": {"Description": "Number of lumbar vertebrae"},
         },
     )
-
-
-def _earlier_participants(out: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the rows of subjects that earlier calls wrote and this call did not."""
-    table = out / "participants.tsv"
-    if not table.exists():
-        return []
-    written = {row["participant_id"] for row in rows}
-    # A table from elsewhere in another encoding is ignored.
-    earlier = table.read_text(encoding="utf-8", errors="replace").splitlines()
-    return [
-        {key: row.get(key) or "n/a" for key in rows[0]}
-        for row in csv.DictReader(earlier, delimiter="\t")
-        if (name := row.get("participant_id")) and name not in written and (out / name).is_dir()
-    ]
