@@ -28,16 +28,16 @@ from totalspineseg_bids.app.files import FileJob, segment_files
 from totalspineseg_bids.cli.tools_common import positive
 from totalspineseg_bids.errors import NothingSelectedError, SpineAppError
 from totalspineseg_bids.evaluation.evaluate import Evaluation
-from totalspineseg_bids.evaluation.evaluate_output import format_number, write_evaluation
+from totalspineseg_bids.evaluation.evaluate_output import format_figure, write_evaluation
 from totalspineseg_bids.evaluation.metrics import GROUPS, LEVELLED, ImageResult, LevelResult, Outcome, compare
 from totalspineseg_bids.evaluation.surface_distance import TOLERANCE_MM
 from totalspineseg_bids.imaging.grid import restore_labels
-from totalspineseg_bids.imaging.io import read_labels
+from totalspineseg_bids.imaging.io import read_image, read_labels
 from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.models.registry import resolve
 from totalspineseg_bids.progress import bar
 from totalspineseg_bids.segmentation.pipeline import SpineSegmenter
-from totalspineseg_bids.training.case_labels import SchemeChoice, load_labels
+from totalspineseg_bids.training.case_labels import SchemeChoice, merged_labels
 from totalspineseg_bids.training.cases import TrainingCase, find_cases
 
 REGIONS = {"C": "cervical", "T": "thoracic", "L": "lumbar", "S": "sacral"}
@@ -121,7 +121,8 @@ def covered(truth: NDArray[np.uint8], predicted: NDArray[np.uint8], kinds: Itera
 def load_truth(case: TrainingCase, scheme: SchemeChoice) -> Volume | str:
     """Return the labels of an image on its grid, or the reason why they cannot be used."""
     try:
-        return load_labels(case, scheme)
+        image = read_image(case.image, volume="mean")
+        return Volume(merged_labels(case.labels, image, image.geometry, scheme), image.affine)
     except SpineAppError as error:
         return str(error)
 
@@ -167,7 +168,7 @@ def region_of(level: str) -> str:
 
 def _mean(values: Iterable[float]) -> str:
     finite = [value for value in values if not np.isnan(value)]
-    return format_number(float(np.mean(finite)) if finite else float("nan"))
+    return format_figure(float(np.mean(finite)) if finite else float("nan"))
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -30,8 +30,7 @@ logger = logging.getLogger(__name__)
 _DRAWS = 2000
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(NamedTuple):
     """Difference of a metric to that of the first model, with the 95 % interval of a bootstrap over images."""
 
     value: float

@@ -10,10 +10,10 @@ from typing import Any
 from totalspineseg_bids.evaluation.compare import ComparedMetric, Comparison, Difference
 from totalspineseg_bids.evaluation.evaluate import Metric
 from totalspineseg_bids.evaluation.evaluate_output import (
+    UNITS,
     align_columns,
     environment,
-    format_number,
-    millimetres,
+    format_figure,
     to_json_value,
     to_tsv,
 )
@@ -24,19 +24,12 @@ from totalspineseg_bids.imaging.atomic import write_text
 _MAIN = ("dice_levels", "nsd_levels", "identified_levels", "all_levels_right", "silently_wrong")
 
 
-def format_figure(metric: Metric, value: float) -> str:
-    """Format a metric for display."""
-    return millimetres(value) if metric.unit == "mm" else format_number(value, percent=metric.unit == "rate")
-
-
 def format_difference(metric: Metric, difference: Difference) -> str:
     """Return a difference with its interval, such as ``+0.012 (-0.003 to +0.027)``."""
     if math.isnan(difference.value):
         return "–"
-    scale, digits = {"share": (1.0, 3), "rate": (100.0, 0), "mm": (1.0, 1)}[metric.unit]
-    value, low, high = (
-        f"{scale * number:+.{digits}f}" for number in (difference.value, difference.low, difference.high)
-    )
+    scale, digits, _ = UNITS[metric.unit]
+    value, low, high = (f"{scale * number:+.{digits}f}" for number in difference)
     return value if math.isnan(difference.low) else f"{value} ({low} to {high})"
 
 
@@ -51,7 +44,7 @@ def comparison_table(comparison: Comparison) -> str:
         rows = [["all" if tag == "all" else f"{tag} {value} ({len(part.images)})", *head]]
         for row in _rows_with_figures(part):
             if tag == "all" or row.metric.key in _MAIN:
-                figures = [format_figure(row.metric, figure) for figure in row.figures.values()]
+                figures = [format_figure(figure, row.metric.unit) for figure in row.figures.values()]
                 differences = [format_difference(row.metric, found) for found in row.differences.values()]
                 rows.append([row.metric.title, *figures, *differences])
         lines += ["", *align_columns(rows)]
@@ -120,7 +113,7 @@ def _page_row(row: ComparedMetric) -> dict[str, Any]:
         "title": metric.title,
         "cells": [
             {
-                "text": format_figure(metric, figure),
+                "text": format_figure(figure, metric.unit),
                 "best": metric.better * figure == best,
                 "length": figure if metric.unit != "mm" else math.nan,
             }

@@ -30,16 +30,17 @@ OUTCOME_TEXT: dict[Outcome, str] = {
 }
 
 
-def format_number(value: float, *, percent: bool = False) -> str:
-    """Return a figure with three decimals or in whole per cent; a dash for none."""
-    if math.isnan(value):
-        return "–"
-    return f"{100 * value:.0f} %" if percent else f"{value:.3f}"
+#: Factor, decimals and sign with which a figure of each unit is shown.
+UNITS: dict[str, tuple[float, int, str]] = {"share": (1.0, 3, ""), "rate": (100.0, 0, " %"), "mm": (1.0, 1, "")}
 
 
-def millimetres(value: float) -> str:
-    """Return a distance with one decimal, a dash for NaN."""
-    return "–" if math.isnan(value) else f"{value:.1f}"
+def format_figure(value: float, unit: str = "share") -> str:
+    """Return a figure as its unit is shown (`UNITS`); a dash for none."""
+    scale, digits, sign = UNITS[unit]
+    return "–" if math.isnan(value) else f"{scale * value:.{digits}f}{sign}"
+
+
+_rate = partial(format_figure, unit="rate")
 
 
 def bar(value: float) -> int:
@@ -51,7 +52,7 @@ def bar(value: float) -> int:
 def environment() -> jinja2.Environment:
     """Return the templates of this package, with the filters that they use; undefined names are errors."""
     made = make_environment("totalspineseg_bids.evaluation", "templates")
-    made.filters.update(three=format_number, percent=partial(format_number, percent=True), mm=millimetres, bar=bar)
+    made.filters.update(three=format_figure, percent=_rate, mm=partial(format_figure, unit="mm"), bar=bar)
     made.globals.update(version=__version__, groups=list(GROUPS.values()))
     return made
 
@@ -208,18 +209,17 @@ def align_columns(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def evaluation_table(evaluation: Evaluation) -> str:
     """Return the figures as text: over all, by each tag, and by level."""
-    share, rate = format_number, partial(format_number, percent=True)
     groups = evaluation.groups()
     figures = {value if tag == "all" else f"{tag} {value}": part.summary() for tag, value, part in groups}
     by_group = [
         {
             "": name,
             "images": str(found["images"]),
-            "levels": share(found["dice_levels"]),
-            **{group: share(found["dice"][group]) for group in GROUPS.values()},
-            "NSD": share(found["nsd_levels"]),
-            "all right": rate(found["all_levels_right"]),
-            "with landmark": rate(found["all_levels_right_with_landmark"]),
+            "levels": format_figure(found["dice_levels"]),
+            **{group: format_figure(found["dice"][group]) for group in GROUPS.values()},
+            "NSD": format_figure(found["nsd_levels"]),
+            "all right": _rate(found["all_levels_right"]),
+            "with landmark": _rate(found["all_levels_right_with_landmark"]),
             "abstained": str(found["outcomes"][Outcome.ABSTAINED.value] + found["outcomes"][Outcome.EMPTY.value]),
             "wrong": str(found["silently_wrong"]),
         }
@@ -229,10 +229,10 @@ def evaluation_table(evaluation: Evaluation) -> str:
         {
             "level": row["name"],
             "images": str(row["images"]),
-            "Dice": share(row["dice"]),
-            "NSD": share(row["nsd"]),
-            "identified": rate(row["identification_rate"]),
-            "distance mm": share(row["localisation_mm"]),
+            "Dice": format_figure(row["dice"]),
+            "NSD": format_figure(row["nsd"]),
+            "identified": _rate(row["identification_rate"]),
+            "distance mm": format_figure(row["localisation_mm"]),
         }
         for row in evaluation.by_level()
     ]
@@ -243,8 +243,8 @@ def evaluation_table(evaluation: Evaluation) -> str:
         *tables[0],
         "",
         *tables[1],
-        *(f"identified {group}: {rate(found)}" for group, found in figures["all"]["identification_rate"].items()),
-        f"mean distance of centroids: {share(figures['all']['localisation_mm'])} mm",
+        *(f"identified {group}: {_rate(found)}" for group, found in figures["all"]["identification_rate"].items()),
+        f"mean distance of centroids: {format_figure(figures['all']['localisation_mm'])} mm",
         *(f"not compared: {name}: {reason}" for name, reason in evaluation.failed),
     ]
     return "\n".join(lines) + "\n"

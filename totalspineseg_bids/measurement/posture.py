@@ -107,10 +107,11 @@ def _tilt_deg(normal: Vector, axis: Vector, up: Vector) -> float:
 def _coronal(
     bodies: Mapping[str, BodyShape], ordered: list[str], right: Vector, up: Vector
 ) -> tuple[float | None, str | None]:
-    best, ends = None, None
-    for upper, lower in itertools.combinations(ordered, 2):
-        start = _tilt_deg(bodies[upper].top_normal, right, up)
-        angle = abs(start - _tilt_deg(bodies[lower].bottom_normal, right, up))
-        if best is None or angle > best:
-            best, ends = angle, f"{upper}-{lower}"
-    return best, ends
+    tilts = {
+        f"{upper}-{lower}": abs(
+            _tilt_deg(bodies[upper].top_normal, right, up) - _tilt_deg(bodies[lower].bottom_normal, right, up)
+        )
+        for upper, lower in itertools.combinations(ordered, 2)
+    }
+    ends = max(tilts, key=lambda pair: tilts[pair], default=None)
+    return (None if ends is None else tilts[ends]), ends

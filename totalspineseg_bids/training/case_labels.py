@@ -111,8 +111,14 @@ def _canonical_ids(labels: NDArray[np.uint8], scheme: SchemeChoice, path: Path) 
     return anatomy.from_scheme(labels, scheme)
 
 
-def _merged_labels(files: LabelFiles, image: Volume, grid: Geometry, scheme: SchemeChoice) -> NDArray[np.uint8]:
-    """Return canonical ids on the working grid: levels, then canal in free voxels, then cord."""
+def merged_labels(files: LabelFiles, image: Volume, grid: Geometry, scheme: SchemeChoice) -> NDArray[np.uint8]:
+    """Return the labels of an image on a grid, in canonical ids: levels, then canal in free voxels, then cord.
+
+    Raises
+    ------
+    SpineAppError
+        If a file cannot be used, or the labels lie elsewhere than the image.
+    """
     merged = np.zeros(grid.shape, np.uint8)
     for path in files.levels:
         volume = read_labels(path)
@@ -135,25 +141,6 @@ def _merged_labels(files: LabelFiles, image: Volume, grid: Geometry, scheme: Sch
         free = (merged == 0) | (merged == anatomy.CANAL_ID) | (merged == anatomy.CORD_ID)
         merged[(on_grid > 0) & (free if label_id == anatomy.CORD_ID else merged == 0)] = label_id
     return merged
-
-
-def load_labels(case: TrainingCase, scheme: SchemeChoice = anatomy.DEFAULT_SCHEME) -> Volume:
-    """Read the labels of an image on the grid of the image, in canonical ids.
-
-    Parameters
-    ----------
-    case : TrainingCase
-        Image and label files.
-    scheme : SchemeChoice, optional
-        Label scheme of the files.
-
-    Raises
-    ------
-    SpineAppError
-        If a file cannot be used, or the labels lie elsewhere than the image.
-    """
-    image = read_image(case.image, volume="mean")
-    return Volume(_merged_labels(case.labels, image, image.geometry, scheme), image.affine)
 
 
 def load_case(case: TrainingCase, scheme: SchemeChoice = anatomy.DEFAULT_SCHEME) -> tuple[Volume, NDArray[np.uint8]]:
@@ -182,7 +169,7 @@ def load_case(case: TrainingCase, scheme: SchemeChoice = anatomy.DEFAULT_SCHEME)
     """
     image = read_image(case.image, volume="mean")
     working = to_working_grid(image)
-    labels = _merged_labels(case.labels, image, working.geometry, scheme)
+    labels = merged_labels(case.labels, image, working.geometry, scheme)
     if not labels.any():
         msg = f"{case.labels.levels[0]}: no label is left in the image's field of view"
         raise ImageError(msg)

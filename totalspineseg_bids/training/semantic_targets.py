@@ -50,24 +50,12 @@ def spine_variant(labels: NDArray[np.uint8]) -> SpineVariant:
         disc above it are missing between neighbours that are both there; else 12 and 5. What the field of view does
         not show is taken for regular.
     """
-    present = np.bincount(labels.ravel(), minlength=256) > 0
-
-    def has(*levels: str) -> bool:
-        return all(present[anatomy.vertebra(level).id] for level in levels)
-
-    def has_disc(level: str) -> bool:
-        return bool(present[anatomy.disc(level).id])
-
-    thoracic, lumbar = 12, 5
-    if has("T13") or has_disc("T12-T13"):
-        thoracic = 13
-    elif has("T11", "L1") and not has("T12") and not has_disc("T11-T12"):
-        thoracic = 11
-    if has("L6") or has_disc("L5-L6"):
-        lumbar = 6
-    elif has("L4", "S") and not has("L5") and not has_disc("L4-L5"):
-        lumbar = 4
-    return SpineVariant(thoracic, lumbar)
+    present = np.flatnonzero(np.bincount(labels.ravel())).tolist()
+    names = {anatomy.BY_ID[number].level for number in present if number in anatomy.BY_ID}
+    few_thoracic = {"T11", "L1"} <= names and not names & {"T12", "T11-T12"}
+    few_lumbar = {"L4", "S"} <= names and not names & {"L5", "L4-L5"}
+    thoracic = 13 if names & {"T13", "T12-T13"} else 11 if few_thoracic else 12
+    return SpineVariant(thoracic, 6 if names & {"L6", "L5-L6"} else 4 if few_lumbar else 5)
 
 
 def odd_discs(variant: SpineVariant = _REGULAR, *, swap_parity: bool = False) -> tuple[str, ...]:
