@@ -115,8 +115,7 @@ def test_auto_falls_back_to_torch_and_says_so(model, monkeypatch, caplog):
         raise ImportError(name)
 
     monkeypatch.setitem(sys.modules, "openvino", None)
-    monkeypatch.delitem(sys.modules, "openvino")
-    monkeypatch.setattr(engines.importlib, "import_module", no_module)
+    monkeypatch.setattr(importlib, "import_module", no_module)
     with caplog.at_level(logging.WARNING):
         assert make_engine(model, InferenceOptions(device="cpu")).name == "torch"
     assert "OpenVINO does not work here" in caplog.text
@@ -162,7 +161,7 @@ def test_openvino_reports_nothing(tmp_path):
     pytest.importorskip("openvino")
     in_fresh_process(
         "import sys\n"
-        "from totalspineseg_bids.inference.engines import import_openvino\n"
+        "from totalspineseg_bids.inference.compilation import import_openvino\n"
         "openvino = import_openvino()\n"
         "from openvino.tools.ovc import telemetry_utils\n"
         "assert telemetry_utils.tm.__name__ == 'openvino.tools.ovc.telemetry_stub', telemetry_utils.tm\n"

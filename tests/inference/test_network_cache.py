@@ -1,3 +1,5 @@
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -5,6 +7,8 @@ import pytest
 import torch
 
 from tests.inference.untrained import write_untrained_model
+from totalspineseg_bids.inference import engines
+from totalspineseg_bids.inference.compilation import compile_ahead
 from totalspineseg_bids.inference.engines import make_engine
 from totalspineseg_bids.inference.model import NnUNetModel, load_model
 from totalspineseg_bids.inference.network_cache import CACHE_VARIABLE, cache_folder
@@ -26,7 +30,7 @@ def unbuildable(_model: NnUNetModel) -> list[torch.nn.Module]:
 def test_a_converted_network_is_used_again_with_the_same_output(model, tmp_path, monkeypatch):
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "networks"))
     first = outputs(model)
-    assert len(list((tmp_path / "networks").iterdir())) == 1
+    assert len([entry for entry in (tmp_path / "networks").iterdir() if entry.is_dir()]) == 1
     monkeypatch.setattr(NnUNetModel, "networks", unbuildable)
     for expected, found in zip(first, outputs(model), strict=True):
         np.testing.assert_array_equal(found, expected)
@@ -65,3 +69,28 @@ def test_the_folder_follows_the_environment(variables, expected, monkeypatch):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert cache_folder() == expected
+
+
+def uncompilable(*_arguments: object) -> list[object]:
+    pytest.fail("the network was compiled again")
+
+
+@pytest.mark.parametrize("case", ["same", "other patches", "other threads", "damaged", "of another version"])
+def test_networks_are_compiled_ahead_as_the_last_process_did(
+    case: str, model: NnUNetModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    last = torch.from_numpy(image(2, (20, 16, 24)) / 100)
+    expected = make_engine(model, OPENVINO)(last).numpy().copy()
+    if case == "damaged":
+        for file in tmp_path.rglob("*.xml"):
+            file.write_text("no network")
+    elif case == "of another version":
+        (tmp_path / "compiled.json").write_text(json.dumps({model.digest: {"key": "other"}}))
+    compile_ahead([model.digest, "another model"])
+    engine = make_engine(model, replace(OPENVINO, threads=2) if case == "other threads" else OPENVINO)
+    if case == "same":
+        monkeypatch.setattr(engines, "compile_networks", uncompilable)
+    if case == "other patches":
+        engine(last[:, :16, :, :16])
+    np.testing.assert_array_equal(engine(last), expected)

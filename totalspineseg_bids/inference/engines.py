@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import importlib
 import logging
 import math
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,13 +16,21 @@ from numpy.typing import NDArray
 
 from totalspineseg_bids.errors import UsageError
 from totalspineseg_bids.inference import network_cache
+from totalspineseg_bids.inference.compilation import (
+    Compilation,
+    compile_networks,
+    import_openvino,
+    is_compiled_ahead,
+    openvino_core,
+    remember,
+    take_compiled,
+)
 from totalspineseg_bids.inference.model import NnUNetModel
 from totalspineseg_bids.inference.options import InferenceOptions, Precision
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_OPTIONS = InferenceOptions()
-_TELEMETRY = "openvino_telemetry"
 _CONVOLUTIONS = (torch.nn.Conv3d, torch.nn.ConvTranspose3d)
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 #: Share of labels that must not change for ``auto`` to compute in bfloat16.
@@ -102,38 +107,6 @@ class TorchEngine(Engine):
         return logits if len(self._networks) == 1 else logits / len(self._networks)
 
 
-def import_openvino() -> ModuleType:
-    """Import OpenVINO without its usage reporting.
-
-    OpenVINO reports its import and each conversion over the network if ``openvino_telemetry`` is installed. While
-    that package is hidden, OpenVINO takes its own stand-in that does nothing.
-
-    Raises
-    ------
-    ImportError
-        If OpenVINO is not installed.
-    """
-    if "openvino" in sys.modules:
-        return sys.modules["openvino"]
-    hidden = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] == _TELEMETRY}
-    sys.modules[_TELEMETRY] = None  # type: ignore[assignment] # None makes an import of it fail
-    try:
-        return importlib.import_module("openvino")
-    finally:
-        del sys.modules[_TELEMETRY]
-        sys.modules.update(hidden)
-
-
-@functools.cache
-def _openvino_core() -> Any:  # noqa: ANN401 - untyped library
-    """Return OpenVINO's core, one for the process.
-
-    Each core installs a signal stack in the thread that creates it, and frees this stack when it is destroyed. With
-    several cores, a stack that is already freed can be installed again, and the next signal crashes the process.
-    """
-    return import_openvino().Core()
-
-
 class OpenVinoEngine(Engine):
     """The network converted for OpenVINO's CPU plugin, and compiled again when the shape of patches changes.
 
@@ -160,9 +133,7 @@ class OpenVinoEngine(Engine):
 
     def __init__(self, model: NnUNetModel, threads: int | None = None, precision: Precision = "auto") -> None:
         openvino = import_openvino()
-        self._core = _openvino_core()
-        self._openvino = openvino
-        self._native = "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        self._native = "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         self._open = False
         if precision == "auto":
             # A processor that does not multiply in bfloat16 itself would be slower with it.
@@ -178,55 +149,57 @@ class OpenVinoEngine(Engine):
         }
         if threads is not None:
             self._properties["INFERENCE_NUM_THREADS"] = threads
+        self._model, self._tries = model, self._open
         self._shape: torch.Size | None = None
-        self._channels_last = False
         self._compiled_networks: list[Any] = []
         self._requests: list[Any] = []
-        key = network_cache.network_key(model, openvino.__version__)
-        stored = network_cache.read_networks(self._core, key, len(model.stored_weights))
-        self._networks = _convert(model, openvino) if stored is None else stored
-        if stored is None:
-            # An error here, unlike one in the first prediction, lets `make_engine` fall back to torch.
-            self._compiled(torch.Size([len(model.channel_names), *model.network_patch_size]))
-            for network in self._networks:
-                network.reshape(_any_patch(model))
-            network_cache.write_networks(openvino, key, self._networks)
+        self._key = network_cache.network_key(model, openvino.__version__)
+        # An error here, unlike one in the first prediction, lets `make_engine` fall back to torch.
+        self._networks = [] if is_compiled_ahead(self._key) else self._read()
         logger.info("%s runs on OpenVINO in %s", model.name, precision)
 
+    def _read(self) -> list[Any]:
+        """Read the converted networks or, if they are not stored, convert them."""
+        model, openvino = self._model, import_openvino()
+        networks = network_cache.read_networks(openvino_core(), self._key, len(model.stored_weights))
+        if networks is None:
+            networks = _convert(model, openvino)
+            compile_networks(networks, self._compilation([len(model.channel_names), *model.network_patch_size]))
+            for network in networks:
+                network.reshape(_any_patch(model))
+            network_cache.write_networks(openvino, self._key, networks)
+        return networks
+
+    def _compilation(self, shape: Sequence[int]) -> Compilation:
+        """Return how to compile the networks, with outputs as they are cheapest to take.
+
+        A network that computes in bfloat16 gives bfloat16 logits, which halves their memory. In 32 bits the plugin
+        moves many outputs from channels last, as convolutions give them, to channels first in a loop that can take
+        longer than the network; `_channels_first` does so in a tenth of the time.
+        """
+        output: Literal["float32", "bfloat16", "channels last"] = "float32"
+        if self._native and self._properties["INFERENCE_PRECISION_HINT"] == "bf16":
+            output = "bfloat16"
+        elif len(self._model.heads.names) >= _MANY_OUTPUTS:
+            output = "channels last"
+        return Compilation(self._key, len(self._model.stored_weights), list(shape), dict(self._properties), output)
+
     def _compiled(self, shape: torch.Size) -> list[Any]:
-        """Compile the networks for a shape of patches; compiling takes 0.1 s, memory about 160 bytes per voxel."""
+        """Compile the networks for a shape of patches; memory is about 160 bytes per voxel."""
         if shape != self._shape:
             self._discard()
-            for network in self._networks:
-                network.reshape([1, *shape])
-                if tuple(network.output(0).shape)[2:] != tuple(shape[1:]):
-                    msg = f"the converted network does not take patches of {tuple(shape[1:])}"
-                    raise RuntimeError(msg)
-                compiled = self._core.compile_model(self._with_outputs(network), "CPU", self._properties)
-                self._compiled_networks.append(compiled)
+            wanted = self._compilation(shape)
+            self._compiled_networks = take_compiled(wanted)
+            if not self._compiled_networks:
+                self._networks = self._networks or self._read()
+                self._compiled_networks = compile_networks(self._networks, wanted)
+            if not self._tries:
+                remember(self._model.digest, wanted)
+            self._channels_last = wanted.output == "channels last"
             self._shape = shape
         if not self._requests:
             self._requests = [network.create_infer_request() for network in self._compiled_networks]
         return self._requests
-
-    def _with_outputs(self, network: Any) -> Any:  # noqa: ANN401 - untyped library
-        """Return the network with outputs as they are cheapest to take.
-
-        One that computes in bfloat16 gives bfloat16 logits, which halves their memory. In 32 bits the plugin moves
-        many outputs from channels last, as convolutions give them, to channels first in a loop that can take longer
-        than the network; `_channels_first` does so in a tenth of the time.
-        """
-        bfloat16 = self._native and self._properties["INFERENCE_PRECISION_HINT"] == "bf16"
-        self._channels_last = not bfloat16 and network.output(0).partial_shape[1].get_length() >= _MANY_OUTPUTS
-        if not bfloat16 and not self._channels_last:
-            return network
-        steps = self._openvino.preprocess.PrePostProcessor(network.clone())
-        if bfloat16:
-            steps.output().tensor().set_element_type(self._openvino.Type.bf16)
-        else:
-            steps.output().model().set_layout(self._openvino.Layout("NCDHW"))
-            steps.output().tensor().set_layout(self._openvino.Layout("NDHWC"))
-        return steps.build()
 
     def release(self) -> None:
         """Free the memory of tensors; the compiled networks stay."""

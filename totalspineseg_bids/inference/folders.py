@@ -7,6 +7,7 @@ A *model folder* holds ``dataset.json``, ``plans.json`` and at least one ``fold_
 
 from __future__ import annotations
 
+import hashlib
 import json
 from functools import lru_cache
 from pathlib import Path
@@ -134,3 +135,15 @@ def sha256(path: Path) -> str:
     except OSError as error:
         msg = f"cannot read {path}: {error}; copy or install the model again"
         raise ModelError(msg) from error
+
+
+def checkpoints_digest(folder: Path) -> str:
+    """Return the SHA-256 of the checkpoint of a model folder; with several folds, that of their digests, one per line.
+
+    Raises
+    ------
+    ModelError
+        If a file cannot be read.
+    """
+    digests = [sha256(file) for file in fold_checkpoints(folder)]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()

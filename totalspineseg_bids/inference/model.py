@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import math
 import re
@@ -200,7 +199,6 @@ def load_model(path: Path | str) -> NnUNetModel:
     folds = folders.fold_checkpoints(folder)
     # A network that is stored in converted form needs no weights.
     checkpoints = [read_checkpoint(file, mapped=True) for file in folds]
-    digests = [folders.sha256(file) for file in folds]
     configuration_name = _configuration_name(folder.name, checkpoints[0])
     configuration = _configuration(plans, configuration_name, folder)
     try:
@@ -229,7 +227,7 @@ def load_model(path: Path | str) -> NnUNetModel:
         configuration=configuration,
         intensity_properties=intensities or plans.get("foreground_intensity_properties_by_modality") or {},
         mirror_axes=tuple(int(axis) for axis in mirror),
-        digest=digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest(),
+        digest=folders.checkpoints_digest(folder),
         stored_weights=tuple(item["network_weights"] for item in checkpoints),
     )
 

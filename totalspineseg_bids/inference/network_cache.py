@@ -12,19 +12,24 @@ import logging
 import os
 import shutil
 import tempfile
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+from totalspineseg_bids.files import read_json
+from totalspineseg_bids.imaging.atomic import write_text
 
-from totalspineseg_bids.inference.model import NnUNetModel
+if TYPE_CHECKING:
+    from totalspineseg_bids.inference.model import NnUNetModel
 
 logger = logging.getLogger(__name__)
 
 #: Environment variable that names the folder of converted networks; ``off`` turns the cache off.
 CACHE_VARIABLE = "TOTALSPINESEG_BIDS_NETWORK_CACHE"
 _OFF = "off"
+#: File of how the networks were compiled the last time, and its number of models at most.
+_USES, _MOST_USES = "compiled.json", 32
 #: Modules of this package that define networks, and the package that defines the others.
 _NETWORK_SOURCES = ("local_network.py", "pixel_shuffle.py", "subvoxel.py")
 _NETWORK_PACKAGE = "dynamic-network-architectures"
@@ -54,7 +59,7 @@ def network_key(model: NnUNetModel, openvino_version: str) -> str:
         "architecture": model.configuration["architecture"],
         "channels": len(model.channel_names),
         "outputs": len(model.heads.names),
-        "code": [*own, metadata.version(_NETWORK_PACKAGE), torch.__version__, openvino_version],
+        "code": [*own, metadata.version(_NETWORK_PACKAGE), metadata.version("torch"), openvino_version],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
@@ -115,3 +120,19 @@ def write_networks(openvino: Any, key: str, networks: list[Any]) -> None:  # noq
         logger.debug("%s: converted networks are not kept (%s)", folder, error)
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def read_uses() -> dict[str, dict[str, Any]]:
+    """Return how networks were compiled the last time, by the digest of their model."""
+    folder = cache_folder()
+    return (None if folder is None else read_json(folder / _USES)) or {}
+
+
+def write_use(model: str, use: dict[str, Any]) -> None:
+    """Store how the networks of a model, given by its digest, were compiled; a failure is no error."""
+    folder, uses = cache_folder(), read_uses()
+    if folder is None or uses.pop(model, None) == use:
+        return
+    kept = dict([*uses.items(), (model, use)][-_MOST_USES:])
+    with suppress(OSError):
+        write_text(folder / _USES, json.dumps(kept) + "\n")

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from totalspineseg_bids.errors import ModelError, UsageError
 from totalspineseg_bids.imaging.volume import Affine, Volume
+from totalspineseg_bids.inference import folders
+from totalspineseg_bids.inference.compilation import compile_ahead
 from totalspineseg_bids.inference.options import InferenceMode, InferenceOptions
 from totalspineseg_bids.models.catalog import BUNDLED
 from totalspineseg_bids.models.roles import Role
@@ -157,6 +159,19 @@ class SegmentationNetworks:
             str(role.value): self.predictors[role].precision_report for role in self.roles if role in self.predictors
         }
         return tuple(f"{role}: {report}" for role, report in reports.items() if report)
+
+    def compile_ahead(self) -> None:
+        """Start to compile the networks as the last process did; the first to run comes first.
+
+        Raises
+        ------
+        ModelError
+            If a file of a model cannot be read.
+        """
+        if self.options.engine == "torch" or self.options.device not in {"auto", "cpu"}:
+            return
+        roles = sorted(self.roles, key=lambda role: role is not Role.LEVEL_PRIOR)
+        compile_ahead([folders.checkpoints_digest(self.models.require(role)) for role in roles])
 
     def locate(self, image: Volume, report: StageProgress) -> tuple[LevelPrior | None, NDArray[np.bool_] | None]:
         """Run the level-prior network on the whole image.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from totalspineseg_bids.errors import ModelError
 from totalspineseg_bids.imaging.field_of_view import find_padding
 from totalspineseg_bids.imaging.grid import to_working_grid
 from totalspineseg_bids.imaging.intensity import clip_outliers
@@ -196,7 +197,10 @@ class SpineSegmenter:
         return self.networks.digests
 
     def preload(self) -> None:
-        """Start to import what runs the networks, which takes a second, while the first image is read."""
+        """Start to import what runs the networks, and to compile them, while the first image is read."""
+        # Loading the first network raises the error that is suppressed here.
+        with contextlib.suppress(ModelError):
+            self.networks.compile_ahead()
         threading.Thread(target=_import_predictor).start()
 
     def run_networks(
@@ -283,7 +287,7 @@ class SpineSegmenter:
 
 
 def _import_predictor() -> None:
-    # Loading the first network repeats the import and raises the error that is suppressed here.
+    # Loading the first network repeats the import and raises its error.
     with contextlib.suppress(Exception), modules_stay():
         importlib.import_module("totalspineseg_bids.inference.predictor")
 
