@@ -1,12 +1,14 @@
 """Settings of all tests."""
 
+import importlib
 import json
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -31,7 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture
-def data_dir(request: pytest.FixtureRequest) -> Path:
+def data_dir(request):
     """Folder of external data, which is no part of the repository."""
     folder: Path | None = request.config.getoption("--data-dir")
     if folder is None:
@@ -40,10 +42,40 @@ def data_dir(request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _networks_are_not_kept_in_the_home_folder() -> Iterator[None]:
+def _networks_are_not_kept_in_the_home_folder():
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("TOTALSPINESEG_BIDS_NETWORK_CACHE", folder)
         yield
+
+
+@pytest.fixture
+def program(tmp_path, monkeypatch):
+    """Put shell scripts on PATH, before what is there."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+    def write(name: str, script: str) -> None:
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+
+    return write
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    """Import a benchmark by its name."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    return importlib.import_module
+
+
+def wait_for(found: Callable[[], Any], what: str) -> Any:
+    """Return what comes within a minute."""
+    for _ in range(600):
+        if result := found():
+            return result
+        time.sleep(0.1)
+    return pytest.fail(f"did not come: {what}")
 
 
 class Browser:
@@ -63,32 +95,19 @@ class Browser:
         return self.window.execute_script(script, *arguments)
 
     def find(self, selector: str):
-        from selenium.webdriver.common.by import By
-
-        return self.window.find_element(By.CSS_SELECTOR, selector)
+        return self.window.find_element("css selector", selector)
 
     def all(self, selector: str):
-        from selenium.webdriver.common.by import By
-
-        return self.window.find_elements(By.CSS_SELECTOR, selector)
+        return self.window.find_elements("css selector", selector)
 
     def until(self, condition: str):
         """Wait until a script is true; the figures on a busy machine take their time."""
-        for _ in range(600):
-            found = self.run(f"return {condition}")
-            if found:
-                return found
-            time.sleep(0.1)
-        pytest.fail(f"never true: {condition}")
+        return wait_for(lambda: self.run(f"return {condition}"), condition)
 
     def downloaded(self, name: str):
         """Wait for a download and return its path."""
         path = self.downloads / name
-        for _ in range(300):
-            if path.is_file():
-                return path
-            time.sleep(0.1)
-        return pytest.fail(f"not downloaded: {name}")
+        return wait_for(lambda: path.is_file() and path, name)
 
     def console(self) -> list[str]:
         return [entry["message"] for entry in self.window.get_log("browser")]

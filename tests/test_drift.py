@@ -12,18 +12,18 @@ drift = runpy.run_path(str(ROOT / "tools/drift.py"))
 
 
 @pytest.fixture(scope="module")
-def stored() -> dict:
+def stored():
     return json.loads(drift["STORED"].read_text())
 
 
 @pytest.mark.slow
-def test_measures_are_those_of_the_stored_version(stored: dict) -> None:
+def test_measures_are_those_of_the_stored_version(stored):
     assert stored["changelog"] in (ROOT / "CHANGELOG.md").read_text()
     found = drift["measure_all"]()
     assert drift["differences"](stored["images"], found) == []
 
 
-def test_every_kind_of_difference_is_found(stored: dict) -> None:
+def test_every_kind_of_difference_is_found(stored):
     images = stored["images"]
     assert drift["differences"](images, images) == []
     changed = copy.deepcopy(images)

@@ -23,7 +23,7 @@ def pins(text: str) -> dict[str, set[str]]:
 
 
 @pytest.mark.parametrize("lock", LOCKS)
-def test_every_locked_package_has_hashes(lock: str) -> None:
+def test_every_locked_package_has_hashes(lock):
     text = (ROOT / "locks" / lock).read_text()
     blocks = re.split(r"^(?=\w)", text, flags=re.MULTILINE)[1:]
     assert len(blocks) > 20
@@ -32,7 +32,7 @@ def test_every_locked_package_has_hashes(lock: str) -> None:
 
 
 @pytest.mark.parametrize("lock", ["requirements.txt", "cpu-linux-x86_64.txt"])
-def test_locks_hold_the_versions_of_the_constraints(lock: str) -> None:
+def test_locks_hold_the_versions_of_the_constraints(lock):
     constraints = pins((ROOT / "constraints.txt").read_text())
     locked = pins((ROOT / "locks" / lock).read_text())
     assert {
@@ -45,7 +45,7 @@ def test_locks_hold_the_versions_of_the_constraints(lock: str) -> None:
     assert names <= set(locked)
 
 
-def test_the_release_text_is_the_changelog_section_of_the_tag(tmp_path: Path) -> None:
+def test_the_release_text_is_the_changelog_section_of_the_tag(tmp_path):
     for name in ("totalspineseg_bids/__init__.py", "CITATION.cff", "Dockerfile", "Singularity.def"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
@@ -61,7 +61,7 @@ def test_the_release_text_is_the_changelog_section_of_the_tag(tmp_path: Path) ->
         release_notes(f"v{__version__}", tmp_path)
 
 
-def test_workflows_call_targets_that_exist() -> None:
+def test_workflows_call_targets_that_exist():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for workflow in (ROOT / ".github/workflows").glob("*.yml"):
         called = set(re.findall(r"make ([a-z-]+)", workflow.read_text()))

@@ -1,6 +1,7 @@
 """Fixtures of a run on tiny images."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from tiny_spine import TinySegmenter, loaded, one_dot  # type: ignore[import-not
 
 from totalspineseg_bids.app.run import run
 from totalspineseg_bids.app.segmenter import LoadedSegmenter
+from totalspineseg_bids.cli.bids_app import parse_config
 from totalspineseg_bids.config import RunConfig
 
 
@@ -49,5 +51,16 @@ def process(configure, factory):
 
     def go(*level: str, factory: Callable[[RunConfig], LoadedSegmenter] = factory, **settings: Any) -> int:
         return run(configure(*level, **settings), factory=factory)
+
+    return go
+
+
+@pytest.fixture
+def call(tmp_path, factory):
+    """Run the app with options on the dataset ``raw``, without validation, and return the exit code."""
+
+    def go(level: str, *options: str, raw: Path = tmp_path / "raw", out: Path = tmp_path / "out") -> int:
+        arguments = [str(raw), str(out), level, "--skip-bids-validation", "--model", "bundled", *options]
+        return run(parse_config(arguments), factory=factory)
 
     return go

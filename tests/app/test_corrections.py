@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from tiny_spine import contents, make_dataset, tiny_image  # type: ignore[import-not-found]
 
+from tests.columns import label_of
 from totalspineseg_bids.bids.tables import format_table, read_table
 
 IMAGE = "sub-01/anat/sub-01_T2w.nii.gz"
@@ -43,41 +44,17 @@ def done(tmp_path, process, segmenter):
     return tmp_path / "out", contents(tmp_path / "out")
 
 
-#: Lines of the table, new names, and values of the disc points.
+#: Lines of the table, new levels, and values of the disc points.
 KINDS = {
-    "a column one level down": (
-        [("column", "down")],
-        {"vertebrae_L3", "vertebrae_L4", "vertebrae_L5", "disc_L3_L4", "disc_L4_L5"},
-        {23, 24},
-    ),
-    "a column one level up": (
-        [("column", "up")],
-        {"vertebrae_L1", "vertebrae_L2", "vertebrae_L3", "disc_L1_L2", "disc_L2_L3"},
-        {21, 22},
-    ),
-    "a disc, and the column follows": (
-        [("L2-L3", "T12-L1", "column")],
-        {"vertebrae_T12", "vertebrae_L1", "vertebrae_L2", "disc_T12_L1", "disc_L1_L2"},
-        {20, 21},
-    ),
-    "a vertebra, and those below follow": (
-        [("L3", "L4", "below")],
-        {"vertebrae_L2", "vertebrae_L4", "vertebrae_L5", "disc_L2_L3", "disc_L4_L5"},
-        {22, 24},
-    ),
-    "a vertebra alone": (
-        [("vertebrae_L4", "L5")],
-        {"vertebrae_L2", "vertebrae_L3", "vertebrae_L5", "disc_L2_L3", "disc_L3_L4"},
-        {22, 23},
-    ),
-    "a disc that is not there": (
-        [("disc_L2_L3", "absent")],
-        {"vertebrae_L2", "vertebrae_L3", "vertebrae_L4", "disc_L3_L4"},
-        {23},
-    ),
+    "a column one level down": ([("column", "down")], "L3 L4 L5 L3-L4 L4-L5", {23, 24}),
+    "a column one level up": ([("column", "up")], "L1 L2 L3 L1-L2 L2-L3", {21, 22}),
+    "a disc, and the column follows": ([("L2-L3", "T12-L1", "column")], "T12 L1 L2 T12-L1 L1-L2", {20, 21}),
+    "a vertebra, and those below follow": ([("L3", "L4", "below")], "L2 L4 L5 L2-L3 L4-L5", {22, 24}),
+    "a vertebra alone": ([("vertebrae_L4", "L5")], "L2 L3 L5 L2-L3 L3-L4", {22, 23}),
+    "a disc that is not there": ([("disc_L2_L3", "absent")], "L2 L3 L4 L3-L4", {23}),
     "a sacralised vertebra, after the column moved": (
         [("column", "down"), ("L5", "sacralised")],
-        {"vertebrae_L3", "vertebrae_L4", "sacrum", "disc_L3_L4", "disc_L5_S"},
+        "L3 L4 S L3-L4 L5-S",
         {23, 25},
     ),
 }
@@ -90,7 +67,7 @@ def test_a_correction_is_applied_without_the_networks_and_undone_without_a_trace
     file = table(out.parent / "corrections.tsv", *(("sub-01_T2w", *row) for row in rows))
     assert process(corrections=file) == 0
     assert segmenter.calls == 1
-    assert names(out) == expected | {"spinal_cord", "spinal_canal"}
+    assert names(out) == {label_of(level).name for level in expected.split()} | {"spinal_cord", "spinal_canal"}
     found = read_table(out / f"{LABELS}.tsv")
     assert values(out / f"{LABELS}.nii.gz") == {int(row["index"]) for row in found}
     assert values(out / f"{POINTS}.nii.gz") == points
@@ -121,17 +98,14 @@ def test_what_a_correction_does_not_touch_keeps_its_bytes(done, tmp_path, proces
     assert probabilities
     assert all(after[name] == before[name] for name in [*probabilities, "sub-01/anat/sub-01_desc-T2w_uncorrected.npz"])
     rows = {row["name"]: row for row in read_table(out / f"{LABELS}.tsv")}
-    former = {row["name"]: row for row in map(dict, _rows(before[f"{LABELS}.tsv"].decode()))}
+    former_table = out.parent / "former.tsv"
+    former_table.write_bytes(before[f"{LABELS}.tsv"])
+    former = {row["name"]: row for row in read_table(former_table)}
     for new, old in (("vertebrae_L3", "vertebrae_L2"), ("disc_L4_L5", "disc_L3_L4")):
         assert rows[new]["volume-mm3"] == former[old]["volume-mm3"]
         assert rows[new]["height-mm"] == former[old]["height-mm"]
         assert float(rows[new]["confidence"]) == 1
         assert rows[new]["reason"].startswith("corrected, was ")
-
-
-def _rows(text: str) -> list[dict[str, str]]:
-    header, *lines = (line.split("\t") for line in text.splitlines())
-    return [dict(zip(header, line, strict=True)) for line in lines]
 
 
 def test_an_image_without_levels_is_named_from_one_disc(tmp_path, process, segmenter):
@@ -181,10 +155,8 @@ def test_a_correction_that_does_not_fit_is_refused_by_name_and_changes_nothing(k
     error = capsys.readouterr().err.splitlines()[-1]
     assert message in error
     assert f"{file}: line 2" in error
-    after = contents(out)
-    assert {name: after[name] for name in before if name.startswith("sub-01/")} == {
-        name: before[name] for name in before if name.startswith("sub-01/")
-    }
+    of_image, after = {name for name in before if name.startswith("sub-01/")}, contents(out)
+    assert all(after[name] == before[name] for name in of_image)
 
 
 def test_a_correction_of_another_map_is_refused_when_the_image_changes(done, tmp_path, process, segmenter):

@@ -32,15 +32,10 @@ def whole(tmp_path, raw):
     return contents(tmp_path / "whole")
 
 
-class Appears:
-    """Waits until a number of files match a pattern."""
-
-    def __init__(self, folder: Path, pattern: str, number: int = 1) -> None:
-        self.folder, self.pattern, self.number = folder, pattern, number
-
-    def __call__(self) -> None:
-        while len(list(self.folder.glob(self.pattern))) < self.number:
-            time.sleep(0.0005)
+def appear(folder, pattern, number):
+    """Wait until a number of files match a pattern."""
+    while len(list(folder.glob(pattern))) < number:
+        time.sleep(0.0005)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +49,7 @@ class Appears:
 )
 def test_killed_and_run_again(tmp_path, raw, whole, pattern, number):
     out = tmp_path / "out"
-    complete = kill_and_go_on(config(raw, out), Appears(out, pattern, number), whole)
+    complete = kill_and_go_on(config(raw, out), lambda: appear(out, pattern, number), whole)
     assert complete >= (number if pattern == MAIN_SIDECAR else 0)
 
 
@@ -128,7 +123,7 @@ class Slow(TinySegmenter):
 def test_a_signal_keeps_what_is_complete(tmp_path, raw, whole, number, capfd):
     out = tmp_path / "out"
     process = start(config(raw, out), Slow())
-    Appears(out, MAIN_SIDECAR, 2)()
+    appear(out, MAIN_SIDECAR, 2)
     assert process.pid is not None
     os.kill(process.pid, number)
     process.join()

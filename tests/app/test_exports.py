@@ -221,19 +221,14 @@ def test_the_tool_without_bids_writes_the_same_files(tmp_path, exported):
     record = json.loads((folder / "labels.json").read_text())
     assert (record["status"], record["reason"]) == ("labelled", None)
     assert sorted(c["level"] for c in record["components"] if c["level"]) == ["L2", "L2-L3", "L3", "L3-L4", "L4"]
-    for name, other in {
-        "labels.nii.gz": f"{STEM}_seg-totalspineseg_desc-T2w_dseg.nii.gz",
-        "labels_points.nii.gz": f"{STEM}_seg-levels_desc-T2w_dseg.nii.gz",
-        "labels_cordlevels.nii.gz": f"{STEM}_seg-cordlevels_desc-T2w_dseg.nii.gz",
-        "labels_centerline.nii.gz": f"{STEM}_seg-centerline_desc-T2w_dseg.nii.gz",
-        "labels_vertebralparts.nii.gz": f"{STEM}_seg-vertebralparts_desc-T2w_dseg.nii.gz",
-        "labels_label-SC_probseg.nii.gz": f"{STEM}_label-SC_desc-T2w_probseg.nii.gz",
-        "labels_label-canal_probseg.nii.gz": f"{STEM}_label-canal_desc-T2w_probseg.nii.gz",
-        "labels_discs.mrk.json": f"{STEM}_desc-T2w_discs.mrk.json",
-        "labels_vertebrae.mrk.json": f"{STEM}_desc-T2w_vertebrae.mrk.json",
-        "labels.label": "seg-totalspineseg_dseg.label",
-        "labels.ctbl": "seg-totalspineseg_dseg.ctbl",
-    }.items():
+    maps = {"points": "levels"} | {kind: kind for kind in ("cordlevels", "centerline", "vertebralparts")}
+    same = {"labels.nii.gz": f"{STEM}_seg-totalspineseg_desc-T2w_dseg.nii.gz"}
+    same |= {f"labels_{name}.nii.gz": f"{STEM}_seg-{kind}_desc-T2w_dseg.nii.gz" for name, kind in maps.items()}
+    for part in ("SC", "canal"):
+        same[f"labels_label-{part}_probseg.nii.gz"] = f"{STEM}_label-{part}_desc-T2w_probseg.nii.gz"
+    same |= {f"labels_{part}.mrk.json": f"{STEM}_desc-T2w_{part}.mrk.json" for part in ("discs", "vertebrae")}
+    same |= {f"labels.{extension}": f"seg-totalspineseg_dseg.{extension}" for extension in ("label", "ctbl")}
+    for name, other in same.items():
         assert (folder / name).read_bytes() == (exported / other).read_bytes(), name
     assert len(list(folder.iterdir())) == 12  # and labels.json
 

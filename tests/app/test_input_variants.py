@@ -64,6 +64,7 @@ def test_real_images_give_a_valid_dataset_on_their_own_grids(tmp_path, data_dir)
         expected |= {f"{participant}.html", f"{participant}/figures/{name}_desc-{suffix}_thumbnail.png"}
         labels = nib.load(out / f"{stem}_seg-totalspineseg_desc-{suffix}_dseg.nii.gz")
         np.testing.assert_array_equal(labels.affine, nib.load(source).affine)
+        np.testing.assert_array_equal(labels.get_qform(), nib.load(source).get_qform())
         assert labels.shape == nib.load(source).shape
         assert set(np.unique(labels.dataobj)) == {0, 20, 21, 200, 201, 204}
     assert len(sources) == 5

@@ -5,11 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -20,6 +17,7 @@ from nibabel.affines import from_matvec
 from processes import MAIN_SIDECAR, as_plain_user, config, finish, start  # type: ignore[import-not-found]
 from tiny_spine import UNDECIDED, TinySegmenter, make_dataset, save, tiny_image  # type: ignore[import-not-found]
 
+from tests import images
 from tests.columns import make_column, semantic_of
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.app.crash import read_crashes
@@ -29,99 +27,94 @@ from totalspineseg_bids.cli.tools import main as tools
 from totalspineseg_bids.imaging.grid import to_working_grid
 from totalspineseg_bids.imaging.intensity import clip_outliers
 from totalspineseg_bids.imaging.io import load_image
-from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.inference.resources import available_cpus, memory_limit_mb
 from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.localizer import read_localizer
-from totalspineseg_bids.segmentation.result import LabelledSpine
 
 STEP2 = ClassMap.named("r20241115-step2")
 IMAGE = "sub-01/anat/sub-01_T2w.nii.gz"
 
-NO_HOME = """
-import os, pwd, sys
+PROGRAM = """
+import os, pwd, sys, tempfile
 os.environ.pop("HOME", None)
 def unknown(*_):
     raise KeyError("uid not found")
 pwd.getpwuid = unknown
-"""
-
-
-def without_home(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run Python code as a user id that has no entry in /etc/passwd, without ``HOME``."""
-    variables = {name: value for name, value in os.environ.items() if not name.startswith(("XDG", "TOTALSPINESEG"))}
-    script = [sys.executable, "-c", NO_HOME + code, *arguments]
-    return subprocess.run(script, capture_output=True, text=True, check=False, env=variables)
-
-
-APP = "from totalspineseg_bids.cli.bids_app import main; sys.exit(main(sys.argv[1:]))"
-NO_TEMPORARY_FOLDER = """
-import tempfile
 def none():
     raise FileNotFoundError(2, "No usable temporary directory found")
-tempfile._get_default_tempdir = none
+if sys.argv[1] == "no temporary folder":
+    tempfile._get_default_tempdir = none
+from totalspineseg_bids.cli.{module} import main
+sys.exit(main(sys.argv[2:]))
 """
-TOOLS = "from totalspineseg_bids.cli.tools import main; sys.exit(main(sys.argv[1:]))"
+
+
+DRY_RUN = ["RAW", "OUT", "participant", "--model", "bundled", "--dry-run"]
+
+
+#: Program, its arguments, exit code and message of a run without a home folder.
+NO_HOME = {
+    "version": ("bids_app", ["--version"], 0, "totalspineseg-bids 0"),
+    "run": ("bids_app", DRY_RUN, 0, f"to do\t{IMAGE}"),
+    "no temporary folder": ("bids_app", [*DRY_RUN, "--participant-label", "01"], 0, f"to do\t{IMAGE}"),
+    "no model": (
+        "bids_app",
+        ["RAW", "OUT", "participant"],
+        66,
+        "set TOTALSPINESEG_BIDS_MODELS to a folder, or use --model bundled",
+    ),
+    "output in it": (
+        "bids_app",
+        ["RAW", "~/out", "participant"],
+        64,
+        "~/out: '~' cannot be used because there is no home folder",
+    ),
+    "tools": ("tools", ["models", "--help"], 0, "models"),
+}
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="user ids are those of POSIX")
-@pytest.mark.parametrize(
-    ("code", "arguments", "exit_code", "message"),
-    [
-        (APP, ["--version"], 0, "totalspineseg-bids 0"),
-        (APP, ["RAW", "OUT", "participant", "--model", "bundled", "--dry-run"], 0, f"to do\t{IMAGE}"),
-        (
-            NO_TEMPORARY_FOLDER + APP,
-            ["RAW", "OUT", "participant", "--model", "bundled", "--participant-label", "01", "--dry-run"],
-            0,
-            f"to do\t{IMAGE}",
-        ),
-        (APP, ["RAW", "OUT", "participant"], 66, "set TOTALSPINESEG_BIDS_MODELS to a folder, or use --model bundled"),
-        (APP, ["RAW", "~/out", "participant"], 64, "~/out: '~' cannot be used because there is no home folder"),
-        (TOOLS, ["models", "--help"], 0, "models"),
-    ],
-)
-def test_no_home_folder(tmp_path, code, arguments, exit_code, message):
-    raw = make_dataset(tmp_path / "raw", {IMAGE: tiny_image()})
-    places = {"RAW": str(raw), "OUT": str(tmp_path / "out")}
-    done = without_home(code, *(places.get(word, word) for word in arguments))
+@pytest.mark.parametrize("case", NO_HOME)
+def test_no_home_folder(tmp_path, case):
+    """As a user id that has no entry in /etc/passwd, without ``HOME``."""
+    module, arguments, exit_code, message = NO_HOME[case]
+    places = {"RAW": str(make_dataset(tmp_path / "raw", {IMAGE: tiny_image()})), "OUT": str(tmp_path / "out")}
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(("XDG", "TOTALSPINESEG"))}
+    script = [sys.executable, "-c", PROGRAM.format(module=module), case, *(places.get(a, a) for a in arguments)]
+    done = subprocess.run(script, capture_output=True, text=True, check=False, env=variables)
     assert done.returncode == exit_code, done.stderr
     assert message in (done.stdout if exit_code == 0 else done.stderr.splitlines()[-1])
     assert "Traceback" not in done.stderr
 
 
+#: Groups of the process, files of the groups, CPUs and memory in MB; the first version of groups has a tree a resource.
+LIMITS = {
+    "both": ("0::/job\n", {"job/cpu.max": "150000 100000", "job/memory.max": "2147483648"}, 1, 2048),
+    "of a parent": ("0::/job/step\n", {"job/cpu.max": "100000 100000", "job/step/cpu.max": "max 100000"}, 1, None),
+    "of the root": ("0::/\n", {"cpu.max": "100000 100000", "memory.max": "1048576"}, 1, 1),
+    "of another group": ("0::/elsewhere\n", {"cpu.max": "50000 100000"}, 1, None),
+    "version 1": (
+        "4:memory:/job\n2:cpu,cpuacct:/job\n",
+        {f"cpu,cpuacct/job/cpu.cfs_{name}_us": "100000" for name in ("quota", "period")}
+        | {"memory/job/memory.limit_in_bytes": "1073741824"},
+        1,
+        1024,
+    ),
+    "version 1, none": (
+        "2:cpu:/\n4:memory:/\n",
+        {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}
+        | {"memory/memory.limit_in_bytes": "9223372036854771712"},
+        None,
+        None,
+    ),
+    "nonsense": ("nonsense\n", {"cpu.max": "many"}, None, None),
+}
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="control groups exist on Linux only")
-@pytest.mark.parametrize(
-    ("own", "files", "cpus", "megabytes"),
-    [
-        ("0::/job\n", {"job/cpu.max": "150000 100000", "job/memory.max": "2147483648"}, 1, 2048),
-        ("0::/job/step\n", {"job/cpu.max": "100000 100000", "job/step/cpu.max": "max 100000"}, 1, None),
-        ("0::/\n", {"cpu.max": "100000 100000", "memory.max": "1048576"}, 1, 1),
-        ("0::/elsewhere\n", {"cpu.max": "50000 100000"}, 1, None),
-        (
-            "4:memory:/job\n2:cpu,cpuacct:/job\n",
-            {
-                "cpu,cpuacct/job/cpu.cfs_quota_us": "100000",
-                "cpu,cpuacct/job/cpu.cfs_period_us": "100000",
-                "memory/job/memory.limit_in_bytes": "1073741824",
-            },
-            1,
-            1024,
-        ),
-        (
-            "2:cpu:/\n4:memory:/\n",
-            {
-                "cpu/cpu.cfs_quota_us": "-1",
-                "cpu/cpu.cfs_period_us": "100000",
-                "memory/memory.limit_in_bytes": "9223372036854771712",
-            },
-            None,
-            None,
-        ),
-        ("nonsense\n", {"cpu.max": "many"}, None, None),
-    ],
-)
-def test_limits_of_containers(tmp_path, own, files, cpus, megabytes):
+@pytest.mark.parametrize("case", LIMITS)
+def test_limits_of_containers(tmp_path, case):
+    own, files, cpus, megabytes = LIMITS[case]
     for name, content in files.items():
         path = tmp_path / "groups" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -144,17 +137,26 @@ def test_affinity_limits_the_default_number_of_threads():
     assert done.stdout.split() == ["None" if os.cpu_count() == 1 else "1", "3"]
 
 
-def label_map_of(tmp_path: Path, data: np.ndarray, dtype: type, slope: float = 1.0) -> Path:
+def label_map_of(tmp_path, data, dtype):
     """Write values as another tool would, with offsets, codes and units of its own."""
-    affine = from_matvec(np.eye(3), (31.25, -7.5, -120.125))
-    image = nib.Nifti1Image(data.astype(dtype), affine)
-    image.header.set_slope_inter(slope, 0.0)
-    image.set_sform(affine, 4)
-    image.set_qform(affine, 2)
+    image = nib.Nifti1Image(data.astype(dtype), from_matvec(np.eye(3), (31.25, -7.5, -120.125)))
+    image.set_sform(image.affine, 4)
+    image.set_qform(image.affine, 2)
     image.header.set_xyzt_units("mm", "sec")
-    path = tmp_path / "map.nii.gz"
-    nib.save(image, path)
-    return path
+    nib.save(image, tmp_path / "map.nii.gz")
+    return tmp_path / "map.nii.gz"
+
+
+#: Change of the values of a label map, their type, exit code, and what the tool says about it.
+LABEL_MAPS = {
+    "a little less": (lambda labels: labels - (labels == 1) * 1e-7, np.float32, 0, "labelled"),
+    "a little more": (lambda labels: labels + (labels == 1) * 9e-4, np.float64, 0, "labelled"),
+    "integers": (lambda labels: labels, np.int16, 0, "labelled"),
+    "fractions": (lambda labels: labels + (labels == 1) * 0.02, np.float32, 65, "it holds the value 1.02"),
+    "negative": (lambda labels: labels - (labels == 1) * 5.0, np.float32, 65, "it holds the value -4"),
+    "no number": (lambda labels: np.where(labels == 1, np.nan, labels), np.float32, 65, "it holds the value nan"),
+    "a series": (lambda labels: np.stack([labels] * 2, axis=3), np.uint8, 65, "holds 2 volumes, but a 3D"),
+}
 
 
 GEOMETRY = (
@@ -163,39 +165,28 @@ GEOMETRY = (
 )
 
 
-@dataclass(frozen=True)
-class LabelMap:
-    """Change of the values of a label map, and what the tool says about it."""
-
-    change: Callable[[np.ndarray], np.ndarray]
-    dtype: type
-    exit_code: int
-    message: str
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [
-        LabelMap(lambda labels: labels - (labels == 1) * 1e-7, np.float32, 0, "labelled"),
-        LabelMap(lambda labels: labels + (labels == 1) * 9e-4, np.float64, 0, "labelled"),
-        LabelMap(lambda labels: labels, np.int16, 0, "labelled"),
-        LabelMap(lambda labels: labels + (labels == 1) * 0.02, np.float32, 65, "it holds the value 1.02"),
-        LabelMap(lambda labels: labels - (labels == 1) * 5.0, np.float32, 65, "it holds the value -4"),
-        LabelMap(lambda labels: np.where(labels == 1, np.nan, labels), np.float32, 65, "it holds the value nan"),
-        LabelMap(lambda labels: np.stack([labels] * 2, axis=3), np.uint8, 65, "holds 2 volumes, but a 3D"),
-    ],
-    ids=lambda kind: kind.message,
-)
+@pytest.mark.parametrize("kind", LABEL_MAPS)
 def test_label_maps_of_other_tools(tmp_path, capsys, kind):
+    change, dtype, exit_code, message = LABEL_MAPS[kind]
     column = make_column(first="T10", last="S")
-    source = label_map_of(tmp_path, kind.change(semantic_of(column.truth, STEP2).astype(np.float64)), kind.dtype)
+    source = label_map_of(tmp_path, change(semantic_of(column.truth, STEP2).astype(np.float64)), dtype)
     target = tmp_path / "out.nii.gz"
-    assert tools(["label", str(source), str(target), "--layout", "r20241115-step2"]) == kind.exit_code
+    assert tools(["label", str(source), str(target), "--layout", "r20241115-step2"]) == exit_code
     said = capsys.readouterr()
-    assert kind.message in (said.err.splitlines()[-1] if kind.exit_code else said.out)
-    if kind.exit_code == 0:
+    assert message in (said.err.splitlines()[-1] if exit_code else said.out)
+    if exit_code == 0:
         before, after = nib.load(source).header, nib.load(target).header
         assert [name for name in GEOMETRY if not np.array_equal(before[name], after[name])] == []
+
+
+def source_at(tmp_path, entities, affine=None, code=1):
+    """Write a tiny image at another place in the scanner."""
+    path = save(tmp_path / f"sub-01/anat/sub-01_{entities}.nii.gz", tiny_image())
+    image = nib.Nifti1Image(tiny_image(), nib.load(path).affine if affine is None else affine)
+    image.set_sform(image.affine, code)
+    image.set_qform(None, 0)
+    nib.save(image, path)
+    return SourceImage(path.relative_to(tmp_path).as_posix(), path)
 
 
 def segment_with_tiny_segmenter(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[int, TinySegmenter]:
@@ -251,65 +242,47 @@ def test_localizer_in_the_other_label_scheme(tmp_path, stored, expected, caplog)
     assert (f"those of the label scheme {stored}, not {expected}" in caplog.text) == (stored != expected)
 
 
-def _centred(shape: tuple[int, ...]) -> np.ndarray:
-    affine = np.eye(4)
-    affine[:3, 3] = -(np.array(shape) - 1) / 2
-    return affine
-
-
 @pytest.mark.parametrize(
     ("affine", "code", "together"),
-    [(None, 1, True), (None, 0, False), (np.eye(4), 1, False), (_centred((18, 24, 40)), 2, False)],
+    [
+        (None, 1, True),
+        (None, 0, False),
+        (np.eye(4), 1, False),
+        (from_matvec(np.eye(3), (-8.5, -11.5, -19.5)), 2, False),
+    ],
+    ids=["placed", "without code", "at the corner", "at the middle"],
 )
 def test_images_of_unknown_position_are_labelled_alone(tmp_path, affine, code, together):
-    sources = []
-    for suffix in ("T1w", "T2w"):
-        path = save(tmp_path / f"sub-01/anat/sub-01_{suffix}.nii.gz", tiny_image())
-        image = nib.load(path)
-        image.set_sform(image.affine if affine is None else affine, code)
-        image.set_qform(None, 0)
-        nib.save(image, tmp_path / "x.nii.gz")
-        (tmp_path / "x.nii.gz").rename(path)
-        sources.append(SourceImage(path.relative_to(tmp_path).as_posix(), path))
+    sources = [source_at(tmp_path, suffix, affine, code) for suffix in ("T1w", "T2w")]
     assert find_companions(sources[0], sources) == ((sources[1],) if together else ())
 
 
 @pytest.mark.parametrize(("steps", "groups"), [((0, 25, 50), [3, 3, 3]), ((0, 25, 90), [2, 2, 1])])
 def test_images_that_overlap_through_others_are_labelled_together(tmp_path, steps, groups):
-    sources = []
-    for number, step in enumerate(steps):
-        path = save(tmp_path / f"sub-01/anat/sub-01_run-{number}_T2w.nii.gz", tiny_image())
-        image = nib.load(path)
-        affine = image.affine.copy()
-        affine[2, 3] += step
-        nib.save(nib.Nifti1Image(np.asarray(image.dataobj), affine), path)
-        sources.append(SourceImage(path.relative_to(tmp_path).as_posix(), path))
+    sources = [source_at(tmp_path, f"run-{z}_T2w", from_matvec(np.eye(3), (-9, -12, 30 + z))) for z in steps]
     found = [{source, *find_companions(source, sources)} for source in sources]
     assert [len(group) for group in found] == groups
     assert found[0] == found[1]
 
 
-def _killed() -> TinySegmenter:
+class Killed(TinySegmenter):
     """A segmenter whose process the kernel kills at one image, as it does when the memory is used up."""
 
-    class Killed(TinySegmenter):
-        def segment(self, volume: Volume, **rest: Any) -> LabelledSpine:
-            if volume.data.max() > UNDECIDED:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return super().segment(volume, **rest)
-
-    return Killed()
+    def segment(self, volume, **rest):
+        if volume.data.max() > UNDECIDED:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().segment(volume, **rest)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the runs are forked")
 def test_an_image_at_which_a_run_was_killed_does_not_stop_the_next_run(tmp_path):
     names = [f"sub-0{number}/anat/sub-0{number}_T2w.nii.gz" for number in (1, 2, 3)]
-    images = {name: tiny_image(seed=number) for number, name in enumerate(names)}
-    images[names[0]][0, 0, 0] = 2 * UNDECIDED
-    settings = config(make_dataset(tmp_path / "raw", images), tmp_path / "out")
+    series = {name: tiny_image(seed=number) for number, name in enumerate(names)}
+    series[names[0]][0, 0, 0] = 2 * UNDECIDED
+    settings = config(make_dataset(tmp_path / "raw", series), tmp_path / "out")
     done = []
     for _ in range(2):
-        process = start(settings, _killed())
+        process = start(settings, Killed())
         process.join()
         assert process.exitcode == -signal.SIGKILL
         done.append(len(list(settings.output_dir.glob(MAIN_SIDECAR))))
@@ -369,16 +342,13 @@ def test_an_image_too_large_for_the_memory_fails_before_it_is_read(tmp_path):
 
 @pytest.mark.parametrize(("shear", "noted"), [(1e-7, False), (2e-5, False), (3e-4, True), (0.1, True)])
 def test_images_that_itk_does_not_read_carry_a_note(tmp_path, shear, noted):
-    affine = np.diag([0.5, 0.5, 3.3, 1.0])
-    affine[0, 2] = 3.3 * shear
-    affine[:3, 3] = 7
-    image = nib.Nifti1Image(tiny_image(), affine)
-    nib.save(image, tmp_path / "image.nii.gz")
-    assert load_image(tmp_path / "image.nii.gz").notes == (("sheared-affine",) if noted else ())
+    affine = from_matvec(np.diag([0.5, 0.5, 3.3]) + 3.3 * shear * np.eye(3, k=2), (7, 7, 7))
+    image = images.save(tmp_path / "image.nii.gz", tiny_image(), affine)
+    assert load_image(image).notes == (("sheared-affine",) if noted else ())
 
 
 @pytest.mark.parametrize("spacing", [1 - 1e-6, 1 + 1e-7, 1 + 1e-4])
 def test_voxels_of_nearly_1_mm_are_not_resampled(tmp_path, spacing):
     data = tiny_image().astype(np.float32)
-    nib.save(nib.Nifti1Image(data, np.diag([spacing, 1.0, spacing, 1.0])), tmp_path / "image.nii.gz")
-    np.testing.assert_array_equal(to_working_grid(load_image(tmp_path / "image.nii.gz").volume).data, data)
+    image = images.save(tmp_path / "image.nii.gz", data, np.diag([spacing, 1.0, spacing, 1.0]))
+    np.testing.assert_array_equal(to_working_grid(load_image(image).volume).data, data)

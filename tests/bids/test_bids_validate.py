@@ -72,7 +72,3 @@ def test_without_a_validator_the_run_goes_on_and_says_so(tmp_path, monkeypatch, 
     monkeypatch.setattr(module, "find_validator", lambda: str(broken))
     check_dataset(root, [])
     assert "exit code 3: oops" in caplog.text
-
-
-def test_the_real_dataset_is_valid(data_dir):
-    check_dataset(data_dir / "real_bids", [], strict=True)

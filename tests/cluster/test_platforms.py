@@ -1,7 +1,6 @@
 """A Slurm array, Nipoppy and BABS run the app as in ``docs/platforms``; ``make platform-test`` installs the two."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -29,27 +28,18 @@ def needs(*programs: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(bool(missing), reason=f"{' and '.join(missing)} not on PATH")
 
 
-@pytest.fixture
-def raw(tmp_path):
-    return make_dataset(tmp_path / "raw", {name: tiny_image(seed=i) for i, name in enumerate(IMAGES)})
-
-
-@pytest.fixture
-def program(tmp_path, monkeypatch):
-    """Put shell scripts on PATH, and let settings and identity of git be those of nobody."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+@pytest.fixture(autouse=True)
+def nobody(tmp_path, monkeypatch):
+    """Let settings and identity of git be those of nobody."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     for who in ("AUTHOR", "COMMITTER"):
         monkeypatch.setenv(f"GIT_{who}_NAME", "Nobody")
         monkeypatch.setenv(f"GIT_{who}_EMAIL", "nobody@example.org")
 
-    def write(name: str, script: str) -> None:
-        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
-        (folder / name).chmod(0o755)
 
-    return write
+@pytest.fixture
+def raw(tmp_path):
+    return make_dataset(tmp_path / "raw", {name: tiny_image(seed=i) for i, name in enumerate(IMAGES)})
 
 
 def call(*command: object, cwd: Path) -> str:

@@ -156,8 +156,7 @@ def test_participants_share_a_job_where_there_are_many_for_each_job_at_a_time(tm
     assert [len(job.images) for job in jobs.values()] == sizes
 
 
-RUNTIME = """\
-#!/bin/sh
+RUNTIME = """
 [ "$1" = --version ] && echo "apptainer version 1.3.0" && exit
 echo "$@" >> {calls}
 for last; do :; done
@@ -174,61 +173,38 @@ for last; do :; done
         ("singularity", "spine.sif", 'exec bash -c "$last"', "--bind {raw}:{raw}:ro"),
     ],
 )
-def test_jobs_run_in_a_container_with_read_only_input(configure, tmp_path, monkeypatch, case):
+def test_jobs_run_in_a_container_with_read_only_input(configure, tmp_path, monkeypatch, program, case):
     runtime, image, run, binds = case
-    programs, stub = tmp_path / "bin", f"{sys.executable} {STUB}"
-    programs.mkdir()
+    stub = f"{sys.executable} {STUB}"
     (tmp_path / "spine.sif").touch()
-    scripts = {
-        runtime: RUNTIME.format(calls=tmp_path / "calls", run=run.format(stub=stub)),
-        "totalspineseg-tools": f'#!/bin/sh\nexec {stub} "$@"\n',
-    }
-    for name, text in scripts.items():
-        (programs / name).write_text(text)
-        (programs / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    program(runtime, RUNTIME.format(calls=tmp_path / "calls", run=run.format(stub=stub)))
+    program("totalspineseg-tools", f'exec {stub} "$@"')
     monkeypatch.chdir(tmp_path)
     table = correct(tmp_path / "corrections.tsv", ("sub-02_T2w", "column", "down"))
-    config = configure(executor="local", container=image, corrections=table)
-    assert submit(config, factory=load_stub) == 0
+    assert submit(configure(executor="local", container=image, corrections=table), factory=load_stub) == 0
     calls = (tmp_path / "calls").read_text().splitlines()
     assert len(calls) == 2
+    mounts = (binds.format(raw=tmp_path / "raw"), f"{tmp_path / 'out'}:{tmp_path / 'out'}", f"{table}:{table}:ro")
     for call in calls:
-        assert binds.format(raw=tmp_path / "raw") in call
-        assert f"{tmp_path / 'out'}:{tmp_path / 'out'}" in call
-        assert f"{table}:{table}:ro" in call
-        assert image.removeprefix("docker://") in call
+        assert all(part in call for part in (*mounts, image.removeprefix("docker://")))
 
 
-def spoil_nothing(_raw: Path, _out: Path) -> None:
-    pass
+#: What happens after a run, other settings of the next run, and the participants that are processed again.
+CHANGES = {
+    "complete": (lambda raw: None, {}, []),
+    "force": (lambda raw: None, {"force": True}, ["sub-01", "sub-02"]),
+    "other settings": (lambda raw: None, {"output_resolution": "both"}, ["sub-01", "sub-02"]),
+    "new image": (lambda raw: (raw / IMAGES[-1]).write_bytes((raw / IMAGES[-1]).read_bytes()), {}, ["sub-02"]),
+    "missing table": (lambda raw: next(raw.parent.glob("out/sub-02/anat/*.tsv")).unlink(), {}, ["sub-02"]),
+}
 
 
-def replace_image(raw: Path, _out: Path) -> None:
-    path = raw / IMAGES[-1]
-    path.write_bytes(path.read_bytes())
-
-
-def remove_table(_raw: Path, out: Path) -> None:
-    next(out.glob("sub-02/anat/*.tsv")).unlink()
-
-
-@pytest.mark.parametrize(
-    ("spoil", "changed", "jobs"),
-    [
-        (spoil_nothing, {}, []),
-        (spoil_nothing, {"force": True}, ["sub-01", "sub-02"]),
-        (spoil_nothing, {"output_resolution": "both"}, ["sub-01", "sub-02"]),
-        (replace_image, {}, ["sub-02"]),
-        (remove_table, {}, ["sub-02"]),
-    ],
-    ids=["complete", "force", "other settings", "new image", "missing table"],
-)
-def test_only_what_is_not_complete_becomes_a_job(configure, raw, spoil, changed, jobs):
+@pytest.mark.parametrize("change", CHANGES)
+def test_only_what_is_not_complete_becomes_a_job(configure, raw, change):
+    happens, settings, jobs = CHANGES[change]
     assert run(configure(), factory=load_stub) == 0
-    spoil(raw, raw.parent / "out")
-    config = configure(executor="local", **changed)
-    assert list(make_plan(config, load_stub).jobs) == jobs
+    happens(raw)
+    assert list(make_plan(configure(executor="local", **settings), load_stub).jobs) == jobs
 
 
 def test_corrections_and_exports_reach_the_images_they_change(configure, tmp_path):

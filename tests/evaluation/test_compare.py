@@ -17,7 +17,7 @@ from .test_evaluate import shifted
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def folders(tmp_path_factory):
     """Four images: one model is right, the other names a column wrongly, misses a disc and has no fourth image."""
     root = tmp_path_factory.mktemp("compare")
     truth = box_spine()
@@ -37,7 +37,7 @@ def both(folders: dict[str, Path]) -> dict[str, Path]:
     return {"two-step": folders["good"], "single": folders["worse"]}
 
 
-def test_figures_and_differences(folders: dict[str, Path]) -> None:
+def test_figures_and_differences(folders):
     result = compare_models(both(folders), folders["truth"])
     assert len(result.images) == 4
     assert result.without_prediction == {"two-step": 0, "single": 1}
@@ -48,14 +48,14 @@ def test_figures_and_differences(folders: dict[str, Path]) -> None:
     assert difference == result.difference("all_levels_right", "single")
 
 
-def test_images_without_a_prediction_can_be_left_out(folders: dict[str, Path]) -> None:
+def test_images_without_a_prediction_can_be_left_out(folders):
     result = compare_models(both(folders), folders["truth"], drop_missing=True)
     assert [len(evaluation.images) for evaluation in result.models.values()] == [3, 3]
     assert result.left_out == (("sub-3_T2w_label-spine_dseg.nii.gz", "no prediction of single"),)
     assert "left out for every model: sub-3" in comparison_table(result)
 
 
-def test_unreadable_prediction_is_left_out_for_every_model(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_unreadable_prediction_is_left_out_for_every_model(folders, tmp_path):
     bad = tmp_path / "bad"
     for path in folders["good"].iterdir():
         content = path.read_bytes()
@@ -66,7 +66,7 @@ def test_unreadable_prediction_is_left_out_for_every_model(folders: dict[str, Pa
     assert result.left_out[0][0].startswith("sub-0")
 
 
-def test_files(folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files(folders, tmp_path, capsys):
     arguments = [str(folders["truth"]), f"two-step={folders['good']}", f"single={folders['worse']}"]
     assert main(["compare", *arguments, "--output", str(tmp_path / "out")]) == 0
     text = capsys.readouterr().out
@@ -85,7 +85,7 @@ def test_files(folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureF
     assert "<script" not in page
 
 
-def test_three_models_and_names(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_three_models_and_names(folders, tmp_path):
     assert parse_predictions(["a=x/y", "z/folder"]) == {"a": Path("x/y"), "folder": Path("z/folder")}
     with pytest.raises(UsageError, match="called 'a'"):
         parse_predictions(["a=x", "a=y"])
@@ -99,14 +99,14 @@ def test_three_models_and_names(folders: dict[str, Path], tmp_path: Path) -> Non
     assert "c − a" in (tmp_path / "comparison.html").read_text()
 
 
-def test_no_common_image(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_no_common_image(folders, tmp_path):
     only = save(tmp_path / "p" / "sub-0_desc-T1w_dseg.nii.gz", box_spine()).parent
     other = save(tmp_path / "q" / "sub-2_desc-T2w_dseg.nii.gz", box_spine()).parent
     with pytest.raises(NothingSelectedError, match="no image can be compared"):
         compare_models({"p": only, "q": other}, folders["truth"], drop_missing=True)
 
 
-def test_single_image_has_no_interval(tmp_path: Path) -> None:
+def test_single_image_has_no_interval(tmp_path):
     truth = save(tmp_path / "t.nii.gz", box_spine())
     result = compare_models({"a": truth, "b": truth}, truth)
     assert math.isnan(result.difference("dice_levels", "b").low)

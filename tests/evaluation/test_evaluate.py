@@ -32,7 +32,7 @@ def shifted(labels: np.ndarray) -> np.ndarray:
     return table[labels]
 
 
-def test_perfect() -> None:
+def test_perfect():
     truth = box_spine()
     result = compare(truth, truth, EYE)
     assert result.outcome is Outcome.RIGHT
@@ -43,7 +43,7 @@ def test_perfect() -> None:
     assert row(result, "spinal_cord").identified is None
 
 
-def test_dice_is_that_of_sets() -> None:
+def test_dice_is_that_of_sets():
     truth = box_spine()
     predicted = np.roll(truth, 2, axis=0)
     mask, moved = truth == anatomy.vertebra("C3").id, predicted == anatomy.vertebra("C3").id
@@ -56,7 +56,7 @@ def test_dice_is_that_of_sets() -> None:
     assert 0 < result.nsd < row(compare(truth, predicted, EYE, tolerance_mm=2.0), "vertebrae_C3").nsd == 1.0
 
 
-def test_two_claims_at_one_place_identify_neither_neighbour() -> None:
+def test_two_claims_at_one_place_identify_neither_neighbour():
     """C4 called C3 in its lower half: the prediction of C3 is no longer the nearest to both centres."""
     truth = box_spine()
     predicted = truth.copy()
@@ -70,7 +70,7 @@ def test_two_claims_at_one_place_identify_neither_neighbour() -> None:
     assert row(result, "vertebrae_C3").misnamed
 
 
-def test_off_by_one_is_wrong_and_never_identified() -> None:
+def test_off_by_one_is_wrong_and_never_identified():
     truth = box_spine()
     result = compare(truth, shifted(truth), EYE)
     assert result.outcome is Outcome.WRONG
@@ -80,7 +80,7 @@ def test_off_by_one_is_wrong_and_never_identified() -> None:
     assert not row(result, "vertebrae_C6").in_truth
 
 
-def test_found_part_of_a_cut_vertebra_is_not_misnamed() -> None:
+def test_found_part_of_a_cut_vertebra_is_not_misnamed():
     truth = np.zeros((10, 60, 40), np.uint8)
     body, process = np.s_[2:8, 40:58, 36:40], np.s_[2:8, 2:20, 34:40]
     truth[body] = truth[process] = anatomy.vertebra("T4").id
@@ -94,7 +94,7 @@ def test_found_part_of_a_cut_vertebra_is_not_misnamed() -> None:
     assert row(compare(truth, predicted, EYE), "vertebrae_T4").misnamed
 
 
-def test_missing_level_is_incomplete() -> None:
+def test_missing_level_is_incomplete():
     truth = box_spine()
     predicted = without(truth, anatomy.disc("C3-C4").id)
     result = compare(truth, predicted, EYE)
@@ -103,14 +103,14 @@ def test_missing_level_is_incomplete() -> None:
     assert math.isnan(row(result, "disc_C3_C4").distance_mm)
 
 
-def test_unnamed_is_abstained_and_nothing_is_empty() -> None:
+def test_unnamed_is_abstained_and_nothing_is_empty():
     truth = box_spine()
     unnamed = np.where((truth > 0) & (truth < 200), 101, np.where(truth > 201, 151, truth)).astype(np.uint8)
     assert compare(truth, unnamed, EYE).outcome is Outcome.ABSTAINED
     assert compare(truth, np.zeros_like(truth), EYE).outcome is Outcome.EMPTY
 
 
-def test_hallucinated_level_is_wrong_but_a_crumb_is_not() -> None:
+def test_hallucinated_level_is_wrong_but_a_crumb_is_not():
     truth = box_spine((24, 36, 120))
     truth[:, :, :60] = 0
     predicted = truth.copy()
@@ -120,7 +120,7 @@ def test_hallucinated_level_is_wrong_but_a_crumb_is_not() -> None:
     assert compare(truth, predicted, EYE).outcome is Outcome.WRONG
 
 
-def test_what_the_field_of_view_cuts() -> None:
+def test_what_the_field_of_view_cuts():
     labels = np.zeros((10, 10, 10), np.uint8)
     labels[0, 5, 5], labels[5, 0, 5], labels[5, 5, 9], labels[5, 5, 5] = 20, 21, 22, 23
     assert cut_labels(labels, EYE) == {21, 22}
@@ -128,7 +128,7 @@ def test_what_the_field_of_view_cuts() -> None:
     assert cut_labels(*turned(labels)) == {21, 22}
 
 
-def test_cut_levels_do_not_count() -> None:
+def test_cut_levels_do_not_count():
     truth = box_spine()[:, :, 5:]
     bottom = anatomy.vertebra("C5")
     predicted = without(truth, bottom.id)
@@ -137,7 +137,7 @@ def test_cut_levels_do_not_count() -> None:
     assert result.outcome is Outcome.RIGHT
 
 
-def test_files_on_other_grids_and_schemes(tmp_path: Path) -> None:
+def test_files_on_other_grids_and_schemes(tmp_path):
     truth = box_spine()
     predicted, affine = turned(anatomy.to_scheme(truth, "totalspineseg"))
     pred, ref = save(tmp_path / "p.nii.gz", predicted, affine), save(tmp_path / "t.nii.gz", truth)
@@ -155,7 +155,7 @@ def bids_pair(root: Path, truth: np.ndarray, predictions: dict[str, np.ndarray])
     return root / "pred", root / "truth"
 
 
-def test_figures_and_files(tmp_path: Path) -> None:
+def test_figures_and_files(tmp_path):
     truth = box_spine()
     pred, ref = bids_pair(tmp_path, truth, {"T1w": truth, "T2w": shifted(truth)})
     pairs = pair_files(pred, ref)
@@ -194,7 +194,7 @@ def test_figures_and_files(tmp_path: Path) -> None:
     assert "disc_C3_C4" in text
 
 
-def test_plain_folders_pair_by_name(tmp_path: Path) -> None:
+def test_plain_folders_pair_by_name(tmp_path):
     truth = box_spine()
     for name in ("a", "b"):
         save(tmp_path / "truth" / f"{name}.nii.gz", truth)
@@ -211,7 +211,7 @@ def test_plain_folders_pair_by_name(tmp_path: Path) -> None:
         pair_files(tmp_path / "empty", tmp_path / "truth")
 
 
-def test_same_subject_of_two_datasets_pairs_by_name(tmp_path: Path) -> None:
+def test_same_subject_of_two_datasets_pairs_by_name(tmp_path):
     truth = box_spine()
     for dataset, predicted in (("a", truth), ("data-multi-subject", shifted(truth))):
         save(tmp_path / "truth" / f"{dataset}_sub-1_T2w.nii.gz", truth)
@@ -223,7 +223,7 @@ def test_same_subject_of_two_datasets_pairs_by_name(tmp_path: Path) -> None:
     assert [group[:2] for group in result.groups()] == [("all", "all"), ("contrast", "T2w")]
 
 
-def test_plainest_name_of_several_predictions_counts(tmp_path: Path) -> None:
+def test_plainest_name_of_several_predictions_counts(tmp_path):
     truth = save(tmp_path / "truth" / "sub-1_T2w_label-spine_dseg.nii.gz", box_spine())
     for added in ("res-1mm_seg-x_desc-T2w", "seg-x_desc-T2w"):
         save(tmp_path / "pred" / f"sub-1_{added}_dseg.nii.gz", box_spine())
@@ -231,7 +231,7 @@ def test_plainest_name_of_several_predictions_counts(tmp_path: Path) -> None:
     assert predicted.name == "sub-1_seg-x_desc-T2w_dseg.nii.gz"
 
 
-def test_bad_file_does_not_stop_the_others(tmp_path: Path) -> None:
+def test_bad_file_does_not_stop_the_others(tmp_path):
     truth = box_spine()
     good = save(tmp_path / "good.nii.gz", truth)
     bad = tmp_path / "bad.nii.gz"

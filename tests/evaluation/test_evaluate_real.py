@@ -1,8 +1,6 @@
 """``benchmarks/evaluate_real.py`` on a dataset of boxes, with predictions that are wrong in known ways."""
 
-import importlib.util
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -12,15 +10,10 @@ from tests.training.conftest import box_spine, image_of, without
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
 
-_SCRIPT = Path(__file__).parents[2] / "benchmarks" / "evaluate_real.py"
 
-
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("evaluate_real", _SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def script(benchmark):
+    return benchmark("evaluate_real")
 
 
 def _dataset(folder: Path, truth: np.ndarray) -> Path:

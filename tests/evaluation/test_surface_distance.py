@@ -14,13 +14,13 @@ def block(shape: tuple[int, int, int], *spans: tuple[int, int]) -> np.ndarray:
     return mask
 
 
-def test_area_of_a_box_in_millimetres() -> None:
+def test_area_of_a_box_in_millimetres():
     affine = np.diag([2.0, 0.5, 1.0, 1.0])
     _, areas = surface_faces(block((9, 9, 9), (2, 5), (3, 7), (1, 6)), affine)
     assert areas.sum() == pytest.approx(2 * (6 * 2 + 6 * 5 + 2 * 5))
 
 
-def test_shift_within_and_beyond_the_tolerance() -> None:
+def test_shift_within_and_beyond_the_tolerance():
     mask = block((24, 24, 24), (6, 16), (6, 16), (6, 16))
     assert normalised_surface_distance(mask, np.roll(mask, 1, 0), np.eye(4), 1.0) == 1.0
     # Three voxels: the two end faces (a fifth of the area) are apart, and so are rims of the other four.
@@ -29,13 +29,13 @@ def test_shift_within_and_beyond_the_tolerance() -> None:
     assert normalised_surface_distance(mask, np.roll(mask, 3, 0), np.eye(4), 3.0) == 1.0
 
 
-def test_nothing_on_one_side_or_both() -> None:
+def test_nothing_on_one_side_or_both():
     mask = block((9, 9, 9), (2, 5), (2, 5), (2, 5))
     assert normalised_surface_distance(mask, np.zeros_like(mask), np.eye(4)) == 0.0
     assert math.isnan(normalised_surface_distance(np.zeros_like(mask), np.zeros_like(mask), np.eye(4)))
 
 
-def test_border_of_the_field_of_view_is_no_surface() -> None:
+def test_border_of_the_field_of_view_is_no_surface():
     mask = block((9, 9, 9), (2, 5), (2, 5), (0, 9))
     centres, _ = surface_faces(mask, np.eye(4))
     assert len(centres) == 4 * 3 * 9
@@ -43,7 +43,7 @@ def test_border_of_the_field_of_view_is_no_surface() -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**31), st.floats(0.3, 3.0), st.integers(0, 3))
-def test_symmetric_bounded_and_one_for_equal_masks(seed: int, size: float, shift: int) -> None:
+def test_symmetric_bounded_and_one_for_equal_masks(seed, size, shift):
     rng = np.random.default_rng(seed)
     mask = rng.random((6, 7, 8)) > 0.5
     other = np.roll(mask, shift, axis=int(rng.integers(3)))

@@ -109,7 +109,7 @@ def model_zip(extra: dict[str, bytes] | None = None) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("fuzz")
 
 
@@ -172,7 +172,7 @@ def test_a_damaged_file_is_refused_by_name_or_read(folder, name, data):
 
 @fuzz
 @given(content=damaged(model_zip()) | st.builds(lambda name, data: model_zip({name: data}), ENTRY, st.binary()))
-def test_zips_of_models_write_inside_the_target_only(folder: Path, content: bytes) -> None:
+def test_zips_of_models_write_inside_the_target_only(folder, content):
     path, target = folder / "in/model.zip", folder / "in/target"
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(content)
@@ -183,14 +183,14 @@ def test_zips_of_models_write_inside_the_target_only(folder: Path, content: byte
 
 @fuzz
 @given(content=st.dictionaries(st.sampled_from(["labels", "channel_names", "regions_class_order"]) | st.text(), JSON))
-def test_dataset_json_of_models(content: dict[str, Any]) -> None:
+def test_dataset_json_of_models(content):
     with suppress(SpineAppError):
         assert roles.role_of(content) in {None, *roles.Role}
 
 
 @fuzz
 @given(content=st.binary(max_size=40) | st.builds(lambda value: json.dumps(value).encode(), JSON | SIDECAR))
-def test_sidecars(folder: Path, content: bytes) -> None:
+def test_sidecars(folder, content):
     anat = folder / "derivatives/sub-01/anat"
     anat.mkdir(parents=True, exist_ok=True)
     stem = "sub-01_seg-totalspineseg_desc-T2w_dseg"
@@ -210,7 +210,7 @@ def test_sidecars(folder: Path, content: bytes) -> None:
 
 @fuzz
 @given(rows=st.lists(st.lists(CELL, max_size=5), max_size=4), data=st.data())
-def test_tables(folder: Path, rows: list[list[str]], data: st.DataObject) -> None:
+def test_tables(folder, rows, data):
     reader, header = data.draw(st.sampled_from(TABLES))
     text = "\n".join("\t".join(row) for row in [header, *rows])
     path = folder / "table.tsv"

@@ -19,7 +19,7 @@ def heads_of(dataset: dict) -> Heads:
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10**6), name=st.sampled_from(sorted(DATASETS)), scale=st.sampled_from([0.1, 1.0, 30.0]))
-def test_equals_nnunets_label_manager(seed: int, name: str, scale: float) -> None:
+def test_equals_nnunets_label_manager(seed, name, scale):
     dataset = DATASETS[name]
     heads = heads_of(dataset)
     manager = LabelManager(dataset["labels"], dataset.get("regions_class_order"))
@@ -35,7 +35,7 @@ def test_equals_nnunets_label_manager(seed: int, name: str, scale: float) -> Non
 
 
 @pytest.mark.parametrize("name", sorted(DATASETS))
-def test_several_outputs_make_one_probability(name: str) -> None:
+def test_several_outputs_make_one_probability(name):
     heads = heads_of(DATASETS[name])
     logits = torch.from_numpy(np.random.default_rng(0).normal(0, 2, (len(heads.names), 3, 4, 5))).float()
     single = decode(lambda index: logits[index].clone(), heads, heads.names).probabilities
@@ -45,7 +45,7 @@ def test_several_outputs_make_one_probability(name: str) -> None:
     torch.testing.assert_close(joined["some"], parts.amax(0) if heads.regions else parts.sum(0))
 
 
-def test_a_region_that_yields_is_overwritten_with_its_parts() -> None:
+def test_a_region_that_yields_is_overwritten_with_its_parts():
     labels = {"background": (0,), "disc": (1, 2), "disc_O": (2,), "vertebrae": (3, 4), "vertebrae_O": (4,)}
     heads = Heads.from_dataset(labels, [1, 2, 3, 4])
     assert heads.families == (0, 0, 2, 2)
@@ -55,7 +55,7 @@ def test_a_region_that_yields_is_overwritten_with_its_parts() -> None:
     assert decode(logits.__getitem__, heads, low_priority_roles=["vertebrae"]).labels.flatten().tolist() == [1, 1, 4, 2]
 
 
-def test_the_most_probable_part_gets_what_is_divided_even_below_one_half() -> None:
+def test_the_most_probable_part_gets_what_is_divided_even_below_one_half():
     labels = {"background": (0,), "disc": (1,), "vertebrae": (2, 3, 4), "vertebrae_O": (3,), "vertebrae_E": (4,)}
     heads = Heads.from_dataset(labels, [1, 2, 3, 4])
     #                        no part  odd more  a disc  bone by its part  both above one half  neither
@@ -77,7 +77,7 @@ def test_the_most_probable_part_gets_what_is_divided_even_below_one_half() -> No
     assert exclusive_parts == [0, 3, 1, 3, 3, 2]
 
 
-def test_ignore_label_has_no_output() -> None:
+def test_ignore_label_has_no_output():
     heads = Heads.from_dataset({"background": (0,), "a": (1, 2), "b": (2,), "ignore": (3,)}, [1, 2])
     assert heads.names == ("a", "b")
     assert heads.values == (1, 2)
@@ -92,12 +92,12 @@ def test_ignore_label_has_no_output() -> None:
         ({"background": (0,), "a": (1, 2), "b": (2,)}, [1, 300], "8 bits"),
     ],
 )
-def test_labels_that_do_not_fit(labels: dict, order: list[int] | None, word: str) -> None:
+def test_labels_that_do_not_fit(labels, order, word):
     with pytest.raises(ValueError, match=word):
         Heads.from_dataset(labels, order)
 
 
-def test_the_margin_is_the_distance_to_the_nearest_other_decision() -> None:
+def test_the_margin_is_the_distance_to_the_nearest_other_decision():
     labels = {"background": (0,), "disc": (1, 2), "disc_O": (2,), "vertebrae": (3,)}
     heads = Heads.from_dataset(labels, [1, 2, 3])
     logits = torch.tensor([[1.0, -2, 3], [0.1, 0.1, 0.1], [-5, -0.5, 2]])[:, None, None]

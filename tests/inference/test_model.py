@@ -21,12 +21,12 @@ from .samples import ISO, SOFTMAX, STEP1, STEP2, TORCH, image
 
 
 @pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def original(tmp_path_factory):
     return write_untrained_model(tmp_path_factory.mktemp("model") / "Dataset101_Spine", STEP1)
 
 
 @pytest.fixture
-def folder(original: Path, tmp_path: Path) -> Path:
+def folder(original, tmp_path):
     return Path(shutil.copytree(original, tmp_path / "Dataset101_Spine" / original.name))
 
 
@@ -69,7 +69,7 @@ def test_plans_may_say_how_patches_are_predicted(key, attribute, values, wrong, 
             getattr(model, attribute)
 
 
-def test_description(folder: Path) -> None:
+def test_description(folder):
     model = load_model(folder)
     assert model.labels["canal"] == (7, 8, 9)
     assert model.labels["cord"] == (9,)
@@ -122,7 +122,7 @@ def test_what_other_trainers_leave_in_a_checkpoint_changes_no_label(folder, chan
     np.testing.assert_array_equal(labels_of(folder), expected)
 
 
-def test_axes_are_given_as_xyz(tmp_path: Path) -> None:
+def test_axes_are_given_as_xyz(tmp_path):
     folder = write_untrained_model(
         tmp_path, STEP1, spacing=(3.0, 1.0, 2.0), patch_size=(8, 16, 24), transpose=(2, 0, 1)
     )
@@ -132,19 +132,19 @@ def test_axes_are_given_as_xyz(tmp_path: Path) -> None:
     assert model.network_patch_size == (8, 16, 24)
 
 
-def test_softmax_has_no_region_order(tmp_path: Path) -> None:
+def test_softmax_has_no_region_order(tmp_path):
     model = load_model(write_untrained_model(tmp_path, SOFTMAX))
     assert model.regions_class_order is None
     assert model.heads.names == ("background", "disc", "canal", "cord")
 
 
 @pytest.mark.parametrize("above", [0, 1, 2])
-def test_folders_above_the_model(folder: Path, above: int) -> None:
+def test_folders_above_the_model(folder, above):
     path = [folder, *folder.parents][above]
     assert load_model(path).digest == load_model(folder).digest
 
 
-def test_a_folder_of_several_models_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_a_folder_of_several_models_is_refused(folder, tmp_path):
     write_untrained_model(tmp_path / "Dataset102_Spine", STEP2)
     with pytest.raises(ModelError, match="exactly one"):
         load_model(tmp_path)
@@ -188,14 +188,14 @@ def test_network_class_that_moved(tmp_path):
     np.testing.assert_array_equal(labels_of(folder), expected)
 
 
-def test_several_folds_have_one_digest(tmp_path: Path) -> None:
+def test_several_folds_have_one_digest(tmp_path):
     two = load_model(write_untrained_model(tmp_path / "two", STEP1, folds=2))
     one = load_model(write_untrained_model(tmp_path / "one", STEP1, folds=1))
     assert len(two.weights) == 2
     assert len({two.digest, one.digest}) == 2
 
 
-def test_best_checkpoint_and_fold_all(folder: Path) -> None:
+def test_best_checkpoint_and_fold_all(folder):
     expected = load_model(folder).digest
     (folder / "fold_0" / "checkpoint_final.pth").rename(folder / "fold_0" / "checkpoint_best.pth")
     (folder / "fold_0").rename(folder / "fold_all")
@@ -210,7 +210,7 @@ class _Malicious:
         return os.mkdir, (str(self.trace),)
 
 
-def test_a_hostile_checkpoint_does_not_run(folder: Path, tmp_path: Path) -> None:
+def test_a_hostile_checkpoint_does_not_run(folder, tmp_path):
     trace = tmp_path / "ran"
     checkpoint = {"network_weights": {}, "logging": _Malicious(trace)}
     torch.save(checkpoint, folder / "fold_0" / "checkpoint_final.pth")
@@ -260,7 +260,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("what", BROKEN)
-def test_broken_models_are_named(folder: Path, what: str) -> None:
+def test_broken_models_are_named(folder, what):
     damage, word = BROKEN[what]
     damage(folder)
     with pytest.raises(ModelError, match=word) as caught:
@@ -275,7 +275,7 @@ def test_weights_of_another_network(folder):
         load_model(folder).networks()
 
 
-def test_missing_and_unreadable_paths(tmp_path: Path) -> None:
+def test_missing_and_unreadable_paths(tmp_path):
     (tmp_path / "text.zip").write_text("not a folder")
     for name in ("nowhere", "text.zip"):
         with pytest.raises(ModelError, match="cannot look for models"):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from totalspineseg_bids.inference.patch_grid import PatchGrid, RegionOfInterest, fitting_patch
 
 
-def test_patches_one_voxel_thick_visit_each_voxel_once() -> None:
+def test_patches_one_voxel_thick_visit_each_voxel_once():
     assert PatchGrid.over((7, 8, 8), (1, 8, 8)).count == 7
 
 
@@ -25,13 +25,13 @@ def test_patches_one_voxel_thick_visit_each_voxel_once() -> None:
         ((30, 20, 10), 2.5, (256, 128, 64)),
     ],
 )
-def test_the_patch_that_fits_an_image(shape, growth, expected) -> None:
+def test_the_patch_that_fits_an_image(shape, growth, expected):
     assert fitting_patch(shape, (256, 128, 64), 0.7, (64, 64, 32), growth) == expected
 
 
 @settings(max_examples=30, deadline=None)
 @given(shape=st.tuples(*[st.integers(1, 400)] * 3), growth=st.sampled_from([1.0, 1.5, 2.5, 4.0]))
-def test_a_fitting_patch_costs_no_more_than_the_trained_one(shape: tuple[int, int, int], growth: float) -> None:
+def test_a_fitting_patch_costs_no_more_than_the_trained_one(shape, growth):
     patch, multiple = (64, 32, 32), (16, 8, 32)
     found = fitting_patch(shape, patch, 0.7, multiple, growth)
     assert np.prod(found) <= growth * np.prod(patch)
@@ -43,7 +43,7 @@ def test_a_fitting_patch_costs_no_more_than_the_trained_one(shape: tuple[int, in
     assert cost(found) <= cost(patch)
 
 
-def test_a_slanted_column_takes_fewer_voxels_than_its_box() -> None:
+def test_a_slanted_column_takes_fewer_voxels_than_its_box():
     shape, trained = (400, 200, 64), (128, 64, 64)
     mask = np.zeros(shape, bool)
     for z in range(400):
@@ -57,7 +57,7 @@ def test_a_slanted_column_takes_fewer_voxels_than_its_box() -> None:
     assert voxels(roi=roi) < 0.7 * voxels()
 
 
-def test_a_row_in_which_nothing_is_wanted_has_a_patch_in_its_middle() -> None:
+def test_a_row_in_which_nothing_is_wanted_has_a_patch_in_its_middle():
     mask = np.zeros((40, 24, 24), bool)
     mask[:8, :8, :8] = True
     grid = PatchGrid.over((40, 24, 24), (8, 8, 8), 1.0, RegionOfInterest(mask, 0))

@@ -1,5 +1,3 @@
-from collections.abc import Sequence
-
 import numpy as np
 import pytest
 import torch
@@ -11,20 +9,14 @@ from torch.nn import functional
 
 from totalspineseg_bids.inference.patch_grid import PatchGrid, RegionOfInterest
 from totalspineseg_bids.inference.sliding_window import gaussian_weights, slide
-from totalspineseg_bids.inference.tta import IDENTITY, TtaTransform, tta_transforms
+from totalspineseg_bids.inference.tta import IDENTITY, tta_transforms
 
 CPU = torch.device("cpu")
 sizes = st.tuples(*[st.integers(1, 23)] * 3)
 patches = st.tuples(*[st.sampled_from([1, 4, 6, 8])] * 3)
 
 
-def assembled(
-    data: np.ndarray,
-    network: object,
-    patch: tuple[int, int, int],
-    step: float = 0.5,
-    transforms: Sequence[TtaTransform] = (IDENTITY,),
-) -> np.ndarray:
+def assembled(data, network, patch, step=0.5, transforms=(IDENTITY,)):
     slabs, parts = [], []
     for slab in slide(data, network, patch, device=CPU, step=step, transforms=transforms):
         slabs.append(slab)
@@ -37,7 +29,7 @@ def assembled(
 
 @settings(max_examples=15, deadline=None)
 @given(shape=sizes, patch=patches)
-def test_a_pointwise_network_is_reproduced(shape: tuple[int, int, int], patch: tuple[int, int, int]) -> None:
+def test_a_pointwise_network_is_reproduced(shape, patch):
     data = np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32)
     found = assembled(data, lambda x: torch.stack([x[0] + x[1], 2 * x[0], x[1]]), patch)
     np.testing.assert_allclose(found, np.stack([data[0] + data[1], 2 * data[0], data[1]]), atol=1e-5)
@@ -45,9 +37,7 @@ def test_a_pointwise_network_is_reproduced(shape: tuple[int, int, int], patch: t
 
 @settings(max_examples=10, deadline=None)
 @given(shape=sizes, patch=patches, step=st.sampled_from([0.3, 0.5, 1.0]))
-def test_slabs_equal_sums_over_the_whole_image(
-    shape: tuple[int, int, int], patch: tuple[int, int, int], step: float
-) -> None:
+def test_slabs_equal_sums_over_the_whole_image(shape, patch, step):
     rng = np.random.default_rng(1)
     ramp = torch.from_numpy(rng.normal(size=(2, *patch)).astype(np.float32))
     data = rng.normal(size=(1, *shape)).astype(np.float32)
@@ -66,7 +56,7 @@ def test_slabs_equal_sums_over_the_whole_image(
     np.testing.assert_allclose(found, (sums / total)[(slice(None), *inside)], atol=1e-4)
 
 
-def test_progress_ends_at_one() -> None:
+def test_progress_ends_at_one():
     seen: list[float] = []
     data = np.zeros((1, 9, 9, 20), np.float32)
     list(slide(data, lambda x: x, (4, 4, 4), device=CPU, progress=seen.append))
@@ -76,7 +66,7 @@ def test_progress_ends_at_one() -> None:
 
 
 @pytest.mark.parametrize("patch", [(16, 8, 12), (1, 40, 33), (96, 64, 32)])
-def test_weights_are_nnunets(patch) -> None:
+def test_weights_are_nnunets(patch):
     expected = compute_gaussian(patch, sigma_scale=1 / 8, value_scaling_factor=10.0, device=CPU)
     # Both are rounded to 16 bits.
     torch.testing.assert_close(gaussian_weights(patch, CPU), expected.float(), rtol=1e-3, atol=1e-7)
@@ -85,7 +75,7 @@ def test_weights_are_nnunets(patch) -> None:
 @pytest.mark.parametrize(
     ("axes", "block", "count"), [((), 1, 1), ((), 2, 1), ((2,), 1, 2), ((2,), 2, 4), ((0, 1, 2), 1, 8)]
 )
-def test_looks_begin_with_the_plain_one_and_differ(axes, block, count) -> None:
+def test_looks_begin_with_the_plain_one_and_differ(axes, block, count):
     transforms = tta_transforms(axes, block)
     assert transforms[0] == IDENTITY
     assert len(set(transforms)) == len(transforms) == count
@@ -93,7 +83,7 @@ def test_looks_begin_with_the_plain_one_and_differ(axes, block, count) -> None:
 
 @settings(max_examples=15, deadline=None)
 @given(shape=sizes, axes=st.sampled_from([(), (2,), (0, 2)]), block=st.sampled_from([1, 2]))
-def test_mirroring_and_moving_is_undone(shape: tuple[int, int, int], axes: tuple[int, ...], block: int) -> None:
+def test_mirroring_and_moving_is_undone(shape, axes, block):
     data = np.random.default_rng(0).normal(size=(1, *shape)).astype(np.float32)
     memory = torch.zeros(1, 8, 8, 8)
     # A network may use its memory again.
@@ -101,7 +91,7 @@ def test_mirroring_and_moving_is_undone(shape: tuple[int, int, int], axes: tuple
     np.testing.assert_allclose(found, data, atol=1e-5)
 
 
-def test_a_moved_patch_is_seen_in_other_blocks() -> None:
+def test_a_moved_patch_is_seen_in_other_blocks():
     def blocks(patch: torch.Tensor) -> torch.Tensor:
         return (
             functional.avg_pool3d(patch[None], 2)[0]
@@ -120,9 +110,7 @@ def test_a_moved_patch_is_seen_in_other_blocks() -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(shape=sizes, patch=patches, margin=st.integers(0, 3), seed=st.integers(0, 99))
-def test_what_is_wanted_is_computed_and_beyond_it_there_is_nothing(
-    shape: tuple[int, int, int], patch: tuple[int, int, int], margin: int, seed: int
-) -> None:
+def test_what_is_wanted_is_computed_and_beyond_it_there_is_nothing(shape, patch, margin, seed):
     rng = np.random.default_rng(seed)
     data = rng.normal(size=(1, *shape)).astype(np.float32)
     mask = np.zeros(shape, bool)

@@ -35,9 +35,9 @@ def model_files(role: str, *, top: str | None = None, weights: bytes = b"weights
     }
 
 
-def write_folder(folder: Path, *roles: str) -> Path:
+def write_folder(folder: Path, *roles: str, **options: Any) -> Path:
     for role in roles:
-        for name, content in model_files(role).items():
+        for name, content in model_files(role, **options).items():
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from totalspineseg_bids.cli.tools import main
 from totalspineseg_bids.errors import ModelError
 from totalspineseg_bids.inference.folders import sha256
 from totalspineseg_bids.models import archive, catalog
@@ -160,15 +161,23 @@ def publish(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(catalog.RELEASES, "r20251124", tuple(urls))
 
 
-def test_release_over_the_network(server, tmp_path, cache, monkeypatch):
+def test_release_over_the_network(server, tmp_path, cache, monkeypatch, capsys):
     publish(server, tmp_path, monkeypatch)
-    folder = install("r20251124")
+    assert main(["models", "install", "r20251124"]) == 0
+    folder = cache / "r20251124"
     assert files_below(cache) == {f"r20251124/{name}" for name in expected_files("step1", "step2")}
     assert resolve("r20251124").step1 is not None
     asked = len(server.ranges)
     assert install("r20251124") == folder  # nothing is fetched again
     assert len(server.ranges) == asked
+    for command in ("verify", "list"):
+        assert main(["models", command]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "r20251124: 6 files as installed" in lines
+    assert [line.split()[-3:] for line in lines if line.startswith("r20251124 ")] == [["yes", "step1,", "step2"]]
     next(folder.rglob("*.pth")).write_bytes(b"damaged")
+    assert main(["models", "verify", "r20251124"]) == 66
+    assert "checkpoint_final.pth changed" in capsys.readouterr().err.splitlines()[-1]
     install("r20251124")
     assert len(check("r20251124")) == 6
     install("r20251124", force=True)

@@ -8,20 +8,12 @@ from totalspineseg_bids.models.install import install
 from totalspineseg_bids.models.registry import available, resolve
 from totalspineseg_bids.models.roles import Role, role_of
 
-from .conftest import NAMES, TRAINER, dataset_of, model_files, write_folder, write_zip
+from .conftest import NAMES, TRAINER, dataset_of, write_folder, write_zip
 
 
 @pytest.mark.parametrize("role", ["step1", "step2", "single"])
 def test_roles_by_label_names(role):
     assert role_of(dataset_of(role)) is Role(role)
-
-
-def test_roles_of_the_public_releases(data_dir):
-    expected = {"step1": Role.STEP1, "step2": Role.STEP2, "full": Role.SINGLE}
-    files = sorted((data_dir / "layouts").glob("*.json"))
-    assert files
-    for file in files:
-        assert role_of(json.loads(file.read_text())) is expected[file.stem.split("-")[1]], file.name
 
 
 @pytest.mark.parametrize(
@@ -54,10 +46,7 @@ def test_dataset_json_makes_a_single_step_model_a_level_prior(tmp_path, entry, p
 def test_folder_with_misleading_names(tmp_path):
     """The labels decide the role of a model: here the folder names are swapped."""
     for role, other in (("step1", "step2"), ("step2", "step1")):
-        for name, content in model_files(role, top=NAMES[other]).items():
-            path = tmp_path / "set" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
+        write_folder(tmp_path / "set", role, top=NAMES[other])
     found = resolve(str(tmp_path / "set"))
     assert found.step1 == tmp_path / "set" / NAMES["step2"] / TRAINER
     assert found.step2 == tmp_path / "set" / NAMES["step1"] / TRAINER
@@ -104,11 +93,21 @@ def test_single_step_model_is_enough_by_itself(tmp_path):
         resolve(str(tmp_path / "single"), need=["step2"])
 
 
-def test_two_models_of_one_role(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("r19990101", "neither a file, a folder nor a known name"),
+        ("{folder}/empty", r"empty.*no step1 model"),
+        ("{folder}/set", "2 step1 models"),
+    ],
+    ids=["unknown", "empty folder", "two models of one role"],
+)
+def test_what_is_no_set_of_models_is_refused(tmp_path, name, message):
+    (tmp_path / "empty").mkdir()
     write_folder(tmp_path / "set" / "old", "step1", "step2")
     write_folder(tmp_path / "set" / "new", "step1")
-    with pytest.raises(ModelError, match="2 step1 models"):
-        resolve(str(tmp_path / "set"))
+    with pytest.raises(ModelError, match=message):
+        resolve(name.format(folder=tmp_path))
 
 
 def test_release_that_is_not_installed_tells_both_ways_on():
@@ -118,14 +117,6 @@ def test_release_that_is_not_installed_tells_both_ways_on():
     assert f"totalspineseg-tools models install {catalog.DEFAULT_MODEL}" in message
     assert "--model bundled" in message
     assert catalog.DEFAULT_MODEL == "r20251124"
-
-
-def test_unknown_names_and_empty_folders(tmp_path):
-    with pytest.raises(ModelError, match="neither a file, a folder nor a known name"):
-        resolve("r19990101")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ModelError, match=r"empty.*no step1 model"):
-        resolve(str(tmp_path / "empty"))
 
 
 def test_bundled(tmp_path, monkeypatch):

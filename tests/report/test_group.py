@@ -26,25 +26,6 @@ def volume_rows(rows, number, scale=1.0):
     return [{**row, **keys, "volume-mm3": f"{float(row['volume-mm3']) * scale:.1f}"} for row in rows]
 
 
-def test_ratings_scores_and_angles_reach_the_page(group, tmp_path):
-    images, volumes = [dict(row) for row in group[0]], group[1]
-    images[0] |= {"rating": "bad", "rating-note": "<b>moved", "lumbar-lordosis": "41.26"}
-    images[1] |= {"lumbar-lordosis": "39", "coronal-cobb": "n/a"}
-    scored = [{**volumes[0], "z:volume-mm3": "-2.5"}, *volumes[1:]]
-    data = data_of(write(tmp_path, images, scored))
-    assert data["ratings"] == {images[0]["image"]: {"rating": "bad", "note": "<b>moved"}}
-    assert data["scores"]["volume-mm3"][volumes[0]["level"]].split(",")[:2] == ["-2.50", ""]
-    assert data["alignment"] == ["Lumbar lordosis L1-L5"]
-    assert data["values"]["angle"]["Lumbar lordosis L1-L5"].split(",")[:3] == ["41.3", "39.0", ""]
-
-
-def test_nothing_at_all_and_a_bundled_model(tmp_path):
-    page = write(tmp_path, [], [])
-    assert "There are no images to report yet" in page
-    assert data_of(page)["images"]["image"] == []
-    assert "Bundled model: trained on synthetic images" in write(tmp_path, [image_row(1, model="bundled")], [])
-
-
 def write(folder, images, volumes, **options) -> str:
     path = folder / "group.html"
     write_group_report(path, pd.DataFrame(images), pd.DataFrame(volumes), **{"dataset_name": "Spines", **options})
@@ -63,6 +44,25 @@ def group(rows):
     images.append(image_row(20, status="failed", reason="ends early", levels="n/a", report="n/a", thumbnail="n/a"))
     images.append(image_row(21, status="abstained", reason="no landmark", levels="", flags="T13, L6"))
     return images, volumes
+
+
+def test_ratings_scores_and_angles_reach_the_page(group, tmp_path):
+    images, volumes = [dict(row) for row in group[0]], group[1]
+    images[0] |= {"rating": "bad", "rating-note": "<b>moved", "lumbar-lordosis": "41.26"}
+    images[1] |= {"lumbar-lordosis": "39", "coronal-cobb": "n/a"}
+    scored = [{**volumes[0], "z:volume-mm3": "-2.5"}, *volumes[1:]]
+    data = data_of(write(tmp_path, images, scored))
+    assert data["ratings"] == {images[0]["image"]: {"rating": "bad", "note": "<b>moved"}}
+    assert data["scores"]["volume-mm3"][volumes[0]["level"]].split(",")[:2] == ["-2.50", ""]
+    assert data["alignment"] == ["Lumbar lordosis L1-L5"]
+    assert data["values"]["angle"]["Lumbar lordosis L1-L5"].split(",")[:3] == ["41.3", "39.0", ""]
+
+
+def test_nothing_at_all_and_a_bundled_model(tmp_path):
+    page = write(tmp_path, [], [])
+    assert "There are no images to report yet" in page
+    assert data_of(page)["images"]["image"] == []
+    assert "Bundled model: trained on synthetic images" in write(tmp_path, [image_row(1, model="bundled")], [])
 
 
 def test_every_image_is_listed_with_its_status(group, tmp_path):

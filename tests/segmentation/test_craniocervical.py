@@ -17,7 +17,7 @@ C1, C2, DISC = anatomy.vertebra("C1").id, anatomy.vertebra("C2").id, anatomy.dis
 
 
 @pytest.fixture(scope="module", params=[7])
-def neck(request: pytest.FixtureRequest) -> Volume:
+def neck(request):
     spine = make_spine(np.random.default_rng(request.param))
     rows = np.flatnonzero((spine.data == anatomy.vertebra("T2").id).any(axis=(0, 1)))
     truth = spine.data[:, :, rows.min() :].copy()
@@ -35,12 +35,12 @@ def _dice_of(neck: Volume, semantic: np.ndarray, layout: ClassMap = STEP2) -> tu
     return dice(spine.labels == C1, neck.data == C1), dice(spine.labels == C2, neck.data == C2)
 
 
-def test_what_the_map_tells_apart_stays_as_it_is(neck: Volume) -> None:
+def test_what_the_map_tells_apart_stays_as_it_is(neck):
     assert min(_dice_of(neck, semantic_of(neck.data, STEP2))) > 0.97
 
 
 @pytest.mark.parametrize("swallowed", ["dens", "atlas"])
-def test_a_piece_that_holds_dens_and_atlas_is_parted(neck: Volume, swallowed: str) -> None:
+def test_a_piece_that_holds_dens_and_atlas_is_parted(neck, swallowed):
     semantic = semantic_of(neck.data, STEP2)
     of_atlas, of_axis = (int(np.bincount(semantic[neck.data == label]).argmax()) for label in (C1, C2))
     if swallowed == "dens":
@@ -52,7 +52,7 @@ def test_a_piece_that_holds_dens_and_atlas_is_parted(neck: Volume, swallowed: st
     assert axis > 0.85
 
 
-def test_the_class_of_c2_draws_the_border_where_it_is_painted(neck: Volume) -> None:
+def test_the_class_of_c2_draws_the_border_where_it_is_painted(neck):
     """The upper half of C1 has a class that every second vertebra has; only C2's own class says that it is not C2."""
     semantic = semantic_of(neck.data, WITH_C2)
     semantic[(neck.data == C1) & (_height(neck) > 34)] = WITH_C2.labels["vertebrae_E"][0]
@@ -61,7 +61,7 @@ def test_the_class_of_c2_draws_the_border_where_it_is_painted(neck: Volume) -> N
     assert axis > 0.95
 
 
-def test_the_class_of_c2_is_not_believed_where_c1_has_it_too(neck: Volume) -> None:
+def test_the_class_of_c2_is_not_believed_where_c1_has_it_too(neck):
     semantic = semantic_of(neck.data, WITH_C2)
     semantic[neck.data == C1] = int(np.bincount(semantic[neck.data == C2]).argmax())
     assert min(_dice_of(neck, semantic, WITH_C2)) > 0.85

@@ -32,13 +32,13 @@ def test_anatomy_against_the_header_is_not_named(first, last, signs, reason):
     assert (spine.status, spine.reason) == (SpineStatus.ABSTAINED if reason else SpineStatus.LABELLED, reason)
 
 
-def test_a_stored_order_of_axes_is_no_contradiction() -> None:
+def test_a_stored_order_of_axes_is_no_contradiction():
     column = make_column(first="T10", last="S")
     flipped = SimpleColumn(*stored_along(column.truth, column.affine, [[0, 1], [1, 1], [2, -1]]))
     assert flipped.labelled(STEP2).status is SpineStatus.LABELLED
 
 
-def test_an_upside_down_image_is_no_evidence_for_others_of_the_session() -> None:
+def test_an_upside_down_image_is_no_evidence_for_others_of_the_session():
     column = make_column(first="T10", last="S")
     semantic = semantic_of(column.truth, STEP2)
     shape = np.array(column.truth.shape)

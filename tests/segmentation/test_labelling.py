@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from nibabel.affines import apply_affine
 from scipy import ndimage
 
 from tests.columns import SimpleColumn, dice, levels_right, make_column, semantic_of, without_landmarks
+from tests.images import ORIENTATIONS, cropped, stored_along
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import SpineVariant, Structure
 from totalspineseg_bids.imaging.field_of_view import Cut
@@ -49,7 +51,7 @@ def _all_right(spine, column, *, but=()):
 @pytest.mark.parametrize("column", [lumbar, neck], ids=["lumbar", "neck"])
 def test_clean_maps(layout, column):
     column = column()
-    spine = label_map(semantic_of(column.truth, layout), column.affine, layout)
+    spine = column.labelled(layout)
     assert spine.status is SpineStatus.LABELLED
     assert _all_right(spine, column) == []
     floor = 0.97 if layout.separates_vertebrae else 0.7
@@ -60,14 +62,14 @@ def test_clean_maps(layout, column):
     assert {c.label_id for c in spine.components} == set(np.unique(spine.labels)) - {0}
     for component in spine.components:
         voxels = np.argwhere(spine.labels == component.label_id)
-        centre = column.affine[:3, :3] @ voxels.mean(axis=0) + column.affine[:3, 3]
+        centre = apply_affine(column.affine, voxels.mean(axis=0))
         np.testing.assert_allclose(component.centroid_mm, centre, atol=1e-3)
         assert component.volume_mm3 == pytest.approx(len(voxels))
 
 
 def test_disc_points_lie_on_the_canal_behind_their_discs():
     column = neck()
-    spine = label_map(semantic_of(column.truth, STEP2), column.affine, STEP2)
+    spine = column.labelled(STEP2)
     levels = [point.level for point in spine.disc_points]
     assert levels[:2] == ["C1-C2", "C2-C3"]
     inverse = np.linalg.inv(column.affine)
@@ -85,7 +87,7 @@ def test_disc_points_lie_on_the_canal_behind_their_discs():
 @pytest.mark.parametrize("layout", [STEP1, STEP2_LATER], ids=lambda layout: layout.name)
 def test_no_landmark_in_view_abstains_and_still_numbers_the_column(layout):
     column = make_column(first="T4", last="T11")
-    spine = label_map(semantic_of(column.truth, layout), column.affine, layout)
+    spine = column.labelled(layout)
     assert spine.status is SpineStatus.ABSTAINED
     assert spine.reason
     assert all(c.level is None for c in spine.components)
@@ -106,10 +108,10 @@ def test_no_landmark_in_view_abstains_and_still_numbers_the_column(layout):
 def test_a_localizer_names_what_no_landmark_does():
     column = make_column(first="T4", last="T11")
     whole = make_column()
-    assert label_map(semantic_of(column.truth, STEP1), column.affine, STEP1).status is SpineStatus.ABSTAINED
+    assert column.labelled(STEP1).status is SpineStatus.ABSTAINED
     coarse = Geometry((17, 20, whole.truth.shape[2] // 3), whole.affine @ np.diag([4.0, 4.0, 3.0, 1.0]))
     localizer = Volume(restore_labels(whole.truth, whole.affine, coarse), coarse.affine)
-    spine = label_map(semantic_of(column.truth, STEP1), column.affine, STEP1, localizer=localizer)
+    spine = column.labelled(STEP1, localizer=localizer)
     assert spine.status is SpineStatus.LABELLED
     assert _all_right(spine, column) == []
 
@@ -137,38 +139,28 @@ def test_thirteen_thoracic_vertebrae():
 @cache
 def low_back() -> tuple[SimpleColumn, np.ndarray, LabelledSpine]:
     column = make_column(first="L3")
-    semantic = semantic_of(column.truth, STEP2)
-    return column, semantic, label_map(semantic, column.affine, STEP2)
+    return column, semantic_of(column.truth, STEP2), column.labelled(STEP2)
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.permutations([0, 1, 2]), st.tuples(*[st.sampled_from([-1, 1])] * 3))
-def test_the_orientation_of_the_file_does_not_matter(axes, flips):
+@given(st.sampled_from(ORIENTATIONS))
+def test_the_orientation_of_the_file_does_not_matter(orientation):
     column, semantic, plain = low_back()
-    orientation = np.array([[axis, flip] for axis, flip in zip(axes, flips, strict=True)])
-    turned = nib.orientations.apply_orientation(semantic, orientation)
-    affine = column.affine @ nib.orientations.inv_ornt_aff(orientation, semantic.shape)
+    turned, affine = stored_along(semantic, column.affine, orientation)
     spine = label_map(turned, affine, STEP2)
-    np.testing.assert_array_equal(spine.labels, nib.orientations.apply_orientation(plain.labels, orientation))
+    np.testing.assert_array_equal(spine.labels, stored_along(plain.labels, column.affine, orientation)[0])
     assert spine.components == plain.components
     np.testing.assert_array_equal(spine.affine, affine)
 
 
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(
-    st.tuples(st.floats(0.7, 4.0), st.floats(0.6, 1.6), st.floats(0.6, 1.6)),
-    st.permutations([0, 1, 2]),
-    st.tuples(*[st.sampled_from([-1, 1])] * 3),
-)
-def test_the_voxel_size_of_the_file_does_not_matter(voxel, axes, flips):
+@given(st.tuples(st.floats(0.7, 4.0), st.floats(0.6, 1.6), st.floats(0.6, 1.6)), st.sampled_from(ORIENTATIONS))
+def test_the_voxel_size_of_the_file_does_not_matter(voxel, orientation):
     column, semantic, plain = low_back()
-    shape = [max(1, int(n / v)) for n, v in zip(semantic.shape, voxel, strict=True)]
-    coarse = Geometry((shape[0], shape[1], shape[2]), column.affine @ np.diag([*voxel, 1.0]))
+    shape = tuple(max(1, int(n / v)) for n, v in zip(semantic.shape, voxel, strict=True))
+    coarse = Geometry(shape, column.affine @ np.diag([*voxel, 1.0]))
     sampled = restore_labels(semantic, column.affine, coarse)
-    orientation = np.array([[axis, flip] for axis, flip in zip(axes, flips, strict=True)])
-    turned = nib.orientations.apply_orientation(sampled, orientation)
-    affine = coarse.affine @ nib.orientations.inv_ornt_aff(orientation, sampled.shape)
-    spine = label_map(turned, affine, STEP2)
+    spine = label_map(*stored_along(sampled, coarse.affine, orientation), STEP2)
     assert [c.level for c in spine.components] == [c.level for c in plain.components]
     assert _all_right(to_grid(spine, Geometry(semantic.shape, column.affine)), column) == []
 
@@ -176,24 +168,16 @@ def test_the_voxel_size_of_the_file_does_not_matter(voxel, axes, flips):
 def test_canal_is_closed_and_free_of_cord():
     column = lumbar()
     semantic = semantic_of(column.truth, STEP2)
-    canal = np.argwhere(column.truth == anatomy.CANAL_ID)
-    rng = np.random.default_rng(0)
-    holes = canal[rng.random(len(canal)) < 0.08]
-    inner = [h for h in holes if (column.truth[h[0] - 1 : h[0] + 2, h[1] - 1 : h[1] + 2, h[2]] >= 200).all()]
-    for x, y, z in inner:
-        semantic[x, y, z] = 0
+    inside = ndimage.minimum_filter(column.truth >= 200, (3, 3, 1)) & (column.truth == anatomy.CANAL_ID)
+    holes = inside & (np.random.default_rng(0).random(inside.shape) < 0.08)
+    semantic[holes] = 0
     spine = label_map(semantic, column.affine, STEP2)
-    filled = np.mean([spine.labels[tuple(h)] == anatomy.CANAL_ID for h in inner])
-    assert filled > 0.95
+    assert np.mean(spine.labels[holes] == anatomy.CANAL_ID) > 0.95
     assert dice(spine.labels == anatomy.CORD_ID, column.truth == anatomy.CORD_ID) > 0.99
 
 
 def test_the_edge_of_the_field_of_view_is_reported():
-    column = lumbar()
-    cut = column.truth.copy()[:, :, 60:]
-    affine = column.affine.copy()
-    affine[2, 3] += 60
-    spine = label_map(semantic_of(cut, STEP2), affine, STEP2)
+    spine = SimpleColumn(*cropped(lumbar().truth, lumbar().affine, 2, 60)).labelled(STEP2)
     edge = {c.level for c in spine.components if c.touches_edge and c.level}
     assert edge <= {"T10-T11", "T11", "S", "L5", "L5-S"}
     assert edge & {"S", "L5"}
@@ -259,13 +243,13 @@ def test_neither_canal_nor_disc_is_no_spine(value):
 
 
 def test_single_axial_slab_and_one_disc_do_not_break_it():
-    column = lumbar()
-    z = int(column.centre("L3-L4")[2])
-    slab = semantic_of(column.truth[:, :, z - 6 : z + 6], STEP2)
-    spine = label_map(slab, column.affine, STEP2)
-    assert spine.status is SpineStatus.ABSTAINED
-    flat = label_map(semantic_of(column.truth[:, :, z : z + 1], STEP2), column.affine, STEP2)
-    assert flat.status in (SpineStatus.ABSTAINED, SpineStatus.NO_SPINE)
+    z = int(lumbar().centre("L3-L4")[2])
+    slab, flat = (
+        SimpleColumn(*cropped(lumbar().truth, lumbar().affine, 2, *part)).labelled(STEP2).status
+        for part in ((z - 6, z + 6), (z, z + 1))
+    )
+    assert slab is SpineStatus.ABSTAINED
+    assert flat in (SpineStatus.ABSTAINED, SpineStatus.NO_SPINE)
 
 
 @pytest.mark.parametrize("layout", [STEP1, STEP2_LATER, FULL], ids=lambda layout: layout.name)
@@ -305,7 +289,7 @@ def test_real_anatomy(layout, rows, data_dir):
     truth = np.asarray(image.dataobj)[28:148, 20:, rows].copy()
     truth[truth < 10] = 0
     column = SimpleColumn(truth, image.affine)
-    spine = label_map(semantic_of(truth, layout), image.affine, layout)
+    spine = column.labelled(layout)
     assert spine.status is SpineStatus.LABELLED
     cut = {c.level for c in spine.components if c.touches_edge}
     edge = {anatomy.BY_ID[int(n)].level for n in np.unique(truth[:, :, [0, 1, -2, -1]]) if n in anatomy.BY_ID}
@@ -357,8 +341,6 @@ def test_a_small_disc_within_c2_does_not_cut_it():
 
 @pytest.mark.parametrize("column", [lumbar, neck], ids=["lumbar", "neck"])
 def test_discs_alone_are_those_of_the_whole_label_map(column):
-    column = column()
-    semantic = semantic_of(column.truth, STEP1)
-    whole, discs = (label_map(semantic, column.affine, STEP1, discs_only=only) for only in (False, True))
+    whole, discs = (column().labelled(STEP1, discs_only=only) for only in (False, True))
     ids = [anatomy.disc(level).id for level in anatomy.DISC_LEVELS]
     np.testing.assert_array_equal(discs.labels, np.where(np.isin(whole.labels, ids), whole.labels, 0))

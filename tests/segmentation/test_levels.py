@@ -12,7 +12,7 @@ from totalspineseg_bids.imaging.field_of_view import Cut
 from totalspineseg_bids.segmentation.labelling.column.evidence import emissions
 from totalspineseg_bids.segmentation.labelling.column.hypotheses import build_hypotheses
 from totalspineseg_bids.segmentation.labelling.column.levels import solve_levels
-from totalspineseg_bids.segmentation.labelling.column.naming import CONTESTED, NO_ANCHOR, name_components
+from totalspineseg_bids.segmentation.labelling.column.naming import CONTESTED, name_components
 from totalspineseg_bids.segmentation.labelling.column.parameters import AXIS_PLACE, chain_of
 from totalspineseg_bids.segmentation.labelling.records import CanalExtent, ClassShares
 from totalspineseg_bids.segmentation.result import SpineStatus
@@ -45,37 +45,6 @@ def test_a_piece_at_the_side_of_a_gap_is_no_disc():
     assert solution.levels[above + 1] is None
     assert solution.confidence[above + 1] > 0.9
     assert [level for level in solution.levels if level] == names
-
-
-@pytest.mark.parametrize(
-    ("gone", "layout"), [("T5-T6", STEP2), ("T12-L1", STEP1)], ids=["disc", "landmark without bodies"]
-)
-def test_a_missing_disc_leaves_a_gap(gone, layout):
-    names, observations = column_of(layout=layout)
-    del observations[names.index(gone)]
-    names.remove(gone)
-    solution = _solve(observations)
-    assert list(solution.levels) == names
-    assert layout is STEP1 or solution.missing == (gone,)
-
-
-@pytest.mark.parametrize("view", [("C1", "T4"), ("C1", "S")])
-def test_a_false_component_above_c2_c3(view):
-    names, observations = column_of(*view)
-    first = next(o for o, name in zip(observations, names, strict=True) if name == "C2-C3")
-    observations.append(make_observation(Structure.DISC, first.s - 12.0, volume=700.0))
-    names.append(None)
-    order = np.argsort([o.s for o in observations])
-    solution = _solve([observations[k] for k in order])
-    assert list(solution.levels) == [names[k] for k in order]
-
-
-def test_one_wrong_parity():
-    names, observations = column_of("T10", "S")
-    n = names.index("L2")
-    for parity in ((1.0, 0.0), (0.0, 1.0)):
-        observations[n] = make_observation(Structure.VERTEBRA, observations[n].s, parity=parity, volume=1e4)
-        assert list(_solve(observations).levels) == names
 
 
 @pytest.mark.parametrize(
@@ -125,18 +94,6 @@ def test_a_landmark_one_level_off_is_outvoted_or_doubted():
     solution = _solve(observations)
     reasons = name_components(observations, solution).reasons
     assert all(level == name or reason for name, level, reason in zip(names, solution.levels, reasons, strict=True))
-
-
-@settings(max_examples=6, deadline=None)
-@given(st.sampled_from([("C3", "T5"), ("T1", "T11"), ("T2", "L3"), ("L1", "L5")]), st.floats(0.7, 1.15))
-def test_without_a_landmark_nothing_is_named(view, scale):
-    _, observations = column_of(*view, scale=scale, landmarks=frozenset())
-    solution = _solve(observations)
-    naming = name_components(observations, solution)
-    assert naming.status is SpineStatus.ABSTAINED
-    assert naming.reason == NO_ANCHOR
-    numbers = [number for number in naming.ids if number is not None]
-    assert len(set(numbers)) == len(numbers)
 
 
 @settings(max_examples=6, deadline=None)

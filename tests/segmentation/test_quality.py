@@ -24,14 +24,12 @@ def model_of(step: float | None, growth: float = 1.0) -> Any:
     # A public model keeps nnU-Net's overlap and size of patches, with which it was evaluated.
     (WindowLimits(step=0.85, growth=2.0), model_of(None), 0.5, 1.0),
 ])  # fmt: skip
-def test_limits_apply_to_models_whose_plans_state_the_overlap(
-    limits: WindowLimits, model: Any, step: float, growth: float
-) -> None:
+def test_limits_apply_to_models_whose_plans_state_the_overlap(limits, model, step, growth):
     assert limits.step_of(model) == step
     assert limits.growth_of(model) == growth
 
 
-def test_a_lower_quality_never_takes_more_passes() -> None:
+def test_a_lower_quality_never_takes_more_passes():
     passes = [
         [WINDOW_LIMITS[quality].get(role, WindowLimits()).passes or 8 for quality in QUALITIES]
         for role in (Role.STEP1, Role.STEP2, Role.REFINE)
@@ -40,7 +38,7 @@ def test_a_lower_quality_never_takes_more_passes() -> None:
     assert WINDOW_LIMITS["best"] == {}
 
 
-def test_the_bundled_networks_take_the_passes_of_the_quality() -> None:
+def test_the_bundled_networks_take_the_passes_of_the_quality():
     models = resolve("bundled")
     counts = {}
     for quality in QUALITIES:

@@ -90,30 +90,36 @@ def test_a_map_that_is_as_before_stays_as_it_was():
     np.testing.assert_array_equal(apply_refinement(labels, STEP2, refined, REFINED), labels)
 
 
+def maps(*blocks):
+    """Return the maps of step 2 and of the refining network: for each block of voxels, its class in either."""
+    labels, refined = np.zeros(SHAPE, np.uint8), np.zeros(SHAPE, np.uint8)
+    for x, y, z, found, corrected in blocks:
+        where = (slice(*x), slice(*y), slice(*z))
+        labels[where] = STEP2.labels[found][0] if found else 0
+        refined[where] = REFINED.labels[corrected][0] if corrected else 0
+    return labels, refined
+
+
 def test_a_process_that_step_2_gave_to_its_neighbour_comes_back():
     odd, t1 = STEP2.labels["vertebrae_O"][0], STEP2.labels["vertebrae_T1"][0]
-    labels, refined = np.zeros(SHAPE, np.uint8), np.zeros(SHAPE, np.uint8)
-    labels[4:20, 20:34, 2:12], labels[4:20, 20:34, 16:26] = t1, odd
-    refined[4:20, 20:34, 2:12], refined[4:20, 20:34, 16:26] = EVEN, ODD
-    # The process of T1, thought to be of the vertebra below it.
-    labels[10:14, 4:20, 6:10] = odd
-    refined[10:14, 4:20, 6:10] = EVEN
+    labels, refined = maps(
+        ((4, 20), (20, 34), (2, 12), "vertebrae_T1", "vertebrae_E"),
+        ((4, 20), (20, 34), (16, 26), "vertebrae_O", "vertebrae_O"),
+        # The process of T1, thought to be of the vertebra below it.
+        ((10, 14), (4, 20), (6, 10), "vertebrae_O", "vertebrae_E"),
+    )
     result = apply_refinement(labels, STEP2, refined, REFINED)
     assert (result[10:14, 4:20, 6:10] == t1).all()
     assert (result[4:20, 20:34, 16:26] == odd).all()
 
 
-def test_bone_of_a_parity_that_is_nowhere_else_gets_its_plain_class():
-    labels, refined = np.zeros(SHAPE, np.uint8), np.zeros(SHAPE, np.uint8)
-    labels[4:20, 10:20, 4:12], refined[4:20, 10:20, 4:12] = STEP2.labels["vertebrae_O"][0], ODD
+def test_bone_of_a_parity_that_is_nowhere_else_gets_its_plain_class_and_the_sacrum_keeps_its_own():
+    body = ((4, 20), (10, 20), (4, 12))
+    labels, refined = maps((*body, "vertebrae_O", "vertebrae_O"))
     refined[4:20, 10:14, 4:12] = EVEN
     result = apply_refinement(labels, STEP2, refined, REFINED)
     assert (result[4:20, 10:14, 4:12] == STEP2.labels["vertebrae_E"][0]).all()
-
-
-def test_the_sacrum_keeps_its_class_whatever_parity_it_is_given():
-    labels, refined = np.zeros(SHAPE, np.uint8), np.zeros(SHAPE, np.uint8)
-    labels[4:20, 10:20, 4:12], refined[4:20, 10:20, 4:12] = STEP2.labels["sacrum"][0], ODD
+    labels, refined = maps((*body, "sacrum", "vertebrae_O"))
     np.testing.assert_array_equal(apply_refinement(labels, STEP2, refined, REFINED), labels)
 
 
@@ -139,8 +145,9 @@ def test_step_1_has_a_say_in_tissues_and_none_in_parities():
 
 def test_new_bone_gets_the_class_of_the_nearest_and_lost_bone_none():
     odd, even = STEP2.labels["vertebrae_O"][0], STEP2.labels["vertebrae_E"][0]
-    labels, refined = np.zeros(SHAPE, np.uint8), np.zeros(SHAPE, np.uint8)
-    labels[4:20, 10:20, 4:12], labels[4:20, 10:20, 16:24] = odd, even
+    labels, refined = maps(
+        ((4, 20), (10, 20), (4, 12), "vertebrae_O", ""), ((4, 20), (10, 20), (16, 24), "vertebrae_E", "")
+    )
     refined[4:20, 8:18, 4:24] = REFINED.labels["vertebrae"][0]
     result = apply_refinement(labels, STEP2, refined, REFINED)
     assert (result[4:20, 8:18, 4:12] == odd).all()
@@ -150,8 +157,9 @@ def test_new_bone_gets_the_class_of_the_nearest_and_lost_bone_none():
 
 
 def test_bone_far_from_all_bone_and_kinds_that_step_2_did_not_find_are_not_taken_over():
-    labels, refined = np.zeros(SHAPE, np.uint8), np.zeros(SHAPE, np.uint8)
-    labels[4:8, 10:14, 4:8] = STEP2.labels["vertebrae_O"][0]
-    refined[4:8, 10:14, 4:8] = refined[18:22, 30:38, 20:30] = REFINED.labels["vertebrae"][0]
-    refined[10:14, 10:14, 4:8] = REFINED.labels["disc"][0]
+    labels, refined = maps(
+        ((4, 8), (10, 14), (4, 8), "vertebrae_O", "vertebrae"),
+        ((18, 22), (30, 38), (20, 30), "", "vertebrae"),
+        ((10, 14), (10, 14), (4, 8), "", "disc"),
+    )
     np.testing.assert_array_equal(apply_refinement(labels, STEP2, refined, REFINED), labels)

@@ -23,12 +23,6 @@ def test_a_disc_with_a_landmark_class_is_no_cheaper_to_throw_away_than_to_contra
     assert _price(level="C2-C3", share=share) - _price() >= contradicted - 1e-9
 
 
-def test_a_landmark_vertebra_costs_more_but_less_than_a_disc():
-    # Its errors go with those of the disc beside it.
-    vertebra = _price(Structure.VERTEBRA, level="T12") - _price(Structure.VERTEBRA)
-    assert 0 < vertebra < _price(level="C2-C3") - _price()
-
-
 def test_specks_and_what_lies_out_of_line_are_cheap():
     assert _price(volume=100.0) < 0.5 * _price()
     assert _price(lateral=30.0) <= 0.5
@@ -39,9 +33,3 @@ def test_a_piece_at_the_edge_is_as_sure_as_a_whole_one_unless_it_is_a_sliver():
     assert _price(volume=30.0, cut=Cut.ALONG) < 0.6 * _price()
     assert _price(volume=300.0, cut=Cut.ALONG) == _price()
     assert _price(volume=300.0) < _price()
-
-
-@pytest.mark.parametrize(("scout", "dearer"), [({"S": 1.0}, True), ({"L5": 1.0}, False)])
-def test_a_level_scout_makes_a_sacrum_dearer_or_cheaper(scout, dearer):
-    plain, told = (_price(Structure.SACRUM, length_mm=60.0, level_prior=prior) for prior in ({}, scout))
-    assert (told > plain) == dearer

@@ -24,7 +24,7 @@ def column(probability: float = 0.9) -> np.ndarray:
     return spine
 
 
-def test_the_region_is_where_the_prior_sees_a_spine_on_the_grid_of_the_image() -> None:
+def test_the_region_is_where_the_prior_sees_a_spine_on_the_grid_of_the_image():
     region = locate_spine(prior_of(column()), GRID)
     assert region.shape == GRID.shape
     # Voxels of the coarse grid are 5 x 4 x 4 mm and begin 1.5 mm, or 0, from the first voxel of the image.

@@ -2,20 +2,19 @@ import numpy as np
 import pytest
 import torch
 
-from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.synthesis.arrays import TorchArrays
 from totalspineseg_bids.synthesis.curve import SpineParameters
 from totalspineseg_bids.synthesis.parametric import make_spine
 
 
 @pytest.fixture(scope="session")
-def spine() -> Volume:
+def spine():
     """A mean adult at 1 mm."""
     return make_spine(np.random.default_rng(11), parameters=SpineParameters())
 
 
 @pytest.fixture
-def column() -> np.ndarray:
+def column():
     """Two bodies with a disc in front of a canal with a cord, in muscle, with fat and air in front; label map."""
     labels = np.full((40, 48, 56), 2, np.uint8)
     labels[:, :4] = 9
@@ -29,5 +28,5 @@ def column() -> np.ndarray:
 
 
 @pytest.fixture
-def tensors() -> TorchArrays:
+def tensors():
     return TorchArrays(torch.device("cpu"), 1)

@@ -54,20 +54,20 @@ def test_truth_lies_on_the_image(orientation, plane):
     assert set(np.unique(truth.data)) == {0, 20, 204}
 
 
-def test_truth_is_what_fills_most_of_a_voxel() -> None:
+def test_truth_is_what_fills_most_of_a_voxel():
     labels = np.full((12, 6, 6), 2, np.uint8)
     labels[0:3], labels[4:5], labels[8:12] = 20, 21, 22
     truth = sample_truth(Volume(labels, np.eye(4)), Geometry((3, 6, 6), _THICK))
     assert np.array_equal(truth[:, 3, 3], [20, 0, 22])
 
 
-def test_thick_slices_average() -> None:
+def test_thick_slices_average():
     ramp = np.broadcast_to(np.arange(12, dtype=np.float32)[:, None, None], (12, 6, 6))
     sampled = sample_image(Volume(ramp, np.eye(4)), Geometry((3, 6, 6), _THICK))
     assert np.allclose(sampled[:, 2:4, 2:4], np.array([1.5, 5.5, 9.5])[:, None, None], atol=1e-4)
 
 
-def test_slices_follow_a_leaning_column() -> None:
+def test_slices_follow_a_leaning_column():
     field = PlacedField("lumbar", np.zeros(3), np.array([60.0, 200.0, 280.0]), lean_deg=10.0)
     up = grid_of(field, replace(_PLAIN, rotation_deg=(0.0, 0.0, 0.0))).affine[:3, 2]
     assert np.rad2deg(np.arctan2(up[0], up[2])) == pytest.approx(10.0)
@@ -76,7 +76,7 @@ def test_slices_follow_a_leaning_column() -> None:
 @pytest.mark.parametrize(
     ("storage", "scaled"), [("int16", False), ("int16", True), ("uint16", False), ("uint8", True), ("float32", False)]
 )
-def test_storage_keeps_the_image(storage: str, scaled: bool) -> None:
+def test_storage_keeps_the_image(storage, scaled):
     rng = np.random.default_rng(0)
     image = Volume(rng.random((8, 9, 10), dtype=np.float32), np.diag([3.0, 1.0, 1.0, 1.0]))
     nifti = to_nifti(image, replace(_PLAIN, storage=storage, scaled=scaled), rng)  # type: ignore[arg-type]
@@ -87,7 +87,7 @@ def test_storage_keeps_the_image(storage: str, scaled: bool) -> None:
     assert np.corrcoef(raw.ravel(), image.data.ravel())[0, 1] > 0.999
 
 
-def test_drawn_protocols_cover_what_is_used() -> None:
+def test_drawn_protocols_cover_what_is_used():
     rng = np.random.default_rng(0)
     drawn = [draw_protocol(name, rng) for name in ("whole", "lumbar") for _ in range(150)]
     assert {p.plane for p in drawn} == {"sagittal", "axial", "isotropic"}

@@ -22,7 +22,7 @@ def _slope(frame: LocalFrame) -> float:
 
 
 @pytest.mark.parametrize(("lordosis", "kyphosis"), [(40.0, 30.0), (54.0, 40.0), (75.0, 60.0)])
-def test_angles_are_those_asked_for(lordosis: float, kyphosis: float) -> None:
+def test_angles_are_those_asked_for(lordosis, kyphosis):
     column = _column(SpineParameters(jitter=0.0, lumbar_lordosis=lordosis, kyphosis=kyphosis))
     measured = _slope(column.level("S1").top) - _slope(column.level("L1").top)
     assert measured == pytest.approx(lordosis, abs=8)
@@ -30,14 +30,14 @@ def test_angles_are_those_asked_for(lordosis: float, kyphosis: float) -> None:
     assert measured == pytest.approx(kyphosis, abs=9)
 
 
-def test_cobb_angle_is_the_one_asked_for() -> None:
+def test_cobb_angle_is_the_one_asked_for():
     column = _column(SpineParameters(jitter=0.0, cobb=(25.0,), apex=(0.5,), extent=(0.15,)))
     up = np.array([level.frame.axes[:, 2] for level in column.levels if level.region in "TL"])
     lean = np.rad2deg(np.arctan2(up[:, 0], up[:, 2]))
     assert np.ptp(lean) == pytest.approx(25.0, abs=3)
 
 
-def test_spacing_of_levels_is_that_of_adults() -> None:
+def test_spacing_of_levels_is_that_of_adults():
     column = _column(_EXACT)
     centers = {level.name: level.frame.origin for level in column.levels}
 
@@ -52,7 +52,7 @@ def test_spacing_of_levels_is_that_of_adults() -> None:
 
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), thoracic=st.sampled_from([11, 12, 13]), lumbar=st.sampled_from([4, 5, 6]))
-def test_any_subject_is_a_column(seed: int, thoracic: int, lumbar: int) -> None:
+def test_any_subject_is_a_column(seed, thoracic, lumbar):
     rng = np.random.default_rng(seed)
     variant = SpineVariant(thoracic, lumbar)
     parameters = SpineParameters.sample(rng)
@@ -69,7 +69,7 @@ def test_any_subject_is_a_column(seed: int, thoracic: int, lumbar: int) -> None:
     assert np.all(column.cord.radii < column.canal.radii[nearest])
 
 
-def test_conus_ends_at_the_first_lumbar_vertebra() -> None:
+def test_conus_ends_at_the_first_lumbar_vertebra():
     column = _column(_EXACT)
     end = column.cord.points[-1][2]
     assert column.level("L2").frame.origin[2] < end < column.level("T11").frame.origin[2]

@@ -11,7 +11,6 @@ import pytest
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.errors import MissingInputError, OutputError, UsageError
 from totalspineseg_bids.imaging.io import write_labels
-from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.synthesis.dataset import EVALUATION_DOMAIN, TRAINING_DOMAIN, write_dataset
 
 _VALIDATOR = Path(sys.executable).parent / "bids-validator-deno"
@@ -19,7 +18,7 @@ CHOICE = {"fields_of_view": ["cervical", "lumbar"], "contrasts": ["T2w", "STIR"]
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
+def dataset(tmp_path_factory):
     out = tmp_path_factory.mktemp("synthetic") / "bids"
     images = write_dataset(out, 2, 7, **CHOICE)
     return out, images
@@ -38,13 +37,13 @@ def _errors(folder: Path) -> list[str]:
 
 
 @pytest.mark.skipif(not _VALIDATOR.exists(), reason="bids-validator-deno is not installed")
-def test_valid_bids(dataset: tuple[Path, list[Path]]) -> None:
+def test_valid_bids(dataset):
     out, _ = dataset
     assert _errors(out) == []
     assert _errors(out / "derivatives" / "labels") == []
 
 
-def test_truth_is_on_the_grid_of_its_image_and_shows_the_levels_of_its_field(dataset: tuple[Path, list[Path]]) -> None:
+def test_truth_is_on_the_grid_of_its_image_and_shows_the_levels_of_its_field(dataset):
     out, images = dataset
     assert {path.name.split("acq-")[1][:6] for path in images} >= {"cervic", "lumbar"}
     for path in images:
@@ -62,7 +61,7 @@ def test_truth_is_on_the_grid_of_its_image_and_shows_the_levels_of_its_field(dat
         assert anatomy.vertebra(outside).id not in seen
 
 
-def test_same_seed_same_bytes(dataset: tuple[Path, list[Path]], tmp_path: Path) -> None:
+def test_same_seed_same_bytes(dataset, tmp_path):
     out, images = dataset
     # The first subject does not depend on how many follow.
     again = write_dataset(tmp_path, 1, 7, **CHOICE)
@@ -73,7 +72,7 @@ def test_same_seed_same_bytes(dataset: tuple[Path, list[Path]], tmp_path: Path) 
         assert _truth(out, one).read_bytes() == _truth(tmp_path, two).read_bytes()
 
 
-def test_label_maps_are_posed(spine: Volume, tmp_path: Path) -> None:
+def test_label_maps_are_posed(spine, tmp_path):
     maps = tmp_path / "maps"
     maps.mkdir()
     z = spine.data.shape[2]
@@ -120,14 +119,14 @@ def test_training_seeds_are_never_dataset_seeds():
     assert TRAINING_DOMAIN + 10**9 < EVALUATION_DOMAIN
 
 
-def test_stops_at_the_number_of_images_asked_for(tmp_path: Path) -> None:
+def test_stops_at_the_number_of_images_asked_for(tmp_path):
     images = write_dataset(tmp_path, 5, 7, fields_of_view=["lumbar"], contrasts=["T2w"], most_images=1)
     assert len(images) == 1
     assert len((tmp_path / "participants.tsv").read_text().splitlines()) == 2
 
 
 @pytest.mark.skipif(not _VALIDATOR.exists(), reason="bids-validator-deno is not installed")
-def test_fewer_subjects_into_a_fuller_folder_leave_it_valid(dataset: tuple[Path, list[Path]], tmp_path: Path) -> None:
+def test_fewer_subjects_into_a_fuller_folder_leave_it_valid(dataset, tmp_path):
     out = shutil.copytree(dataset[0], tmp_path / "bids")
     before = (out / "participants.tsv").read_text()
     write_dataset(out, 1, 7, **CHOICE)

@@ -1,7 +1,5 @@
 """Bright-line checks of docs/definitions.md: the ranges are those measured on eight manual masks of SPIDER."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -37,17 +35,17 @@ def _outside(measured: dict[str, float]) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_sizes_and_clearances_of_synthetic_spines_lie_in_the_range_of_manual_masks(seed: int) -> None:
+def test_sizes_and_clearances_of_synthetic_spines_lie_in_the_range_of_manual_masks(seed):
     assert not _outside(measure_lumbar_spine(make_spine(np.random.default_rng(seed))))
 
 
-def test_discs_of_neck_and_chest_keep_about_one_millimetre(spine: Volume) -> None:
+def test_discs_of_neck_and_chest_keep_about_one_millimetre(spine):
     for level in ("C4-C5", "C6-C7", "T3-T4", "T7-T8", "T10-T11"):
         found = measure_disc(spine, level)
         assert 0.6 <= float(np.nanmean(found.gap)) <= 1.6, level
 
 
-def test_the_canal_ends_in_the_upper_sacrum(spine: Volume) -> None:
+def test_the_canal_ends_in_the_upper_sacrum(spine):
     bottoms = [np.argwhere(np.isin(spine.data, ids))[:, 2].min() for ids in ([anatomy.CANAL_ID], [anatomy.SACRUM_ID])]
     top = np.argwhere(spine.data == anatomy.SACRUM_ID)[:, 2].max()
     assert 0.2 < (top - bottoms[0]) / (top - bottoms[1]) < 0.65
@@ -68,7 +66,7 @@ def _like_ct_masks(spine: Volume) -> Volume:
     return Volume(labels, spine.affine)
 
 
-def test_label_maps_are_converted_once(spine: Volume) -> None:
+def test_label_maps_are_converted_once(spine):
     touching = _like_ct_masks(spine)
     before = _outside(measure_lumbar_spine(touching))
     assert {"endplate", "in front"} <= before.keys()
@@ -84,11 +82,11 @@ def test_label_maps_are_converted_once(spine: Volume) -> None:
     assert np.mean(again.data != converted.data) < 1e-4
 
 
-def test_a_spine_that_follows_the_definitions_stays_as_it_is(spine: Volume) -> None:
+def test_a_spine_that_follows_the_definitions_stays_as_it_is(spine):
     assert follow_definitions(spine) is spine
 
 
-def test_a_spine_without_surroundings_gets_a_body_and_keeps_its_labels(spine: Volume, tmp_path: Path) -> None:
+def test_a_spine_without_surroundings_gets_a_body_and_keeps_its_labels(spine, tmp_path):
     lumbar = np.isin(spine.data, [*(anatomy.vertebra(level).id for level in ("T12", *_BODIES)), anatomy.CANAL_ID])
     lumbar |= np.isin(spine.data, [anatomy.disc(level).id for level in _DISCS])
     top = np.argwhere(spine.data == anatomy.vertebra("T12").id)[:, 2].max()
@@ -110,7 +108,7 @@ def test_a_spine_without_surroundings_gets_a_body_and_keeps_its_labels(spine: Vo
         assert 2 * np.count_nonzero(one & two) / (np.count_nonzero(one) + np.count_nonzero(two)) > 0.85, level
 
 
-def test_a_degenerate_disc_is_thin_and_bulges() -> None:
+def test_a_degenerate_disc_is_thin_and_bulges():
     shapes = [
         draw_disc_shape("L", grade, 1.0, np.random.default_rng(seed)) for grade in (0.0, 0.9) for seed in range(40)
     ]
@@ -122,14 +120,14 @@ def test_a_degenerate_disc_is_thin_and_bulges() -> None:
         assert degenerate > healthy + 0.3, bulge
 
 
-def test_a_fracture_lowers_the_body_and_its_disc_follows() -> None:
+def test_a_fracture_lowers_the_body_and_its_disc_follows():
     plate = fracture(draw_endplate(1.0, 27.0, 0.0, np.random.default_rng(0)), 27.0, np.random.default_rng(1))
     across, along = (line.astype(np.float32) for line in np.meshgrid(np.linspace(-1, 1, 21), np.linspace(-1, 1, 21)))
     depth = plate.depth(across, along, np.hypot(across, along))
     assert 0.15 * 27 < depth.max() <= plate.deepest < 0.5 * 27
 
 
-def test_a_block_vertebra_has_no_disc() -> None:
+def test_a_block_vertebra_has_no_disc():
     parameters = SpineParameters(block="L2-L3", degeneration=0.5, fractures=2)
     labels = make_spine(np.random.default_rng(2), spacing=2.0, parameters=parameters).data
     assert not np.any(labels == anatomy.disc("L2-L3").id)

@@ -20,7 +20,7 @@ def _volumes(volume: Volume) -> dict[int, float]:
 
 
 @pytest.mark.parametrize("counts", [(12, 5), (11, 5), (13, 5), (12, 4), (12, 6)])
-def test_every_level_of_a_variant_is_there(counts: tuple[int, int]) -> None:
+def test_every_level_of_a_variant_is_there(counts):
     variant = SpineVariant(*counts)
     volume = make_spine(np.random.default_rng(sum(counts)), variant=variant, spacing=2.5)
     ids = {int(i) for i in np.unique(volume.data)}
@@ -28,14 +28,14 @@ def test_every_level_of_a_variant_is_there(counts: tuple[int, int]) -> None:
     assert ids >= set(range(10))
 
 
-def test_grid(spine: Volume) -> None:
+def test_grid(spine):
     assert spine.data.dtype == np.uint8
     assert spine.spacing == (1.0, 1.0, 1.0)
     assert spine.geometry.orientation == "RAS"
     assert 150 < spine.data.shape[0] < 200
 
 
-def test_sizes_are_those_of_an_adult(spine: Volume) -> None:
+def test_sizes_are_those_of_an_adult(spine):
     volumes = _volumes(spine)
     # Whole vertebrae and discs of adults in mL, generous bounds around the open atlases.
     for level, low, high in (("C4", 6, 14), ("T1", 10, 22), ("T7", 15, 32), ("L3", 33, 70), ("S", 110, 260)):
@@ -45,14 +45,14 @@ def test_sizes_are_those_of_an_adult(spine: Volume) -> None:
     assert 15 < volumes[anatomy.CORD_ID] < 40
 
 
-def test_levels_run_from_top_to_bottom(spine: Volume) -> None:
+def test_levels_run_from_top_to_bottom(spine):
     ids = [anatomy.disc(level).id for level in SpineVariant().discs()]
     boxes = ndimage.find_objects(spine.data)
     heights = [boxes[i - 1][2].start + boxes[i - 1][2].stop for i in ids]
     assert np.all(np.diff(heights) < 0)
 
 
-def test_each_disc_lies_within_three_millimetres_of_its_two_vertebrae_and_of_no_other(spine: Volume) -> None:
+def test_each_disc_lies_within_three_millimetres_of_its_two_vertebrae_and_of_no_other(spine):
     variant = SpineVariant()
     bodies = variant.vertebrae()[1:]
     boxes = ndimage.find_objects(spine.data)
@@ -67,7 +67,7 @@ def test_each_disc_lies_within_three_millimetres_of_its_two_vertebrae_and_of_no_
         assert vertebrae == neighbours, level
 
 
-def test_cord_has_canal_all_around_it(spine: Volume) -> None:
+def test_cord_has_canal_all_around_it(spine):
     top = int(np.flatnonzero((spine.data == anatomy.CORD_ID).any(axis=(0, 1)))[-1])
     part = spine.data[:, :, : top - 1]
     cord = part == anatomy.CORD_ID
@@ -79,7 +79,7 @@ def test_cord_has_canal_all_around_it(spine: Volume) -> None:
     assert np.mean(part[shell] == anatomy.CANAL_ID) > 0.995
 
 
-def test_parameters_change_the_size() -> None:
+def test_parameters_change_the_size():
     small, large = (
         make_spine(np.random.default_rng(0), spacing=3.0, parameters=SpineParameters(scale=s)) for s in (0.85, 1.1)
     )

@@ -1,5 +1,4 @@
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -42,7 +41,7 @@ def image_of(labels: np.ndarray, seed: int) -> np.ndarray:
 
 
 @pytest.fixture(scope="session")
-def bids(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bids(tmp_path_factory):
     """Four subjects with T2w, one of them with T1w too; labels named as this app names them."""
     root = tmp_path_factory.mktemp("data") / "tiny"
     labels = box_spine()

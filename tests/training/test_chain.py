@@ -25,11 +25,12 @@ from totalspineseg_bids.training.train import TrainOptions, train
 
 from .conftest import box_spine, image_of, without
 
+TOO_SMALL = {"patch": (16, 16, 16), "features": (4, 8), "batch_size": 1}
 SMALL = {"patch": (32, 16, 16), "features": (4, 8, 8), "batch_size": 1}
 
 
 @pytest.fixture(scope="module")
-def clinic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def clinic(tmp_path_factory):
     """A dataset as it comes from a hospital: sessions, thick sagittal slices, stored from left to right, int16.
 
     Labels in the public scheme on a 1 mm copy, without cord and canal, which are masks of their own.
@@ -52,7 +53,7 @@ def clinic(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trained(bids: Path, clinic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(bids, clinic, tmp_path_factory):
     """A work folder with Dataset101 and Dataset102 trained for one epoch of two steps, by the command line."""
     torch.set_num_threads(1)
     work = tmp_path_factory.mktemp("work")
@@ -67,7 +68,7 @@ def trained(bids: Path, clinic: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="module")
-def continued(trained: Path) -> tuple[TrainOptions, list[str]]:
+def continued(trained):
     """Dataset102 trained for a second epoch, with validation: options, and the lines that its training reported."""
     seen: list[str] = []
     options = TrainOptions(
@@ -81,7 +82,7 @@ def model_of(work: Path, name: str = "Dataset102_TotalSpineSeg_step2") -> Path:
     return work / "nnUNet_results" / name / "nnUNetTrainer__nnUNetSmallPlans__3d_fullres" / "fold_0"
 
 
-def test_training_leaves_weights_curves_and_test(trained: Path) -> None:
+def test_training_leaves_weights_curves_and_test(trained):
     for name in ("Dataset101_TotalSpineSeg_step1", "Dataset102_TotalSpineSeg_step2"):
         fold = model_of(trained, name)
         assert (fold / "checkpoint_final.pth").exists()
@@ -92,24 +93,15 @@ def test_training_leaves_weights_curves_and_test(trained: Path) -> None:
         assert len(truths) in (2, 3, 4, 6)
 
 
-def test_environment_is_put_back(tmp_path: Path) -> None:
-    before = dict(os.environ)
-    with nnunet_environment(tmp_path):
-        assert os.environ["nnUNet_raw"].startswith(str(tmp_path))  # noqa: SIM112
-    assert dict(os.environ) == before
-
-
-def test_plans_see_both_channels_and_all_regions(trained: Path) -> None:
-    folder = trained / "nnUNet_preprocessed" / "Dataset102_TotalSpineSeg_step2"
-    plans = json.loads((folder / "nnUNetSmallPlans.json").read_text())
-    configuration = plans["configurations"]["3d_fullres"]
+def test_plans_see_both_channels_and_all_regions(trained):
+    with nnunet_environment(trained):
+        folder = Path(os.environ["nnUNet_preprocessed"]) / "Dataset102_TotalSpineSeg_step2"  # noqa: SIM112
+    assert "nnUNet_preprocessed" not in os.environ
+    configuration = json.loads((folder / "nnUNetSmallPlans.json").read_text())["configurations"]["3d_fullres"]
     assert configuration["normalization_schemes"] == ["ZScoreNormalization", "NoNormalization"]
     assert configuration["architecture"]["arch_kwargs"]["features_per_stage"] == [4, 8, 8]
     assert configuration["spacing"] == [1.0, 1.0, 1.0]
     assert all(size <= limit for size, limit in zip(configuration["patch_size"], SMALL["patch"], strict=True))
-
-
-def test_plans_by_name(trained: Path) -> None:
     path = plan_and_preprocess(trained, 101, "resenc-m")
     assert path.name == "nnUNetResEncUNetMPlans.json"
     configuration = json.loads(path.read_text())["configurations"]["3d_fullres"]
@@ -117,7 +109,7 @@ def test_plans_by_name(trained: Path) -> None:
     assert configuration["spacing"] == [1.0, 1.0, 1.0]
 
 
-def test_second_plan_does_nothing(trained: Path) -> None:
+def test_second_plan_does_nothing(trained):
     data = trained / "nnUNet_preprocessed" / "Dataset102_TotalSpineSeg_step2" / "nnUNetPlans_3d_fullres"
     before = {path: path.stat().st_mtime_ns for path in data.iterdir()}
     assert before
@@ -126,7 +118,7 @@ def test_second_plan_does_nothing(trained: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Mean of empty slice")  # levels that no held-out case of the fold has
-def test_training_goes_on_where_it_stopped(continued: tuple[TrainOptions, list[str]], trained: Path) -> None:
+def test_training_goes_on_where_it_stopped(continued, trained):
     options, seen = continued
     assert len(seen) == 1
     assert re.match(r"epoch 2/2  train loss -?\d", seen[0])
@@ -141,7 +133,7 @@ def test_training_goes_on_where_it_stopped(continued: tuple[TrainOptions, list[s
     assert summary.stat().st_mtime_ns == before
 
 
-def test_test_set_goes_on_where_it_stopped(trained: Path) -> None:
+def test_test_set_goes_on_where_it_stopped(trained):
     fold = model_of(trained, "Dataset101_TotalSpineSeg_step1")
     first, *others = sorted((fold / "test").glob("*.nii.gz"))
     kept = {path: path.stat().st_mtime_ns for path in others}
@@ -157,7 +149,7 @@ def test_test_set_goes_on_where_it_stopped(trained: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:Mean of empty slice")
 @pytest.mark.usefixtures("continued")  # which leaves the summary of the validation
-def test_export_loads(trained: Path, tmp_path: Path) -> None:
+def test_export_loads(trained, tmp_path):
     from totalspineseg_bids.inference.model import load_model
 
     target = export_model(trained, 102, tmp_path, plans="small", fold=(0,))
@@ -180,9 +172,7 @@ def test_export_loads(trained: Path, tmp_path: Path) -> None:
     assert model.has("disc_O")
 
 
-def test_exported_models_install_and_segment(
-    trained: Path, bids: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_exported_models_install_and_segment(trained, bids, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("TOTALSPINESEG_BIDS_MODELS", str(tmp_path / "models"))
     for dataset, fold in ((101, "0"), (102, "0")):
         export = ["export", str(trained), str(dataset), str(tmp_path / "zips"), "--plans", "small", "--fold", fold]
@@ -209,22 +199,24 @@ def test_exported_models_install_and_segment(
     assert f"{len(names)} images, the same for every model" in capsys.readouterr().out
 
 
-def test_what_is_missing_is_said(trained: Path, tmp_path: Path) -> None:
-    with pytest.raises(MissingInputError, match="prepare"):
-        plan_and_preprocess(tmp_path, 101)
-    with pytest.raises(MissingInputError, match="plan"):
-        train(TrainOptions(tmp_path, 101, device="cpu"))
-    with pytest.raises(MissingInputError, match="train"):
-        export_model(tmp_path, 101, tmp_path)
-    with pytest.raises(UsageError, match="no plans 'huge'"):
-        plan_and_preprocess(tmp_path, 101, "huge")
-    with pytest.raises(UsageError, match="at least three"):
-        plan_and_preprocess(trained, 102, "small", patch=(16, 16, 16), features=(4, 8), batch_size=1)
-    with pytest.raises(UsageError, match="no fold 7"):
-        train(TrainOptions(trained, 102, fold=7, plans="small", device="cpu"))
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda _, empty: plan_and_preprocess(empty, 101), MissingInputError, "prepare"),
+        (lambda _, empty: train(TrainOptions(empty, 101, device="cpu")), MissingInputError, "plan"),
+        (lambda _, empty: export_model(empty, 101, empty), MissingInputError, "train"),
+        (lambda _, empty: plan_and_preprocess(empty, 101, "huge"), UsageError, "no plans 'huge'"),
+        (lambda work, _: plan_and_preprocess(work, 102, "small", **TOO_SMALL), UsageError, "at least three"),
+        (lambda work, _: train(TrainOptions(work, 102, fold=7, plans="small", device="cpu")), UsageError, "no fold 7"),
+    ],
+    ids=["no images", "no plans", "no model", "unknown plans", "two stages", "unknown fold"],
+)
+def test_what_is_missing_is_said(trained, tmp_path, call, error, message):
+    with pytest.raises(error, match=message):
+        call(trained, tmp_path)
 
 
-def test_images_that_were_prepared_anew_must_be_planned_anew(trained: Path) -> None:
+def test_images_that_were_prepared_anew_must_be_planned_anew(trained):
     table = trained / "nnUNet_raw" / "Dataset101_TotalSpineSeg_step1" / "prepared.tsv"
     before = table.read_text()
     try:
@@ -235,7 +227,7 @@ def test_images_that_were_prepared_anew_must_be_planned_anew(trained: Path) -> N
         table.write_text(before)
 
 
-def test_fold_all_and_planning_on_the_way(bids: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fold_all_and_planning_on_the_way(bids, tmp_path, capsys):
     assert main(["train", str(tmp_path)]) == 66
     assert "prepare" in capsys.readouterr().err
     prepare([bids], tmp_path, datasets=(103,), test_fraction=0)

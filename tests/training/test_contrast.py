@@ -11,7 +11,7 @@ from .conftest import box_spine, image_of
 
 @settings(max_examples=8, deadline=None)
 @given(st.integers(0, 2**31))
-def test_finite_in_range_and_repeatable(seed: int) -> None:
+def test_finite_in_range_and_repeatable(seed):
     labels = box_spine()
     image = image_of(labels, 3)
     made = recontrast(image, labels, np.random.default_rng(seed))
@@ -24,7 +24,7 @@ def test_finite_in_range_and_repeatable(seed: int) -> None:
     np.testing.assert_array_equal(made, recontrast(image, labels, np.random.default_rng(seed)))
 
 
-def test_contrast_changes_structure_by_structure_and_levels_stay_alike() -> None:
+def test_contrast_changes_structure_by_structure_and_levels_stay_alike():
     """The order of disc and bone turns over in some copies; vertebrae of one image keep one brightness."""
     labels = box_spine()
     image = np.full(labels.shape, 20, np.float32)
@@ -40,7 +40,7 @@ def test_contrast_changes_structure_by_structure_and_levels_stay_alike() -> None
     assert signs == {True, False}
 
 
-def test_grids_must_agree() -> None:
+def test_grids_must_agree():
     labels = box_spine()
     with pytest.raises(ValueError, match="one grid"):
         recontrast(np.zeros((3, 3, 3), np.float32), labels, np.random.default_rng(0))

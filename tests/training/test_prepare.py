@@ -1,7 +1,7 @@
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from .conftest import box_spine, image_of, turned, without
 
 
 @pytest.fixture
-def own(bids: Path, tmp_path: Path) -> Path:
+def own(bids, tmp_path):
     """A copy of the dataset that a test may change."""
     return Path(shutil.copytree(bids, tmp_path / "own"))
 
@@ -37,7 +37,7 @@ def image_file(root: Path) -> Path:
     return root / "sub-00" / "anat" / "sub-00_T2w.nii.gz"
 
 
-def test_all_three_datasets(bids: Path, tmp_path: Path) -> None:
+def test_all_three_datasets(bids, tmp_path):
     summary = prepare([bids], tmp_path, test_fraction=0.25)
     assert summary.training + summary.test == 5
     assert summary.written == 5
@@ -62,7 +62,7 @@ def test_all_three_datasets(bids: Path, tmp_path: Path) -> None:
                 np.testing.assert_array_equal(data(channel), odd_disc_mask(labels, swap))
 
 
-def test_test_cases_with_every_level(bids: Path, tmp_path: Path) -> None:
+def test_test_cases_with_every_level(bids, tmp_path):
     summary = prepare([bids], tmp_path, datasets=(102,), test_fraction=0.25)
     images = sorted((tmp_path / "test" / "images").iterdir())
     assert len(images) == summary.test > 0
@@ -72,7 +72,7 @@ def test_test_cases_with_every_level(bids: Path, tmp_path: Path) -> None:
     assert not list((tmp_path / "test").rglob("*.nii.gz"))
 
 
-def test_rerun_keeps_what_is_complete_and_redoes_what_changed(own: Path, tmp_path: Path) -> None:
+def test_rerun_keeps_what_is_complete_and_redoes_what_changed(own, tmp_path):
     def again():
         summary = prepare([own], tmp_path / "work", datasets=(101,))
         return summary.written, summary.kept, summary.training + summary.test
@@ -119,7 +119,7 @@ def of_echoes(own: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [along_other_axes, in_thick_slices, with_masks_apart, in_public_ids, of_echoes])
-def test_how_the_source_is_stored_does_not_matter(own: Path, tmp_path: Path, change: Callable[[Path], None]) -> None:
+def test_how_the_source_is_stored_does_not_matter(own, tmp_path, change):
     before = data(image_file(own))
     change(own)
     summary = prepare([own], tmp_path / "work", datasets=(103,), label_scheme="auto", test_fraction=0)
@@ -173,7 +173,7 @@ LABEL_NAMES = (
 )
 
 
-def test_copies_of_other_contrast(bids: Path, tmp_path: Path) -> None:
+def test_copies_of_other_contrast(bids, tmp_path):
     summary = prepare([bids], tmp_path, datasets=(101, 102), test_fraction=0.25, copies=2)
     for dataset, folder in summary.folders.items():
         factor = 2 if dataset == 102 else 1
@@ -201,7 +201,7 @@ def test_copies_of_other_contrast(bids: Path, tmp_path: Path) -> None:
     assert not list((tmp_path / "nnUNet_raw").rglob("*aug*"))
 
 
-def test_numbers_by_structure(own: Path, tmp_path: Path) -> None:
+def test_numbers_by_structure(own, tmp_path):
     save(labels_of(own, "sub-00"), without(box_spine(), anatomy.vertebra("C5").id))
     for _ in range(2):  # counts of kept cases are those of made ones
         summary = prepare([own], tmp_path / "work", datasets=(101,), test_fraction=0)
@@ -210,7 +210,7 @@ def test_numbers_by_structure(own: Path, tmp_path: Path) -> None:
     assert "vertebrae_C5\t4\t0" in (tmp_path / "work" / "prepared" / "levels.tsv").read_text()
 
 
-def test_first_folder_of_labels_that_has_an_image(own: Path, tmp_path: Path) -> None:
+def test_first_folder_of_labels_that_has_an_image(own, tmp_path):
     better = without(box_spine(), anatomy.vertebra("C5").id)
     name = "sub-00_T2w_space-resampled_label-spine_dseg.nii.gz"
     save(own / "derivatives" / "labels_iso" / "sub-00" / "anat" / name, better)
@@ -221,7 +221,7 @@ def test_first_folder_of_labels_that_has_an_image(own: Path, tmp_path: Path) -> 
         find_cases([own], ["derivatives/x", "derivatives/y"])
 
 
-def test_errors(own: Path, tmp_path: Path) -> None:
+def test_errors(own, tmp_path):
     with pytest.raises(MissingInputError, match="no such folder"):
         prepare([tmp_path / "nowhere"], tmp_path / "work")
     with pytest.raises(DatasetError, match="derivatives/other"):
@@ -253,7 +253,7 @@ def test_label_names_that_are_found(label, tmp_path):
     assert len(refused) == 2
 
 
-def test_what_public_datasets_keep_beside_the_labels_is_passed_over(tmp_path: Path) -> None:
+def test_what_public_datasets_keep_beside_the_labels_is_passed_over(tmp_path):
     """Names as in spine-generic's ``derivatives/labels`` of one subject."""
     labels = (
         *("T1w_PAM50_seg", "T1w_label-SC_seg", "T1w_label-canal_seg", "T1w_label-discs_dlabel", "T1w_label-spine_dseg"),
@@ -284,7 +284,7 @@ def case_of(dataset, person, contrast, session=0):
     return TrainingCase(case_id, dataset, str(person), contrast, Path(case_id), None)
 
 
-def test_traveller_stays_on_one_side(own: Path, tmp_path: Path) -> None:
+def test_traveller_stays_on_one_side(own, tmp_path):
     for seed in range(4):
         work = tmp_path / str(seed)
         other = Path(shutil.copytree(own, tmp_path / f"d{seed}" / "traveller"))
@@ -302,7 +302,7 @@ def cases_of(counts):
     ]
 
 
-def test_split_is_stratified_by_person_and_stable() -> None:
+def test_split_is_stratified_by_person_and_stable():
     cases = cases_of({("a", "T1w"): 40, ("b", "T2w"): 20, ("c", "T2w"): 7})
     test = held_out_persons(cases, 0.1, seed=1)
     assert test == held_out_persons(list(reversed(cases)), 0.1, seed=1)
@@ -318,7 +318,7 @@ def test_split_is_stratified_by_person_and_stable() -> None:
     st.floats(0.05, 0.5),
     st.integers(0, 99),
 )
-def test_no_contrast_lacks_a_person(persons: list[set[str]], fraction: float, seed: int) -> None:
+def test_no_contrast_lacks_a_person(persons, fraction, seed):
     cases = [case_of(f"d{n % 2}", n, contrast) for n, contrasts in enumerate(persons) for contrast in contrasts]
     test = held_out_persons(cases, fraction, seed)
     assert 1 <= len(test) < len(persons)
@@ -338,7 +338,7 @@ def test_split_of_few_persons():
         held_out_persons([], 1.0)
 
 
-def test_folds_do_not_tear_persons_apart() -> None:
+def test_folds_do_not_tear_persons_apart():
     cases = cases_of({("a", "T1w"): 11, ("b", "T2w"): 4})
     splits = folds(cases)
     assert len(splits) == 5

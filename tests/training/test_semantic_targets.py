@@ -18,7 +18,7 @@ def column(variant: SpineVariant) -> np.ndarray:
 
 
 @pytest.mark.parametrize("dataset", class_maps.DATASETS)
-def test_decoding_regions_gives_back_the_semantic_map(dataset: class_maps.DatasetId) -> None:
+def test_decoding_regions_gives_back_the_semantic_map(dataset):
     """nnU-Net writes regions in order; perfect region masks must decode to the map they came from."""
     values = np.unique(semantic_table(dataset))
     decoded = np.zeros_like(values)
@@ -39,7 +39,7 @@ def test_decoding_regions_gives_back_the_semantic_map(dataset: class_maps.Datase
         (103, {9: "T12-T13", 22: "L5-L6", 37: "T13", 50: "L6"}),
     ],
 )
-def test_values_of_the_public_convention(dataset: class_maps.DatasetId, expected: dict[int, str]) -> None:
+def test_values_of_the_public_convention(dataset, expected):
     table = semantic_table(dataset)
     for value, levels in expected.items():
         labels = [anatomy.disc(level) if "-" in level else anatomy.vertebra(level) for level in levels.split()]
@@ -50,7 +50,7 @@ def test_values_of_the_public_convention(dataset: class_maps.DatasetId, expected
 @pytest.mark.parametrize("thoracic", [11, 12, 13])
 @pytest.mark.parametrize("lumbar", [4, 5, 6])
 @pytest.mark.parametrize("swap", [False, True])
-def test_parities_alternate_in_every_variant(thoracic: int, lumbar: int, swap: bool) -> None:
+def test_parities_alternate_in_every_variant(thoracic, lumbar, swap):
     variant = SpineVariant(thoracic, lumbar)
     ids = column(variant)
     assert spine_variant(ids) == variant
@@ -66,13 +66,13 @@ def test_parities_alternate_in_every_variant(thoracic: int, lumbar: int, swap: b
             assert (values[i + 1] == 9) == bool(mask[i])
 
 
-def test_partial_view_is_taken_for_regular() -> None:
+def test_partial_view_is_taken_for_regular():
     lumbar = np.array([22, 21, 20, 206, 205], np.uint8)
     assert spine_variant(lumbar) == SpineVariant()
     assert spine_variant(np.zeros(3, np.uint8)) == SpineVariant()
 
 
-def test_components_without_a_level_are_of_the_union_and_each_level_has_its_class() -> None:
+def test_components_without_a_level_are_of_the_union_and_each_level_has_its_class():
     assert [int(semantic_table(dataset)[number]) for dataset in (102, 103) for number in (101, 151)] == [8, 1, 28, 1]
     regular = [label for label in anatomy.LABELS if label.level and label.id < 230]
     assert len({int(semantic_table(103)[label.id]) for label in regular}) == len(regular)

@@ -1,6 +1,5 @@
 """Datasets in git-annex repositories."""
 
-import hashlib
 import json
 import shutil
 from dataclasses import replace
@@ -43,7 +42,7 @@ def repository(folder: Path) -> Path:
 
 
 @needs_git
-def test_without_git_annex_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_git_annex_the_error_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(annex, "has_git_annex", lambda: False)
     source, root = source_of(str(repository(tmp_path / "origin"))), tmp_path / "bids"
     with pytest.raises(MissingInputError, match="pip install git-annex"):
@@ -59,27 +58,26 @@ def test_without_git_annex_the_error_says_what_to_install(tmp_path: Path, monkey
 
 
 @needs_git
-def test_what_cannot_be_had_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = tmp_path / "bids"
+def test_what_cannot_be_had_is_said(tmp_path, monkeypatch):
+    root, origin = tmp_path / "bids", source_of(str(repository(tmp_path / "origin")))
     with pytest.raises(MissingInputError, match=r"git annex get.*copy the folder to"):
         get_dataset(source_of(str(tmp_path / "nowhere")), root)
     assert not (root / "small").exists()
-    origin = repository(tmp_path / "origin")
     with pytest.raises(DatasetError, match="no anatomical image of sub-zz"):
-        get_dataset(source_of(str(origin)), root, GetOptions(subjects=("zz",)))
+        get_dataset(origin, root, GetOptions(subjects=("zz",)))
     with pytest.raises(UsageError, match="no revision 'v9'"):
-        get_dataset(source_of(str(origin)), root, GetOptions(revision="v9"))
+        get_dataset(origin, root, GetOptions(revision="v9"))
     (tmp_path / "other" / "small").mkdir(parents=True)
     with pytest.raises(OutputError, match="no git repository"):
-        get_dataset(source_of(str(origin)), tmp_path / "other")
+        get_dataset(origin, tmp_path / "other")
     monkeypatch.setattr(annex.shutil, "which", lambda _name: None)
     with pytest.raises(MissingInputError, match="git is not installed"):
-        get_dataset(source_of(str(origin)), tmp_path / "third")
+        get_dataset(origin, tmp_path / "third")
 
 
 @needs_git
 @needs_annex
-def test_with_git_annex(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_with_git_annex(tmp_path, monkeypatch, capsys):
     """A real repository of git-annex on the disk, fetched through the command line."""
     monkeypatch.setenv("HOME", str(tmp_path))
     origin = tmp_path / "origin"
@@ -108,10 +106,7 @@ def test_with_git_annex(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     (tmp_path / "kept").rename(lost)
     assert main(arguments) == 0
     assert "5 of 5 files, 1 fetched now" in capsys.readouterr().out
-    for name in WANTED:
-        assert (
-            hashlib.sha256((root / "small" / name).read_bytes()).digest() == hashlib.sha256(content_of(name)).digest()
-        )
+    assert all((root / "small" / name).read_bytes() == content_of(name) for name in WANTED)
     assert not any((root / "small" / name).exists() for name in OTHERS)
     record = json.loads((root / ".downloads" / "small.json").read_text())
     assert record["version"] == git(origin, "rev-parse", "HEAD").strip()
@@ -123,7 +118,7 @@ def test_with_git_annex(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     assert (root / "small" / WANTED[0]).read_bytes() == content_of(WANTED[0])
 
 
-def test_catalog() -> None:
+def test_catalog():
     names = [name for source in SOURCES for name in (source.name, *source.aliases)]
     assert len(set(names)) == len(names)
     assert find_source("spider").kind == "spider"

@@ -6,29 +6,23 @@ import json
 import shutil
 import zipfile
 from dataclasses import replace
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-from tests.models.conftest import Server
+from tests.images import data
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.cli.tools import main
 from totalspineseg_bids.errors import ImageError, MissingInputError, NothingSelectedError
 from totalspineseg_bids.training.datasets import catalog
-from totalspineseg_bids.training.datasets.catalog import DatasetSource, find_source
+from totalspineseg_bids.training.datasets.catalog import find_source
 from totalspineseg_bids.training.datasets.get import GetOptions, get_dataset, state_of
 from totalspineseg_bids.training.datasets.labels import merge_labels
 from totalspineseg_bids.training.datasets.spider import label_table, map_labels, read_mha
 from totalspineseg_bids.training.prepare import prepare
 
 sitk = pytest.importorskip("SimpleITK")
-
-#: Sagittal slices of 3 mm: the first axis runs from front to back, the second downwards, the third to the left.
-DIRECTION = (0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, -1.0, 0.0)
-SPACING = (0.8, 0.9, 3.0)
-ORIGIN = (-12.0, 5.0, 40.0)
 
 
 def lumbar() -> np.ndarray:
@@ -43,11 +37,12 @@ def lumbar() -> np.ndarray:
     return mask
 
 
-def mha(array: np.ndarray, folder: Path) -> bytes:
+def mha(array, folder):
+    """Return the file of sagittal slices of 3 mm: axes run from front to back, downwards and to the left."""
     image = sitk.GetImageFromArray(array.transpose(2, 1, 0))
-    image.SetDirection(DIRECTION)
-    image.SetSpacing(SPACING)
-    image.SetOrigin(ORIGIN)
+    image.SetDirection((0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, -1.0, 0.0))
+    image.SetSpacing((0.8, 0.9, 3.0))
+    image.SetOrigin((-12.0, 5.0, 40.0))
     path = folder / "x.mha"
     sitk.WriteImage(image, str(path), useCompression=True)
     return path.read_bytes()
@@ -62,7 +57,7 @@ def zipped(members: dict[str, bytes]) -> bytes:
 
 
 @pytest.fixture
-def published(server: Server, tmp_path: Path) -> DatasetSource:
+def published(server, tmp_path):
     """Three series of two patients as Zenodo has them; a fourth has no mask, and a mask holds a strange value."""
     mask = lumbar()
     image = (mask.astype(np.int16) * 3 + np.arange(40, dtype=np.int16)[:, None, None]).astype(np.int16)
@@ -82,12 +77,11 @@ def published(server: Server, tmp_path: Path) -> DatasetSource:
     return replace(find_source("spider"), url=server.address, digests=digests)
 
 
-def test_values_of_the_masks() -> None:
+def test_values_of_the_masks():
     table = label_table()
-    name = {value: anatomy.BY_ID[canonical].name for value, canonical in table.items()}
-    assert (name[1], name[5], name[6], name[24]) == ("vertebrae_L5", "vertebrae_L1", "vertebrae_T12", "vertebrae_C1")
-    assert (name[101], name[124], name[100]) == ("vertebrae_L5", "vertebrae_C1", "spinal_canal")
-    assert (name[201], name[206], name[223]) == ("disc_L5_S", "disc_T12_L1", "disc_C2_C3")
+    levels = {1: "L5", 5: "L1", 6: "T12", 24: "C1", 101: "L5", 124: "C1", 201: "L5-S", 206: "T12-L1", 223: "C2-C3"}
+    assert {value: anatomy.BY_ID[table[value]].level for value in levels} == levels
+    assert anatomy.BY_ID[table[100]].name == "spinal_canal"
     assert len(table) == 1 + 2 * 24 + 23
     mapped = map_labels(np.array([[0, 1], [100, 201]], np.int64), "x")
     assert mapped.tolist() == [[0, 18], [201, 202]]
@@ -95,7 +89,7 @@ def test_values_of_the_masks() -> None:
         map_labels(np.array([0, 99]), "x")
 
 
-def test_place_in_space(tmp_path: Path) -> None:
+def test_place_in_space(tmp_path):
     """Every voxel is where SimpleITK says, in RAS."""
     array = np.arange(2 * 3 * 4, dtype=np.int16).reshape(2, 3, 4)
     path = tmp_path / "x.mha"
@@ -112,7 +106,7 @@ def test_place_in_space(tmp_path: Path) -> None:
         read_mha(path, "own name")
 
 
-def test_get_convert_and_prepare(published: DatasetSource, tmp_path: Path) -> None:
+def test_get_convert_and_prepare(published, tmp_path):
     root = tmp_path / "bids"
     result = get_dataset(published, root)
     assert (result.selected, result.fetched) == (5, 3)
@@ -129,16 +123,18 @@ def test_get_convert_and_prepare(published: DatasetSource, tmp_path: Path) -> No
     image = nib.load(folder / "sub-001" / "anat" / "sub-001_acq-lowresSag_T2w.nii.gz")
     assert nib.aff2axcodes(image.affine) == ("P", "I", "L")
     assert image.get_data_dtype() == np.int16
-    label = (
-        folder
-        / "derivatives"
-        / "labels"
-        / "sub-012"
-        / "anat"
-        / "sub-012_acq-highresSag_seg-spider_desc-T2w_dseg.nii.gz"
-    )
-    labels = np.asanyarray(nib.load(label).dataobj)
-    assert set(np.unique(labels)) == {0, 18, 19, 20, 21, 201, 202, 203, 204}  # L2 (21) is the one that is cut
+    name = "derivatives/labels/sub-012/anat/sub-012_acq-highresSag_seg-spider_desc-T2w_dseg.nii.gz"
+    assert set(np.unique(data(folder / name))) == {
+        0,
+        18,
+        19,
+        20,
+        21,
+        201,
+        202,
+        203,
+        204,
+    }  # L2 (21) is the one that is cut
     assert json.loads((folder / "dataset_description.json").read_text())["License"] == "CC BY 4.0"
     assert (folder / "participants.tsv").read_text().split() == ["participant_id", "sub-001", "sub-012"]
     summary = prepare([folder], tmp_path / "work", datasets=(101,), label_scheme="auto", test_fraction=0)
@@ -146,7 +142,7 @@ def test_get_convert_and_prepare(published: DatasetSource, tmp_path: Path) -> No
     assert summary.levels["disc_L5_S"] == (3, 0)
 
 
-def test_stop_and_go_on(published: DatasetSource, server: Server, tmp_path: Path) -> None:
+def test_stop_and_go_on(published, server, tmp_path):
     root = tmp_path / "bids"
     half = (tmp_path / "served" / "images.zip").stat().st_size // 2
     server.break_after = [half]
@@ -161,23 +157,20 @@ def test_stop_and_go_on(published: DatasetSource, server: Server, tmp_path: Path
         get_dataset(published, root, GetOptions(subjects=("999",)))
 
 
-def test_digests(published: DatasetSource, tmp_path: Path) -> None:
-    root = tmp_path / "bids"
-    wrong = replace(published, digests={"images.zip": "0" * 64})
+def test_digests(published, tmp_path):
+    root, downloads = tmp_path / "bids", tmp_path / "bids/.downloads" / published.name
     with pytest.raises(ImageError, match=r"images\.zip.*published 0000"):
-        get_dataset(wrong, root)
+        get_dataset(replace(published, digests={"images.zip": "0" * 64}), root)
     # Without published digests, those of the first download are recorded; a file that changes later is refused.
     silent = replace(published, digests={})
     get_dataset(silent, root)
-    recorded = json.loads((root / ".downloads" / published.name / "digests.json").read_text())
-    assert recorded["masks.zip"]["origin"] == "first download"
-    archive = root / ".downloads" / published.name / "masks.zip"
-    archive.write_bytes(archive.read_bytes() + b"x")
+    assert json.loads((downloads / "digests.json").read_text())["masks.zip"]["origin"] == "first download"
+    (downloads / "masks.zip").write_bytes((downloads / "masks.zip").read_bytes() + b"x")
     with pytest.raises(ImageError, match="recorded"):
         get_dataset(silent, root)
 
 
-def test_without_a_network(published: DatasetSource, tmp_path: Path) -> None:
+def test_without_a_network(published, tmp_path):
     root = tmp_path / "bids"
     away = replace(published, url="http://127.0.0.1:9/files")
     with pytest.raises(MissingInputError, match=r"without a network here.*images\.zip and run the same command again"):
@@ -189,27 +182,24 @@ def test_without_a_network(published: DatasetSource, tmp_path: Path) -> None:
     assert get_dataset(away, root).fetched == 3
 
 
-def test_labels_are_merged(tmp_path: Path) -> None:
+def test_labels_are_merged(tmp_path):
     root = tmp_path / "bids"
     (root / "spider-challenge-2023").mkdir(parents=True)
     place = "spider-challenge-2023/derivatives/labels_iso/sub-001/anat/x_label-spine_dseg.nii.gz"
     archive = tmp_path / "labels.zip"
-    archive.write_bytes(
-        zipped(
-            {
-                f"bids/{place}": b"labels",
-                "bids/whole-spine/derivatives/labels_iso/sub-1/anat/y.nii.gz": b"of a dataset that is not here",
-                "bids/spider-challenge-2023/derivatives/../../../../escaped": b"climbs out",
-                "bids/spider-challenge-2023/README": b"no derivative",
-            }
-        )
-    )
+    members = {
+        f"bids/{place}": b"labels",
+        "bids/whole-spine/derivatives/labels_iso/sub-1/anat/y.nii.gz": b"of a dataset that is not here",
+        "bids/spider-challenge-2023/derivatives/../../../../escaped": b"climbs out",
+        "bids/spider-challenge-2023/README": b"no derivative",
+    }
+    archive.write_bytes(zipped(members))
     names = ["spider-challenge-2023", "whole-spine"]
-    assert merge_labels(archive, root, names) == {"spider-challenge-2023": (1, 1)}
-    assert (root / place).read_bytes() == b"labels"
-    assert merge_labels(archive, root, names) == {"spider-challenge-2023": (1, 0)}
-    (root / place).write_bytes(b"other ")
-    assert merge_labels(archive, root, names) == {"spider-challenge-2023": (1, 1)}
+    for former, written in ((None, 1), (None, 0), (b"other ", 1)):
+        if former:
+            (root / place).write_bytes(former)
+        assert merge_labels(archive, root, names) == {"spider-challenge-2023": (1, written)}
+        assert (root / place).read_bytes() == b"labels"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bids", "labels.zip"]
     assert len(list(root.rglob("*"))) == 6
     archive.write_bytes(b"no zip")
@@ -217,18 +207,13 @@ def test_labels_are_merged(tmp_path: Path) -> None:
         merge_labels(archive, root, names)
 
 
-def test_command_line(
-    published: DatasetSource,
-    server: Server,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_command_line(published, server, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(catalog, "SOURCES", (published,))
     place = "spider-challenge-2023/derivatives/labels_iso/sub-001/anat/z.nii.gz"
     (tmp_path / "served" / "labels.zip").write_bytes(zipped({f"bids/{place}": b"labels"}))
     root = tmp_path / "bids"
-    assert main(["datasets", "list", "--to", str(root)]) == 0
+    listed = ["datasets", "list", "--to", str(root)]
+    assert main(listed) == 0
     assert "absent" in capsys.readouterr().out
     get = ["datasets", "get", "spider", "--to", str(root), "--labels", f"{server.address}/labels.zip"]
     assert main([*get, "--subjects", "1", "12"]) == 0
@@ -236,7 +221,7 @@ def test_command_line(
     assert "3 of 3 files, 3 fetched now" in out
     assert "1 label files of labels.zip, 1 written now" in out
     assert (root / place).read_bytes() == b"labels"
-    assert main(["datasets", "list", "--to", str(root)]) == 0
+    assert main(listed) == 0
     assert "complete" in capsys.readouterr().out
     assert main(get) == 66
     assert "did not come" in capsys.readouterr().out

@@ -34,41 +34,34 @@ from totalspineseg_bids.training.synthetic.small_plans import PLAIN, SUBVOXEL, s
 
 def boxes(_rng=None, _number=0, _spacing=1.0):
     labels = np.full((64, 72, 130), 2, np.uint8)
-    for i, (vertebra, disc) in enumerate([(22, 206), (21, 205), (20, 204), (19, 203)]):
-        z = 110 - 28 * i
+    for z, vertebra in zip((110, 82, 54, 26), (22, 21, 20, 19), strict=True):
         labels[20:44, 40:64, z - 20 : z] = vertebra
-        labels[20:44, 40:64, z - 27 : z - 20] = disc
-    labels[24:40, 22:38] = 201
-    labels[28:36, 26:34] = 200
+        labels[20:44, 40:64, z - 27 : z - 20] = vertebra + 184
+    labels[24:40, 22:38], labels[28:36, 26:34] = 201, 200
     return Volume(labels, np.eye(4))
 
 
-@pytest.fixture
-def pool(tmp_path):
-    return build_pool(tmp_path / "pool", None, PoolRecipe(2), 1, boxes)
-
-
-def test_pool_is_kept_for_the_next_run(pool, tmp_path):
-    def never(*_):
-        raise AssertionError
-
-    assert build_pool(tmp_path / "pool", None, PoolRecipe(2), 1, never) == pool
-    assert len(pool[0].discs) == 3
-    assert pool[0].variant == anatomy.SpineVariant()
-    assert sum(entry.weight for entry in pool) == pytest.approx(1.0)
-
-
-def test_a_pool_of_an_earlier_version_is_made_anew(pool, tmp_path):
-    index = tmp_path / "pool" / "pool.json"
-    index.write_text(json.dumps(json.loads(index.read_text())["entries"]))
+def test_a_pool_is_kept_for_the_next_run_and_one_of_an_earlier_version_is_made_anew(pool, tmp_path):
     made = []
 
     def spine(rng, number, spacing):
         made.append(number)
         return boxes(rng, number, spacing)
 
+    assert len(pool[0].discs) == 3
+    assert pool[0].variant == anatomy.SpineVariant()
+    assert sum(entry.weight for entry in pool) == pytest.approx(1.0)
+    assert build_pool(tmp_path / "pool", None, PoolRecipe(2), 1, spine) == pool
+    assert made == []
+    index = tmp_path / "pool" / "pool.json"
+    index.write_text(json.dumps(json.loads(index.read_text())["entries"]))
     assert build_pool(tmp_path / "pool", None, PoolRecipe(2), 1, spine) == pool
     assert made == [0, 1]
+
+
+@pytest.fixture
+def pool(tmp_path):
+    return build_pool(tmp_path / "pool", None, PoolRecipe(2), 1, boxes)
 
 
 def test_an_empty_folder_of_label_maps_is_an_error_that_names_it(tmp_path):
@@ -198,13 +191,13 @@ def test_learning_rate_rises_then_falls():
     assert learning_rate_factor(1.0, 5000) == 0.0
 
 
-def test_bad_settings_are_refused(tmp_path):
-    with pytest.raises(UsageError, match="dataset"):
-        SyntheticTraining(tmp_path, 104, 1.0)
-    with pytest.raises(UsageError, match="workers"):
-        SyntheticTraining(tmp_path, 101, 1.0, workers=0)
-    with pytest.raises(UsageError, match="minutes"):
-        SyntheticTraining(tmp_path, 101, 0.0)
+@pytest.mark.parametrize(
+    ("dataset", "minutes", "workers", "message"),
+    [(104, 1.0, 1, "dataset"), (101, 1.0, 0, "workers"), (101, 0, 1, "minutes")],
+)
+def test_bad_settings_are_refused(tmp_path, dataset, minutes, workers, message):
+    with pytest.raises(UsageError, match=message):
+        SyntheticTraining(tmp_path, dataset, minutes, workers=workers)
 
 
 def test_publishing_without_a_model_says_what_to_run(tmp_path):
@@ -214,9 +207,8 @@ def test_publishing_without_a_model_says_what_to_run(tmp_path):
 
 def test_plans_name_the_channels_that_are_not_normalised():
     plans = small_plans("Dataset102_TotalSpineSeg_step2", ["MRI", "noNorm"])
-    configuration = plans["configurations"]["3d_fullres"]
-    assert configuration["normalization_schemes"] == ["ZScoreNormalization", "NoNormalization"]
-    json.dumps(plans)
+    schemes = plans["configurations"]["3d_fullres"]["normalization_schemes"]
+    assert json.loads(json.dumps(schemes)) == ["ZScoreNormalization", "NoNormalization"]
 
 
 def network(dataset, kind):
