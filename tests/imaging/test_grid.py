@@ -58,9 +58,11 @@ def test_labels_survive_the_way_to_the_working_grid_and_back(orientation, spacin
     native = _store(Volume(_shapes(geometry), geometry.affine), orientation)
     working = grid.working_geometry(native.geometry)
     there, back = _there_and_back(native, working)
-    for label in (40, 224, 200):
+    for label in (40, 224):
         assert dice(back == label, native.data == label) > 0.93
-        assert label == 200 or dice(there == label, _shapes(working) == label) > 0.93
+        assert dice(there == label, _shapes(working) == label) > 0.93
+    # The slab is 6 mm thick, and either face may be half a voxel off.
+    assert dice(back == 200, native.data == 200) > 0.88
 
 
 def test_thick_slices_and_oblique_axes():
