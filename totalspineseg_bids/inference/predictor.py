@@ -71,6 +71,9 @@ class Predictor:
         Average over mirrored patches if the model was trained with mirroring.
     max_passes
         Maximum number of mirrored or shifted copies of a patch, the patch itself included; all if None.
+    trim
+        Maximum number of voxels at the left and the right end of an image that repeat what is found beside them, if
+        one patch less is needed then.
     step
         Distance of neighbouring patches as a fraction of their size.
     growth
@@ -101,6 +104,7 @@ class Predictor:
         *,
         mirror: bool = False,
         max_passes: int | None = None,
+        trim: int = 0,
         step: float = STEP,
         growth: float | None = None,
         low_priority_roles: Collection[str] = (),
@@ -117,6 +121,7 @@ class Predictor:
         self._options = options
         transforms = tta_transforms(model.mirror_axes, model.voxel_block) if mirror else (IDENTITY,)
         self.transforms = transforms[:max_passes]
+        self._trim = trim
         self._step, self._growth = step, model.patch_growth if growth is None else growth
         self._low_priority_roles, self._exclusive_parts, self._borders = low_priority_roles, exclusive_parts, borders
         self._engine: Engine | None = None
@@ -187,6 +192,8 @@ class Predictor:
         self._check(image, kept)
         with torch_threads(self._options.thread_count), torch.inference_mode():
             prepared = prepare(image.transpose(0, 3, 2, 1), spacing[::-1], self.model)
+            across = self.model.transpose.index(2)
+            prepared = prepared.trim(across, self.model.network_patch_size[across], self._trim)
             if roi is not None and not prepared.resampled:
                 prepared = prepared.within(roi.transpose(2, 1, 0).transpose(self.model.transpose), margin)
             collect = self._collect_resampled if prepared.resampled else self._collect_direct
@@ -356,9 +363,15 @@ class Predictor:
         order = [int(axis) for axis in np.argsort(self.model.transpose)][::-1]
         shape = [prepared.full_shape[axis] for axis in order]
         full = np.zeros(shape, values.dtype) if outside == 0 else np.full(shape, outside, values.dtype)
+        across, *others = (prepared.box[axis] for axis in order)
         # Torch copies between orders of axes on all threads.
-        part = torch.from_numpy(full[tuple(prepared.box[axis] for axis in order)])
+        part = torch.from_numpy(full[across, others[0], others[1]])
         part.copy_(torch.from_numpy(values).permute(order))
+        before, after = prepared.trimmed
+        if across.start == before:
+            full[:before] = full[before]
+        if across.stop == len(full) - after:
+            full[across.stop :] = full[across.stop - 1]
         return full
 
 

@@ -42,6 +42,8 @@ class PreparedImage:
     """Voxel size before resampling, mm."""
     roi: RegionOfInterest | None = None
     """Region of interest; the whole image if None."""
+    trimmed: tuple[int, int] = (0, 0)
+    """Voxels left out at either end of the left-right axis, which repeat the outermost ones that are kept."""
 
     @property
     def cropped_shape(self) -> Shape3:
@@ -73,6 +75,29 @@ class PreparedImage:
         return replace(
             self, data=self.data[(slice(None), *box)], box=(a, b, c), roi=RegionOfInterest(seen[box], margin)
         )
+
+    def trim(self, axis: int, length: int, most: int) -> PreparedImage:
+        """Leave out the ends of the left-right axis if the image is little wider than a patch.
+
+        Parameters
+        ----------
+        axis : int
+            The left-right axis, 0 to 2.
+        length : int
+            Of a patch along this axis.
+        most : int
+            Maximum number of voxels left out at either end.
+        """
+        more = self.data.shape[axis + 1] - length
+        if self.resampled or not 0 < more <= 2 * most:
+            return self
+        kept = slice(more // 2, more // 2 + length)
+        whole = [slice(None), slice(None), slice(None)]
+        whole[axis] = kept
+        box = list(self.box)
+        box[axis] = slice(box[axis].start + kept.start, box[axis].start + kept.stop)
+        trimmed = (kept.start, more - kept.start)
+        return replace(self, data=self.data[(slice(None), *whole)], box=(box[0], box[1], box[2]), trimmed=trimmed)
 
 
 def prepare(image: Float32, spacing: Sequence[float], model: NnUNetModel) -> PreparedImage:

@@ -20,6 +20,10 @@ class WindowLimits:
 
     passes: int | None = None
     """Maximum number of mirrored or shifted copies of each patch that are averaged; None for no limit."""
+    trim: int = 0
+    """Maximum number of voxels at the left and the right end of an image that repeat what is found beside them: an image
+    slightly wider than a patch needs twice as many patches.
+    """
     step: float = 0.0
     """Minimum distance of neighbouring patches, as a fraction of their size."""
     growth: float | None = None
@@ -48,12 +52,12 @@ class WindowLimits:
 WINDOW_LIMITS: Mapping[Quality, Mapping[Role, WindowLimits]] = MappingProxyType(
     {
         "fast": {
-            Role.STEP1: WindowLimits(step=0.85, growth=2.25),
+            Role.STEP1: WindowLimits(trim=4, step=0.85, growth=2.25),
             Role.STEP2: WindowLimits(passes=1, step=0.85, growth=2.25),
             Role.REFINE: WindowLimits(passes=1),
         },
         "standard": {
-            Role.STEP1: WindowLimits(growth=2.25),
+            Role.STEP1: WindowLimits(trim=4, step=0.85, growth=2.25),
             Role.STEP2: WindowLimits(passes=2, step=0.85, growth=2.25),
             Role.REFINE: WindowLimits(passes=1),
         },
