@@ -191,7 +191,9 @@ def test_a_lone_landmark_that_the_maps_see_at_two_levels_names_nothing(first, se
     [
         ("C2", "T3", {"C2", "C2-C3"}, True, True),
         ("C2", "T3", {"C2", "C2-C3"}, False, False),  # any vertebra that is cut at the top resembles C2
-        ("C2", "T3", {"C2", "C2-C3", "C7-T1"}, False, True),
+        ("C2", "T3", {"C2", "C2-C3", "C7-T1"}, True, True),
+        ("C2", "T3", {"C2", "C2-C3", "C7-T1"}, False, False),  # and C7-T1 is then found to match
+        ("C2", "L2", {"C2", "C2-C3", "C7-T1", "T12-L1"}, False, True),
         ("C4", "T5", {"C7-T1", "T1"}, False, False),  # one place that two classes mark
     ],
 )

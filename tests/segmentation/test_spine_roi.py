@@ -32,6 +32,16 @@ def test_the_region_is_where_the_prior_sees_a_spine_on_the_grid_of_the_image():
     np.testing.assert_array_equal(np.argwhere(region).max(axis=0), (41, 55, 79))
 
 
+def test_a_less_certain_spine_limits_the_region_from_front_to_back_only():
+    spine = column(0.2)
+    spine[4:8, 8:14, :6] = 0.9
+    region = locate_spine(prior_of(spine), GRID)
+    from_front_to_back = region.any(axis=(0, 2))
+    np.testing.assert_array_equal(np.flatnonzero(from_front_to_back)[[0, -1]], (32, 55))
+    # The coarse grid ends 2 mm before that of the image.
+    assert region[2:56, from_front_to_back, :].all()
+
+
 def with_far_noise(spine):
     spine[0, 0, 28] = 0.3
     return spine

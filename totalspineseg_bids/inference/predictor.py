@@ -367,11 +367,13 @@ class Predictor:
         # Torch copies between orders of axes on all threads.
         part = torch.from_numpy(full[across, others[0], others[1]])
         part.copy_(torch.from_numpy(values).permute(order))
-        before, after = prepared.trimmed
-        if across.start == before:
-            full[:before] = full[before]
-        if across.stop == len(full) - after:
-            full[across.stop :] = full[across.stop - 1]
+        if prepared.trimmed is not None:
+            whole, kept = prepared.trimmed
+            # A region of interest may end before.
+            if across.start == kept.start:
+                full[whole.start : kept.start] = full[kept.start]
+            if across.stop == kept.stop:
+                full[kept.stop : whole.stop] = full[kept.stop - 1]
         return full
 
 

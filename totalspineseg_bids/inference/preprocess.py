@@ -42,8 +42,8 @@ class PreparedImage:
     """Voxel size before resampling, mm."""
     roi: RegionOfInterest | None = None
     """Region of interest; the whole image if None."""
-    trimmed: tuple[int, int] = (0, 0)
-    """Voxels left out at either end of the left-right axis, which repeat the outermost ones that are kept."""
+    trimmed: tuple[slice, slice] | None = None
+    """Range along the left-right axis before and after its ends were left out (`trim`), in the full shape."""
 
     @property
     def cropped_shape(self) -> Shape3:
@@ -91,13 +91,11 @@ class PreparedImage:
         more = self.data.shape[axis + 1] - length
         if self.resampled or not 0 < more <= 2 * most:
             return self
-        kept = slice(more // 2, more // 2 + length)
-        whole = [slice(None), slice(None), slice(None)]
-        whole[axis] = kept
-        box = list(self.box)
-        box[axis] = slice(box[axis].start + kept.start, box[axis].start + kept.stop)
-        trimmed = (kept.start, more - kept.start)
-        return replace(self, data=self.data[(slice(None), *whole)], box=(box[0], box[1], box[2]), trimmed=trimmed)
+        first = more // 2
+        box, whole = list(self.box), self.box[axis]
+        box[axis] = slice(whole.start + first, whole.start + first + length)
+        data = self.data.swapaxes(1, axis + 1)[:, first : first + length].swapaxes(1, axis + 1)
+        return replace(self, data=data, box=(box[0], box[1], box[2]), trimmed=(whole, box[axis]))
 
 
 def prepare(image: Float32, spacing: Sequence[float], model: NnUNetModel) -> PreparedImage:

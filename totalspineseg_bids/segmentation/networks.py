@@ -181,7 +181,7 @@ class SegmentationNetworks:
         LevelPrior or None
             Evidence for the levels, where the set has such a network.
         (X, Y, Z) bool or None
-            Region of the spine; None where it is not certain or not used. For a set without such a network it comes
+            Region of the spine; None where none is seen or it is not used. For a set without such a network it comes
             from the bundled one.
         """
         own = self.models.level_prior is not None

@@ -93,18 +93,21 @@ def locate_spine(prior: LevelPrior, geometry: Geometry) -> NDArray[np.bool_] | N
     Returns
     -------
     (X, Y, Z) bool or None
-        On the grid of the image; None if the network sees no spine or is not certain of one.
+        On the grid of the image; None if the network sees no spine. Where it is not certain, the region is limited from
+        front to back only.
     """
     spine = [row for row, meaning in enumerate(prior.meanings) if meaning is not None]
     probability = prior.probabilities[spine].sum(axis=0)
     likely, certain = probability > _POSSIBLE, probability > _CERTAIN
     volume = float(np.count_nonzero(certain)) * abs(np.linalg.det(prior.affine[:3, :3]))
-    if volume < _LEAST_REGION_MM3 or np.count_nonzero(certain) < _LEAST_CERTAIN * np.count_nonzero(likely):
+    if volume < _LEAST_REGION_MM3:
         return None
     numbered, number = ndimage.label(likely, np.ones((3, 3, 3), bool))
     held = ndimage.sum_labels(certain, numbered, np.arange(number + 1))
     held[0] = 0
     coarse = (held >= _SHARE_OF_LARGEST * held.max())[numbered]
+    if np.count_nonzero(certain) < _LEAST_CERTAIN * np.count_nonzero(likely):
+        coarse = np.broadcast_to(coarse.any(axis=(0, 2), keepdims=True), coarse.shape)
     to_prior = np.linalg.inv(prior.affine) @ geometry.affine
     for axis in range(3):
         place = np.rint(to_prior[axis, axis] * np.arange(geometry.shape[axis]) + to_prior[axis, 3]).astype(np.intp)

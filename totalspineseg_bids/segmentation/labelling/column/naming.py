@@ -19,6 +19,8 @@ ONE_LANDMARK = "the levels rest on a single landmark"
 CONTESTED = "the only landmark in view is seen at two levels"
 RARE_VARIANT = "counted with {} thoracic and {} lumbar vertebrae, which is rare: a landmark may be in the wrong place"
 UNEXPLAINED = "most of what was found fits no order of levels"
+#: Landmarks by which C2 is found.
+_AXIS = ("C2", "C2-C3")
 
 
 def name_components(
@@ -46,7 +48,7 @@ def name_components(
     cautions = cautions or {}
     kept = [n for n, level in enumerate(solution.levels) if level is not None]
     reason = unnamed or abstention_reason(observations, solution)
-    doubt = ONE_LANDMARK if landmark_support(observations, solution.levels) < parameters.ENOUGH_LANDMARKS else None
+    doubt = ONE_LANDMARK if _sure_support(observations, solution.levels) < parameters.ENOUGH_LANDMARKS else None
     rare = _rare_variant(observations, solution)
     ids: list[int | None] = [None] * len(observations)
     reasons: list[str | None] = [None] * len(observations)
@@ -149,6 +151,16 @@ def landmark_support(observations: Sequence[Observation], levels: Sequence[str |
     return sum(landmarks_of(observations, levels).values())
 
 
+def _sure_support(observations: Sequence[Observation], levels: Sequence[str | None]) -> float:
+    """Return `landmark_support` without C2 and C2-C3 where the dens is not in view.
+
+    Networks call the vertebra that is cut at the top C2, and then tend to place the landmarks below it to match.
+    """
+    found = landmarks_of(observations, levels)
+    named = [(o, level) for o, level in zip(observations, levels, strict=True) if level is not None]
+    return sum(count for level, count in found.items() if level not in _AXIS or _has_dens(named))
+
+
 def landmarks_of(observations: Sequence[Observation], levels: Sequence[str | None]) -> dict[str, float]:
     """Count the landmarks that agree with the levels.
 
@@ -202,7 +214,7 @@ def _landmarks_in_view(named: Sequence[tuple[Observation, str]]) -> dict[str, fl
             else:
                 best = max(best, share)
         weight = parameters.VERTEBRA_LANDMARKS.get(level, 0.5) if observation.kind is Structure.VERTEBRA else 1.0
-        if level in {"C2", "C2-C3"} and not whole_axis:
+        if level in _AXIS and not whole_axis:
             weight *= 0.5
         found[level] = weight * max(0.0, best - _seen_elsewhere(observation, level, named)) if best else 0.0
     for k, number in enumerate(named_matches):
