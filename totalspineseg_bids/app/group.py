@@ -5,26 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 
-from totalspineseg_bids.app.group_inputs import (
-    merge_sessions,
-    read_norms,
-    read_participants,
-    read_ratings,
-    select_reference,
-)
+from totalspineseg_bids.app import group_inputs, group_tables
 from totalspineseg_bids.app.group_profiles import BAND_COLUMNS, make_band_table, read_profiles, summarise_profiles
-from totalspineseg_bids.app.group_tables import (
-    IMAGE_COLUMNS,
-    LONG_COLUMNS,
-    VOLUME_COLUMNS,
-    GroupTables,
-    add_ratings,
-    add_scores,
-    make_long_table,
-    make_tables,
-    make_wide_table,
-    write_table,
-)
 from totalspineseg_bids.app.reports import read_images
 from totalspineseg_bids.app.selection import make_selection
 from totalspineseg_bids.bids.description import read_dataset_texts
@@ -44,7 +26,7 @@ WIDE = "group_measures_wide"
 PAGE = "group.html"
 
 
-def read_tables(config: RunConfig) -> GroupTables:
+def read_tables(config: RunConfig) -> group_tables.GroupTables:
     """Read the derivatives of the images that a configuration selects; participants without any are logged."""
     selected = make_filter(make_selection(config))
     images = [image for image in read_images(config.output_dir, config.participant_label) if selected(image.source)]
@@ -52,10 +34,10 @@ def read_tables(config: RunConfig) -> GroupTables:
     absent = [label for label in config.participant_label if label not in found]
     if found and absent:
         logger.warning("%s: has no results of participant %s", config.output_dir, ", ".join(absent))
-    return make_tables(images)
+    return group_tables.make_tables(images)
 
 
-def run_group(config: RunConfig) -> GroupTables:
+def run_group(config: RunConfig) -> group_tables.GroupTables:
     """Run the group level.
 
     The group level writes ``group.html``, ``group_images.tsv`` (one row per image), ``group_volumes.tsv`` (one row per
@@ -95,31 +77,31 @@ def run_group(config: RunConfig) -> GroupTables:
     if tables.images.empty:
         msg = f"{output}: holds no derivatives of the images asked for; run the participant level first"
         raise NothingSelectedError(msg)
-    participants = read_participants(config, set(tables.images["participant"]))
-    norms = read_norms(config.norms)
-    add_ratings(tables.images, read_ratings(config.qc_file, tables.images["image"]))
-    reference = select_reference(config.reference, participants, tables.images)
+    participants = group_inputs.read_participants(config, set(tables.images["participant"]))
+    norms = group_inputs.read_norms(config.norms)
+    group_tables.add_ratings(tables.images, group_inputs.read_ratings(config.qc_file, tables.images["image"]))
+    reference = group_inputs.select_reference(config.reference, participants, tables.images)
     if config.dry_run:
         for status, source in zip(tables.images["status"], tables.images["source"], strict=True):
             sys.stdout.write(f"{status}\t{source}\n")
         return tables
     clean_root(output)
-    add_scores(tables, norms, participants)
+    group_tables.add_scores(tables, norms, participants)
     areas = read_profiles(output, tables.images)
     used = None if reference is None else tables.images["image"].isin(list(reference)).to_numpy()
     band = summarise_profiles(areas, used)
     try:
-        write_table(output / VOLUMES, tables.volumes, VOLUME_COLUMNS)
-        write_table(output / IMAGES, tables.images, IMAGE_COLUMNS)
-        write_table(output / MEASURES, make_long_table(tables), LONG_COLUMNS)
-        write_table(output / WIDE, *make_wide_table(tables))
-        write_table(output / GROUP_PROFILES, make_band_table(areas, band, used), BAND_COLUMNS)
+        group_tables.write_table(output / VOLUMES, tables.volumes, group_tables.VOLUME_COLUMNS)
+        group_tables.write_table(output / IMAGES, tables.images, group_tables.IMAGE_COLUMNS)
+        group_tables.write_table(output / MEASURES, group_tables.make_long_table(tables), group_tables.LONG_COLUMNS)
+        group_tables.write_table(output / WIDE, *group_tables.make_wide_table(tables))
+        group_tables.write_table(output / GROUP_PROFILES, make_band_table(areas, band, used), BAND_COLUMNS)
         write_group_report(
             output / PAGE,
             tables.images,
             tables.volumes,
             dataset_name=read_dataset_texts(config.bids_dir).get("Name") or config.bids_dir.name,
-            participants=merge_sessions(participants),
+            participants=group_inputs.merge_sessions(participants),
             areas=areas,
             band=band,
             reference=(config.reference, reference) if config.reference and reference else None,

@@ -15,16 +15,9 @@ from totalspineseg_bids.app.participant import select_images
 from totalspineseg_bids.app.segmenter import SegmenterFactory, load_segmenter
 from totalspineseg_bids.bids.names import DerivativeNames, SourceImage
 from totalspineseg_bids.bids.publish import looks_complete
+from totalspineseg_bids.cluster import resources
 from totalspineseg_bids.cluster.containers import program_in, uses_apptainer
 from totalspineseg_bids.cluster.plan import Job, JobPlan
-from totalspineseg_bids.cluster.resources import (
-    BATCH_MINUTES,
-    GROUP_RESOURCES,
-    JOBS_IN_TURN,
-    estimate,
-    memory_need,
-    weights_mb,
-)
 from totalspineseg_bids.config import SETTINGS, RunConfig, SettingGroup
 from totalspineseg_bids.imaging.memory import MemoryNeed
 from totalspineseg_bids.inference.resources import available_cpus
@@ -58,7 +51,7 @@ def make_plan(config: RunConfig, factory: SegmenterFactory = load_segmenter) -> 
         container=config.container if uses_apptainer(config) else None,
         jobs=dict(_jobs(shares, sources, config)),
         sources={label: images for label, images in _by_participant(sources).items() if label in labels},
-        group=GROUP_RESOURCES,
+        group=resources.GROUP_RESOURCES,
         expected=expected,
     )
 
@@ -155,13 +148,13 @@ def _jobs(
     shares: Mapping[str, Sequence[SourceImage]], sources: Sequence[SourceImage], config: RunConfig
 ) -> Iterator[tuple[str, Job]]:
     """Yield the jobs by name: one part of the dataset, or several one after the other."""
-    weights = weights_mb(config)
+    weights = resources.weights_mb(config)
     cores = max(1, available_cpus() // (config.job_limit or 1)) if config.executor == "local" else None
     sessions: dict[tuple[str, str], list[SourceImage]] = defaultdict(list)
     for source in sources:
         sessions[source.participant, source.session].append(source)
     # A batch ends where its estimate passes the time limit.
-    limit, untimed = config.time or BATCH_MINUTES, dataclasses.replace(config, time=None)
+    limit, untimed = config.time or resources.BATCH_MINUTES, dataclasses.replace(config, time=None)
     most = _largest_batch(len(shares), config)
     names: list[str] = []
     needs: list[MemoryNeed] = []
@@ -169,13 +162,13 @@ def _jobs(
     def job() -> tuple[str, Job]:
         name = names[0] if len(names) == 1 else f"{names[0]}_and-{len(names) - 1}-more"
         images = tuple(source.relative for share in names for source in shares[share])
-        return name, Job(images, estimate(needs, weights, config, cores))
+        return name, Job(images, resources.estimate(needs, weights, config, cores))
 
     for share, images in shares.items():
         # The networks also run on the images of the session that are labelled together with these.
         read = dict.fromkeys(s for image in images for s in sessions[image.participant, image.session])
-        new = [memory_need(source.path) for source in (read if config.joint_session else images)]
-        minutes = estimate([*needs, *new], weights, untimed, cores).minutes
+        new = [resources.memory_need(source.path) for source in (read if config.joint_session else images)]
+        minutes = resources.estimate([*needs, *new], weights, untimed, cores).minutes
         if len(names) >= most or (names and config.batch_size is None and minutes > limit):
             yield job()
             names, needs = [], []
@@ -192,7 +185,7 @@ def _largest_batch(shares: int, config: RunConfig) -> int:
     if config.gpus or config.device.startswith("cuda"):
         return shares
     at_a_time = config.job_limit or (1 if config.executor == "local" else shares)
-    return max(1, shares // (JOBS_IN_TURN * at_a_time))
+    return max(1, shares // (resources.JOBS_IN_TURN * at_a_time))
 
 
 def _job_settings(config: RunConfig) -> dict[str, Any]:

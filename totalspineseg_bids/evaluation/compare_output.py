@@ -7,16 +7,9 @@ import math
 from pathlib import Path
 from typing import Any
 
+from totalspineseg_bids.evaluation import evaluate_output
 from totalspineseg_bids.evaluation.compare import ComparedMetric, Comparison, Difference
 from totalspineseg_bids.evaluation.evaluate import Metric
-from totalspineseg_bids.evaluation.evaluate_output import (
-    UNITS,
-    align_columns,
-    environment,
-    format_figure,
-    to_json_value,
-    to_tsv,
-)
 from totalspineseg_bids.evaluation.metrics import GROUPS
 from totalspineseg_bids.imaging.atomic import write_text
 
@@ -28,7 +21,7 @@ def format_difference(metric: Metric, difference: Difference) -> str:
     """Return a difference with its interval, such as ``+0.012 (-0.003 to +0.027)``."""
     if math.isnan(difference.value):
         return "–"
-    scale, digits, _ = UNITS[metric.unit]
+    scale, digits, _ = evaluate_output.UNITS[metric.unit]
     value, low, high = (f"{scale * number:+.{digits}f}" for number in difference)
     return value if math.isnan(difference.low) else f"{value} ({low} to {high})"
 
@@ -44,10 +37,10 @@ def comparison_table(comparison: Comparison) -> str:
         rows = [["all" if tag == "all" else f"{tag} {value} ({len(part.images)})", *head]]
         for row in _rows_with_figures(part):
             if tag == "all" or row.metric.key in _MAIN:
-                figures = [format_figure(figure, row.metric.unit) for figure in row.figures.values()]
+                figures = [evaluate_output.format_figure(figure, row.metric.unit) for figure in row.figures.values()]
                 differences = [format_difference(row.metric, found) for found in row.differences.values()]
                 rows.append([row.metric.title, *figures, *differences])
-        lines += ["", *align_columns(rows)]
+        lines += ["", *evaluate_output.align_columns(rows)]
     return "\n".join([*lines, *_remarks(comparison)]) + "\n"
 
 
@@ -113,7 +106,7 @@ def _page_row(row: ComparedMetric) -> dict[str, Any]:
         "title": metric.title,
         "cells": [
             {
-                "text": format_figure(figure, metric.unit),
+                "text": evaluate_output.format_figure(figure, metric.unit),
                 "best": metric.better * figure == best,
                 "length": figure if metric.unit != "mm" else math.nan,
             }
@@ -127,7 +120,7 @@ def comparison_page(comparison: Comparison) -> str:
     """Return the comparison as an HTML page that names no other file and holds no script."""
     names = list(comparison.models)
     levels = _level_rows(comparison)
-    template = environment().get_template("comparison.html.j2")
+    template = evaluate_output.environment().get_template("comparison.html.j2")
     return template.render(
         title="Models side by side",
         names=names,
@@ -161,8 +154,8 @@ def write_comparison(comparison: Comparison, folder: Path) -> None:
         "metrics": rows,
         "levels": levels,
     }
-    write_text(folder / "comparison.json", json.dumps(to_json_value(content), indent=1) + "\n")
-    write_text(folder / "comparison.tsv", to_tsv(rows))
-    write_text(folder / "levels.tsv", to_tsv(levels))
-    write_text(folder / "images.tsv", to_tsv(images))
+    write_text(folder / "comparison.json", json.dumps(evaluate_output.to_json_value(content), indent=1) + "\n")
+    write_text(folder / "comparison.tsv", evaluate_output.to_tsv(rows))
+    write_text(folder / "levels.tsv", evaluate_output.to_tsv(levels))
+    write_text(folder / "images.tsv", evaluate_output.to_tsv(images))
     write_text(folder / "comparison.html", comparison_page(comparison))

@@ -18,17 +18,7 @@ from PIL import Image
 from totalspineseg_bids.imaging.atomic import write_bytes
 from totalspineseg_bids.imaging.centerline import Centerline
 from totalspineseg_bids.imaging.volume import Affine, Volume
-from totalspineseg_bids.report import viewer
-from totalspineseg_bids.report.overlay import (
-    IntensityWindow,
-    composite,
-    draw_areas,
-    draw_contours,
-    draw_level_names,
-    draw_orientation,
-    sample_image,
-    sample_labels,
-)
+from totalspineseg_bids.report import overlay, viewer
 from totalspineseg_bids.report.reformat import (
     Reformat,
     axial_reformats,
@@ -130,7 +120,7 @@ def write_figures(
     writer = _Writer(folder, stem)
     if labels is None or affine is None:
         labels, affine = np.zeros((1, 1, 1), np.uint8), np.eye(4)
-    window = IntensityWindow.from_labels(image, labels, affine)
+    window = overlay.IntensityWindow.from_labels(image, labels, affine)
     plane = curved_plane(labels, affine)
     if plane is not None and centerline is None:
         centerline = Centerline.from_labels(labels, affine)
@@ -142,20 +132,20 @@ def write_figures(
     for kind, reformat in reformats.items():
         if reformat is None:
             continue
-        grey, ids = sample_image(image, reformat, window), sample_labels(labels, affine, reformat)
-        areas, contours = draw_areas(ids), draw_contours(ids, reformat.scale)
+        grey, ids = overlay.sample_image(image, reformat, window), overlay.sample_labels(labels, affine, reformat)
+        areas, contours = overlay.draw_areas(ids), overlay.draw_contours(ids, reformat.scale)
         if kind == "sagittal":
             # Before the names are drawn: they are not readable at this size.
-            writer.save(THUMBNAIL, _thumbnail(composite(grey, areas, contours), ids))
-        draw_level_names(contours, ids, reformat.scale, sagittal=kind != "coronal")
-        draw_orientation(contours, reformat)
+            writer.save(THUMBNAIL, _thumbnail(overlay.composite(grey, areas, contours), ids))
+        overlay.draw_level_names(contours, ids, reformat.scale, sagittal=kind != "coronal")
+        overlay.draw_orientation(contours, reformat)
         writer.save_layers(kind, grey, areas, contours)
     if plane is not None:
         axial = axial_reformats(labels, affine, plane, centerline, pixels=_AXIAL_PX)
     else:
         axial = plain_axial_reformats(image.geometry, _AXIAL_PX)
     if axial:
-        tiles = [(r, sample_image(image, r, window), sample_labels(labels, affine, r)) for r in axial]
+        tiles = [(r, overlay.sample_image(image, r, window), overlay.sample_labels(labels, affine, r)) for r in axial]
         writer.save_layers("axial", *_strip(tiles))
     jpeg, png = viewer.viewer_files(image, labels, affine, window)
     writer.save_bytes(viewer.GREY, ".jpg", jpeg)
@@ -191,7 +181,7 @@ def _strip(
         left = index * (_AXIAL_PX + _GAP_PX)
         grey[:, left : left + _AXIAL_PX] = tile
         ids[:, left : left + _AXIAL_PX] = tile_ids
-        tile_contours = draw_contours(tile_ids, reformat.scale)
-        draw_orientation(tile_contours, reformat)
+        tile_contours = overlay.draw_contours(tile_ids, reformat.scale)
+        overlay.draw_orientation(tile_contours, reformat)
         contours.paste(tile_contours, (left, 0))
-    return grey, draw_areas(ids), contours
+    return grey, overlay.draw_areas(ids), contours

@@ -8,16 +8,8 @@ from scipy import ndimage
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import SpineVariant
 from totalspineseg_bids.imaging.volume import Volume
+from totalspineseg_bids.synthesis import bodies
 from totalspineseg_bids.synthesis.arches import draw_posterior
-from totalspineseg_bids.synthesis.bodies import (
-    draw_bodies,
-    draw_discs,
-    draw_foraminal_fat,
-    draw_osteophytes,
-    draw_tubes,
-    fill_epidural_space,
-    open_facet_joints,
-)
 from totalspineseg_bids.synthesis.body import draw_body, draw_septa
 from totalspineseg_bids.synthesis.curve import SpinalColumn, SpineParameters, build_column
 from totalspineseg_bids.synthesis.rasterize import FIRST_SPINE_LABEL, Canvas
@@ -76,16 +68,16 @@ def make_spine(
     column = build_column(rng, variant, p)
     canvas = _canvas(column, p.scale, p.fat, spacing)
     profile = draw_body(canvas, column, p, rng)
-    draw_foraminal_fat(canvas, column)
-    draw_discs(canvas, column, variant.discs(), p.endplate, rng)
-    draw_bodies(canvas, column)
-    draw_osteophytes(canvas, column, rng)
+    bodies.draw_foraminal_fat(canvas, column)
+    bodies.draw_discs(canvas, column, variant.discs(), p.endplate, rng)
+    bodies.draw_bodies(canvas, column)
+    bodies.draw_osteophytes(canvas, column, rng)
     draw_sacrum(canvas, column, p.scale)
-    draw_tubes(canvas, column)
+    bodies.draw_tubes(canvas, column)
     draw_atlas_and_axis(canvas, column, p.scale)
     draw_posterior(canvas, column, p.scale, rng)
-    open_facet_joints(canvas)
-    fill_epidural_space(canvas, column)
+    bodies.open_facet_joints(canvas)
+    bodies.fill_epidural_space(canvas, column)
     draw_septa(canvas, profile, p, rng)
     _clear_beyond(canvas, column)
     _join_islands(canvas)

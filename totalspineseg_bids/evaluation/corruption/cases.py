@@ -10,16 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from totalspineseg_bids.anatomy import SpineVariant
+from totalspineseg_bids.evaluation.corruption import subjects
 from totalspineseg_bids.evaluation.corruption.damage import DAMAGES, LATE, blind
-from totalspineseg_bids.evaluation.corruption.subjects import (
-    BLIND_VIEWS,
-    VIEWS,
-    Case,
-    ImpossibleError,
-    make_case,
-    make_subject,
-    require,
-)
 from totalspineseg_bids.segmentation.class_map import ClassMap
 
 LAYOUTS = ("r20240601-step2", "r20241115-step2")
@@ -87,20 +79,20 @@ def plans(split: str, singles: int, pairs: int, blinds: int) -> list[Plan]:
     return listed
 
 
-def make(plan: Plan) -> Case | None:
+def make(plan: Plan) -> subjects.Case | None:
     """Make a case; None if its damages cannot be combined."""
     rng = np.random.default_rng([SPLITS[plan.split], zlib.crc32(plan.kind.encode()), plan.seed])
     layout = ClassMap.named(LAYOUTS[(plan.seed + zlib.crc32(plan.kind.encode())) % 2])
     for _ in range(12):
-        with suppress(ImpossibleError):
+        with suppress(subjects.ImpossibleError):
             return _attempt(plan, layout, rng)
     return None
 
 
-def _attempt(plan: Plan, layout: ClassMap, rng: np.random.Generator) -> Case:
+def _attempt(plan: Plan, layout: ClassMap, rng: np.random.Generator) -> subjects.Case:
     variants = [d for d in plan.damages if d in VARIANTS]
     shapes = [d for d in plan.damages if d in SHAPES]
-    require(len(variants) <= 1 and len(shapes) <= 1)
+    subjects.require(len(variants) <= 1 and len(shapes) <= 1)
     views, shares = list(_VIEW_SHARE), np.array(list(_VIEW_SHARE.values()))
     view = str(rng.choice(views, p=shares / shares.sum()))
     variant = SpineVariant()
@@ -108,10 +100,10 @@ def _attempt(plan: Plan, layout: ClassMap, rng: np.random.Generator) -> Case:
         variant, allowed = VARIANTS[variants[0]]
         view = str(rng.choice(allowed))
     if plan.group == "blind":
-        view = str(rng.choice([*BLIND_VIEWS, *VIEWS]))
+        view = str(rng.choice([*subjects.BLIND_VIEWS, *subjects.VIEWS]))
     seed = SPLITS[plan.split] + int(rng.integers(2 if variants or shapes else _SUBJECTS))
-    subject = make_subject(seed, variant, SHAPES[shapes[0]] if shapes else "ordinary")
-    case = make_case(subject, view, layout, rng, swap=bool(rng.random() < 0.5))
+    subject = subjects.make_subject(seed, variant, SHAPES[shapes[0]] if shapes else "ordinary")
+    case = subjects.make_case(subject, view, layout, rng, swap=bool(rng.random() < 0.5))
     case.damages = plan.damages
     if plan.group == "blind":
         blind(case, rng)
@@ -121,7 +113,7 @@ def _attempt(plan: Plan, layout: ClassMap, rng: np.random.Generator) -> Case:
     return case
 
 
-def make_all(listed: list[Plan]) -> Iterator[tuple[Plan, Case]]:
+def make_all(listed: list[Plan]) -> Iterator[tuple[Plan, subjects.Case]]:
     """Make cases, leaving out those whose damages cannot be combined."""
     for plan in listed:
         case = make(plan)

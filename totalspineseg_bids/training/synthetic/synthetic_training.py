@@ -17,15 +17,8 @@ import torch
 
 from totalspineseg_bids.anatomy import SpineVariant
 from totalspineseg_bids.imaging.volume import Volume
+from totalspineseg_bids.training.synthetic import options
 from totalspineseg_bids.training.synthetic.label_map_pool import build_pool
-from totalspineseg_bids.training.synthetic.options import (
-    POOLS,
-    SyntheticTraining,
-    checkpoints,
-    describe,
-    finished,
-    pool_folder,
-)
 from totalspineseg_bids.training.synthetic.small_plans import CONFIGURATION
 
 
@@ -44,7 +37,7 @@ def _training_spine(rng: np.random.Generator, number: int, spacing: float) -> Vo
     return make_spine(rng, variant=variant, spacing=spacing, parameters=parameters)
 
 
-def train_bundled(training: SyntheticTraining) -> Path:
+def train_bundled(training: options.SyntheticTraining) -> Path:
     """Train one model for its minutes, resuming from an earlier checkpoint if there is one.
 
     Returns
@@ -67,11 +60,11 @@ def train_bundled(training: SyntheticTraining) -> Path:
     os.environ.setdefault("nnUNet_preprocessed", str(training.work_dir / "preprocessed"))
     if training.threads is not None:
         torch.set_num_threads(training.threads)
-    recipe = POOLS[training.dataset]
+    recipe = options.POOLS[training.dataset]
     if training.spines is not None:
         recipe = replace(recipe, spines=training.spines)
     pool = build_pool(
-        pool_folder(training.work_dir, training.dataset),
+        options.pool_folder(training.work_dir, training.dataset),
         training.label_maps,
         recipe,
         TRAINING_DOMAIN + training.seed,
@@ -83,11 +76,11 @@ def train_bundled(training: SyntheticTraining) -> Path:
     from totalspineseg_bids.training.synthetic.level_prior_trainer import nnUNetTrainerScout  # noqa: PLC0415
     from totalspineseg_bids.training.synthetic.trainer import nnUNetTrainerSynthetic  # noqa: PLC0415
 
-    description, plans = describe(
+    description, plans = options.describe(
         training.dataset, len(pool), features=training.features, convolutions=training.convolutions
     )
     trainer_class = nnUNetTrainerScout if training.dataset == 103 else nnUNetTrainerSynthetic
-    latest = checkpoints(training.work_dir, training.dataset) / "checkpoint_latest.pth"
+    latest = options.checkpoints(training.work_dir, training.dataset) / "checkpoint_latest.pth"
     plans["continue_training"] = latest.exists()
     trainer = trainer_class(plans, CONFIGURATION, "all", description, torch.device(training.device))
     trainer.prepare(training, pool)
@@ -96,7 +89,7 @@ def train_bundled(training: SyntheticTraining) -> Path:
     else:
         start_from = training.start_from
         if start_from is None and training.dataset == 102:
-            start_from = finished(training.work_dir, 101)
+            start_from = options.finished(training.work_dir, 101)
         if start_from is not None:
             trainer.take_weights(start_from)
     trainer.run_training()
