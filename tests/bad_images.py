@@ -18,13 +18,7 @@ def write(content: bytes) -> Maker:
 
 
 def image(data: np.ndarray, affine: np.ndarray | None = None) -> Maker:
-    def make(path: Path) -> None:
-        if affine is None:
-            save(path, data)
-        else:
-            nib.save(nib.Nifti1Image(data, affine), path)
-
-    return make
+    return lambda path: save(path, data) if affine is None else nib.save(nib.Nifti1Image(data, affine), path)
 
 
 def changed(change: Callable[[nib.Nifti1Header], None]) -> Maker:
@@ -40,6 +34,8 @@ def changed(change: Callable[[nib.Nifti1Header], None]) -> Maker:
 
 
 def cut(keep: float) -> Maker:
+    """Return a maker of images that end early."""
+
     def make(path: Path) -> None:
         content = save(path, tiny_image()).read_bytes()
         path.write_bytes(content[: int(keep * len(content))])
@@ -57,16 +53,11 @@ def flipped(path: Path) -> None:
     path.write_bytes(bytes(content))
 
 
-def with_values(**values: float) -> Maker:
-    """An image with single voxels of another value."""
-
-    def make(path: Path) -> None:
-        data = tiny_image().astype(np.float32)
-        for number, value in enumerate(values.values()):
-            data[0, 0, number] = value
-        save(path, data)
-
-    return make
+def with_values(*values: float) -> Maker:
+    """Return a maker of images in which the first voxels have other values."""
+    data = tiny_image().astype(np.float32)
+    data[0, 0, : len(values)] = values
+    return image(data)
 
 
 def colours(path: Path) -> None:
@@ -159,9 +150,9 @@ KINDS = {
     "annexpointer": Kind(write(b"/annex/objects/MD5E-s123--abc.nii.gz\n"), 66, "content not fetched"),
     "unreadable": Kind(unreadable, 66, "no permission to read it"),
     "fourd": Kind(image(np.stack([tiny_image()] * 3, axis=3)), 0, "volume:mean-of-3"),
-    "somenan": Kind(with_values(a=np.nan, b=np.nan), 0, "non-finite-voxels:2"),
-    "someinf": Kind(with_values(a=np.inf, b=-np.inf, c=np.inf), 0, "non-finite-voxels:3"),
-    "negative": Kind(with_values(a=-300.0, b=-1.0), 0, ""),
+    "somenan": Kind(with_values(np.nan, np.nan), 0, "non-finite-voxels:2"),
+    "someinf": Kind(with_values(np.inf, -np.inf, np.inf), 0, "non-finite-voxels:3"),
+    "negative": Kind(with_values(-300.0, -1.0), 0, ""),
     "int64": Kind(whole_numbers_of_64_bits, 0, ""),
     "sheared": Kind(image(tiny_image(), sheared()), 0, "sheared-affine"),
     "otherqform": Kind(other_qform, 0, "qform-sform-differ"),

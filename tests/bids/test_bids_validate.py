@@ -8,10 +8,8 @@ import pytest
 
 from totalspineseg_bids.bids import validate as module
 from totalspineseg_bids.bids.names import SourceImage
-from totalspineseg_bids.bids.validate import check_dataset, find_validator
+from totalspineseg_bids.bids.validate import check_dataset
 from totalspineseg_bids.errors import DatasetError
-
-pytestmark = pytest.mark.skipif(find_validator() is None, reason="bids-validator-deno is not installed")
 
 
 def make(root: Path, *names: str) -> Path:

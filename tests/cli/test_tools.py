@@ -102,12 +102,9 @@ def test_label_abstains_without_evidence(tmp_path):
 
 
 def test_label_errors(tmp_path):
-    semantic = save(tmp_path / "in.nii.gz", semantic_map(TRUTH, 101))
-    assert main(["label", str(semantic), str(tmp_path / "o.nii.gz"), "--layout", "r1999"]) == ExitCode.USAGE
-    assert main(["label", str(semantic), str(semantic), "--layout", "r20240601-step1"]) == ExitCode.USAGE
-    image = save(tmp_path / "image.nii.gz", block() + 0.5)
-    arguments = ["label", str(image), str(tmp_path / "o.nii.gz"), "--layout", "r20240601-step1"]
-    assert main(arguments) == ExitCode.BAD_DATA
+    semantic = str(save(tmp_path / "in.nii.gz", semantic_map(TRUTH, 101)))
+    assert main(["label", semantic, str(tmp_path / "o.nii.gz"), "--layout", "r1999"]) == ExitCode.USAGE
+    assert main(["label", semantic, semantic, "--layout", "r20240601-step1"]) == ExitCode.USAGE
 
 
 def test_prepare_and_evaluate(tmp_path, capsys):

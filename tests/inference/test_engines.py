@@ -11,12 +11,14 @@ import torch
 from tests.inference.untrained import write_untrained_model
 from totalspineseg_bids.errors import ModelError, UsageError
 from totalspineseg_bids.inference import engines
-from totalspineseg_bids.inference.engines import make_engine, resolve_device, torch_threads
+from totalspineseg_bids.inference.engines import import_openvino, make_engine, resolve_device, torch_threads
 from totalspineseg_bids.inference.model import load_model
 from totalspineseg_bids.inference.options import InferenceOptions
 from totalspineseg_bids.inference.predictor import Predictor
 
 from .samples import ISO, OPENVINO, STEP2, TORCH, image
+
+openvino = import_openvino()
 
 
 def patch_of(shape=(16, 16, 16)):
@@ -26,7 +28,6 @@ def patch_of(shape=(16, 16, 16)):
 @pytest.mark.parametrize("outputs", [3, 20])
 def test_auto_takes_openvino_on_cpu_and_it_agrees_with_torch_at_any_shape_of_patches(outputs, tmp_path):
     """With many outputs OpenVINO gives channels last."""
-    pytest.importorskip("openvino")
     dataset = STEP2 | {"labels": {"background": 0} | {f"class_{n}": n for n in range(1, outputs)}}
     dataset.pop("regions_class_order", None)
     model = load_model(write_untrained_model(tmp_path, dataset, folds=2))
@@ -42,7 +43,6 @@ def test_auto_takes_openvino_on_cpu_and_it_agrees_with_torch_at_any_shape_of_pat
 
 
 def test_openvino_leaves_the_choice_of_cores_to_the_system(model, monkeypatch):
-    openvino = pytest.importorskip("openvino")
     compiled = []
     compile_model = openvino.Core.compile_model
 
@@ -58,7 +58,6 @@ def test_openvino_leaves_the_choice_of_cores_to_the_system(model, monkeypatch):
 
 @pytest.fixture(params=["FP32", "FP32 BF16"], ids=["old processor", "new processor"])
 def has_bf16(request, monkeypatch):
-    openvino = pytest.importorskip("openvino")
     monkeypatch.setattr(openvino.Core, "get_property", lambda *_: request.param.split())
     return "BF16" in request.param
 
@@ -76,7 +75,6 @@ def test_openvino_takes_bfloat16_where_model_and_processor_do(has_bf16, told, as
 
 @pytest.mark.parametrize(("least", "chosen"), [(0.5, "bf16"), (1.01, "fp32")])
 def test_a_model_that_does_not_state_its_precision_is_tried(least, chosen, model, monkeypatch):
-    openvino = pytest.importorskip("openvino")
     monkeypatch.setattr(openvino.Core, "get_property", lambda *_: ["FP32", "BF16"])
     monkeypatch.setattr(engines, "_LEAST_AGREEMENT", least)
     monkeypatch.setattr(engines, "_TRIED_FROM_VOXELS", 16**3)
@@ -148,7 +146,6 @@ def test_threads_are_set_back():
 
 def test_openvino_reports_nothing(tmp_path):
     """In a fresh process, with a home folder in which usage reporting would leave its traces."""
-    pytest.importorskip("openvino")
     in_fresh_process(
         "import sys\n"
         "from totalspineseg_bids.inference.compilation import import_openvino\n"
@@ -164,7 +161,6 @@ def test_openvino_reports_nothing(tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 def test_a_signal_after_a_segmentation_reaches_its_handler():
     """In a fresh process; a signal crashed it when the engines of several networks were freed one after the other."""
-    pytest.importorskip("openvino")
     in_fresh_process(
         "import signal, numpy as np\n"
         "from totalspineseg_bids.imaging.volume import Volume\n"

@@ -15,8 +15,6 @@ from totalspineseg_bids.inference.network_cache import CACHE_VARIABLE, cache_fol
 
 from .samples import OPENVINO, STEP2, image
 
-pytest.importorskip("openvino")
-
 
 def outputs(model: NnUNetModel) -> list[np.ndarray]:
     engine = make_engine(model, OPENVINO)

@@ -95,13 +95,6 @@ def test_a_scout_that_hesitates_between_neighbours_does_not_decide():
     assert _solve(mixed)[1].status is SpineStatus.ABSTAINED
 
 
-def test_many_votes_of_a_scout_do_not_outweigh_the_sacrum():
-    """A prior shifted by one all along a lumbar column: its class_shares go together and count as few."""
-    names, observations = column_of("T12", "S")
-    solution, _ = _solve(_shifted(names, observations, -1))
-    assert list(solution.levels) == names
-
-
 def _shifted(names, observations, by):
     """Return the components with a prior that is shifted: each has the level ``by`` places below in its kind."""
     informed = []
