@@ -69,7 +69,7 @@ def test_a_variant_that_does_not_exist_is_refused():
 
 
 def test_odd_discs_are_every_second_one_from_c2_c3():
-    assert [anatomy.disc(level).id for level in anatomy.ODD_DISCS] == list(range(224, 201, -2))
+    assert [anatomy.disc(level).id for level in anatomy.REGULAR_DISCS[::2]] == list(range(224, 201, -2))
 
 
 def test_level_points_are_numbered_as_in_the_spinal_cord_toolbox():
