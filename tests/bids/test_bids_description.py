@@ -45,7 +45,7 @@ def test_the_container_comes_from_the_environment(environment, container):
     ],
 )
 def test_the_link_to_the_raw_dataset_is_relative(raw, output, link):
-    content = json.loads(make_dataset_description(Path(raw), Path(output), "Études", {}))
+    content = json.loads(make_dataset_description(Path(raw), Path(output), "Études"))
     assert content["DatasetLinks"] == {"raw": link}
     assert content["SourceDatasets"] == [{"URL": link}]
     assert content["Name"] == "Spine segmentation of Études"

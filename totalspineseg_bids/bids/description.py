@@ -77,13 +77,7 @@ def make_generated_by(environment: Mapping[str, str] | None = None) -> dict[str,
     return entry
 
 
-def make_dataset_description(
-    raw: Path,
-    output: Path,
-    raw_name: str | None,
-    environment: Mapping[str, str] | None = None,
-    license_name: str | None = None,
-) -> str:
+def make_dataset_description(raw: Path, output: Path, raw_name: str | None, license_name: str | None = None) -> str:
     """Return the text of ``dataset_description.json``.
 
     Parameters
@@ -92,8 +86,6 @@ def make_dataset_description(
         Input dataset and output folder (absolute); the link between them is relative.
     raw_name : str or None
         Name of the input dataset.
-    environment : mapping of str to str, optional
-        Environment variables; those of the process by default.
     license_name : str or None
         Licence of the input dataset.
     """
@@ -103,7 +95,7 @@ def make_dataset_description(
         "BIDSVersion": BIDS_VERSION,
         "DatasetType": "derivative",
         **({"License": license_name} if license_name else {}),
-        "GeneratedBy": [make_generated_by(environment)],
+        "GeneratedBy": [make_generated_by()],
         "SourceDatasets": [{"URL": link}],
         "DatasetLinks": {"raw": link},
         "ReferencesAndLinks": [f"{publication.reference} {publication.link}" for publication in PUBLICATIONS],

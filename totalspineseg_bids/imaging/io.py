@@ -17,17 +17,8 @@ from numpy.typing import NDArray
 
 from totalspineseg_bids.errors import ImageError
 from totalspineseg_bids.files import sha256_of
+from totalspineseg_bids.imaging import checks
 from totalspineseg_bids.imaging.atomic import atomic_writer
-from totalspineseg_bids.imaging.checks import (
-    BAD_FILE,
-    check_affine,
-    check_file,
-    check_kind,
-    check_size,
-    first_line,
-    times,
-    truncated,
-)
 from totalspineseg_bids.imaging.intensity import clip_outliers
 from totalspineseg_bids.imaging.volume import Affine, Volume
 
@@ -81,13 +72,13 @@ def file_digest(path: Path) -> str:
     ImageError
         If the path is a folder or a placeholder whose content was not fetched.
     """
-    check_file(path)
+    checks.check_file(path)
     return sha256_of(path)
 
 
 def _open(path: Path) -> BinaryIO:
     """Open the uncompressed stream of a NIfTI file; reject a file whose name and content disagree."""
-    check_file(path)
+    checks.check_file(path)
     if not is_nifti_name(path):
         way = "convert it to NIfTI first (for example with dcm2niix)"
         if is_nifti_name(Path(path.name.lower())):
@@ -113,10 +104,10 @@ def _load_stream(path: Path, stream: BinaryIO) -> nib.Nifti1Image:
         nifti2 = start in {(540).to_bytes(4, "little"), (540).to_bytes(4, "big")}
         image_class = nib.Nifti2Image if nifti2 else nib.Nifti1Image
         return image_class.from_stream(stream)
-    except BAD_FILE as error:
+    except checks.BAD_FILE as error:
         if isinstance(error, EOFError):
-            raise truncated(path) from error
-        msg = f"{path}: not a valid NIfTI header ({first_line(error)}); convert the image again"
+            raise checks.truncated(path) from error
+        msg = f"{path}: not a valid NIfTI header ({checks.first_line(error)}); convert the image again"
         raise ImageError(msg) from error
 
 
@@ -131,7 +122,7 @@ def _drain(path: Path, stream: BinaryIO) -> None:
 
 def _read_data(path: Path, stream: BinaryIO, image: nib.Nifti1Image, choice: VolumeChoice | None) -> NDArray[Any]:
     """Return the array of the requested volume (or the mean), without trailing axes of length 1."""
-    shape = check_kind(path, image)
+    shape = checks.check_kind(path, image)
     if len(shape) == 4 and choice is None:
         msg = f"{path}: holds {shape[3]} volumes, but a 3D image is needed; choose one volume or their mean"
         raise ImageError(msg)
@@ -141,10 +132,10 @@ def _read_data(path: Path, stream: BinaryIO, image: nib.Nifti1Image, choice: Vol
     try:
         data: NDArray[Any] = np.asanyarray(image.dataobj).reshape(shape)
         _drain(path, stream)
-    except (*BAD_FILE, OSError) as error:
-        raise truncated(path) from error
+    except (*checks.BAD_FILE, OSError) as error:
+        raise checks.truncated(path) from error
     except MemoryError as error:
-        msg = f"{path}: {times(shape)} voxels do not fit into memory; use a machine with more of it"
+        msg = f"{path}: {checks.times(shape)} voxels do not fit into memory; use a machine with more of it"
         raise ImageError(msg) from error
     if len(shape) == 4:
         with np.errstate(all="ignore"):
@@ -185,9 +176,9 @@ def _read(
     logging.getLogger("nibabel.global").setLevel(logging.ERROR)  # header repairs are reported as notes
     with _open(path) as stream:
         image = _load_stream(path, stream)
-        check_size(path, image)
-        shape = check_kind(path, image)
-        affine, notes = check_affine(path, image, shape)
+        checks.check_size(path, image)
+        shape = checks.check_kind(path, image)
+        affine, notes = checks.check_affine(path, image, shape)
         data = np.zeros(0) if header_only else _read_data(path, stream, image, choice)
     return image.header, affine, notes, data, shape[3] if len(shape) == 4 else 1
 

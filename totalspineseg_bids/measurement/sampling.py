@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from nibabel.affines import apply_affine
+from nibabel.affines import apply_affine, voxel_sizes
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from totalspineseg_bids.imaging.centerline import Vector, orthogonal, unit
-from totalspineseg_bids.imaging.volume import Affine, Geometry
+from totalspineseg_bids.imaging.volume import Affine
 
 Samples = NDArray[np.float32]
 
@@ -67,8 +67,7 @@ class Mask:
     @property
     def spacing(self) -> float:
         """The smallest voxel edge, mm."""
-        x, y, z = self.data.shape
-        return min(Geometry((x, y, z), self.affine).spacing)
+        return float(voxel_sizes(self.affine).min())
 
     def points(self) -> Vector:
         """Return the voxel centres of the region, shape (N, 3), mm."""

@@ -80,8 +80,6 @@ class ModelInfo:
     """Whether it can be used now."""
     default: bool
     """Whether it is used where none is named."""
-    folder: Path
-    """Folder of the model; it need not exist."""
     roles: tuple[Role, ...] = ()
     """Steps it has, where it is installed."""
 
@@ -145,9 +143,8 @@ def _info(name: str) -> ModelInfo:
     with contextlib.suppress(ModelError):
         models = folders.find_model_folders(folder) if folder.is_dir() else []
         roles = {role_of(folders.read_json(model / "dataset.json")) for model in models}
-    return ModelInfo(
-        name, kind, bool(models), name == catalog.DEFAULT_MODEL, folder, tuple(role for role in Role if role in roles)
-    )
+    present = tuple(role for role in Role if role in roles)
+    return ModelInfo(name, kind, bool(models), name == catalog.DEFAULT_MODEL, present)
 
 
 def _installed(name: str) -> bool:

@@ -14,14 +14,8 @@ from totalspineseg_bids.imaging.field_of_view import Cut
 from totalspineseg_bids.imaging.grid import Box
 from totalspineseg_bids.imaging.masks import indices_of, rows_by_value
 from totalspineseg_bids.imaging.volume import Volume
+from totalspineseg_bids.segmentation.labelling import plausibility
 from totalspineseg_bids.segmentation.labelling.parameters import END_RATIOS
-from totalspineseg_bids.segmentation.labelling.plausibility import (
-    SLIVER,
-    TOO_LARGE,
-    TOO_SMALL,
-    size_outliers,
-    slivers,
-)
 from totalspineseg_bids.segmentation.labelling.records import (
     ComponentVoxels,
     LabelledComponents,
@@ -32,7 +26,7 @@ from totalspineseg_bids.segmentation.labelling.records import (
 )
 from totalspineseg_bids.segmentation.result import ColumnHypothesis, Component, DiscPoint, LabelledSpine, SpineStatus
 
-_SIZE_FLAGS = {TOO_LARGE: "odd-size", TOO_SMALL: "odd-size", SLIVER: "sliver"}
+_SIZE_FLAGS = {plausibility.TOO_LARGE: "odd-size", plausibility.TOO_SMALL: "odd-size", plausibility.SLIVER: "sliver"}
 
 
 def summarize(
@@ -154,10 +148,12 @@ def _odd_sizes(counts: NDArray[np.int64], cuts: Mapping[int, Cut]) -> dict[int, 
     for ids in (bones, discs):
         volumes = {level: float(counts[label]) for level, label in ids.items() if counts[label]}
         at_edge = {level for level in volumes if cuts[ids[level]] is not Cut.NONE}
-        implausible = dict.fromkeys(slivers(volumes, at_edge, tuple(ids)), SLIVER)
+        implausible = dict.fromkeys(plausibility.slivers(volumes, at_edge, tuple(ids)), plausibility.SLIVER)
         if ids is bones:
             # A slab leaves similar shares of neighbours in view, except for C1 and C2.
-            implausible |= size_outliers(volumes, {v for v in at_edge if v in END_RATIOS or cuts[ids[v]] > Cut.SIDES})
+            implausible |= plausibility.size_outliers(
+                volumes, {v for v in at_edge if v in END_RATIOS or cuts[ids[v]] > Cut.SIDES}
+            )
         reasons |= {ids[level]: reason for level, reason in implausible.items()}
     return reasons
 
