@@ -24,7 +24,7 @@ _importing = threading.RLock()
 
 @dataclass(frozen=True, slots=True)
 class Compilation:
-    """What compiled networks depend on."""
+    """Dependencies of compiled networks."""
 
     key: str
     """From `network_cache.network_key`."""
