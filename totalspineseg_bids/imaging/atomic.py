@@ -75,7 +75,8 @@ def atomic_writer(path: Path) -> Iterator[BinaryIO]:
     """Open a file for writing that appears only when the block ends without error.
 
     The bytes go to a hidden file in the same folder, are flushed to the disk (but see `flushed_together`), and the file
-    is renamed over the target. Readers, also after a run was killed, never see part of a file. Permissions follow the umask.
+    is renamed over the target. Readers, also after a run was killed, never see part of a file. Permissions follow the
+    umask.
 
     Parameters
     ----------
