@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from totalspineseg_bids.files import read_json
-from totalspineseg_bids.imaging.atomic import write_text
+from totalspineseg_bids.imaging.atomic import temporary_name
 
 if TYPE_CHECKING:
     from totalspineseg_bids.inference.model import NnUNetModel
@@ -134,5 +134,8 @@ def write_use(model: str, use: dict[str, Any]) -> None:
     if folder is None or uses.pop(model, None) == use:
         return
     kept = dict([*uses.items(), (model, use)][-_MOST_USES:])
+    # Not flushed to the disk: if it is lost, networks are compiled when they are needed.
+    temporary = temporary_name(folder / _USES)
     with suppress(OSError):
-        write_text(folder / _USES, json.dumps(kept) + "\n")
+        temporary.write_text(json.dumps(kept) + "\n", encoding="utf-8")
+        temporary.replace(folder / _USES)
