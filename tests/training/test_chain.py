@@ -167,7 +167,8 @@ def test_export_loads(trained, tmp_path):
         assert {line.split("\t")[4] for line in listed.splitlines()[1:]} == {"train", "test"}
         assert "dataset" not in json.loads(archive.read(f"{root}/dataset.json"))
         assert str(trained).encode() not in b"".join(archive.read(n) for n in names if n.endswith((".json", ".tsv")))
-    model = load_model(target)
+    shutil.unpack_archive(target, tmp_path / "unpacked")
+    model = load_model(tmp_path / "unpacked")
     assert model.channel_names == ("MRI", "noNorm")
     assert model.has("disc_O")
 
