@@ -20,14 +20,7 @@ from numpy.typing import NDArray
 from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.imaging.field_of_view import Cut
 from totalspineseg_bids.segmentation.labelling import parameters as shared
-from totalspineseg_bids.segmentation.labelling.column import parameters
-from totalspineseg_bids.segmentation.labelling.column.naming import (
-    CONTESTED,
-    abstention_reason,
-    contested_levels,
-    landmark_support,
-    landmarks_of,
-)
+from totalspineseg_bids.segmentation.labelling.column import naming, parameters
 from totalspineseg_bids.segmentation.labelling.labeller import (
     LabellingInput,
     SolvedImage,
@@ -168,14 +161,14 @@ def image_evidence(solved: SolvedImage, image: int = 0) -> ImageEvidence | None:
         Number of the image.
     """
     found = solved.found
-    if found is None or abstention_reason(found.observations, found.solution) is not None:
+    if found is None or naming.abstention_reason(found.observations, found.solution) is not None:
         return None
     components = tuple(
         LevelEvidence(n, o.kind, _scanner(solved, found, o), table)
         for n, (o, table) in enumerate(zip(found.observations, found.solution.tables, strict=True))
         if o.kind is not Structure.SACRUM and o.cut is not Cut.ALONG
     )
-    landmarks = landmarks_of(found.observations, found.solution.levels)
+    landmarks = naming.landmarks_of(found.observations, found.solution.levels)
     sure = sum(landmarks.values()) >= parameters.ENOUGH_LANDMARKS and found.solution.shift_margin >= _DOUBTFUL_MARGIN
     return ImageEvidence(image, components, landmarks, sure, solved.acquisition or f"image {image}")
 
@@ -331,7 +324,7 @@ def _names_from_session(alone: SolvedImage, together: SolvedImage) -> dict[int, 
     before, after = alone.found, together.found
     if before is None or after is None or alone is together:
         return {}
-    decided = abstention_reason(before.observations, before.solution) is None
+    decided = naming.abstention_reason(before.observations, before.solution) is None
     return {
         n: FROM_SESSION
         for n, level in enumerate(after.solution.levels)
@@ -387,7 +380,7 @@ def _outvoted(together: Sequence[SolvedImage], disputes: Sequence[_Dispute]) -> 
         margin = own.solution.shift_margin
         weak = (
             margin < _DOUBTFUL_MARGIN
-            or landmark_support(own.observations, own.solution.levels) < parameters.ENOUGH_LANDMARKS
+            or naming.landmark_support(own.observations, own.solution.levels) < parameters.ENOUGH_LANDMARKS
         )
         if weak and margin < other.solution.shift_margin:
             outvoted.add(dispute.image)
@@ -397,14 +390,14 @@ def _outvoted(together: Sequence[SolvedImage], disputes: Sequence[_Dispute]) -> 
 def _contested_elsewhere(together: Sequence[SolvedImage]) -> set[int]:
     """Return the images that rest only on landmarks for which another image abstains."""
     solved = {n: (s.found.observations, s.found.solution) for n, s in enumerate(together) if s.found is not None}
-    reasons = {n: abstention_reason(*found) for n, found in solved.items()}
+    reasons = {n: naming.abstention_reason(*found) for n, found in solved.items()}
     in_doubt = set()
     for n, (observations, solution) in solved.items():
-        if reasons[n] == CONTESTED:
-            in_doubt |= contested_levels(observations, solution.levels)
+        if reasons[n] == naming.CONTESTED:
+            in_doubt |= naming.contested_levels(observations, solution.levels)
     single = set()
     for n, (observations, solution) in solved.items():
-        landmarks = landmarks_of(observations, solution.levels)
+        landmarks = naming.landmarks_of(observations, solution.levels)
         found = {level for level, count in landmarks.items() if count > 0.0}
         if reasons[n] is None and sum(landmarks.values()) < parameters.ENOUGH_LANDMARKS and found and found <= in_doubt:
             single.add(n)

@@ -10,12 +10,7 @@ from numpy.typing import NDArray
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import Structure
 from totalspineseg_bids.imaging.masks import apply_table, indices_of
-from totalspineseg_bids.segmentation.labelling.disc_planes import (
-    DiscPlane,
-    disc_plane,
-    interpolate_missing,
-    slots_between_planes,
-)
+from totalspineseg_bids.segmentation.labelling import disc_planes
 from totalspineseg_bids.segmentation.labelling.instances.craniocervical import separate_atlas_and_axis
 from totalspineseg_bids.segmentation.labelling.instances.parameters import ARCH_BELOW_DISC_MM, STRIDE
 from totalspineseg_bids.segmentation.labelling.instances.vertebrae import (
@@ -85,7 +80,7 @@ def _seeds(
         points = cells * (STRIDE * context.spacing)
         body = in_front(context.centerline.project(points))
         cells, points = cells[body], points[body]
-        slot = slots_between_planes(points, cuts, context)
+        slot = disc_planes.slots_between_planes(points, cuts, context)
         table = np.array([label or 0 for label in naming.vertebra_slots], np.uint8)
         seeds[cells[:, 0], cells[:, 1], cells[:, 2]] = table[np.minimum(slot, len(table) - 1)]
     return seeds
@@ -109,13 +104,13 @@ def _separate_sacrum(out: NDArray[np.uint8], found: LabelledComponents, naming: 
     out[index[rows, 0], index[rows, 1], index[rows, 2]] = anatomy.SACRUM_ID
 
 
-def _planes_of(found: LabelledComponents, naming: Naming) -> list[DiscPlane]:
+def _planes_of(found: LabelledComponents, naming: Naming) -> list[disc_planes.DiscPlane]:
     """Return the planes between the vertebral slots, interpolated where a disc was not found."""
-    cuts: list[DiscPlane | None] = []
+    cuts: list[disc_planes.DiscPlane | None] = []
     for n in naming.cut_observations:
         if n is None:
             cuts.append(None)
         else:
             part = found.observations[n].part
-            cuts.append(disc_plane(found.discs.index[found.discs.part == part], found.context))
-    return interpolate_missing(cuts, naming.step_mm)
+            cuts.append(disc_planes.disc_plane(found.discs.index[found.discs.part == part], found.context))
+    return disc_planes.interpolate_missing(cuts, naming.step_mm)
