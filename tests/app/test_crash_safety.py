@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 from processes import IMAGES, MAIN_SIDECAR, config, dataset, finish, kill_and_go_on, start  # type: ignore[import-not-found]
-from tiny_spine import TinySegmenter, contents, loaded  # type: ignore[import-not-found]
+from tiny_spine import TinySegmenter, contents  # type: ignore[import-not-found]
 
 from totalspineseg_bids.app import image
 from totalspineseg_bids.app.interrupt import STOP_SIGNALS
-from totalspineseg_bids.app.run import run
 from totalspineseg_bids.bids.names import DerivativeNames, report_name
 from totalspineseg_bids.bids.validate import validate
 from totalspineseg_bids.imaging import atomic
@@ -64,27 +63,6 @@ def test_what_a_killed_run_left_half_written_at_the_root_is_removed(tmp_path, ra
     finish(config(raw, out))
     assert contents(out) == whole
     assert not list((out / "logs").glob(".*"))
-
-
-@pytest.mark.parametrize("mark", ["seg-totalspineseg_desc-T2w_dseg.json", "desc-T2w_uncorrected.npz"])
-def test_what_a_mark_vouches_for_is_on_the_disk_before_it(tmp_path, raw, monkeypatch, mark):
-    flushed, missing, fsync, move = set(), {}, os.fsync, Path.replace
-
-    def record(descriptor: int) -> None:
-        flushed.add(os.fstat(descriptor).st_ino)
-        fsync(descriptor)
-
-    def check(path: Path, target: Path) -> Path:
-        if target.name.endswith(mark):
-            files = (file for file in target.parents[1].rglob("*") if file.is_file())
-            missing[target] = {file.name for file in files if file.stat().st_ino not in flushed}
-        return move(path, target)
-
-    monkeypatch.setattr(os, "fsync", record)
-    monkeypatch.setattr(Path, "replace", check)
-    assert run(config(raw, tmp_path / "out"), factory=lambda _: loaded()) == 0
-    assert missing
-    assert not any(missing.values())
 
 
 def test_process_ids_of_another_container_are_not_taken_for_ours(tmp_path):

@@ -26,7 +26,7 @@ def _shapes(geometry):
     labels = np.zeros(geometry.shape, np.uint8)
     labels[np.linalg.norm(points - (0, 0, 9), axis=-1) < 9] = 40
     labels[np.linalg.norm(points - (0, 0, -9), axis=-1) < 9] = 224
-    labels[(np.abs(points[..., 1]) < 3) & (labels == 0)] = 200
+    labels[(np.abs(points[..., 1]) < 6) & (labels == 0)] = 200
     return labels
 
 
@@ -58,11 +58,9 @@ def test_labels_survive_the_way_to_the_working_grid_and_back(orientation, spacin
     native = _store(Volume(_shapes(geometry), geometry.affine), orientation)
     working = grid.working_geometry(native.geometry)
     there, back = _there_and_back(native, working)
-    for label in (40, 224):
+    for label in (40, 224, 200):
         assert dice(back == label, native.data == label) > 0.93
-        assert dice(there == label, _shapes(working) == label) > 0.93
-    # The slab is 6 mm thick, and either face may be half a voxel off.
-    assert dice(back == 200, native.data == 200) > 0.88
+        assert label == 200 or dice(there == label, _shapes(working) == label) > 0.93
 
 
 def test_thick_slices_and_oblique_axes():

@@ -178,23 +178,6 @@ def test_files_appear_whole_or_not_at_all(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["x.txt"]
 
 
-def test_files_are_flushed_before_the_file_after_their_block_appears(tmp_path, monkeypatch):
-    flushed, fsync = [], os.fsync
-
-    def record(descriptor: int) -> None:
-        flushed.append(os.fstat(descriptor).st_ino)
-        fsync(descriptor)
-
-    monkeypatch.setattr(os, "fsync", record)
-    with atomic.flushed_together():
-        atomic.write_text(tmp_path / "a.txt", "a")
-        atomic.write_text(tmp_path / "b.txt", "b")
-        assert not flushed
-    assert flushed == [(tmp_path / name).stat().st_ino for name in ("a.txt", "b.txt")]
-    atomic.write_text(tmp_path / "mark.txt", "complete")
-    assert flushed[2:] == [(tmp_path / "mark.txt").stat().st_ino]
-
-
 def test_permissions_follow_the_umask(tmp_path):
     former = os.umask(0o027)
     try:

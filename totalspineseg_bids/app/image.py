@@ -33,7 +33,7 @@ from totalspineseg_bids.bids.sidecar import (
 from totalspineseg_bids.bids.tables import format_table
 from totalspineseg_bids.columns import MISSING, describe_columns
 from totalspineseg_bids.config import RunConfig
-from totalspineseg_bids.imaging.atomic import flushed_together, write_text
+from totalspineseg_bids.imaging.atomic import write_text
 from totalspineseg_bids.imaging.grid import restore_probability
 from totalspineseg_bids.imaging.io import (
     LoadedImage,
@@ -231,25 +231,22 @@ class _Writer:
         rows = make_label_rows(
             self.spine.components, self.measures.levels if self.measures else [], self.config.label_scheme
         )
-        with flushed_together():
-            for resolution in self.config.resolutions:
-                if self.has_spine:
-                    self._write_images(resolution)
-                self._write_text(self.names.labels(".tsv", resolution), format_table((*LABEL_COLUMNS, *COLUMNS), rows))
-            if self.measures and self.measures.profile:
-                areas = [point.as_row() for point in self.measures.profile]
-                self._write_text(self.names.profile(".tsv"), format_table(list(PROFILE_COLUMNS), areas))
-                self._write_text(self.names.profile(".json"), format_json(describe_columns(PROFILE_COLUMNS.values())))
+        for resolution in self.config.resolutions:
+            if self.has_spine:
+                self._write_images(resolution)
+            self._write_text(self.names.labels(".tsv", resolution), format_table((*LABEL_COLUMNS, *COLUMNS), rows))
+        if self.measures and self.measures.profile:
+            areas = [point.as_row() for point in self.measures.profile]
+            self._write_text(self.names.profile(".tsv"), format_table(list(PROFILE_COLUMNS), areas))
+            self._write_text(self.names.profile(".json"), format_json(describe_columns(PROFILE_COLUMNS.values())))
         if self.has_spine:
-            # Like the main sidecar, it says that files before it are complete.
             self._write_uncorrected()
-        with flushed_together():
-            if self.has_spine and self.config.export:
-                self._write_exports()
-            figures = self._write_figures()
-            *others, main = self.config.resolutions
-            for resolution in others:
-                self._describe(self.names.labels(".json", resolution), "labels", resolution, **LABEL_DICTIONARY)
+        if self.has_spine and self.config.export:
+            self._write_exports()
+        figures = self._write_figures()
+        *others, main = self.config.resolutions
+        for resolution in others:
+            self._describe(self.names.labels(".json", resolution), "labels", resolution, **LABEL_DICTIONARY)
         content = self._main_sidecar(figures)
         self._describe(self.names.labels(".json", main), "labels", main, **content)
         # The mark too: a run beside this one may have set it after this one's `mark_incomplete`, as a file of its own.

@@ -8,7 +8,6 @@ import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
 from pathlib import Path
 from typing import BinaryIO
 
@@ -47,36 +46,12 @@ def temporary_name(path: Path) -> Path:
     return path.with_name(f".{name}{end}")
 
 
-#: Files of `flushed_together` that are not flushed yet; ``None`` outside.
-_unflushed: ContextVar[list[Path] | None] = ContextVar("unflushed", default=None)
-
-
-@contextmanager
-def flushed_together() -> Iterator[None]:
-    """Flush the files that a block writes to the disk at its end, which takes less time than one by one.
-
-    If the power fails before that, a file may be incomplete. A file that says that they are complete is to be written
-    after the block.
-    """
-    written: list[Path] = []
-    token = _unflushed.set(written)
-    try:
-        yield
-    finally:
-        _unflushed.reset(token)
-    for path in written:
-        # A run beside this one may remove a file before it writes the same.
-        with suppress(FileNotFoundError), path.open("r+b") as stream:
-            os.fsync(stream.fileno())
-
-
 @contextmanager
 def atomic_writer(path: Path) -> Iterator[BinaryIO]:
     """Open a file for writing that appears only when the block ends without error.
 
-    The bytes go to a hidden file in the same folder, are flushed to the disk (but see `flushed_together`), and the file
-    is renamed over the target. Readers, also after a run was killed, never see part of a file. Permissions follow the
-    umask.
+    The bytes go to a hidden file in the same folder, are flushed to the disk, and the file is renamed over the
+    target. Readers, also after a run was killed, never see part of a file. Permissions follow the umask.
 
     Parameters
     ----------
@@ -110,11 +85,7 @@ def atomic_writer(path: Path) -> Iterator[BinaryIO]:
         with os.fdopen(descriptor, "wb") as stream:
             yield stream
             stream.flush()
-            unflushed = _unflushed.get()
-            if unflushed is None:
-                os.fsync(stream.fileno())
-            else:
-                unflushed.append(path)
+            os.fsync(stream.fileno())
         temporary.replace(path)
     except BaseException:
         with suppress(OSError):
