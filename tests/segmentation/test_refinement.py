@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from totalspineseg_bids.anatomy import Structure
+from totalspineseg_bids.segmentation import refinement
 from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.refinement import (
     CHANNELS,
@@ -73,6 +74,15 @@ def test_measured_by_its_own_bone_an_image_looks_the_same_at_any_brightness(gain
         for end in (slice(0, 6), slice(27, 33)):
             assert np.median(measured[..., end][inside[..., end]]) < 1.0
             assert np.median(measured[..., end][outside[..., end]]) > 2.0
+
+
+@pytest.mark.parametrize("length", [8, 9, 10, 15, 16, 17])
+def test_channels_do_not_depend_on_the_parts_in_which_they_are_computed(length, monkeypatch):
+    image = np.random.default_rng(0).standard_normal((24, 40, length)).astype(np.float32)
+    chance = {role: 1 / (1 + np.exp(-4 * np.roll(image, n))) for n, role in enumerate(REFINED_ROLES)}
+    whole = refinement_channels(image, chance)
+    monkeypatch.setattr(refinement, "_PART_VOXELS", 8)
+    np.testing.assert_array_equal(refinement_channels(image, chance), whole)
 
 
 def test_a_map_that_is_as_before_stays_as_it_was():

@@ -216,9 +216,13 @@ def _mean_and_spread(
 
 
 def _parts(length: int) -> Iterator[slice]:
-    """Divide the last axis into parts of whole blocks, whose temporary arrays fit into the cache of a processor."""
-    for start in range(0, length, _PART_VOXELS):
-        yield slice(start, min(start + _PART_VOXELS, length))
+    """Divide the last axis into parts of whole blocks, whose temporary arrays fit into the cache of a processor.
+
+    A single voxel at the end belongs to the part before it, because torch pools no less than a block.
+    """
+    starts = range(0, max(length - 1, 1), _PART_VOXELS)
+    for start in starts:
+        yield slice(start, length if start == starts[-1] else start + _PART_VOXELS)
 
 
 def _floats(mask: NDArray[np.bool_]) -> torch.Tensor:
