@@ -36,7 +36,7 @@ class SimpleColumn:
 
     @property
     def image(self) -> Volume:
-        """Return an image whose grey values are the ids."""
+        """Return an image that has the canonical ids as intensities."""
         return Volume(self.truth.astype(np.float32), self.affine)
 
 

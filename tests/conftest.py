@@ -50,7 +50,7 @@ def _networks_are_not_kept_in_the_home_folder():
 
 @pytest.fixture
 def program(tmp_path, monkeypatch):
-    """Put shell scripts on PATH, before what is there."""
+    """Return a function that writes shell scripts into a folder at the front of PATH."""
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")

@@ -221,7 +221,7 @@ def test_each_kind(name, tmp_path, factory, capsys):
     assert sorted(marks) == sorted(expected)
 
 
-#: Options of the group level, images in its table (none if it fails), and what it says.
+#: Options of the group level, the images that its table should list (none if it fails), and part of its message.
 GROUPS = {
     "all": ((), ("sub-01_T1w", "sub-01_UNIT1", "sub-02_ses-a_acq-sag_T2w"), ""),
     "suffix": (("--suffix", "T1w"), ("sub-01_T1w",), ""),
@@ -268,7 +268,7 @@ FETCHES = {
 
 @pytest.fixture(params=FETCHES)
 def fetch(request, tmp_path, program, monkeypatch):
-    """Make a dataset whose images are links without content, which is elsewhere, and a program that fetches it."""
+    """Make a dataset of links whose content is missing, and a stand-in for the program that fetches it."""
     raw = make_dataset(tmp_path / "raw", {})
     (tmp_path / "annex").mkdir()
     for number, name in enumerate(GOOD):

@@ -148,7 +148,7 @@ def check_settings(settings_of_a_run):
         RunConfig.from_mapping(settings_of_a_run)
 
 
-#: Reader of a file, damaged contents of it, and a check of what is read in spite of the damage.
+#: Reader of a kind of file, strategy for damaged files, and check of the result where the reader accepts the damage.
 FILES = {
     "image.nii": (load_image, damaged(nifti(np.int16), header=352), check_image),
     "labels.nii": (read_labels, damaged(nifti(np.float32), header=352), check_labels),

@@ -265,7 +265,7 @@ def test_the_first_network_runs_where_the_level_prior_sees_all_of_a_spine(mode, 
     segmenter, readers = _segmenter(roi="auto", **mode)
 
     class CoarseReader(StandIn):
-        """A perfect coarse network for images of canonical ids; ``share`` of the column is what it sees."""
+        """A perfect level-prior network for images of canonical ids, which sees only a ``share`` of the column."""
 
         model = SimpleNamespace(
             labels={"background": (0,), "vertebrae_L3": (1,), "disc": (2,)}, path=Path("c"), name="c"

@@ -89,7 +89,7 @@ def test_without_a_class_of_its_own_no_sacrum_is_lent():
 
 @pytest.mark.parametrize("scout", [True, False])
 def test_a_disc_within_the_sacrum_does_not_refute_it_where_a_scout_sees_none_there(scout):
-    """A lumbar column whose sacrum contains a disc."""
+    """The last disc of this lumbar column lies inside the sacrum."""
     levels = ("L3-L4", "L4-L5", "L5-S", "S", None)
     kinds = (*[Structure.DISC] * 3, Structure.SACRUM, Structure.DISC)
     places, volumes = (0.0, 40.0, 80.0, 95.0, 115.0), (12e3, 12e3, 12e3, 90e3, 5e3)

@@ -26,7 +26,7 @@ def _changed(name, parameter, image, arrays=NUMPY):
     return add_artefacts(arrays.on(image), (artefact,), scan)
 
 
-#: Strength of an artefact, and what it does.
+#: Strength of an artefact, and a test for its effect on the image.
 EFFECTS = {
     "surface coil": (20.0, lambda image: image[6, 2, 5] > 4 * image[6, 38, 5]),
     "wrap-around": (0.4, lambda image: (image > _block() - 1e-5).all() and (image > _block() + 0.005).mean() > 0.2),

@@ -72,8 +72,8 @@ class Predictor:
     max_passes
         Maximum number of mirrored or shifted copies of a patch, the patch itself included; all if None.
     trim
-        Maximum number of voxels at the left and the right end of an image that repeat what is found beside them, if
-        one patch less is needed then.
+        Maximum number of voxels that are left out at the left and at the right end of an image slightly wider than a
+        patch. They get the values of the outermost voxels that are computed.
     step
         Distance of neighbouring patches as a fraction of their size.
     growth

@@ -21,8 +21,8 @@ class WindowLimits:
     passes: int | None = None
     """Maximum number of mirrored or shifted copies of each patch that are averaged; None for no limit."""
     trim: int = 0
-    """Maximum number of voxels at the left and the right end of an image that repeat what is found beside them, because
-    an image slightly wider than a patch needs twice as many patches.
+    """Maximum number of voxels that are left out at either side of an image slightly wider than a patch, which would
+    otherwise need twice as many patches. They get the values of the outermost voxels that are computed.
     """
     step: float = 0.0
     """Minimum distance of neighbouring patches, as a fraction of their size."""

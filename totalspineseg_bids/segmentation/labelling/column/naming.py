@@ -112,7 +112,7 @@ def _names_every_level(class_shares: ClassShares) -> bool:
 
 
 def contested_levels(observations: Sequence[Observation], levels: Sequence[str | None]) -> set[str]:
-    """Return the landmarks whose class another component has about as strongly as the component with their name.
+    """Return the landmarks whose class appears about as strongly in another component as in the one named after them.
 
     The first map is the most accurate one and is checked on its own; then all maps are added up with their weights.
     """
@@ -158,7 +158,8 @@ def _sure_support(observations: Sequence[Observation], levels: Sequence[str | No
     """
     found = landmarks_of(observations, levels)
     named = [(o, level) for o, level in zip(observations, levels, strict=True) if level is not None]
-    return sum(count for level, count in found.items() if level not in _AXIS or _has_dens(named))
+    doubtful = () if _has_dens(named) else _AXIS
+    return sum(count for level, count in found.items() if level not in doubtful)
 
 
 def landmarks_of(observations: Sequence[Observation], levels: Sequence[str | None]) -> dict[str, float]:
