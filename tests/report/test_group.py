@@ -6,9 +6,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from totalspineseg_bids.report.group import write_group_report
+from totalspineseg_bids.report.group import inline_thumbnails, write_group_report
 from totalspineseg_bids.report.outliers import MIN_COUNT, find_outliers
-from totalspineseg_bids.report.thumbnails import inline_thumbnails
 
 from .test_subject import external
 

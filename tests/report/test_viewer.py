@@ -9,7 +9,7 @@ from PIL import Image
 
 from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.report.overlay import IntensityWindow
-from totalspineseg_bids.report.palette import colour_blind_palette
+from totalspineseg_bids.report.subject import colour_blind_palette
 from totalspineseg_bids.report.viewer import MAX_VOXELS, read_layout, viewer_files
 
 

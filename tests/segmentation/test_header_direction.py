@@ -7,7 +7,7 @@ from tests.columns import SimpleColumn, make_column, semantic_of
 from tests.images import stored_along
 from totalspineseg_bids.segmentation.class_map import ClassMap
 from totalspineseg_bids.segmentation.labelling import LabellingInput, label_session
-from totalspineseg_bids.segmentation.labelling.column.direction import FRONT_AND_BACK, HEAD_AND_FEET
+from totalspineseg_bids.segmentation.labelling.column.cross_check import FRONT_AND_BACK, HEAD_AND_FEET
 from totalspineseg_bids.segmentation.result import SpineStatus
 
 STEP2 = ClassMap.named("r20241115-step2")

@@ -13,6 +13,8 @@ from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -34,8 +36,9 @@ from totalspineseg_bids.app.segmenter import LoadedSegmenter, SegmenterFactory, 
 from totalspineseg_bids.app.selection import make_selection
 from totalspineseg_bids.bids.description import write_citation, write_root_files
 from totalspineseg_bids.bids.names import LOGS, DerivativeNames, SourceImage
-from totalspineseg_bids.bids.publish import clean_root
+from totalspineseg_bids.bids.publish import clean_root, output_files
 from totalspineseg_bids.bids.query import find_images
+from totalspineseg_bids.bids.sidecar import format_json
 from totalspineseg_bids.bids.validate import check_dataset
 from totalspineseg_bids.config import RunConfig, localizer_terms
 from totalspineseg_bids.errors import (
@@ -48,6 +51,8 @@ from totalspineseg_bids.errors import (
     SpineAppError,
     UsageError,
 )
+from totalspineseg_bids.files import read_json, sha256_of
+from totalspineseg_bids.imaging.atomic import write_text
 from totalspineseg_bids.imaging.checks import is_fetched
 
 logger = logging.getLogger(__name__)
@@ -261,6 +266,51 @@ def _report(config: RunConfig, participant: str, tally: Tally) -> None:
         log = logger.error if isinstance(error, SpineAppError) else logger.exception
         log("the report of sub-%s could not be written: %s", participant, error)
         tally.report_failures[f"sub-{participant}"] = error
+
+
+def write_manifest(path: Path, output: Path, resolution: str | None, tally: Tally) -> None:
+    """Write the images of a participant-level run with their output files as JSON.
+
+    Files that this run wrote have their SHA-256; those that were complete before are listed without.
+
+    Parameters
+    ----------
+    path : Path
+        JSON file.
+    output : Path
+        Output folder.
+    resolution : str or None
+        ``res-`` entity of the label image whose sidecar marks an image as complete.
+    tally : Tally
+        Outcomes of the run.
+
+    Raises
+    ------
+    OSError
+        If the manifest cannot be written.
+    """
+    images = [
+        *(_manifest_entry(source, "done", output, resolution, digests=True) for source in tally.done),
+        *(_manifest_entry(source, "complete before", output, resolution, digests=False) for source in tally.skipped),
+        *({"Source": f.source.uri, "State": "failed", "Reason": f.reason, "Outputs": []} for f in tally.failures),
+    ]
+    content = {"Summary": tally.summary(), "Images": sorted(images, key=lambda image: str(image["Source"]))}
+    write_text(path, format_json(content))
+
+
+def _manifest_entry(
+    source: SourceImage, state: str, output: Path, resolution: str | None, *, digests: bool
+) -> dict[str, Any]:
+    main = DerivativeNames.of(source).labels(".json", resolution)
+    sidecar = read_json(output / main) or {}
+    files: list[dict[str, Any]] = []
+    for name in (*output_files(sidecar), main):
+        file = output / name
+        if file.is_file():
+            files.append(
+                {"Path": name, "Bytes": file.stat().st_size} | ({"SHA256": sha256_of(file)} if digests else {})
+            )
+    return {"Source": source.uri, "State": state, "Status": sidecar.get("Status"), "Outputs": files}
 
 
 #: The run of a process of the pool.

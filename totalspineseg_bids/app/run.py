@@ -85,8 +85,7 @@ def run_level(config: RunConfig, factory: SegmenterFactory, log: Path | None = N
     """Run an analysis level and return its outcome; the manifest is written beside the log."""
     # The levels import pyBIDS and pandas, which take long to load.
     with modules_stay():
-        from totalspineseg_bids.app.manifest import write_manifest  # noqa: PLC0415
-        from totalspineseg_bids.app.participant import run_participants  # noqa: PLC0415
+        from totalspineseg_bids.app.participant import run_participants, write_manifest  # noqa: PLC0415
 
     if config.analysis_level == "group":
         from totalspineseg_bids.app.group import run_group  # noqa: PLC0415

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -94,16 +95,8 @@ def make_segmenter(settings: Any) -> tuple[SpineSegmenter, ModelSet]:  # noqa: A
     ModelError
         If there is no such model, it is damaged, or a role is missing.
     """
-    options = InferenceOptions.from_flags(
-        device=settings.device,
-        engine=settings.engine,
-        precision=settings.precision,
-        threads=settings.threads,
-        single_step=settings.single_step,
-        step1_only=settings.step1_only,
-        quality=settings.quality,
-        roi=settings.roi,
-    )
+    flags = inspect.signature(InferenceOptions.from_flags).parameters
+    options = InferenceOptions.from_flags(**{name: getattr(settings, name) for name in flags})
     models = resolve(settings.model, need=needed_roles(options.mode))
     return SpineSegmenter(models, options), models
 

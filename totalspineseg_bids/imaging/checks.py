@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import os
 import zlib
 from contextlib import suppress
@@ -107,10 +108,10 @@ def check_size(path: Path, image: nib.Nifti1Image) -> None:
     if not shape or any(int(n) < 1 for n in shape):
         msg = f"{path}: the header gives dimensions {times(shape)}; convert the image again"
         raise ImageError(msg)
-    if _product(shape) > _MAX_VOXELS:
+    if math.prod(map(int, shape)) > _MAX_VOXELS:
         msg = f"{path}: {times(shape)} voxels are more than this program takes; split or down-sample the image"
         raise ImageError(msg)
-    promised = dtype.itemsize * _product(shape)
+    promised = dtype.itemsize * math.prod(map(int, shape))
     held = path.stat().st_size
     limit = held * _MAX_DEFLATE_RATIO if path.name.endswith(".gz") else held
     if promised > limit:
@@ -119,13 +120,6 @@ def check_size(path: Path, image: nib.Nifti1Image) -> None:
             f"the file of {held} bytes cannot hold them; copy or convert it again"
         )
         raise ImageError(msg)
-
-
-def _product(shape: tuple[int, ...]) -> int:
-    product = 1
-    for n in shape:
-        product *= int(n)
-    return product
 
 
 def times(shape: tuple[int, ...]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from PIL import Image
 
 from totalspineseg_bids.anatomy import VERTEBRA_LEVELS
 from totalspineseg_bids.imaging.atomic import write_bytes
@@ -19,12 +22,54 @@ from totalspineseg_bids.models.catalog import BUNDLED
 from totalspineseg_bids.report.environment import asset, environment, json_block, levels_range, unit_symbol
 from totalspineseg_bids.report.group_data import DECIMALS, GroupPageData, clean_cells, local_link, split_list
 from totalspineseg_bids.report.outliers import MIN_COUNT, THRESHOLD, find_outliers
-from totalspineseg_bids.report.thumbnails import inline_thumbnails
 
 _STATUSES: Final = ("labelled", "abstained", "no-spine", "failed")
 _SHOWN_OUTLIERS: Final = 200
 _SCORE_DECIMALS: Final = dict.fromkeys(COLUMNS, 2)
 _PARTICIPANT_COLUMNS: Final = 24
+
+
+#: Size of all thumbnails of a page together, bytes; base64 adds a third. Assumed.
+_BUDGET_BYTES: Final = 12_000_000
+#: Longest side (pixels), WebP quality and upper bound of the file size (bytes), from best to smallest.
+_SIZES: Final = ((220, 80, 16_000), (180, 70, 9_000), (140, 60, 5_000), (110, 50, 3_000))
+
+
+def inline_thumbnails(folder: Path, names: Sequence[str]) -> list[str]:
+    """Encode thumbnails as ``data:`` URLs.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the page.
+    names : sequence of str
+        Paths relative to it; empty where an image has no thumbnail.
+
+    Returns
+    -------
+    list of str
+        WebP pictures, smaller the more there are; empty where the file is missing or damaged.
+
+    Examples
+    --------
+    >>> inline_thumbnails(Path("no-such-folder"), ["", "missing.png"])
+    ['', '']
+    """
+    count = max(1, sum(bool(name) for name in names))
+    side, quality, _ = next((size for size in _SIZES if size[2] * count <= _BUDGET_BYTES), _SIZES[-1])
+    return [_inline(folder / name, side, quality) if name else "" for name in names]
+
+
+def _inline(path: Path, side: int, quality: int) -> str:
+    try:
+        with Image.open(path) as opened:
+            picture = opened.convert("RGB")
+    except (OSError, ValueError, SyntaxError):  # Pillow raises SyntaxError for a damaged PNG
+        return ""
+    picture.thumbnail((side, side), Image.Resampling.BOX)
+    buffer = io.BytesIO()
+    picture.save(buffer, "WEBP", quality=quality, method=2)
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def write_group_report(

@@ -6,13 +6,16 @@ import base64
 import io
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from markupsafe import Markup
 from PIL import Image, UnidentifiedImageError
 
-from totalspineseg_bids.anatomy import BY_ID, DISC_LEVELS, VERTEBRA_LEVELS
+from totalspineseg_bids import anatomy
+from totalspineseg_bids.anatomy import BY_ID, DISC_LEVELS, VERTEBRA_LEVELS, Structure
 from totalspineseg_bids.bids.derivatives import ImageDerivatives
 from totalspineseg_bids.bids.names import ENTITY_NAMES
 from totalspineseg_bids.bids.tables import read_optional_table
@@ -31,9 +34,7 @@ from totalspineseg_bids.report.environment import (
     present,
 )
 from totalspineseg_bids.report.figures import VIEWS
-from totalspineseg_bids.report.findings import describe_finding
 from totalspineseg_bids.report.levels_table import confidence_bars, display_name, levels_table
-from totalspineseg_bids.report.palette import colour_blind_palette
 from totalspineseg_bids.report.profile_chart import draw_profile
 from totalspineseg_bids.report.viewer import GREY, LABELS, read_layout
 from totalspineseg_bids.report.volume import SCRIPT, VOLUME, viewer_assets
@@ -46,6 +47,61 @@ _CAPTIONS: Final = {
     "straight": "Straightened along the canal",
     "axial": "Axial, perpendicular to the canal",
 }
+
+
+#: Hues of Okabe and Ito, Color Universal Design (2008), https://jfly.uni-koeln.de/color/. Vertebrae and discs each
+#: cycle through three hues, so that neighbours always differ, also beside a supernumerary level.
+_CYCLES: Final = {
+    Structure.VERTEBRA: ("#0072b2", "#e69f00", "#009e73"),
+    Structure.DISC: ("#56b4e9", "#f0e442", "#d9d9d9"),
+    Structure.CORD: ("#ffffff",),
+    Structure.CANAL: ("#cc79a7",),
+    Structure.SACRUM: ("#d55e00",),
+}
+
+
+@cache
+def colour_blind_palette() -> dict[str, str]:
+    """Map the colour of each label to its colour-blind-safe substitute, both as ``#rrggbb``.
+
+    Examples
+    --------
+    >>> colour_blind_palette()[anatomy.vertebra("S").hex_color]
+    '#d55e00'
+    """
+    colours: dict[str, str] = {}
+    counts = dict.fromkeys(_CYCLES, 0)
+    for label in anatomy.LABELS:
+        cycle = _CYCLES[label.structure]
+        colours.setdefault(label.hex_color, cycle[counts[label.structure] % len(cycle)])
+        counts[label.structure] += 1
+    return colours
+
+
+#: What is wrong with a file, by the note of `imaging.io.load_image` without its number.
+_FILE_NOTES: Final = MappingProxyType(
+    {
+        "sheared-affine": "the axes in the header are not perpendicular; ITK and programs built on it read neither "
+        "image nor labels, but labels on the 1 mm grid (--output-resolution both)",
+        "qform-sform-differ": "qform and sform of the header place the image differently; the sform is used here, "
+        "other programs may use the qform",
+        "no-orientation-in-header": "the header does not say which way the image lies; check that head and feet, and "
+        "left and right, are not exchanged",
+        "intensity-outliers": "that many voxels are far brighter or darker than the rest; they were clipped",
+        "non-finite-voxels": "that many voxels are NaN or infinite; they were replaced",
+    }
+)
+
+
+def describe_finding(flag: str) -> str:
+    """Return the explanation of a finding; empty for findings whose name says enough.
+
+    Examples
+    --------
+    >>> describe_finding("non-finite-voxels:12")
+    'that many voxels are NaN or infinite; they were replaced'
+    """
+    return _FILE_NOTES.get(flag.partition(":")[0], "")
 
 
 def write_subject_report(

@@ -75,27 +75,6 @@ class NetworkOutputs:
 COARSE_MODEL: Final = "coarse-model"
 
 
-class LevelPriorNetwork:
-    """A coarse single-step network over the whole field of view.
-
-    Parameters
-    ----------
-    predictor : Predictor
-        Model whose classes are the levels.
-    """
-
-    def __init__(self, predictor: Predictor) -> None:
-        self._predictor = predictor
-
-    def run(self, image: Volume, report: StageProgress) -> LevelPrior:
-        """Return the probability of each level on the network's own grid."""
-        found = self._predictor.predict_coarse(
-            image.data[None], image.spacing, progress=lambda fraction: report("scout", fraction)
-        )
-        class_map = class_map_of(self._predictor.model)
-        return LevelPrior.from_classes(found.probabilities, found.names, class_map, image.affine @ found.to_image)
-
-
 class SegmentationNetworks:
     """The networks of one set of models; each is loaded at its first use and kept.
 
@@ -189,7 +168,12 @@ class SegmentationNetworks:
             return None, None
         if own and self.mode is InferenceMode.SINGLE_STEP:  # which runs the same network
             return None, None
-        prior = LevelPriorNetwork(self._predictor(Role.LEVEL_PRIOR)).run(image, report)
+        predictor = self._predictor(Role.LEVEL_PRIOR)
+        found = predictor.predict_coarse(
+            image.data[None], image.spacing, progress=lambda fraction: report("scout", fraction)
+        )
+        class_map, affine = class_map_of(predictor.model), image.affine @ found.to_image
+        prior = LevelPrior.from_classes(found.probabilities, found.names, class_map, affine)
         region = locate_spine(prior, image.geometry) if self.options.roi == "auto" else None
         return prior if own else None, region
 

@@ -28,8 +28,8 @@ from totalspineseg_bids.training.synthetic.level_prior import IGNORE, PATCH, lev
 from totalspineseg_bids.training.synthetic.level_prior_patches import LevelPriorPatchDataset
 from totalspineseg_bids.training.synthetic.options import SyntheticTraining
 from totalspineseg_bids.training.synthetic.patch_dataset import SyntheticPatchDataset
-from totalspineseg_bids.training.synthetic.schedule import learning_rate_factor
 from totalspineseg_bids.training.synthetic.small_plans import PLAIN, SUBVOXEL, small_plans
+from totalspineseg_bids.training.synthetic.trainer import learning_rate_factor
 
 
 def boxes(_rng=None, _number=0, _spacing=1.0):

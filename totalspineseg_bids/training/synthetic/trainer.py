@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import torch
 from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from totalspineseg_bids.imaging.atomic import atomic_writer
 from totalspineseg_bids.inference.checkpoint import read_checkpoint
@@ -19,7 +21,6 @@ from totalspineseg_bids.training.synthetic.label_map_pool import PoolEntry
 from totalspineseg_bids.training.synthetic.options import SyntheticTraining
 from totalspineseg_bids.training.synthetic.patch_dataset import SyntheticPatchDataset
 from totalspineseg_bids.training.synthetic.region_loss import RegionLoss
-from totalspineseg_bids.training.synthetic.schedule import Clock, learning_rate_factor, running_average
 from totalspineseg_bids.training.synthetic.warm_start import matching_heads, warm_start_weights
 
 if TYPE_CHECKING:
@@ -31,6 +32,47 @@ _TRAINING_STREAM, _VALIDATION_STREAM = 0, 1
 _PARITIES = ("_O", "_E")
 #: Steps between two lines of the log. Drawing curves and saving take a second, in which a GPU does dozens of steps.
 _STEPS_AN_EPOCH, _STEPS_AN_EPOCH_ON_GPU = 100, 1000
+
+
+_WARM_UP_STEPS = 100
+_EMA_DECAY = 0.998
+#: The running average starts to matter after about this many steps.
+_EMA_DELAY = 10
+
+
+class Clock:
+    """Training time so far, over every stretch, in seconds."""
+
+    def __init__(self) -> None:
+        self.before = 0.0
+        self.started = time.monotonic()
+
+    def resume(self, before: float) -> None:
+        """Continue from the elapsed time of an earlier run."""
+        self.before, self.started = before, time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training in all."""
+        return self.before + time.monotonic() - self.started
+
+
+def learning_rate_factor(progress: float, step: int) -> float:
+    """Linear warm-up over the first steps, then polynomial decay over the training time (0 to 1)."""
+    return float(min(1.0, (step + 1) / _WARM_UP_STEPS) * max(0.0, 1.0 - progress) ** 0.9)
+
+
+def running_average(network: torch.nn.Module) -> AveragedModel:
+    """Return an exponential moving average of a network's weights, which starts from them."""
+
+    def update(averaged: Any, current: Any, updates: torch.Tensor | int) -> None:  # noqa: ANN401 - as torch calls it
+        decay = min(_EMA_DECAY, (1 + int(updates)) / (_EMA_DELAY + int(updates)))
+        get_ema_multi_avg_fn(decay)(averaged, current, updates)  # type: ignore[no-untyped-call]
+
+    average = AveragedModel(network, multi_avg_fn=update)
+    # Else the first update would copy the network.
+    average.n_averaged.fill_(1)
+    return average
 
 
 class nnUNetTrainerSynthetic(nnUNetTrainer):  # type: ignore[misc] # noqa: N801 - nnU-Net finds trainers by such names
