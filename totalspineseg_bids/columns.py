@@ -75,8 +75,10 @@ class TableColumn:
             return "true" if value else "false"
         if isinstance(value, str):
             return value
-        # Adding zero turns -0.0 into 0.0.
-        return f"{value + 0.0:.{self.significant}g}" if self.significant else f"{value + 0.0:.{self.decimals}f}"
+        # Adding zero to the rounded value turns -0.0 into 0.0.
+        if self.significant:
+            return f"{value + 0.0:.{self.significant}g}"
+        return f"{round(float(value), self.decimals) + 0.0:.{self.decimals}f}"
 
 
 def describe_columns(columns: Iterable[TableColumn]) -> dict[str, dict[str, Any]]:

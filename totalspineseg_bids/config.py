@@ -91,7 +91,12 @@ def _labels(name: str, value: object, prefix: str) -> tuple[str, ...]:
         if not isinstance(item, str | int) or isinstance(item, bool):
             msg = f"{name} must be a list of labels, not {item!r}"
             raise UsageError(msg)
-        labels += [word.removeprefix(prefix) for word in re.split(r"[\s,]+", str(item)) if word]
+        words = [word for word in re.split(r"[\s,]+", str(item)) if word]
+        if not words:
+            # Such as an empty variable of a script; without the option, all images would be selected.
+            msg = f"{name} has an empty value; give a label, or leave it out"
+            raise UsageError(msg)
+        labels += [word.removeprefix(prefix) for word in words]
     bad = [label for label in labels if not _LABEL.match(label)]
     if bad:
         msg = f"{name} '{bad[0]}' is not a BIDS label (letters and digits only)"

@@ -41,6 +41,14 @@ def test_a_series_is_meant_or_one_volume_taken_and_the_sidecar_says_which(tmp_pa
     assert "sub-01_T2w.nii.gz: has no volume 2; its 2 volumes are numbered from 0" in last
 
 
+def test_entities_that_segmentations_lack_leave_the_output_valid(tmp_path):
+    stems = ("flip-1_mt-on_MTS", "echo-1_inv-1_part-mag_MP2RAGE", "dir-AP_echo-1_MESE")
+    raw = make_dataset(tmp_path / "raw", {f"sub-01/anat/sub-01_{stem}.nii.gz": tiny_image() for stem in stems})
+    finish(config(raw, tmp_path / "out", suffix=("MTS", "MP2RAGE", "MESE")))
+    assert len(list((tmp_path / "out").glob(f"sub-01/anat/*{SIDECAR.replace('T2w', 'M*')}"))) == len(stems)
+    assert validate(tmp_path / "out") == []
+
+
 def test_real_images_give_a_valid_dataset_on_their_own_grids(tmp_path, data_dir):
     real, out = data_dir / "real_bids", tmp_path / "out"
     assert run(config(real, out, skip_bids_validation=False), factory=lambda _: loaded(BoxSegmenter())) == 0

@@ -82,6 +82,12 @@ KINDS = {
         "--suffix STIR T2w",
         16,
     ),
+    "echo without its time": Kind(
+        add("sub-01/anat/sub-01_echo-1_T2starw.nii.gz"),
+        "files of the selected images, the first is SIDECAR_KEY_REQUIRED "
+        "/sub-01/anat/sub-01_echo-1_T2starw.nii.gz (EchoTime)",
+        code=16,
+    ),
     "strict": Kind(
         write("README.md", "Text.\n"),
         "not a valid BIDS dataset, 2 errors, the first is MULTIPLE_README_FILES",

@@ -305,6 +305,14 @@ def test_hot_pixels_are_clipped_with_a_note(tmp_path):
     assert after.volume.data.std() == pytest.approx(clean.std(), rel=0.02)
 
 
+@pytest.mark.parametrize("power", [-100, -20, 60, 100])
+def test_intensities_far_from_one_are_scaled_with_a_note(tmp_path, power):
+    plain, far = (tiny_image().astype(np.float64) * factor for factor in (1.0, 2.0**power))
+    plain, far = (load_image(save(tmp_path / "i.nii.gz", data)) for data in (plain, far))
+    assert (plain.notes, far.notes) == ((), (f"intensities-scaled:2^{2 - power}",))
+    np.testing.assert_array_equal(far.volume.data, plain.volume.data * 4)
+
+
 @given(scale=st.floats(1, 1e4), tail=st.floats(1, 6), empty=st.floats(0, 0.9), seed=st.integers(0, 99))
 def test_ordinary_intensities_are_not_clipped(scale, tail, empty, seed):
     rng = np.random.default_rng(seed)

@@ -95,6 +95,14 @@ def test_a_filter_may_add_a_query_or_ask_for_parts(dataset):
     assert len(names(dataset, participants=("03",), filters={"phase": {"suffix": "T2w", "part": "phase"}})) == 2
 
 
+def test_a_filter_that_no_image_of_its_suffix_matches_is_named(dataset, caplog):
+    assert "sub-01_T2w.nii" not in names(dataset, filters={"t2w": {"subject": "sub-01"}, "both": {"suffix": ["T1w"]}})
+    names(dataset, filters={"t2w": {"subject": "01"}, "pdw": {"session": "a"}})
+    assert [r.message for r in caplog.records if "filters" in r.message] == [
+        "no image matches the filters of t2w; values are written without the key, such as 01, not sub-01"
+    ]
+
+
 def test_a_filter_for_nothing_known_is_an_error(dataset):
     with pytest.raises(UsageError, match="names none of the suffixes"):
         names(dataset, filters={"t3w": {"acquisition": "sag"}})

@@ -90,6 +90,8 @@ def test_everything_may_come_from_toml(required, tmp_path):
         (["{raw}", "{out}", "participant", "--engine", "tf"], 64, "invalid choice"),
         (["{raw}", "{out}", "participant", "--device", "gpu"], 64, "device 'gpu'"),
         (["{raw}", "{out}", "participant", "--config-file", "{raw}/absent.toml"], 66, "absent.toml"),
+        (["{raw}", "{out}", "participant", "--participant-label", ""], 64, "participant_label has an empty value"),
+        (["{raw}", "{out}", "participant", "--corrections", ""], 64, "the path is empty"),
         (["{raw}/absent", "{out}", "participant"], 66, "no such dataset"),
         (["{raw}/sub-01", "{out}", "participant"], 16, "no dataset_description.json"),
         (["{raw}", "{raw}", "participant"], 64, "give a folder outside it"),

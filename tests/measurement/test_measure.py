@@ -297,6 +297,7 @@ def test_rows_follow_the_dictionary():
     assert list(row) == list(COLUMNS)
     assert row["volume-mm3"] == "12.3"
     assert row["height-mm"] == "20.46"
+    assert row["wedge-deg"] == "0.0"
     assert row["partial"] == "false"
     assert row["measure-note"] == "n/a"
     for column in (*COLUMNS.values(), *POSTURE_COLUMNS.values()):

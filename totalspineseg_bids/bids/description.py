@@ -37,6 +37,8 @@ _IGNORED = (
     "*.dcm",
     "*.ctbl",
     "*.label",
+    # Entities of a source that BIDS allows in no segmentation; the names keep them, because they identify the image.
+    *(f"*_{entity}-*" for entity in ("dir", "flip", "inv", "mt")),
     ".*.tmp",
 )
 

@@ -100,8 +100,8 @@ def read_filters(path: Path) -> dict[str, dict[str, Any]]:
     return content
 
 
-def _queries(selection: Selection) -> list[dict[str, Any]]:
-    """Return the filters of the queries: one query per suffix, modified and extended by the filter file."""
+def _queries(selection: Selection) -> dict[str, dict[str, Any]]:
+    """Return the filters of the queries by name: one query per suffix, modified and extended by the filter file."""
     queries: dict[str, dict[str, Any]] = {
         suffix.lower(): {"datatype": _ANAT, "suffix": suffix} for suffix in selection.suffixes
     }
@@ -125,7 +125,7 @@ def _queries(selection: Selection) -> list[dict[str, Any]]:
         if unknown := sorted({name for query in queries.values() for name in query if name not in known}):
             msg = f"a filter is not understood: there is no entity {', '.join(unknown)}"
             raise UsageError(msg)
-    return list(queries.values())
+    return queries
 
 
 def _any_of(labels: Iterable[str]) -> str:
@@ -200,7 +200,8 @@ def find_images(root: Path, selection: Selection, *, database: Path | None = Non
     UsageError
         If a filter is wrong or the index belongs to another dataset.
     """
-    queries = _queries(selection)
+    named = _queries(selection)
+    queries = list(named.values())
     _check_participants(root, selection)
     ignored = _read_bidsignore(root)
     found: list[SourceImage] = []
@@ -223,7 +224,9 @@ def find_images(root: Path, selection: Selection, *, database: Path | None = Non
         logger.info("%s left out by .bidsignore: %s", *_count(left_out[".bidsignore"], "image"))
     if left_out["part"]:
         logger.info("%s left out, show no anatomy (part-phase, -real, -imag): %s", *_count(left_out["part"], "image"))
-    _report_passed_over(root, listing, queries, (source.relative for source in found), ignored)
+    filtered = {name.lower() for name in selection.filters or ()} & named.keys()
+    unmatched = {name: named[name] for name in filtered if not any(_matching(image, [named[name]]) for image in found)}
+    _report_passed_over(root, listing, queries, (source.relative for source in found), ignored, unmatched)
     if not found:
         raise NothingSelectedError(_nothing(root, selection, len(left_out[".bidsignore"])))
     return found
@@ -310,6 +313,7 @@ def _report_passed_over(
     queries: Sequence[Mapping[str, Any]],
     found: Iterable[str],
     ignored: GitIgnoreSpec,
+    unmatched: Mapping[str, Mapping[str, Any]],
 ) -> None:
     """Log one line for each kind of file and folder that may be meant for processing but is not selected."""
     hidden, unnamed = [], []
@@ -337,6 +341,12 @@ def _report_passed_over(
         logger.info("%s ignored: %s", *_count(hidden, "hidden file"))
     if others:
         logger.info("images of other suffixes are not processed (%s); --suffix selects them", ", ".join(others))
+    # An image that no filter matches is left out, so that a wrong value would cost images without a word.
+    if useless := sorted(name for name, query in unmatched.items() if any(_has(suffix, query["suffix"]) for suffix in suffixes)):
+        logger.warning(
+            "no image matches the filters of %s; values are written without the key, such as 01, not sub-01",
+            ", ".join(useless),
+        )
     if empty and processed:
         logger.warning("%s without a selected image: %s", *_count(empty, "participant"))
 
@@ -408,7 +418,7 @@ def make_filter(selection: Selection) -> Callable[[SourceImage], bool]:
     >>> make_filter(Selection(filters={"t2w": {"run": 1, "acquisition": None}}))(image)
     True
     """
-    queries = _queries(selection)
+    queries = list(_queries(selection).values())
 
     def matches(source: SourceImage) -> bool:
         return _selected(source, selection) and (not queries or bool(_matching(source, queries)))

@@ -48,12 +48,19 @@ class Issue:
     """Code of the validator, such as ``FILENAME_MISMATCH``."""
     location: str
     """File below the dataset, with a leading ``/``."""
-    message: str
+    message: str = ""
     """Explanation of the code."""
+    keys: tuple[str, ...] = ()
+    """Keys of the sidecar that it concerns, sorted."""
+
+    @property
+    def title(self) -> str:
+        """Code, file and keys, without the explanation."""
+        return f"{self.code} {self.location}" + (f" ({', '.join(self.keys)})" if self.keys else "")
 
     def __str__(self) -> str:
         """Return the issue as one line."""
-        return f"{self.code} {self.location}: {self.message}" if self.message else f"{self.code} {self.location}"
+        return f"{self.title}: {self.message}" if self.message else self.title
 
 
 def find_validator() -> str | None:
@@ -116,16 +123,16 @@ def _run(program: str, dataset: Path) -> list[Issue]:
         last = (answer.stderr.decode("utf-8", "replace").strip().splitlines() or ["no output"])[-1]
         msg = f"{PROGRAM} gave no result (exit code {answer.returncode}: {last})"
         raise RuntimeError(msg) from error
-    issues = [
-        Issue(
-            str(item.get("code", "")),
-            str(item.get("location", "")),
-            " ".join(str(meanings.get(str(item.get("code")), "")).split()),
-        )
-        for item in found
-        if item.get("severity") == "error"
+    # The validator repeats an issue for each missing key.
+    keys: dict[tuple[str, str], set[str]] = {}
+    for item in found:
+        if item.get("severity") == "error":
+            place = str(item.get("location", "")), str(item.get("code", ""))
+            keys.setdefault(place, set()).update([str(item["subCode"])] if item.get("subCode") else [])
+    return [
+        Issue(code, location, " ".join(str(meanings.get(code, "")).split()), tuple(sorted(keys[location, code])))
+        for location, code in sorted(keys)
     ]
-    return sorted(issues, key=lambda issue: (issue.location, issue.code))
 
 
 def check_dataset(dataset: Path, images: Sequence[SourceImage], *, whole: bool = True, strict: bool = False) -> None:
@@ -155,8 +162,6 @@ def check_dataset(dataset: Path, images: Sequence[SourceImage], *, whole: bool =
     except (OSError, RuntimeError) as error:
         logger.warning("the input was not validated: %s", error)
         return
-    # The validator repeats an issue for each missing key.
-    issues = list(dict.fromkeys(issues))
     fatal = [issue for issue in issues if _is_fatal(issue, images, strict=strict)]
     _warn(issue for issue in issues if issue not in fatal)
     if not fatal:
@@ -168,7 +173,7 @@ def check_dataset(dataset: Path, images: Sequence[SourceImage], *, whole: bool =
     scope = "" if strict else " in files of the selected images"
     msg = (
         f"{dataset}: not a valid BIDS dataset, {len(fatal)} error{'s' if len(fatal) > 1 else ''}{scope}, the first is "
-        f"{fatal[0].code} {fatal[0].location}; correct it or give --skip-bids-validation"
+        f"{fatal[0].title}; correct it or give --skip-bids-validation"
     )
     raise DatasetError(msg)
 

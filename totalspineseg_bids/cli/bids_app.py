@@ -67,10 +67,22 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 class Parser(argparse.ArgumentParser):
     """Parser that raises errors, so that the exit code follows the BIDS execution specification."""
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401
+        super().__init__(*arguments, **options)
+        self.register("type", Path, _path)
+
     def error(self, message: str) -> NoReturn:
         """Raise a :class:`UsageError` with the message."""
         msg = f"{message}; see {self.prog} --help"
         raise UsageError(msg)
+
+
+def _path(text: str) -> Path:
+    """Return an argument as a path; an empty one, such as that of an unset variable, is not the current folder."""
+    if not text:
+        msg = "the path is empty"
+        raise argparse.ArgumentTypeError(msg)
+    return Path(text)
 
 
 def version_text() -> str:

@@ -28,6 +28,9 @@ VolumeChoice = int | Literal["mean"]
 
 #: An image with a greater share of NaN or infinite voxels is rejected instead of repaired.
 _MAX_NON_FINITE = 0.9
+#: Powers of two between which the greatest intensity lies, so that float32 holds the squares that normalization sums,
+#: and standard deviations stay above the smallest that networks divide by (nnU-Net: 1e-8).
+_EXPONENTS = (-10, 40)
 _PROBABILITY_STEP = 0.001
 #: Largest distance of a label from a whole number; tools that store labels as scaled or float32 values stay below it.
 _LABEL_TOLERANCE = 1e-3
@@ -166,6 +169,11 @@ def _clean(path: Path, data: NDArray[Any]) -> tuple[NDArray[np.float32], list[st
     values, outliers = clip_outliers(values)
     if outliers:
         notes.append(f"intensity-outliers:{outliers}")
+    exponent = int(np.frexp(max(-float(values.min()), float(values.max())))[1])
+    if not _EXPONENTS[0] <= exponent <= _EXPONENTS[1]:
+        # A power of two changes no digit.
+        values = np.ldexp(values, 10 - exponent)
+        notes.append(f"intensities-scaled:2^{10 - exponent}")
     return values, notes
 
 
