@@ -225,8 +225,8 @@ def find_images(root: Path, selection: Selection, *, database: Path | None = Non
     if left_out["part"]:
         logger.info("%s left out, show no anatomy (part-phase, -real, -imag): %s", *_count(left_out["part"], "image"))
     filtered = {name.lower() for name in selection.filters or ()} & named.keys()
-    unmatched = {name: named[name] for name in filtered if not any(_matching(image, [named[name]]) for image in found)}
-    _report_passed_over(root, listing, queries, (source.relative for source in found), ignored, unmatched)
+    _report_unmatched_filters({name: named[name] for name in filtered}, found, listing)
+    _report_passed_over(root, listing, queries, (source.relative for source in found), ignored)
     if not found:
         raise NothingSelectedError(_nothing(root, selection, len(left_out[".bidsignore"])))
     return found
@@ -313,7 +313,6 @@ def _report_passed_over(
     queries: Sequence[Mapping[str, Any]],
     found: Iterable[str],
     ignored: GitIgnoreSpec,
-    unmatched: Mapping[str, Mapping[str, Any]],
 ) -> None:
     """Log one line for each kind of file and folder that may be meant for processing but is not selected."""
     hidden, unnamed = [], []
@@ -341,14 +340,22 @@ def _report_passed_over(
         logger.info("%s ignored: %s", *_count(hidden, "hidden file"))
     if others:
         logger.info("images of other suffixes are not processed (%s); --suffix selects them", ", ".join(others))
-    # An image that no filter matches is left out, so that a wrong value would cost images without a word.
-    if useless := sorted(name for name, query in unmatched.items() if any(_has(suffix, query["suffix"]) for suffix in suffixes)):
+    if empty and processed:
+        logger.warning("%s without a selected image: %s", *_count(empty, "participant"))
+
+
+def _report_unmatched_filters(
+    queries: Mapping[str, Mapping[str, Any]], found: Sequence[SourceImage], listing: _Listing
+) -> None:
+    """Warn of filters that match no image, although there are images of their suffix, which are thus left out."""
+    names = [relative for relative, _ in listing.anatomical if is_source_name(relative)]
+    present = {SourceImage(relative, Path(relative)).suffix for relative in names}
+    unmatched = {name for name, query in queries.items() if not any(_matching(image, [query]) for image in found)}
+    if useless := sorted(n for n in unmatched if any(_has(suffix, queries[n]["suffix"]) for suffix in present)):
         logger.warning(
             "no image matches the filters of %s; values are written without the key, such as 01, not sub-01",
             ", ".join(useless),
         )
-    if empty and processed:
-        logger.warning("%s without a selected image: %s", *_count(empty, "participant"))
 
 
 @contextmanager
