@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from unittest import mock
 
 
 @contextmanager
@@ -25,12 +26,8 @@ def home_folder() -> Iterator[None]:
     try:
         Path.home()
     except RuntimeError:
-        with _temporary_folder() as folder:
-            os.environ["HOME"] = folder
-            try:
-                yield
-            finally:
-                del os.environ["HOME"]
+        with _temporary_folder() as folder, mock.patch.dict(os.environ, HOME=folder):
+            yield
         return
     yield
 

@@ -9,10 +9,8 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -321,10 +319,6 @@ def _start_worker(config: RunConfig, factory: SegmenterFactory, sources: Sequenc
     _worker.append(_Run(config, factory(config), sources))
 
 
-def _advance(bar: tqdm[None], count: int, _done: Future[Tally]) -> None:
-    bar.update(count)
-
-
 def _work(sources: Sequence[SourceImage], chosen: Sequence[SourceImage]) -> Tally:
     (run,) = _worker
     run.tally = Tally()
@@ -387,7 +381,7 @@ class _Run:
         with worker_pool(jobs, _start_worker, state) as pool:
             futures = [pool.submit(_work, *group) for group in apart]
             for future, (_, chosen) in zip(futures, apart, strict=True):
-                future.add_done_callback(partial(_advance, bar, len(chosen)))
+                future.add_done_callback(lambda _, done=chosen: bar.update(len(done)))
             for future in futures:
                 try:
                     self.tally.add(future.result())

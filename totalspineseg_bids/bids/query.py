@@ -241,10 +241,6 @@ def _index(root: Path, selection: Selection, queries: Sequence[Mapping[str, Any]
         return [Path(os.path.relpath(path, layout.root)).as_posix() for path in paths]
 
 
-def _suffixes(queries: Iterable[Mapping[str, Any]]) -> set[str]:
-    return {query["suffix"] for query in queries if isinstance(query.get("suffix"), str)}
-
-
 @dataclass(frozen=True, slots=True)
 class _Listing:
     """Names in the folders of a dataset that may contain images, each of which is read once."""
@@ -326,7 +322,7 @@ def _report_passed_over(
             unnamed.append(relative)
         else:
             suffixes[SourceImage(relative, root / relative).suffix] += 1
-    others = [f"{suffixes[name]} {name}" for name in sorted(suffixes.keys() - _suffixes(queries))]
+    others = [f"{suffixes[name]} {name}" for name in sorted(suffixes) if all(name != q.get("suffix") for q in queries)]
     processed = {relative.split("/", 1)[0] for relative in found}
     empty = [f"sub-{label}" for label in listing.participants if f"sub-{label}" not in processed]
     if listing.misspelt:

@@ -436,7 +436,7 @@ def _tubes(
 
     # The size of the cord differs between people of one height more than with the height.
     size = np.sqrt(p.scale) * np.clip(rng.normal(1.03, 0.09), 0.85, 1.25)
-    cord_table = _by_level(names, CORD, _last_thoracic(names)) * size / 2
+    cord_table = _by_level(names, CORD, [name for name in names if name[0] == "T"][-1]) * size / 2
     last = len(cord_table)
     l1 = names.index("L1")
     end = float(np.interp(l1 - 0.5 + p.conus, np.arange(len(middles)), middles))
@@ -455,7 +455,3 @@ def _tubes(
     play = (inner - width) * np.stack([aside, forward], axis=1)
     cord_center = middle + (axes[use, :, :2] * play[:, None]).sum(axis=2)
     return canal, sac, Tube(cord_center, width, axes[use, :, 0], axes[use, :, 1]).part(keep)
-
-
-def _last_thoracic(names: list[str]) -> str:
-    return [n for n in names if n[0] == "T"][-1]

@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import math
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -69,8 +70,6 @@ class TrainOptions:
 
 
 def _workers(options: TrainOptions, device_type: str) -> int:
-    import os  # noqa: PLC0415
-
     if options.workers is not None:
         return options.workers
     return 0 if device_type != "cuda" else min(12, max(4, (os.cpu_count() or 4) // max(1, options.gpus) - 1))
@@ -163,8 +162,6 @@ def _run_on_gpu(rank: int, options: TrainOptions) -> None:
 
 
 def _run_on_gpus(options: TrainOptions) -> None:
-    import os  # noqa: PLC0415
-
     import torch  # noqa: PLC0415
     from nnunetv2.run.run_training import find_free_network_port  # noqa: PLC0415
     from torch.multiprocessing.spawn import spawn  # noqa: PLC0415

@@ -171,17 +171,13 @@ def _certainty(
         if level is None:
             return 0.0, None, naming.reason or "its discs have no level"
         beside = "C2" if level == "C1" else level
-        near = [m for label, m in by_id.items() if beside in _ends(label)]
+        near = [m for label, m in by_id.items() if beside in anatomy.BY_ID[label].level.split("-")]
         sure = min((solution.confidence[m] for m in near), default=0.0)
         doubts = [naming.reasons[m] for m in near if naming.reasons[m]]
         return sure, None, next(iter(doubts), naming.doubt)
     if level is None:
         return 0.0, solution.levels[n], naming.reasons[n]
     return solution.confidence[n], solution.runner_up[n], naming.reasons[n]
-
-
-def _ends(label: int) -> tuple[str, ...]:
-    return tuple(anatomy.BY_ID[label].level.split("-"))
 
 
 def _flags(observations: Sequence[Observation], solution: LevelSolution, naming: Naming) -> tuple[str, ...]:

@@ -60,7 +60,8 @@ def emissions(observations: Sequence[Observation], hypotheses: Hypotheses, view:
             per_variant[rows] = _class_scores([observations[n] for n in rows], missed)
     _add_level_prior(per_variant, observations)
     result = per_variant[:, hypotheses.variant]
-    last = np.arange(places)[None] == _last_place(hypotheses)[:, None]
+    sacrum = np.array([len(chain.vertebrae) - 1 for chain in hypotheses.chains])[hypotheses.variant]
+    last = np.arange(places) == sacrum[:, None]
     for n, observation in enumerate(observations):
         side = 1 if observation.kind is Structure.DISC else 0
         result[n][~hypotheses.exists[:, :, side]] = NEVER
@@ -74,11 +75,6 @@ def emissions(observations: Sequence[Observation], hypotheses: Hypotheses, view:
     if view.conus is not None:
         _add_conus(result, observations, hypotheses, view.conus)
     return result
-
-
-def _last_place(hypotheses: Hypotheses) -> NDArray[np.int64]:
-    """Return the place of the sacrum in each hypothesis, shape (H,)."""
-    return np.asarray([len(c.vertebrae) - 1 for c in hypotheses.chains], np.int64)[hypotheses.variant]
 
 
 @cache
