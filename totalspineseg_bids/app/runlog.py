@@ -5,8 +5,6 @@ from __future__ import annotations
 import datetime
 import logging
 import os
-import re
-import socket
 import sys
 import warnings
 from collections.abc import Iterator
@@ -20,7 +18,7 @@ from totalspineseg_bids.bids.names import LOGS
 from totalspineseg_bids.bids.sidecar import read_software_versions
 from totalspineseg_bids.config import RunConfig
 from totalspineseg_bids.errors import OutputError
-from totalspineseg_bids.imaging.atomic import write_text
+from totalspineseg_bids.imaging.atomic import host_name, write_text
 
 #: Attribute of records that are not written to standard error, where the last line has the same content.
 FILE_ONLY = "file_only"
@@ -59,8 +57,7 @@ class LogFile(logging.FileHandler):
 
 def run_name(now: datetime.datetime) -> str:
     """Return a unique name for the files of a run, made of time, machine and process."""
-    host = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname()) or "host"
-    return f"run-{now:%Y%m%dT%H%M%S}-{host}-{os.getpid()}"
+    return f"run-{now:%Y%m%dT%H%M%S}-{host_name()}-{os.getpid()}"
 
 
 def _file_handler(path: Path) -> logging.Handler:

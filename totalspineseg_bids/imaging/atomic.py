@@ -12,17 +12,21 @@ from pathlib import Path
 from typing import BinaryIO
 
 
+def host_name() -> str:
+    """Return the name of the machine without characters that have a meaning in file names."""
+    return re.sub(r"[^A-Za-z0-9]", "", socket.gethostname()) or "host"
+
+
 def process_space() -> str:
     """Return an identifier of the process namespace: the machine, and the container if it numbers its own processes.
 
     Two containers on one machine may share its host name and both have a process 7.
     """
-    host = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname()) or "host"
     try:
         namespace = Path("/proc/self/ns/pid").readlink().name
     except OSError:  # not Linux, or no /proc
         namespace = ""
-    return host + "".join(re.findall(r"\d+", namespace))
+    return host_name() + "".join(re.findall(r"\d+", namespace))
 
 
 _HOST = process_space()

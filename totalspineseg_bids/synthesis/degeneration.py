@@ -50,8 +50,6 @@ FLAT = Endplate()
 class DiscShape:
     """Shape of a disc beside its height."""
 
-    grade: float = 0.0
-    """Degeneration, 0 (none) to 1 (collapsed)."""
     rim: float = 1.0
     """Size relative to the endplates."""
     front: float = 0.0
@@ -110,7 +108,6 @@ def draw_disc_shape(region: str, grade: float, scale: float, rng: np.random.Gene
     size = scale * {"C": 0.5, "T": 0.6, "L": 1.0}[region]
     spurs = rng.random() < 1.4 * grade - 0.3
     return DiscShape(
-        grade=grade,
         rim=float(np.clip(rng.normal(1.0, 0.02), 0.95, 1.05)),
         front=size * float(rng.uniform(0.0, 0.8) + grade * rng.uniform(0.0, 2.2)),
         back=size
