@@ -379,10 +379,10 @@ class _Run:
         logger.info("%d participants at the same time", jobs)
         state = share_of_resources(self.config, jobs), self.factory, self.sources
         with worker_pool(jobs, _start_worker, state) as pool:
-            futures = [pool.submit(_work, *group) for group in apart]
-            for future, (_, chosen) in zip(futures, apart, strict=True):
-                future.add_done_callback(lambda _, done=chosen: bar.update(len(done)))
-            for future in futures:
+            sizes = {pool.submit(_work, *group): len(group[1]) for group in apart}
+            for future in sizes:
+                future.add_done_callback(lambda done: bar.update(sizes[done]))
+            for future in sizes:
                 try:
                     self.tally.add(future.result())
                 except BrokenProcessPool as error:
