@@ -102,6 +102,8 @@ class TableRow:
     ...     height_mm: float | None = column("Height", "Height of a body", "mm")
     >>> Size(8.456).as_row(), columns_of(Size)["height-mm"].title
     ({'height-mm': '8.46'}, 'Height')
+    >>> Size(8.456).as_values()
+    {'height-mm': 8.46}
     """
 
     __slots__ = ()
@@ -110,6 +112,12 @@ class TableRow:
         """Return the columns of `columns_of` as text, ``n/a`` where there is no value."""
         columns = columns_of(type(self))
         return {name: entry.format(getattr(self, name.replace("-", "_"))) for name, entry in columns.items()}
+
+    def as_values(self) -> dict[str, float | str]:
+        """Return the columns that have a value, numbers rounded as in a table."""
+        kinds = {name: entry.kind for name, entry in columns_of(type(self)).items()}
+        cells = ((name, text) for name, text in self.as_row().items() if text != MISSING)
+        return {name: float(text) if kinds[name] == "number" else text for name, text in cells}
 
 
 def column(title: str, description: str, unit: str = "", *, default: object = None, **details: Any) -> Any:  # noqa: ANN401 - typed by the field

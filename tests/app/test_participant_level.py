@@ -100,6 +100,7 @@ def test_sidecar_and_table_tell_where_a_result_comes_from(tmp_path, process, con
     assert sidecar["Status"] == "labelled"
     assert sidecar["Flags"] == ["test-flag"]
     assert sidecar["Model"] == {"Name": "bundled", "Bundled": True}
+    assert sidecar["Posture"] == {"coronal-cobb-deg": 0.0, "coronal-cobb-levels": "L2-L3"}
     assert set(sidecar["Digests"]) == {"Input", "Configuration", "Model"}
     assert sidecar["Digests"]["Configuration"] == configure(label_scheme="totalspineseg").digest
     assert "torch" in sidecar["SoftwareUsed"]

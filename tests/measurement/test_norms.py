@@ -52,6 +52,7 @@ def test_names_with_and_without_unit_and_angles():
     ("change", "said"),
     [
         ({"measure": "weight"}, "line 2: no measure is called 'weight'"),
+        ({"level": "l4"}, "line 2: no level is called 'l4'"),
         ({"sd": "0"}, "line 2: sd must be above 0"),
         ({"mean": "tall"}, "line 2: mean must be a number, not 'tall'"),
         ({"mean": "inf"}, "finite"),

@@ -31,7 +31,7 @@ from totalspineseg_bids.bids.sidecar import (
     read_software_versions,
 )
 from totalspineseg_bids.bids.tables import format_table
-from totalspineseg_bids.columns import MISSING, describe_columns
+from totalspineseg_bids.columns import describe_columns
 from totalspineseg_bids.config import RunConfig
 from totalspineseg_bids.imaging.atomic import write_text
 from totalspineseg_bids.imaging.grid import restore_probability
@@ -256,8 +256,6 @@ class _Writer:
         """Return the entries of the sidecar of the label image; an image that has this file is complete."""
         job, config, loaded, spine = self.job, self.config, self.loaded, self.spine
         corrections = job.corrections.describe(self.output)
-        posture = self.measures.posture.as_row() if self.measures else {}
-        quality = measure_quality(self.image.volume, self.native).as_row() if self.measures else {}
         return {
             "Manual": "EditedMap" in (corrections or {}),
             "Status": spine.status.value,
@@ -265,8 +263,8 @@ class _Writer:
             "Flags": list(spine.flags),
             "InputNotes": list(self.image.notes),
             "LevelsInView": [c.level for c in spine.components if c.level is not None],
-            "Posture": {name: value for name, value in posture.items() if value != MISSING},
-            "ImageQuality": {name: value for name, value in quality.items() if value != MISSING},
+            "Posture": self.measures.posture.as_values() if self.measures else {},
+            "ImageQuality": measure_quality(self.image.volume, self.native).as_values() if self.measures else {},
             "Model": {"Name": loaded.model, "Bundled": loaded.bundled},
             "Settings": {
                 "label_scheme": recorded_scheme(config.label_scheme),

@@ -13,10 +13,13 @@ from totalspineseg_bids.bids.tables import read_table
 from totalspineseg_bids.errors import MissingInputError
 from totalspineseg_bids.files import read_json
 from totalspineseg_bids.imaging.checks import is_fetched
+from totalspineseg_bids.measurement.posture import POSTURE_COLUMNS
+from totalspineseg_bids.measurement.quality import QUALITY_COLUMNS
 
 logger = logging.getLogger(__name__)
 
 _RAW = "bids:raw:"
+_COLUMNS = POSTURE_COLUMNS | QUALITY_COLUMNS
 _T = TypeVar("_T", dict[str, Any], list[Any])
 
 
@@ -76,7 +79,8 @@ class ImageDerivatives:
     def measures(self) -> dict[str, str]:
         """Angles of the spine and quality of the image, as text."""
         values = self._entry("Posture", dict) | self._entry("ImageQuality", dict)
-        return {str(name): str(value) for name, value in values.items()}
+        # Earlier versions wrote numbers as text.
+        return {n: v if isinstance(v, str) or n not in _COLUMNS else _COLUMNS[n].format(v) for n, v in values.items()}
 
     @property
     def figures(self) -> dict[str, str]:
@@ -145,6 +149,9 @@ def _read(output: Path, path: Path) -> ImageDerivatives | None:
     try:
         rows = read_table(path.with_suffix(".tsv"))
     except (OSError, ValueError):
+        rows = [{}]
+    # A table of an image without a spine has no rows.
+    if rows and not {"index", "name", "level"} <= rows[0].keys():
         logger.warning("%s: has no table that can be read, left out", path.relative_to(output))
         return None
     return ImageDerivatives(SourceImage(relative, Path(relative)), sidecar, tuple(rows))

@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from totalspineseg_bids.anatomy import DISC_LEVELS, VERTEBRA_LEVELS
 from totalspineseg_bids.columns import short_name
 from totalspineseg_bids.imaging.centerline import Vector
 from totalspineseg_bids.measurement.levels import COLUMNS
@@ -121,6 +122,9 @@ def parse_norms(rows: Iterable[Mapping[str, str]]) -> Norms:
             msg = f"line {line}: no measure is called '{row['measure']}'; see group_measures.json for the names"
             raise ValueError(msg)
         level = "" if _absent(row["level"]) else row["level"].strip()
+        if level and level not in (*VERTEBRA_LEVELS, *DISC_LEVELS):
+            msg = f"line {line}: no level is called '{level}'; levels are written like L4, L4-L5, or n/a for an angle"
+            raise ValueError(msg)
         mean, sd = _number(row["mean"], line, "mean"), _number(row["sd"], line, "sd")
         if sd <= 0:
             msg = f"line {line}: sd must be above 0, not {row['sd']}"
