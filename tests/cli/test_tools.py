@@ -101,10 +101,17 @@ def test_label_abstains_without_evidence(tmp_path):
     assert all(c["level"] is None for c in content["components"])
 
 
-def test_label_errors(tmp_path):
+def test_label_errors(tmp_path, capsys):
     semantic = str(save(tmp_path / "in.nii.gz", semantic_map(TRUTH, 101)))
     assert main(["label", semantic, str(tmp_path / "o.nii.gz"), "--layout", "r1999"]) == ExitCode.USAGE
     assert main(["label", semantic, semantic, "--layout", "r20240601-step1"]) == ExitCode.USAGE
+    other = str(save(tmp_path / "other.nii.gz", TRUTH))
+    assert main(["label", other, str(tmp_path / "o.nii.gz"), "--layout", "r20240601-step1"]) == ExitCode.USAGE
+    assert (
+        "other.nii.gz: holds the values 18, 19, 20, 21, 92, …, which the layout r20240601-step1"
+        in capsys.readouterr().err
+    )
+    assert not (tmp_path / "o.nii.gz").exists()
 
 
 def test_prepare_and_evaluate(tmp_path, capsys):

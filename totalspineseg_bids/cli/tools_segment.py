@@ -150,6 +150,7 @@ def _label(
     class_map = ClassMap.resolve(layout)
     loaded = load_labels(segmentation)
     semantic = loaded.volume
+    class_map.check_values(semantic.data, segmentation)
     known = read_localizer(localizer, label_scheme) if localizer else None
     spine = label_map(semantic.data, semantic.affine, class_map, localizer=known)
     labels = anatomy.to_scheme(spine.labels, label_scheme)

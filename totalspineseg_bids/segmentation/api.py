@@ -146,10 +146,12 @@ def label(
     'abstained'
     """
     volume = semantic if isinstance(semantic, Volume) else read_labels(Path(semantic))
+    class_map = ClassMap.resolve(layout)
+    class_map.check_values(volume.data)
     return label_map(
         np.asarray(volume.data, np.uint8),
         volume.affine,
-        ClassMap.resolve(layout),
+        class_map,
         localizer=None if localizer is None else read_localizer(localizer, localizer_scheme),
     )
 

@@ -223,6 +223,20 @@ class ClassMap:
         """Return the `Structure` of each voxel of a map, same shape."""
         return apply_table(labels, self.kind_table)
 
+    def check_values(self, labels: NDArray[np.integer], place: object = "the map") -> None:
+        """Reject a map with integers that have no meaning, because it was made with other classes.
+
+        Raises
+        ------
+        UsageError
+            If there are such integers.
+        """
+        present = np.unique(labels)
+        if len(unknown := present[~np.isin(present, [0, *(v for values in self.labels.values() for v in values)])]):
+            values = ", ".join(map(str, unknown[:5])) + (", …" if len(unknown) > 5 else "")
+            msg = f"{place}: holds the values {values}, which the layout {self.name} does not have; give its own layout"
+            raise UsageError(msg)
+
     def select(self, labels: NDArray[np.uint8], *kinds: Structure) -> NDArray[np.bool_]:
         """Return which voxels of a map belong to one of some structures, same shape."""
         return apply_table(labels, np.isin(self.kind_table, kinds)).view(np.bool_)
