@@ -266,6 +266,21 @@ def test_curves_of_an_image_lie_on_the_band_of_the_reference_group(browser, site
     assert browser.console() == []
 
 
+def test_a_page_starts_with_a_measure_that_has_values_and_has_no_place_for_absent_levels(browser, rows, tmp_path):
+    image = {"participant": "sub-01", "image": "sub-01_T2w", "status": "labelled", "levels": "L3"}
+    slab = [row | image | {"partial": "true"} for row in rows]
+    areas = np.full((2, 1, len(VERTEBRA_LEVELS), 10), np.nan)
+    areas[:, :, [VERTEBRA_LEVELS.index(level) for level in ("T12", "L2")]] = 200
+    band = np.broadcast_to(areas[:, 0], (3, *areas[:, 0].shape))
+    options = {"dataset_name": "Slabs", "areas": areas, "band": band}
+    write_group_report(tmp_path / "a.html", pd.DataFrame([image]), pd.DataFrame(slab), **options)
+    browser.open(tmp_path / "a.html")
+    assert browser.run("return document.getElementById('measure').value") == "height-mm"
+    data = "return JSON.parse(document.getElementById('data').textContent)"
+    assert browser.run(f"{data}.profiles.levels") == ["T12", "L1", "L2"]
+    assert browser.console() == []
+
+
 def test_the_viewer_scrolls_jumps_and_reads_labels(browser, site):
     browser.open(site / "sub-00.html")
     browser.find("[data-open-viewer]").click()

@@ -56,9 +56,13 @@ def test_one_file_with_everything(image):
 
 def test_angles_are_shown_with_the_measures_and_a_bundled_model_on_top(image):
     folder, report = image
-    angles = {"lumbar-lordosis-deg": "41.3", "coronal-cobb-deg": "12.4", "coronal-cobb-levels": "T5-L1"}
+    # Earlier versions wrote numbers as text.
+    angles = {"lumbar-lordosis-deg": "41.3", "coronal-cobb-deg": 12.4, "coronal-cobb-levels": "T5-L1"}
     bundled = {"Name": "bundled", "Bundled": True}
-    page = write(folder, [changed(report, Posture=angles, Model=bundled)])
+    settings = {"label_scheme": "seed", "single_step": False, "joint_with": ["a.nii.gz", "b.nii.gz"]}
+    page = write(folder, [changed(report, Posture=angles, Model=bundled, Settings=settings)])
+    for expected in ("<dd>totalsegmri</dd>", "<dd>no</dd>", "<dd>a.nii.gz, b.nii.gz</dd>"):
+        assert expected in page
     assert "Bundled model: trained on synthetic images, for trying out" in page
     assert page.index("Bundled model:") < page.index("<main")
     assert "Lumbar lordosis L1-L5 <b>41°</b>" in page

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from totalspineseg_bids.anatomy import VERTEBRA_LEVELS
+from totalspineseg_bids.anatomy import REGULAR_DISCS, VERTEBRA_LEVELS
 from totalspineseg_bids.imaging.atomic import write_bytes
 from totalspineseg_bids.measurement.levels import AREAS, COLUMNS
 from totalspineseg_bids.measurement.quality import QUALITY_COLUMNS
@@ -187,10 +188,12 @@ def _profiles(areas: NDArray[np.float64], band: NDArray[np.float64]) -> dict[str
     seen = np.flatnonzero(np.isfinite(areas).any(axis=(0, 1, 3)))
     if len(seen) == 0:
         return None
-    span = slice(int(seen[0]), int(seen[-1]) + 1)
+    # A gap between levels is drawn, but not the place of a supernumerary vertebra that nobody has.
+    regular = set(itertools.chain(*(level.split("-") for level in REGULAR_DISCS)))
+    span = [k for k in range(seen[0], seen[-1] + 1) if k in seen or VERTEBRA_LEVELS[k] in regular]
     columns = [{"key": name, "name": COLUMNS[name].title, "unit": unit_symbol(COLUMNS[name].unit)} for name in AREAS]
     return {
-        "levels": list(VERTEBRA_LEVELS[span]),
+        "levels": [VERTEBRA_LEVELS[k] for k in span],
         "parts": areas.shape[3],
         "measures": columns,
         "values": [[_series(image[span]) for image in measure] for measure in areas],

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from PIL import Image, UnidentifiedImageError
 
 from totalspineseg_bids import anatomy
-from totalspineseg_bids.anatomy import BY_ID, DISC_LEVELS, VERTEBRA_LEVELS, Structure
+from totalspineseg_bids.anatomy import BY_ID, DISC_LEVELS, SCHEME_ALIASES, VERTEBRA_LEVELS, Structure
 from totalspineseg_bids.bids.derivatives import ImageDerivatives
 from totalspineseg_bids.bids.names import ENTITY_NAMES
 from totalspineseg_bids.bids.tables import read_optional_table
@@ -196,8 +196,16 @@ def _provenance(image: ImageDerivatives) -> list[tuple[str, str]]:
     for key, title in (("Digests", " digest"), ("Settings", ""), ("SoftwareUsed", "")):
         value = image.sidecar.get(key)
         if isinstance(value, Mapping):
-            entries |= {f"{name}{title}": str(item) for name, item in value.items() if item is not None}
+            entries |= {f"{name}{title}": _text(item) for name, item in value.items() if item is not None}
+    entries["label_scheme"] = SCHEME_ALIASES.get(entries.get("label_scheme", ""), entries.get("label_scheme", ""))
     return [(key, value) for key, value in entries.items() if value]
+
+
+def _text(value: object) -> str:
+    """Write a value of a sidecar for people."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _corrections(image: ImageDerivatives) -> list[dict[str, str]]:

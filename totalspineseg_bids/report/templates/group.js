@@ -260,6 +260,9 @@
   const OKABE_ITO = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8C8C00", "#7A5195"];
   const unitText = (m) => m.name + (m.unit ? " (" + m.unit + ")" : "");
   for (const m of data.measures) for (const id of ["measure", "change-measure"]) $(id)?.add(new Option(unitText(m), m.key));
+  // Slabs cut every vertebra at its sides and thus have no volume of one: the first measure shown is one with values.
+  const first = data.measures.find((m) => data.vertebrae.some((level) => (data.values[m.key] || {})[level]));
+  if (first) $("measure").value = first.key;
   for (const column of ["session", ...data.participants.columns]) {
     if (column !== "session" || new Set(images.session).size > 1) $("by").add(new Option(column, column));
   }
