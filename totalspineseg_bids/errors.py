@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
+from pathlib import Path
 
 
 class ExitCode(IntEnum):
@@ -90,3 +93,26 @@ class InterruptedRunError(SpineAppError):
     """The run was interrupted; a rerun skips complete images."""
 
     exit_code = ExitCode.TRY_AGAIN
+
+
+@contextmanager
+def writing(target: Path, advice: str) -> Iterator[None]:
+    """Say what to do where writing in the block fails.
+
+    Parameters
+    ----------
+    target : Path
+        File or folder that is written.
+    advice : str
+        What a user can do about a failure.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        msg = f"{target}: cannot be written ({error.strerror or error}); {advice}"
+        raise OutputError(msg) from error

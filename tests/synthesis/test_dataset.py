@@ -105,7 +105,7 @@ def test_bad_arguments(numbers, options, error, message, tmp_path):
 
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot write"):
+    with pytest.raises(OutputError, match="cannot be written"):
         write_dataset(tmp_path / "file" / "bids", 1, 1)
 
 

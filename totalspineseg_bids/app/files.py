@@ -21,9 +21,9 @@ from totalspineseg_bids.errors import (
     ImageError,
     MissingInputError,
     NothingSelectedError,
-    OutputError,
     SpineAppError,
     UsageError,
+    writing,
 )
 from totalspineseg_bids.files import read_json
 from totalspineseg_bids.imaging.atomic import write_text
@@ -323,11 +323,8 @@ def _segment_one(job: FileJob, segmenter: Segmenter, options: FileOptions) -> La
     for note in image.notes:
         logger.info("%s: %s", job.source, note)
     spine = segmenter.segment(image.volume, localizer=options.localizer)
-    try:
+    with writing(job.target, "choose another output"):
         _write_result(job, image, spine, options)
-    except OSError as error:
-        msg = f"{job.target}: cannot be written ({error.strerror or error}); choose another output"
-        raise OutputError(msg) from error
     return spine
 
 

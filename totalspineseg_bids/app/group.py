@@ -15,7 +15,7 @@ from totalspineseg_bids.bids.publish import clean_root
 from totalspineseg_bids.bids.query import make_filter
 from totalspineseg_bids.columns import MISSING
 from totalspineseg_bids.config import RunConfig
-from totalspineseg_bids.errors import MissingInputError, NothingSelectedError, OutputError
+from totalspineseg_bids.errors import MissingInputError, NothingSelectedError, writing
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ def run_group(config: RunConfig) -> group_tables.GroupTables:
     areas = read_profiles(output, tables.images)
     used = None if reference is None else tables.images["image"].isin(list(reference)).to_numpy()
     band = summarise_profiles(areas, used)
-    try:
+    with writing(output, "free its disk or change its permissions"):
         group_tables.write_table(output / VOLUMES, tables.volumes, group_tables.VOLUME_COLUMNS)
         group_tables.write_table(output / IMAGES, tables.images, group_tables.IMAGE_COLUMNS)
         group_tables.write_table(output / MEASURES, group_tables.make_long_table(tables), group_tables.LONG_COLUMNS)
@@ -107,9 +107,6 @@ def run_group(config: RunConfig) -> group_tables.GroupTables:
             reference=(config.reference, reference) if config.reference and reference else None,
             self_contained=config.self_contained,
         )
-    except OSError as error:
-        msg = f"{output}: cannot be written ({error.strerror}); free its disk or change its permissions"
-        raise OutputError(msg) from error
     corrected = int((tables.images["corrections"] != MISSING).sum())
     logger.info(
         "%d images (%d corrected), %d labels: %s", len(tables.images), corrected, len(tables.volumes), output / PAGE

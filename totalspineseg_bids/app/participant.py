@@ -48,6 +48,7 @@ from totalspineseg_bids.errors import (
     OutputError,
     SpineAppError,
     UsageError,
+    writing,
 )
 from totalspineseg_bids.files import read_json, sha256_of
 from totalspineseg_bids.imaging.atomic import write_text
@@ -238,14 +239,11 @@ def prepare_output(config: RunConfig, *, clean: bool = True) -> None:
     OutputError
         If they cannot be written.
     """
-    try:
+    with writing(config.output_dir, "give another output folder or free its disk"):
         config.output_dir.mkdir(parents=True, exist_ok=True)
         if clean:
             clean_root(config.output_dir)
         write_root_files(config.bids_dir, config.output_dir, config.label_scheme, config.export)
-    except OSError as error:
-        msg = f"{config.output_dir}: cannot be written ({error.strerror}); give another output folder or free its disk"
-        raise OutputError(msg) from error
 
 
 def _raise_if_fatal(config: RunConfig, error: OSError) -> None:

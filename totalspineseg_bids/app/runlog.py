@@ -17,7 +17,7 @@ from totalspineseg_bids import __version__
 from totalspineseg_bids.bids.names import LOGS
 from totalspineseg_bids.bids.sidecar import read_software_versions
 from totalspineseg_bids.config import RunConfig
-from totalspineseg_bids.errors import OutputError
+from totalspineseg_bids.errors import writing
 from totalspineseg_bids.imaging.atomic import host_name, write_text
 
 #: Attribute of records that are not written to standard error, where the last line has the same content.
@@ -129,10 +129,7 @@ def _start_record(config: RunConfig, command: list[str]) -> Path:
         "command": " ".join(command),
         "software": ", ".join(f"{name} {version}" for name, version in read_software_versions().items()),
     }
-    try:
+    with writing(config.output_dir, "give another output folder or free its disk"):
         write_text(path.with_suffix(".toml"), config.to_toml(record))
         path.touch()
-    except OSError as error:
-        msg = f"{config.output_dir}: cannot be written ({error.strerror}); give another output folder or free its disk"
-        raise OutputError(msg) from error
     return path

@@ -14,7 +14,7 @@ import pandas as pd
 import totalspineseg_bids
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import SpineVariant
-from totalspineseg_bids.errors import MissingInputError, OutputError, UsageError
+from totalspineseg_bids.errors import MissingInputError, UsageError, writing
 from totalspineseg_bids.imaging.atomic import write_text
 from totalspineseg_bids.imaging.io import write_labels, write_nifti
 from totalspineseg_bids.imaging.volume import Volume
@@ -134,7 +134,7 @@ def write_dataset(
     rows = []
     order = np.random.default_rng(np.random.SeedSequence([domain, seed]))
     field_turn, kind_turn = (int(order.integers(0, n)) for n in (len(fields), len(kinds)))
-    try:
+    with writing(out, "choose a folder that can be written"):
         _write_root(out, seed, parametric=atlases is None)
         for number in track(range(1, subjects + 1), "synthesize"):
             rng = np.random.default_rng(np.random.SeedSequence([domain, seed, number]))
@@ -155,9 +155,6 @@ def write_dataset(
             if len(images) == most_images:
                 break
         _write_participants(out, rows)
-    except OSError as error:
-        msg = f"cannot write the dataset in {out}: {error.strerror or error}; choose a folder that can be written"
-        raise OutputError(msg) from error
     return images
 
 

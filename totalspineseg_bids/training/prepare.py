@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.bids.tables import format_table
-from totalspineseg_bids.errors import NothingSelectedError, OutputError, SpineAppError
+from totalspineseg_bids.errors import NothingSelectedError, OutputError, SpineAppError, writing
 from totalspineseg_bids.files import read_json
 from totalspineseg_bids.imaging.atomic import write_text
 from totalspineseg_bids.imaging.checks import check_file
@@ -186,15 +186,12 @@ def _make_folders(work_dir: Path, datasets: Sequence[DatasetId]) -> dict[Dataset
         if folder.is_dir() and any(folder.iterdir()) and not (folder / "prepared.tsv").exists():
             msg = f"{folder}: holds a dataset that was not made here; choose another work folder"
             raise OutputError(msg)
-    try:
+    with writing(work_dir, "choose another work folder"):
         for place in (*_places(folders, work_dir), work_dir / "prepared"):
             place.mkdir(parents=True, exist_ok=True)
         for folder in folders.values():
             # Marks the folder as ours from the first case on.
             (folder / "prepared.tsv").touch()
-    except OSError as error:
-        msg = f"{work_dir}: cannot be written ({error.strerror}); choose another work folder"
-        raise OutputError(msg) from error
     return folders
 
 
