@@ -19,7 +19,7 @@ TYPE_NAME = re.compile(r"[A-Z][A-Za-z0-9]*[a-z][A-Za-z0-9]*")
 PACKAGE = Path(totalspineseg_bids.__file__).parent
 # From the bottom to the top: a package imports only from packages of a lower rank, and from itself.
 RANK = {
-    "errors": 0,
+    "errors": -1,
     "citation": 0,
     "anatomy": 0,
     "columns": 0,

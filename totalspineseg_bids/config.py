@@ -33,6 +33,7 @@ from totalspineseg_bids.errors import (
     UnknownLevelError,
     UsageError,
 )
+from totalspineseg_bids.files import parse_file
 from totalspineseg_bids.inference.options import EngineName, Precision, Quality, RoiMode
 from totalspineseg_bids.inference.resources import memory_limit_mb
 from totalspineseg_bids.models.catalog import DEFAULT_MODEL
@@ -792,7 +793,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     UsageError
         If it is not TOML.
     """
-    content = _load_toml(path)
+    content = parse_file(path, tomllib.loads, "TOML")
     content.pop(_RECORD_TABLE, None)
     return _with_absolute_paths(content, path)
 
@@ -807,24 +808,13 @@ def read_run_record(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     UsageError
         If it is not the record of a run.
     """
-    content = _load_toml(path)
+    content = parse_file(path, tomllib.loads, "TOML")
     record = content.pop(_RECORD_TABLE, None)
     if not isinstance(record, dict) or not isinstance(record.get("software"), str):
         msg = f"{path}: not the record of a run; give a file such as OUTPUT/logs/run-*.toml"
         raise UsageError(msg)
     versions = (item.rpartition(" ") for item in record["software"].split(", "))
     return _with_absolute_paths(content, path), {name: version for name, _, version in versions}
-
-
-def _load_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        msg = f"{path}: cannot be read ({error.strerror})"
-        raise MissingInputError(msg) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        msg = f"{path}: not valid TOML ({error})"
-        raise UsageError(msg) from error
 
 
 def _with_absolute_paths(content: dict[str, Any], path: Path) -> dict[str, Any]:

@@ -8,9 +8,12 @@ import io
 import json
 import logging
 import sys
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from totalspineseg_bids.errors import MissingInputError, UsageError
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +69,42 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None
+
+
+def parse_file(path: Path, parse: Callable[[str], Any], syntax: str) -> Any:  # noqa: ANN401 - as the parser returns it
+    """Parse a UTF-8 file that a user gave.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    parse : callable
+        Parser of its text; raises a ValueError for text that is not valid.
+    syntax : str
+        Name of the syntax, such as ``"JSON"``.
+
+    Raises
+    ------
+    MissingInputError
+        If the file cannot be read.
+    UsageError
+        If it is not valid.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> parse_file(Path("absent.json"), json.loads, "JSON")
+    Traceback (most recent call last):
+    totalspineseg_bids.errors.MissingInputError: absent.json: cannot be read (No such file or directory)
+    """
+    try:
+        return parse(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        msg = f"{path}: cannot be read ({error.strerror})"
+        raise MissingInputError(msg) from error
+    except ValueError as error:
+        msg = f"{path}: not valid {syntax} ({error})"
+        raise UsageError(msg) from error
 
 
 def decode_text(content: bytes) -> tuple[str, str]:

@@ -35,7 +35,7 @@ def test_specific_names_override_the_regions_that_hold_them():
     ("content", "error", "message"),
     [
         (None, MissingInputError, r"map\.json"),
-        ("{", UsageError, "not JSON"),
+        ("{", UsageError, "not valid JSON"),
         ("[]", UsageError, r"not a dataset\.json"),
     ],
 )

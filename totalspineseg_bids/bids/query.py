@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 from pathspec import GitIgnoreSpec
 
 from totalspineseg_bids.bids.names import SourceImage, is_source_name, label_number
-from totalspineseg_bids.errors import DatasetError, MissingInputError, NothingSelectedError, UsageError
-from totalspineseg_bids.files import read_text
+from totalspineseg_bids.errors import DatasetError, NothingSelectedError, UsageError
+from totalspineseg_bids.files import parse_file, read_text
 from totalspineseg_bids.home import home_folder
 from totalspineseg_bids.importing import modules_stay
 
@@ -80,14 +80,7 @@ def read_filters(path: Path) -> dict[str, dict[str, Any]]:
     UsageError
         If the content is not such an object.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        msg = f"{path}: cannot be read ({error.strerror})"
-        raise MissingInputError(msg) from error
-    except ValueError as error:
-        msg = f"{path}: not valid JSON ({error})"
-        raise UsageError(msg) from error
+    content = parse_file(path, json.loads, "JSON")
     if not isinstance(content, dict) or not all(isinstance(value, dict) for value in content.values()):
         msg = f'{path}: must hold an object of filters by query, such as {{"t2w": {{"acquisition": "sag"}}}}'
         raise UsageError(msg)

@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from totalspineseg_bids.anatomy import DISC_LEVELS, VERTEBRA_LEVELS, Structure
-from totalspineseg_bids.errors import MissingInputError, UsageError
+from totalspineseg_bids.errors import UsageError
+from totalspineseg_bids.files import parse_file
 from totalspineseg_bids.imaging.masks import apply_table
 
 #: Releases that share the numbers of an earlier one.
@@ -138,14 +139,7 @@ class ClassMap:
         UsageError
             If it is not such a file.
         """
-        try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            msg = f"layout {path} cannot be read: {error.strerror or error}"
-            raise MissingInputError(msg) from error
-        except ValueError as error:
-            msg = f"layout {path} is not JSON: {error}"
-            raise UsageError(msg) from error
+        content = parse_file(Path(path), json.loads, "JSON")
         if not isinstance(content, Mapping):
             msg = f"layout {path} is not a dataset.json"
             raise UsageError(msg)
