@@ -22,7 +22,7 @@ def test_a_signal_becomes_an_exception_that_no_handler_of_errors_swallows():
 
     with pytest.raises(Interrupted) as caught, stop_on_signal():
         work()
-    assert caught.value.as_error().exit_code == 75
+    assert caught.value.exit_code == 75
     assert signal.getsignal(signal.SIGTERM) is former
     assert not [thread for thread in threading.enumerate() if thread.name == "signal-watch"]
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from totalspineseg_bids.errors import ExitCode, InterruptedRunError
+from totalspineseg_bids.errors import ExitCode
 
 #: Seconds after which a run ends; schedulers send SIGKILL later than that after SIGTERM.
 GRACE = 8.0
@@ -27,13 +27,10 @@ MESSAGE = "stopped by {name}; what is complete is kept, run the same command aga
 class Interrupted(BaseException):
     """Exception that a signal raises in the main thread; ``except Exception`` does not catch it."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.name = name
+    exit_code = ExitCode.TRY_AGAIN
 
-    def as_error(self) -> InterruptedRunError:
-        """Return the error with which the run ends."""
-        return InterruptedRunError(MESSAGE.format(name=self.name))
+    def __init__(self, name: str) -> None:
+        super().__init__(MESSAGE.format(name=name))
 
 
 def _give_up(name: str) -> None:

@@ -57,9 +57,7 @@ def execute(
     try:
         with stop_on_signal(), run_log(config, list(command), to_file=log_to_file) as log:
             code, reason = _log_errors(work, log)
-    except Interrupted as stop:
-        code, reason = int(ExitCode.TRY_AGAIN), str(stop.as_error())
-    except SpineAppError as error:
+    except (Interrupted, SpineAppError) as error:
         code, reason = int(error.exit_code), str(error)
     if reason is not None:
         write_reason(PROGRAM, reason)
@@ -69,10 +67,7 @@ def execute(
 def _log_errors(work: Callable[[Path | None], RunOutcome], log: Path | None) -> RunOutcome:
     try:
         return work(log)
-    except Interrupted as stop:
-        logger.error("%s", stop.as_error(), extra={FILE_ONLY: True})  # noqa: TRY400 - without traceback
-        raise
-    except SpineAppError as error:
+    except (Interrupted, SpineAppError) as error:
         logger.error("%s", error, extra={FILE_ONLY: True})  # noqa: TRY400 - without traceback
         raise
     except Exception as error:

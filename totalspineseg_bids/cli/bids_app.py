@@ -214,16 +214,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit code.
     """
     escape_unencodable_output()
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments:
-        arguments = ["--help"]
+    arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     try:
         # Includes the imports, so that a signal while libraries load ends the run in the same way.
         with stop_on_signal():
             return _run(arguments)
-    except Interrupted as stop:
-        write_reason(PROGRAM, str(stop.as_error()))
-        return int(ExitCode.TRY_AGAIN)
+    except (Interrupted, SpineAppError) as error:
+        write_reason(PROGRAM, str(error))
+        return int(error.exit_code)
 
 
 def _run(arguments: list[str]) -> int:
@@ -240,9 +238,6 @@ def _run(arguments: list[str]) -> int:
         config = _config_of(given)
     except SystemExit as done:  # --help
         return int(done.code or 0)
-    except SpineAppError as error:
-        write_reason(PROGRAM, str(error))
-        return int(error.exit_code)
     if config.executor is not None:
         from totalspineseg_bids.cluster.submit import submit
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from totalspineseg_bids import __version__
+from totalspineseg_bids.app.interrupt import Interrupted
 from totalspineseg_bids.cli import (
     tools_datasets,
     tools_evaluate,
@@ -95,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(run(**options) or ExitCode.SUCCESS)
     except SystemExit as done:  # --help and --version
         return int(done.code or 0)
-    except SpineAppError as error:
+    except (Interrupted, SpineAppError) as error:
         write_reason(PROGRAM, str(error))
         return int(error.exit_code)
     except KeyboardInterrupt:

@@ -74,14 +74,11 @@ def add_subcommands(subparsers: Subparsers) -> None:
 
 
 def _segment(**options: Any) -> int:
-    from totalspineseg_bids.app.interrupt import Interrupted, stop_on_signal
+    from totalspineseg_bids.app.interrupt import stop_on_signal
 
-    try:
-        # Includes the imports, so that a signal while libraries load ends the run in the same way.
-        with stop_on_signal():
-            return _segment_files(argparse.Namespace(**options))
-    except Interrupted as stop:
-        raise stop.as_error() from None
+    # Includes the imports, so that a signal while libraries load ends the run in the same way.
+    with stop_on_signal():
+        return _segment_files(argparse.Namespace(**options))
 
 
 def _setting(options: argparse.Namespace, name: str) -> object:
