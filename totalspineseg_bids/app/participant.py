@@ -514,5 +514,4 @@ def _by_participant(sources: Iterable[SourceImage]) -> Iterator[list[SourceImage
 
 def _nearest(source: SourceImage, localizers: Iterable[SourceImage]) -> SourceImage | None:
     """Return the localizer of the same session, else the first of the participant."""
-    ordered = sorted(localizers, key=lambda item: (item.session != source.session, item.relative))
-    return ordered[0] if ordered else None
+    return min(localizers, key=lambda item: (item.session != source.session, item.relative), default=None)
