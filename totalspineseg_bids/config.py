@@ -67,7 +67,11 @@ def _path(name: str, value: object) -> Path:
         msg = f"{name} must be a path, not {value!r}"
         raise UsageError(msg)
     # absolute() and normpath, not resolve(): DataLad datasets are full of links that must keep their names.
-    return Path(os.path.normpath(expand_user(value).absolute()))
+    try:
+        return Path(os.path.normpath(expand_user(value).absolute()))
+    except FileNotFoundError as error:
+        msg = f"{name} {value}: the current folder was removed; change to another one, or write the whole path"
+        raise UsageError(msg) from error
 
 
 def expand_user(value: str | os.PathLike[str]) -> Path:

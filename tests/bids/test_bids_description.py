@@ -42,6 +42,7 @@ def test_the_container_comes_from_the_environment(environment, container):
         ("/data/raw", "/data/raw/derivatives/spine", "../.."),
         ("/data/raw", "/data/out", "../raw"),
         ("/a/b", "/c/d/e", "../../../a/b"),
+        ("/data/Zürich #1/raw", "/data/out", "../Z%C3%BCrich%20%231/raw"),
     ],
 )
 def test_the_link_to_the_raw_dataset_is_relative(raw, output, link):

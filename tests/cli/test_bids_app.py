@@ -108,6 +108,15 @@ def test_errors_have_their_exit_code_and_a_last_line(required, arguments, code, 
     assert says in last
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a folder in use cannot be removed")
+def test_a_current_folder_that_was_removed_is_named(tmp_path, monkeypatch, capsys):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert main(["raw", "out", "participant"]) == 64
+    assert "raw: the current folder was removed" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_the_real_segmenter_says_which_model_is_missing(dataset, required, tmp_path, capsys):
     (dataset / "sub-01/anat/sub-01_T2w.nii.gz").write_bytes(b"x")
     (tmp_path / "empty").mkdir()

@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from urllib.parse import quote
 
 from totalspineseg_bids import __version__
 from totalspineseg_bids.anatomy import LABELS, LabelScheme, itksnap_table, slicer_table
@@ -91,7 +92,8 @@ def make_dataset_description(raw: Path, output: Path, raw_name: str | None, lice
     license_name : str or None
         Licence of the input dataset.
     """
-    link = Path(os.path.relpath(raw, output)).as_posix()
+    # BIDS asks for URIs, in which spaces and other characters of a path are escaped (RFC 3986).
+    link = quote(os.fsencode(Path(os.path.relpath(raw, output)).as_posix()))
     content = {
         "Name": f"Spine segmentation of {raw_name}" if raw_name else "Spine segmentation",
         "BIDSVersion": BIDS_VERSION,
