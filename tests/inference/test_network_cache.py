@@ -91,4 +91,5 @@ def test_networks_are_compiled_ahead_as_the_last_process_did(
         monkeypatch.setattr(engines, "compile_networks", uncompilable)
     if case == "other patches":
         engine(last[:, :16, :, :16])
-    np.testing.assert_array_equal(engine(last), expected)
+    # Sums of other threads are rounded in another order.
+    np.testing.assert_allclose(engine(last), expected, rtol=0, atol=1e-3 if case == "other threads" else 0)

@@ -57,6 +57,16 @@ def test_a_slanted_column_takes_fewer_voxels_than_its_box():
     assert voxels(roi=roi) < 0.7 * voxels()
 
 
+@pytest.mark.parametrize(("margin_left", "patches"), [(6, 1), (4, 1), (3, 2)])
+def test_a_margin_shrinks_by_a_third_where_that_saves_a_patch(margin_left, patches):
+    mask = np.zeros((256, 200, 32), bool)
+    mask[:, 68 + margin_left : 132 - margin_left] = True
+    for row in PatchGrid.over((256, 200, 32), (64, 64, 32), 0.85, RegionOfInterest(mask, 6)).rows:
+        assert len(row.origins) == patches
+        covered = {y for _, low, _ in row.origins for y in range(low, low + 64)}
+        assert set(range(68 + margin_left, 132 - margin_left)) <= covered
+
+
 def test_a_row_in_which_nothing_is_wanted_has_a_patch_in_its_middle():
     mask = np.zeros((40, 24, 24), bool)
     mask[:8, :8, :8] = True

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from totalspineseg_bids.inference.tta import Shape3
 
 STEP = 0.5
+#: Part of the margin of a region of interest that is needed; the rest is left out where it would take another patch.
+_NEEDED = 2 / 3
 
 
 class RegionOfInterest:
@@ -34,11 +36,20 @@ class RegionOfInterest:
             seen = np.asarray(mask.any(axis=third))
             self._seen[main, other], self._seen[other, main] = seen, seen.T
 
-    def between(self, main: int, start: int, stop: int, other: int) -> tuple[int, int] | None:
-        """Return the extent along one axis within a range of another, or None if the range is empty."""
+    def between(self, main: int, start: int, stop: int, other: int) -> tuple[tuple[int, int], tuple[int, int]] | None:
+        """Return the extent along one axis within a range of another, or None if the range is empty.
+
+        The first is with the whole margin, the second with the part of it that is needed.
+        """
         by, seen = self._margin, self._seen[main, other]
         there = np.flatnonzero(seen[max(start - by, 0) : max(stop + by, 0)].any(axis=0))
-        return (max(int(there[0]) - by, 0), min(int(there[-1]) + 1 + by, seen.shape[1])) if there.size else None
+        if not there.size:
+            return None
+        first, last = int(there[0]), int(there[-1]) + 1
+        whole, needed = (
+            (max(first - margin, 0), min(last + margin, seen.shape[1])) for margin in (by, round(_NEEDED * by))
+        )
+        return whole, needed
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +97,10 @@ class PatchGrid:
                 elif roi is None:
                     starts.append(_starts(padded[axis], patch[axis], step))
                 else:
-                    reach = roi.between(main, low, low + patch[main], axis) or (shape[axis] // 2, shape[axis] // 2)
-                    starts.append(_around(reach, before[axis], padded[axis], patch[axis], step))
+                    middle = (shape[axis] // 2, shape[axis] // 2)
+                    whole, needed = roi.between(main, low, low + patch[main], axis) or (middle, middle)
+                    fits = needed[1] - needed[0] <= patch[axis]
+                    starts.append(_around(needed if fits else whole, before[axis], padded[axis], patch[axis], step))
             rows.append(PatchRow(start, tuple(itertools.product(*starts))))  # type: ignore[arg-type] # of three
         return cls(patch, padded, before, main, tuple(rows))
 

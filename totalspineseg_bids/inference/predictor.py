@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -197,19 +197,7 @@ class Predictor:
             if roi is not None and not prepared.resampled:
                 prepared = prepared.within(roi.transpose(2, 1, 0).transpose(self.model.transpose), margin)
             collect = self._collect_resampled if prepared.resampled else self._collect_direct
-            dtype = torch.float16 if half else torch.float32
-            found = self._within_memory(lambda engine: collect(prepared, engine, kept, progress, dtype))
-        given = found.probabilities
-        return Prediction(
-            self._restored(found.labels, prepared, outside=0),
-            # Each is freed once it is restored.
-            {
-                name: self._restored(given.pop(name), prepared, outside=self._outside(kept[name]))
-                for name in list(given)
-            },
-            # Outside the non-zero part of the image background is certain.
-            None if found.margin is None else self._restored(found.margin, prepared, outside=np.inf),
-        )
+            return self._within_memory(lambda engine: collect(prepared, engine, kept, progress, half=half))
 
     def predict_coarse(
         self, image: NDArray[np.float32], spacing: tuple[float, float, float], *, progress: Progress | None = None
@@ -271,33 +259,30 @@ class Predictor:
             raise ModelError(msg)
 
     def _collect_direct(
-        self, prepared: PreparedImage, engine: Engine, keep: Kept, progress: Progress | None, dtype: torch.dtype
+        self, prepared: PreparedImage, engine: Engine, keep: Kept, progress: Progress | None, *, half: bool
     ) -> Prediction:
         """Decode slab by slab; for a network that works on the grid of the image."""
-        shape = prepared.data.shape[1:]
-        labels = np.zeros(shape, np.uint8)
-        probabilities = {name: torch.zeros(shape, dtype=dtype) for name in keep}
-        margin: NDArray[np.float16] | None = None
+        whole = self._unfilled(prepared, keep, half=half)
         for slab in self._slabs(prepared, engine, progress):
-            found = self._decoded(slab.logits.__getitem__, keep)
-            if slab.stop - slab.start == shape[slab.axis]:
-                return _as_prediction(found, dtype)
             at = tuple(slice(slab.start, slab.stop) if axis == slab.axis else slice(None) for axis in range(3))
-            labels[at] = found.labels.cpu().numpy()
-            for name, values in found.probabilities.items():
-                probabilities[name][at].copy_(values)
-            if found.margin is not None:
-                margin = np.zeros(shape, np.float16) if margin is None else margin
-                margin[at] = found.margin.cpu().numpy()
-        return Prediction(labels, {name: values.numpy() for name, values in probabilities.items()}, margin)
+            whole.fill(self._decoded(slab.logits.__getitem__, keep), at)
+        return whole.finish()
 
     def _collect_resampled(
-        self, prepared: PreparedImage, engine: Engine, keep: Kept, progress: Progress | None, dtype: torch.dtype
+        self, prepared: PreparedImage, engine: Engine, keep: Kept, progress: Progress | None, *, half: bool
     ) -> Prediction:
         """Keep logits on the network's grid, then resample and decode one output at a time."""
         logits = self._all_logits(prepared, engine, progress)
         restore = head_restorer(self.model, prepared)
-        return _as_prediction(self._decoded(lambda index: restore(logits[index]), keep), dtype)
+        whole = self._unfilled(prepared, keep, half=half)
+        whole.fill(self._decoded(lambda index: restore(logits[index]), keep))
+        return whole.finish()
+
+    def _unfilled(self, prepared: PreparedImage, keep: Kept, *, half: bool) -> _WholeImage:
+        # Outside the non-zero part of the image a softmax model has background with probability 1.
+        certain = () if self.model.heads.regions else self.model.heads.names[:1]
+        outside = {name: float(any(role in certain for role in roles)) for name, roles in keep.items()}
+        return _WholeImage(prepared, self.model.transpose, outside, half=half)
 
     def _decoded(self, head: Callable[[int], torch.Tensor], keep: Kept) -> Decoded:
         return decode(
@@ -353,31 +338,63 @@ class Predictor:
             msg = f"model {self.model.path} gave values that are not numbers; try --engine torch, or another model"
             raise ModelError(msg)
 
-    def _outside(self, roles: Collection[str]) -> float:
-        # Outside the non-zero part of the image a softmax model has background with probability 1.
-        return float(not self.model.heads.regions and self.model.heads.names[0] in roles)
 
-    def _restored(self, values: NDArray[VoxelValue], prepared: PreparedImage, outside: float) -> NDArray[VoxelValue]:
-        """Put values back into the full image and its order of axes."""
-        # From the order of the network to z, y, x and then to x, y, z.
-        order = [int(axis) for axis in np.argsort(self.model.transpose)][::-1]
-        shape = [prepared.full_shape[axis] for axis in order]
-        full = np.zeros(shape, values.dtype) if outside == 0 else np.full(shape, outside, values.dtype)
-        across, *others = (prepared.box[axis] for axis in order)
-        # Torch copies between orders of axes on all threads.
-        part = torch.from_numpy(full[across, others[0], others[1]])
-        part.copy_(torch.from_numpy(values).permute(order))
-        if prepared.trimmed is not None:
-            whole, kept = prepared.trimmed
-            # A region of interest may end before.
-            if across.start == kept.start:
-                full[whole.start : kept.start] = full[kept.start]
-            if across.stop == kept.stop:
-                full[kept.stop : whole.stop] = full[kept.stop - 1]
-        return full
+class _WholeImage:
+    """A prediction on the grid of the image, filled with decoded parts in the network's order of axes.
 
+    Parameters
+    ----------
+    prepared
+        The input of the network.
+    transpose
+        The network's order of the axes z, y, x.
+    outside
+        Names of the probabilities, and the value of each where the network does not run.
+    half
+        Keep the probabilities as float16.
+    """
 
-def _as_prediction(found: Decoded, dtype: torch.dtype) -> Prediction:
-    margin = None if found.margin is None else found.margin.cpu().numpy()
-    probabilities = {name: values.to("cpu", dtype).numpy() for name, values in found.probabilities.items()}
-    return Prediction(found.labels.cpu().numpy(), probabilities, margin)
+    def __init__(
+        self, prepared: PreparedImage, transpose: Sequence[int], outside: Mapping[str, float], *, half: bool
+    ) -> None:
+        # Of x, y, z in the network's order of axes, and the inverse.
+        self._network_axes = [int(axis) for axis in np.argsort(transpose)][::-1]
+        self._image_axes = [2 - axis for axis in transpose]
+        self._prepared = prepared
+        self._labels = self._filled(0, np.uint8)
+        dtype = np.float16 if half else np.float32
+        self._probabilities = {name: self._filled(value, dtype) for name, value in outside.items()}
+        self._margin: NDArray[np.float16] | None = None
+
+    def fill(self, found: Decoded, at: tuple[slice, ...] = (slice(None),) * 3) -> None:
+        """Write a decoded part of the network's grid."""
+        self._computed(self._labels)[at].copy_(found.labels)
+        for name, values in found.probabilities.items():
+            self._computed(self._probabilities[name])[at].copy_(values)
+        if found.margin is not None:
+            if self._margin is None:
+                # Outside the non-zero part of the image background is certain.
+                self._margin = self._filled(np.inf, np.float16)
+            self._computed(self._margin)[at].copy_(found.margin)
+
+    def finish(self) -> Prediction:
+        """Return the prediction; the sides that were left out get the values next to them."""
+        if self._prepared.trimmed is not None:
+            whole, kept = self._prepared.trimmed
+            across = self._prepared.box[self._network_axes[0]]
+            for values in (self._labels, *self._probabilities.values(), self._margin):
+                # A region of interest may end before.
+                if values is not None and across.start == kept.start:
+                    values[whole.start : kept.start] = values[kept.start]
+                if values is not None and across.stop == kept.stop:
+                    values[kept.stop : whole.stop] = values[kept.stop - 1]
+        return Prediction(self._labels, self._probabilities, self._margin)
+
+    def _filled(self, value: float, dtype: type[VoxelValue]) -> NDArray[VoxelValue]:
+        shape = [self._prepared.full_shape[axis] for axis in self._network_axes]
+        return np.zeros(shape, dtype) if value == 0 else np.full(shape, value, dtype)
+
+    def _computed(self, values: NDArray[VoxelValue]) -> torch.Tensor:
+        """Return the part that the network runs on; torch copies between orders of axes on all threads."""
+        a, b, c = (self._prepared.box[axis] for axis in self._network_axes)
+        return torch.from_numpy(values[a, b, c]).permute(self._image_axes)

@@ -119,7 +119,7 @@ def slide(
             for transform in transforms:
                 logits = network(transform.apply(taken))
                 if sums is None:
-                    sums = torch.zeros((len(logits), *slab_shape), device=device)
+                    sums = _zeros((len(logits), *slab_shape), device)
                 _add(sums[(slice(None), *inside)], total[inside], logits, weights, transform, part)
             done += 1
             if progress is not None:
@@ -136,6 +136,11 @@ def slide(
             # One output at a time: what overlaps is copied twice.
             for buffer in (*sums, total):
                 _shift(buffer, main, final)
+
+
+def _zeros(shape: Sequence[int], device: torch.device) -> torch.Tensor:
+    # Numpy takes cleared memory from the system, torch clears it once more.
+    return torch.from_numpy(np.zeros(shape, np.float32)) if device.type == "cpu" else torch.zeros(shape, device=device)
 
 
 def _moved(region: Region, by: Sequence[int]) -> Region:
