@@ -363,7 +363,9 @@ class _WholeImage:
         self._prepared = prepared
         self._labels = self._filled(0, np.uint8)
         dtype = np.float16 if half else np.float32
-        self._probabilities = {name: self._filled(value, dtype) for name, value in outside.items()}
+        self._probabilities: dict[str, NDArray[np.floating]] = {
+            name: self._filled(value, dtype) for name, value in outside.items()
+        }
         self._margin: NDArray[np.float16] | None = None
 
     def fill(self, found: Decoded, at: tuple[slice, ...] = (slice(None),) * 3) -> None:
