@@ -1,6 +1,7 @@
 """The group level: tidy tables made from the derivatives alone."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -28,6 +29,20 @@ def done(tmp_path, process):
     (raw / "sub-04/anat/sub-04_T2w.nii.gz").write_bytes(b"")
     assert process() == 65
     return raw
+
+
+def test_results_made_in_different_ways_are_named(tmp_path, call, capsys):
+    names = [f"sub-0{number}/anat/sub-0{number}_T2w.nii.gz" for number in (1, 2)]
+    make_dataset(tmp_path / "raw", {name: tiny_image() for name in names})
+    assert call("participant", "--export", "slicer", "itksnap") == call("group") == 0
+    assert "several" not in capsys.readouterr().err
+    assert call("participant", "--participant-label", "01", "--label-scheme", "totalspineseg") == call("group") == 0
+    assert (
+        "results of several label schemes (totalsegmri: 1 images, totalspineseg: 1 images)" in capsys.readouterr().err
+    )
+    # The tables for other programs follow the look-up table also where nothing is exported.
+    for table in (tmp_path / "out").glob("seg-totalspineseg_dseg.*"):
+        assert re.search(r"^\s*42\s.*L2", table.read_text(), re.MULTILINE), table.name
 
 
 def test_tables_are_tidy_and_described(tmp_path, done, process):

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
+from totalspineseg_bids.anatomy import SCHEME_ALIASES
 from totalspineseg_bids.app import group_inputs, group_tables
 from totalspineseg_bids.app.group_profiles import BAND_COLUMNS, make_band_table, read_profiles, summarise_profiles
 from totalspineseg_bids.app.reports import read_images
 from totalspineseg_bids.app.selection import make_selection
+from totalspineseg_bids.bids.derivatives import ImageDerivatives
 from totalspineseg_bids.bids.description import read_dataset_texts
 from totalspineseg_bids.bids.names import GROUP_PROFILES
 from totalspineseg_bids.bids.publish import clean_root
@@ -34,7 +39,23 @@ def read_tables(config: RunConfig) -> group_tables.GroupTables:
     absent = [label for label in config.participant_label if label not in found]
     if found and absent:
         logger.warning("%s: has no results of participant %s", config.output_dir, ", ".join(absent))
+    _report_mixture(config.output_dir, images)
     return group_tables.make_tables(images)
+
+
+def _report_mixture(output: Path, images: Iterable[ImageDerivatives]) -> None:
+    """Warn of results that were made in different ways."""
+    sidecars = [image.sidecar for image in images]
+    for what, entry, name in (
+        ("label schemes", "Settings", "label_scheme"),
+        ("models", "Model", "Name"),
+        ("versions", "SoftwareUsed", "totalspineseg_bids"),
+    ):
+        entries = [sidecar[entry] for sidecar in sidecars if isinstance(sidecar.get(entry), Mapping)]
+        counts = Counter(str(values[name]) for values in entries if name in values)
+        if len(counts) > 1:
+            found = ", ".join(f"{SCHEME_ALIASES.get(value, value)}: {n} images" for value, n in sorted(counts.items()))
+            logger.warning("%s: results of several %s (%s); process all images with one of them", output, what, found)
 
 
 def run_group(config: RunConfig) -> group_tables.GroupTables:

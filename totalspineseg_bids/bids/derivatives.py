@@ -80,7 +80,8 @@ class ImageDerivatives:
         """Angles of the spine and quality of the image, as text."""
         values = self._entry("Posture", dict) | self._entry("ImageQuality", dict)
         # Earlier versions wrote numbers as text.
-        return {n: v if isinstance(v, str) or n not in _COLUMNS else _COLUMNS[n].format(v) for n, v in values.items()}
+        numbers = {n: _COLUMNS[n].format(v) for n, v in values.items() if n in _COLUMNS and isinstance(v, int | float)}
+        return {name: numbers.get(name, str(value)) for name, value in values.items()}
 
     @property
     def figures(self) -> dict[str, str]:

@@ -186,10 +186,11 @@ def write_root_files(raw: Path, output: Path, scheme: LabelScheme, export: Colle
         ".bidsignore": "\n".join(_IGNORED) + "\n",
         f"seg-{SEGMENTATION}_dseg.tsv": make_lookup_table(scheme),
     }
-    if "slicer" in export:
-        files[f"seg-{SEGMENTATION}_dseg.ctbl"] = slicer_table(scheme)
-    if "itksnap" in export:
-        files[f"seg-{SEGMENTATION}_dseg.label"] = itksnap_table(scheme)
+    for tool, extension, make_table in (("slicer", ".ctbl", slicer_table), ("itksnap", ".label", itksnap_table)):
+        name = f"seg-{SEGMENTATION}_dseg{extension}"
+        # A table of an earlier run would name the ids of its label scheme.
+        if tool in export or (output / name).is_file():
+            files[name] = make_table(scheme)
     # Not by a search, because the folder of a large dataset has thousands of entries.
     if not any((output / f"README{extension}").is_file() for extension in ("", ".md", ".rst", ".txt")):
         files["README.md"] = make_readme(name_of_raw)
