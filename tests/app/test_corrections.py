@@ -146,6 +146,17 @@ REFUSED = {
 }
 
 
+@pytest.mark.parametrize(("name", "says"), [("empty.tsv", "is empty"), ("folder", "neither tables nor label maps")])
+def test_files_without_any_content_undo_nothing(name, says, done, process, capsys):
+    out, _ = done
+    assert process(corrections=table(out.parent / "a.tsv", ("sub-01_T2w", "L2-L3", "L1-L2", "column"))) == 0
+    before, path = contents(out), out.parent / name
+    path.write_text("") if path.suffix else path.mkdir()
+    assert process(corrections=path) == 64
+    assert says in capsys.readouterr().err.splitlines()[-1]
+    assert contents(out) == before
+
+
 @pytest.mark.parametrize("kind", REFUSED)
 def test_a_correction_that_does_not_fit_is_refused_by_name_and_changes_nothing(kind, done, process, capsys):
     row, message = REFUSED[kind]

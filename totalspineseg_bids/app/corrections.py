@@ -146,12 +146,17 @@ class CorrectionFiles:
         MissingInputError
             If a table cannot be read.
         UsageError
-            If a table lacks a column or has an unknown value, or if two maps are of one image.
+            If a table lacks a column or has an unknown value, two maps are of one image, or the folder has neither.
         """
         found = cls()
-        for table in [path] if path.is_file() else sorted(path.glob("*.tsv")):
+        tables = [path] if path.is_file() else sorted(path.glob("*.tsv"))
+        maps = [] if path.is_file() else sorted(path.rglob("*_dseg.nii*"))
+        if not tables and not maps:
+            msg = f"{path}: holds neither tables nor label maps; a table with a header only undoes all corrections"
+            raise UsageError(msg)
+        for table in tables:
             found._read_table(table)
-        for file in [] if path.is_file() else sorted(path.rglob("*_dseg.nii*")):
+        for file in maps:
             match = _MAP_NAME.fullmatch(file.name)
             image = f"{match['stem']}_{match['suffix']}" if match else ""
             if not image:

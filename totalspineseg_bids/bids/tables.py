@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from totalspineseg_bids.columns import MISSING
-from totalspineseg_bids.errors import MissingInputError
+from totalspineseg_bids.errors import MissingInputError, UsageError
 from totalspineseg_bids.files import read_text
 
 logger = logging.getLogger(__name__)
@@ -73,12 +73,17 @@ def read_given_table(path: Path) -> list[dict[str, str]]:
     ------
     MissingInputError
         If it cannot be read.
+    UsageError
+        If it is empty, as after a failed download.
     """
     try:
         rows = read_table(path)
     except (OSError, ValueError) as error:
         msg = f"{path}: cannot be read ({error}); give a tab-separated table in UTF-8"
         raise MissingInputError(msg) from error
+    if not rows and not read_text(path).strip():
+        msg = f"{path}: is empty; give a tab-separated table with a header"
+        raise UsageError(msg)
     return [{key: strip_missing(value) for key, value in row.items()} for row in rows]
 
 
