@@ -121,6 +121,16 @@ def test_output_that_cannot_be_written(tmp_path):
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_a_place_in_the_output_that_cannot_be_written_costs_its_participant(tmp_path):
+    raw = dataset(tmp_path / "raw", [GOOD, "sub-other/anat/sub-other_T2w.nii.gz"])
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/sub-other").write_text("in the way")
+    assert as_plain_user(config(raw, tmp_path / "out"), tmp_path / "says") == 73
+    last = (tmp_path / "says").read_text().splitlines()[-1]
+    assert "1 of 2 images failed" in last
+    assert f"{tmp_path / 'out/sub-other'}" in last
+
+
 def _on_a_small_disk(raw: Path, out: Path, copy: Path, kilobytes: int, says: Path) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     out.mkdir()

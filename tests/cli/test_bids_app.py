@@ -108,6 +108,25 @@ def test_errors_have_their_exit_code_and_a_last_line(required, arguments, code, 
     assert says in last
 
 
+@pytest.mark.parametrize(
+    ("description", "says"),
+    [
+        ({"Name": "Mine"}, "is a raw dataset, whose description would be replaced"),
+        ({"DatasetType": "derivative", "GeneratedBy": [{"Name": "fMRIPrep"}]}, "is the output of fMRIPrep"),
+        ({"DatasetType": "derivative", "GeneratedBy": [{"Name": "totalspineseg_bids"}]}, ""),
+        ({"DatasetType": "derivative"}, ""),
+        ([], ""),
+    ],
+)
+def test_another_dataset_is_no_output_folder(required, description, says, capsys):
+    out = Path(required[1])
+    out.mkdir()
+    (out / "dataset_description.json").write_text(json.dumps(description))
+    # Without a reason to refuse the folder, the dataset has no image.
+    assert main([*required, "--skip-bids-validation"]) == (64 if says else 18)
+    assert says in capsys.readouterr().err.splitlines()[-1]
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="a folder in use cannot be removed")
 def test_a_current_folder_that_was_removed_is_named(tmp_path, monkeypatch, capsys):
     (tmp_path / "gone").mkdir()

@@ -25,6 +25,10 @@ from totalspineseg_bids.imaging.atomic import is_running, write_text
 FAILED = "failed"
 
 
+#: Errors of a place in the output where no file can be made, such as a folder that another user owns.
+_NOT_WRITABLE = frozenset({errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.EISDIR})
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """Failure of one image."""
@@ -47,6 +51,9 @@ def describe_failure(source: SourceImage, error: Exception) -> Failure:
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
         reason = f"{source.path}: the names of its results are too long for the file system; shorten its labels"
         return Failure(source, reason, int(ExitCode.BAD_DATA))
+    if isinstance(error, OSError) and error.errno in _NOT_WRITABLE and error.filename:
+        reason = f"{source.path}: {error.filename}: cannot be written ({error.strerror}); change what is in its place"
+        return Failure(source, reason, int(ExitCode.CANNOT_CREATE))
     text = " ".join(str(error).split()) or "no message"
     return Failure(source, f"{source.path}: unexpected {type(error).__name__}: {text}", int(ExitCode.UNSPECIFIED))
 
