@@ -34,7 +34,7 @@ from totalspineseg_bids.errors import (
     UnknownLevelError,
     UsageError,
 )
-from totalspineseg_bids.files import parse_file, read_json
+from totalspineseg_bids.files import describe_other_dataset, parse_file
 from totalspineseg_bids.inference.options import EngineName, Precision, Quality, RoiMode
 from totalspineseg_bids.inference.resources import memory_limit_mb
 from totalspineseg_bids.models.catalog import DEFAULT_MODEL
@@ -617,12 +617,8 @@ class RunConfig:
         if out.exists() and not out.is_dir():
             msg = f"{out}: is a file; give a folder for the output"
             raise OutputError(msg)
-        description = read_json(out / "dataset_description.json") or {}
-        entries = description.get("GeneratedBy")
-        makers = [e.get("Name") for e in entries if isinstance(e, dict)] if isinstance(entries, list) else []
-        if description and MAKER not in makers and (makers or description.get("DatasetType", "raw") == "raw"):
-            what = f"the output of {makers[0]}" if makers else "a raw dataset"
-            msg = f"{out}: is {what}, whose description would be replaced; give another folder for the output"
+        if other := describe_other_dataset(out, "derivative", MAKER):
+            msg = f"{out}: is {other}, whose description would be replaced; give another folder for the output"
             raise UsageError(msg)
 
     @property

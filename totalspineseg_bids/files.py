@@ -55,6 +55,35 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def describe_other_dataset(folder: Path, kind: str, program: str) -> str:
+    """Describe the dataset in a folder; empty if there is none, or a program that writes there may replace its files.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder to write to.
+    kind : str
+        ``DatasetType`` of what is written.
+    program : str
+        Name of the program in ``GeneratedBy``.
+
+    Examples
+    --------
+    >>> describe_other_dataset(Path("absent"), "raw", "totalspineseg_bids")
+    ''
+    """
+    description = read_json(folder / "dataset_description.json") or {}
+    entries = description.get("GeneratedBy")
+    makers = (
+        [str(entry.get("Name")) for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+    )
+    found = description.get("DatasetType", "derivative" if makers else "raw")
+    unclaimed = kind == "derivative" and not makers
+    if not description or (found == kind and (program in makers or unclaimed)):
+        return ""
+    return f"a {found} dataset" + (f" made by {makers[0]}" if makers else "")
+
+
 def read_json(path: Path) -> dict[str, Any] | None:
     """Return the object in a JSON file; ``None`` if the file has none that can be read.
 

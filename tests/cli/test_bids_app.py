@@ -112,8 +112,12 @@ def test_errors_have_their_exit_code_and_a_last_line(required, arguments, code, 
     ("description", "says"),
     [
         ({"Name": "Mine"}, "is a raw dataset, whose description would be replaced"),
-        ({"DatasetType": "derivative", "GeneratedBy": [{"Name": "fMRIPrep"}]}, "is the output of fMRIPrep"),
+        (
+            {"DatasetType": "derivative", "GeneratedBy": [{"Name": "fMRIPrep"}]},
+            "is a derivative dataset made by fMRIPrep",
+        ),
         ({"DatasetType": "derivative", "GeneratedBy": [{"Name": "totalspineseg_bids"}]}, ""),
+        ({"DatasetType": "raw", "GeneratedBy": [{"Name": "totalspineseg_bids"}]}, "is a raw dataset made by totalsp"),
         ({"DatasetType": "derivative"}, ""),
         ([], ""),
     ],

@@ -147,3 +147,6 @@ def test_models_commands(tmp_path, monkeypatch, capsys):
 def test_synthesize(tmp_path, capsys):
     assert main(["synthesize", str(tmp_path), "--subjects", "1", "--fov", "nonsense"]) == ExitCode.USAGE
     assert main(["synthesize", str(tmp_path), "--subjects", "0"]) == ExitCode.USAGE
+    (tmp_path / "dataset_description.json").write_text('{"Name": "Mine"}')
+    assert main(["synthesize", str(tmp_path), "--subjects", "1"]) == ExitCode.USAGE
+    assert "is a raw dataset, whose files would be replaced" in capsys.readouterr().err

@@ -15,6 +15,7 @@ import totalspineseg_bids
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import SpineVariant
 from totalspineseg_bids.errors import MissingInputError, UsageError, writing
+from totalspineseg_bids.files import describe_other_dataset
 from totalspineseg_bids.imaging.atomic import write_text
 from totalspineseg_bids.imaging.io import write_labels, write_nifti
 from totalspineseg_bids.imaging.volume import Volume
@@ -122,6 +123,9 @@ def write_dataset(
         raise UsageError(msg)
     if seed < 0:
         msg = f"the seed must not be negative, it is {seed}"
+        raise UsageError(msg)
+    if other := describe_other_dataset(out, "raw", "totalspineseg_bids"):
+        msg = f"{out}: is {other}, whose files would be replaced; give another folder"
         raise UsageError(msg)
     fields = FIELDS_OF_VIEW if fields_of_view is None else tuple(fields_of_view)
     kinds = _MIXED if contrasts is None else tuple(contrasts)
