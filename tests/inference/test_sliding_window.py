@@ -100,7 +100,7 @@ def test_a_moved_patch_is_seen_in_other_blocks():
             .repeat_interleave(2, 3)
         )
 
-    line = np.broadcast_to(np.arange(8, dtype=np.float32), (1, 8, 8, 8))
+    line = np.broadcast_to(np.arange(8, dtype=np.float32), (1, 8, 8, 8)).copy()
     still = assembled(line, blocks, (8, 8, 8))
     shift = assembled(line, blocks, (8, 8, 8), transforms=tta_transforms((2,), 2))
     # Blocks of two of an even slope are half a voxel off at either side; blocks between them the other way.
