@@ -18,7 +18,7 @@ import numpy as np
 from totalspineseg_bids.cli.tools_common import positive
 from totalspineseg_bids.inference.model import NnUNetModel, load_model
 from totalspineseg_bids.inference.options import InferenceOptions
-from totalspineseg_bids.inference.patch_grid import PatchGrid, fitting_patch
+from totalspineseg_bids.inference.patch_grid import fitting_grid
 from totalspineseg_bids.inference.predictor import Predictor
 from totalspineseg_bids.models.registry import resolve
 from totalspineseg_bids.models.roles import Role
@@ -51,8 +51,8 @@ def laid(model: NnUNetModel, box: tuple[int, int, int]) -> str:
     x, y, z = box
     shape = (z, y, x)
     step, growth = model.tile_step, model.patch_growth
-    patch = fitting_patch(shape, model.network_patch_size, step, model.patch_multiple, growth)
-    return f"{PatchGrid.over(shape, patch, step).count} x {'x'.join(map(str, patch))}"
+    grid = fitting_grid(shape, model.network_patch_size, step, model.patch_multiple, growth)
+    return f"{grid.count} x {'x'.join(map(str, grid.patch))}"
 
 
 def timed(model: NnUNetModel, image: np.ndarray, threads: int) -> float:

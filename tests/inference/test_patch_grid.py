@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from totalspineseg_bids.inference.patch_grid import PatchGrid, RegionOfInterest, fitting_patch
+from totalspineseg_bids.inference.patch_grid import PatchGrid, RegionOfInterest, fitting_grid
 
 
 def test_patches_one_voxel_thick_visit_each_voxel_once():
@@ -26,21 +26,18 @@ def test_patches_one_voxel_thick_visit_each_voxel_once():
     ],
 )
 def test_the_patch_that_fits_an_image(shape, growth, expected):
-    assert fitting_patch(shape, (256, 128, 64), 0.7, (64, 64, 32), growth) == expected
+    assert fitting_grid(shape, (256, 128, 64), 0.7, (64, 64, 32), growth).patch == expected
 
 
 @settings(max_examples=30, deadline=None)
 @given(shape=st.tuples(*[st.integers(1, 400)] * 3), growth=st.sampled_from([1.0, 1.5, 2.5, 4.0]))
 def test_a_fitting_patch_costs_no_more_than_the_trained_one(shape, growth):
     patch, multiple = (64, 32, 32), (16, 8, 32)
-    found = fitting_patch(shape, patch, 0.7, multiple, growth)
+    grid = fitting_grid(shape, patch, 0.7, multiple, growth)
+    found = grid.patch
     assert np.prod(found) <= growth * np.prod(patch)
     assert all(a >= b and a % m == 0 for a, b, m in zip(found, patch, multiple, strict=True))
-
-    def cost(size: tuple[int, int, int]) -> int:
-        return PatchGrid.over(shape, size, 0.7).count * int(np.prod(size))
-
-    assert cost(found) <= cost(patch)
+    assert grid.voxels <= PatchGrid.over(shape, patch, 0.7).voxels
 
 
 def test_a_slanted_column_takes_fewer_voxels_than_its_box():
@@ -51,8 +48,7 @@ def test_a_slanted_column_takes_fewer_voxels_than_its_box():
     roi = RegionOfInterest(mask, 8)
 
     def voxels(**within: RegionOfInterest) -> int:
-        patch = fitting_patch(shape, trained, 0.85, (16, 16, 16), 4.0, **within)
-        return PatchGrid.over(shape, patch, 0.85, *within.values()).count * int(np.prod(patch))
+        return fitting_grid(shape, trained, 0.85, (16, 16, 16), 4.0, **within).voxels
 
     assert voxels(roi=roi) < 0.7 * voxels()
 
@@ -61,10 +57,10 @@ def test_a_slanted_column_takes_fewer_voxels_than_its_box():
 def test_a_margin_shrinks_by_a_third_where_that_saves_a_patch(margin_left, patches):
     mask = np.zeros((256, 200, 32), bool)
     mask[:, 68 + margin_left : 132 - margin_left] = True
-    for row in PatchGrid.over((256, 200, 32), (64, 64, 32), 0.85, RegionOfInterest(mask, 6)).rows:
-        assert len(row.origins) == patches
-        covered = {y for _, low, _ in row.origins for y in range(low, low + 64)}
-        assert set(range(68 + margin_left, 132 - margin_left)) <= covered
+    inside = slice(62 + margin_left, 138 - margin_left)
+    roi = RegionOfInterest(mask[:, inside], 6)
+    grid = fitting_grid((256, inside.stop - inside.start, 32), (64, 64, 32), 0.85, (64, 64, 32), 1.0, roi=roi)
+    assert {len(row.origins) for row in grid.rows} == {patches}
 
 
 def test_a_row_in_which_nothing_is_wanted_has_a_patch_in_its_middle():

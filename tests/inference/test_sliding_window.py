@@ -18,7 +18,8 @@ patches = st.tuples(*[st.sampled_from([1, 4, 6, 8])] * 3)
 
 def assembled(data, network, patch, step=0.5, transforms=(IDENTITY,)):
     slabs, parts = [], []
-    for slab in slide(data, network, patch, device=CPU, step=step, transforms=transforms):
+    grid = PatchGrid.over(data.shape[1:], patch, step)
+    for slab in slide(data, network, grid, device=CPU, transforms=transforms):
         slabs.append(slab)
         parts.append(slab.logits.clone())
     axis = slabs[0].axis
@@ -59,7 +60,7 @@ def test_slabs_equal_sums_over_the_whole_image(shape, patch, step):
 def test_progress_ends_at_one():
     seen: list[float] = []
     data = np.zeros((1, 9, 9, 20), np.float32)
-    list(slide(data, lambda x: x, (4, 4, 4), device=CPU, progress=seen.append))
+    list(slide(data, lambda x: x, PatchGrid.over((9, 9, 20), (4, 4, 4)), device=CPU, progress=seen.append))
     assert seen == sorted(seen)
     assert seen[-1] == 1.0
     assert len(seen) == PatchGrid.over((9, 9, 20), (4, 4, 4)).count
@@ -115,13 +116,10 @@ def test_what_is_wanted_is_computed_and_beyond_it_there_is_nothing(shape, patch,
     data = rng.normal(size=(1, *shape)).astype(np.float32)
     mask = np.zeros(shape, bool)
     mask[tuple(rng.integers(0, shape, (4, 3)).T)] = True
-    slabs = [
-        slab.logits.clone() for slab in slide(data, lambda x: x, patch, device=CPU, roi=RegionOfInterest(mask, margin))
-    ]
-    axis = PatchGrid.over(shape, patch).main_axis
-    found = torch.cat(slabs, dim=axis + 1).numpy()
-    # A third of the margin may be left out.
-    near = ndimage.maximum_filter(mask, 2 * round(2 * margin / 3) + 1, mode="constant")
+    grid = PatchGrid.over(shape, patch, roi=RegionOfInterest(mask, margin))
+    slabs = [slab.logits.clone() for slab in slide(data, lambda x: x, grid, device=CPU)]
+    found = torch.cat(slabs, dim=grid.main_axis + 1).numpy()
+    near = ndimage.maximum_filter(mask, 2 * margin + 1, mode="constant")
     np.testing.assert_allclose(found[0][near], data[0][near], atol=1e-5)
     elsewhere = found[0][~near]
     assert (np.isclose(elsewhere, data[0][~near], atol=1e-5) | (elsewhere == -20.0)).all()

@@ -17,10 +17,10 @@ from totalspineseg_bids.inference.decode import Decoded, Kept, by_name, decode
 from totalspineseg_bids.inference.engines import DEFAULT_OPTIONS, Engine, make_engine, resolve_device, torch_threads
 from totalspineseg_bids.inference.model import NnUNetModel
 from totalspineseg_bids.inference.options import InferenceOptions
-from totalspineseg_bids.inference.patch_grid import STEP, PatchGrid, fitting_patch
+from totalspineseg_bids.inference.patch_grid import STEP, fitting_grid
 from totalspineseg_bids.inference.preprocess import PreparedImage, head_restorer, prepare
 from totalspineseg_bids.inference.sliding_window import Slab, sample_patches, slide
-from totalspineseg_bids.inference.tta import IDENTITY, Shape3, tta_transforms
+from totalspineseg_bids.inference.tta import IDENTITY, tta_transforms
 
 logger = logging.getLogger(__name__)
 
@@ -302,35 +302,30 @@ class Predictor:
         return logits
 
     def _slabs(self, prepared: PreparedImage, engine: Engine, progress: Progress | None) -> Iterator[Slab]:
-        patch = self._patch(prepared)
-        on_cpu = self._sums_on_cpu
         a, b, c = prepared.data.shape[1:]
-        large = a * b * c > _LARGE_VOXELS
-        engine.decide(
-            lambda: sample_patches(
-                prepared.data, PatchGrid.over((a, b, c), patch, self._step, prepared.roi), _TRIAL_PATCHES
-            )
+        model, on_cpu = self.model, self._sums_on_cpu
+        grid = fitting_grid(
+            (a, b, c),
+            model.network_patch_size,
+            self._step,
+            model.patch_multiple,
+            self._growth,
+            roi=prepared.roi,
         )
+        large = a * b * c > _LARGE_VOXELS
+        engine.decide(lambda: sample_patches(prepared.data, grid, _TRIAL_PATCHES))
         for slab in slide(
             prepared.data,
             (lambda part: engine(part.to(engine.device)).cpu()) if on_cpu else engine,
-            patch,
+            grid,
             device=_CPU if on_cpu else engine.device,
-            step=self._step,
             transforms=self.transforms,
-            roi=prepared.roi,
             progress=progress,
         ):
             self._check_finite(slab.logits)
             if large and slab.stop == (a, b, c)[slab.axis]:
                 engine.release()  # before the logits are decoded, which takes memory too
             yield slab
-
-    def _patch(self, prepared: PreparedImage) -> Shape3:
-        a, b, c = prepared.data.shape[1:]
-        model = self.model
-        trained, multiple = model.network_patch_size, model.patch_multiple
-        return fitting_patch((a, b, c), trained, self._step, multiple, self._growth, roi=prepared.roi)
 
     def _check_finite(self, logits: torch.Tensor) -> None:
         # One sum instead of a mask of the size of the slab: it is finite unless a term is not.

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from totalspineseg_bids.inference.patch_grid import STEP, PatchGrid, RegionOfInterest
+from totalspineseg_bids.inference.patch_grid import PatchGrid
 from totalspineseg_bids.inference.tta import IDENTITY, Region, Shape3, TtaTransform
 
 _GAUSSIAN_SCALE = 10.0
@@ -63,12 +63,10 @@ def _gaussian(length: int) -> torch.Tensor:
 def slide(
     image: NDArray[np.float32],
     network: Callable[[torch.Tensor], torch.Tensor],
-    patch: Shape3,
+    grid: PatchGrid,
     *,
     device: torch.device,
-    step: float = STEP,
     transforms: Sequence[TtaTransform] = (IDENTITY,),
-    roi: RegionOfInterest | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Iterator[Slab]:
     """Run a network over an image and yield averaged logits from one end to the other.
@@ -79,16 +77,12 @@ def slide(
         Shape (C, A, B, C').
     network
         Maps a patch (C, *patch) to logits (outputs, *patch); both on ``device``.
-    patch
-        Shape of a patch.
+    grid
+        Positions of the patches. Voxels that no patch covers get a logit of -20 for each output.
     device
         Where the sums are kept.
-    step
-        Distance of neighbouring patches as part of their size, at most.
     transforms
         Test-time augmentation; the first transform has to cover the whole patch.
-    roi
-        Region of interest. Voxels outside of it that no patch covers get a logit of -20 for each output.
     progress
         Called with the finished part, 0 to 1, after each patch.
 
@@ -98,7 +92,7 @@ def slide(
         Finished ranges in ascending order that tile the image.
     """
     shape: Shape3 = (image.shape[1], image.shape[2], image.shape[3])
-    grid = PatchGrid.over(shape, patch, step, roi)
+    patch = grid.patch
     source = torch.from_numpy(image).to(device)
     weights = gaussian_weights(patch, device)
     taken = torch.empty((len(image), *patch), device=device)
