@@ -34,7 +34,7 @@ from totalspineseg_bids.errors import (
     UnknownLevelError,
     UsageError,
 )
-from totalspineseg_bids.files import describe_other_dataset, parse_file
+from totalspineseg_bids.files import parse_file, refuse_other_dataset
 from totalspineseg_bids.inference.options import EngineName, Precision, Quality, RoiMode
 from totalspineseg_bids.inference.resources import memory_limit_mb
 from totalspineseg_bids.models.catalog import DEFAULT_MODEL
@@ -617,9 +617,7 @@ class RunConfig:
         if out.exists() and not out.is_dir():
             msg = f"{out}: is a file; give a folder for the output"
             raise OutputError(msg)
-        if other := describe_other_dataset(out, "derivative", MAKER):
-            msg = f"{out}: is {other}, whose description would be replaced; give another folder for the output"
-            raise UsageError(msg)
+        refuse_other_dataset(out, "derivative", MAKER, "description")
 
     @property
     def threads(self) -> int | None:

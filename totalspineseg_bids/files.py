@@ -55,8 +55,8 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def describe_other_dataset(folder: Path, kind: str, program: str) -> str:
-    """Describe the dataset in a folder; empty if there is none, or a program that writes there may replace its files.
+def refuse_other_dataset(folder: Path, kind: str, program: str, what: str) -> None:
+    """Refuse a folder to write to that holds a dataset which the program may not replace.
 
     Parameters
     ----------
@@ -66,11 +66,17 @@ def describe_other_dataset(folder: Path, kind: str, program: str) -> str:
         ``DatasetType`` of what is written.
     program : str
         Name of the program in ``GeneratedBy``.
+    what : str
+        What would be replaced, for the message.
+
+    Raises
+    ------
+    UsageError
+        If the folder holds another dataset.
 
     Examples
     --------
-    >>> describe_other_dataset(Path("absent"), "raw", "totalspineseg_bids")
-    ''
+    >>> refuse_other_dataset(Path("absent"), "raw", "totalspineseg_bids", "files")
     """
     description = read_json(folder / "dataset_description.json") or {}
     entries = description.get("GeneratedBy")
@@ -80,8 +86,10 @@ def describe_other_dataset(folder: Path, kind: str, program: str) -> str:
     found = description.get("DatasetType", "derivative" if makers else "raw")
     unclaimed = kind == "derivative" and not makers
     if not description or (found == kind and (program in makers or unclaimed)):
-        return ""
-    return f"a {found} dataset" + (f" made by {makers[0]}" if makers else "")
+        return
+    other = f"a {found} dataset" + (f" made by {makers[0]}" if makers else "")
+    msg = f"{folder}: is {other}, whose {what} would be replaced; give another folder for the output"
+    raise UsageError(msg)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

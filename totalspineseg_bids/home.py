@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from unittest import mock
 
 
 @contextmanager
@@ -26,8 +25,12 @@ def home_folder() -> Iterator[None]:
     try:
         Path.home()
     except RuntimeError:
-        with _temporary_folder() as folder, mock.patch.dict(os.environ, HOME=folder):
-            yield
+        with _temporary_folder() as folder:
+            os.environ["HOME"] = folder
+            try:
+                yield
+            finally:
+                del os.environ["HOME"]
         return
     yield
 

@@ -1,6 +1,7 @@
 """Runs that are killed, stopped by a signal, or set side by side in one output folder."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -122,7 +123,10 @@ class Slow(TinySegmenter):
 @pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_a_signal_keeps_what_is_complete(tmp_path, raw, whole, number, capfd):
     out = tmp_path / "out"
+    # Under nohup SIGHUP is ignored, and a run leaves ignored signals alone.
+    before = signal.signal(number, signal.SIG_DFL)
     process = start(config(raw, out), Slow())
+    signal.signal(number, before)
     appear(out, MAIN_SIDECAR, 2)
     assert process.pid is not None
     os.kill(process.pid, number)

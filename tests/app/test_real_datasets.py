@@ -274,7 +274,7 @@ FETCHES = {
 
 @pytest.fixture(params=FETCHES)
 def fetch(request, tmp_path, program, monkeypatch):
-    """Make a dataset of links whose content is missing, and a stand-in for the program that fetches it."""
+    """Make a dataset of dangling links, and a fake ``datalad`` that fetches their targets."""
     raw = make_dataset(tmp_path / "raw", {})
     (tmp_path / "annex").mkdir()
     for number, name in enumerate(GOOD):

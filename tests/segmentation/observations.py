@@ -19,7 +19,7 @@ DISC_LANDMARKS = {"C2-C3", "C7-T1", "T12-L1", "L5-S"}
 def make_observation(
     kind, s=0.0, *, level=None, share=1.0, parity=(0.0, 0.0), layout=STEP2, volume=4000.0, **changes: Any
 ):
-    """Return a component of 6 mm at ``s`` along the canal, whose voxels have the class of ``level`` if it is given."""
+    """Return a component, 6 mm long, at ``s`` along the canal; ``level`` sets the class of its voxels."""
     shares = ClassShares({level: share} if level else {}, {}, *parity, 1.0, layout.level_names)
     center = np.array([0.0, 15.0, -s])
     plain = Observation(kind, center, s, s - 3, s + 3, 15.0, 0.0, volume, Cut.NONE, (shares,), 0)

@@ -219,8 +219,7 @@ class Predictor:
             prepared = prepare(image.transpose(0, 3, 2, 1), spacing[::-1], self.model)
             logits = self._within_memory(lambda engine: self._all_logits(prepared, engine, progress))
             values = torch.sigmoid(logits) if self.model.heads.regions else torch.softmax(logits, 0)
-        # From the network's order of axes to z, y, x and then to x, y, z.
-        order = [int(axis) for axis in np.argsort(self.model.transpose)][::-1]
+        order = _network_axes(self.model.transpose)
         shapes = zip(prepared.cropped_shape, prepared.data.shape[1:], prepared.box, strict=True)
         steps = [(fine / coarse, part.start) for fine, coarse, part in shapes]
         to_image = np.eye(4)
@@ -334,6 +333,11 @@ class Predictor:
             raise ModelError(msg)
 
 
+def _network_axes(transpose: Sequence[int]) -> list[int]:
+    """Return the network's axis of each of x, y, z; ``transpose`` is its order of the axes z, y, x."""
+    return [int(axis) for axis in np.argsort(transpose)][::-1]
+
+
 class _WholeImage:
     """A prediction on the grid of the image, filled with decoded parts in the network's order of axes.
 
@@ -352,8 +356,7 @@ class _WholeImage:
     def __init__(
         self, prepared: PreparedImage, transpose: Sequence[int], outside: Mapping[str, float], *, half: bool
     ) -> None:
-        # Of x, y, z in the network's order of axes, and the inverse.
-        self._network_axes = [int(axis) for axis in np.argsort(transpose)][::-1]
+        self._network_axes = _network_axes(transpose)
         self._image_axes = [2 - axis for axis in transpose]
         self._prepared = prepared
         self._labels = self._filled(0, np.uint8)

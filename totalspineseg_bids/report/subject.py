@@ -78,7 +78,7 @@ def colour_blind_palette() -> dict[str, str]:
     return colours
 
 
-#: What is wrong with a file, by the note of `imaging.io.load_image` without its number.
+#: Explanations of the notes of `imaging.io.load_image`, whose numbers are left out.
 _FILE_NOTES: Final = MappingProxyType(
     {
         "sheared-affine": "the axes in the header are not perpendicular; ITK and programs built on it read neither "
@@ -94,7 +94,7 @@ _FILE_NOTES: Final = MappingProxyType(
 
 
 def describe_finding(flag: str) -> str:
-    """Return the explanation of a finding; empty for findings whose name says enough.
+    """Return the explanation of a finding, or an empty text if its name is clear.
 
     Examples
     --------

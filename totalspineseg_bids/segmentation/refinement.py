@@ -216,7 +216,7 @@ def _mean_and_spread(
 
 
 def _parts(length: int) -> Iterator[slice]:
-    """Divide the last axis into parts of whole blocks, whose temporary arrays fit into the cache of a processor.
+    """Divide the last axis into parts of whole blocks, so that temporary arrays fit into the processor cache.
 
     A single voxel at the end belongs to the part before it, because torch pools no less than a block.
     """

@@ -14,8 +14,9 @@ import pandas as pd
 import totalspineseg_bids
 from totalspineseg_bids import anatomy
 from totalspineseg_bids.anatomy import SpineVariant
+from totalspineseg_bids.citation import PROGRAM
 from totalspineseg_bids.errors import MissingInputError, UsageError, writing
-from totalspineseg_bids.files import describe_other_dataset
+from totalspineseg_bids.files import refuse_other_dataset
 from totalspineseg_bids.imaging.atomic import write_text
 from totalspineseg_bids.imaging.io import write_labels, write_nifti
 from totalspineseg_bids.imaging.volume import Volume
@@ -124,9 +125,7 @@ def write_dataset(
     if seed < 0:
         msg = f"the seed must not be negative, it is {seed}"
         raise UsageError(msg)
-    if other := describe_other_dataset(out, "raw", "totalspineseg_bids"):
-        msg = f"{out}: is {other}, whose files would be replaced; give another folder"
-        raise UsageError(msg)
+    refuse_other_dataset(out, "raw", PROGRAM, "files")
     fields = FIELDS_OF_VIEW if fields_of_view is None else tuple(fields_of_view)
     kinds = _MIXED if contrasts is None else tuple(contrasts)
     check_names("field of view", fields, FIELDS_OF_VIEW)

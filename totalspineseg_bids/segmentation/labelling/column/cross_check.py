@@ -1,4 +1,4 @@
-"""Compare the levels with those without the level prior, and with those of a column whose head and feet are exchanged.
+"""Check levels by solving them again: without the level prior, and with head and feet exchanged.
 
 A level prior that is shifted is shifted for many neighbours at once, whose number can outweigh a landmark. The levels
 without it show that. Names that are counted from the wrong end, where the header has head and feet or front and back

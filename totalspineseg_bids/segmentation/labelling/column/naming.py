@@ -112,7 +112,7 @@ def _names_every_level(class_shares: ClassShares) -> bool:
 
 
 def contested_levels(observations: Sequence[Observation], levels: Sequence[str | None]) -> set[str]:
-    """Return the landmarks whose class appears about as strongly in another component as in the one named after them.
+    """Return the landmarks that have about as much of their class in another component as in the one of that name.
 
     The first map is the most accurate one and is checked on its own; then all maps are added up with their weights.
     """
