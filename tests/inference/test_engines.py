@@ -42,6 +42,14 @@ def test_auto_takes_openvino_on_cpu_and_it_agrees_with_torch_at_any_shape_of_pat
         converted.release()
 
 
+def test_openvino_takes_any_even_size_of_a_network_on_blocks(tmp_path):
+    model = load_model(write_untrained_model(tmp_path, STEP2, architecture="blocks"))
+    plain = make_engine(model, TORCH)
+    converted = make_engine(model, InferenceOptions(device="cpu", threads=1, precision="fp32"))
+    for shape in ((16, 16, 16), (18, 22, 30), (24, 16, 20)):
+        np.testing.assert_allclose(converted(patch_of(shape)), plain(patch_of(shape)), atol=1e-3)
+
+
 def test_openvino_leaves_the_choice_of_cores_to_the_system(model, monkeypatch):
     compiled = []
     compile_model = openvino.Core.compile_model

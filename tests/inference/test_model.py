@@ -82,14 +82,15 @@ def test_description(folder):
     assert model.digest == digest
 
 
-def test_what_a_patch_is_a_multiple_of_comes_from_the_strides(folder):
+def test_what_a_patch_is_a_multiple_of_comes_from_the_strides_unless_the_network_takes_any_size(folder):
     assert load_model(folder).patch_multiple == (4, 4, 4)
-    for network, block in (("a.PlainConvUNet", 1), (SUBVOXEL, 2)):
+    for network, block, multiple in (("a.PlainConvUNet", 1, (2, 4, 2)), (SUBVOXEL, 2, (8, 8, 8))):
         built = {"network_class_name": network, "arch_kwargs": {"strides": [[1, 1, 1], [1, 2, 2], [2, 2, 1]]}}
         edit_plans(folder, lambda plans, built=built: plans.update(architecture=built))
         model = load_model(folder)
         assert model.voxel_block == block
-        assert model.patch_multiple == (2 * block, 4 * block, 2 * block)
+        assert model.coarsest_voxel == (2 * block, 4 * block, 2 * block)
+        assert model.patch_multiple == multiple
 
 
 def rename_weights(prefix):

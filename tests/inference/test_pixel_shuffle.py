@@ -25,6 +25,31 @@ def test_the_network_takes_and_gives_the_voxels_of_the_image():
     assert built(torch.zeros(1, 2, 16, 16, 16)).shape == (1, 3, 16, 16, 16)
 
 
+def test_patches_of_whole_blocks_come_out_as_from_the_network_it_is_made_of():
+    built = small_network(2, network=SUBVOXEL)
+    image = torch.randn(1, 2, 16, 24, 16)
+    with torch.no_grad():
+        expected = depth_to_space(super(PixelShuffleUNet, built).forward(space_to_depth(image)))
+        assert torch.equal(built(image), expected)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("surplus", [2, 4, 6])
+def test_a_patch_of_any_even_size_gives_what_a_larger_one_gives_away_from_its_end(axis, surplus, monkeypatch):
+    built = small_network(2, network=SUBVOXEL)
+    for norm in (module for module in built.modules() if isinstance(module, torch.nn.InstanceNorm3d)):
+        monkeypatch.setattr(norm, "forward", lambda hidden: hidden)  # it sees all of a patch
+    shape = [16, 16, 16]
+    shape[axis] = 80
+    larger = torch.randn(1, 2, *shape)
+    smaller = larger.narrow(axis + 2, 0, 72 + surplus)
+    with torch.no_grad():
+        one, other = built(smaller), built(larger)
+    assert one.shape[2:] == smaller.shape[2:]
+    torch.testing.assert_close(one.narrow(axis + 2, 0, 20), other.narrow(axis + 2, 0, 20))
+    assert not torch.allclose(one.narrow(axis + 2, 60, 12), other.narrow(axis + 2, 60, 12))
+
+
 def test_it_tells_voxels_of_one_block_apart():
     built = small_network(2, network=SUBVOXEL)
     given = built(torch.randn(1, 2, 16, 16, 16))

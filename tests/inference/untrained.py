@@ -13,10 +13,11 @@ import torch
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
 from totalspineseg_bids.inference.decode import Heads
-from totalspineseg_bids.training.synthetic.small_plans import PLAIN, small_plans
+from totalspineseg_bids.training.synthetic.small_plans import PLAIN, SUBVOXEL, small_plans
 
-Architecture = Literal["plain", "residual"]
-_CLASSES = {"plain": "PlainConvUNet", "residual": "ResidualEncoderUNet"}
+Architecture = Literal["plain", "residual", "blocks"]
+_UNETS = "dynamic_network_architectures.architectures.unet"
+_CLASSES = {"plain": f"{_UNETS}.PlainConvUNet", "residual": f"{_UNETS}.ResidualEncoderUNet", "blocks": SUBVOXEL}
 
 
 def write_untrained_model(
@@ -90,7 +91,7 @@ def _plans(
     dataset
         Content of ``dataset.json``.
     architecture
-        Plain or residual-encoder U-Net.
+        Plain or residual-encoder U-Net, or the plain one on blocks of voxels.
     features
         Feature maps per stage; each stage after the first halves the resolution.
     blocks
@@ -109,7 +110,7 @@ def _plans(
         features=tuple(features),
         strides=((1, 1, 1), *[(2, 2, 2)] * (stages - 1)),
         transpose=tuple(transpose),
-        network=f"dynamic_network_architectures.architectures.unet.{_CLASSES[architecture]}",
+        network=_CLASSES[architecture],
     )
     plans["plans_name"] = "nnUNetPlans"
     configuration = plans["configurations"]["3d_fullres"]
@@ -117,7 +118,7 @@ def _plans(
         configuration[f"resampling_fn_{kind}_kwargs"] |= {"order": order, "force_separate_z": None}
     arguments = configuration["architecture"]["arch_kwargs"]
     convolutions = arguments.pop("n_conv_per_stage")
-    arguments["n_conv_per_stage" if architecture == "plain" else "n_blocks_per_stage"] = list(blocks or convolutions)
+    arguments["n_blocks_per_stage" if architecture == "residual" else "n_conv_per_stage"] = list(blocks or convolutions)
     arguments["n_conv_per_stage_decoder"] = [1] * (stages - 1)
     plans["configurations"]["3d_fullres_small_batch"] = {"inherits_from": "3d_fullres"}
     return plans
@@ -142,7 +143,8 @@ def _weights(plans: Mapping[str, Any], dataset: Mapping[str, Any], seed: int) ->
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         channels, outputs = len(dataset["channel_names"]), len(heads.names)
-        network = build_network(plans, channels, outputs, allow_init=False, deep_supervision=True)
+        blocks = plans["configurations"]["3d_fullres"]["architecture"]["network_class_name"] == SUBVOXEL
+        network = build_network(plans, channels, outputs, allow_init=False, deep_supervision=not blocks)
         with torch.no_grad():
             for layer in network.decoder.seg_layers:
                 # Features share a mean (they pass a rectifier); without it no output is constant. The bias makes

@@ -282,7 +282,7 @@ def _any_patch(model: NnUNetModel) -> list[int]:
 
 def _smallest_patch(model: NnUNetModel) -> list[int]:
     """Return a patch of two voxels of the coarsest stage, the fewest that have a spread, to trace the network on."""
-    size = list(model.patch_multiple)
+    size = list(model.coarsest_voxel)
     axis = next((k for k in range(3) if model.network_patch_size[k] >= 2 * size[k]), 0)
     size[axis] *= 2
     return size

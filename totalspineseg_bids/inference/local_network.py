@@ -78,15 +78,19 @@ class LocalNetwork(nn.Module):
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Return logits, shape (images, classes, Z, Y, X), of images (images, channels, Z, Y, X).
 
-        Sizes are multiples of twice the product of the strides.
+        Sizes are even; a stage of an odd length is as if it had another voxel of zeros at its end.
         """
         hidden = self.encoder[0](functional.relu(self.first(space_to_depth(image))))
         fine = []
         for down, stage in zip(self.coarser, self.encoder[1:], strict=True):
             fine.append(hidden)
-            hidden = stage(functional.relu(down(hidden)))
+            # A convolution leaves out what does not fill its stride.
+            filled = [length for by in reversed(down.stride) for length in (0, by - 1)]
+            hidden = stage(functional.relu(down(functional.pad(hidden, filled))))
         for up, stage in zip(reversed(self.finer), reversed(self.decoder), strict=True):
-            hidden = stage(fine.pop() + up(hidden))
+            skip = fine.pop()
+            z, y, x = skip.shape[2:]
+            hidden = stage(skip + up(hidden)[:, :, :z, :y, :x])
         return image[:, self.prior] * self.prior_scale + depth_to_space(self.last(hidden))
 
 

@@ -31,6 +31,8 @@ _IMPORTABLE = (
 )
 #: Networks that take 2 x 2 x 2 voxels as one.
 _BLOCK_NETWORKS = (PixelShuffleUNet, LocalNetwork)
+#: Divisor of the sizes of their patches. They take any even size, but each shape is compiled, which takes 0.1 s.
+_BLOCK_MULTIPLE = 8
 _UNUSED_HEAD = re.compile(r"decoder\.seg_layers\.\d+\.")
 
 
@@ -105,8 +107,11 @@ class NnUNetModel:
     @property
     def voxel_block(self) -> int:
         """Voxels along each axis that the network takes as one: 2 for the networks of this package, else 1."""
-        network = _locate(str(self.configuration["architecture"]["network_class_name"]))
-        return FACTOR if network in _BLOCK_NETWORKS else 1
+        return FACTOR if self._network_class in _BLOCK_NETWORKS else 1
+
+    @property
+    def _network_class(self) -> object:
+        return _locate(str(self.configuration["architecture"]["network_class_name"]))
 
     @property
     def patch_growth(self) -> float:
@@ -125,7 +130,14 @@ class NnUNetModel:
 
     @property
     def patch_multiple(self) -> tuple[int, int, int]:
-        """Divisor of valid patch sizes, in the network's order of axes, voxels."""
+        """Divisor of the patch sizes to use, in the network's order of axes, voxels."""
+        if self._network_class in _BLOCK_NETWORKS:
+            return _BLOCK_MULTIPLE, _BLOCK_MULTIPLE, _BLOCK_MULTIPLE
+        return self.coarsest_voxel
+
+    @property
+    def coarsest_voxel(self) -> tuple[int, int, int]:
+        """Size of a voxel of the coarsest stage, in the network's order of axes, voxels of the image."""
         strides = self.configuration["architecture"]["arch_kwargs"].get("strides", [])
         a, b, c = (self.voxel_block * math.prod(_along(stride, axis) for stride in strides) for axis in range(3))
         return a, b, c

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from copy import copy
 from dataclasses import dataclass
@@ -111,6 +112,7 @@ class PatchGrid:
         return self.count * int(np.prod(self.patch))
 
 
+@functools.lru_cache(maxsize=4096)
 def _starts(length: int, patch: int, step: float) -> tuple[int, ...]:
     # The set removes duplicates: patches of one voxel, half a patch apart, would visit each voxel twice.
     return tuple(sorted({int(s) for s in compute_steps_for_sliding_window((length,), (patch,), step)[0]}))

@@ -23,8 +23,9 @@ BLOCK_VOXELS = FACTOR**3
 class PixelShuffleUNet(PlainConvUNet):  # type: ignore[misc] # nnU-Net's networks are untyped
     """A ``PlainConvUNet`` that takes and gives 2 x 2 x 2 voxels as channels of one.
 
-    Images, targets and outputs are those of any other network of nnU-Net; only within it are voxels wider. The patch
-    has to be a multiple of twice the product of the strides.
+    Images, targets and outputs are those of any other network of nnU-Net; only within it are voxels wider. A patch has
+    an even length along each axis, whatever the strides: an odd stage has a coarser one of half its length, rounded up,
+    and the surplus voxels on the way back are cut off.
 
     Parameters
     ----------
@@ -53,7 +54,12 @@ class PixelShuffleUNet(PlainConvUNet):  # type: ignore[misc] # nnU-Net's network
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Return logits, shape (images, classes, Z, Y, X), of images (images, channels, Z, Y, X)."""
-        return depth_to_space(super().forward(space_to_depth(image)))
+        *skips, found = self.encoder(space_to_depth(image))
+        decoder = self.decoder
+        for finer, stage, skip in zip(decoder.transpconvs, decoder.stages, reversed(skips), strict=True):
+            z, y, x = skip.shape[2:]
+            found = stage(torch.cat((finer(found)[:, :, :z, :y, :x], skip), 1))
+        return depth_to_space(decoder.seg_layers[-1](found))
 
 
 def space_to_depth(image: torch.Tensor) -> torch.Tensor:
