@@ -54,7 +54,7 @@ class Setting(NamedTuple):
 
 
 _ALL = WindowLimits()
-_LARGE = WindowLimits(trim=4, step=0.85, growth=2.25)
+_LARGE = WindowLimits(step=0.85, growth=2.25)
 _ONE, _TWO = (WindowLimits(passes=passes) for passes in (1, 2))
 _LARGE_ONE, _LARGE_TWO = (WindowLimits(passes, step=0.85, growth=2.25) for passes in (1, 2))
 #: The first is ``best``.

@@ -71,9 +71,6 @@ class Predictor:
         Average over mirrored patches if the model was trained with mirroring.
     max_passes
         Maximum number of mirrored or shifted copies of a patch, the patch itself included; all if None.
-    trim
-        Maximum number of voxels that are left out at the left and at the right end of an image slightly wider than a
-        patch. They get the values of the outermost voxels that are computed.
     step
         Distance of neighbouring patches as a fraction of their size.
     growth
@@ -104,7 +101,6 @@ class Predictor:
         *,
         mirror: bool = False,
         max_passes: int | None = None,
-        trim: int = 0,
         step: float = STEP,
         growth: float | None = None,
         low_priority_roles: Collection[str] = (),
@@ -121,7 +117,6 @@ class Predictor:
         self._options = options
         transforms = tta_transforms(model.mirror_axes, model.voxel_block) if mirror else (IDENTITY,)
         self.transforms = transforms[:max_passes]
-        self._trim = trim
         self._step, self._growth = step, model.patch_growth if growth is None else growth
         self._low_priority_roles, self._exclusive_parts, self._borders = low_priority_roles, exclusive_parts, borders
         self._engine: Engine | None = None
@@ -192,8 +187,6 @@ class Predictor:
         self._check(image, kept)
         with torch_threads(self._options.thread_count), torch.inference_mode():
             prepared = prepare(image.transpose(0, 3, 2, 1), spacing[::-1], self.model)
-            across = self.model.transpose.index(2)
-            prepared = prepared.trim(across, self.model.network_patch_size[across], self._trim)
             if roi is not None and not prepared.resampled:
                 prepared = prepared.within(roi.transpose(2, 1, 0).transpose(self.model.transpose), margin)
             collect = self._collect_resampled if prepared.resampled else self._collect_direct
@@ -378,16 +371,7 @@ class _WholeImage:
             self._computed(self._margin)[at].copy_(found.margin)
 
     def finish(self) -> Prediction:
-        """Return the prediction; the sides that were left out get the values next to them."""
-        if self._prepared.trimmed is not None:
-            whole, kept = self._prepared.trimmed
-            across = self._prepared.box[self._network_axes[0]]
-            for values in (self._labels, *self._probabilities.values(), self._margin):
-                # A region of interest may end before.
-                if values is not None and across.start == kept.start:
-                    values[whole.start : kept.start] = values[kept.start]
-                if values is not None and across.stop == kept.stop:
-                    values[kept.stop : whole.stop] = values[kept.stop - 1]
+        """Return the prediction."""
         return Prediction(self._labels, self._probabilities, self._margin)
 
     def _filled(self, value: float, dtype: type[VoxelValue]) -> NDArray[VoxelValue]:

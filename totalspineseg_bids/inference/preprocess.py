@@ -42,8 +42,6 @@ class PreparedImage:
     """Voxel size before resampling, mm."""
     roi: RegionOfInterest | None = None
     """Region of interest; the whole image if None."""
-    trimmed: tuple[slice, slice] | None = None
-    """Range along the left-right axis before and after its ends were left out (`trim`), in the full shape."""
 
     @property
     def cropped_shape(self) -> Shape3:
@@ -75,27 +73,6 @@ class PreparedImage:
         return replace(
             self, data=self.data[(slice(None), *box)], box=(a, b, c), roi=RegionOfInterest(seen[box], margin)
         )
-
-    def trim(self, axis: int, length: int, most: int) -> PreparedImage:
-        """Leave out the ends of the left-right axis if the image is little wider than a patch.
-
-        Parameters
-        ----------
-        axis : int
-            The left-right axis, 0 to 2.
-        length : int
-            Of a patch along this axis.
-        most : int
-            Maximum number of voxels left out at either end.
-        """
-        more = self.data.shape[axis + 1] - length
-        if self.resampled or not 0 < more <= 2 * most:
-            return self
-        first = more // 2
-        box, whole = list(self.box), self.box[axis]
-        box[axis] = slice(whole.start + first, whole.start + first + length)
-        data = self.data.swapaxes(1, axis + 1)[:, first : first + length].swapaxes(1, axis + 1)
-        return replace(self, data=data, box=(box[0], box[1], box[2]), trimmed=(whole, box[axis]))
 
 
 def prepare(image: Float32, spacing: Sequence[float], model: NnUNetModel) -> PreparedImage:

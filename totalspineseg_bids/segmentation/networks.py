@@ -295,7 +295,6 @@ class SegmentationNetworks:
                 low_priority_roles=LOW_PRIORITY_ROLES,
                 exclusive_parts=class_map_of(model).has_parity,
                 borders=BORDERS,
-                trim=limits.trim,
                 step=limits.step_of(model),
                 growth=limits.growth_of(model),
                 mirror=model.use_mirroring,

@@ -20,10 +20,6 @@ class WindowLimits:
 
     passes: int | None = None
     """Maximum number of mirrored or shifted copies of each patch that are averaged; None for no limit."""
-    trim: int = 0
-    """Maximum number of voxels that are left out at either side of an image slightly wider than a patch, which would
-    otherwise need twice as many patches. They get the values of the outermost voxels that are computed.
-    """
     step: float = 0.0
     """Minimum distance of neighbouring patches, as a fraction of their size."""
     growth: float | None = None
@@ -52,12 +48,12 @@ class WindowLimits:
 WINDOW_LIMITS: Mapping[Quality, Mapping[Role, WindowLimits]] = MappingProxyType(
     {
         "fast": {
-            Role.STEP1: WindowLimits(trim=4, step=0.85, growth=2.25),
+            Role.STEP1: WindowLimits(step=0.85, growth=2.25),
             Role.STEP2: WindowLimits(passes=1, step=0.85, growth=2.25),
             Role.REFINE: WindowLimits(passes=1),
         },
         "standard": {
-            Role.STEP1: WindowLimits(trim=4, step=0.85, growth=2.25),
+            Role.STEP1: WindowLimits(step=0.85, growth=2.25),
             Role.STEP2: WindowLimits(passes=2, step=0.85, growth=2.25),
             Role.REFINE: WindowLimits(passes=1),
         },
