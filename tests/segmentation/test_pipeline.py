@@ -60,6 +60,12 @@ class TruthReader(StandIn):
         self.blind = blind
         self.seen: list[np.ndarray] = []
         self.roi: list[np.ndarray | None] = []
+        self.worthwhile = True
+
+    def is_worthwhile(self, roi, margin, spacing):
+        assert margin == 20
+        np.testing.assert_allclose(spacing, 1.0, atol=1e-6)
+        return self.worthwhile
 
     def predict(self, image, spacing, *, keep=(), half=False, roi=None, margin=0, progress=None):
         assert image.dtype == np.float32
@@ -258,9 +264,12 @@ def test_step_2_gets_the_box_and_the_odd_discs():
     np.testing.assert_array_equal(readers["step2"].roi[0], image > 0)
 
 
-@pytest.mark.parametrize(("share", "runs"), [(1.0, ["region"]), (0.3, ["region", "whole"]), (0.0, ["whole"])])
+@pytest.mark.parametrize(
+    ("share", "worthwhile", "runs"),
+    [(1.0, True, ["region"]), (0.3, True, ["region", "whole"]), (0.0, True, ["whole"]), (1.0, False, ["whole"])],
+)
 @pytest.mark.parametrize("mode", MODES, ids=str)
-def test_the_first_network_runs_where_the_level_prior_sees_all_of_a_spine(mode, share, runs):
+def test_the_first_network_runs_where_the_level_prior_sees_all_of_a_spine(mode, share, worthwhile, runs):
     column = lumbar()
     segmenter, readers = _segmenter(roi="auto", **mode)
 
@@ -278,8 +287,9 @@ def test_the_first_network_runs_where_the_level_prior_sees_all_of_a_spine(mode, 
             return CoarsePrediction(np.stack([1 - seen, seen]), ("background", "vertebrae_L3"), to_image)
 
     segmenter.networks.predictors["scout"] = CoarseReader()
-    assert segmenter.segment(column.image).status is SpineStatus.LABELLED
     first = readers["single" if mode.get("single_step") else "step1"]
+    first.worthwhile = worthwhile
+    assert segmenter.segment(column.image).status is SpineStatus.LABELLED
     assert ["whole" if roi is None else "region" for roi in first.roi] == runs
 
 

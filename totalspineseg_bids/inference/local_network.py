@@ -66,6 +66,8 @@ class LocalNetwork(nn.Module):
         self.first = nn.Conv3d(BLOCK_VOXELS * input_channels, features[0], 3, padding=1)
         self.encoder = nn.ModuleList(_Residual(width, count) for width, count in zip(features, blocks, strict=True))
         self.coarser, self.finer = nn.ModuleList(), nn.ModuleList()
+        # A convolution leaves out what does not fill its stride.
+        self.padding = [[length for by in reversed(stride) for length in (0, by - 1)] for stride in strides[1:]]
         for (fine, wide), stride in zip(pairwise(features), strides[1:], strict=True):
             by = (stride[0], stride[1], stride[2])
             self.coarser.append(nn.Conv3d(fine, wide, by, stride=by))
@@ -82,10 +84,8 @@ class LocalNetwork(nn.Module):
         """
         hidden = self.encoder[0](functional.relu(self.first(space_to_depth(image))))
         fine = []
-        for down, stage in zip(self.coarser, self.encoder[1:], strict=True):
+        for down, stage, filled in zip(self.coarser, self.encoder[1:], self.padding, strict=True):
             fine.append(hidden)
-            # A convolution leaves out what does not fill its stride.
-            filled = [length for by in reversed(down.stride) for length in (0, by - 1)]
             hidden = stage(functional.relu(down(functional.pad(hidden, filled))))
         for up, stage in zip(reversed(self.finer), reversed(self.decoder), strict=True):
             skip = fine.pop()

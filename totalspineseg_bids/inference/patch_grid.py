@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from totalspineseg_bids.inference.tta import Shape3
 
 STEP = 0.5
-#: The margin of a region is narrowed if the patches then have at most this part of the voxels.
-_WORTHWHILE = 5 / 6
+#: A smaller region is worth its effect on the labels if its patches have at most this part of the voxels.
+WORTHWHILE = 5 / 6
 
 
 class RegionOfInterest:
@@ -168,7 +168,7 @@ def fitting_grid(
 
     grid = best(roi)
     narrow = grid if roi is None else best(roi.narrowed())
-    return narrow if narrow.voxels <= _WORTHWHILE * grid.voxels else grid
+    return narrow if narrow.voxels <= WORTHWHILE * grid.voxels else grid
 
 
 def _lengths(size: int, least: int, multiple: int, step: float, *, alike: bool) -> list[int]:

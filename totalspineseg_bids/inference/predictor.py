@@ -12,15 +12,15 @@ import torch
 from numpy.typing import NDArray
 
 from totalspineseg_bids.errors import ModelError, UsageError
-from totalspineseg_bids.imaging.grid import VoxelValue
+from totalspineseg_bids.imaging.grid import VoxelValue, foreground_box
 from totalspineseg_bids.inference.decode import Decoded, Kept, by_name, decode
 from totalspineseg_bids.inference.engines import DEFAULT_OPTIONS, Engine, make_engine, resolve_device, torch_threads
 from totalspineseg_bids.inference.model import NnUNetModel
 from totalspineseg_bids.inference.options import InferenceOptions
-from totalspineseg_bids.inference.patch_grid import STEP, fitting_grid
+from totalspineseg_bids.inference.patch_grid import STEP, WORTHWHILE, PatchGrid, RegionOfInterest, fitting_grid
 from totalspineseg_bids.inference.preprocess import PreparedImage, head_restorer, prepare
 from totalspineseg_bids.inference.sliding_window import Slab, sample_patches, slide
-from totalspineseg_bids.inference.tta import IDENTITY, tta_transforms
+from totalspineseg_bids.inference.tta import IDENTITY, Shape3, tta_transforms
 
 logger = logging.getLogger(__name__)
 
@@ -192,6 +192,24 @@ class Predictor:
             collect = self._collect_resampled if prepared.resampled else self._collect_direct
             return self._within_memory(lambda engine: collect(prepared, engine, kept, progress, half=half))
 
+    def is_worthwhile(self, roi: NDArray[np.bool_], margin: int, spacing: tuple[float, float, float]) -> bool:
+        """Return whether patches of a region of interest have at least a sixth fewer voxels than those of the image.
+
+        Parameters
+        ----------
+        roi, margin, spacing
+            As for ``predict``; a model with voxels of another size always runs on the whole image.
+        """
+        if not np.allclose(spacing, self.model.spacing, atol=1e-3):
+            return False
+        mask = roi.transpose(2, 1, 0).transpose(self.model.transpose)
+        box = foreground_box(mask, margin)
+        if box is None:
+            return False
+        part, (a, b, c), (d, e, f) = mask[box], mask[box].shape, mask.shape
+        inside = self._grid((a, b, c), RegionOfInterest(part, margin))
+        return inside.voxels <= WORTHWHILE * self._grid((d, e, f)).voxels
+
     def predict_coarse(
         self, image: NDArray[np.float32], spacing: tuple[float, float, float], *, progress: Progress | None = None
     ) -> CoarsePrediction:
@@ -295,15 +313,8 @@ class Predictor:
 
     def _slabs(self, prepared: PreparedImage, engine: Engine, progress: Progress | None) -> Iterator[Slab]:
         a, b, c = prepared.data.shape[1:]
-        model, on_cpu = self.model, self._sums_on_cpu
-        grid = fitting_grid(
-            (a, b, c),
-            model.network_patch_size,
-            self._step,
-            model.patch_multiple,
-            self._growth,
-            roi=prepared.roi,
-        )
+        on_cpu = self._sums_on_cpu
+        grid = self._grid((a, b, c), prepared.roi)
         large = a * b * c > _LARGE_VOXELS
         engine.decide(lambda: sample_patches(prepared.data, grid, _TRIAL_PATCHES))
         for slab in slide(
@@ -318,6 +329,11 @@ class Predictor:
             if large and slab.stop == (a, b, c)[slab.axis]:
                 engine.release()  # before the logits are decoded, which takes memory too
             yield slab
+
+    def _grid(self, shape: Shape3, roi: RegionOfInterest | None = None) -> PatchGrid:
+        model = self.model
+        patch, multiple = model.network_patch_size, model.patch_multiple
+        return fitting_grid(shape, patch, self._step, multiple, self._growth, roi=roi)
 
     def _check_finite(self, logits: torch.Tensor) -> None:
         # One sum instead of a mask of the size of the slab: it is finite unless a term is not.

@@ -305,10 +305,12 @@ class SegmentationNetworks:
     def _run_in_region(
         self, role: Role, image: Volume, region: NDArray[np.bool_] | None, report: StageProgress
     ) -> SemanticMap:
-        """Run a network in a region, and on the whole image if what it finds reaches the end of the region."""
-        found = self._run(role, image.data[None], image.spacing, report, roi=region, margin_mm=REGION_MARGIN_MM)
-        if region is None or not is_cut(found.labels, region, round(REGION_MARGIN_MM / WORKING_SPACING_MM)):
-            return found
+        """Run a network in a region, and on the whole image if the region saves little or cuts what is found."""
+        margin = round(REGION_MARGIN_MM / WORKING_SPACING_MM)
+        if region is not None and self._predictor(role).is_worthwhile(region, margin, image.spacing):
+            found = self._run(role, image.data[None], image.spacing, report, roi=region, margin_mm=REGION_MARGIN_MM)
+            if not is_cut(found.labels, region, margin):
+                return found
         return self._run(role, image.data[None], image.spacing, report)
 
     def _run(
