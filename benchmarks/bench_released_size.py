@@ -38,7 +38,7 @@ from totalspineseg_bids.imaging.io import load_image
 from totalspineseg_bids.imaging.volume import Volume
 from totalspineseg_bids.inference.model import load_model
 from totalspineseg_bids.inference.options import InferenceOptions, Precision
-from totalspineseg_bids.inference.patch_grid import PatchGrid, RegionOfInterest
+from totalspineseg_bids.inference.patch_grid import WORTHWHILE, PatchGrid, RegionOfInterest
 from totalspineseg_bids.inference.predictor import Predictor
 from totalspineseg_bids.models.registry import resolve
 from totalspineseg_bids.models.roles import Role
@@ -61,6 +61,7 @@ STEPS = ("inputs", *(f"{work}-{dataset}" for work in (*ENGINES, "dice") for data
 FEATURES, BLOCKS, PATCH = (32, 64, 128, 256, 320, 320), (1, 3, 4, 6, 6, 6), (96, 160, 160)
 #: Labels with fewer voxels are not compared.
 _LEAST_VOXELS = 1000
+_SPACING = (WORKING_SPACING_MM, WORKING_SPACING_MM, WORKING_SPACING_MM)
 Labels = NDArray[np.uint8]
 
 
@@ -75,9 +76,14 @@ class Task(NamedTuple):
     """Finds the region of the step; None for the whole image."""
 
     @property
+    def follows(self) -> bool:
+        """True for step 2, whose region is the spine of step 1."""
+        return len(self.channels) > 1
+
+    @property
     def margin(self) -> int:
         """Margin around the region, voxels."""
-        return round(REGION_MARGIN_MM if len(self.channels) == 1 else CROP_MARGIN_MM)
+        return round(CROP_MARGIN_MM if self.follows else REGION_MARGIN_MM)
 
 
 class Work:
@@ -147,7 +153,8 @@ class Work:
         if region is None or box is None:
             return whole, whole
         inside = region[box].transpose(2, 1, 0)
-        return whole, PatchGrid.over(inside.shape, patch, roi=RegionOfInterest(inside, task.margin)).count
+        ours = PatchGrid.over(inside.shape, patch, roi=RegionOfInterest(inside, task.margin)).count
+        return whole, ours if task.follows or ours <= WORTHWHILE * whole else whole
 
     def _model(self, dataset: DatasetId) -> Path:
         return self._folder / f"model-{dataset}" / "nnUNetTrainer__nnUNetPlans__3d_fullres"
@@ -176,7 +183,7 @@ def _nnunet(folder: Path, task: Task) -> Callable[[], Labels]:
     predictor.manual_initialization(
         network, manager, manager.get_configuration("3d_fullres"), [network.state_dict()], dataset, "any", None
     )
-    data, properties = task.channels.transpose(0, 3, 2, 1), {"spacing": [WORKING_SPACING_MM] * 3}
+    data, properties = task.channels.transpose(0, 3, 2, 1), {"spacing": list(_SPACING)}
     return lambda: predictor.predict_single_npy_array(data, properties, None, None).transpose(2, 1, 0)
 
 
@@ -192,7 +199,9 @@ def _ours(folder: Path, task: Task, options: InferenceOptions) -> Callable[[], t
 
     def run() -> tuple[Labels, Box | None]:
         region = task.locate()
-        found = predictor.predict(task.channels, (WORKING_SPACING_MM,) * 3, roi=region, margin=task.margin)
+        if not (region is None or task.follows or predictor.is_worthwhile(region, task.margin, _SPACING)):
+            region = None
+        found = predictor.predict(task.channels, _SPACING, roi=region, margin=task.margin)
         return found.labels, foreground_box(task.spine if region is None else region, task.margin)
 
     return run
