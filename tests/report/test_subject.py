@@ -1,10 +1,13 @@
 import dataclasses
+import inspect
 import re
+from pathlib import Path
 
 import pytest
 
 from totalspineseg_bids import __version__
-from totalspineseg_bids.report.subject import write_subject_report
+from totalspineseg_bids.imaging import checks, io
+from totalspineseg_bids.report.subject import describe_finding, write_subject_report
 
 from .conftest import derivatives, draw_figures, write_profile
 
@@ -149,3 +152,12 @@ def test_areas_along_the_column_are_drawn_with_the_band_of_the_group(tmp_path):
     assert few == alone
     damaged = [{"level": "C3", "measure": "canal-area", "images": "many"}, {"p5": "1"}]
     assert write(tmp_path, [report], band=damaged) == alone
+
+
+def test_every_flag_and_note_is_explained():
+    method = (Path(__file__).parents[2] / "docs/method.md").read_text(encoding="utf-8")
+    flags = re.findall(r"`(\w[\w:-]*)`", method.split("these flags:")[1].split("\n\n")[0])
+    notes = re.findall(r'notes\.append\(f?"([\w-]+)', inspect.getsource(io) + inspect.getsource(checks))
+    assert len(flags) > 15
+    assert len(notes) > 5
+    assert not [name for name in (*flags, *notes) if not describe_finding(name)]

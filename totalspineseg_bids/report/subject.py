@@ -78,15 +78,35 @@ def colour_blind_palette() -> dict[str, str]:
     return colours
 
 
-#: Explanations of the notes of `imaging.io.load_image`, whose numbers are left out.
-_FILE_NOTES: Final = MappingProxyType(
+#: Explanations of the flags of a labelled spine (docs/method.md) and of the notes of `imaging.io.load_image`, without
+#: the level or the number behind a colon.
+_FINDINGS: Final = MappingProxyType(
     {
+        "T13": "thirteen thoracic vertebrae",
+        "L6": "six lumbar vertebrae",
+        "11-thoracic": "eleven thoracic vertebrae",
+        "4-lumbar": "four lumbar vertebrae",
+        "missing-disc": "no disc was found there, as between fused vertebrae",
+        "split-disc": "found in one piece with its neighbour and divided",
+        "joined-disc": "found in pieces and joined",
+        "fused-vertebra": "two vertebrae without a disc between them, divided equally",
+        "odd-size": "much larger or smaller than its neighbours",
+        "sliver": "the field of view shows less than a tenth of it",
+        "false-disc": "something like a disc that does not fit the column was left out",
+        "false-vertebra": "something like a vertebra that does not fit the column was left out",
+        "doubtful-levels": "the table names the levels that may be wrong, and why",
+        "session-disagrees": "another image of this session names the same structures differently",
+        "step2-empty": "the second network found nothing; labels and shapes come from the first one",
+        "coarse-model": "levels only; the shapes are not to be measured",
+        "corrected": "by a reader",
         "sheared-affine": "the axes in the header are not perpendicular; ITK and programs built on it read neither "
         "image nor labels, but labels on the 1 mm grid (--output-resolution both)",
         "qform-sform-differ": "qform and sform of the header place the image differently; the sform is used here, "
         "other programs may use the qform",
         "no-orientation-in-header": "the header does not say which way the image lies; check that head and feet, and "
         "left and right, are not exchanged",
+        "intensities-scaled": "tiny or huge values were multiplied by this factor",
+        "volume": "the series has several volumes; this one, or their mean, was processed",
         "intensity-outliers": "that many voxels are far brighter or darker than the rest; they were clipped",
         "non-finite-voxels": "that many voxels are NaN or infinite; they were replaced",
     }
@@ -94,14 +114,14 @@ _FILE_NOTES: Final = MappingProxyType(
 
 
 def describe_finding(flag: str) -> str:
-    """Return the explanation of a finding, or an empty text if its name is clear.
+    """Return the explanation of a finding, or an empty text if there is none.
 
     Examples
     --------
     >>> describe_finding("non-finite-voxels:12")
     'that many voxels are NaN or infinite; they were replaced'
     """
-    return _FILE_NOTES.get(flag.partition(":")[0], "")
+    return _FINDINGS.get(flag.partition(":")[0], "")
 
 
 def write_subject_report(
