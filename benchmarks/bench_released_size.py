@@ -76,14 +76,14 @@ class Task(NamedTuple):
     """Finds the region of the step; None for the whole image."""
 
     @property
-    def follows(self) -> bool:
-        """True for step 2, whose region is the spine of step 1."""
+    def is_step2(self) -> bool:
+        """True for step 2, which runs around the spine that step 1 found."""
         return len(self.channels) > 1
 
     @property
     def margin(self) -> int:
         """Margin around the region, voxels."""
-        return round(CROP_MARGIN_MM if self.follows else REGION_MARGIN_MM)
+        return round(CROP_MARGIN_MM if self.is_step2 else REGION_MARGIN_MM)
 
 
 class Work:
@@ -154,7 +154,7 @@ class Work:
             return whole, whole
         inside = region[box].transpose(2, 1, 0)
         ours = PatchGrid.over(inside.shape, patch, roi=RegionOfInterest(inside, task.margin)).count
-        return whole, ours if task.follows or ours <= WORTHWHILE * whole else whole
+        return whole, ours if task.is_step2 or ours <= WORTHWHILE * whole else whole
 
     def _model(self, dataset: DatasetId) -> Path:
         return self._folder / f"model-{dataset}" / "nnUNetTrainer__nnUNetPlans__3d_fullres"
@@ -199,7 +199,7 @@ def _ours(folder: Path, task: Task, options: InferenceOptions) -> Callable[[], t
 
     def run() -> tuple[Labels, Box | None]:
         region = task.locate()
-        if not (region is None or task.follows or predictor.is_worthwhile(region, task.margin, _SPACING)):
+        if not (region is None or task.is_step2 or predictor.is_worthwhile(region, task.margin, _SPACING)):
             region = None
         found = predictor.predict(task.channels, _SPACING, roi=region, margin=task.margin)
         return found.labels, foreground_box(task.spine if region is None else region, task.margin)

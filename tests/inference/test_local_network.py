@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from tests.inference.untrained import assert_any_even_size
 from totalspineseg_bids.inference.local_network import LocalNetwork
 
 ONE = (1, 1, 1)
@@ -57,15 +58,7 @@ def test_stages_may_be_coarser_along_some_axes():
 @pytest.mark.parametrize("surplus", [2, 4, 6])
 def test_a_patch_of_any_even_size_gives_what_a_larger_one_gives_away_from_its_end(axis, surplus):
     made = trained(features=(8, 12, 16), blocks=(1, 1, 1), strides=(ONE, (2, 2, 2), (2, 2, 2)))
-    shape = [16, 16, 16]
-    shape[axis] = 80
-    larger = torch.randn(1, 3, *shape)
-    smaller = larger.narrow(axis + 2, 0, 72 + surplus)
-    with torch.no_grad():
-        one, other = made(smaller), made(larger)
-    assert one.shape[2:] == smaller.shape[2:]
-    torch.testing.assert_close(one.narrow(axis + 2, 0, 40), other.narrow(axis + 2, 0, 40))
-    assert not torch.allclose(one.narrow(axis + 2, 60, 12), other.narrow(axis + 2, 60, 12))
+    assert_any_even_size(made, 3, axis, surplus, same=40)
 
 
 @pytest.mark.parametrize("changes", [{"prior": (1,)}, {"deep_supervision": True}, {"blocks": (1, 1)}])

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from tests.inference.untrained import small_network
+from tests.inference.untrained import assert_any_even_size, small_network
 from totalspineseg_bids.inference.pixel_shuffle import PixelShuffleUNet, depth_to_space, space_to_depth
 from totalspineseg_bids.training.synthetic.small_plans import SUBVOXEL
 
@@ -39,15 +39,7 @@ def test_a_patch_of_any_even_size_gives_what_a_larger_one_gives_away_from_its_en
     built = small_network(2, network=SUBVOXEL)
     for norm in (module for module in built.modules() if isinstance(module, torch.nn.InstanceNorm3d)):
         monkeypatch.setattr(norm, "forward", lambda hidden: hidden)  # it sees all of a patch
-    shape = [16, 16, 16]
-    shape[axis] = 80
-    larger = torch.randn(1, 2, *shape)
-    smaller = larger.narrow(axis + 2, 0, 72 + surplus)
-    with torch.no_grad():
-        one, other = built(smaller), built(larger)
-    assert one.shape[2:] == smaller.shape[2:]
-    torch.testing.assert_close(one.narrow(axis + 2, 0, 20), other.narrow(axis + 2, 0, 20))
-    assert not torch.allclose(one.narrow(axis + 2, 60, 12), other.narrow(axis + 2, 60, 12))
+    assert_any_even_size(built, 2, axis, surplus, same=20)
 
 
 def test_it_tells_voxels_of_one_block_apart():

@@ -163,3 +163,16 @@ def small_network(
     strides = ((1, 1, 1), (2, 2, 2), (2, 2, 2))
     plans = small_plans("x", ["MRI"] * channels, features=features, strides=strides, network=network, **options)
     return build_network(plans, channels, outputs).eval()
+
+
+def assert_any_even_size(network: torch.nn.Module, channels: int, axis: int, surplus: int, *, same: int) -> None:
+    """Assert that a patch of 72 + ``surplus`` voxels along an axis gives the first ``same`` voxels of one of 80."""
+    shape = [16, 16, 16]
+    shape[axis] = 80
+    larger = torch.randn(1, channels, *shape)
+    smaller = larger.narrow(axis + 2, 0, 72 + surplus)
+    with torch.no_grad():
+        one, other = network(smaller), network(larger)
+    assert one.shape[2:] == smaller.shape[2:]
+    torch.testing.assert_close(one.narrow(axis + 2, 0, same), other.narrow(axis + 2, 0, same))
+    assert not torch.allclose(one.narrow(axis + 2, 60, 12), other.narrow(axis + 2, 60, 12))

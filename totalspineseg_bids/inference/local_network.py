@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from totalspineseg_bids.inference.pixel_shuffle import BLOCK_VOXELS, depth_to_space, space_to_depth
+from totalspineseg_bids.inference.pixel_shuffle import BLOCK_VOXELS, cut_to, depth_to_space, space_to_depth
 
 
 class LocalNetwork(nn.Module):
@@ -89,8 +89,7 @@ class LocalNetwork(nn.Module):
             hidden = stage(functional.relu(down(functional.pad(hidden, filled))))
         for up, stage in zip(reversed(self.finer), reversed(self.decoder), strict=True):
             skip = fine.pop()
-            z, y, x = skip.shape[2:]
-            hidden = stage(skip + up(hidden)[:, :, :z, :y, :x])
+            hidden = stage(skip + cut_to(up(hidden), skip))
         return image[:, self.prior] * self.prior_scale + depth_to_space(self.last(hidden))
 
 

@@ -57,9 +57,14 @@ class PixelShuffleUNet(PlainConvUNet):  # type: ignore[misc] # nnU-Net's network
         *skips, found = self.encoder(space_to_depth(image))
         decoder = self.decoder
         for finer, stage, skip in zip(decoder.transpconvs, decoder.stages, reversed(skips), strict=True):
-            z, y, x = skip.shape[2:]
-            found = stage(torch.cat((finer(found)[:, :, :z, :y, :x], skip), 1))
+            found = stage(torch.cat((cut_to(finer(found), skip), skip), 1))
         return depth_to_space(decoder.seg_layers[-1](found))
+
+
+def cut_to(finer: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
+    """Cut off the surplus voxels of a finer stage whose coarser one was rounded up, (N, C, Z, Y, X)."""
+    z, y, x = skip.shape[2:]
+    return finer[:, :, :z, :y, :x]
 
 
 def space_to_depth(image: torch.Tensor) -> torch.Tensor:

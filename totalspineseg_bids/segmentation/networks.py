@@ -305,7 +305,7 @@ class SegmentationNetworks:
     def _run_in_region(
         self, role: Role, image: Volume, region: NDArray[np.bool_] | None, report: StageProgress
     ) -> SemanticMap:
-        """Run a network in a region, and on the whole image if the region saves little or cuts what is found."""
+        """Run a network in a region, or on the whole image if the region saves little work or cuts off the spine."""
         margin = round(REGION_MARGIN_MM / WORKING_SPACING_MM)
         if region is not None and self._predictor(role).is_worthwhile(region, margin, image.spacing):
             found = self._run(role, image.data[None], image.spacing, report, roi=region, margin_mm=REGION_MARGIN_MM)
